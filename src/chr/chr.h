@@ -1,0 +1,65 @@
+/* Character devices: a byte pipe between one front end (UART, monitor, virtio port ...) and a host back end.
+ *
+ * Named by -chardev BACKEND,id=..., or made from the short forms of -serial, -monitor, -qmp, -debugcon ("stdio",
+ * "file:x", "tcp:h:p,server,nowait", "unix:p", "pty", "mon:stdio", "null", "vc", "chardev:id"). Machine lock held;
+ * callbacks run on the main loop. A back end may have several front ends only through a mux. */
+#ifndef CHR_CHR_H
+#define CHR_CHR_H
+
+#include "obj/obj.h"
+#include "run/run.h"
+
+struct chr;
+enum chr_event { CHR_OPENED, CHR_CLOSED, CHR_BREAK, CHR_MUX_IN, CHR_MUX_OUT };
+
+/* The front end's side; all may be NULL. */
+struct chr_fe_ops {
+    size_t (*can_read)(void *opaque); /* how many bytes it takes now; 0 = call chr_fe_accept later */
+    void (*read)(void *opaque, const uint8_t *buf, size_t len); /* at most what can_read said */
+    void (*event)(void *opaque, enum chr_event ev);
+};
+struct chr_fe {
+    struct chr *chr; /* NULL = not connected: writes vanish */
+    const struct chr_fe_ops *ops;
+    void *opaque;
+    unsigned tag;    /* of a mux */
+    bool open;
+};
+/* All char devices of a process live in one set, owned by cmd/. */
+struct chr_set *chr_set_new(struct run *r, struct obj *root /* objects appear as its children */);
+void chr_set_free(struct chr_set *s);
+struct chr *chr_find(struct chr_set *s, const char *id);
+/* -chardev; the id is required. */
+struct chr *chr_create(struct chr_set *s, struct opts *o, struct err **errp);
+/* Short form; label becomes the id ("serial0", "compat_monitor0"). NULL with no error when the form is "none". */
+struct chr *chr_create_legacy(struct chr_set *s, const char *label, const char *form, struct err **errp);
+bool chr_remove(struct chr_set *s, const char *id, struct err **errp); /* refused while in use */
+void chr_each(struct chr_set *s, void (*fn)(struct chr *c, void *opaque), void *opaque);
+const char *chr_id(const struct chr *c);
+const char *chr_label(const struct chr *c); /* back end description for `info chardev`: "unix:/x,server=on" */
+
+/* Attach; false when the back end is taken. chr NULL gives a front end that goes nowhere. */
+bool chr_fe_init(struct chr_fe *fe, struct chr *c, struct err **errp);
+void chr_fe_set(struct chr_fe *fe, const struct chr_fe_ops *ops, void *opaque); /* starts delivery */
+void chr_fe_fini(struct chr_fe *fe);
+/* Writes what the back end takes without blocking; the rest is queued up to a bound, then dropped with a count.
+ * Returns len. chr_fe_try_write returns how much was taken (0..len) and the front end waits for on_writable. */
+size_t chr_fe_write(struct chr_fe *fe, const void *buf, size_t len);
+size_t chr_fe_try_write(struct chr_fe *fe, const void *buf, size_t len, void (*on_writable)(void *opaque));
+void chr_fe_accept(struct chr_fe *fe); /* can_read grew: deliver what is waiting */
+void chr_fe_set_open(struct chr_fe *fe, bool open); /* DTR-like: the guest opened its end */
+/* Serial line ioctls; back ends without a line ignore them. */
+struct chr_serial_params {
+    int speed, data_bits, stop_bits;
+    char parity; /* 'N', 'E', 'O' */
+};
+void chr_fe_serial_params(struct chr_fe *fe, const struct chr_serial_params *p);
+void chr_fe_break(struct chr_fe *fe, bool on);
+/* Device property of this type: text is a chardev id; the field is a struct chr_fe. The set is found through chr_set_of. */
+extern const struct prop_type chr_prop;
+#define PROP_CHR(n, S, f) {.name = (n), .type = &chr_prop, .off = offsetof(S, f)}
+/* cmd/ ties a machine's object tree to its sets. */
+void chr_set_bind(struct chr_set *s, void *machine_ctx);
+struct chr_set *chr_set_of(void *machine_ctx);
+
+#endif

@@ -1,0 +1,47 @@
+/* Clocks and timers. All times are int64_t nanoseconds.
+ *
+ * CLK_REAL: host monotonic. CLK_HOST: host wall clock since 1970. CLK_VIRTUAL: guest time, starts at 0, stands still
+ * while the machine is stopped, and moves only by clk_step_to() in stepped mode (the test channel, -icount).
+ * Timers fire on the clock's loop with the machine lock held. Timer calls are thread-safe; deleting a timer from
+ * another thread does not wait for a callback in progress (hold the machine lock for that). */
+#ifndef RUN_CLOCK_H
+#define RUN_CLOCK_H
+
+#include "run/loop.h"
+
+enum clk_kind { CLK_REAL, CLK_HOST, CLK_VIRTUAL };
+struct clk;
+typedef void clk_fn(void *opaque);
+
+struct clk_timer {
+    struct list link; /* in the clock's queue, sorted by deadline */
+    struct clk *clk;  /* borrowed */
+    clk_fn *fn;
+    void *opaque;
+    int64_t deadline; /* valid while pending */
+    bool pending;
+};
+
+struct clk *clk_new(enum clk_kind kind, struct ev_loop *loop);
+void clk_free(struct clk *c);
+int64_t clk_now(struct clk *c); /* lock-free */
+/* Virtual clock only. */
+void clk_pause(struct clk *c);
+void clk_resume(struct clk *c);
+void clk_set_stepped(struct clk *c);
+/* Stepped clock: moves to t, firing due timers in order with the clock at each deadline. */
+void clk_step_to(struct clk *c, int64_t t);
+/* The nearest deadline, or INT64_MAX. */
+int64_t clk_next_deadline(struct clk *c);
+/* Sets what the virtual clock shows now (restoring a saved machine). */
+void clk_set_now(struct clk *c, int64_t t);
+
+void clk_timer_init(struct clk_timer *t, struct clk *c, clk_fn *fn, void *opaque);
+void clk_timer_set(struct clk_timer *t, int64_t deadline); /* absolute; re-arms */
+void clk_timer_cancel(struct clk_timer *t);
+static inline bool clk_timer_pending(const struct clk_timer *t)
+{
+    return t->pending;
+}
+
+#endif
