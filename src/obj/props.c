@@ -18,11 +18,11 @@ static char *get_bool(struct obj *o, const struct prop *p, const void *f)
 {
     return xstrdup(*(const bool *)f ? "true" : "false");
 }
-static struct json_object *json_bool(struct obj *o, const struct prop *p, const void *f)
+static struct json_object *propjson_bool(struct obj *o, const struct prop *p, const void *f)
 {
     return json_object_new_boolean(*(const bool *)f);
 }
-const struct prop_type prop_bool = {"bool", set_bool, get_bool, NULL, json_bool};
+const struct prop_type prop_bool = {"bool", set_bool, get_bool, NULL, propjson_bool};
 
 static bool in_range(struct obj *o, const struct prop *p, uint64_t v, uint64_t type_max, struct err **errp)
 {
