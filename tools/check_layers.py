@@ -76,8 +76,8 @@ def check():
         for nr, inc in includes(path):
             where = f'{path}:{nr}'
             if not os.path.exists(os.path.join(ROOT, 'src', inc)):
-                local = os.path.join(os.path.dirname(path), inc)
-                if in_src or not os.path.exists(os.path.join(ROOT, local)):
+                near = [os.path.join(ROOT, d, inc) for d in (os.path.dirname(path), 'tests/unit')]
+                if in_src or not any(map(os.path.exists, near)):
                     bad.append(f'{where}: "{inc}" is no file under src/ (includes are written "room/file.h")')
                 continue
             edges[path].append('src/' + inc)
