@@ -61,7 +61,8 @@ struct board_cfg {
     bool uuid_set;
 };
 struct board_class {
-    struct obj_class;
+    struct obj_class;               /* name is machine + "-machine"; props: what -machine NAME,help lists and takes */
+    const char *machine;            /* what -machine takes and -machine help lists: "pc-i440fx-7.2" */
     const char *alias;              /* e.g. "pc" for "pc-i440fx-..." */
     bool is_default;
     const char *arch;               /* "x86_64"; also offered to its 32-bit name */

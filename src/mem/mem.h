@@ -132,6 +132,7 @@ struct mem_section {
     uint64_t ram_off;
     uint8_t *host;             /* ram->host + ram_off, or NULL */
     bool readonly;             /* writes must go through mem_write (dropped, or ops of a ROMD) */
+    uint8_t dirty_log;         /* MEM_DIRTY_* wanted: every write must pass mem_ram_written, so never cache it as writable */
 };
 /* The section holding addr; false when unmapped. The result is a copy, valid until the next commit. */
 bool mem_find(struct mem_space *as, gpa_t addr, struct mem_section *out);

@@ -1,1 +1,138 @@
-#include "base/util.h"
+/* RAM blocks: host memory, per-page flags, the code-write hook. */
+#include "mem/mem_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, DIRTY_ALL = MEM_DIRTY_VGA | MEM_DIRTY_MIGRATE };
+
+static struct mem_ram *ram_new(struct mem_sys *s, const char *name, uint64_t size, int fd, uint64_t off, bool shared,
+                               bool readonly, struct err **errp)
+{
+    int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
+    int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
+    uint64_t len = align_up(size, PAGE);
+    struct mem_ram *m;
+    void *host;
+
+    if (!size || len < size || len > SIZE_MAX / 2) {
+        err_set(errp, "memory block '%s': a size of %" PRIu64 " bytes is not possible", name, size);
+        return NULL;
+    }
+    host = mmap(NULL, len, prot, flags, fd, (off_t)off);
+    if (host == MAP_FAILED) {
+        err_set_errno(errp, errno, "memory block '%s': cannot map %" PRIu64 " MiB", name, len >> 20);
+        err_hint(errp, "Ask for less memory with -m.");
+        return NULL;
+    }
+    if (fd < 0)
+        madvise(host, len, MADV_HUGEPAGE);
+    m = xnew(struct mem_ram);
+    m->page = try_alloc(len / PAGE, 1);
+    if (!m->page) {
+        munmap(host, len);
+        free(m);
+        err_set(errp, "memory block '%s': no memory for its page flags", name);
+        return NULL;
+    }
+    m->host = host;
+    m->size = len;
+    m->fd = fd;
+    m->fd_off = off;
+    m->shared = shared;
+    m->name = xstrdup(name);
+    m->sys = s;
+    m->refs = 1;
+    m->id = s->next_page;
+    s->next_page += len / PAGE + 1;
+    list_add(&s->rams, &m->link);
+    return m;
+}
+
+struct mem_ram *mem_ram_new(struct mem_sys *s, const char *name, uint64_t size, struct err **errp)
+{
+    return ram_new(s, name, size, -1, 0, false, false, errp);
+}
+
+struct mem_ram *mem_ram_new_fd(struct mem_sys *s, const char *name, uint64_t size, int fd, uint64_t off, bool shared,
+                               bool readonly, struct err **errp)
+{
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    struct mem_ram *m;
+
+    if (own < 0) {
+        err_set_errno(errp, errno, "memory block '%s': cannot keep its file", name);
+        return NULL;
+    }
+    m = ram_new(s, name, size, own, off, shared, readonly, errp);
+    if (!m)
+        close(own);
+    return m;
+}
+
+void mem_ram_ref(struct mem_ram *m)
+{
+    m->refs++;
+}
+
+void mem_ram_unref(struct mem_ram *m)
+{
+    if (!m || --m->refs)
+        return;
+    list_del(&m->link);
+    munmap(m->host, m->size);
+    if (m->fd >= 0)
+        close(m->fd);
+    free((void *)m->page);
+    free(m->name);
+    free(m);
+}
+
+static void page_written(struct mem_ram *m, uint64_t page, uint64_t off, uint64_t len)
+{
+    uint8_t f = m->page[page];
+
+    if ((f & DIRTY_ALL) != DIRTY_ALL)
+        atomic_fetch_or_explicit(&m->page[page], DIRTY_ALL, memory_order_relaxed);
+    if (unlikely(f & MEM_PAGE_CODE) && m->sys->code_fn && m->sys->code_fn(m->sys->code_opaque, m, off, len))
+        atomic_fetch_and(&m->page[page], (uint8_t)~MEM_PAGE_CODE);
+}
+
+void mem_ram_written(struct mem_ram *m, uint64_t off, uint64_t len)
+{
+    while (len) {
+        uint64_t n = min_u64(len, PAGE - (off & (PAGE - 1)));
+
+        page_written(m, off / PAGE, off, n);
+        off += n;
+        len -= n;
+    }
+}
+
+bool mem_ram_test_clear(struct mem_ram *m, uint64_t off, uint64_t len, uint8_t bits)
+{
+    uint64_t first = off / PAGE, last = (off + len - 1) / PAGE;
+    bool any = false;
+
+    for (uint64_t p = first; len && p <= last; p++)
+        if (m->page[p] & bits)
+            any |= (atomic_fetch_and(&m->page[p], (uint8_t)~bits) & bits) != 0;
+    return any;
+}
+
+void mem_ram_each(struct mem_sys *s, void (*fn)(struct mem_ram *m, void *opaque), void *opaque)
+{
+    struct mem_ram *m, *tmp;
+
+    list_each_safe (m, tmp, &s->rams, link)
+        fn(m, opaque);
+}
+
+void mem_set_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque)
+{
+    s->code_fn = fn;
+    s->code_opaque = opaque;
+}

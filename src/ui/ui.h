@@ -25,14 +25,18 @@ struct ui_console *ui_console_new(void *machine_ctx, const char *name, const str
 void ui_console_free(struct ui_console *c);
 struct ui_console *ui_console_get(void *machine_ctx, unsigned head); /* NULL when there is none */
 const char *ui_console_name(const struct ui_console *c);
-/* Replaces the surface: data NULL allocates one, otherwise it is borrowed (shared with the guest). */
+/* Replaces the surface: data NULL allocates one, otherwise it is borrowed (shared with the guest). NULL, with nothing
+ * changed, when the size is not 1..16384 a side or memory is short. */
 struct ui_surface *ui_console_resize(struct ui_console *c, int width, int height, uint8_t *data, int stride);
 struct ui_surface *ui_console_surface(struct ui_console *c);
 void ui_dirty(struct ui_console *c, int x, int y, int w, int h);
 void ui_console_update(struct ui_console *c); /* asks the adapter */
+void ui_console_redraw(struct ui_console *c); /* the same after forgetting what was drawn */
+void ui_console_resize_hint(struct ui_console *c, int width, int height);
+bool ui_console_text(struct ui_console *c, int *cols, int *rows, uint32_t **cells); /* false: graphics only */
 void ui_cursor_set(struct ui_console *c, int x, int y, bool visible);
 
-/* Displays listen. */
+/* Displays listen. A listener made with a console that has a surface is told of it at once (resized). */
 struct ui_listener {
     struct list link;
     void (*resized)(void *opaque, struct ui_console *c);
@@ -58,9 +62,14 @@ struct ui_input_ops { /* a keyboard or pointer model */
     void (*button)(void *opaque, enum ui_button b, bool down);
     void (*sync)(void *opaque); /* end of one report */
 };
+enum { UI_ABS_MAX = 0x7fff };
 struct ui_input;
 struct ui_input *ui_input_add(void *machine_ctx, const struct ui_input_ops *ops, void *opaque); /* newest gets the events */
 void ui_input_del(struct ui_input *i);
+/* For `info mice` and `mouse_set`: newest first; current marks the one that gets pointer (or key) events now. */
+typedef void ui_input_fn(unsigned index, const char *name, unsigned kinds, bool current, void *opaque);
+void ui_input_each(void *machine_ctx, ui_input_fn *fn, void *opaque);
+bool ui_input_select(void *machine_ctx, unsigned index); /* false: no such number */
 void ui_send_key(void *machine_ctx, unsigned key, bool down);
 void ui_send_rel(void *machine_ctx, int dx, int dy);
 void ui_send_abs(void *machine_ctx, int x, int y);
@@ -69,10 +78,12 @@ void ui_send_sync(void *machine_ctx);
 bool ui_has_abs(void *machine_ctx);
 unsigned ui_key_by_name(const char *name); /* 0 = unknown */
 const char *ui_key_name(unsigned key);
-/* PC scan code sets for a key: bytes of the make code; returns the count (0 = none). */
+/* PC scan code sets for a key: bytes of the make code; returns the count (0 = none). The break code puts 0x80 into the
+ * last byte (set 1) or 0xf0 before it (set 2); Pause begins with 0xe1, is complete in itself and has no break code. */
 unsigned ui_key_set1(unsigned key, uint8_t out[8]);
 unsigned ui_key_set2(unsigned key, uint8_t out[8]);
-/* All UI state of a machine. */
+/* All UI state of a machine. machine_ctx is the struct machine, everywhere above: the state is its child object "ui".
+ * ui_unbind comes after the devices are gone and frees what they left. */
 void ui_bind(void *machine_ctx, struct run *r);
 void ui_unbind(void *machine_ctx);
 

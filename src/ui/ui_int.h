@@ -1,0 +1,27 @@
+/* What a machine's screens and input devices hang on: one object, child "ui" of the machine. Private to src/ui. */
+#ifndef UI_UI_INT_H
+#define UI_UI_INT_H
+
+#include "ui/ui.h"
+
+struct ui_state {
+    struct obj obj; /* first */
+    struct run *run; /* borrowed; NULL until ui_bind */
+    struct list consoles; /* of struct ui_console, in order of creation: head 0 first */
+    struct list inputs;   /* of struct ui_input, newest first */
+    unsigned next_input;
+};
+struct ui_console {
+    struct list link;
+    char *name; /* owned */
+    const struct ui_console_ops *ops;
+    void *opaque;
+    struct ui_surface surface;
+    struct list listeners;
+    int cursor_x, cursor_y;
+    bool cursor_visible;
+};
+/* The state of a machine, made at first use. machine_ctx is the machine, whose struct begins with its struct obj. */
+struct ui_state *ui_state_of(void *machine_ctx);
+
+#endif
