@@ -8,6 +8,7 @@
 
 #include "obj/obj.h"
 #include "run/run.h"
+#include <sys/types.h>
 
 struct chr;
 enum chr_event { CHR_OPENED, CHR_CLOSED, CHR_BREAK, CHR_MUX_IN, CHR_MUX_OUT };
@@ -24,10 +25,20 @@ struct chr_fe {
     void *opaque;
     unsigned tag;    /* of a mux */
     bool open;
+    void (*on_writable)(void *opaque); /* armed by chr_fe_try_write, run once */
 };
 /* All char devices of a process live in one set, owned by cmd/. */
 struct chr_set *chr_set_new(struct run *r, struct obj *root /* objects appear as its children */);
 void chr_set_free(struct chr_set *s);
+/* What the mux keys (Ctrl-A x, Ctrl-A s) and the testdev back end ask of the program. Any may be NULL. */
+struct chr_hooks {
+    void (*quit)(void *opaque);             /* end the program in an orderly way */
+    void (*commit)(void *opaque);           /* write snapshot data back */
+    void (*exit_code)(void *opaque, int v); /* end it with this status */
+};
+void chr_set_hooks(struct chr_set *s, const struct chr_hooks *h, void *opaque);
+/* Puts the terminal back as it was found (cooked) or, after a SIGCONT, into the back end's mode again. */
+void chr_set_terminal(struct chr_set *s, bool cooked);
 struct chr *chr_find(struct chr_set *s, const char *id);
 /* -chardev; the id is required. */
 struct chr *chr_create(struct chr_set *s, struct opts *o, struct err **errp);
@@ -37,6 +48,19 @@ bool chr_remove(struct chr_set *s, const char *id, struct err **errp); /* refuse
 void chr_each(struct chr_set *s, void (*fn)(struct chr *c, void *opaque), void *opaque);
 const char *chr_id(const struct chr *c);
 const char *chr_label(const struct chr *c); /* back end description for `info chardev`: "unix:/x,server=on" */
+bool chr_frontend_open(const struct chr *c); /* some front end is attached and open */
+bool chr_is_mux(const struct chr *c);
+bool chr_is_terminal(const struct chr *c);   /* a person may sit there: line editing makes sense */
+bool chr_is_network(const struct chr *c);    /* listens where other hosts can reach it */
+/* Back end types for help and introspection: name order, NULL starts and ends. */
+const char *chr_type_next(const char *prev);
+/* The descriptor most recently passed over the peer's UNIX socket (SCM_RIGHTS); the caller owns it. -1 = none. */
+int chr_fe_take_fd(struct chr_fe *fe);
+/* Hands a connected stream socket to a socket back end without a client (add_client). fd is consumed when true. */
+bool chr_adopt_fd(struct chr *c, int fd, struct err **errp);
+/* ringbuf: copies out up to len bytes, returns how many; appends. False/-1 when c is no ringbuf. */
+ssize_t chr_ringbuf_read(struct chr *c, void *buf, size_t len);
+bool chr_ringbuf_write(struct chr *c, const void *buf, size_t len);
 
 /* Attach; false when the back end is taken. chr NULL gives a front end that goes nowhere. */
 bool chr_fe_init(struct chr_fe *fe, struct chr *c, struct err **errp);

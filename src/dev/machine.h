@@ -66,6 +66,10 @@ struct machine {
     _Atomic int req_cause;
     struct ev_bh req_bh;
     void (*quit)(struct machine *m, enum cause c); /* set by cmd/: ends the program */
+    /* Set by cpu/ when the first vCPU appears: this room is below it. */
+    void (*cpus_pause)(struct machine *m);
+    void (*cpus_resume)(struct machine *m);
+    void (*cpus_reset)(struct machine *m);
 };
 
 /* A machine with empty memory and tree; run is borrowed. */

@@ -68,6 +68,15 @@ static const char *family_parent(const char *name)
     return NULL;
 }
 
+/* The family a class belongs to by how it was registered. */
+static const char *kind_family(const struct obj_class *c)
+{
+    for (struct obj_reg *r = registry; r; r = r->next)
+        if (r->cls == c)
+            return !strcmp(r->kind, "obj") ? "object" : !strcmp(r->kind, "board") ? "machine" : "device";
+    return "object";
+}
+
 bool obj_class_is(const struct obj_class *c, const char *family)
 {
     const char *name = c->name, *up = c->parent;
@@ -78,7 +87,7 @@ bool obj_class_is(const struct obj_class *c, const char *family)
         if (!strcmp(name, family))
             return true;
         if (!up)
-            return !strcmp(family, "object");
+            return !strcmp(family, "object") || !strcmp(family, kind_family(c));
         name = up;
         k = obj_class_find(name);
         up = k && k->parent && strcmp(k->parent, name) ? k->parent : family_parent(name);

@@ -77,11 +77,12 @@ struct obj {
 /* Registry. */
 struct obj_reg {
     const struct obj_class *cls;
+    const char *kind; /* "obj", "board", "accel"; anything else is a device */
     struct obj_reg *next;
 };
 void obj_register(struct obj_reg *r);
-#define OBJ_REGISTER_AS(cls_, kind)                                                                                    \
-    static struct obj_reg cls_##_reg = {.cls = (const struct obj_class *)&(cls_)};                                    \
+#define OBJ_REGISTER_AS(cls_, kind_)                                                                                   \
+    static struct obj_reg cls_##_reg = {.cls = (const struct obj_class *)&(cls_), .kind = #kind_};                                    \
     static void CONSTRUCTOR cls_##_register(void)                                                                      \
     {                                                                                                                  \
         obj_register(&cls_##_reg);                                                                                     \
