@@ -57,6 +57,8 @@ struct pc {
     char *vga_class;               /* owned */
 
     struct { unsigned nodes; uint64_t mem[128]; uint8_t dist[128][128]; } numa;
+    const char *kernel_rom;        /* option ROM that boots -kernel; static; NULL = none */
+    uint8_t smi_requested[8];      /* written by firmware: etc/smi/requested-features */
     uint8_t *user_tables;          /* owned: -acpitable tables, one after the other */
     size_t user_tables_len;
     struct machine_hook reset_hook;
