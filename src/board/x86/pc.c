@@ -134,7 +134,7 @@ static void pc_ferr(void *opaque, int level)
     irq_set(((struct pc *)opaque)->south.gsi[13], level);
 }
 
-static void pc_wire_cpu(struct pc *p, struct vcpu *c)
+void pc_wire_cpu(struct pc *p, struct vcpu *c)
 {
     struct x86_port *port = x86_port(c);
 

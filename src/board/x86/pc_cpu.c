@@ -131,3 +131,24 @@ bool pc_create_cpus(struct pc *p, struct err **errp)
             return false;
     return true;
 }
+
+/* CPUs come in order: the next free number is the only one that can be plugged. */
+bool pc_plug_cpu(struct machine *m, unsigned index, struct err **errp)
+{
+    struct pc *p = pc_of(m);
+
+    if (index >= p->max_cpus)
+        return err_set(errp, "CPU %u does not exist: maxcpus is %u", index, p->max_cpus);
+    if (index != m->nr_cpus)
+        return err_set(errp, index < m->nr_cpus ? "CPU %u is already there" : "CPU %u cannot be plugged before those below it", index);
+    if (!create_cpu(p, index, errp))
+        return false;
+    pc_wire_cpu(p, m->cpus[index]);
+    m->cpus[index]->arch->reset(m->cpus[index]);
+    vcpu_start_thread(m->cpus[index]);
+    if (machine_running(m))
+        vcpus_resume(m);
+    if (p->south.acpi)
+        acpi_cpu_plugged(p->south.acpi, index);
+    return true;
+}
