@@ -239,4 +239,4 @@ static const struct state_desc vrng_state = {.name = "virtio-rng", .version = 1,
 static const char *const vrng_aliases[] = {"virtio-rng", NULL};
 VIRTIO_PCI_CLASSES(vrng, "virtio-rng-pci", vrng_aliases, struct vrng_pci, v, vrng_type, .props = vrng_pci_props,
                    .state_desc = &vrng_state, .category = DEV_CAT_MISC, .desc = "virtio entropy source",
-                   .legacy_id = 0x1005, .pci_class_code = 0x00ff)
+                   .legacy_id = 0x1005, .class_id = 0x00ff)

@@ -463,4 +463,4 @@ static const struct state_desc vser_state = {.name = "virtio-serial", .version =
 static const char *const vser_aliases[] = {"virtio-serial", NULL};
 VIRTIO_PCI_CLASSES(vser, "virtio-serial-pci", vser_aliases, struct vser_pci, v, vser_type, .props = vser_pci_props,
                    .state_desc = &vser_state, .category = DEV_CAT_INPUT, .desc = "virtio bus of serial ports",
-                   .legacy_id = 0x1003, .pci_class_code = 0x0780, .nr_vectors = vser_vectors)
+                   .legacy_id = 0x1003, .class_id = 0x0780, .nr_vectors = vser_vectors)
