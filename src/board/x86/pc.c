@@ -135,18 +135,17 @@ static bool pc_create_south(struct pc *p, struct err **errp)
     }
 }
 
-/* LINT0 of every APIC, or the INTR pin, follows the i8259; FERR# is IRQ 13. */
-static void pc_ferr(void *opaque, int level)
-{
-    irq_set(((struct pc *)opaque)->south.gsi[13], level);
-}
-
+/* A CPU that comes later shares the wires of the first one. */
 void pc_wire_cpu(struct pc *p, struct vcpu *c)
 {
     struct x86_port *port = x86_port(c);
+    const struct x86_port *first = x86_port(p->m->cpus[0]);
 
-    port->ferr = pc_ferr;
-    port->ferr_opaque = p;
+    port->ferr = first->ferr;
+    port->ferr_opaque = first->ferr_opaque;
+    port->pic_ack = first->pic_ack;
+    port->pic = first->pic;
+    port->a20 = first->a20;
     port->smram_root = p->north.smram_root;
     if (p->smm_as)
         x86_cpu(c)->as_smm = p->smm_as;
