@@ -1,5 +1,5 @@
-/* The ACPI tables of both chipsets, made without a machine: encodings, checksums after the loader script has run, and the round
- * trip through iasl: each table must disassemble, and the result must compile without errors or warnings. */
+/* The ACPI tables of both chipsets, made without a machine: encodings, checksums after the loader script has run, and
+ * the round trip through iasl: each table must disassemble, and the result must compile without errors or warnings. */
 #include "unit.h"
 
 #include "base/bytes.h"
@@ -11,11 +11,31 @@
 
 static void describe(struct acpi_info *in, bool q35)
 {
-    *in = (struct acpi_info){.q35 = q35, .nr_cpus = 3, .pm_base = 0x600, .gpe0_blk = 0xafe0, .gpe0_len = 4, .s3 = true, .s4 = true,
-                             .s3_typ = 1, .s4_typ = 2, .pcihp_base = 0xae00, .cpuhp_base = 0xaf00, .lo_start = 0x20000000,
-                             .hi_start = UINT64_C(0x100000000), .hi_end = UINT64_C(0x180000000), .hpet = true, .kbc = true, .rtc = true,
-                             .fw_cfg = true, .floppy = true, .serial_mask = 3, .parallel_mask = 1, .pvpanic_port = 0x505,
-                             .hotplug_slots = 0xfffffff8, .nr_nodes = 2, .nr_mem = 2};
+    *in = (struct acpi_info){.q35 = q35,
+                             .nr_cpus = 3,
+                             .pm_base = 0x600,
+                             .gpe0_blk = 0xafe0,
+                             .gpe0_len = 4,
+                             .s3 = true,
+                             .s4 = true,
+                             .s3_typ = 1,
+                             .s4_typ = 2,
+                             .pcihp_base = 0xae00,
+                             .cpuhp_base = 0xaf00,
+                             .lo_start = 0x20000000,
+                             .hi_start = UINT64_C(0x100000000),
+                             .hi_end = UINT64_C(0x180000000),
+                             .hpet = true,
+                             .kbc = true,
+                             .rtc = true,
+                             .fw_cfg = true,
+                             .floppy = true,
+                             .serial_mask = 3,
+                             .parallel_mask = 1,
+                             .pvpanic_port = 0x505,
+                             .hotplug_slots = 0xfffffff8,
+                             .nr_nodes = 2,
+                             .nr_mem = 2};
     for (unsigned i = 0; i < in->nr_cpus; i++)
         in->apic_id[i] = (uint8_t)i;
     in->present[0] = true;
@@ -139,7 +159,10 @@ static void names_are_padded_and_prefixed(void **state)
     assert_memory_equal(a.p, "^X___", 5);
     a.len = 0;
     aml_path(&a, "\\A.B.C");
-    assert_memory_equal(a.p, "\\\x2f\x03" "A___B___C___", 15);
+    assert_memory_equal(a.p,
+                        "\\\x2f\x03"
+                        "A___B___C___",
+                        15);
     aml_free(&a);
 }
 
@@ -211,4 +234,6 @@ static void iasl_accepts_every_table(void **state)
     assert_int_equal(system(rm), 0);
 }
 
-UNIT_MAIN(cmocka_unit_test(the_loader_script_yields_linked_valid_tables), cmocka_unit_test(integers_take_the_shortest_form), cmocka_unit_test(names_are_padded_and_prefixed), cmocka_unit_test(package_lengths_count_themselves), cmocka_unit_test(iasl_accepts_every_table))
+UNIT_MAIN(cmocka_unit_test(the_loader_script_yields_linked_valid_tables),
+          cmocka_unit_test(integers_take_the_shortest_form), cmocka_unit_test(names_are_padded_and_prefixed),
+          cmocka_unit_test(package_lengths_count_themselves), cmocka_unit_test(iasl_accepts_every_table))

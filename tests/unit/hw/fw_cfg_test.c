@@ -5,7 +5,15 @@
 #include "base/bytes.h"
 #include "hw/nvram/fw_cfg.h"
 
-enum { RAM_SIZE = 1 << 20, REQ = 0x1000, BUF = 0x2000, SELECT_READ = 0x0a, SELECT_WRITE = 0x18, SKIP = 0x04, READ = 0x02 };
+enum {
+    RAM_SIZE = 1 << 20,
+    REQ = 0x1000,
+    BUF = 0x2000,
+    SELECT_READ = 0x0a,
+    SELECT_WRITE = 0x18,
+    SKIP = 0x04,
+    READ = 0x02
+};
 
 struct rig {
     struct run *run;
@@ -162,4 +170,8 @@ static void a_request_outside_memory_is_harmless(void **state)
     rig_free(r);
 }
 
-UNIT_MAIN(cmocka_unit_test(the_data_port_gives_the_signature_then_zeroes), cmocka_unit_test(the_directory_is_sorted_and_names_selectors), cmocka_unit_test(skip_moves_on_and_never_wraps), cmocka_unit_test(writes_stay_inside_writable_items), cmocka_unit_test(a_select_hook_makes_the_bytes_late), cmocka_unit_test(bad_names_are_refused), cmocka_unit_test(a_request_outside_memory_is_harmless))
+UNIT_MAIN(cmocka_unit_test(the_data_port_gives_the_signature_then_zeroes),
+          cmocka_unit_test(the_directory_is_sorted_and_names_selectors),
+          cmocka_unit_test(skip_moves_on_and_never_wraps), cmocka_unit_test(writes_stay_inside_writable_items),
+          cmocka_unit_test(a_select_hook_makes_the_bytes_late), cmocka_unit_test(bad_names_are_refused),
+          cmocka_unit_test(a_request_outside_memory_is_harmless))

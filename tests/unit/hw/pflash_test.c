@@ -85,9 +85,9 @@ static void firmware_tells_flash_from_rom_and_ram(void **state)
 {
     struct rig *r = rig_new("");
 
-    wr(r, 8, 0x50);                         /* Clear Status: RAM would read back 50h */
+    wr(r, 8, 0x50); /* Clear Status: RAM would read back 50h */
     assert_int_equal(rd(r, 8), 0xff);
-    wr(r, 8, 0x70);                         /* Read Status: ROM would still read ffh */
+    wr(r, 8, 0x70); /* Read Status: ROM would still read ffh */
     assert_int_equal(rd(r, 8), 0);
     wr(r, 8, 0xff);
     assert_int_equal(rd(r, 0), 'f');
@@ -180,6 +180,7 @@ static void the_query_table_says_what_it_is(void **state)
     rig_free(r);
 }
 
-UNIT_MAIN(cmocka_unit_test(firmware_tells_flash_from_rom_and_ram), cmocka_unit_test(programming_clears_bits_and_erasing_sets_them),
+UNIT_MAIN(cmocka_unit_test(firmware_tells_flash_from_rom_and_ram),
+          cmocka_unit_test(programming_clears_bits_and_erasing_sets_them),
           cmocka_unit_test(a_buffered_write_lands_whole), cmocka_unit_test(writes_reach_the_file),
           cmocka_unit_test(a_read_only_image_reports_errors), cmocka_unit_test(the_query_table_says_what_it_is))
