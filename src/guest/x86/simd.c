@@ -10,14 +10,13 @@
  * guest has unmasked afterwards becomes #XM (#UD without CR4.OSXMMEXCPT). x87 and MMX: the image in c->fx is loaded with
  * FXRSTOR and stored with FXSAVE around the instruction; an unmasked x87 exception thereby waits in FSW.ES as on silicon.
  *
- * Code memory is a memfd mapped twice, once writable and once executable; it is dropped whole when full.
+ * Code memory (jit/arena.h) is dropped whole when full.
  * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: EVEX forms (not offered by x86_features_max);
  * the unmasked-underflow case of a tiny but exact result, which is not reported. */
 #include "guest/x86/simd_int.h"
 #include "base/bytes.h"
+#include "jit/arena.h"
 #include <stddef.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 enum { ARENA_SIZE = 1 << 20, THUNK_MAX = 320, TABLE_BITS = 13, TABLE_SIZE = 1 << TABLE_BITS, KEY_LEN = 24 };
 enum { MXCSR_FLAGS = 0x3f, MXCSR_MASKS = 0x1f80, MXCSR_PRE = 7 /* IE DE ZE: found before the operation */ };
@@ -49,8 +48,7 @@ struct thunk {
 
 struct x86_simd {
     struct simd_ctx ctx;
-    uint8_t *rw, *rx; /* the same memory: writable, executable */
-    size_t used;
+    struct jit_arena arena;
     unsigned nr;
     bool avx;         /* the host has YMM registers */
     struct thunk table[TABLE_SIZE];
@@ -58,34 +56,16 @@ struct x86_simd {
 
 /* ---- arena ---- */
 
-static void die_no_code_memory(void)
-{
-    warn_report("no memory for generated code: vector instructions raise #UD");
-}
-
-static struct x86_simd *simd_new(void)
+static struct x86_simd *simd_new(struct err **errp)
 {
     struct x86_simd *s = try_alloc_aligned(64, sizeof *s);
     struct x86_features host;
-    int fd;
 
-    if (!s)
-        return NULL;
-    fd = memfd_create("simd-code", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, ARENA_SIZE)) {
-        if (fd >= 0)
-            close(fd);
-        free(s);
+    if (!s) {
+        err_set(errp, "no memory for the vector unit");
         return NULL;
     }
-    s->rw = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    s->rx = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    close(fd);
-    if (s->rw == MAP_FAILED || s->rx == MAP_FAILED) {
-        if (s->rw != MAP_FAILED)
-            munmap(s->rw, ARENA_SIZE);
-        if (s->rx != MAP_FAILED)
-            munmap(s->rx, ARENA_SIZE);
+    if (!jit_arena_init(&s->arena, ARENA_SIZE, errp)) {
         free(s);
         return NULL;
     }
@@ -96,12 +76,14 @@ static struct x86_simd *simd_new(void)
 
 static struct x86_simd *simd_get(struct x86_cpu *c)
 {
+    struct err *e = NULL;
+
+    if (likely(c->simd))
+        return c->simd;
+    c->simd = simd_new(&e);
     if (!c->simd) {
-        c->simd = simd_new();
-        if (!c->simd) {
-            die_no_code_memory();
-            x86_raise(c, X86_UD);
-        }
+        err_report(e);
+        x86_raise(c, X86_UD);
     }
     return c->simd;
 }
@@ -112,8 +94,7 @@ void x86_simd_free(struct x86_cpu *c)
 
     if (!s)
         return;
-    munmap(s->rw, ARENA_SIZE);
-    munmap(s->rx, ARENA_SIZE);
+    jit_arena_free(&s->arena);
     free(s);
     c->simd = NULL;
 }
@@ -240,17 +221,18 @@ static const uint8_t *thunk_find(struct x86_simd *s, const struct recipe *r)
     recipe_key(r, key);
     for (i = key_hash(key); s->table[i].off; i = (i + 1) & (TABLE_SIZE - 1))
         if (memcmp(s->table[i].key, key, KEY_LEN) == 0)
-            return s->rx + s->table[i].off - 1;
-    if (s->used + THUNK_MAX > ARENA_SIZE || s->nr > TABLE_SIZE * 3 / 4) {
+            return s->arena.x + s->table[i].off - 1;
+    if (!jit_arena_room(&s->arena, THUNK_MAX) || s->nr > TABLE_SIZE * 3 / 4) {
         memset(s->table, 0, sizeof s->table);
-        s->used = s->nr = 0;
+        jit_arena_reset(&s->arena);
+        s->nr = 0;
         i = key_hash(key);
     }
     memcpy(s->table[i].key, key, KEY_LEN);
-    s->table[i].off = (uint32_t)s->used + 1;
+    s->table[i].off = (uint32_t)s->arena.used + 1;
     s->nr++;
-    s->used += align_up(thunk_build(s, r, s->rw + s->used), 16);
-    return s->rx + s->table[i].off - 1;
+    s->arena.used += align_up(thunk_build(s, r, s->arena.w + s->arena.used), 16);
+    return s->arena.x + s->table[i].off - 1;
 }
 
 /* ---- from the decoded instruction to a recipe ---- */
