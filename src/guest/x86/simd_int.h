@@ -8,6 +8,9 @@
 /* Linear address of the instruction's memory operand, checked for size bytes. */
 uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned size, enum x86_access a);
 
+/* VEX.W as it stands in the bytes, whatever the mode. */
+bool x86_vex_w(const struct x86_insn *in);
+
 /* ---- simd_mem.c: instructions whose memory operand is touched element by element ---- */
 /* VMASKMOV, VPMASKMOV, gathers, MASKMOVQ, MASKMOVDQU. False: not one of them. */
 bool x86_simd_elementwise(struct x86_cpu *c, const struct x86_insn *in);

@@ -74,7 +74,7 @@ static uint64_t vsib_addr(struct x86_cpu *c, const struct x86_insn *in, unsigned
 
 static void gather(struct x86_cpu *c, const struct x86_insn *in)
 {
-    unsigned size = in->rex & 8 ? 8 : 4, dst = reg_at(in, X86_IN_REG), mask = reg_at(in, X86_IN_VVVV);
+    unsigned size = x86_vex_w(in) ? 8 : 4, dst = reg_at(in, X86_IN_REG), mask = reg_at(in, X86_IN_VVVV);
     bool qidx = in->opcode & 1;
     unsigned nr = in->vl / (qidx && size == 4 ? 8 : size);
 
@@ -143,10 +143,10 @@ bool x86_simd_elementwise(struct x86_cpu *c, const struct x86_insn *in)
         maskmov_store(c, in, in->opcode & 1 ? 8 : 4);
         return true;
     case 0x8c:
-        maskmov_load(c, in, in->rex & 8 ? 8 : 4);
+        maskmov_load(c, in, x86_vex_w(in) ? 8 : 4);
         return true;
     case 0x8e:
-        maskmov_store(c, in, in->rex & 8 ? 8 : 4);
+        maskmov_store(c, in, x86_vex_w(in) ? 8 : 4);
         return true;
     case 0x90:
     case 0x91:
