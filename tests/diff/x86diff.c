@@ -11,6 +11,7 @@
 #include "dev/machine.h"
 #include "guest/x86/ops.h"
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { PT_AT = WIN_BASE + WIN_SIZE, RAM_SIZE = 4 << 20 };
@@ -278,15 +279,20 @@ static bool set_up(struct diff *d)
 {
     struct err *e = NULL;
     struct run *run = run_new();
+    int fd;
 
     d->m = machine_new(run);
-    if (!mem_region_init_ram(&d->ram, d->m->mem_sys, "diff.ram", RAM_SIZE, &e)) {
+    fd = memfd_create("x86diff", 0);
+    if (fd < 0 || ftruncate(fd, RAM_SIZE))
+        return false;
+    d->block = mem_ram_new_fd(d->m->mem_sys, "diff.ram", RAM_SIZE, fd, 0, true, false, &e);
+    if (!d->block) {
         err_report(e);
         return false;
     }
+    mem_region_init_ram_from(&d->ram, d->m->mem_sys, "diff.ram", d->block);
     mem_region_add(&d->m->sysmem, WIN_BASE, &d->ram);
-    d->block = d->ram.ram;
-    if (d->block->fd < 0 || !native_init(d->block->fd)) {
+    if (!native_init(fd)) {
         fprintf(stderr, "x86diff: cannot share guest memory with the host's run\n");
         return false;
     }
