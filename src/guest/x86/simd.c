@@ -12,7 +12,8 @@
  *
  * Code memory (jit/arena.h) is dropped whole when full.
  * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: EVEX forms (not offered by x86_features_max);
- * the unmasked-underflow case of a tiny but exact result, which is not reported. */
+ * whether PE stands beside an unmasked UE or OE (it is taken from the masked result); the order of the steps of DPPS and
+ * DPPD when one of their exceptions is unmasked. */
 #include "guest/x86/simd_int.h"
 #include "base/bytes.h"
 #include "jit/arena.h"
@@ -354,14 +355,17 @@ static void encode_imm(struct out *o, const struct x86_insn *in)
     e_bytes(o, imm, n);
 }
 
-static bool is_fpu_insn(const struct x86_insn *in)
+static bool names_mm(const struct x86_insn *in)
 {
-    if (in->row->attr & (X86_A_FPU | X86_A_MMX))
-        return true;
     for (unsigned i = 0; i < in->nr_ops; i++)
         if (in->ops[i].kind == X86_OP_MM)
             return true;
     return false;
+}
+
+static bool is_fpu_insn(const struct x86_insn *in)
+{
+    return in->row->attr & (X86_A_FPU | X86_A_MMX) || names_mm(in);
 }
 
 static bool recipe_make(const struct x86_insn *in, struct recipe *r)
@@ -424,7 +428,7 @@ static void check_avx(struct x86_cpu *c, const struct x86_insn *in)
 void x86_simd_check(struct x86_cpu *c, const struct x86_insn *in)
 {
     uint32_t attr = in->row->attr;
-    bool mm = attr & X86_A_MMX;
+    bool mm = (attr & (X86_A_MMX | X86_A_SSE)) == X86_A_MMX; /* conversions: only with a register operand */
 
     if (attr & X86_A_FPU) {
         check_fpu(c, in);
@@ -440,9 +444,7 @@ void x86_simd_check(struct x86_cpu *c, const struct x86_insn *in)
         x86_raise(c, X86_UD);
     if (c->cr0 & X86_CR0_TS)
         x86_raise(c, X86_NM);
-    for (unsigned i = 0; i < in->nr_ops && !mm; i++)
-        mm = in->ops[i].kind == X86_OP_MM;
-    if (mm)
+    if (mm || names_mm(in))
         check_pending_x87(c);
 }
 
@@ -453,12 +455,23 @@ uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned siz
     return x86_seg_lin(c, in->seg, x86_ea(c, in), size, a);
 }
 
+void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size)
+{
+    unsigned first = (unsigned)min_u64(size, 4096 - (lin & 4095));
+
+    x86_host(c, lin, first, X86_WRITE);
+    if (first < size)
+        x86_host(c, lin + first, size - first, X86_WRITE);
+}
+
 /* The memory operand of an aligned form must be aligned: #GP. */
 static void check_aligned(struct x86_cpu *c, const struct x86_insn *in, uint64_t lin, unsigned size)
 {
     uint32_t attr = in->row->attr;
     bool want = in->enc == X86_ENC_LEGACY ? (attr & X86_A_SSE) && size == 16 && !(attr & X86_A_UNALIGNED) : attr & X86_A_ALIGNED;
 
+    if (in->row->feature == X86_F_SHA) /* processors differ; the lenient ones are right for every program */
+        return;
     if (want && (attr & X86_A_ALIGNED || !(c->fx.mxcsr & 1u << 17 /* MM */)) && lin % size)
         x86_raise_err(c, X86_GP, 0);
 }
@@ -530,13 +543,77 @@ static void gprs_out(struct x86_cpu *c, const struct x86_insn *in)
     }
 }
 
-/* #XM when a flag arose that the guest has unmasked: the flags of that stage are set and nothing else changes. */
-static void check_simd_exception(struct x86_cpu *c, uint32_t flags)
+/* Size of the floating-point results of an instruction that can underflow; 0 for all others. */
+static unsigned underflow_size(const struct x86_insn *in)
 {
+    unsigned op = in->opcode, lo = op & 15;
+
+    if (in->map == X86_MAP_0F38 && op >= 0x90 && op < 0xc0)
+        return lo >= 6 ? (x86_vex_w(in) ? 8 : 4) : 0; /* FMA */
+    if (in->map == X86_MAP_0F3A)
+        return op == 0x40 ? 4 : op == 0x41 ? 8 : op == 0x1d ? 2 : 0;
+    if (in->map != X86_MAP_0F)
+        return 0;
+    switch (op) {
+    case 0x58: case 0x59: case 0x5c: case 0x5e:
+        return in->pp & 1 ? 8 : 4;
+    case 0x5a:
+        return in->pp & 1 ? 4 : 0; /* to single */
+    case 0x7c: case 0x7d: case 0xd0:
+        return in->pp == 1 ? 8 : 4;
+    default:
+        return 0;
+    }
+}
+
+static bool any_denormal(const uint8_t *b, unsigned n, unsigned size)
+{
+    static const uint64_t exp[] = {[2] = 0x7c00, [4] = 0x7f800000, [8] = 0x7ff0000000000000};
+    static const uint64_t man[] = {[2] = 0x3ff, [4] = 0x7fffff, [8] = 0xfffffffffffff};
+
+    for (unsigned i = 0; i + size <= n; i += size) {
+        uint64_t v = get_le(b + i, size);
+
+        if (!(v & exp[size]) && (v & man[size]))
+            return true;
+    }
+    return false;
+}
+
+/* With underflow unmasked a tiny result counts even when it is exact, which the masked run does not report. */
+static uint32_t exact_underflow(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
+{
+    unsigned size = underflow_size(in);
+    bool scalar = in->map == X86_MAP_0F ? in->pp >= 2 && (in->opcode & 0xf0) == 0x50 : in->map == X86_MAP_0F38 && in->opcode & 1 && (in->opcode & 15) > 8;
+    const struct simd_ctx *x = &c->simd->ctx;
+    unsigned n = scalar ? size : in->vl;
+
+    if (likely(c->fx.mxcsr & 0x800) || !size)
+        return 0;
+    if (in->map == X86_MAP_0F && in->opcode == 0x5a && !scalar)
+        n /= 2;
+    if (!r->nr_out)
+        return any_denormal(x->mem, in->mem_size, size) ? 0x10 : 0;
+    return any_denormal(x->out[0].b, n, size) ? 0x10 : 0;
+}
+
+/* Using MMX registers makes TOP 0 and marks all in use. */
+static void mmx_enter(struct x86_fx *fx)
+{
+    x86_x87_set_top(fx, 0);
+    fx->ftw = 0xff;
+}
+
+/* #XM when a flag arose that the guest has unmasked: the flags of that stage are set and nothing else changes. */
+static void check_simd_exception(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
+{
+    uint32_t flags = (c->simd->ctx.mxcsr_out & MXCSR_FLAGS) | exact_underflow(c, in, r);
     uint32_t unmasked = flags & ~(c->fx.mxcsr >> 7) & MXCSR_FLAGS;
 
     if (likely(!unmasked))
         return;
+    if (names_mm(in))
+        mmx_enter(&c->fx); /* processors enter MMX state before they find the exception */
     c->fx.mxcsr |= unmasked & MXCSR_PRE ? flags & MXCSR_PRE : flags;
     x86_raise(c, c->cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
 }
@@ -612,6 +689,14 @@ static bool exec_special(struct x86_cpu *c, const struct x86_insn *in)
     return exec_vzero(c, in) || x86_xstate_exec(c, in) || x86_x87_env(c, in) || x86_simd_elementwise(c, in);
 }
 
+/* An unmasked exception other than precision keeps an x87 store from its memory. */
+static bool x87_store_failed(const struct x86_cpu *c, const struct x86_insn *in)
+{
+    const struct x86_fx *fx = &c->simd->ctx.fx;
+
+    return in->row->attr & X86_A_FPU && !x86_x87_nowait(in) && fx->fsw & ~fx->fcw & 0x1f;
+}
+
 bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in)
 {
     struct recipe r;
@@ -629,9 +714,13 @@ bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in)
     m = mem_begin_use(c, in);
     gprs_in(c, in);
     run_thunk(c, &r);
+    if (m.acc & X86_ACC_W && c->simd->ctx.mxcsr_out & MXCSR_FLAGS) /* VCVTPS2PH: #PF comes before #XM */
+        x86_simd_probe_write(c, m.lin, m.size);
     if (r.what & T_SSE)
-        check_simd_exception(c, c->simd->ctx.mxcsr_out & MXCSR_FLAGS);
-    if (m.acc & X86_ACC_W)
+        check_simd_exception(c, in, &r);
+    if (m.acc & X86_ACC_W && x87_store_failed(c, in))
+        x86_simd_probe_write(c, m.lin, m.size);
+    else if (m.acc & X86_ACC_W)
         x86_st_bytes(c, m.lin, c->simd->ctx.mem, m.size);
     commit(c, in, &r);
     return true;

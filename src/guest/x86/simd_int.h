@@ -8,6 +8,8 @@
 /* Linear address of the instruction's memory operand, checked for size bytes. */
 uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned size, enum x86_access a);
 
+/* Raises the fault that writing size bytes at lin would. */
+void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size);
 /* VEX.W as it stands in the bytes, whatever the mode. */
 bool x86_vex_w(const struct x86_insn *in);
 
@@ -24,6 +26,8 @@ bool x86_x87_nowait(const struct x86_insn *in);
 void x86_x87_note(struct x86_cpu *c, const struct x86_insn *in);
 /* Brings FSW.ES and FSW.B in line with the exception flags and masks. */
 void x86_x87_summary(struct x86_fx *fx);
+/* Moves TOP while the physical registers stay what they are: fx.st holds ST(0) first. */
+void x86_x87_set_top(struct x86_fx *fx, unsigned top);
 /* FNINIT. */
 void x86_x87_init(struct x86_fx *fx);
 

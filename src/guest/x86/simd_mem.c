@@ -45,20 +45,14 @@ static void maskmov_store(struct x86_cpu *c, const struct x86_insn *in, unsigned
 {
     const union x86_vreg *mask = &c->v[reg_at(in, X86_IN_VVVV)], *src = &c->v[reg_at(in, X86_IN_REG)];
     uint64_t ea = x86_ea(c, in), lin[8] = {0};
-    unsigned nr = in->vl / size, first = nr, last = 0;
 
-    for (unsigned i = 0; i < nr; i++) {
+    for (unsigned i = 0; i < in->vl / size; i++) {
         if (!elem_on(mask, i, size))
             continue;
         lin[i] = x86_seg_lin(c, in->seg, addr_trunc(in, ea + i * size), size, X86_WRITE);
-        first = (unsigned)min_u64(first, i);
-        last = i;
+        x86_simd_probe_write(c, lin[i], size);
     }
-    if (first == nr)
-        return;
-    if ((lin[first] ^ (lin[last] + size - 1)) >> 12) /* the last page first: its fault must come before any store */
-        x86_st(c, lin[last], size, get_le(src->b + last * size, size));
-    for (unsigned i = first; i <= last; i++)
+    for (unsigned i = 0; i < in->vl / size; i++)
         if (elem_on(mask, i, size))
             x86_st(c, lin[i], size, get_le(src->b + i * size, size));
 }
@@ -112,17 +106,8 @@ static void maskmov_bytes(struct x86_cpu *c, const struct x86_insn *in)
             x86_st(c, x86_seg_lin(c, in->seg, addr_trunc(in, di + i), 1, X86_WRITE), 1, s[i]);
     if (!mm)
         return;
-    /* Using MMX registers: TOP becomes 0 and all are in use; the image holds ST(0) first. */
-    {
-        uint8_t st[8][16];
-        unsigned top = c->fx.fsw >> 11 & 7;
-
-        memcpy(st, c->fx.st, sizeof st);
-        for (unsigned i = 0; i < 8; i++)
-            memcpy(c->fx.st[i], st[(i - top) & 7], 16);
-        c->fx.fsw &= (uint16_t)~0x3800;
-        c->fx.ftw = 0xff;
-    }
+    x86_x87_set_top(&c->fx, 0); /* what every use of an MMX register does */
+    c->fx.ftw = 0xff;
 }
 
 bool x86_simd_elementwise(struct x86_cpu *c, const struct x86_insn *in)

@@ -13,8 +13,22 @@ void x86_x87_summary(struct x86_fx *fx)
         fx->fsw |= FSW_ES | FSW_B;
 }
 
+void x86_x87_set_top(struct x86_fx *fx, unsigned top)
+{
+    unsigned by = (top - (fx->fsw >> 11)) & 7;
+    uint8_t st[8][16];
+
+    if (by) {
+        memcpy(st, fx->st, sizeof st);
+        for (unsigned i = 0; i < 8; i++)
+            memcpy(fx->st[i], st[(i + by) & 7], 16);
+    }
+    fx->fsw = (uint16_t)((fx->fsw & ~0x3800) | top << 11);
+}
+
 void x86_x87_init(struct x86_fx *fx)
 {
+    x86_x87_set_top(fx, 0);
     fx->fcw = 0x37f;
     fx->fsw = 0;
     fx->ftw = 0;
@@ -172,6 +186,7 @@ static unsigned env_get(struct x86_cpu *c, const struct x86_insn *in, const uint
     unsigned step = in->opsz == 2 ? 2 : 4;
 
     fx->fcw = (get_le16(b) & 0x1f7f) | 0x40;
+    x86_x87_set_top(fx, get_le16(b + step) >> 11 & 7);
     fx->fsw = get_le16(b + step);
     fx->ftw = short_tag(get_le16(b + 2 * step));
     if (real_form(c)) {
