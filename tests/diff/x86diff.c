@@ -24,6 +24,7 @@ struct diff {
     struct rng rng;
     uint64_t runs, bad, faults, tries;
     unsigned rows_run, rows_skipped, rows_failed;
+    uint32_t mxcsr_mask;
     bool verbose;
 };
 
@@ -78,7 +79,7 @@ static void regs_to_cpu(struct diff *d, const struct dregs *r)
     c->rflags = r->flags;
     c->rip = CODE_AT;
     memcpy(&c->fx, r->xs, 160);
-    c->fx.mxcsr_mask = 0xffff;
+    c->fx.mxcsr_mask = d->mxcsr_mask;
     for (unsigned i = 0; i < 16; i++) {
         memset(c->v[i].b, 0, 64);
         memcpy(c->v[i].b, r->xs + 160 + 16 * i, 16);
@@ -289,6 +290,7 @@ static bool set_up(struct diff *d)
 {
     struct err *e = NULL;
     struct run *run = run_new();
+    struct x86_features host;
     int fd;
 
     d->m = machine_new(run);
@@ -312,6 +314,8 @@ static bool set_up(struct diff *d)
         return false;
     }
     x86_features_max(&d->c->feat);
+    x86_features_host(&host);
+    d->mxcsr_mask = 0xffff | (host.w[X86_FW_80000001_ECX] >> 7 & 1) << 17;
     build_tables(d);
     enter_user_mode(d);
     return true;
