@@ -23,6 +23,9 @@ static void split_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
 }
 static const struct mem_ops split_ops = {.read = split_read, .write = split_write, .impl_max = 8, .unaligned = true};
 
+/* Addresses of PCI that no device claims must not fall through to the RAM behind them. */
+static const struct mem_ops nothing_ops = {.impl_max = 8, .unaligned = true};
+
 static void pam_show(struct pam_area *a, struct mem_region *r)
 {
     if (a->shown == r)
@@ -80,6 +83,8 @@ void shadow_init(struct shadow *s, struct machine *m, const struct north_cfg *cf
         mem_region_init_alias(&a->ram, sys, "pam-ram", cfg->ram, a->base, a->size);
         mem_region_init_io(&a->split, sys, &split_ops, a, "pam-split", a->size);
     }
+    mem_region_init_io(&s->nothing, sys, &nothing_ops, NULL, "pci-nothing", 0x60000);
+    mem_region_add_prio(pci_mem, 0xa0000, &s->nothing, -100);
     /* Without shadowing the whole of c0000-fffff belongs to PCI, above the board's RAM. */
     mem_region_init_alias(&s->low_pci, sys, "pci-c0000", pci_mem, 0xc0000, 0x40000);
     mem_region_add_prio(s->sysmem, 0xc0000, &s->low_pci, 1);
@@ -101,6 +106,7 @@ void shadow_fini(struct shadow *s)
     }
     mem_region_del(&s->smram_hide);
     mem_region_del(&s->low_pci);
+    mem_region_del(&s->nothing);
     mem_region_del(&s->smm_all);
     mem_region_del(&s->smm_a0000);
     mem_space_free(s->pci_space);

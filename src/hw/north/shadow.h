@@ -19,6 +19,7 @@ struct shadow {
     struct mem_space *pci_space;   /* for areas that read from PCI and write to RAM */
     struct pam_area pam[NR_PAM];
     struct mem_region smram_hide;  /* PCI over the SMRAM RAM at a0000 for everybody outside SMM */
+    struct mem_region nothing;
     struct mem_region low_pci;     /* PCI over the RAM at c0000-fffff */
     struct mem_region smm_root, smm_all, smm_a0000;
     bool smm;

@@ -290,7 +290,7 @@ static void pit_reset(struct dev *d)
     clk_timer_cancel(&p->timer);
     for (unsigned i = 0; i < 3; i++)
         p->ch[i] = (struct pit_chan){.mode = 3, .rw = RW_BOTH, .gate = i != 2, .count = 65536};
-    irq_set(p->irq, 0);
+    irq_set(p->irq, 1); /* mode 3 before its first count: the output is high */
 }
 
 static bool pit_realize(struct dev *d, struct err **errp)
