@@ -546,3 +546,8 @@ static const struct state_field virtio_pci_fields[] = {
     STATE_U32(struct virtio_pci, guest_high), STATE_END,
 };
 const struct state_desc virtio_pci_state = {.name = "virtio-pci", .version = 1, .fields = virtio_pci_fields};
+
+static void CONSTRUCTOR virtio_pci_family(void)
+{
+    obj_register_family("virtio-pci", "pci-device");
+}

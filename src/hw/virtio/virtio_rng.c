@@ -99,6 +99,11 @@ static const struct obj_class rng_builtin_class = {
     .free = rng_free, .user = true, .desc = "random bytes from the host kernel"};
 OBJ_REGISTER(rng_builtin_class)
 
+static void CONSTRUCTOR rng_family(void)
+{
+    obj_register_family("rng-backend", NULL);
+}
+
 /* ---- the device ---- */
 
 struct vrng {

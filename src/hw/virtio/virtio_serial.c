@@ -396,13 +396,18 @@ static const struct vport_class virtserialport_class = {
     .name = "virtserialport", .parent = "virtio-serial-port", .size = sizeof(struct vport), .props = vport_props,
     .bus_type = "virtio-serial-bus", .category = DEV_CAT_INPUT, .hotplug = true, .realize = vport_realize,
     .unrealize = vport_unrealize, .state_version = 1, .state = vport_fields, .desc = "named channel to the guest"};
-OBJ_REGISTER(virtserialport_class)
+DEV_REGISTER(virtserialport_class)
 static const struct vport_class virtconsole_class = {
     .name = "virtconsole", .parent = "virtio-serial-port", .size = sizeof(struct vport), .props = vport_props,
     .bus_type = "virtio-serial-bus", .category = DEV_CAT_INPUT, .hotplug = true, .realize = vport_realize,
     .unrealize = vport_unrealize, .state_version = 1, .state = vport_fields, .desc = "console of the guest (hvc0)",
     .console = true};
-OBJ_REGISTER(virtconsole_class)
+DEV_REGISTER(virtconsole_class)
+
+static void CONSTRUCTOR vport_family(void)
+{
+    obj_register_family("virtio-serial-port", "device");
+}
 
 /* ---- the device ---- */
 

@@ -37,7 +37,7 @@ struct bare {
     struct pci_bus *bus;
     struct net_set *net;
     struct blk_set *blk;
-    struct chr_set *chr;
+    struct chr_set *chr; /* goes with the machine's tree */
     int irq; /* level of the router's input */
 };
 
@@ -79,9 +79,6 @@ static UNUSED void bare_free(struct bare *b)
     machine_free(b->m);
     net_set_free(b->net);
     blk_set_free(b->blk);
-    chr_set_free(b->chr);
-    mem_region_del(&b->ram);
-    mem_region_free(&b->ram);
     run_free(b->run);
     free(b);
 }
