@@ -71,6 +71,7 @@ static bool wait_for_work(struct vcpu *c)
 {
     pthread_mutex_lock(&c->lock);
     for (;;) {
+        c->exit_request = false; /* before the checks: a later request must survive them */
         run_calls_locked(c);
         if (c->unplug)
             break;
@@ -90,7 +91,6 @@ static bool wait_for_work(struct vcpu *c)
         }
         pthread_cond_wait(&c->cond, &c->lock);
     }
-    c->exit_request = false;
     pthread_mutex_unlock(&c->lock);
     return !c->unplug;
 }

@@ -18,6 +18,8 @@ struct net_ops {
      * after net_flush(peer). */
     size_t (*receive)(void *opaque, const struct iov *frame);
     bool (*can_receive)(void *opaque); /* NULL: always */
+    /* The peer took its queue: net_can_send() may be true again. Any thread that holds the machine lock. May be NULL. */
+    void (*send_ready)(void *opaque);
     void (*link_changed)(void *opaque, bool up);
     char *(*info)(void *opaque); /* text for `info network`, caller frees */
     void (*cleanup)(void *opaque);
@@ -36,6 +38,8 @@ struct net_peer {
     struct list link;
     struct list queue;   /* frames waiting for this peer to receive */
     unsigned queued;
+    uint64_t dropped;    /* frames lost because the queue was full */
+    struct list taps;    /* of struct net_tap */
     bool link_down;
     unsigned vnet_hdr_len; /* bytes in front of frames this side sends and takes */
     char model[32];      /* NICs: class name */
@@ -74,12 +78,28 @@ struct net_peer *net_peer_new(struct net_set *s, const char *id, const struct ne
 void net_peer_free(struct net_peer *p);
 bool net_connect(struct net_peer *a, struct net_peer *b, struct err **errp); /* refused when either has a peer */
 
+/* Looks at every frame a peer sends or receives (filter-dump). Embedded in its owner, which removes it first. */
+struct net_tap {
+    struct list link; /* in net_peer.taps */
+    void (*frame)(void *opaque, const struct iov *frame, unsigned vnet_hdr_len);
+    void *opaque;
+};
+
 /* Both sides. Returns the bytes taken (len), or 0 when the frame was queued (sent later) or dropped (queue full). */
 size_t net_send(struct net_peer *from, const struct iov *frame);
 size_t net_send_buf(struct net_peer *from, const void *buf, size_t len);
 bool net_can_send(struct net_peer *from);
 void net_flush(struct net_peer *to); /* `to` can receive again: deliver its queue */
 void net_set_link(struct net_peer *p, bool up);
+/* Text of `info network`: every NIC with its back end, then what is not connected. Caller frees. */
+char *net_info(struct net_set *s);
+/* The event loop and clocks of the set. */
+struct run *net_run(struct net_set *s);
+
+/* User-mode network: forwards of the back end `id` (NULL: the first one of type user), as in hostfwd=. */
+bool net_user_hostfwd_add(struct net_set *s, const char *id, const char *rule, struct err **errp);
+bool net_user_hostfwd_remove(struct net_set *s, const char *id, const char *rule, struct err **errp);
+char *net_user_info(struct net_set *s); /* `info usernet`; caller frees */
 
 /* NIC configuration embedded in each NIC model; NET_NIC_PROPS gives mac, netdev, bootindex is the bus's. */
 struct net_nic {

@@ -6,7 +6,9 @@
 
 /* Feature words. */
 enum x86_fword { X86_FW_1_EDX, X86_FW_1_ECX, X86_FW_7_EBX, X86_FW_7_ECX, X86_FW_7_EDX, X86_FW_7_1_EAX, X86_FW_80000001_EDX,
-                 X86_FW_80000001_ECX, X86_FW_80000007_EDX, X86_FW_80000008_EBX, X86_FW_D_1_EAX, X86_FW_6_EAX, X86_FW_NR };
+                 X86_FW_80000001_ECX, X86_FW_80000007_EDX, X86_FW_80000008_EBX, X86_FW_D_1_EAX, X86_FW_6_EAX,
+                 X86_FW_8000000A_EDX, X86_FW_KVM_EAX /* 40000001h */, X86_FW_ARCH_CAP /* MSR 10ah */,
+                 X86_FW_CORE_CAP /* MSR cfh */, X86_FW_NR };
 /* Instruction gates: the `feature` column of insn.def; each names a bit of a word (table in cpuid.c). */
 enum x86_feature_id {
     X86_F_BASE, /* always there */
@@ -29,6 +31,14 @@ struct x86_features {
     bool hv_relaxed, hv_vapic, hv_time; /* Hyper-V enlightenments */
     uint32_t hv_spinlocks;              /* 0 = off */
     bool kvm_hidden;
+    bool hv_vpindex, hv_frequencies, hv_runtime, hv_reset, hv_passthrough;
+    char hv_vendor[13];                 /* "Microsoft Hv" unless hv-vendor-id says otherwise; empty = no hv_* given */
+    bool kvm_leaves;                    /* the accelerator is KVM: 40000000h says so */
+    bool l3_cache, host_cache;          /* show a third-level cache; pass the host's cache leaves */
+    bool pmu, migratable;
+    uint8_t cache;                      /* private to cpuid.c: which cache shapes */
+    uint64_t tsc_hz;                    /* tsc-frequency=, 0 = the host's */
+    int32_t apic_id;                    /* apic-id=, -1 = by topology */
 };
 struct x86_model;
 struct x86_cpu;
@@ -37,8 +47,12 @@ bool x86_has(const struct x86_features *f, enum x86_feature_id id);
  * that lists each feature; with `enforce` it is an error. host_mask NULL: what the translator implements here. */
 bool x86_cpu_parse_model(const char *text, const struct x86_features *mask, struct x86_features *out, const struct x86_model **model,
                          struct err **errp);
+/* The named feature of a set on or off by its -cpu spelling; false when there is no such feature. */
+bool x86_features_set(struct x86_features *f, const char *name, bool on);
 /* What the translator offers on this host ("max"). */
 void x86_features_max(struct x86_features *out);
+/* Everything this host's own CPUID shows (an accelerator that runs on it masks it further). */
+void x86_features_host(struct x86_features *out);
 /* CPUID instruction; topology and APIC ids come from the CPU. */
 void x86_cpuid(struct x86_cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4] /* eax ebx ecx edx */);
 /* `-cpu help` text; caller frees. */

@@ -1,0 +1,262 @@
+/* Encoding of host instructions. */
+#include "jit/x64.h"
+
+static void opcode_bytes(struct jit_buf *b, unsigned op)
+{
+    if (op > 0xffff)
+        jit_8(b, op >> 16);
+    if (op > 0xff)
+        jit_8(b, op >> 8 & 0xff);
+    jit_8(b, op & 0xff);
+}
+
+static void prefixes(struct jit_buf *b, unsigned flags, bool gs)
+{
+    if (gs)
+        jit_8(b, 0x65);
+    if (flags & JIT_66)
+        jit_8(b, 0x66);
+    if (flags & JIT_F3)
+        jit_8(b, 0xf3);
+    if (flags & JIT_F2)
+        jit_8(b, 0xf2);
+}
+
+void jit_modrm_mem(struct jit_buf *b, unsigned reg, struct jit_mem m)
+{
+    unsigned r = (reg & 7) << 3, ss = m.scale == 8 ? 3 : m.scale == 4 ? 2 : m.scale == 2 ? 1 : 0;
+    unsigned mod;
+
+    if (m.base == JR_NONE) { /* SIB without base: absolute or index * scale + disp32 */
+        jit_8(b, r | 4);
+        jit_8(b, ss << 6 | (m.index == JR_NONE ? 4u : m.index & 7u) << 3 | 5);
+        jit_32(b, (uint32_t)m.disp);
+        return;
+    }
+    mod = !m.disp && (m.base & 7) != JR_RBP ? 0 : m.disp == (int8_t)m.disp ? 1 : 2;
+    if (m.index != JR_NONE || (m.base & 7) == JR_RSP) {
+        jit_8(b, mod << 6 | r | 4);
+        jit_8(b, ss << 6 | (m.index == JR_NONE ? 4u : m.index & 7u) << 3 | (m.base & 7u));
+    } else {
+        jit_8(b, mod << 6 | r | (m.base & 7u));
+    }
+    if (mod == 1)
+        jit_8(b, (uint8_t)m.disp);
+    else if (mod == 2)
+        jit_32(b, (uint32_t)m.disp);
+}
+
+void jit_op_mem(struct jit_buf *b, unsigned flags, unsigned op, unsigned reg, struct jit_mem m, unsigned imm_len)
+{
+    unsigned rex = (flags & JIT_W ? 8u : 0u) | (reg & 8 ? 4u : 0u) | (m.index != JR_NONE && m.index & 8 ? 2u : 0u) |
+                   (m.base != JR_NONE && m.base & 8 ? 1u : 0u);
+
+    (void)imm_len; /* no RIP-relative forms here, so the length of what follows does not matter */
+    prefixes(b, flags, m.gs);
+    if (rex || (flags & JIT_B8 && reg >= 4))
+        jit_8(b, 0x40 | rex);
+    opcode_bytes(b, op);
+    jit_modrm_mem(b, reg, m);
+}
+
+void jit_op_reg(struct jit_buf *b, unsigned flags, unsigned op, unsigned reg, unsigned rm)
+{
+    unsigned rex = (flags & JIT_W ? 8u : 0u) | (reg & 8 ? 4u : 0u) | (rm & 8 ? 1u : 0u);
+
+    prefixes(b, flags, false);
+    if (rex || (flags & JIT_B8 && reg >= 4) || (flags & JIT_RM8 && rm >= 4))
+        jit_8(b, 0x40 | rex);
+    opcode_bytes(b, op);
+    jit_8(b, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+void jit_mov_rr(struct jit_buf *b, unsigned dst, unsigned src)
+{
+    jit_op_reg(b, JIT_W, 0x89, src, dst);
+}
+
+void jit_mov_rr32(struct jit_buf *b, unsigned dst, unsigned src)
+{
+    jit_op_reg(b, 0, 0x89, src, dst);
+}
+
+void jit_load(struct jit_buf *b, unsigned dst, struct jit_mem m)
+{
+    jit_op_mem(b, JIT_W, 0x8b, dst, m, 0);
+}
+
+void jit_store(struct jit_buf *b, struct jit_mem m, unsigned src)
+{
+    jit_op_mem(b, JIT_W, 0x89, src, m, 0);
+}
+
+void jit_load32(struct jit_buf *b, unsigned dst, struct jit_mem m)
+{
+    jit_op_mem(b, 0, 0x8b, dst, m, 0);
+}
+
+void jit_store32(struct jit_buf *b, struct jit_mem m, unsigned src)
+{
+    jit_op_mem(b, 0, 0x89, src, m, 0);
+}
+
+void jit_lea(struct jit_buf *b, unsigned dst, struct jit_mem m)
+{
+    jit_op_mem(b, JIT_W, 0x8d, dst, m, 0);
+}
+
+void jit_lea32(struct jit_buf *b, unsigned dst, struct jit_mem m)
+{
+    jit_op_mem(b, 0, 0x8d, dst, m, 0);
+}
+
+void jit_mov_ri(struct jit_buf *b, unsigned dst, uint64_t v)
+{
+    if (v <= UINT32_MAX) {
+        if (dst & 8)
+            jit_8(b, 0x41);
+        jit_8(b, 0xb8 | (dst & 7));
+        jit_32(b, (uint32_t)v);
+    } else if ((int64_t)v == (int32_t)v) {
+        jit_op_reg(b, JIT_W, 0xc7, 0, dst);
+        jit_32(b, (uint32_t)v);
+    } else {
+        jit_8(b, dst & 8 ? 0x49 : 0x48);
+        jit_8(b, 0xb8 | (dst & 7));
+        jit_64(b, v);
+    }
+}
+
+void jit_store8_imm(struct jit_buf *b, struct jit_mem m, unsigned v)
+{
+    jit_op_mem(b, 0, 0xc6, 0, m, 1);
+    jit_8(b, v);
+}
+
+void jit_store32_imm(struct jit_buf *b, struct jit_mem m, uint32_t v)
+{
+    jit_op_mem(b, 0, 0xc7, 0, m, 4);
+    jit_32(b, v);
+}
+
+void jit_cmp_imm(struct jit_buf *b, unsigned reg, int32_t v)
+{
+    bool small = v == (int8_t)v;
+
+    jit_op_reg(b, JIT_W, small ? 0x83 : 0x81, 7, reg);
+    if (small)
+        jit_8(b, (uint8_t)v);
+    else
+        jit_32(b, (uint32_t)v);
+}
+
+/* VEX.LZ.F3.0F38.W1 F5 /r: PEXT dst, src, mask. */
+void jit_pext_mem(struct jit_buf *b, unsigned dst, unsigned src, struct jit_mem m)
+{
+    if (m.gs)
+        jit_8(b, 0x65);
+    jit_8(b, 0xc4);
+    jit_8(b, (dst & 8 ? 0u : 0x80u) | (m.index != JR_NONE && m.index & 8 ? 0u : 0x40u) |
+                 (m.base != JR_NONE && m.base & 8 ? 0u : 0x20u) | 2);
+    jit_8(b, 0x80 | (~src & 15) << 3 | 2);
+    jit_8(b, 0xf5);
+    jit_modrm_mem(b, dst, m);
+}
+
+void jit_push(struct jit_buf *b, unsigned r)
+{
+    if (r & 8)
+        jit_8(b, 0x41);
+    jit_8(b, 0x50 | (r & 7));
+}
+
+void jit_pop(struct jit_buf *b, unsigned r)
+{
+    if (r & 8)
+        jit_8(b, 0x41);
+    jit_8(b, 0x58 | (r & 7));
+}
+
+void jit_push_mem(struct jit_buf *b, struct jit_mem m)
+{
+    jit_op_mem(b, 0, 0xff, 6, m, 0);
+}
+
+static void rel32(struct jit_buf *b, const void *target)
+{
+    jit_32(b, (uint32_t)((const uint8_t *)target - (jit_here(b) + 4)));
+}
+
+void jit_jmp(struct jit_buf *b, const void *target)
+{
+    jit_8(b, 0xe9);
+    rel32(b, target);
+}
+
+void jit_call(struct jit_buf *b, const void *target)
+{
+    jit_8(b, 0xe8);
+    rel32(b, target);
+}
+
+void jit_jcc(struct jit_buf *b, unsigned cc, const void *target)
+{
+    jit_8(b, 0x0f);
+    jit_8(b, 0x80 | cc);
+    rel32(b, target);
+}
+
+void jit_jmp_mem(struct jit_buf *b, struct jit_mem m)
+{
+    jit_op_mem(b, 0, 0xff, 4, m, 0);
+}
+
+void jit_jmp_reg(struct jit_buf *b, unsigned r)
+{
+    jit_op_reg(b, 0, 0xff, 4, r);
+}
+
+uint8_t *jit_jmp_fwd(struct jit_buf *b)
+{
+    jit_8(b, 0xe9);
+    jit_32(b, 0);
+    return b->p - 4;
+}
+
+uint8_t *jit_jcc_fwd(struct jit_buf *b, unsigned cc)
+{
+    jit_8(b, 0x0f);
+    jit_8(b, 0x80 | cc);
+    jit_32(b, 0);
+    return b->p - 4;
+}
+
+uint8_t *jit_jcc8_fwd(struct jit_buf *b, unsigned cc)
+{
+    jit_8(b, 0x70 | cc);
+    jit_8(b, 0);
+    return b->p - 1;
+}
+
+uint8_t *jit_jrcxz_fwd(struct jit_buf *b)
+{
+    jit_8(b, 0xe3);
+    jit_8(b, 0);
+    return b->p - 1;
+}
+
+void jit_patch32(struct jit_buf *b, uint8_t *at)
+{
+    if (jit_ok(b))
+        put_le32(at, (uint32_t)(b->p - (at + 4)));
+}
+
+void jit_patch8(struct jit_buf *b, uint8_t *at)
+{
+    ptrdiff_t d = b->p - (at + 1);
+
+    if (!jit_ok(b))
+        return;
+    assert(d >= 0 && d <= 127);
+    *at = (uint8_t)d;
+}

@@ -1,0 +1,89 @@
+"""Frame of all Python suites: program paths, time limits, and one result line per test for the ledger.
+
+A test declares its rows with @pytest.mark.proves("F-FW-03", "S052"), more time with @pytest.mark.limit(300), and
+belongs to make check-long with @pytest.mark.long. A missing tool is a skip that names it: use need()."""
+import json
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+for folder in ('tools', 'tests', 'tests/machine'):
+    sys.path.insert(0, os.path.join(ROOT, folder))
+
+
+def build_dir():
+    return os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build'))
+
+
+def program(name):
+    """Path of one of our programs; skips loudly when it was not built."""
+    for folder in ('bin', 'src/cmd'):
+        path = os.path.join(build_dir(), folder, name)
+        if os.access(path, os.X_OK):
+            return path
+    pytest.skip(f'{name} is not built')
+
+
+def need(tool, package=None):
+    """Path of a host tool, or a skip that names the package it comes in."""
+    path = shutil.which(tool, path=os.environ.get('PATH', '') + ':/usr/sbin:/sbin')
+    if not path:
+        pytest.skip(f'{tool} is missing (package {package or tool})')
+    return path
+
+
+@pytest.fixture
+def qemu():
+    return program('qemu-system-x86_64')
+
+
+class OutOfTime(Exception):
+    pass
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    mark = item.get_closest_marker('limit')
+    seconds = int(mark.args[0]) if mark else 120
+
+    def ring(signum, frame):
+        raise OutOfTime(f'no end after {seconds} s')
+    old = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, old)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    report.proves = sorted({i for m in item.iter_markers('proves') for i in m.args})
+
+
+_seen = {}
+
+
+def pytest_runtest_logreport(report):
+    path = os.environ.get('LYREBIRD_RESULTS')
+    if not path:
+        return
+    r = _seen.setdefault(report.nodeid, {'test': report.nodeid, 'outcome': 'passed', 'proves': [], 's': 0.0, 'why': ''})
+    r['proves'] = getattr(report, 'proves', r['proves'])
+    r['s'] += report.duration
+    if report.failed:
+        r['outcome'] = 'failed'
+        crash = getattr(report.longrepr, 'reprcrash', None)
+        r['why'] = str(crash.message if crash else report.longrepr).split('\n')[0][:300]
+    elif report.skipped and r['outcome'] == 'passed':
+        r['outcome'] = 'skipped'
+        r['why'] = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else '')[:300]
+    if report.when == 'teardown':
+        r['s'] = round(r['s'], 3)
+        with open(path, 'a', encoding='utf-8') as f:
+            f.write(json.dumps(_seen.pop(report.nodeid)) + '\n')

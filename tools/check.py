@@ -1,0 +1,280 @@
+#!/usr/bin/env python3
+"""The whole suite: builds, runs every test, checks the ledger, ends with one line `N passed, N failed, N skipped`.
+
+Stages: static (layers, house numbers, layout), unit (cmocka, plain build), asan (the unit and tool tests in a build with
+ASan+UBSan), scripts (tests/*/*.sh, exit 77 = skip), pytest (tests/*/test_*.py), ledger. One JSON line per test goes to
+<build>/results/<stage>.jsonl, which tools/features.py reads; unit and pytest results are there as JUnit XML too.
+
+  tools/check.py [--long] [--only STAGE,...] [--no-build] [--tests PATH ...] [--sanitize thread]
+--long adds the tests marked long; --tests runs only those pytest or script paths, and leaves the ledger's results alone."""
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+STAGES = ('static', 'unit', 'asan', 'scripts', 'pytest', 'ledger')
+ASAN_DIR = os.path.join(ROOT, 'build-asan')
+SAN_ENV = {'ASAN_OPTIONS': 'detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1',
+           'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1', 'TSAN_OPTIONS': 'halt_on_error=1:exitcode=99'}
+PROVES = re.compile(r'proves:\s*((?:[A-Z]+-?[\w-]*\d+[,\s]*)+)')
+IDS = re.compile(r'F-[A-Z]+-\d+|N-\d+|S\d{3}')
+
+
+def build_dir():
+    return os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build'))
+
+
+class Tally:
+    """Counts, and the result files of one stage."""
+
+    def __init__(self, ext):
+        self.ext = ext
+        self.counts = {'passed': 0, 'failed': 0, 'skipped': 0}
+        self.notes, self.times = [], []
+        self.out = None
+
+    def stage(self, name):
+        os.makedirs(os.path.join(build_dir(), 'results'), exist_ok=True)
+        if self.out:
+            self.out.close()
+        self.out = open(os.path.join(build_dir(), 'results', name + self.ext), 'w', encoding='utf-8')
+
+    def add(self, test, outcome, proves=(), seconds=0.0, why='', record=True):
+        self.counts[outcome] += 1
+        if outcome != 'passed':
+            self.notes.append(f'{outcome.upper():8} {test}{": " + why if why else ""}')
+            print(f'{outcome.upper():8} {test}{": " + why if why else ""}', flush=True)
+        if record:
+            self.out.write(json.dumps({'test': test, 'outcome': outcome, 'proves': sorted(set(proves)),
+                                       's': round(seconds, 3), 'why': why}) + '\n')
+
+
+def run(cmd, timeout, env=None, cwd=ROOT):
+    """(status, output, seconds); the whole process group goes when time is up. Status None: timed out."""
+    start = time.monotonic()
+    p = subprocess.Popen(cmd, cwd=cwd, env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors='replace', start_new_session=True)
+    try:
+        out, _ = p.communicate(timeout=timeout)
+        status = p.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(p.pid, signal.SIGKILL)
+        out, _ = p.communicate()
+        status = None
+    return status, out, time.monotonic() - start
+
+
+def ninja(folder, sanitize, tally):
+    """Configures when needed and builds; False when that failed."""
+    start = time.monotonic()
+    if not os.path.exists(os.path.join(folder, 'build.ninja')):
+        env = dict(os.environ)
+        if shutil.which('ccache') and 'CC' not in env:
+            env['CC'] = 'ccache gcc'
+        cmd = ['meson', 'setup', folder]
+        if sanitize:
+            cmd += [f'-Db_sanitize={sanitize}', '-Db_lundef=false', '-Doptimization=1']
+        if subprocess.call(cmd, cwd=ROOT, env=env, stdout=subprocess.DEVNULL):
+            return False
+    # -j: what the machine has, not meson's extra two
+    p = subprocess.run(['ninja', '-C', folder, f'-j{os.cpu_count() or 1}'], stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True, errors='replace')
+    if p.returncode:
+        print(p.stdout[-8000:])
+        tally.add(f'build {os.path.basename(folder)}', 'failed', why='does not build', record=False)
+        return False
+    print(f'built {os.path.basename(folder)} in {time.monotonic() - start:.0f} s', flush=True)
+    return True
+
+
+def static(tally):
+    for name, cmd in (('layers', ['tools/check_layers.py']), ('size', ['tools/check_size.py']),
+                      ('format', ['tools/check_format.sh'])):
+        status, out, secs = run(cmd, 300)
+        print(out.rstrip(), flush=True)
+        outcome = {0: 'passed', 77: 'skipped'}.get(status, 'failed')
+        tally.add('check ' + name, outcome, seconds=secs, why='' if outcome == 'passed' else out.strip().split('\n')[-1])
+
+
+def c_proves(path):
+    """function -> ids: `/* proves: ... */` in the comment above it, or one for the file in its first comment."""
+    with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+        text = f.read()
+    first = re.match(r'/\*.*?\*/', text, re.S)
+    whole = IDS.findall(first.group(0).split('proves:')[1]) if first and 'proves:' in first.group(0) else []
+    out, pending = {}, []
+    for m in re.finditer(r'/\*.*?\*/|^static void (\w+)\(void \*\*\s*\w+\)', text, re.S | re.M):
+        if m.group(1):
+            out[m.group(1)] = pending + whole
+            pending = []
+        elif 'proves:' in m.group(0) and m is not None and m.start() != 0:
+            pending += IDS.findall(m.group(0).split('proves:')[1])
+    return out
+
+
+def unit_list(folder):
+    """[(program, [sources])] of the unit suite, from meson."""
+    def ask(what):
+        return json.loads(subprocess.check_output(['meson', 'introspect', folder, what]))
+    targets = {t['filename'][0]: t for t in ask('--targets') if t['type'] == 'executable'}
+    for t in ask('--tests'):
+        if 'unit' in ' '.join(t['suite']):
+            exe = t['cmd'][0]
+            srcs = [s for g in targets[exe]['target_sources'] for s in g.get('sources', [])] if exe in targets else []
+            yield exe, [os.path.relpath(s, ROOT) for s in srcs if '/tests/unit/' in s]
+
+
+def unit(tally, folder, tag, env=None):
+    for exe, srcs in unit_list(folder):
+        base = os.path.basename(exe)
+        xml = os.path.join(build_dir(), 'results', f'{tag}-{base}.xml')
+        if os.path.exists(xml):
+            os.unlink(xml)
+        status, out, secs = run([exe], 120, {'CMOCKA_MESSAGE_OUTPUT': 'XML', 'CMOCKA_XML_FILE': xml, **(env or {})})
+        proves, where = {}, {}
+        for s in srcs:
+            for fn, ids in c_proves(s).items():
+                proves[fn], where[fn] = ids, s
+        try:
+            cases = list(ET.parse(xml).getroot().iter('testcase'))
+        except (OSError, ET.ParseError):
+            cases = []
+        bad = 0
+        for c in cases:
+            fn = c.get('name')
+            outcome, why = 'passed', ''
+            if c.find('failure') is not None or c.find('error') is not None:
+                outcome, bad = 'failed', bad + 1
+                node = c.find('failure') if c.find('failure') is not None else c.find('error')
+                why = ' '.join((node.text or '').split())[:300]
+            elif c.find('skipped') is not None:
+                outcome = 'skipped'
+            name = f"{where.get(fn, 'tests/unit/' + base)}::{fn}"
+            tally.add(name + ('' if tag == 'unit' else f'[{tag}]'), outcome, proves.get(fn, ()), float(c.get('time') or 0), why)
+        if not cases or (status != 0 and not bad):
+            why = 'timed out' if status is None else f'ended with status {status}: ' + ' '.join(out.split()[-60:])
+            tally.add(f'tests/unit/{base}[{tag}]', 'failed', why=why, seconds=secs)
+
+
+def scripts(tally, paths, tag='', env=None):
+    for path in paths:
+        with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+            head = f.read()
+        m = PROVES.search(head)
+        limit = re.search(r'# limit: (\d+)', head)
+        status, out, secs = run(['sh' if head.startswith('#!/bin/sh') else 'bash', path],
+                                int(limit.group(1)) if limit else 120, {'LYREBIRD_BUILD': build_dir(), **(env or {})})
+        last = out.strip().split('\n')[-1] if out.strip() else ''
+        outcome = {0: 'passed', 77: 'skipped'}.get(status, 'failed')
+        why = '' if outcome == 'passed' else 'timed out' if status is None else last[:300]
+        tally.add(path + tag, outcome, IDS.findall(m.group(1)) if m else (), secs, why)
+        if outcome == 'failed':
+            print(out[-3000:], flush=True)
+
+
+def pytest(tally, paths, long_too, env=None):
+    tally.stage('pytest')
+    path = os.path.join(build_dir(), 'results', 'pytest.cases')
+    if os.path.exists(path):
+        os.unlink(path)
+    cmd = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-c', 'tests/pytest.ini', '--rootdir=.',
+           f'--junitxml={build_dir()}/results/pytest.xml', *paths]
+    if not long_too:
+        cmd += ['-m', 'not long']
+    p = subprocess.Popen(cmd, cwd=ROOT, env={**os.environ, 'LYREBIRD_BUILD': build_dir(), 'LYREBIRD_RESULTS': path, **(env or {})},
+                         stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        status = p.wait(timeout=7200 if long_too else 800)
+    except subprocess.TimeoutExpired:
+        os.killpg(p.pid, signal.SIGKILL)
+        status = None
+    if os.path.exists(path):
+        with open(path, encoding='utf-8') as f:
+            for line in f:
+                r = json.loads(line)
+                tally.add(r['test'], r['outcome'], r['proves'], r['s'], r['why'])
+    if status is None:
+        tally.add('pytest', 'failed', why='the suite ran out of its time')
+    elif status not in (0, 1, 5):
+        tally.add('pytest', 'failed', why=f'ended with status {status}')
+
+
+def ledger(tally):
+    status, out, secs = run([sys.executable, 'tools/features.py'], 60, {'LYREBIRD_BUILD': build_dir()})
+    print(out.rstrip(), flush=True)
+    tally.add('check ledger', 'passed' if status == 0 else 'failed', seconds=secs,
+              why='' if status == 0 else out.strip().split('\n')[-1])
+
+
+def find_tests(suffix, prefix=''):
+    for folder, dirs, files in os.walk(os.path.join(ROOT, 'tests')):
+        dirs.sort()
+        for name in sorted(files):
+            if name.endswith(suffix) and name.startswith(prefix) and not name.startswith('_'):
+                yield os.path.relpath(os.path.join(folder, name), ROOT)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--long', action='store_true')
+    ap.add_argument('--only', default=','.join(STAGES))
+    ap.add_argument('--no-build', action='store_true')
+    ap.add_argument('--sanitize', help='run units in a build of its own, e.g. thread')
+    ap.add_argument('--tests', nargs='*')
+    args = ap.parse_args()
+    only, tally, start = args.only.split(','), Tally('.part' if args.tests else '.jsonl'), time.monotonic()
+    if args.sanitize:
+        only = []
+    if args.tests:
+        only = ['scripts', 'pytest']
+    shells = [p for p in find_tests('.sh') if not args.tests or any(p.startswith(t) for t in args.tests)]
+    pys = [t for t in args.tests if not t.endswith('.sh')] if args.tests else sorted({os.path.dirname(p) for p in find_tests('.py', 'test_')})
+
+    def timed(name, fn, *a):
+        t0 = time.monotonic()
+        tally.stage(name)
+        fn(tally, *a)
+        tally.times.append((name, time.monotonic() - t0))
+
+    ok = args.no_build or ninja(build_dir(), None, tally)
+    if args.sanitize:
+        folder = os.path.join(ROOT, f'build-{args.sanitize}')
+        if ninja(folder, args.sanitize, tally):
+            timed(args.sanitize, unit, folder, args.sanitize, SAN_ENV)
+    if 'static' in only:
+        timed('static', static)
+    if ok and 'unit' in only:
+        timed('unit', unit, build_dir(), 'unit')
+    if 'asan' in only and (args.no_build or ninja(ASAN_DIR, 'address,undefined', tally)):
+        timed('asan', unit, ASAN_DIR, 'asan', SAN_ENV)
+        asan_shells = [p for p in shells if p.startswith('tests/blk/')]
+        timed('asan-tools', scripts, asan_shells, '[asan]', {**SAN_ENV, 'LYREBIRD_BUILD': ASAN_DIR})
+    if ok and 'scripts' in only and shells:
+        timed('scripts', scripts, shells)
+    if ok and 'pytest' in only and pys:
+        timed('pytest', pytest, pys, args.long or bool(args.tests))
+    if tally.out:
+        tally.out.close()
+        tally.out = None
+    if 'ledger' in only:
+        timed('ledger', ledger)
+    if tally.out:
+        tally.out.close()
+    print()
+    for n in tally.notes:
+        print(n)
+    print('time: ' + ', '.join(f'{n} {s:.0f} s' for n, s in tally.times) + f'; all {time.monotonic() - start:.0f} s')
+    c = tally.counts
+    print(f"{c['passed']} passed, {c['failed']} failed, {c['skipped']} skipped")
+    return 1 if c['failed'] or not c['passed'] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""Guest images made on the spot from Debian packages: kernel, static BusyBox, initramfs, disks.
+
+Packages are downloaded with apt-get and unpacked, never installed; everything is kept in .cache/ (LYREBIRD_CACHE) and made
+once. Used by tools/run.py and by the machine tests. Nothing here knows the emulator."""
+import fcntl
+import glob
+import gzip
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CACHE = os.environ.get('LYREBIRD_CACHE', os.path.join(ROOT, '.cache'))
+KERNELS = {'amd64': 'linux-image-amd64', 'i386': 'linux-image-686', 'arm64': 'linux-image-arm64'}
+PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
+
+
+class GuestError(Exception):
+    """What could not be had, in one line."""
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class locked:
+    """One maker at a time per cache entry: tests run side by side."""
+
+    def __init__(self, name):
+        os.makedirs(CACHE, exist_ok=True)
+        self.f = open(os.path.join(CACHE, '.lock-' + name), 'w')
+
+    def __enter__(self):
+        fcntl.flock(self.f, fcntl.LOCK_EX)
+
+    def __exit__(self, *a):
+        self.f.close()
+
+
+def apt(args, **kw):
+    return subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+
+
+def apt_update():
+    cmd = ['apt-get', '-qq', 'update']
+    if os.geteuid() != 0:
+        cmd = ['sudo'] + cmd
+    say('updating the package lists (apt-get update)')
+    apt(cmd)
+
+
+def deb(package, arch='amd64'):
+    """Path of the package's .deb, downloaded when the cache has none."""
+    folder = os.path.join(CACHE, 'deb')
+    os.makedirs(folder, exist_ok=True)
+    with locked(f'deb-{package}-{arch}'):
+        found = glob.glob(os.path.join(folder, f'{package}_*_{arch}.deb')) + glob.glob(os.path.join(folder, f'{package}_*_all.deb'))
+        if found:
+            return sorted(found)[-1]
+        with tempfile.TemporaryDirectory(dir=CACHE) as tmp:
+            os.chmod(tmp, 0o777)
+            name = package if arch == native_arch() else f'{package}:{arch}'
+            say(f'downloading Debian package {name}')
+            p = apt(['apt-get', '-q', 'download', name], cwd=tmp)
+            if p.returncode:
+                apt_update()
+                p = apt(['apt-get', '-q', 'download', name], cwd=tmp)
+            got = glob.glob(os.path.join(tmp, '*.deb'))
+            if not got:
+                raise GuestError(f'cannot download {name}: {p.stdout.strip().splitlines()[-1] if p.stdout.strip() else "apt-get failed"}')
+            return shutil.move(got[0], folder)
+
+
+def native_arch():
+    return subprocess.run(['dpkg', '--print-architecture'], stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def unpacked(package, arch='amd64'):
+    """Folder with the package's files."""
+    path = deb(package, arch)
+    folder = os.path.join(CACHE, 'tree', os.path.basename(path)[:-4])
+    with locked('tree-' + os.path.basename(folder)):
+        if not os.path.isdir(folder):
+            tmp = folder + '.tmp'
+            shutil.rmtree(tmp, ignore_errors=True)
+            os.makedirs(tmp)
+            if subprocess.call(['dpkg', '-x', path, tmp]):
+                raise GuestError(f'cannot unpack {path}')
+            os.rename(tmp, folder)
+    return folder
+
+
+class Kernel:
+    """A Debian kernel: image path, release, and its modules."""
+
+    def __init__(self, arch='amd64'):
+        meta = KERNELS[arch]
+        name = meta if arch == native_arch() else f'{meta}:{arch}'
+        real = None
+        for attempt in (0, 1):
+            p = apt(['apt-cache', 'depends', name])
+            m = re.search(r'Depends: (linux-image-\d\S*)', p.stdout)
+            if m:
+                real = m.group(1).split(':')[0]
+                break
+            if not attempt:
+                apt_update()
+        if not real:  # the lists may be gone while the cache still has one
+            kept = glob.glob(os.path.join(CACHE, 'deb', f'linux-image-[0-9]*_{arch}.deb'))
+            if not kept:
+                raise GuestError(f'apt-cache does not know {name}')
+            real = os.path.basename(sorted(kept)[-1]).split('_')[0]
+        self.tree = unpacked(real, arch)
+        self.image = glob.glob(os.path.join(self.tree, 'boot', 'vmlinuz-*'))[0]
+        self.release = os.path.basename(self.image)[len('vmlinuz-'):]
+        self._files = None
+
+    def module_files(self, names):
+        """Paths of the modules and of what they depend on, in an order insmod accepts. Built-in ones are left out."""
+        if self._files is None:
+            self._files = {}
+            for folder, _, files in os.walk(os.path.join(self.tree, 'lib', 'modules')):
+                for f in files:
+                    if f.endswith('.ko'):
+                        self._files[f[:-3].replace('-', '_')] = os.path.join(folder, f)
+        out = []
+
+        def add(name):
+            path = self._files.get(name.replace('-', '_'))
+            if not path or path in out:
+                return
+            with open(path, 'rb') as f:
+                m = re.search(rb'\0depends=([^\0]*)\0', f.read())
+            for dep in (m.group(1).decode().split(',') if m and m.group(1) else []):
+                add(dep)
+            out.append(path)
+        for n in names:
+            add(n)
+        return out
+
+
+def busybox(arch='amd64'):
+    tree = unpacked('busybox-static', arch)
+    for p in ('bin/busybox', 'usr/bin/busybox'):
+        if os.path.exists(os.path.join(tree, p)):
+            return os.path.join(tree, p)
+    raise GuestError('busybox-static has no busybox')
+
+
+class Cpio:
+    """A newc archive (Linux initramfs buffer format), everything owned by root."""
+
+    def __init__(self):
+        self.parts, self.ino, self.dirs = [], 1, set()
+
+    def entry(self, name, mode, data=b'', rdev=(0, 0)):
+        parent = os.path.dirname(name)
+        if parent and parent not in self.dirs:
+            self.folder(parent)
+        raw = name.encode() + b'\0'
+        head = '070701' + ''.join('%08X' % v for v in (self.ino, mode, 0, 0, 1, 0, len(data), 0, 0, rdev[0], rdev[1], len(raw), 0))
+        self.ino += 1
+        body = head.encode() + raw
+        body += b'\0' * (-len(body) % 4) + data
+        self.parts.append(body + b'\0' * (-len(body) % 4))
+
+    def folder(self, name):
+        if name not in self.dirs:
+            self.dirs.add(name)
+            self.entry(name, stat.S_IFDIR | 0o755)
+
+    def file(self, name, data, mode=0o644):
+        self.entry(name, stat.S_IFREG | mode, data.encode() if isinstance(data, str) else data)
+
+    def link(self, name, target):
+        self.entry(name, stat.S_IFLNK | 0o777, target.encode())
+
+    def node(self, name, major, minor):
+        self.entry(name, stat.S_IFCHR | 0o600, b'', (major, minor))
+
+    def bytes(self):
+        self.ino = 0
+        self.entry('TRAILER!!!', 0)
+        data = b''.join(self.parts)
+        return data + b'\0' * (-len(data) % 512)
+
+
+RCS = '''#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev 2>/dev/null
+mkdir -p /dev/pts /tmp /data
+mount -t devpts pts /dev/pts
+for m in $(cat /etc/modules); do insmod /lib/modules/$m || echo "insmod $m failed"; done
+[ -x /etc/start ] && . /etc/start
+'''
+UDHCPC = '''#!/bin/sh
+case $1 in
+bound|renew)
+    ip addr flush dev $interface
+    ip addr add $ip/${mask:-24} dev $interface
+    [ -n "$router" ] && ip route add default via ${router%% *} dev $interface
+    : >/etc/resolv.conf
+    for d in $dns; do echo "nameserver $d" >>/etc/resolv.conf; done ;;
+esac
+'''
+START = '''
+ip link set lo up
+for i in /sys/class/net/*; do
+    i=${i##*/}
+    [ $i = lo ] && continue
+    ip link set $i up
+    udhcpc -q -f -n -t 5 -T 1 -i $i -s /etc/udhcpc.sh >/dev/null 2>&1 && echo "$i: $(ip -4 -o addr show dev $i | awk '{print $4}')"
+done
+[ -b /dev/vda ] && mount /dev/vda /data && echo "data disk on /data"
+'''
+VIRTIO = ('virtio_pci', 'virtio_blk', 'virtio_net', 'ext4', 'crc32c_generic', 'af_packet', 'virtio_rng')
+
+
+def initramfs(path, kernel, modules=VIRTIO, start=START, tty='ttyS0', files=None, compress=False, arch='amd64', banner=''):
+    """Writes an initramfs with BusyBox init: loads modules, runs `start`, then a login-less shell on tty.
+
+    files: {name in the archive: bytes or str or (bytes, mode)}."""
+    c = Cpio()
+    c.node('dev/console', 5, 1)
+    c.node('dev/null', 1, 3)
+    for d in ('proc', 'sys', 'tmp', 'data', 'etc', 'root', 'run'):
+        c.folder(d)
+    with open(busybox(arch), 'rb') as f:
+        c.file('bin/busybox', f.read(), 0o755)
+    listed = subprocess.run([busybox(arch), '--list'], stdout=subprocess.PIPE, text=True).stdout.split() if arch == native_arch() else []
+    for applet in listed or ['sh', 'mount', 'insmod', 'cat', 'ls', 'poweroff', 'reboot', 'ip', 'udhcpc', 'wget', 'awk', 'init']:
+        if applet != 'busybox':
+            c.link('bin/' + applet, 'busybox')
+    for d in ('sbin', 'usr/bin', 'usr/sbin'):
+        if '/' in d:
+            c.folder('usr')
+            c.link(d, '../bin')
+        else:
+            c.link(d, 'bin')
+    c.link('init', 'bin/busybox')
+    mods = kernel.module_files(modules) if kernel else []
+    for m in mods:
+        with open(m, 'rb') as f:
+            c.file('lib/modules/' + os.path.basename(m), f.read())
+    c.file('etc/modules', ''.join(os.path.basename(m) + '\n' for m in mods))
+    c.file('etc/rcS', RCS, 0o755)
+    c.file('etc/start', start + (f"echo '{banner}'\n" if banner else ''), 0o755)
+    c.file('etc/udhcpc.sh', UDHCPC, 0o755)
+    c.file('etc/profile', "export PS1='lyrebird# ' HOME=/root\ncd /root\n")
+    c.file('etc/passwd', 'root::0:0:root:/root:/bin/sh\n')
+    c.file('etc/inittab', f'::sysinit:/etc/rcS\n{tty}::respawn:-/bin/sh\n::ctrlaltdel:/bin/reboot\n'
+                          '::shutdown:/bin/sync\n::shutdown:/bin/umount -a -r\n')
+    for name, data in (files or {}).items():
+        c.file(name, *(data if isinstance(data, tuple) else (data,)))
+    data = c.bytes()
+    with open(path + '.tmp', 'wb') as f:
+        f.write(gzip.compress(data, 1) if compress else data)
+    os.replace(path + '.tmp', path)
+    return path
+
+
+def ext4(path, size, files=None):
+    """Writes an ext4 image of `size` bytes holding files {name: bytes}; needs no root."""
+    mkfs = shutil.which('mkfs.ext4', path=PATH)
+    if not mkfs:
+        raise GuestError('mkfs.ext4 is missing (package e2fsprogs)')
+    with tempfile.TemporaryDirectory() as tmp:
+        for name, data in (files or {}).items():
+            os.makedirs(os.path.dirname(os.path.join(tmp, name)), exist_ok=True)
+            with open(os.path.join(tmp, name), 'wb') as f:
+                f.write(data)
+        with open(path, 'wb') as f:
+            f.truncate(size)
+        p = subprocess.run([mkfs, '-q', '-F', '-L', 'data', '-E', 'root_owner=0:0', '-d', tmp, path], stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, text=True)
+        if p.returncode:
+            raise GuestError('mkfs.ext4: ' + p.stdout.strip())
+    return path
