@@ -80,5 +80,7 @@ bool blk_eject(struct blk *b, bool force, struct err **errp);
 /* QMP query-block / HMP info block. */
 struct json_object *blk_query(struct blk_set *s);
 char *blk_info(struct blk_set *s, bool verbose, const char *only); /* caller frees */
+struct json_object *blk_query_nodes(struct blk_set *s, bool flat); /* query-named-block-nodes */
+struct json_object *blk_query_stats(struct blk_set *s);            /* query-blockstats */
 
 #endif

@@ -256,7 +256,7 @@ static int64_t wait_limit(struct ev_loop *l, int64_t timeout)
 
 static bool dispatch(struct ev_loop *l, struct epoll_event *evs, int n)
 {
-    bool any = false;
+    bool any = false, nested = l->dispatching;
     struct ev_fd *f, *tmp;
 
     l->dispatching = true;
@@ -283,15 +283,16 @@ static bool dispatch(struct ev_loop *l, struct epoll_event *evs, int n)
                 f->fn(f->opaque, f->fd, f->events);
                 any = true;
             }
-    l->dispatching = false;
-    bury(l);
+    l->dispatching = nested;
+    if (!nested) /* an outer turn still holds pointers to what was deleted */
+        bury(l);
     return any;
 }
 
 bool ev_loop_turn(struct ev_loop *l, int64_t timeout)
 {
     struct epoll_event evs[64];
-    bool nested = l->dispatching, any;
+    bool any;
     struct list *it, *next;
     int n;
 
@@ -311,7 +312,6 @@ bool ev_loop_turn(struct ev_loop *l, int64_t timeout)
         l->after(l->hook_opaque);
     l->waiting = false;
     any = dispatch(l, evs, n < 0 ? 0 : n);
-    l->dispatching = nested;
     for (it = l->clks.next; it != &l->clks; it = next) {
         next = it->next;
         any |= clk_run_due(clk_of_link(it));

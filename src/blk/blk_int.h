@@ -1,0 +1,79 @@
+/* Private to the room: the set of nodes and drives, the handle, and what the core's files share. */
+#ifndef BLK_INT_H
+#define BLK_INT_H
+
+#include "blk/node.h"
+
+struct blk_pool;
+struct blk_throttle;
+
+struct blk_set {
+    struct run *run;     /* borrowed; NULL in tools that own just a loop */
+    struct ev_loop *loop; /* borrowed from run */
+    struct list nodes;   /* of struct blk_node, in order of creation */
+    struct list drives;  /* of struct blk */
+    struct blk_pool *pool; /* owned, made on first use */
+    unsigned next_auto, depth;
+    unsigned long thread; /* pthread_t of the maker, where the loop runs */
+    void *machine;       /* borrowed: blk_set_bind */
+    struct list in_registry;
+};
+
+/* How a drive answers errors, as typed in werror=/rerror=. */
+enum blk_on_error { BLK_ERR_REPORT, BLK_ERR_IGNORE, BLK_ERR_ENOSPC, BLK_ERR_STOP };
+
+struct blk_stats {
+    uint64_t bytes[4], ops[4], failed[4], time_ns[4]; /* read, write, flush, unmap */
+};
+
+struct blk {
+    struct blk_set *set;
+    struct list in_set;
+    char *id;              /* owned */
+    bool is_drive;         /* from -drive: in query-block under its id; else made for a node by blk_attach */
+    struct blk_child *root; /* owned edge; NULL = no medium */
+    void *dev;             /* borrowed: who attached it */
+    const struct blk_dev_ops *ops;
+    void *ops_opaque;
+    bool readonly;         /* asked for */
+    bool writethrough;
+    bool share_rw;
+    bool tray_open;
+    enum blk_on_error werror, rerror;
+    struct opts *template_; /* owned: cache, aio ... for media put in later */
+    unsigned template_flags;
+    struct list pending;   /* of struct blk_req held back while quiesced */
+    unsigned in_flight;    /* atomic */
+    unsigned quiesced;
+    struct blk_stats stats;
+    int io_error;          /* the error the machine stopped for, 0 = none */
+    bool die_with_device;  /* blockdev-del or drive_del came while it was attached */
+};
+
+/* A request as it lies on its node's list. */
+struct blk_track {
+    struct list link;
+    struct list waiters; /* of struct track_wait */
+    uint64_t off, len;
+    bool write, serialising;
+};
+
+struct blk_pool *blk_pool_new(void);
+void blk_pool_free(struct blk_pool *p);
+int blk_pool_run(struct blk_pool *p, struct ev_loop *l, int (*fn)(void *), void *opaque);
+
+struct opts *blk_opts_or_new(struct opts *o);
+/* Handles above n hear of a new size. */
+void blk_node_resized(struct blk_node *n);
+void blk_handle_resized(struct blk *b);
+struct blk *blk_handle_new(struct blk_set *s, const char *id, bool is_drive);
+bool blk_handle_insert(struct blk *b, struct blk_node *n, struct err **errp);
+void blk_handle_free(struct blk *b);
+void blk_quiesce(struct blk *b);
+void blk_unquiesce(struct blk *b);
+unsigned blk_pending_count(const struct blk *b);
+bool blk_flags_from_opts(struct opts *o, unsigned *flags, struct err **errp);
+bool blk_parse_cache(const char *name, unsigned *flags, bool *writethrough);
+struct json_object *blk_node_image_info(struct blk_node *n, bool chain);
+
+#endif

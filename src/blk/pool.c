@@ -1,0 +1,119 @@
+/* Worker threads for system calls that may block. A fibre hands over one function and sleeps until it has run.
+ *
+ * Threads are made on demand up to POOL_MAX and end with the pool. One queue, first come first served. */
+#include "blk/blk_int.h"
+#include <pthread.h>
+#include <signal.h>
+
+enum { POOL_MAX = 32 };
+
+struct job {
+    struct list link;
+    int (*fn)(void *opaque);
+    void *opaque;
+    int ret;
+    struct fibre *fibre;
+    struct ev_loop *loop;
+};
+
+struct blk_pool {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    struct list queue;
+    unsigned nr, idle;
+    bool stop;
+    pthread_t thr[POOL_MAX];
+};
+
+static void *worker(void *opaque)
+{
+    struct blk_pool *p = opaque;
+
+    pthread_mutex_lock(&p->lock);
+    for (;;) {
+        struct job *j;
+
+        while (list_empty(&p->queue) && !p->stop) {
+            p->idle++;
+            pthread_cond_wait(&p->cond, &p->lock);
+            p->idle--;
+        }
+        if (list_empty(&p->queue))
+            break;
+        j = list_first(&p->queue, struct job, link);
+        list_del(&j->link);
+        pthread_mutex_unlock(&p->lock);
+        j->ret = j->fn(j->opaque);
+        fibre_wake(j->loop, j->fibre); /* j is gone once the fibre runs */
+        pthread_mutex_lock(&p->lock);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+struct blk_pool *blk_pool_new(void)
+{
+    struct blk_pool *p = xnew(struct blk_pool);
+
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->cond, NULL);
+    list_init(&p->queue);
+    return p;
+}
+
+void blk_pool_free(struct blk_pool *p)
+{
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_broadcast(&p->cond);
+    pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; i < p->nr; i++)
+        pthread_join(p->thr[i], NULL);
+    pthread_mutex_destroy(&p->lock);
+    pthread_cond_destroy(&p->cond);
+    free(p);
+}
+
+/* Called with the lock held. Signals stay with the threads that asked for them. */
+static void pool_grow(struct blk_pool *p)
+{
+    sigset_t all, old;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (!pthread_create(&p->thr[p->nr], NULL, worker, p))
+        p->nr++;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+int blk_pool_run(struct blk_pool *p, struct ev_loop *l, int (*fn)(void *), void *opaque)
+{
+    struct job j = {.fn = fn, .opaque = opaque, .fibre = fibre_self(), .loop = l};
+
+    if (!j.fibre)
+        return fn(opaque);
+    pthread_mutex_lock(&p->lock);
+    list_add(&p->queue, &j.link);
+    if (!p->idle && p->nr < POOL_MAX)
+        pool_grow(p);
+    if (!p->nr) { /* no thread to be had: do it here */
+        list_del(&j.link);
+        pthread_mutex_unlock(&p->lock);
+        return fn(opaque);
+    }
+    pthread_cond_signal(&p->cond);
+    pthread_mutex_unlock(&p->lock);
+    fibre_yield();
+    return j.ret;
+}
+
+int blk_offload(struct blk_set *s, int (*fn)(void *opaque), void *opaque)
+{
+    if (!fibre_self())
+        return fn(opaque);
+    if (!s->pool)
+        s->pool = blk_pool_new();
+    return blk_pool_run(s->pool, s->loop, fn, opaque);
+}
