@@ -62,7 +62,7 @@ enum {
     X86_RWM_SSE = 8,     /* and CR4.OSFXSR */
     X86_RWM_AVX = 16,    /* and CR4.OSXSAVE with XCR0 AVX */
     X86_RWM_ONE = 32,    /* one instruction per block */
-    X86_RWM_NOLINK = 64, /* do not chain */
+    X86_RWM_FS = 64, X86_RWM_GS = 128, /* the segment spans all memory (always in 64-bit code) */
 };
 
 struct x86_stubs { /* run addresses */

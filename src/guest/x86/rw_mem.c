@@ -23,7 +23,11 @@ void rw_store_home(struct rw *r, unsigned mapped, unsigned src)
 /* Can the rewriter form this operand's address? */
 bool rw_mem_ok(const struct rw *r, const struct x86_insn *in)
 {
-    if (in->adsz == 2)
+    unsigned m = r->env->mode;
+
+    if (in->adsz == 2 || (in->seg == X86_FS && !(m & X86_RWM_FS)) || (in->seg == X86_GS && !(m & X86_RWM_GS)))
+        return false;
+    if (!r->m64 && in->seg == X86_CS)
         return false;
     if (!in->has_modrm || (in->modrm >> 6) == 3) /* moffs is handled, implicit operands are not */
         return in->base == X86_NO_REG && in->index == X86_NO_REG && in->map == X86_MAP_1 && in->opcode >= 0xa0 &&

@@ -103,6 +103,8 @@ struct x86_cpu {
     struct x86_features feat;   /* what CPUID shows: model, +/- features, masked by the accelerator */
     struct x86_topology { unsigned sockets, dies, cores, threads; } topo;
     void *dbt;                  /* accel/dbt's per-CPU state */
+    uint64_t next_rip;          /* interpreter: address after the instruction; transfers of control change it */
+    struct x86_icache *icache;  /* interpreter: decoded blocks, private to interp.c */
     uint64_t insn_count;        /* executed by the interpreter */
 };
 static inline struct x86_cpu *x86_cpu(struct vcpu *c)
