@@ -21,10 +21,10 @@ void sys_exit(int code)
 
     fflush(stdout);
     if (s->run) {
+        mon_set_free(s->mons); /* first: stopping below is no event for anybody */
+        qtest_free(s->qtest);
         if (s->m && s->running_down)
             machine_stop(s->m, RS_SHUTDOWN);
-        mon_set_free(s->mons);
-        qtest_free(s->qtest);
         s->mons = NULL;
         s->qtest = NULL;
         if (s->blks)
@@ -182,8 +182,8 @@ static bool build(struct sys *s, struct err **errp)
     if (!find_memdev(s, errp) || !back_finish(s, errp))
         return false;
     fill_cfg(s);
-    if (!s->board->create(s->m, &s->cfg, errp) || !devices_create(s, errp) || !s->board->finish(s->m, &s->cfg, errp) ||
-        !unused_parts(s, errp))
+    if ((s->board->create && !s->board->create(s->m, &s->cfg, errp)) || !devices_create(s, errp) ||
+        (s->board->finish && !s->board->finish(s->m, &s->cfg, errp)) || !unused_parts(s, errp))
         return false;
     obj_global_unused(unused_global, NULL);
     mc = (struct mon_cfg){.m = s->m, .chrs = s->chrs, .nets = s->nets, .blks = s->blks, .board = s->board, .cfg = &s->cfg,

@@ -170,7 +170,7 @@ void options_print_help(const struct sys *s)
     for (unsigned g = 0; g < G_NR; g++) {
         printf("\n%s options:\n", group_names[g]);
         for (const struct option *o = sys_options; o->name; o++) {
-            if (o->group != (enum group)g)
+            if (o->group != (enum opt_group)g)
                 continue;
             printf("-%s%s%s%s%s\n                %s%s\n", o->name, o->alias ? " or -" : "", o->alias ? o->alias : "", o->arg ? " " : "",
                    o->arg ? o->arg : "", o->help, o->fn ? "" : " (not built into this program)");

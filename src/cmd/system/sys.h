@@ -30,7 +30,7 @@ enum stage {
     ST_LAST,
     ST_NR
 };
-enum group { G_MACHINE, G_CPU, G_ACCEL, G_DEVICE, G_BLOCK, G_NET, G_CHAR, G_DISPLAY, G_BOOT, G_DEBUG, G_NR };
+enum opt_group { G_MACHINE, G_CPU, G_ACCEL, G_DEVICE, G_BLOCK, G_NET, G_CHAR, G_DISPLAY, G_BOOT, G_DEBUG, G_NR };
 
 struct sys;
 struct option;
@@ -41,7 +41,7 @@ struct option {
     const char *name;
     const char *alias;      /* second spelling or NULL */
     const char *arg;        /* how help shows the value; NULL = takes none */
-    enum group group;
+    enum opt_group group;
     enum stage stage;
     opt_fn *fn;             /* NULL: not built into this program */
     opt_help_fn *help_list; /* for `help` and `X,help`; NULL = arg and text */
