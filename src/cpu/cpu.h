@@ -45,6 +45,7 @@ struct vcpu {
     _Atomic bool halted;              /* waits for has_work */
     bool created, unplug;
     pthread_t thread;
+    _Atomic int tid;                  /* of the thread, as the host's tools show it; 0 before it runs */
     pthread_mutex_t lock;             /* guards the sleep and the call queue */
     pthread_cond_t cond;
     struct list calls;
