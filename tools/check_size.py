@@ -13,7 +13,7 @@ from check_layers import ROOT, includes, sources
 
 MAX_FILE, MAX_FUNC, MAX_HEADERS, MAX_PARAMS, HARD_PARAMS = 1500, 120, 25, 6, 8
 MAX_MEDIAN, MAX_P95 = 15, 60
-MARK = re.compile(r'\b(TODO|FIXME|XXX|HACK)\b|not (yet )?implemented', re.I)
+MARK = re.compile(r'\b(TODO|FIXME|XXX|HACK)\b|[nN]ot (yet )?implemented')
 OPEN = re.compile(r'^[A-Za-z_].*\)\s*$|^[A-Za-z_].*\)\s*\{?$')
 
 

@@ -30,7 +30,9 @@ struct numa_cfg {
     unsigned nodes;
     struct { uint64_t mem; struct obj *memdev; char *cpus; } node[128];
 };
+struct board_class;
 struct board_cfg {
+    const struct board_class *board; /* whose create is called: versions share one function */
     const char *cpu_model;          /* NULL = board default; the whole -cpu text */
     struct { unsigned cpus, sockets, dies, cores, threads, maxcpus; } smp; /* complete and consistent */
     uint64_t ram_size, maxram_size;
@@ -70,13 +72,15 @@ struct board_class {
     unsigned max_cpus;
     uint64_t default_ram;
     enum drive_if default_if;
+    unsigned ide_units;             /* disks per IDE or SATA bus when -drive index=N is placed; 0 = 2 */
     bool no_cdrom, no_floppy, no_serial, no_vga;
     const char *deprecated;
-    /* Builds everything; -device devices come after. */
+    /* Builds everything, vCPUs too (their threads are started by the caller after finish); -device devices come after. cfg is
+     * borrowed until finish has returned. */
     bool (*create)(struct machine *m, struct board_cfg *cfg, struct err **errp);
     /* All -device devices exist: ACPI tables, boot order, kernel. */
     bool (*finish)(struct machine *m, struct board_cfg *cfg, struct err **errp);
-    /* A vCPU by number for hot-plug; may be NULL. */
+    /* A vCPU by number for hot-plug, its thread running; may be NULL. */
     bool (*cpu_plug)(struct machine *m, unsigned index, struct err **errp);
 };
 #define BOARD_REGISTER(cls_) OBJ_REGISTER_AS(cls_, board)

@@ -111,10 +111,11 @@ void mem_ram_written(struct mem_ram *m, uint64_t off, uint64_t len);
 /* True when any page of the range has `bits` set; clears them there. */
 bool mem_ram_test_clear(struct mem_ram *m, uint64_t off, uint64_t len, uint8_t bits);
 void mem_ram_each(struct mem_sys *s, void (*fn)(struct mem_ram *m, void *opaque), void *opaque);
-/* Translators mark pages that hold translated code (MEM_PAGE_CODE) and learn of writes to them here. The hook runs on
- * the writing thread and returns true when the page no longer holds code (the flag is then cleared). */
+/* Translators and decode caches mark pages they read code from (MEM_PAGE_CODE) and learn of writes to them here. Each hook
+ * runs on the writing thread and returns true when it keeps nothing of the page; when all do, the flag is cleared. Hooks are
+ * added before any vCPU runs. */
 typedef bool mem_code_fn(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len);
-void mem_set_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque);
+void mem_add_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque);
 
 /* A space: a root region seen through a flat view. */
 struct mem_space;

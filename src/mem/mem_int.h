@@ -30,8 +30,11 @@ struct mem_sys {
     unsigned depth; /* of mem_begin */
     bool dirty;
     uint64_t next_page;
-    mem_code_fn *code_fn;
-    void *code_opaque;
+    struct {
+        mem_code_fn *fn;
+        void *opaque;
+    } code_hook[4];
+    unsigned nr_code_hooks;
 };
 /* A fresh view of root. */
 struct mem_view *mem_view_build(struct mem_region *root);

@@ -97,8 +97,15 @@ static void page_written(struct mem_ram *m, uint64_t page, uint64_t off, uint64_
 
     if ((f & DIRTY_ALL) != DIRTY_ALL)
         atomic_fetch_or_explicit(&m->page[page], DIRTY_ALL, memory_order_relaxed);
-    if (unlikely(f & MEM_PAGE_CODE) && m->sys->code_fn && m->sys->code_fn(m->sys->code_opaque, m, off, len))
-        atomic_fetch_and(&m->page[page], (uint8_t)~MEM_PAGE_CODE);
+    if (unlikely(f & MEM_PAGE_CODE)) {
+        struct mem_sys *s = m->sys;
+        bool clear = true;
+
+        for (unsigned i = 0; i < s->nr_code_hooks; i++)
+            clear &= s->code_hook[i].fn(s->code_hook[i].opaque, m, off, len);
+        if (clear)
+            atomic_fetch_and(&m->page[page], (uint8_t)~MEM_PAGE_CODE);
+    }
 }
 
 void mem_ram_written(struct mem_ram *m, uint64_t off, uint64_t len)
@@ -131,8 +138,9 @@ void mem_ram_each(struct mem_sys *s, void (*fn)(struct mem_ram *m, void *opaque)
         fn(m, opaque);
 }
 
-void mem_set_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque)
+void mem_add_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque)
 {
-    s->code_fn = fn;
-    s->code_opaque = opaque;
+    assert(s->nr_code_hooks < ARRAY_LEN(s->code_hook));
+    s->code_hook[s->nr_code_hooks].fn = fn;
+    s->code_hook[s->nr_code_hooks++].opaque = opaque;
 }

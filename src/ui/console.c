@@ -21,8 +21,13 @@ void ui_console_free(struct ui_console *c)
 {
     if (!c)
         return;
-    while (!list_empty(&c->listeners))
-        ui_unlisten(list_first(&c->listeners, struct ui_listener, link));
+    while (!list_empty(&c->listeners)) {
+        struct ui_listener *l = list_first(&c->listeners, struct ui_listener, link);
+
+        ui_unlisten(l);
+        if (l->gone)
+            l->gone(l->opaque, c);
+    }
     list_del(&c->link);
     if (c->surface.owned)
         free(c->surface.data);

@@ -1,5 +1,6 @@
 /* The machine's user-interface state: created at first use as the child "ui" of the machine object and freed with it. */
 #include "ui/ui_int.h"
+#include "ui/vnc.h"
 
 static void ui_state_init(struct obj *o)
 {
@@ -7,6 +8,7 @@ static void ui_state_init(struct obj *o)
 
     list_init(&s->consoles);
     list_init(&s->inputs);
+    list_init(&s->vncs);
 }
 
 static const struct obj_class ui_state_class = {
@@ -37,6 +39,8 @@ void ui_unbind(void *machine_ctx)
 {
     struct ui_state *s = ui_state_of(machine_ctx);
 
+    for (struct vnc *v = vnc_find(machine_ctx, NULL); v; v = vnc_find(machine_ctx, NULL))
+        vnc_free(v);
     while (!list_empty(&s->consoles))
         ui_console_free(list_first(&s->consoles, struct ui_console, link));
     while (!list_empty(&s->inputs))

@@ -42,6 +42,7 @@ struct ui_listener {
     void (*resized)(void *opaque, struct ui_console *c);
     void (*dirty)(void *opaque, struct ui_console *c, int x, int y, int w, int h);
     void (*cursor)(void *opaque, struct ui_console *c, int x, int y, bool visible);
+    void (*gone)(void *opaque, struct ui_console *c); /* the console is being freed; the listener is off it already */
     void *opaque;
 };
 void ui_listen(struct ui_console *c, struct ui_listener *l);
@@ -78,6 +79,8 @@ void ui_send_sync(void *machine_ctx);
 bool ui_has_abs(void *machine_ctx);
 unsigned ui_key_by_name(const char *name); /* 0 = unknown */
 const char *ui_key_name(unsigned key);
+unsigned ui_key_by_keysym(uint32_t keysym); /* X11 keysym on a US keyboard; 0 = none */
+unsigned ui_key_by_set1(unsigned code);     /* set 1 make code; e0 codes as 0xe0NN or 0x80 | NN */
 /* PC scan code sets for a key: bytes of the make code; returns the count (0 = none). The break code puts 0x80 into the
  * last byte (set 1) or 0xf0 before it (set 2); Pause begins with 0xe1, is complete in itself and has no break code. */
 unsigned ui_key_set1(unsigned key, uint8_t out[8]);

@@ -9,6 +9,7 @@ struct ui_state {
     struct run *run; /* borrowed; NULL until ui_bind */
     struct list consoles; /* of struct ui_console, in order of creation: head 0 first */
     struct list inputs;   /* of struct ui_input, newest first */
+    struct list vncs;     /* of struct vnc */
     unsigned next_input;
 };
 struct ui_console {

@@ -20,6 +20,7 @@ enum {
 /* Data is copied. Adding the same name or key again replaces it. All before the guest runs, or from a select hook. */
 bool fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, size_t len, struct err **errp);
 void fw_cfg_add_key(struct fw_cfg *f, uint16_t key, const void *data, size_t len);
+void fw_cfg_add_key_owned(struct fw_cfg *f, uint16_t key, void *data /* from malloc, taken over */, size_t len);
 void fw_cfg_add_u16(struct fw_cfg *f, uint16_t key, uint16_t v);
 void fw_cfg_add_u32(struct fw_cfg *f, uint16_t key, uint32_t v);
 void fw_cfg_add_u64(struct fw_cfg *f, uint16_t key, uint64_t v);
@@ -29,5 +30,10 @@ void fw_cfg_on_select(struct fw_cfg *f, const char *name, void (*fill)(void *opa
 bool fw_cfg_add_writable(struct fw_cfg *f, const char *name, void *data /* borrowed, len bytes */, size_t len,
                          void (*written)(void *opaque), void *opaque, struct err **errp);
 struct fw_cfg *fw_cfg_find(struct machine *m); /* NULL when the board has none */
+/* The bytes of a file or key as they are now (borrowed), for boards that check or patch; NULL = none. */
+const void *fw_cfg_file(struct fw_cfg *f, const char *name, size_t *len);
+const void *fw_cfg_key(struct fw_cfg *f, uint16_t key, size_t *len);
+/* Creates the port-mapped device of a PC (class "fw_cfg_io"): ports 0x510-0x51b. NULL with *errp on failure. */
+struct fw_cfg *fw_cfg_create_io(struct machine *m, struct err **errp);
 
 #endif

@@ -1,0 +1,308 @@
+/* Address-space contexts: what one vCPU has learnt about one CR3 and privilege class, kept while others run.
+ *
+ * A context is exact for its key as long as no flush was reported; flushes mark contexts stale and the work is done when one
+ * is used again. Slots and TLB entries are logged as they are filled, so that emptying costs what filling did. */
+#include "accel/dbt/dbt_int.h"
+
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+enum { PAGE = 4096 };
+#define EMPTY UINT64_C(1)
+
+static bool spans_all(const struct x86_seg *s)
+{
+    return s->limit == UINT32_MAX && (s->flags & (X86_SEG_P | X86_SEG_S | X86_SEG_CODE | X86_SEG_E | X86_SEG_W)) ==
+                                         (X86_SEG_P | X86_SEG_S | X86_SEG_W);
+}
+
+/* 32-bit code is translated only with flat CS, SS, DS and ES. */
+bool dbt_flat(const struct x86_cpu *c)
+{
+    const struct x86_seg *cs = &c->seg[X86_CS];
+
+    if (c->mode == X86_MODE_64)
+        return true;
+    if (c->mode != X86_MODE_32 || cs->base || cs->limit != UINT32_MAX)
+        return false;
+    return spans_all(&c->seg[X86_DS]) && !c->seg[X86_DS].base && spans_all(&c->seg[X86_SS]) && !c->seg[X86_SS].base &&
+           c->seg[X86_SS].flags & X86_SEG_DB && spans_all(&c->seg[X86_ES]) && !c->seg[X86_ES].base;
+}
+
+unsigned dbt_mode(const struct x86_cpu *c)
+{
+    unsigned m = c->mode == X86_MODE_64 ? X86_RWM_64 | X86_RWM_FS | X86_RWM_GS : 0;
+
+    if (!m) {
+        m |= spans_all(&c->seg[X86_FS]) ? X86_RWM_FS : 0;
+        m |= spans_all(&c->seg[X86_GS]) ? X86_RWM_GS : 0;
+    }
+
+    if (c->cpl == 3)
+        m |= X86_RWM_USER;
+    if (!(c->cr0 & (X86_CR0_TS | X86_CR0_EM))) {
+        m |= X86_RWM_FPU;
+        if (c->cr4 & X86_CR4_OSFXSR)
+            m |= X86_RWM_SSE;
+        if (c->cr4 & X86_CR4_OSXSAVE && (c->xcr0 & 6) == 6)
+            m |= X86_RWM_AVX;
+    }
+    return m;
+}
+
+/* Everything but CR3 that the permission of an access or the meaning of a pc depends on. */
+static uint64_t ctx_key(const struct x86_cpu *c, unsigned mode)
+{
+    uint64_t k = mode;
+
+    k |= (uint64_t)!!(c->cr0 & X86_CR0_PG) << 16 | (uint64_t)!!(c->cr0 & X86_CR0_WP) << 17;
+    k |= (uint64_t)!!(c->cr4 & X86_CR4_PAE) << 18 | (uint64_t)!!(c->cr4 & X86_CR4_PSE) << 19;
+    k |= (uint64_t)!!(c->cr4 & X86_CR4_SMEP) << 20 | (uint64_t)!!(c->cr4 & X86_CR4_SMAP) << 21;
+    k |= (uint64_t)!!(c->cr4 & X86_CR4_PKE) << 22 | (uint64_t)!!(c->cr4 & X86_CR4_LA57) << 23;
+    k |= (uint64_t)!!(c->efer & X86_EFER_NXE) << 24 | (uint64_t)c->long_mode << 25 | (uint64_t)c->smm << 26;
+    if (c->cr4 & X86_CR4_SMAP && c->cpl != 3 && c->rflags & X86_AC)
+        k |= UINT64_C(1) << 27;
+    if (c->cr4 & X86_CR4_PKE)
+        k |= (uint64_t)c->pkru << 32;
+    return k;
+}
+
+static void empty(struct x86_ctx *x)
+{
+    if (x->nr_slot_log >= ARRAY_LEN(x->slot_log) - 1) {
+        for (unsigned i = 0; i < X86_SLOTS; i++)
+            x->slot[i].neg_page = EMPTY;
+    } else {
+        for (unsigned i = 0; i < x->nr_slot_log; i++)
+            x->slot[x->slot_log[i]].neg_page = EMPTY;
+    }
+    if (x->nr_tlb_log >= ARRAY_LEN(x->tlb_log)) {
+        for (unsigned i = 0; i < X86_TLB_SIZE; i++)
+            x->tlb_r[i] = x->tlb_w[i] = EMPTY;
+    } else {
+        for (unsigned i = 0; i < x->nr_tlb_log; i++)
+            x->tlb_r[x->tlb_log[i]] = x->tlb_w[x->tlb_log[i]] = EMPTY;
+    }
+    x->nr_slot_log = x->nr_tlb_log = 0;
+    memset(x->islot, 0, sizeof x->islot);
+}
+
+void dbt_ctx_flush(struct dbt_cpu *c, unsigned n)
+{
+    empty(c->ctx[n]);
+    for (unsigned i = 0; i < DBT_XTLB; i++)
+        c->xtlb[n][i].lin = EMPTY;
+    c->stale[n] = false;
+    c->stat.flushes++;
+}
+
+static struct x86_ctx *ctx_new(struct dbt_cpu *c)
+{
+    struct x86_ctx *x = try_alloc_aligned(64, sizeof *x);
+
+    if (!x)
+        return NULL;
+    x->cpu = c->cpu;
+    x->poll_ok = 0;
+    x->poll = (uintptr_t)&x->poll_ok;
+    x->jc_mask = 0x3ffc;
+    for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
+        x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
+    x->nr_slot_log = ARRAY_LEN(x->slot_log); /* everything is to be emptied once */
+    x->nr_tlb_log = ARRAY_LEN(x->tlb_log);
+    return x;
+}
+
+void dbt_ss_reset(struct dbt_cpu *c)
+{
+    for (unsigned i = 0; i < DBT_CTX; i++)
+        if (c->ctx[i])
+            c->ctx[i]->ss_rsp = c->ss_top;
+}
+
+/* The context for the CPU's present state, emptied if it went stale; NULL when memory is short. */
+struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode)
+{
+    uint64_t key = ctx_key(c->cpu, mode), cr3 = c->cpu->cr0 & X86_CR0_PG ? c->cpu->cr3 & ~(UINT64_C(1) << 63) : 0;
+    struct x86_ctx *old = c->cur, *x;
+    unsigned n = 0, user = (mode & X86_RWM_USER) != 0;
+
+    if (old && !c->switch_ctx && old->key == key && old->cr3 == cr3) {
+        n = c->cur_n;
+        goto found;
+    }
+    for (n = 0; n < DBT_CTX && c->ctx[n]; n++)
+        if (c->ctx[n]->live && c->ctx[n]->key == key && c->ctx[n]->cr3 == cr3)
+            goto found;
+    if (n == DBT_CTX) {
+        n = 0;
+        for (unsigned i = 1; i < DBT_CTX; i++)
+            if (c->ctx[i]->used < c->ctx[n]->used)
+                n = i;
+    } else if (!(c->ctx[n] = ctx_new(c))) {
+        return NULL;
+    }
+    x = c->ctx[n];
+    x->key = key;
+    x->cr3 = cr3;
+    x->live = true;
+    memset(x->jc, 0, sizeof x->jc);
+    c->stale[n] = true;
+found:
+    x = c->ctx[n];
+    if (c->stale[n])
+        dbt_ctx_flush(c, n);
+    if (x != old) {
+        x->ss_rsp = old ? old->ss_rsp : c->ss_top;
+        x->neg_ss_top = -c->ss_top;
+        x->used = ++c->clock;
+        c->cur_n = n;
+        c->cur = x;
+        __builtin_ia32_wrgsbase64((uint64_t)(uintptr_t)x);
+    }
+    if (c->last_cr3[user] != cr3) { /* another address space: predictions made there must not run here */
+        c->last_cr3[user] = cr3;
+        dbt_ss_reset(c);
+    }
+    c->switch_ctx = false;
+    return x;
+}
+
+/* Finds the memory behind lin for one kind of access. False: fault, or not plain memory. */
+static bool resolve(struct dbt_cpu *c, uint64_t lin, enum x86_access a, struct mem_section *s, struct x86_xlat *xl)
+{
+    uint32_t err;
+
+    if (c->cpu->long_mode && (uint64_t)((int64_t)(lin << (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) >>
+                                        (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) != lin)
+        return false;
+    if (!x86_walk(c->cpu, lin, a, c->cpu->cpl == 3, xl, &err))
+        return false;
+    return mem_find(x86_as(c->cpu), xl->gpa & ~(gpa_t)(PAGE - 1), s) && s->host &&
+           s->start + s->len - (xl->gpa & ~(gpa_t)(PAGE - 1)) >= PAGE;
+}
+
+bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
+{
+    struct x86_ctx *x = c->cur;
+    uint64_t page = lin & ~(uint64_t)(PAGE - 1);
+    unsigned n = (unsigned)(lin >> 12) % X86_TLB_SIZE;
+    struct mem_section s;
+    struct x86_xlat xl;
+    uint64_t off, ram_off;
+    bool w;
+
+    if (!resolve(c, lin, write ? X86_WRITE : X86_READ, &s, &xl))
+        return false;
+    off = (xl.gpa & ~(gpa_t)(PAGE - 1)) - s.start;
+    ram_off = s.ram_off + off;
+    w = xl.w && !s.readonly && !s.dirty_log;
+    x->tlb_r[n] = x->tlb_w[n] = EMPTY;
+    if (x->nr_tlb_log < ARRAY_LEN(x->tlb_log))
+        x->tlb_log[x->nr_tlb_log++] = (uint16_t)n;
+    x->tlb_add[n] = (uint64_t)(uintptr_t)(s.host + off) - page;
+    if (xl.r)
+        x->tlb_r[n] = page;
+    if (w) {
+        x->tlb_w[n] = page;
+        atomic_thread_fence(memory_order_seq_cst);
+        if (s.ram->page[ram_off / PAGE] & MEM_PAGE_CODE)
+            x->tlb_w[n] = EMPTY;
+        else
+            mem_ram_written(s.ram, ram_off, 1); /* dirty from now on: stores will not say so one by one */
+    }
+    c->stat.fills++;
+    return (write ? x->tlb_w[n] : x->tlb_r[n]) == page;
+}
+
+const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin)
+{
+    uint64_t page = lin & ~(uint64_t)(PAGE - 1), off;
+    struct dbt_xtlb *e = &c->xtlb[c->cur_n][(lin >> 12) % DBT_XTLB];
+    struct mem_section s;
+    struct x86_xlat xl;
+
+    if (e->lin == page)
+        return e;
+    if (!resolve(c, lin, X86_EXEC, &s, &xl) || !s.ram)
+        return NULL;
+    off = (xl.gpa & ~(gpa_t)(PAGE - 1)) - s.start;
+    e->host = s.host + off;
+    e->ram = s.ram;
+    e->ram_off = s.ram_off + off;
+    e->no = s.ram->id + e->ram_off / PAGE;
+    e->lin = page;
+    return e;
+}
+
+void dbt_page_is_code(struct dbt *d, struct mem_ram *ram, uint64_t off)
+{
+    uint64_t host = (uint64_t)(uintptr_t)(ram->host + align_down(off, PAGE));
+
+    for (unsigned i = 0; i < d->m->nr_cpus && i < ARRAY_LEN(d->cpus); i++)
+        for (unsigned k = 0; d->cpus[i] && k < DBT_CTX && d->cpus[i]->ctx[k]; k++) {
+            struct x86_ctx *x = d->cpus[i]->ctx[k];
+
+            for (unsigned n = 0; n < X86_TLB_SIZE; n++)
+                if (x->tlb_w[n] != EMPTY && x->tlb_w[n] + x->tlb_add[n] == host)
+                    x->tlb_w[n] = EMPTY;
+            for (unsigned n = 0; n < X86_SLOTS; n++)
+                if (x->slot[n].neg_page != EMPTY && x->slot[n].add - x->slot[n].neg_page == host)
+                    x->slot[n].neg_page = EMPTY;
+        }
+}
+
+/* ---- what the CPU core reports ---- */
+
+static struct dbt_cpu *of(struct x86_cpu *c)
+{
+    return c->dbt;
+}
+
+static void flush_all(struct x86_cpu *cpu, bool globals_too)
+{
+    struct dbt_cpu *c = of(cpu);
+
+    (void)globals_too;
+    for (unsigned i = 0; i < DBT_CTX; i++)
+        c->stale[i] = true;
+    c->switch_ctx = true;
+    dbt_ss_reset(c);
+}
+
+static void flush_page(struct x86_cpu *cpu, uint64_t lin)
+{
+    struct dbt_cpu *c = of(cpu);
+    uint64_t page = lin & ~(uint64_t)(PAGE - 1);
+    unsigned n = (unsigned)(lin >> 12);
+
+    for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++) {
+        struct x86_ctx *x = c->ctx[i];
+        unsigned nr = x->nr_slot_log;
+
+        if (c->stale[i])
+            continue;
+        if (nr >= ARRAY_LEN(x->slot_log) - 1) {
+            c->stale[i] = true;
+            continue;
+        }
+        x->tlb_r[n % X86_TLB_SIZE] = x->tlb_w[n % X86_TLB_SIZE] = EMPTY;
+        x->islot[n % X86_ISLOTS] = 0;
+        c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
+        for (unsigned k = 0; k < nr; k++)
+            if (x->slot[x->slot_log[k]].neg_page == -page)
+                x->slot[x->slot_log[k]].neg_page = EMPTY;
+    }
+    c->switch_ctx = true;
+    dbt_ss_reset(c);
+}
+
+static void mode_changed(struct x86_cpu *cpu)
+{
+    of(cpu)->switch_ctx = true;
+}
+
+void dbt_hooks(struct dbt_cpu *c)
+{
+    c->cpu->hooks = (struct x86_mmu_hooks){.flush_all = flush_all, .flush_page = flush_page, .mode_changed = mode_changed};
+}

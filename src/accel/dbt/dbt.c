@@ -1,0 +1,429 @@
+/* The translating accelerator ("tcg" to the command line): the loop that runs a vCPU on translated code.
+ *
+ * Real mode, non-flat segments, single-step, debug registers, DF = 1 and interrupt shadows are left to the interpreter. */
+#include "accel/dbt/dbt_int.h"
+#include "base/log.h"
+#include "base/str.h"
+
+#include <stdatomic.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#ifndef HWCAP2_FSGSBASE
+#define HWCAP2_FSGSBASE (1 << 1)
+#endif
+
+typedef int enter_fn(void);
+
+static bool must_interp(const struct x86_cpu *c)
+{
+    return !dbt_flat(c) || c->rflags & (X86_TF | X86_DF | X86_VM | X86_RF) || c->int_shadow || c->dr[7] & 0xff ||
+           c->a20_mask != ~UINT64_C(0);
+}
+
+/* ---- into and out of translated code ---- */
+
+/* resume: in_code is still set and the present instruction is half done, so nothing may keep it from going on. */
+static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bool resume)
+{
+    struct x86_cpu *cpu = c->cpu;
+    int why;
+
+    if (!cpu->x87_live)
+        x86_x87_load(cpu);
+    x->seg_base[X86_FS] = cpu->seg[X86_FS].base;
+    x->seg_base[X86_GS] = cpu->seg[X86_GS].base;
+    x->flags = (uint32_t)(cpu->rflags & 0xff) << 8 | (cpu->rflags >> 11 & 1);
+    x->if_flag = cpu->rflags & X86_IF;
+    x->sys_flags = cpu->rflags & ~(uint64_t)(X86_ARITH | X86_IF | 2);
+    x->enter_target = target;
+    c->in_code = true;
+    if (!resume && (c->dbt->flushing || c->generation != c->dbt->generation || cpu->vcpu.exit_request || c->kicked)) {
+        c->in_code = false;
+        return 0;
+    }
+    c->stat.enters++;
+    why = ((enter_fn *)(uintptr_t)c->dbt->stubs.enter)();
+    cpu->rflags = x->sys_flags | x->if_flag | 2 | (x->flags >> 8 & 0xd5) | (x->flags & 1) << 11;
+    return why;
+}
+
+static void after_flush(struct dbt_cpu *c)
+{
+    pthread_mutex_lock(&c->dbt->lock);
+    c->generation = c->dbt->generation;
+    pthread_mutex_unlock(&c->dbt->lock);
+    for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++) {
+        memset(c->ctx[i]->jc, 0, sizeof c->ctx[i]->jc);
+        memset(c->ctx[i]->islot, 0, sizeof c->ctx[i]->islot);
+    }
+    dbt_ss_reset(c);
+}
+
+/* The block for rip in the present context, translated if need be; NULL: interpret. */
+static struct dbt_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
+{
+    const struct dbt_xtlb *x = dbt_exec_page(c, pc);
+    struct dbt *d = c->dbt;
+    struct dbt_block *b;
+
+    if (!x || !pc)
+        return NULL;
+    for (;;) {
+        pthread_mutex_lock(&d->lock);
+        if (c->generation != d->generation) {
+            pthread_mutex_unlock(&d->lock);
+            after_flush(c);
+            continue;
+        }
+        b = dbt_find(d, pc, x->no << 12 | (pc & 4095), mode);
+        if (!b)
+            b = dbt_translate(c, pc, x, mode);
+        if (b && b->host) {
+            struct x86_ctx *ctx = c->cur;
+            struct x86_jc *j = &ctx->jc[(pc & ctx->jc_mask) >> 2];
+
+            ctx->islot[(pc >> 12) % X86_ISLOTS] = -(uint64_t)dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
+            j->host = b->host;
+            j->neg_pc = -pc;
+        }
+        pthread_mutex_unlock(&d->lock);
+        if (b)
+            return b;
+        dbt_flush_cache(c);
+        after_flush(c);
+    }
+}
+
+static void link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
+{
+    struct dbt *d = c->dbt;
+    uint32_t gen = c->generation;
+    struct dbt_block *b;
+
+    c->stat.links++;
+    c->cpu->rip = dbt_link_get(d, n)->target;
+    if (d->no_link)
+        return;
+    b = block_for(c, c->cpu->rip, mode);
+    pthread_mutex_lock(&d->lock);
+    if (b && gen == d->generation && gen == c->generation)
+        dbt_link_to(d, dbt_link_get(d, n), b);
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* The guest pc of a host address inside a block. */
+static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
+{
+    struct dbt_block *b;
+
+    pthread_mutex_lock(&c->dbt->lock);
+    b = dbt_block_at(c->dbt, host);
+    if (b)
+        *pc = b->pc + b->map[2 * dbt_insn_at(b, host) + 1];
+    pthread_mutex_unlock(&c->dbt->lock);
+    return b != NULL;
+}
+
+/* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
+static const uint8_t *slow_exit(struct dbt_cpu *c)
+{
+    struct x86_ctx *x = c->cur;
+    const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
+    uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
+    uint64_t lin = x->t0;
+    bool write = false;
+    struct dbt_block *b;
+
+    x->ss_rsp += 8;
+    pthread_mutex_lock(&c->dbt->lock);
+    b = dbt_block_at(c->dbt, ret);
+    if (b) {
+        c->cpu->rip = b->pc + b->map[2 * (info >> 24) + 1];
+        /* The call just before `ret` names the stub. */
+        write = ret + (int32_t)get_le32(ret - 4) == c->dbt->stubs.tlb_write;
+    }
+    pthread_mutex_unlock(&c->dbt->lock);
+    c->stat.slow++;
+    if (!b || (lin & 4095) + size > 4096 || !dbt_ctx_fill(c, lin, write))
+        return NULL;
+    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
+    x->slot[slot].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
+    if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
+        x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
+    x->t1 = x->slot[slot].add;
+    return ret;
+}
+
+/* Overflow starts the shadow stack anew; the push or call is repeated. */
+static bool shadow_stack_full(struct dbt_cpu *c)
+{
+    if (c->sig != SIGSEGV || c->sig_addr < (uintptr_t)c->ss || c->sig_addr >= (uintptr_t)c->ss + 8192)
+        return false;
+    c->cur->ss_rsp = c->ss_top;
+    return true;
+}
+
+/* A poll, or a fault of the guest's own instruction (true: interpret it, at rip). */
+static bool signal_exit(struct dbt_cpu *c)
+{
+    struct x86_ctx *x = c->cur;
+    const uint8_t *rip = (const uint8_t *)c->sig_rip;
+    uint64_t pc;
+
+    c->stat.signals++;
+    if (c->sig == SIGSEGV && c->sig_addr == DBT_POLL_BAD) {
+        struct dbt_block *b;
+
+        c->stat.polls++;
+        x->poll = (uintptr_t)&x->poll_ok;
+        pthread_mutex_lock(&c->dbt->lock);
+        b = dbt_block_at(c->dbt, rip);
+        pc = x->t0; /* the jump stub polls with the target in T0 */
+        for (uint32_t i = 0; b && i < b->nr_links; i++)
+            if (dbt_link_get(c->dbt, b->first_link + i)->poll == rip)
+                pc = dbt_link_get(c->dbt, b->first_link + i)->target;
+        pthread_mutex_unlock(&c->dbt->lock);
+        c->cpu->rip = pc;
+        if (!b) /* RDX was borrowed there */
+            c->cpu->regs[X86_RDX] = x->save_rdx;
+        return false;
+    }
+    if (!guest_pc(c, rip, &pc))
+        warn_report("translator: unexpected signal %d at host address %p", c->sig, (const void *)rip);
+    else
+        c->cpu->rip = pc;
+    return true;
+}
+
+static void interp_one(struct dbt_cpu *c)
+{
+    c->stat.interp++;
+    x86_interp_one(c->cpu);
+}
+
+/* Runs translated code from rip until something needs the loop. */
+static void run_code(struct dbt_cpu *c)
+{
+    struct x86_cpu *cpu = c->cpu;
+    unsigned mode = dbt_mode(cpu);
+    struct x86_ctx *x = dbt_pick_ctx(c, mode);
+    struct dbt_block *b = x ? block_for(c, cpu->rip, mode) : NULL;
+    const uint8_t *target;
+    bool resume = false;
+
+    if (!b || !b->host) {
+        interp_one(c);
+        return;
+    }
+    target = b->host + b->entry;
+    while (target) {
+        int why = enter(c, x, target, resume);
+
+        resume = why == DBT_EXIT_SIGNAL && shadow_stack_full(c);
+        if (resume) {
+            target = (const uint8_t *)c->sig_rip;
+            continue;
+        }
+        c->in_code = false;
+        target = NULL;
+        switch (why) {
+        case DBT_EXIT_INTERP:
+            cpu->rip = x->t0;
+            interp_one(c);
+            break;
+        case DBT_EXIT_DISPATCH:
+            cpu->rip = x->t0;
+            c->stat.dispatch++;
+            break;
+        case DBT_EXIT_LINK:
+            link_exit(c, (uint32_t)x->t1, mode);
+            break;
+        case DBT_EXIT_SLOW:
+            target = slow_exit(c);
+            if (!target)
+                interp_one(c);
+            break;
+        case DBT_EXIT_SIGNAL:
+            if (signal_exit(c))
+                interp_one(c);
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static void set_poll(struct dbt_cpu *c, bool stop)
+{
+    struct x86_ctx *x = c->cur;
+
+    if (x)
+        x->poll = stop ? DBT_POLL_BAD : (uintptr_t)&x->poll_ok;
+}
+
+static enum vcpu_exit run(struct vcpu *v)
+{
+    struct x86_cpu *cpu = x86_cpu(v);
+    struct dbt_cpu *c = cpu->dbt;
+
+    if (!c->altstack)
+        dbt_thread_signals(c);
+    if (c->cur)
+        __builtin_ia32_wrgsbase64((uint64_t)(uintptr_t)c->cur);
+    for (;;) {
+        if (c->kicked) {
+            c->kicked = false;
+            set_poll(c, false);
+        }
+        if (v->exit_request)
+            return VCPU_EXIT_KICKED;
+        if (v->pins && !cpu->int_shadow)
+            x86_service_pins(cpu);
+        if (v->halted)
+            return VCPU_EXIT_HALTED;
+        if (cpu->shutdown)
+            return VCPU_EXIT_SHUTDOWN;
+        if (must_interp(cpu)) {
+            enum vcpu_exit e = x86_interp_run(cpu, cpu->mode == X86_MODE_16 ? 1000 : 1);
+
+            c->stat.interp++;
+            if (e != VCPU_EXIT_KICKED)
+                return e;
+            continue;
+        }
+        run_code(c);
+    }
+}
+
+static void kick(struct vcpu *v)
+{
+    struct dbt_cpu *c = x86_cpu(v)->dbt;
+
+    c->kicked = true;
+    set_poll(c, true);
+}
+
+/* ---- life ---- */
+
+static bool probe(const char *arch, struct err **errp)
+{
+    if (strcmp(arch, "x86_64") && strcmp(arch, "i386"))
+        return err_set(errp, "the translator has no front end for %s guests yet", arch);
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("bmi2")) {
+        err_set(errp, "the translator needs a host CPU with BMI2");
+        err_hint(errp, "Use -accel interp on this host.");
+        return false;
+    }
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) {
+        err_set(errp, "the translator needs FSGSBASE, which this host's kernel does not offer");
+        err_hint(errp, "Use -accel interp on this host.");
+        return false;
+    }
+    return true;
+}
+
+static bool init(struct machine *m, struct opts *o, struct err **errp)
+{
+    uint64_t mib = 256;
+    bool one = false;
+    struct dbt *d;
+
+    if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp))
+        return false;
+    if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
+        return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
+                       opts_peek(o, "thread"));
+    if (mib < 4 || mib > 1024)
+        return err_set(errp, "accel tcg: tb-size=%" PRIu64 " is out of range (4 to 1024 MiB)", mib);
+    d = xnew(struct dbt);
+    d->m = m;
+    d->one_insn = one ? X86_RWM_ONE : 0;
+    d->host_avx = __builtin_cpu_supports("avx");
+    d->hash = xcalloc(DBT_HASH, sizeof *d->hash);
+    d->pages = xcalloc(DBT_PAGE_HASH, sizeof *d->pages);
+    d->pairs = xcalloc(DBT_PAGE_HASH, sizeof *d->pairs);
+    pthread_mutex_init(&d->lock, NULL);
+    if (!jit_arena_init(&d->arena, mib << 20, errp) || !dbt_make_stubs(d, errp) || !dbt_install_signals(errp)) {
+        dbt_cache_free(d);
+        free(d);
+        return false;
+    }
+    m->accel_data = d;
+    mem_add_code_hook(m->mem_sys, dbt_code_written, d);
+    return true;
+}
+
+static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
+{
+    struct dbt *d = v->m->accel_data;
+    struct dbt_cpu *c = try_alloc_aligned(64, sizeof *c);
+
+    if (!c || v->index >= ARRAY_LEN(d->cpus)) {
+        free(c);
+        return err_set(errp, "translator: no memory for CPU %u", v->index);
+    }
+    c->dbt = d;
+    c->cpu = x86_cpu(v);
+    c->ss = mmap(NULL, DBT_SS_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (c->ss == MAP_FAILED) {
+        free(c);
+        return err_set(errp, "translator: no memory for CPU %u", v->index);
+    }
+    mprotect(c->ss, 8192, PROT_NONE);
+    /* One pair at the top that predicts nothing: a host return to the lookup, and a value no pc negates. */
+    c->ss_top = (uint64_t)(uintptr_t)(c->ss + DBT_SS_SIZE - 4096);
+    *(uint64_t *)(uintptr_t)c->ss_top = (uint64_t)(uintptr_t)d->stubs.jump;
+    *(uint64_t *)(uintptr_t)(c->ss_top + 8) = UINT64_C(1) << 52;
+    memset(c->last_cr3, 0xff, sizeof c->last_cr3);
+    d->cpus[v->index] = c;
+    c->cpu->dbt = c;
+    dbt_hooks(c);
+    v->run = run;
+    v->kick = kick;
+    return true;
+}
+
+static void vcpu_free(struct vcpu *v)
+{
+    struct dbt_cpu *c = x86_cpu(v)->dbt;
+
+    c->dbt->cpus[v->index] = NULL;
+    for (unsigned i = 0; i < DBT_CTX; i++)
+        free(c->ctx[i]);
+    munmap(c->ss, DBT_SS_SIZE);
+    free(c->altstack);
+    free(c);
+}
+
+static char *info(struct machine *m)
+{
+    struct dbt *d = m->accel_data;
+    struct strbuf s = {0};
+
+    pthread_mutex_lock(&d->lock);
+    str_addf(&s, "Translation cache:\n  %" PRIu64 " blocks, %" PRIu64 " guest instructions, %.1f host bytes each\n"
+                 "  %zu of %zu MiB used, emptied %" PRIu64 " times, %" PRIu64 " blocks invalidated\n",
+             d->stat.blocks, d->stat.insns, d->stat.insns ? (double)d->stat.bytes / (double)d->stat.insns : 0.0,
+             d->arena.used >> 20, d->arena.size >> 20, d->stat.flushes, d->stat.invalidated);
+    pthread_mutex_unlock(&d->lock);
+    for (unsigned i = 0; i < m->nr_cpus && i < ARRAY_LEN(d->cpus); i++) {
+        struct dbt_cpu *c = d->cpus[i];
+
+        if (c)
+            str_addf(&s, "CPU %u: entered %" PRIu64 ", interpreted %" PRIu64 ", TLB exits %" PRIu64 " (filled %" PRIu64
+                         "), dispatched %" PRIu64 ", linked %" PRIu64 ", polls %" PRIu64 ", signals %" PRIu64
+                         ", contexts emptied %" PRIu64 "\n",
+                     i, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
+                     c->stat.polls, c->stat.signals, c->stat.flushes);
+    }
+    return str_take(&s);
+}
+
+static const char *const aliases[] = {"dbt", NULL};
+static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", NULL};
+static const struct accel_class dbt_class = {.name = "tcg", .aliases = aliases, .desc = "translator", .keys = keys, .probe = probe,
+                                             .init = init, .vcpu_init = vcpu_init_dbt, .vcpu_free = vcpu_free, .info = info};
+ACCEL_REGISTER(dbt_class)

@@ -1,0 +1,239 @@
+/* The hand-made code every block relies on: entry, exits, TLB probe, indirect jumps. */
+#include "accel/dbt/dbt_int.h"
+
+enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 };
+#define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
+
+static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n, unsigned base)
+{
+    int32_t at = CPU(v) + (int32_t)(n * sizeof(union x86_vreg));
+
+    if (avx) { /* VEX.256 0F 10/11 */
+        jit_8(b, 0xc4);
+        jit_8(b, (n & 8 ? 0u : 0x80u) | 0x40 | (base & 8 ? 0u : 0x20u) | 1);
+        jit_8(b, 0x7c);
+        jit_8(b, store ? 0x11 : 0x10);
+        jit_modrm_mem(b, n, JIT_BASE(base, at));
+    } else {
+        jit_op_mem(b, 0, store ? 0x0f11 : 0x0f10, n, JIT_BASE(base, at), 0);
+    }
+}
+
+static const struct { uint8_t host, guest; } pinned[] = {
+    {JR_RAX, 0}, {JR_RCX, 1}, {JR_RDX, 2}, {JR_RBX, 3}, {HSP, 4}, {JR_RBP, 5}, {JR_RSI, 6}, {JR_RDI, 7},
+    {JR_R8, 8}, {JR_R12, 12}, {JR_R13, 13}, {JR_R14, 14}, {JR_R15, 15}};
+
+static void save_flags(struct jit_buf *b) /* AH = SF ZF AF PF CF, AL = OF; RAX must be free */
+{
+    jit_8(b, 0x9f);               /* lahf */
+    jit_op_reg(b, 0, 0x0f90, 0, JR_RAX); /* seto al */
+}
+
+static void restore_flags(struct jit_buf *b)
+{
+    jit_8(b, 0x04); /* add al, 0x7f */
+    jit_8(b, 0x7f);
+    jit_8(b, 0x9e); /* sahf */
+}
+
+static const uint8_t *make_enter(struct jit_buf *b, bool avx)
+{
+    static const uint8_t saved[] = {JR_RBX, JR_RBP, JR_R12, JR_R13, JR_R14, JR_R15};
+    const uint8_t *at = jit_here(b);
+
+    for (unsigned i = 0; i < ARRAY_LEN(saved); i++)
+        jit_push(b, saved[i]);
+    jit_op_mem(b, 0, 0x0fae, 3, JIT_GS(X86_CTX(host_mxcsr)), 0); /* stmxcsr */
+    jit_store(b, JIT_GS(X86_CTX(host_rsp)), JR_RSP);
+    jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
+    for (unsigned i = 0; i < 16; i++)
+        vec_move(b, avx, false, i, T0);
+    jit_op_mem(b, 0, 0x0fae, 2, JIT_BASE(T0, CPU(fx.mxcsr)), 0); /* ldmxcsr */
+    for (unsigned i = 9; i <= 11; i++) {
+        jit_load(b, T1, JIT_BASE(T0, CPU(regs) + 8 * (int)i));
+        jit_store(b, JIT_GS(X86_CTX(home) + 8 * ((int)i - 9)), T1);
+    }
+    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
+    restore_flags(b);
+    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
+        jit_load(b, pinned[i].host, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest));
+    jit_load(b, JR_RSP, JIT_GS(X86_CTX(ss_rsp)));
+    jit_load(b, T0, JIT_GS(X86_CTX(t0)));
+    jit_load(b, T1, JIT_GS(X86_CTX(t1)));
+    jit_jmp_mem(b, JIT_GS(X86_CTX(enter_target)));
+    return at;
+}
+
+/* The common way out: T0, T1 saved by the caller of this piece, the reason in T1. */
+static const uint8_t *make_exit(struct jit_buf *b, bool avx)
+{
+    static const uint8_t saved[] = {JR_R15, JR_R14, JR_R13, JR_R12, JR_RBP, JR_RBX};
+    const uint8_t *at = jit_here(b);
+
+    jit_store(b, JIT_GS(X86_CTX(ss_rsp)), JR_RSP);
+    jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
+    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
+        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest), pinned[i].host);
+    save_flags(b);
+    jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
+    for (unsigned i = 9; i <= 11; i++) {
+        jit_load(b, JR_RAX, JIT_GS(X86_CTX(home) + 8 * ((int)i - 9)));
+        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * (int)i), JR_RAX);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        vec_move(b, avx, true, i, T0);
+    jit_op_mem(b, 0, 0x0fae, 3, JIT_BASE(T0, CPU(fx.mxcsr)), 0);
+    jit_op_mem(b, 0, 0x0fae, 2, JIT_GS(X86_CTX(host_mxcsr)), 0);
+    if (avx) { /* vzeroupper */
+        jit_8(b, 0xc5);
+        jit_8(b, 0xf8);
+        jit_8(b, 0x77);
+    }
+    jit_load(b, JR_RSP, JIT_GS(X86_CTX(host_rsp)));
+    jit_mov_rr32(b, JR_RAX, T1);
+    for (unsigned i = 0; i < ARRAY_LEN(saved); i++)
+        jit_pop(b, saved[i]);
+    jit_8(b, 0xc3);
+    return at;
+}
+
+static const uint8_t *make_reason(struct jit_buf *b, const uint8_t *exit, enum dbt_exit why)
+{
+    const uint8_t *at = jit_here(b);
+
+    jit_store(b, JIT_GS(X86_CTX(t0)), T0);
+    jit_store(b, JIT_GS(X86_CTX(t1)), T1);
+    jit_mov_ri(b, T1, why);
+    jit_jmp(b, exit);
+    return at;
+}
+
+/* T0 = address, T1 = info, return address on the stack. RAX, RCX and flags are preserved. */
+static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slow)
+{
+    const uint8_t *at = jit_here(b);
+    uint8_t *miss, *cross;
+
+    jit_store(b, JIT_GS(X86_CTX(save_rax)), JR_RAX);
+    jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
+    jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
+    save_flags(b);
+    jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
+    /* The access must end within its page: (T0 & 0xfff) + size <= 4096. */
+    jit_mov_rr32(b, JR_RAX, T1);
+    jit_op_reg(b, 0, 0xc1, 5, JR_RAX); /* shr eax, 16 */
+    jit_8(b, 16);
+    jit_op_reg(b, JIT_RM8, 0x0fb6, JR_RAX, JR_RAX); /* movzx eax, al */
+    jit_mov_rr32(b, JR_RCX, T0);
+    jit_op_reg(b, 0, 0x81, 4, JR_RCX); /* and ecx, 0xfff */
+    jit_32(b, 0xfff);
+    jit_op_reg(b, 0, 0x01, JR_RCX, JR_RAX); /* add eax, ecx */
+    jit_op_reg(b, 0, 0x81, 7, JR_RAX);      /* cmp eax, 4096 */
+    jit_32(b, 4096);
+    cross = jit_jcc_fwd(b, JCC_A);
+    jit_mov_rr(b, JR_RCX, T0);
+    jit_op_reg(b, JIT_W, 0xc1, 5, JR_RCX); /* shr rcx, 12 */
+    jit_8(b, 12);
+    jit_op_reg(b, 0, 0x81, 4, JR_RCX);     /* and ecx, size - 1 */
+    jit_32(b, X86_TLB_SIZE - 1);
+    jit_mov_rr(b, JR_RAX, T0);
+    jit_op_reg(b, JIT_W, 0x81, 4, JR_RAX); /* and rax, -4096 */
+    jit_32(b, 0xfffff000);
+    jit_op_mem(b, JIT_W, 0x3b, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)), 0);
+    miss = jit_jcc_fwd(b, JCC_NE);
+    jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
+    /* Refill the slot and note it in the log. */
+    jit_op_reg(b, 0, 0x0fb7, T1, T1); /* movzx r11d, r11w */
+    jit_load32(b, JR_RDX, JIT_GS(X86_CTX(nr_slot_log)));
+    jit_op_mem(b, JIT_66, 0x89, T1, JIT_GSX(JR_RDX, 2, X86_CTX(slot_log)), 0);
+    jit_op_reg(b, 0, 0x81, 7, JR_RDX); /* cmp edx, last */
+    jit_32(b, ARRAY_LEN(((struct x86_ctx *)0)->slot_log) - 1);
+    jit_op_reg(b, 0, 0x83, 2, JR_RDX); /* adc edx, 0: stops at the last entry, which means "too many" */
+    jit_8(b, 0);
+    jit_store32(b, JIT_GS(X86_CTX(nr_slot_log)), JR_RDX);
+    jit_op_reg(b, JIT_W, 0xf7, 3, JR_RAX); /* neg rax */
+    jit_op_reg(b, 0, 0x01, T1, T1);        /* add r11d, r11d: 16-byte slots by index * 2 * 8 */
+    jit_store(b, JIT_GSX(T1, 8, X86_CTX(slot)), JR_RAX);
+    jit_store(b, JIT_GSX(T1, 8, X86_CTX(slot) + 8), JR_RCX);
+    jit_mov_rr(b, T1, JR_RCX);
+    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
+    restore_flags(b);
+    jit_load(b, JR_RAX, JIT_GS(X86_CTX(save_rax)));
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+    jit_8(b, 0xc3);
+    jit_patch32(b, cross);
+    jit_patch32(b, miss);
+    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
+    restore_flags(b);
+    jit_load(b, JR_RAX, JIT_GS(X86_CTX(save_rax)));
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+    jit_jmp(b, slow);
+    return at;
+}
+
+/* T0 = pc. Looks in the context's jump table without touching flags. */
+static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
+{
+    const uint8_t *at = jit_here(b);
+    uint8_t *hit;
+
+    jit_mov_rr(b, T1, JR_RCX);
+    jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
+    jit_pext_mem(b, JR_RDX, T0, JIT_GS(X86_CTX(jc_mask)));
+    jit_lea32(b, JR_RDX, JIT_SUM(JR_RDX, JR_RDX));
+    jit_load(b, JR_RCX, JIT_GSX(JR_RDX, 8, X86_CTX(jc)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
+    hit = jit_jrcxz_fwd(b);
+    jit_mov_rr(b, JR_RCX, T1);
+    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+    jit_jmp(b, dispatch);
+    jit_patch8(b, hit);
+    jit_mov_rr(b, JR_RCX, T1);
+    jit_load(b, T1, JIT_GS(X86_CTX(poll))); /* an indirect jump may close a loop */
+    jit_load(b, T1, JIT_BASE(T1, 0));
+    jit_load(b, T1, JIT_GSX(JR_RDX, 8, X86_CTX(jc) + 8));
+    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+    jit_jmp_reg(b, T1);
+    return at;
+}
+
+/* The top pair did not predict this return: drop it (unless the stack is empty) and look the target up. */
+static const uint8_t *make_ret_miss(struct jit_buf *b, const uint8_t *jump)
+{
+    const uint8_t *at = jit_here(b);
+    uint8_t *empty;
+
+    jit_mov_rr(b, T1, JR_RCX);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(neg_ss_top)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, JR_RSP));
+    empty = jit_jrcxz_fwd(b);
+    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, 16));
+    jit_patch8(b, empty);
+    jit_mov_rr(b, JR_RCX, T1);
+    jit_jmp(b, jump);
+    return at;
+}
+
+bool dbt_make_stubs(struct dbt *d, struct err **errp)
+{
+    struct jit_buf b = {.start = d->arena.w, .p = d->arena.w, .end = d->arena.w + 16384, .delta = d->arena.x - d->arena.w};
+    const uint8_t *exit, *slow;
+
+    d->stubs.enter = make_enter(&b, d->host_avx);
+    exit = make_exit(&b, d->host_avx);
+    d->stubs.exit_interp = make_reason(&b, exit, DBT_EXIT_INTERP);
+    d->stubs.exit_dispatch = make_reason(&b, exit, DBT_EXIT_DISPATCH);
+    d->stubs.exit_link = make_reason(&b, exit, DBT_EXIT_LINK);
+    d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
+    slow = make_reason(&b, exit, DBT_EXIT_SLOW);
+    d->stubs.tlb_read = make_tlb(&b, false, slow);
+    d->stubs.tlb_write = make_tlb(&b, true, slow);
+    d->stubs.jump = make_jump(&b, d->stubs.exit_dispatch);
+    d->stubs.ret_miss = make_ret_miss(&b, d->stubs.jump);
+    if (!jit_ok(&b))
+        return err_set(errp, "translator: its shared code does not fit");
+    d->arena.used = d->arena.keep = align_up((uint64_t)(b.p - b.start), 64);
+    return true;
+}

@@ -1,0 +1,482 @@
+/* Rewriter: the same instruction with host registers, and the stack instructions. */
+#include "guest/x86/rw_int.h"
+
+static bool is_modrm_mem(const struct x86_insn *in)
+{
+    return in->has_modrm && (in->modrm >> 6) != 3;
+}
+
+/* System instructions of the 0F map that must never reach the host as they are. */
+static bool forbidden_0f(const struct x86_insn *in)
+{
+    unsigned op = in->opcode, reg = in->modrm >> 3 & 7;
+
+    if (op <= 0x0b && op != 0x0d)
+        return true;
+    switch (op) {
+    case 0x20 ... 0x23:
+    case 0x30 ... 0x37:
+    case 0xa2:
+    case 0xaa:
+        return true;
+    case 0xae: /* register forms: fences pass, RDFSBASE family does not; memory forms: (V)LDMXCSR, (V)STMXCSR only */
+        return is_modrm_mem(in) ? reg != 2 && reg != 3 : in->pp != 0;
+    case 0xc7: /* CMPXCHG8B/16B, RDRAND, RDSEED */
+        return is_modrm_mem(in) ? reg != 1 : in->pp >= 2;
+    case 0xa3:
+    case 0xab:
+    case 0xb3:
+    case 0xbb: /* the register offset moves the address */
+        return is_modrm_mem(in);
+    default:
+        return false;
+    }
+}
+
+static bool modes_allow(const struct rw *r, const struct x86_insn *in)
+{
+    uint32_t a = in->row->attr;
+    unsigned m = r->env->mode;
+
+    if (a & (X86_A_FPU | X86_A_MMX) && !(m & X86_RWM_FPU))
+        return false;
+    if (a & X86_A_SSE && !(m & X86_RWM_SSE))
+        return false;
+    return !(a & X86_A_AVX) || m & X86_RWM_AVX;
+}
+
+static bool is_nop(const struct x86_insn *in)
+{
+    return (in->row->attr & X86_A_NOP_MEM) && !(in->map == X86_MAP_1 && in->opcode == 0x8d);
+}
+
+static bool is_cld(const struct x86_insn *in)
+{
+    return in->map == X86_MAP_1 && in->opcode == 0xfc;
+}
+
+/* GPR operands named by a field of the encoding; -1 = none. */
+struct gprs {
+    int reg, rm, vvvv, opc;
+    bool high8, low8;   /* byte registers AH..BH; SPL..DIL */
+    bool w_reg, w_rm, w_vvvv, w_opc;
+};
+
+static bool find_gprs(const struct x86_insn *in, struct gprs *g)
+{
+    *g = (struct gprs){-1, -1, -1, -1};
+    for (unsigned i = 0; i < in->nr_ops; i++) {
+        const struct x86_operand *o = &in->ops[i];
+        bool w = o->acc & X86_ACC_W;
+
+        switch (o->kind) {
+        case X86_OP_MEM:
+        case X86_OP_IMM:
+        case X86_OP_XMM:
+        case X86_OP_MM:
+        case X86_OP_ST:
+        case X86_OP_NONE:
+            continue;
+        case X86_OP_GPR:
+            break;
+        default:
+            return false;
+        }
+        g->high8 |= o->high8;
+        g->low8 |= o->size == 1 && !o->high8 && o->reg >= 4 && o->reg < 8 && o->where != X86_IN_NONE;
+        switch (o->where) {
+        case X86_IN_REG:
+            g->reg = o->reg;
+            g->w_reg = w;
+            break;
+        case X86_IN_RM:
+            g->rm = o->reg;
+            g->w_rm = w;
+            break;
+        case X86_IN_VVVV:
+            g->vvvv = o->reg;
+            g->w_vvvv = w;
+            break;
+        case X86_IN_OPC:
+            g->opc = o->reg;
+            g->w_opc = w;
+            break;
+        default:
+            if (o->reg >= 8 || o->reg == X86_RSP) /* implicit operands are RAX, RCX, RDX ... : they stand for themselves */
+                return false;
+        }
+    }
+    return true;
+}
+
+static unsigned count_spilled(const struct gprs *g)
+{
+    const int v[] = {g->reg, g->rm, g->vvvv, g->opc};
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < ARRAY_LEN(v); i++) {
+        bool seen = false;
+
+        for (unsigned j = 0; j < i; j++)
+            seen |= v[j] == v[i];
+        n += v[i] >= 0 && (rw_map((unsigned)v[i]) & SPILLED) && !seen;
+    }
+    return n;
+}
+
+static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
+{
+    const int v[] = {g->reg, g->rm, g->opc};
+
+    if (!g->high8)
+        return true;
+    if (in->mem_op >= 0 || g->low8)
+        return false;
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].kind == X86_OP_GPR && !in->ops[i].high8 && in->ops[i].where != X86_IN_NONE &&
+            rw_map(in->ops[i].reg) >= 8)
+            return false;
+    (void)v;
+    return true;
+}
+
+bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
+{
+    uint32_t a = in->row->attr;
+    struct gprs g;
+
+    if (a & (X86_A_SYS | X86_A_PRIV | X86_A_IO | X86_A_STRING | X86_A_ENDS | X86_A_STACK | X86_A_VSIB))
+        return false;
+    if (in->enc == X86_ENC_EVEX || !x86_has(r->env->feat, (enum x86_feature_id)in->row->feature) || !modes_allow(r, in))
+        return false;
+    if ((a & X86_A_NO64) && !(in->map == X86_MAP_1 && ((in->opcode >= 0x40 && in->opcode < 0x50) || in->opcode == 0x82)))
+        return false;
+    if (in->lock && !(a & X86_A_LOCK))
+        return false;
+    if (is_cld(in) || is_nop(in))
+        return true;
+    if (in->row->flags_w & X86_DF || in->row->flags_r & X86_DF)
+        return false;
+    if (in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && forbidden_0f(in))
+        return false;
+    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0xf7 && in->pp == 1) /* VMASKMOVDQU */
+        return false;
+    if (in->map == X86_MAP_0F && in->opcode == 0xf7) /* MASKMOVQ, MASKMOVDQU: implicit [rDI] */
+        return false;
+    if (in->map == X86_MAP_1 && in->opcode == 0xd7) /* XLAT */
+        return false;
+    if (!find_gprs(in, &g) || !high8_fits(in, &g))
+        return false;
+    if (in->map == X86_MAP_1 && in->opcode == 0x8d)
+        return in->adsz != 2;
+    if (in->mem_op >= 0)
+        return rw_mem_ok(r, in) && in->mem_size >= 1 && in->mem_size <= 64 && count_spilled(&g) <= 1;
+    return count_spilled(&g) <= 2;
+}
+
+/* ---- emission ---- */
+
+struct host_regs { /* host numbers of the fields; -1: the field is not a GPR */
+    int reg, rm, vvvv, opc;
+};
+
+static int place(struct rw *r, int guest, unsigned *scratch, unsigned *nr, int *prev, unsigned *prev_home)
+{
+    unsigned m;
+
+    if (guest < 0)
+        return -1;
+    m = rw_map((unsigned)guest);
+    if (!(m & SPILLED))
+        return (int)m;
+    for (unsigned i = 0; i < *nr; i++)
+        if (prev_home[i] == m)
+            return prev[i];
+    prev[*nr] = (int)scratch[*nr];
+    prev_home[*nr] = m;
+    rw_load_home(r, scratch[*nr], m);
+    return prev[(*nr)++];
+}
+
+static unsigned opcode_of(const struct x86_insn *in, const struct host_regs *h)
+{
+    if (in->map == X86_MAP_1 && in->opcode == 0x82)
+        return 0x80;
+    if (in->map == X86_MAP_1 && in->opcode >= 0xa0 && in->opcode <= 0xa3)
+        return (unsigned[]){0x8a, 0x8b, 0x88, 0x89}[in->opcode - 0xa0];
+    if (h->opc >= 0)
+        return (in->opcode & 0xf8u) | ((unsigned)h->opc & 7);
+    return in->opcode;
+}
+
+static void emit_vex(struct rw *r, const struct x86_insn *in, const struct host_regs *h, unsigned xb, unsigned reg)
+{
+    unsigned v = h->vvvv >= 0 ? (unsigned)h->vvvv : 0;
+
+    if (h->vvvv < 0)
+        for (unsigned i = 0; i < in->nr_ops; i++)
+            if (in->ops[i].where == X86_IN_VVVV)
+                v = in->ops[i].reg;
+    jit_8(r->b, 0xc4);
+    jit_8(r->b, (reg & 8 ? 0u : 0x80u) | (xb & 2 ? 0u : 0x40u) | (xb & 1 ? 0u : 0x20u) | in->map);
+    jit_8(r->b, (in->rex & 8 ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
+    jit_8(r->b, in->opcode);
+}
+
+static void emit_legacy(struct rw *r, const struct x86_insn *in, const struct host_regs *h, unsigned xb, unsigned reg, bool force)
+{
+    unsigned rex = (in->rex & 8u) | (reg & 8 ? 4u : 0u) | xb | (h->opc >= 8 ? 1u : 0u);
+
+    if (in->lock)
+        jit_8(r->b, 0xf0);
+    if (in->opsize_pfx || in->pp == 1)
+        jit_8(r->b, 0x66);
+    if (in->pp >= 2 || in->rep == 0xf3)
+        jit_8(r->b, in->pp == 3 ? 0xf2 : 0xf3);
+    if (rex || force)
+        jit_8(r->b, 0x40 | rex);
+    if (in->map != X86_MAP_1)
+        jit_8(r->b, 0x0f);
+    if (in->map == X86_MAP_0F38)
+        jit_8(r->b, 0x38);
+    if (in->map == X86_MAP_0F3A)
+        jit_8(r->b, 0x3a);
+    jit_8(r->b, opcode_of(in, h));
+}
+
+static void emit_imm(struct rw *r, const struct x86_insn *in)
+{
+    unsigned tail = in->has_modrm ? in->off_modrm + 1u + in->has_sib + in->disp_len : in->off_opcode + 1u;
+
+    if (!in->has_modrm && in->map == X86_MAP_1 && in->opcode >= 0xa0 && in->opcode <= 0xa3)
+        return;
+    for (unsigned i = tail; i < in->len; i++)
+        jit_8(r->b, in->bytes[i]);
+}
+
+/* The register number in modrm.reg when it is not a GPR: extension digit, XMM, MM ... */
+static unsigned raw_reg(const struct x86_insn *in)
+{
+    return (in->modrm >> 3 & 7u) | (in->rex & 4 ? 8u : 0u);
+}
+
+static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs *h, const struct jit_mem *m, bool force)
+{
+    unsigned reg = h->reg >= 0 ? (unsigned)h->reg : in->has_modrm ? raw_reg(in) : 0;
+    unsigned rm = h->rm >= 0 ? (unsigned)h->rm : (in->modrm & 7u) | (in->rex & 1 ? 8u : 0u);
+    unsigned xb = m ? (m->index != JR_NONE && m->index & 8 ? 2u : 0u) | (m->base & 8 ? 1u : 0u) : rm & 8 ? 1u : 0u;
+    bool short_inc = in->map == X86_MAP_1 && (in->opcode & 0xf0) == 0x40 && in->enc == X86_ENC_LEGACY && !r->m64;
+
+    if (short_inc) { /* 40..4F: INC and DEC have only the long form here */
+        if (in->opsize_pfx)
+            jit_8(r->b, 0x66);
+        if (h->opc & 8)
+            jit_8(r->b, 0x41);
+        jit_8(r->b, 0xff);
+        jit_8(r->b, 0xc0 | (in->opcode & 8) | ((unsigned)h->opc & 7));
+        return;
+    }
+    if (in->enc == X86_ENC_VEX)
+        emit_vex(r, in, h, xb, reg);
+    else
+        emit_legacy(r, in, h, in->has_modrm || m ? xb : 0, reg, force);
+    if (m)
+        jit_modrm_mem(r->b, reg, *m);
+    else if (in->has_modrm)
+        jit_8(r->b, 0xc0 | (reg & 7) << 3 | (rm & 7));
+    emit_imm(r, in);
+}
+
+static bool copy_lea(struct rw *r, const struct x86_insn *in)
+{
+    unsigned d = rw_map(in->ops[0].reg), dst = d & SPILLED || in->opsz == 2 ? T0 : d;
+
+    if (!rw_ea(r, in, dst))
+        return false;
+    if (in->opsz == 2) {
+        if (d & SPILLED)
+            jit_op_mem(r->b, JIT_66, 0x89, T0, JIT_GS(X86_CTX(home) + 8 * (int)(d & 3)), 0);
+        else
+            jit_op_reg(r->b, JIT_66, 0x89, T0, d);
+        return true;
+    }
+    if (in->opsz == 4 && in->adsz == 8)
+        jit_mov_rr32(r->b, dst, dst);
+    if (d & SPILLED)
+        rw_store_home(r, d, dst);
+    return true;
+}
+
+static void write_back(struct rw *r, int guest, bool written, int host)
+{
+    unsigned m;
+
+    if (guest < 0 || !written)
+        return;
+    m = rw_map((unsigned)guest);
+    if (m & SPILLED)
+        rw_store_home(r, m, (unsigned)host);
+}
+
+bool rw_copy(struct rw *r, const struct x86_insn *in)
+{
+    unsigned scratch[2] = {T0, T1}, nr = 0, homes[2];
+    int prev[2];
+    bool has_mem = in->mem_op >= 0, t0_free;
+    struct host_regs h;
+    struct jit_mem m;
+    struct gprs g;
+
+    if (is_cld(in) || is_nop(in))
+        return true;
+    if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY)
+        return copy_lea(r, in);
+    find_gprs(in, &g);
+    if (has_mem) {
+        bool w = in->ops[in->mem_op].acc & X86_ACC_W;
+
+        m = rw_access(r, in, in->mem_size, w, &t0_free);
+        if (count_spilled(&g))
+            scratch[0] = rw_scratch(r, &m, t0_free);
+    }
+    h.reg = place(r, g.reg, scratch, &nr, prev, homes);
+    h.rm = place(r, g.rm, scratch, &nr, prev, homes);
+    h.vvvv = place(r, g.vvvv, scratch, &nr, prev, homes);
+    h.opc = place(r, g.opc, scratch, &nr, prev, homes);
+    emit(r, in, &h, has_mem ? &m : NULL, g.low8);
+    write_back(r, g.reg, g.w_reg, h.reg);
+    write_back(r, g.rm, g.w_rm, h.rm);
+    write_back(r, g.vvvv, g.w_vvvv, h.vvvv);
+    write_back(r, g.opc, g.w_opc, h.opc);
+    return true;
+}
+
+/* ---- PUSH, POP, LEAVE ---- */
+
+bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in)
+{
+    unsigned reg = in->modrm >> 3 & 7;
+
+    if (in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
+        return false;
+    switch (in->opcode) {
+    case 0x50 ... 0x5f:
+    case 0x68:
+    case 0x6a:
+    case 0xc9:
+        return true;
+    case 0xff:
+        return reg == 6 && (!is_modrm_mem(in) || rw_mem_ok(r, in));
+    case 0x8f:
+        return reg == 0 && !is_modrm_mem(in);
+    default:
+        return false;
+    }
+}
+
+static void move_sp(struct rw *r, int32_t by)
+{
+    if (r->m64)
+        jit_lea(r->b, HSP, JIT_BASE(HSP, by));
+    else
+        jit_lea32(r->b, HSP, JIT_BASE(HSP, by));
+}
+
+static void push_reg(struct rw *r, unsigned guest)
+{
+    unsigned src = rw_map(guest), s = r->m64 ? 8 : 4;
+    bool free0;
+    struct jit_mem m = rw_stack(r, HSP, -(int32_t)s, s, true, &free0);
+
+    if (src & SPILLED) {
+        unsigned t = rw_scratch(r, &m, free0);
+
+        rw_load_home(r, t, src);
+        src = t;
+    }
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x89, src, m, 0);
+    move_sp(r, -(int32_t)s);
+}
+
+static void push_imm(struct rw *r, int64_t v)
+{
+    unsigned s = r->m64 ? 8 : 4;
+    bool free0;
+    struct jit_mem m = rw_stack(r, HSP, -(int32_t)s, s, true, &free0);
+
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0xc7, 0, m, 4);
+    jit_32(r->b, (uint32_t)v);
+    move_sp(r, -(int32_t)s);
+}
+
+static void push_mem(struct rw *r, const struct x86_insn *in)
+{
+    unsigned s = r->m64 ? 8 : 4, t;
+    bool free0;
+    struct jit_mem m = rw_access(r, in, s, false, &free0);
+
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+    jit_store(r->b, JIT_GS(X86_CTX(tmp)), T0);
+    m = rw_stack(r, HSP, -(int32_t)s, s, true, &free0);
+    t = rw_scratch(r, &m, free0);
+    jit_load(r->b, t, JIT_GS(X86_CTX(tmp)));
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x89, t, m, 0);
+    move_sp(r, -(int32_t)s);
+}
+
+static void pop_reg(struct rw *r, unsigned guest)
+{
+    unsigned d = rw_map(guest), s = r->m64 ? 8 : 4, dst = d & SPILLED ? T0 : d;
+    bool free0;
+    struct jit_mem m = rw_stack(r, HSP, 0, s, false, &free0);
+
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, dst, m, 0);
+    if (d & SPILLED)
+        rw_store_home(r, d, T0);
+    if (d != HSP)
+        move_sp(r, (int32_t)s);
+}
+
+static void leave(struct rw *r)
+{
+    unsigned s = r->m64 ? 8 : 4;
+    bool free0;
+    struct jit_mem m = rw_stack(r, JR_RBP, 0, s, false, &free0);
+
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+    if (r->m64)
+        jit_lea(r->b, HSP, JIT_BASE(JR_RBP, 8));
+    else
+        jit_lea32(r->b, HSP, JIT_BASE(JR_RBP, 4));
+    jit_mov_rr(r->b, JR_RBP, T0);
+}
+
+bool rw_stack_op(struct rw *r, const struct x86_insn *in)
+{
+    unsigned low = (in->opcode & 7u) | (in->rex & 1 ? 8u : 0u), rm = (in->modrm & 7u) | (in->rex & 1 ? 8u : 0u);
+
+    switch (in->opcode) {
+    case 0x50 ... 0x57:
+        push_reg(r, low);
+        return true;
+    case 0x58 ... 0x5f:
+        pop_reg(r, low);
+        return true;
+    case 0x68:
+    case 0x6a:
+        push_imm(r, (int64_t)in->imm);
+        return true;
+    case 0xc9:
+        leave(r);
+        return true;
+    case 0x8f:
+        pop_reg(r, rm);
+        return true;
+    default:
+        if (is_modrm_mem(in))
+            push_mem(r, in);
+        else
+            push_reg(r, rm);
+        return true;
+    }
+}

@@ -1,0 +1,205 @@
+/* Rewriter: jumps, calls and returns. */
+#include "guest/x86/rw_int.h"
+
+void rw_exit_interp(struct rw *r, uint64_t pc)
+{
+    jit_mov_ri(r->b, T0, pc);
+    jit_jmp(r->b, r->env->stubs->exit_interp);
+}
+
+static uint64_t target_of(const struct rw *r, const struct x86_insn *in)
+{
+    uint64_t t = rw_pc(r, r->cur) + in->len + in->imm;
+
+    return r->m64 ? t : (uint32_t)t;
+}
+
+static uint64_t next_of(const struct rw *r, const struct x86_insn *in)
+{
+    uint64_t t = rw_pc(r, r->cur) + in->len;
+
+    return r->m64 ? t : (uint32_t)t;
+}
+
+static void jcc(struct rw *r, const struct x86_insn *in)
+{
+    uint64_t t = target_of(r, in);
+    unsigned cc = in->opcode & 15;
+
+    if (t > rw_pc(r, r->cur)) {
+        rw_link_jmp(r, t, X86_LINK_JCC, cc);
+    } else { /* a loop: not taken falls over the poll */
+        uint8_t *skip = jit_jcc8_fwd(r->b, cc ^ 1);
+
+        rw_link_jmp(r, t, X86_LINK_JMP, 0);
+        jit_patch8(r->b, skip);
+    }
+}
+
+/* JRCXZ/JECXZ and LOOP; RCX stands for itself. */
+static void loop(struct rw *r, const struct x86_insn *in)
+{
+    uint8_t *zero;
+
+    if (in->opcode == 0xe2) {
+        if (in->adsz == 8)
+            jit_lea(r->b, JR_RCX, JIT_BASE(JR_RCX, -1));
+        else
+            jit_lea32(r->b, JR_RCX, JIT_BASE(JR_RCX, -1));
+    }
+    if (in->adsz == 4)
+        jit_8(r->b, 0x67);
+    zero = jit_jrcxz_fwd(r->b);
+    if (in->opcode == 0xe2) {
+        rw_link_jmp(r, target_of(r, in), X86_LINK_JMP, 0);
+        jit_patch8(r->b, zero);
+    } else {
+        uint8_t *over;
+
+        over = jit_jmp_fwd(r->b);
+        jit_patch8(r->b, zero);
+        rw_link_jmp(r, target_of(r, in), X86_LINK_JMP, 0);
+        jit_patch32(r->b, over);
+    }
+}
+
+/* Guest return address onto the guest stack and the shadow stack. T0 and T1 are lost. */
+static void push_return(struct rw *r, uint64_t ret)
+{
+    unsigned s = r->m64 ? 8 : 4;
+    bool free0;
+    struct jit_mem m = rw_stack(r, HSP, -(int32_t)s, s, true, &free0);
+
+    if (!r->m64 || (int64_t)ret == (int32_t)ret) {
+        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0xc7, 0, m, 4);
+        jit_32(r->b, (uint32_t)ret);
+    } else {
+        jit_mov_ri(r->b, T0, ret);
+        jit_store(r->b, m, T0);
+    }
+    if (r->m64)
+        jit_lea(r->b, HSP, JIT_BASE(HSP, -8));
+    else
+        jit_lea32(r->b, HSP, JIT_BASE(HSP, -4));
+    jit_mov_ri(r->b, T0, -ret);
+    jit_push(r->b, T0);
+}
+
+/* What runs when the host return predictor was right. */
+static void continuation(struct rw *r, uint64_t ret)
+{
+    jit_lea(r->b, JR_RSP, JIT_BASE(JR_RSP, 8));
+    rw_link_jmp(r, ret, X86_LINK_CONT, 0);
+}
+
+static void ret(struct rw *r, const struct x86_insn *in)
+{
+    int32_t s = (r->m64 ? 8 : 4) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0);
+    bool free0;
+    struct jit_mem m = rw_stack(r, HSP, 0, r->m64 ? 8 : 4, false, &free0);
+    uint8_t *hit;
+
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+    if (r->m64)
+        jit_lea(r->b, HSP, JIT_BASE(HSP, s));
+    else
+        jit_lea32(r->b, HSP, JIT_BASE(HSP, s));
+    jit_mov_rr(r->b, T1, JR_RCX);
+    jit_load(r->b, JR_RCX, JIT_BASE(JR_RSP, 8));
+    jit_lea(r->b, JR_RCX, JIT_SUM(JR_RCX, T0));
+    hit = jit_jrcxz_fwd(r->b);
+    jit_mov_rr(r->b, JR_RCX, T1);
+    jit_jmp(r->b, r->env->stubs->ret_miss);
+    jit_patch8(r->b, hit);
+    jit_mov_rr(r->b, JR_RCX, T1);
+    jit_8(r->b, 0xc3);
+}
+
+/* T0 = target of an indirect jump or call. False: a form left to the interpreter. */
+static bool load_target(struct rw *r, const struct x86_insn *in)
+{
+    if ((in->modrm >> 6) == 3) {
+        unsigned h = rw_map((in->modrm & 7u) | (in->rex & 1 ? 8u : 0u));
+
+        if (h & SPILLED)
+            rw_load_home(r, T0, h);
+        else if (r->m64)
+            jit_mov_rr(r->b, T0, h);
+        else
+            jit_mov_rr32(r->b, T0, h);
+    } else {
+        bool free0;
+        struct jit_mem m = rw_access(r, in, r->m64 ? 8 : 4, false, &free0);
+
+        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+    }
+    return true;
+}
+
+static void jump_ind(struct rw *r, const struct x86_insn *in)
+{
+    load_target(r, in);
+    jit_jmp(r->b, r->env->stubs->jump);
+}
+
+static void call_ind(struct rw *r, const struct x86_insn *in)
+{
+    load_target(r, in);
+    jit_store(r->b, JIT_GS(X86_CTX(tmp)), T0);
+    push_return(r, next_of(r, in));
+    jit_load(r->b, T0, JIT_GS(X86_CTX(tmp)));
+    jit_call(r->b, r->env->stubs->jump);
+    continuation(r, next_of(r, in));
+}
+
+bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
+{
+    unsigned reg = in->modrm >> 3 & 7;
+
+    *go_on = false;
+    if (in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
+        return false;
+    if (in->map == X86_MAP_0F && (in->opcode & 0xf0) == 0x80) {
+        jcc(r, in);
+        *go_on = true;
+        return true;
+    }
+    if (in->map != X86_MAP_1)
+        return false;
+    switch (in->opcode) {
+    case 0x70 ... 0x7f:
+        jcc(r, in);
+        *go_on = true;
+        return true;
+    case 0xe2:
+    case 0xe3:
+        if (in->adsz == 2)
+            return false;
+        loop(r, in);
+        *go_on = true;
+        return true;
+    case 0xe9:
+    case 0xeb:
+        rw_link_jmp(r, target_of(r, in), X86_LINK_JMP, 0);
+        return true;
+    case 0xe8:
+        push_return(r, next_of(r, in));
+        rw_link_jmp(r, target_of(r, in), X86_LINK_CALL, 0);
+        continuation(r, next_of(r, in));
+        return true;
+    case 0xc2:
+    case 0xc3:
+        ret(r, in);
+        return true;
+    case 0xff:
+        if (((in->modrm >> 6) != 3 && !rw_mem_ok(r, in)) || (reg != 2 && reg != 4))
+            return false;
+        if (reg == 2)
+            call_ind(r, in);
+        else
+            jump_ind(r, in);
+        return true;
+    default:
+        return false;
+    }
+}

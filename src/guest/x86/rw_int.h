@@ -1,0 +1,83 @@
+/* Inside the rewriter: state of one block being translated. */
+#ifndef GUEST_X86_RW_INT_H
+#define GUEST_X86_RW_INT_H
+
+#include "guest/x86/rw.h"
+
+enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 /* guest RSP */ };
+enum { SPILLED = 0x40 }; /* in the register map: guest R9..R11, home index in the low bits */
+
+enum cold_kind { COLD_MEM, COLD_LINK };
+struct cold {
+    enum cold_kind kind;
+    uint8_t *from;        /* rel32 to bind */
+    uint8_t *op;          /* where to go on */
+    uint32_t info;
+    bool write, rcx_in_t1, make_t0;
+    struct jit_mem addr;  /* make_t0: T0 = address */
+    unsigned link;
+};
+enum { MAX_COLD = 200 };
+
+struct rw {
+    struct jit_buf *b;
+    const struct x86_rw_env *env;
+    struct x86_rw_out *out;
+    struct x86_insn *in;              /* decoded block */
+    unsigned nr, cur;
+    uint16_t live[X86_RW_MAX_INSN];   /* arithmetic flags live before each instruction */
+    uint16_t live_after[X86_RW_MAX_INSN];
+    struct cold cold[MAX_COLD + 1];   /* the last one swallows what does not fit */
+    unsigned nr_cold;
+    bool m64, failed;
+    int stack_rslot, stack_wslot;
+    int sti_at;                       /* instruction number of a STI whose shadow is still open; -1 = none */
+};
+
+/* rw_mem.c */
+/* Emits the check of an access of size bytes by the current instruction's memory operand and returns the host operand. With
+ * *t0_free set on return T0 may be used by the caller after the check. */
+struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free);
+/* The same for [base + disp] on the stack, base a host register. */
+struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free);
+/* A scratch register beside the host operand *m, which is reduced to one register where it must be. */
+unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free);
+/* T0 = effective address (without segment base), for LEA; false when the form is not handled. */
+bool rw_ea(struct rw *r, const struct x86_insn *in, unsigned dst);
+bool rw_mem_ok(const struct rw *r, const struct x86_insn *in);
+unsigned rw_map(unsigned guest_reg);
+void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
+void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
+void rw_cold(struct rw *r);
+
+/* rw_flow.c */
+/* Instructions that transfer control; true when it was handled (the block ends unless *go_on). */
+bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
+void rw_exit_interp(struct rw *r, uint64_t pc);
+/* cc: the condition for X86_LINK_JCC. */
+void rw_link_jmp(struct rw *r, uint64_t target, enum x86_link_kind kind, unsigned cc);
+
+/* rw_copy.c */
+bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
+bool rw_copy(struct rw *r, const struct x86_insn *in);
+bool rw_stack_op(struct rw *r, const struct x86_insn *in);
+bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
+
+/* rw_sys.c: the same for common system instructions; rw_sys false: leave it to the interpreter. */
+bool rw_is_sys(const struct rw *r, const struct x86_insn *in);
+bool rw_is_sti(const struct x86_insn *in);
+bool rw_sys(struct rw *r, const struct x86_insn *in);
+void rw_check_pins(struct rw *r, uint64_t pc);
+/* rw.c: rewritten without leaving or ending the block. */
+bool rw_plain(const struct rw *r, const struct x86_insn *in);
+
+static inline uint64_t rw_pc(const struct rw *r, unsigned i)
+{
+    return r->env->pc + r->out->guest_off[i];
+}
+static inline bool rw_flags_live(const struct rw *r)
+{
+    return (r->live[r->cur] & X86_ARITH) != 0;
+}
+
+#endif

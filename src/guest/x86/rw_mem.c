@@ -1,0 +1,266 @@
+/* Rewriter: addresses and checked accesses. */
+#include "guest/x86/rw_int.h"
+
+unsigned rw_map(unsigned g)
+{
+    if (g == X86_RSP)
+        return HSP;
+    if (g >= 9 && g <= 11)
+        return SPILLED | (g - 9);
+    return g;
+}
+
+void rw_load_home(struct rw *r, unsigned dst, unsigned mapped)
+{
+    jit_load(r->b, dst, JIT_GS(X86_CTX(home) + 8 * (int)(mapped & 3)));
+}
+
+void rw_store_home(struct rw *r, unsigned mapped, unsigned src)
+{
+    jit_store(r->b, JIT_GS(X86_CTX(home) + 8 * (int)(mapped & 3)), src);
+}
+
+/* Can the rewriter form this operand's address? */
+bool rw_mem_ok(const struct rw *r, const struct x86_insn *in)
+{
+    unsigned m = r->env->mode;
+
+    if (in->adsz == 2 || (in->seg == X86_FS && !(m & X86_RWM_FS)) || (in->seg == X86_GS && !(m & X86_RWM_GS)))
+        return false;
+    if (!r->m64 && in->seg == X86_CS)
+        return false;
+    if (!in->has_modrm || (in->modrm >> 6) == 3) /* moffs is handled, implicit operands are not */
+        return in->base == X86_NO_REG && in->index == X86_NO_REG && in->map == X86_MAP_1 && in->opcode >= 0xa0 &&
+               in->opcode <= 0xa3;
+    return true;
+}
+
+/* dst = base + index * scale + disp; dst is T0 (or a register the address does not use), T1 may be clobbered. */
+static void address(struct rw *r, const struct x86_insn *in, unsigned dst, bool wide)
+{
+    unsigned base = in->base, index = in->index;
+    struct jit_mem m = {JR_NONE, JR_NONE, in->scale ? in->scale : 1, false, (int32_t)in->disp};
+
+    if (base == X86_REG_RIP || (base == X86_NO_REG && index == X86_NO_REG)) {
+        uint64_t a = (uint64_t)in->disp + (base == X86_REG_RIP ? rw_pc(r, r->cur) + in->len : 0);
+
+        jit_mov_ri(r->b, dst, wide ? a : (uint32_t)a);
+        return;
+    }
+    if (base != X86_NO_REG) {
+        unsigned h = rw_map(base);
+
+        if (h & SPILLED) {
+            rw_load_home(r, T0, h);
+            h = T0;
+        }
+        m.base = (uint8_t)h;
+    }
+    if (index != X86_NO_REG) {
+        unsigned h = rw_map(index);
+
+        if (h & SPILLED) {
+            rw_load_home(r, T1, h);
+            h = T1;
+        }
+        m.index = (uint8_t)h;
+    }
+    if (wide)
+        jit_lea(r->b, dst, m);
+    else
+        jit_lea32(r->b, dst, m);
+}
+
+bool rw_ea(struct rw *r, const struct x86_insn *in, unsigned dst)
+{
+    if (in->adsz == 2)
+        return false;
+    address(r, in, dst, in->adsz == 8);
+    return true;
+}
+
+static struct cold *new_cold(struct rw *r, enum cold_kind k)
+{
+    if (r->nr_cold == MAX_COLD) {
+        r->failed = true;
+        return &r->cold[MAX_COLD];
+    }
+    r->cold[r->nr_cold] = (struct cold){.kind = k};
+    return &r->cold[r->nr_cold++];
+}
+
+static unsigned mask_index(unsigned size)
+{
+    unsigned n = 0;
+
+    while ((1u << n) < size)
+        n++;
+    return n;
+}
+
+/* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else the
+ * address is in T0 already. Leaves the addend in T1. */
+static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write, unsigned slot)
+{
+    struct jit_buf *b = r->b;
+    int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
+    struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
+    struct cold *c = new_cold(r, COLD_MEM);
+
+    c->write = write;
+    c->make_t0 = bare;
+    c->addr = where;
+    c->info = x86_rw_info(slot, size, r->cur);
+    if (rw_flags_live(r)) {
+        uint8_t *hit;
+
+        jit_mov_rr(b, T1, JR_RCX);
+        if (bare) { /* the address may use RCX itself */
+            jit_lea(b, T0, where);
+            sum = JIT_BASE(T0, 0);
+            c->make_t0 = false;
+        }
+        jit_load(b, JR_RCX, JIT_GS(at));
+        sum.index = JR_RCX;
+        jit_lea(b, JR_RCX, sum);
+        jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(size)));
+        hit = jit_jrcxz_fwd(b);
+        c->from = jit_jmp_fwd(b);
+        c->rcx_in_t1 = true;
+        jit_patch8(b, hit);
+        jit_mov_rr(b, JR_RCX, T1);
+    } else {
+        jit_load(b, T1, JIT_GS(at));
+        sum.index = T1;
+        jit_lea(b, T1, sum);
+        jit_cmp_imm(b, T1, 4096 - (int)size);
+        c->from = jit_jcc_fwd(b, JCC_A);
+    }
+    jit_load(b, T1, JIT_GS(at + 8));
+    c->op = jit_here(b);
+    if (bare) {
+        where.index = T1;
+        return where;
+    }
+    return JIT_SUM(T0, T1);
+}
+
+static unsigned new_slot(struct rw *r)
+{
+    return (*r->env->next_slot)++ % X86_SLOTS;
+}
+
+struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free)
+{
+    int *slot = write ? &r->stack_wslot : &r->stack_rslot;
+
+    if (*slot < 0)
+        *slot = (int)new_slot(r);
+    if (r->m64) {
+        *t0_free = true;
+        return check(r, true, JIT_BASE(base, disp), size, write, (unsigned)*slot);
+    }
+    *t0_free = false;
+    jit_lea32(r->b, T0, JIT_BASE(base, disp));
+    return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot);
+}
+
+unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
+{
+    if (t0_free)
+        return T0;
+    jit_lea(r->b, T0, *m);
+    *m = JIT_BASE(T0, 0);
+    return T1;
+}
+
+struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free)
+{
+    bool based = in->seg == X86_FS || in->seg == X86_GS;
+    unsigned base = in->base < 16 ? rw_map(in->base) : SPILLED;
+
+    if (r->m64 && in->adsz == 8 && !based && in->index == X86_NO_REG && !(base & SPILLED)) {
+        int *slot = base == HSP || base == JR_RBP ? write ? &r->stack_wslot : &r->stack_rslot : NULL;
+        unsigned n;
+
+        if (slot && *slot < 0)
+            *slot = (int)new_slot(r);
+        n = slot ? (unsigned)*slot : new_slot(r);
+        *t0_free = true;
+        return check(r, true, JIT_BASE(base, (int32_t)in->disp), size, write, n);
+    }
+    *t0_free = false;
+    if (in->has_modrm && (in->modrm >> 6) != 3)
+        address(r, in, T0, in->adsz == 8);
+    else
+        jit_mov_ri(r->b, T0, r->m64 ? (uint64_t)in->disp : (uint32_t)in->disp);
+    if (based) {
+        jit_load(r->b, T1, JIT_GS(X86_CTX(seg_base) + 8 * in->seg));
+        if (r->m64)
+            jit_lea(r->b, T0, JIT_SUM(T0, T1));
+        else
+            jit_lea32(r->b, T0, JIT_SUM(T0, T1));
+    }
+    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r));
+}
+
+/* After the body: what the rare paths need. */
+void rw_cold(struct rw *r)
+{
+    struct jit_buf *b = r->b;
+
+    for (unsigned i = 0; i < r->nr_cold; i++) {
+        struct cold *c = &r->cold[i];
+
+        if (c->from)
+            jit_patch32(b, c->from);
+        if (c->kind == COLD_LINK) {
+            r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
+            jit_mov_ri(b, T1, r->env->first_link + c->link);
+            jit_jmp(b, r->env->stubs->exit_link);
+            continue;
+        }
+        if (c->rcx_in_t1)
+            jit_mov_rr(b, JR_RCX, T1);
+        if (c->make_t0)
+            jit_lea(b, T0, c->addr);
+        jit_mov_ri(b, T1, c->info);
+        jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
+        jit_jmp(b, c->op);
+    }
+}
+
+/* A patchable jump or call; unlinked it reaches a cold stub that reports the link's number. */
+void rw_link_jmp(struct rw *r, uint64_t target, enum x86_link_kind kind, unsigned cc)
+{
+    struct x86_rw_link *l;
+    struct cold *c;
+    unsigned n = r->out->nr_links;
+
+    if (n == X86_RW_MAX_LINKS) {
+        r->failed = true;
+        return;
+    }
+    r->out->nr_links++;
+    l = &r->out->link[n];
+    *l = (struct x86_rw_link){.target = target, .kind = kind};
+    if (kind != X86_LINK_CONT && target <= rw_pc(r, r->cur)) { /* a way back: the only place a loop can be interrupted */
+        jit_load(r->b, T1, JIT_GS(X86_CTX(poll)));
+        l->poll = (uint32_t)(r->b->p - r->b->start);
+        jit_load(r->b, T1, JIT_BASE(T1, 0));
+    }
+    while (((uintptr_t)r->b->p + (kind == X86_LINK_JCC ? 2 : 1)) % 8 > 4) /* a displacement patched while others run it
+                                                                           * must not straddle 8 bytes */
+        jit_8(r->b, 0x90);
+    if (kind == X86_LINK_JCC) {
+        jit_8(r->b, 0x0f);
+        jit_8(r->b, 0x80 | cc);
+    } else {
+        jit_8(r->b, kind == X86_LINK_CALL ? 0xe8 : 0xe9);
+    }
+    l->at = (uint32_t)(r->b->p - r->b->start);
+    jit_32(r->b, 0);
+    c = new_cold(r, COLD_LINK);
+    c->from = r->b->p - 4;
+    c->link = n;
+}
