@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "base/bytes.h"
 #include "base/str.h"
-#include "guest/x86/cpuid_int.h"
 
 #include <errno.h>
 #include <stdatomic.h>
