@@ -44,6 +44,8 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
 bool gen_insn(struct rng *r, const struct drow *row, struct x86_insn *in);
 /* Random registers and memory that suit the instruction; patches displacements in in->bytes. False: pick another. */
 bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *regs, uint8_t *data);
+/* Random bytes in the shape of integers, doubles or floats. */
+void gen_fill(struct rng *r, uint8_t *b, unsigned n);
 /* Why the row is not run in user mode, or NULL. */
 const char *gen_skip(const struct x86_insn *in);
 /* RFLAGS bits the manuals leave undefined after the instruction. */

@@ -226,9 +226,9 @@ static void complain(struct diff *d, const struct x86_insn *in, const struct dre
 }
 
 /* One instance. False when it could not be made. */
-static bool one(struct diff *d, const struct drow *row, struct x86_insn *in, bool *failed)
+static bool one(struct diff *d, struct x86_insn *in, uint8_t *data, bool *failed)
 {
-    static uint8_t data[DATA_SIZE], native_mem[DATA_SIZE], guest_mem[DATA_SIZE];
+    static uint8_t native_mem[DATA_SIZE], guest_mem[DATA_SIZE];
     static struct dregs before, cpu, ours;
     uint8_t *win = (uint8_t *)(uintptr_t)DATA_AT, *tail = (uint8_t *)(uintptr_t)(WIN_END - 0x1000);
     const char *what;
@@ -261,11 +261,13 @@ static bool one(struct diff *d, const struct drow *row, struct x86_insn *in, boo
 
 static void run_row(struct diff *d, const struct drow *row, unsigned count)
 {
+    static uint8_t data[DATA_SIZE];
     struct x86_insn in;
     const char *skip = NULL;
     unsigned done = 0;
     bool failed = false;
 
+    gen_fill(&d->rng, data, DATA_SIZE);
     for (unsigned t = 0; done < count && t < count * 40 + 400; t++) {
         d->tries++;
         if (!gen_insn(&d->rng, row, &in))
@@ -273,7 +275,7 @@ static void run_row(struct diff *d, const struct drow *row, unsigned count)
         skip = gen_skip(&in);
         if (skip || !x86_has(&d->c->feat, in.row->feature))
             continue;
-        done += one(d, row, &in, &failed);
+        done += one(d, &in, data, &failed);
     }
     if (done)
         d->rows_run++;
