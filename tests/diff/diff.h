@@ -20,8 +20,8 @@ struct dregs {
 
 /* ---- native.c ---- */
 bool native_init(int memfd);
-/* Runs code (len bytes) once from in; results to out. */
-void native_run(const uint8_t *code, unsigned len, const struct dregs *in, struct dregs *out);
+/* Runs the instruction's bytes once with the registers of before, in 64-bit or 32-bit code; results to out. */
+void native_run(const struct x86_insn *in, int mode, const struct dregs *before, struct dregs *out);
 
 /* ---- gen.c ---- */
 struct drow {
@@ -41,9 +41,9 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
     return rnd(r) % n;
 }
 /* Bytes of a random instance of the row, decoded; false when this try did not make one. */
-bool gen_insn(struct rng *r, const struct drow *row, struct x86_insn *in);
+bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *in);
 /* Random registers and memory that suit the instruction; patches displacements in in->bytes. False: pick another. */
-bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *regs, uint8_t *data);
+bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *regs, uint8_t *data);
 /* Random bytes in the shape of integers, doubles or floats. */
 void gen_fill(struct rng *r, uint8_t *b, unsigned n);
 /* Why the row is not run in user mode, or NULL. */

@@ -78,7 +78,7 @@ static unsigned pick_pp(struct rng *r, int set)
     return p;
 }
 
-static uint8_t *put_legacy(struct rng *r, const struct drow *row, uint8_t *p)
+static uint8_t *put_legacy(struct rng *r, const struct drow *row, int mode, uint8_t *p)
 {
     static const uint8_t pfx[] = {0, 0x66, 0xf3, 0xf2};
     unsigned pp = row->pp == ANY ? (one_in(r, 4) ? 1 : 0) : pick_pp(r, row->pp);
@@ -87,7 +87,7 @@ static uint8_t *put_legacy(struct rng *r, const struct drow *row, uint8_t *p)
         *p++ = 0x67;
     if (pp)
         *p++ = pfx[pp];
-    if (row->cond & W1 || !one_in(r, 3)) {
+    if (mode == X86_MODE_64 && (row->cond & W1 || !one_in(r, 3))) {
         uint8_t rex = (uint8_t)(0x40 | rnd_below(r, 16));
 
         if (row->cond & W1)
@@ -108,7 +108,7 @@ static uint8_t *put_legacy(struct rng *r, const struct drow *row, uint8_t *p)
     return p;
 }
 
-static uint8_t *put_vex(struct rng *r, const struct drow *row, uint8_t *p)
+static uint8_t *put_vex(struct rng *r, const struct drow *row, int mode, uint8_t *p)
 {
     uint8_t w = row->cond & W0 ? 0 : row->cond & W1 ? 0x80 : (uint8_t)(rnd(r) & 0x80);
     uint8_t l = row->cond & L0 ? 0 : row->cond & L1 ? 4 : (uint8_t)(rnd(r) & 4);
@@ -117,22 +117,22 @@ static uint8_t *put_vex(struct rng *r, const struct drow *row, uint8_t *p)
     for (unsigned i = 0; i < 4; i++)
         vvvv |= row->ops[i][0] == 'H' || row->ops[i][0] == 'B';
     *p++ = 0xc4;
-    *p++ = (uint8_t)((rnd(r) & 0xe0) | row->map);
+    *p++ = (uint8_t)((mode == X86_MODE_64 ? rnd(r) & 0xe0 : 0xe0) | row->map);
     *p++ = (uint8_t)(w | (vvvv ? rnd(r) & 0x78 : 0x78) | l | pick_pp(r, row->pp));
     *p++ = (uint8_t)row->opcode;
     return p;
 }
 
-bool gen_insn(struct rng *r, const struct drow *row, struct x86_insn *in)
+bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *in)
 {
     uint8_t b[32], *p = b;
 
     for (unsigned i = 0; i < sizeof b; i++)
         b[i] = (uint8_t)rnd(r);
-    p = row->vex ? put_vex(r, row, p) : put_legacy(r, row, p);
+    p = row->vex ? put_vex(r, row, mode, p) : put_legacy(r, row, mode, p);
     if (row->modrm || row->ops[0][0] != '_')
         *p = pick_modrm(r, row); /* an immediate's first byte when there is no ModRM */
-    return x86_decode(b, X86_MAX_INSN, X86_MODE_64, in) == X86_DECODE_OK &&
+    return x86_decode(b, X86_MAX_INSN, mode, in) == X86_DECODE_OK &&
            x86_row_index(in->row) == (unsigned)(row - drows);
 }
 
@@ -158,6 +158,9 @@ const char *gen_skip(const struct x86_insn *in)
             return "segment register";
     if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)))
         return "system state";
+    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22) && !(in->rex & 8) &&
+        in->bytes[in->off_opcode - 1] & 0x80)
+        return "VPEXTRQ and VPINSRQ outside 64-bit mode: makers differ";
     if (in->seg == X86_FS || in->seg == X86_GS)
         return "FS and GS belong to the C library";
     return NULL;
@@ -319,17 +322,9 @@ static uint64_t pick_target(struct rng *r, const struct x86_insn *in)
     return at;
 }
 
-bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *d, uint8_t *data)
+/* Where the memory operand lies. False: this form cannot get into the window. */
+static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
 {
-    memset(d, 0, sizeof *d);
-    d->vec = -1;
-    for (unsigned i = 0; i < 16; i++)
-        d->gpr[i] = int_value(r);
-    d->gpr[X86_RSP] = DATA_AT + 0xc00 + (rnd(r) & 0x7f8);
-    d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
-    fill_xs(r, d->xs);
-    for (unsigned i = 0; i < 4; i++) /* a part of it each time: enough to differ, quick to make */
-        gen_fill(r, data + 0x800 + (rnd(r) & 0x7c0), 64);
     if (in->row->attr & X86_A_STRING) {
         d->gpr[X86_RSI] = DATA_AT + 0x800 + rnd_below(r, 0x400);
         d->gpr[X86_RDI] = DATA_AT + 0xa00 + rnd_below(r, 0x400);
@@ -355,4 +350,24 @@ bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *d, uint8_t *data
         return aim(r, in, d, DATA_AT + 0x1000);
     }
     return aim(r, in, d, pick_target(r, in));
+}
+
+bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uint8_t *data)
+{
+    memset(d, 0, sizeof *d);
+    d->vec = -1;
+    for (unsigned i = 0; i < 16; i++)
+        d->gpr[i] = int_value(r);
+    d->gpr[X86_RSP] = DATA_AT + 0xc00 + (rnd(r) & 0x7f8);
+    d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
+    fill_xs(r, d->xs);
+    for (unsigned i = 0; i < 4; i++) /* a part of it each time: enough to differ, quick to make */
+        gen_fill(r, data + 0x800 + (rnd(r) & 0x7c0), 64);
+    if (!place(r, in, d))
+        return false;
+    if (mode == X86_MODE_64)
+        return true;
+    for (unsigned i = 0; i < 16; i++)
+        d->gpr[i] = i < 8 ? (uint32_t)d->gpr[i] : 0;
+    return in->adsz == 4 || in->mem_op < 0;
 }

@@ -1,9 +1,9 @@
-/* x86diff [--count N] [--seed S] [--op NAME] [--verbose]: every row of insn.def, N random instances of each, on the host CPU and
+/* x86diff [--count N] [--seed S] [--op NAME] [--mode 32|64] [--verbose]: every row of insn.def, N random instances of each, on the host CPU and
  * through the interpreter; registers, flags, vectors, x87, memory and faults must agree. Prints a line per disagreement and
  * the coverage of the table. Exit status 1 when anything differed.
  *
  * Compared under what the manuals define: undefined flags (gen.c), x87 pointers, and the bytes an instruction leaves
- * unspecified are masked. Runs 64-bit user mode. proves: issue item 4 of the engine (differential tester) */
+ * unspecified are masked. Runs 64-bit or 32-bit (compatibility) user mode. proves: issue item 4 of the engine (differential tester) */
 #include "diff.h"
 
 #include "base/bytes.h"
@@ -25,6 +25,7 @@ struct diff {
     uint64_t runs, bad, faults, tries;
     unsigned rows_run, rows_skipped, rows_failed;
     uint32_t mxcsr_mask;
+    int mode;
     bool verbose;
 };
 
@@ -62,7 +63,8 @@ static void enter_user_mode(struct diff *d)
     c->cr3 = PT_AT;
     c->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     c->xcr0 = 7;
-    set_seg(c, X86_CS, 0x33, X86_SEG_P | X86_SEG_S | 3u << X86_SEG_DPL_SHIFT | X86_SEG_CODE | X86_SEG_R | X86_SEG_A | X86_SEG_G | X86_SEG_L);
+    set_seg(c, X86_CS, 0x33, X86_SEG_P | X86_SEG_S | 3u << X86_SEG_DPL_SHIFT | X86_SEG_CODE | X86_SEG_R | X86_SEG_A | X86_SEG_G |
+                              (d->mode == X86_MODE_64 ? X86_SEG_L : X86_SEG_DB));
     set_seg(c, X86_SS, 0x2b, data);
     for (int s = X86_DS; s <= X86_GS; s++)
         set_seg(c, s, 0, data);
@@ -174,7 +176,7 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
         snprintf(buf, n, "#PF: cpu err %u cr2 %#" PRIx64 ", ours err %u cr2 %#" PRIx64, a->err, a->cr2, b->err, b->cr2);
         return buf;
     }
-    for (unsigned i = 0; i < 16; i++)
+    for (unsigned i = 0; i < (d->mode == X86_MODE_64 ? 16 : 8); i++)
         if (a->gpr[i] != b->gpr[i]) {
             snprintf(buf, n, "%s: cpu %#" PRIx64 ", ours %#" PRIx64, name[i], a->gpr[i], b->gpr[i]);
             return buf;
@@ -234,11 +236,11 @@ static bool one(struct diff *d, struct x86_insn *in, uint8_t *data, bool *failed
     const char *what;
     char buf[256];
 
-    if (!gen_regs(&d->rng, in, &before, data))
+    if (!gen_regs(&d->rng, in, d->mode, &before, data))
         return false;
     memcpy(win, data, DATA_SIZE);
     memset(tail, 0x5a, 0x1000);
-    native_run(in->bytes, in->len, &before, &cpu);
+    native_run(in, d->mode, &before, &cpu);
     memcpy(native_mem, win, DATA_SIZE);
     memcpy(win, data, DATA_SIZE);
     memset(tail, 0x5a, 0x1000);
@@ -270,7 +272,7 @@ static void run_row(struct diff *d, const struct drow *row, unsigned count)
     gen_fill(&d->rng, data, DATA_SIZE);
     for (unsigned t = 0; done < count && t < count * 40 + 400; t++) {
         d->tries++;
-        if (!gen_insn(&d->rng, row, &in))
+        if (!gen_insn(&d->rng, row, d->mode, &in))
             continue;
         skip = gen_skip(&in);
         if (skip || !x86_has(&d->c->feat, in.row->feature))
@@ -335,6 +337,7 @@ int main(int argc, char **argv)
     const char *only = NULL;
 
     d.rng.s = 1;
+    d.mode = X86_MODE_64;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--count") == 0)
             count = (unsigned)strtoul(value(argc, argv, &i), NULL, 0);
@@ -342,10 +345,12 @@ int main(int argc, char **argv)
             d.rng.s = strtoull(value(argc, argv, &i), NULL, 0);
         else if (strcmp(argv[i], "--op") == 0)
             only = value(argc, argv, &i);
+        else if (strcmp(argv[i], "--mode") == 0)
+            d.mode = strcmp(value(argc, argv, &i), "32") ? X86_MODE_64 : X86_MODE_32;
         else if (strcmp(argv[i], "--verbose") == 0)
             d.verbose = true;
         else
-            return fprintf(stderr, "usage: x86diff [--count N] [--seed S] [--op NAME] [--verbose]\n"), 2;
+            return fprintf(stderr, "usage: x86diff [--count N] [--seed S] [--op NAME] [--mode 32|64] [--verbose]\n"), 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (!set_up(&d))

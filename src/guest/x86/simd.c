@@ -326,7 +326,8 @@ static bool vex_w(const struct x86_insn *in)
     static const struct {
         uint8_t map, opcode;
     } general[] = {{X86_MAP_0F, 0x2a}, {X86_MAP_0F, 0x2c}, {X86_MAP_0F, 0x2d}, {X86_MAP_0F, 0x6e},
-                   {X86_MAP_0F, 0x7e}, {X86_MAP_0F3A, 0x16}, {X86_MAP_0F3A, 0x22}};
+                   {X86_MAP_0F, 0x7e}, {X86_MAP_0F3A, 0x16}, {X86_MAP_0F3A, 0x22},
+                   {X86_MAP_0F3A, 0x60}, {X86_MAP_0F3A, 0x61}};
 
     for (size_t i = 0; i < ARRAY_LEN(general); i++)
         if (general[i].map == in->map && general[i].opcode == in->opcode)
