@@ -48,6 +48,8 @@ bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *regs, 
 void gen_fill(struct rng *r, uint8_t *b, unsigned n);
 /* Why the row is not run in user mode, or NULL. */
 const char *gen_skip(const struct x86_insn *in);
+/* FXSAVE, XSAVE and their kin, as far as they run in user mode. */
+bool gen_is_xstate(const struct x86_insn *in);
 /* RFLAGS bits the manuals leave undefined after the instruction. */
 uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before);
 

@@ -138,14 +138,20 @@ bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *
 
 /* ---- what is left out ---- */
 
+bool gen_is_xstate(const struct x86_insn *in)
+{
+    return (strncmp(in->row->mnem, "xsave", 5) == 0 && in->row->mnem[5] != 's') || strncmp(in->row->mnem, "fxsave", 6) == 0 ||
+           strncmp(in->row->mnem, "fxrstor", 7) == 0 || (strncmp(in->row->mnem, "xrstor", 6) == 0 && in->row->mnem[6] != 's');
+}
+
 const char *gen_skip(const struct x86_insn *in)
 {
     static const char *const names[] = {
         "cpuid", "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "xgetbv", "rdpkru", "wrpkru", "syscall", "sysenter", "int3", "int1",
         "into", "int", "ud0", "ud1", "ud2", "monitor", "mwait", "serialize", "clflush", "clflushopt", "clwb", "clzero", "pause",
         "xbegin", "xend", "xabort", "xtest", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "swapgs", "vmcall", "vmmcall", "sldt",
-        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "pushf", "popf", "enter", "leave", "fxsave",
-        "fxrstor", "xsave", "xrstor", "xsaveopt", "xsavec", "xsaves", "xrstors", "monitorx", "mwaitx", "rdpru", "endbr64", "endbr32"};
+        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "pushf", "popf", "enter", "leave",
+        "xsaves", "xrstors", "xsaves64", "xrstors64", "monitorx", "mwaitx", "rdpru", "endbr64", "endbr32"};
     uint32_t at = in->row->attr;
 
     if (at & (X86_A_PRIV | X86_A_IO | X86_A_ENDS))
@@ -156,7 +162,7 @@ const char *gen_skip(const struct x86_insn *in)
     for (unsigned i = 0; i < in->nr_ops; i++)
         if (in->ops[i].kind == X86_OP_SEG)
             return "segment register";
-    if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)))
+    if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)) && !gen_is_xstate(in))
         return "system state";
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22) && !(in->rex & 8) &&
         in->bytes[in->off_opcode - 1] & 0x80)
@@ -322,6 +328,33 @@ static uint64_t pick_target(struct rng *r, const struct x86_insn *in)
     return at;
 }
 
+/* An image that mostly is a good one. */
+static bool place_xstate(struct rng *r, struct x86_insn *in, struct dregs *d, uint8_t *data)
+{
+    unsigned off = 0x800 + (unsigned)rnd_below(r, 8) * 64;
+    uint8_t *b = data + off;
+
+    d->gpr[X86_RAX] = rnd_below(r, 8);
+    d->gpr[X86_RDX] = 0;
+    if (in->base == X86_RAX || in->index == X86_RAX || in->base == X86_RDX || in->index == X86_RDX)
+        return false;
+    put_le16(b, (uint16_t)(0x37f & ~(unsigned)(rnd(r) & 0x300)));
+    b[5] = 0;
+    put_le16(b + 2, (uint16_t)(rnd(r) & 0x7f00));
+    put_le32(b + 24, (uint32_t)(rnd(r) & 0xffff));
+    for (unsigned i = 0; i < 8; i++) {
+        f80_value(r, b + 32 + 16 * i);
+        memset(b + 32 + 16 * i + 10, 0, 6);
+    }
+    memset(b + 512, 0, 64);
+    put_le64(b + 512, rnd_below(r, one_in(r, 8) ? 16 : 8));
+    if (in->row->mnem[1] == 'r' && one_in(r, 2))
+        put_le64(b + 520, UINT64_C(1) << 63 | rnd_below(r, 8));
+    if (one_in(r, 8))
+        b[536 + rnd_below(r, 40)] = 1;
+    return aim(r, in, d, DATA_AT + off + (one_in(r, 8) ? 8 : 0));
+}
+
 /* Where the memory operand lies. False: this form cannot get into the window. */
 static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
 {
@@ -363,7 +396,7 @@ bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uin
     fill_xs(r, d->xs);
     for (unsigned i = 0; i < 4; i++) /* a part of it each time: enough to differ, quick to make */
         gen_fill(r, data + 0x800 + (rnd(r) & 0x7c0), 64);
-    if (!place(r, in, d))
+    if (gen_is_xstate(in) ? !place_xstate(r, in, d, data) : !place(r, in, d))
         return false;
     if (mode == X86_MODE_64)
         return true;
