@@ -23,6 +23,14 @@ bool native_init(int memfd);
 /* Runs the instruction's bytes once with the registers of before, in 64-bit or 32-bit code; results to out. */
 void native_run(const struct x86_insn *in, int mode, const struct dregs *before, struct dregs *out);
 
+/* ---- guest.c ---- */
+struct guest;
+/* A CPU in user mode. engine: "exec" (x86_exec on the decoded record), or an accelerator: "interp", "tcg", "kvm". *fd is the
+ * memory file of the window. NULL with a message on standard error when it cannot be had. */
+struct guest *guest_new(const char *engine, int mode, int *fd);
+void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *before, struct dregs *after);
+bool guest_has(const struct guest *g, unsigned feature);
+
 /* ---- gen.c ---- */
 struct drow {
     const char *name;       /* OP name */
