@@ -31,6 +31,7 @@ struct rw {
     unsigned nr_cold;
     bool m64, failed;
     int stack_rslot, stack_wslot;
+    int sti_at;                       /* instruction number of a STI whose shadow is still open; -1 = none */
 };
 
 /* rw_mem.c */
@@ -61,6 +62,14 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
+
+/* rw_sys.c: the same for common system instructions; rw_sys false: leave it to the interpreter. */
+bool rw_is_sys(const struct rw *r, const struct x86_insn *in);
+bool rw_is_sti(const struct x86_insn *in);
+bool rw_sys(struct rw *r, const struct x86_insn *in);
+void rw_check_pins(struct rw *r, uint64_t pc);
+/* rw.c: rewritten without leaving or ending the block. */
+bool rw_plain(const struct rw *r, const struct x86_insn *in);
 
 static inline uint64_t rw_pc(const struct rw *r, unsigned i)
 {

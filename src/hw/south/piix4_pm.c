@@ -151,17 +151,7 @@ static const struct pci_class pm_class = {
     .cfg_write = pm_cfg_write};
 PCI_REGISTER(pm_class)
 
-static void find_pm(struct dev *d, void *opaque)
+struct acpi_pm *piix4_pm_acpi(struct dev *d)
 {
-    struct acpi_pm **out = opaque;
-
-    if (!strcmp(d->obj.cls->name, "PIIX4_PM"))
-        *out = &container_of(d, struct piix4_pm, pci.dev)->pm;
-}
-struct acpi_pm *acpi_pm_find(struct machine *m)
-{
-    struct acpi_pm *p = NULL;
-
-    machine_each_dev(m, find_pm, &p);
-    return p;
+    return &container_of(d, struct piix4_pm, pci.dev)->pm;
 }
