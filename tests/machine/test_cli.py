@@ -182,7 +182,7 @@ def test_each_mistake_gives_what_why_and_remedy_within_a_second(tmp_path):
             problems.append(f'{len(lines)} lines')
         if what and what not in r.stderr:
             problems.append(f'no {what!r}')
-        if remedy and remedy not in r.stderr:
+        if remedy and remedy.lower() not in r.stderr.lower():
             problems.append(f'no {remedy!r}')
         if set(os.listdir(tmp_path)) != before:
             problems.append('left files')
