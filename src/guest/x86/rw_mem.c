@@ -120,8 +120,22 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
             sum = JIT_BASE(T0, 0);
             c->make_t0 = false;
         }
-        jit_load(b, JR_RCX, JIT_GS(at));
         sum.index = JR_RCX;
+        if (size > 16) { /* a run of stack slots: its first and its last one */
+            unsigned unit = r->m64 ? 8 : 4;
+            uint8_t *first;
+
+            jit_load(b, JR_RCX, JIT_GS(at));
+            sum.disp += (int32_t)(size - unit);
+            jit_lea(b, JR_RCX, sum);
+            sum.disp -= (int32_t)(size - unit);
+            jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(unit)));
+            first = jit_jrcxz_fwd(b);
+            c->from2 = jit_jmp_fwd(b);
+            jit_patch8(b, first);
+            size = unit;
+        }
+        jit_load(b, JR_RCX, JIT_GS(at));
         jit_lea(b, JR_RCX, sum);
         jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(size)));
         hit = jit_jrcxz_fwd(b);
@@ -232,6 +246,8 @@ void rw_cold(struct rw *r)
 
         if (c->from)
             jit_patch32(b, c->from);
+        if (c->from2)
+            jit_patch32(b, c->from2);
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
             jit_mov_ri(b, T1, r->env->first_link + c->link);
