@@ -115,7 +115,7 @@ static int tap_open(char name[IFNAMSIZ], bool *vnet_hdr, bool must_hdr, struct e
         return -1;
     }
     *vnet_hdr = r.ifr_flags & IFF_VNET_HDR;
-    strncpy(r.ifr_name, *name ? name : "tap%d", IFNAMSIZ - 1);
+    memcpy(r.ifr_name, *name ? name : "tap%d", min_u64(IFNAMSIZ - 1, strlen(*name ? name : "tap%d")));
     if (ioctl(fd, TUNSETIFF, &r) < 0) {
         err_set_errno(errp, errno, "netdev 'tap': cannot set up the interface '%s'", *name ? name : "tap%d");
         if (errno == EPERM || errno == EACCES)
