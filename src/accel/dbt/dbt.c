@@ -148,11 +148,12 @@ static const uint8_t *slow_exit(struct dbt_cpu *c)
     c->stat.slow++;
     if (!b || (lin & 4095) + size > 4096 || !dbt_ctx_fill(c, lin, write))
         return NULL;
-    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
+    x->slot[slot].way[1] = x->slot[slot].way[0];
+    x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
+    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
-    x->t1 = x->slot[slot].add;
+    x->t1 = x->slot[slot].way[0].add;
     return ret;
 }
 

@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { BIOS_ALIGN = 64 << 10, BIOS_MAX = 16 << 20, LOW_BIOS_MAX = 128 << 10, FLASH_SECTOR = 4096 };
+enum { BIOS_ALIGN = 4096, BIOS_MAX = 16 << 20, LOW_BIOS_MAX = 128 << 10, FLASH_SECTOR = 4096 };
 enum { OPTION_ROM_BASE = 0xc0000, OPTION_ROM_LEN = 0x20000, ONE_MIB = 1 << 20 };
 
 /* ---- RAM ---- */
@@ -145,7 +145,7 @@ static bool map_bios_file(struct pc *p, struct err **errp)
     if (!image)
         return false;
     if (!size || size % BIOS_ALIGN)
-        return err_set(errp, "firmware '%s' has %zu bytes: the size must be a multiple of 64 KiB", path, size);
+        return err_set(errp, "firmware '%s' has %zu bytes: the size must be a multiple of 4 KiB", path, size);
     if (!mem_region_init_rom(&p->bios, p->m->mem_sys, "pc.bios", size, errp))
         return false;
     memcpy(mem_region_ptr(&p->bios), image, size);
@@ -188,11 +188,13 @@ static void number_flash_drives(struct pc *p)
 static bool create_flash(struct pc *p, unsigned n, struct blk *blk, uint64_t *top, struct err **errp)
 {
     uint64_t size = blk_size(blk);
+    char AUTOFREE *id = xstrdup(blk_id(blk));
     struct dev *d;
 
+    if (p->cfg->pflash[n] == blk) /* held for us until the device takes it */
+        blk_detach(blk, p->m);
     if (!size || size % FLASH_SECTOR) {
-        err_set(errp, "flash image '%s' has %" PRIu64 " bytes: the size must be a multiple of 4 KiB", blk_id(blk),
-                size);
+        err_set(errp, "flash image '%s' has %" PRIu64 " bytes: the size must be a multiple of 4 KiB", id, size);
         err_hint(errp, "Use an OVMF image as it is shipped.");
         return false;
     }
@@ -202,7 +204,7 @@ static bool create_flash(struct pc *p, unsigned n, struct blk *blk, uint64_t *to
     d = dev_new(p->m, "cfi.pflash01", errp);
     if (!d)
         return false;
-    dev_prop(d, "drive", blk_id(blk));
+    dev_prop(d, "drive", id);
     dev_prop(d, "name", n ? "system.flash1" : "system.flash0");
     dev_prop_u64(d, "num-blocks", size / FLASH_SECTOR);
     dev_prop_u64(d, "sector-length", FLASH_SECTOR);

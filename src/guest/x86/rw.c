@@ -103,13 +103,20 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
 
 static bool emit_block(struct rw *r)
 {
-    bool go_on = true;
+    bool go_on = true, ends;
+    unsigned n;
 
     guard(r);
     r->out->entry = (uint32_t)(r->b->p - r->b->start);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
-        go_on = emit_one(r, &r->in[r->cur]);
+        n = r->sti_at < 0 ? rw_stack_run(r, &ends) : 0;
+        if (n) {
+            r->cur += n - 1;
+            go_on = !ends;
+        } else {
+            go_on = emit_one(r, &r->in[r->cur]);
+        }
         if (r->sti_at >= 0 && (int)r->cur == r->sti_at + 1) {
             r->sti_at = -1;
             rw_check_pins(r, rw_pc(r, r->cur + 1));

@@ -14,12 +14,14 @@
 #include "guest/x86/insn.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 2048, X86_SLOTS = 8192, X86_JC_SIZE = 4096, X86_ISLOTS = 1024, X86_RW_MAX_INSN = 64, X86_RW_MAX_LINKS = 80,
+enum { X86_TLB_SIZE = 2048, X86_SLOTS = 4096, X86_JC_SIZE = 4096, X86_ISLOTS = 1024, X86_RW_MAX_INSN = 64, X86_RW_MAX_LINKS = 80,
        X86_RW_ROOM = 64 * 1024 /* most bytes one block can take */ };
 
 struct x86_slot {
-    uint64_t neg_page; /* minus the linear page address; 1 = empty (never on a page boundary) */
-    uint64_t add;      /* host address minus linear address */
+    struct x86_way {
+        uint64_t neg_page; /* minus the linear page address; 1 = empty (never on a page boundary) */
+        uint64_t add;      /* host address minus linear address */
+    } way[2];              /* the page used last, and the one before it */
 };
 struct x86_jc {
     uint64_t neg_pc;   /* minus the guest pc; 0 = empty is never looked up because pc 0 is sent to the runtime */

@@ -10,7 +10,7 @@ enum { SPILLED = 0x40 }; /* in the register map: guest R9..R11, home index in th
 enum cold_kind { COLD_MEM, COLD_LINK };
 struct cold {
     enum cold_kind kind;
-    uint8_t *from;        /* rel32 to bind */
+    uint8_t *from, *from2; /* rel32s to bind; NULL = none */
     uint8_t *op;          /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
@@ -62,6 +62,11 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
+/* Emits a run of register pushes or pops (with a RET at its end, if there is one) behind one check. Returns how many
+ * instructions it took, 0 = no run here; *ends: the RET was among them. */
+unsigned rw_stack_run(struct rw *r, bool *ends);
+/* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
+void rw_ret_tail(struct rw *r);
 
 /* rw_sys.c: the same for common system instructions; rw_sys false: leave it to the interpreter. */
 bool rw_is_sys(const struct rw *r, const struct x86_insn *in);

@@ -324,7 +324,8 @@ static void lpc_reset(struct dev *dev)
     c[0x64] = 0x10;
     put_le32(c + RCBA, 0);
     p->rst_cnt = 0;
-    p->smi_en = p->smi_sts = 0;
+    p->smi_en = p->smm ? 0 : APMC_EN; /* firmware takes it for "SMM is set up already" and leaves it alone */
+    p->smi_sts = 0;
     p->smi_negotiated = 0;
     rcba_reset(p);
     tco_reset(p);

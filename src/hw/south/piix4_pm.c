@@ -67,6 +67,8 @@ static void pm_reset(struct dev *dev)
     memset(c + 0x40, 0, 0xc0);
     put_le32(c + PMBA, 1);
     put_le32(c + SMBBA, 1);
+    if (!p->smm)
+        c[DEVACTB + 3] = DEVACTB_APMC_EN; /* firmware takes it for "SMM is set up already" and leaves it alone */
     c[SMBHSTCFG + 4] = 0; /* revision id of the SMBus part */
     smbus_host_reset(&p->smb);
     acpi_pm_reset(&p->pm);
