@@ -1044,6 +1044,18 @@ static bool q2_measure(struct opts *o, struct blk_node *in, struct blk_measure *
             return err_set_errno(errp, -r, "Could not read the allocation of the image");
     }
     q2_compute_measure(&c, m);
+    if (in && !strcmp(in->drv->name, "qcow2") && ((struct q2 *)in->priv)->version >= 3) {
+        struct q2 *s = in->priv;
+
+        m->have_bitmaps = true;
+        for (uint32_t i = 0; i < s->nr_bm; i++) {
+            uint64_t bits = div_up(in->size, UINT64_C(1) << s->bm[i].gran_bits), cl = div_up(div_up(bits, 8), c.cs);
+
+            m->bitmaps += cl * c.cs + align_up(cl * 8, c.cs);
+        }
+        if (s->nr_bm)
+            m->bitmaps += align_up(s->bm_dir_size, c.cs);
+    }
     m->required += c.prealloc >= BLK_PREALLOC_FALLOC ? align_up(c.size, c.cs) : used;
     return true;
 }
@@ -1128,6 +1140,7 @@ static const struct blk_driver drv_qcow2 = {
     .info = q2_info, .check = q2_check, .create = q2_create, .create_opts = q2_create_opts, .amend = q2_amend,
     .measure = q2_measure, .change_backing = q2_change_backing, .make_empty = q2_make_empty,
     .snap_create = q2_snap_create, .snap_goto = q2_snap_goto, .snap_delete = q2_snap_delete, .snap_list = q2_snap_list,
+    .snap_load = q2_snap_load,
     .save_vmstate = q2_save_vmstate, .load_vmstate = q2_load_vmstate, .bitmap_remove = q2_bitmap_remove,
 };
 BLK_REGISTER(drv_qcow2)

@@ -772,7 +772,7 @@ static int store_compressed(struct blk_node *n, uint64_t off, const uint8_t *src
 {
     struct q2 *s = n->priv;
     struct q2_busy busy;
-    uint64_t at, pad, e, bm, sectors;
+    uint64_t at, e, bm, sectors;
     struct q2_tab *t;
     int r;
 
@@ -786,12 +786,6 @@ static int store_compressed(struct blk_node *n, uint64_t off, const uint8_t *src
     busy_begin(s, &busy, q2_idx(s, off), 1);
     fibre_mutex_unlock(&s->lock);
     r = blk_pwrite(n->file, at, src, clen);
-    pad = align_up(at + clen, 512);
-    if (r >= 0 && pad > n->file->node->size) { /* readers fetch whole sectors */
-        static const uint8_t zeros[512];
-
-        r = blk_pwrite(n->file, at + clen, zeros, pad - (at + clen));
-    }
     fibre_mutex_lock(&s->lock);
     if (r >= 0)
         r = q2_l2_for_write(n, l1_index(s, off), &t);
@@ -816,8 +810,11 @@ int q2_write_compressed(struct blk_node *n, uint64_t off, uint64_t len, const st
     uint8_t *src AUTOFREE = NULL, *dst AUTOFREE = NULL;
     int r;
 
-    if (!len)
-        return 0;
+    if (!len) { /* the end: readers fetch whole sectors of what was packed last */
+        uint64_t end = n->file->node->size;
+
+        return end & 511 ? blk_node_truncate(n->file->node, align_up(end, 512), BLK_PREALLOC_OFF, NULL) : 0;
+    }
     if (s->ext_data)
         return -ENOTSUP;
     if (s->corrupt)

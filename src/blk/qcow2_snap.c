@@ -512,3 +512,32 @@ int q2_snap_list(struct blk_node *n, struct blk_snap **out)
     }
     return (int)s->nr_snaps;
 }
+
+/* Read-only images: what the snapshot held takes the place of the active state, in memory. */
+bool q2_snap_load(struct blk_node *n, const char *id, const char *name, struct err **errp)
+{
+    struct q2 *s = n->priv;
+    int i = find_snap(s, id, name), r;
+    uint64_t *l1;
+    uint8_t *dirty;
+
+    if (n->open_flags & BLK_O_RDWR)
+        return err_set(errp, "Device is not readonly");
+    if (i < 0)
+        return err_set(errp, "Can't find snapshot");
+    r = read_l1(n, &s->snaps[i], &l1);
+    dirty = r >= 0 ? try_alloc(s->snaps[i].l1_size / 64 + 1, 1) : NULL;
+    if (r < 0 || !dirty) {
+        if (r >= 0)
+            free(l1);
+        return err_set_errno(errp, r < 0 ? -r : ENOMEM, "Failed to read snapshot L1 table");
+    }
+    free(s->l1);
+    free(s->l1_dirty);
+    s->l1 = l1;
+    s->l1_dirty = dirty;
+    s->l1_size = s->snaps[i].l1_size;
+    n->size = s->snaps[i].pub.disk_size;
+    s->vm_l1_index = div_up(n->size, UINT64_C(1) << (s->cluster_bits + s->l2_bits));
+    return true;
+}
