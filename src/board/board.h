@@ -72,6 +72,7 @@ struct board_class {
     unsigned max_cpus;
     uint64_t default_ram;
     enum drive_if default_if;
+    unsigned ide_units;             /* disks per IDE or SATA bus when -drive index=N is placed; 0 = 2 */
     bool no_cdrom, no_floppy, no_serial, no_vga;
     const char *deprecated;
     /* Builds everything, vCPUs too (their threads are started by the caller after finish); -device devices come after. cfg is

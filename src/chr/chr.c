@@ -558,6 +558,11 @@ void chr_event(struct chr *c, enum chr_event ev)
     }
 }
 
+void chr_inject_break(struct chr *c)
+{
+    chr_event(c, CHR_BREAK);
+}
+
 void chr_set_opened(struct chr *c, bool on)
 {
     if (c->opened == on)

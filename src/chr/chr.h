@@ -58,6 +58,7 @@ const char *chr_type_next(const char *prev);
 int chr_fe_take_fd(struct chr_fe *fe);
 /* Hands a connected stream socket to a socket back end without a client (add_client). fd is consumed when true. */
 bool chr_adopt_fd(struct chr *c, int fd, struct err **errp);
+void chr_inject_break(struct chr *c); /* as if the far end had sent a break */
 /* ringbuf: copies out up to len bytes, returns how many; appends. False/-1 when c is no ringbuf. */
 ssize_t chr_ringbuf_read(struct chr *c, void *buf, size_t len);
 bool chr_ringbuf_write(struct chr *c, const void *buf, size_t len);

@@ -2,6 +2,7 @@
 #include "cpu/cpu.h"
 
 #include <stdatomic.h>
+#include <unistd.h>
 #include <stdio.h>
 
 struct call {
@@ -100,6 +101,7 @@ static void *thread_main(void *arg)
     struct vcpu *c = arg;
 
     self = c;
+    c->tid = gettid();
     while (wait_for_work(c)) {
         switch (c->run(c)) {
         case VCPU_EXIT_HALTED:

@@ -24,6 +24,7 @@ struct vcpu_arch {
     unsigned (*gdb_read)(struct vcpu *c, unsigned reg, uint8_t *buf);
     unsigned (*gdb_write)(struct vcpu *c, unsigned reg, const uint8_t *buf);
     const char *gdb_target_xml;
+    struct x86_port *(*x86_port)(struct vcpu *c); /* x86 only; NULL elsewhere. Callers use x86_port() of cpu/x86.h */
 };
 
 enum vcpu_exit { VCPU_EXIT_KICKED, VCPU_EXIT_HALTED, VCPU_EXIT_DEBUG, VCPU_EXIT_SHUTDOWN, VCPU_EXIT_ERROR };
@@ -44,6 +45,7 @@ struct vcpu {
     _Atomic bool halted;              /* waits for has_work */
     bool created, unplug;
     pthread_t thread;
+    _Atomic int tid;                  /* of the thread, as the host's tools show it; 0 before it runs */
     pthread_mutex_t lock;             /* guards the sleep and the call queue */
     pthread_cond_t cond;
     struct list calls;

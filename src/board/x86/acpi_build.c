@@ -1,5 +1,5 @@
-/* From the machine to its ACPI tables in fw_cfg. Tables are made at start and once more whenever firmware selects them, for the
- * PM base, MMCONFIG and PCI windows are where firmware has put them by then. */
+/* From the machine to its ACPI tables in fw_cfg. Tables are made at start and once more whenever firmware selects them,
+ * for the PM base, MMCONFIG and PCI windows are where firmware has put them by then. */
 #include "board/x86/pc_int.h"
 
 #include "base/bytes.h"
@@ -211,9 +211,10 @@ static bool header_number(struct opts *o, const char *key, uint8_t *at, unsigned
 static bool set_header(struct opts *o, uint8_t *t, size_t len, struct err **errp)
 {
     put_le32(t + 4, (uint32_t)len);
-    return header_text(o, "sig", t, 4, errp) && header_number(o, "rev", t + 8, 1, errp) && header_text(o, "oem_id", t + 10, 6, errp) &&
-           header_text(o, "oem_table_id", t + 16, 8, errp) && header_number(o, "oem_rev", t + 24, 4, errp) &&
-           header_text(o, "asl_compiler_id", t + 28, 4, errp) && header_number(o, "asl_compiler_rev", t + 32, 4, errp);
+    return header_text(o, "sig", t, 4, errp) && header_number(o, "rev", t + 8, 1, errp) &&
+           header_text(o, "oem_id", t + 10, 6, errp) && header_text(o, "oem_table_id", t + 16, 8, errp) &&
+           header_number(o, "oem_rev", t + 24, 4, errp) && header_text(o, "asl_compiler_id", t + 28, 4, errp) &&
+           header_number(o, "asl_compiler_rev", t + 32, 4, errp);
 }
 
 /* The files of one option, joined; `:` separates them. */
@@ -234,8 +235,8 @@ static bool read_parts(const char *list, struct aml *out, struct err **errp)
 
 static bool load_table(struct opts *o, struct aml *out, struct err **errp)
 {
-    static const char *const known[] = {"sig", "rev", "oem_id", "oem_table_id", "oem_rev", "asl_compiler_id", "asl_compiler_rev",
-                                        "file", "data", NULL};
+    static const char *const known[] = {
+        "sig", "rev", "oem_id", "oem_table_id", "oem_rev", "asl_compiler_id", "asl_compiler_rev", "file", "data", NULL};
     const char *file = opts_get(o, "file"), *data = opts_get(o, "data");
     size_t start = out->len;
 

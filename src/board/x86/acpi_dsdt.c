@@ -12,7 +12,14 @@
 
 #include <stdio.h>
 
-enum { SLOTS = 32, PINS = 4, PIRQ_OFF = 0x80 /* route register: not routed */, FOREVER = 0xffff, NOTIFY_CHECK = 1, NOTIFY_EJECT = 3 };
+enum {
+    SLOTS = 32,
+    PINS = 4,
+    PIRQ_OFF = 0x80 /* route register: not routed */,
+    FOREVER = 0xffff,
+    NOTIFY_CHECK = 1,
+    NOTIFY_EJECT = 3
+};
 
 static void null_target(struct aml *a)
 {
@@ -96,9 +103,12 @@ static void isa_devices(const struct acpi_info *in, struct aml *a)
     static const struct isa_part mouse = {"MOU", "PNP0F13", 0, {0}, {0}, 1 << 12, 0};
     static const struct isa_part rtc = {"RTC", "PNP0B00", 0, {0x70}, {8}, 1 << 8, 0};
     static const struct isa_part fdc = {"FDC0", "PNP0700", 0, {0x3f2, 0x3f7}, {4, 1}, 1 << 6, 1 << 2};
-    static const struct isa_part com[4] = {{"COM1", "PNP0501", 1, {0x3f8}, {8}, 1 << 4, 0}, {"COM2", "PNP0501", 2, {0x2f8}, {8}, 1 << 3, 0},
-                                           {"COM3", "PNP0501", 3, {0x3e8}, {8}, 1 << 4, 0}, {"COM4", "PNP0501", 4, {0x2e8}, {8}, 1 << 3, 0}};
-    static const struct isa_part lpt[3] = {{"LPT1", "PNP0400", 1, {0x378}, {8}, 1 << 7, 0}, {"LPT2", "PNP0400", 2, {0x278}, {8}, 1 << 5, 0},
+    static const struct isa_part com[4] = {{"COM1", "PNP0501", 1, {0x3f8}, {8}, 1 << 4, 0},
+                                           {"COM2", "PNP0501", 2, {0x2f8}, {8}, 1 << 3, 0},
+                                           {"COM3", "PNP0501", 3, {0x3e8}, {8}, 1 << 4, 0},
+                                           {"COM4", "PNP0501", 4, {0x2e8}, {8}, 1 << 3, 0}};
+    static const struct isa_part lpt[3] = {{"LPT1", "PNP0400", 1, {0x378}, {8}, 1 << 7, 0},
+                                           {"LPT2", "PNP0400", 2, {0x278}, {8}, 1 << 5, 0},
                                            {"LPT3", "PNP0400", 3, {0x3bc}, {4}, 1 << 7, 0}};
 
     if (in->kbc) {
@@ -299,7 +309,8 @@ static void links(const struct acpi_info *in, struct aml *a)
 
 /* ---- _PRT ---- */
 
-/* Which link pin `pin` of a slot arrives at: PIIX3 rotates from slot 1; ICH9 gives slots 0-24 PIRQE.. rotated, 25-31 PIRQA... */
+/* Which link pin `pin` of a slot arrives at: PIIX3 rotates from slot 1; ICH9 gives slots 0-24 PIRQE.. rotated, 25-31
+ * PIRQA... */
 static void route_name(const struct acpi_info *in, char *buf, const char *prefix, unsigned slot, unsigned pin)
 {
     if (!in->q35 && slot == 1 && pin == 0)
@@ -365,9 +376,14 @@ static void pic_method(struct aml *a)
 /* I/O space less the ranges other devices here reserve; list in ascending order. */
 static void io_windows(const struct acpi_info *in, struct aml *a)
 {
-    const struct { uint16_t base, len; } used[] = {
-        {in->q35 ? in->pcihp_base : 0, PCIHP_LEN}, {in->q35 ? in->cpuhp_base : 0, CPUHP_LEN}, {0xcf8, 8},
-        {in->q35 ? 0 : in->pcihp_base, PCIHP_LEN}, {in->q35 ? 0 : in->cpuhp_base, CPUHP_LEN}, {in->q35 ? 0 : in->gpe0_blk, in->gpe0_len}};
+    const struct {
+        uint16_t base, len;
+    } used[] = {{in->q35 ? in->pcihp_base : 0, PCIHP_LEN},
+                {in->q35 ? in->cpuhp_base : 0, CPUHP_LEN},
+                {0xcf8, 8},
+                {in->q35 ? 0 : in->pcihp_base, PCIHP_LEN},
+                {in->q35 ? 0 : in->cpuhp_base, CPUHP_LEN},
+                {in->q35 ? 0 : in->gpe0_blk, in->gpe0_len}};
     uint32_t at = 0;
 
     aml_io(a, 0xcf8, 0xcf8, 1, 8);
@@ -400,7 +416,8 @@ static void memory_windows(const struct acpi_info *in, struct aml *a)
 /* _OSC: the OS may have PCIe PME, AER and the capability structure; slots are its own as well. */
 static void osc(struct aml *a)
 {
-    static const uint8_t uuid[16] = {0x5b, 0x4d, 0xdb, 0x33, 0xf7, 0x1f, 0x1c, 0x40, 0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66};
+    static const uint8_t uuid[16] = {0x5b, 0x4d, 0xdb, 0x33, 0xf7, 0x1f, 0x1c, 0x40,
+                                     0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66};
 
     aml_method(a, "_OSC", 4, true);
     aml_op(a, AML_CREATE_DWORD_FIELD);

@@ -6,11 +6,25 @@
 
 #include <stdio.h>
 
-enum { HDR = 36, FILE_NAME = 56, COMMAND = 128, MAX_TABLES = 64, BLOB_ALIGN = 64, FACS_LEN = 64, FADT_LEN = 244, RSDP_LEN = 20 };
+enum {
+    HDR = 36,
+    FILE_NAME = 56,
+    COMMAND = 128,
+    MAX_TABLES = 64,
+    BLOB_ALIGN = 64,
+    FACS_LEN = 64,
+    FADT_LEN = 244,
+    RSDP_LEN = 20
+};
 enum { CMD_ALLOCATE = 1, CMD_ADD_POINTER = 2, CMD_ADD_CHECKSUM = 3, ZONE_HIGH = 1, ZONE_FSEG = 2 };
 enum { FADT_FACS = 36, FADT_DSDT = 40, FADT_X_DSDT = 140 };
 enum { /* FADT flags (5.2.9) */
-    WBINVD = 1 << 0, PROC_C1 = 1 << 2, SLP_BUTTON = 1 << 5, RTC_S4 = 1 << 7, RESET_REG_SUP = 1 << 10, PLATFORM_CLOCK = 1 << 15,
+       WBINVD = 1 << 0,
+       PROC_C1 = 1 << 2,
+       SLP_BUTTON = 1 << 5,
+       RTC_S4 = 1 << 7,
+       RESET_REG_SUP = 1 << 10,
+       PLATFORM_CLOCK = 1 << 15,
 };
 enum { BOOT_8042 = 1 << 1, RESET_PORT = 0xcf9, RESET_VALUE = 0x0f, CMOS_CENTURY = 0x32, SPACE_IO = 1 };
 #define TABLES_FILE "etc/acpi/tables"
@@ -21,7 +35,7 @@ struct build {
     struct acpi_blobs *out;
     size_t at[MAX_TABLES]; /* offsets of the tables RSDT lists */
     unsigned nr;
-    size_t start;          /* of the table being written */
+    size_t start; /* of the table being written */
 };
 
 /* ---- loader script ---- */
@@ -153,7 +167,7 @@ static void add_fadt(struct build *b, size_t facs, size_t dsdt)
     f[52] = in->enable;
     f[53] = in->disable;
     fadt_blocks(in, f);
-    put_le16(f + 96, 0xfff);  /* no C2, no C3 */
+    put_le16(f + 96, 0xfff); /* no C2, no C3 */
     put_le16(f + 98, 0xfff);
     f[108] = in->rtc ? CMOS_CENTURY : 0;
     put_le16(f + 109, in->kbc ? BOOT_8042 : 0);
@@ -200,7 +214,7 @@ static void add_madt(struct build *b)
     madt_override(t, 0, 2, 0);
     for (unsigned i = 0; i < ARRAY_LEN(level_irqs); i++)
         madt_override(t, level_irqs[i], level_irqs[i], 0x0d); /* active high, level */
-    aml_raw(t, 4, 1); /* NMI: LINT1 of all CPUs */
+    aml_raw(t, 4, 1);                                         /* NMI: LINT1 of all CPUs */
     aml_raw(t, 6, 1);
     aml_raw(t, 0xff, 1);
     aml_raw(t, 0, 2);

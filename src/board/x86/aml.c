@@ -3,11 +3,38 @@
 #include "base/bytes.h"
 
 enum { KIND_PKG, KIND_BUFFER, KIND_RESOURCES };
-enum { BYTE_PREFIX = 0x0a, WORD_PREFIX = 0x0b, DWORD_PREFIX = 0x0c, STRING_PREFIX = 0x0d, QWORD_PREFIX = 0x0e,
-       SCOPE_OP = 0x10, BUFFER_OP = 0x11, PACKAGE_OP = 0x12, METHOD_OP = 0x14, DUAL_NAME = 0x2e, MULTI_NAME = 0x2f, EXT_OP = 0x5b,
-       LOCAL0_OP = 0x60, ARG0_OP = 0x68, IF_OP = 0xa0, ELSE_OP = 0xa1, WHILE_OP = 0xa2, FIELD_OP = 0x81, DEVICE_OP = 0x82 };
-enum { RES_IRQ = 0x22, RES_DMA = 0x2a, RES_IO = 0x47, RES_END = 0x79, RES_MEM32_FIXED = 0x86, RES_DWORD_SPACE = 0x87,
-       RES_WORD_SPACE = 0x88, RES_EXT_IRQ = 0x89, RES_QWORD_SPACE = 0x8a };
+enum {
+    BYTE_PREFIX = 0x0a,
+    WORD_PREFIX = 0x0b,
+    DWORD_PREFIX = 0x0c,
+    STRING_PREFIX = 0x0d,
+    QWORD_PREFIX = 0x0e,
+    SCOPE_OP = 0x10,
+    BUFFER_OP = 0x11,
+    PACKAGE_OP = 0x12,
+    METHOD_OP = 0x14,
+    DUAL_NAME = 0x2e,
+    MULTI_NAME = 0x2f,
+    EXT_OP = 0x5b,
+    LOCAL0_OP = 0x60,
+    ARG0_OP = 0x68,
+    IF_OP = 0xa0,
+    ELSE_OP = 0xa1,
+    WHILE_OP = 0xa2,
+    FIELD_OP = 0x81,
+    DEVICE_OP = 0x82
+};
+enum {
+    RES_IRQ = 0x22,
+    RES_DMA = 0x2a,
+    RES_IO = 0x47,
+    RES_END = 0x79,
+    RES_MEM32_FIXED = 0x86,
+    RES_DWORD_SPACE = 0x87,
+    RES_WORD_SPACE = 0x88,
+    RES_EXT_IRQ = 0x89,
+    RES_QWORD_SPACE = 0x8a
+};
 /* Address space descriptors: type byte, general flags (both ends fixed, positive decode), type-specific flags. */
 enum { SPACE_MEM = 0, SPACE_IO = 1, SPACE_BUS = 2, SPACE_FIXED = 0x0c, MEM_RW = 1, MEM_CACHEABLE = 2, IO_ENTIRE = 3 };
 
@@ -365,7 +392,8 @@ void aml_mem32(struct aml *a, uint32_t base, uint32_t len, bool writable)
     aml_raw(a, len, 4);
 }
 
-static void aml_space(struct aml *a, uint8_t op, unsigned width, unsigned type, unsigned flags, uint64_t min, uint64_t max)
+static void aml_space(struct aml *a, uint8_t op, unsigned width, unsigned type, unsigned flags, uint64_t min,
+                      uint64_t max)
 {
     aml_raw(a, op, 1);
     aml_raw(a, 3 + 5 * width, 2);

@@ -11,11 +11,26 @@
 
 #include <elf.h>
 
-enum { MB_MAGIC = 0x1badb002, MB_BOOT_MAGIC = 0x2badb002, MB_SEARCH = 8192, MB_AOUT = 1 << 16, MB_MEMORY = 1, MB_CMDLINE = 4,
-       MB_MODULES = 8, MB_MAP = 64, MB_LOADER_NAME = 512 };
-enum { PVH_NOTE = 18, PVH_MAGIC = 0x336ec578, PVH_INFO_LEN = 56, PVH_MODLIST = INFO_REST, PVH_CMDLINE = INFO_REST + 32 };
+enum {
+    MB_MAGIC = 0x1badb002,
+    MB_BOOT_MAGIC = 0x2badb002,
+    MB_SEARCH = 8192,
+    MB_AOUT = 1 << 16,
+    MB_MEMORY = 1,
+    MB_CMDLINE = 4,
+    MB_MODULES = 8,
+    MB_MAP = 64,
+    MB_LOADER_NAME = 512
+};
+enum {
+    PVH_NOTE = 18,
+    PVH_MAGIC = 0x336ec578,
+    PVH_INFO_LEN = 56,
+    PVH_MODLIST = INFO_REST,
+    PVH_CMDLINE = INFO_REST + 32
+};
 enum { MAX_PHNUM = 256, MAX_MODULES = 128 };
-#define MAX_SPAN  (UINT64_C(3) << 30)
+#define MAX_SPAN   (UINT64_C(3) << 30)
 #define MAX_MODULE (UINT64_C(2) << 30)
 
 /* ---- ELF ---- */
@@ -93,7 +108,8 @@ bool boot_elf_load(const uint8_t *e, size_t len, uint64_t limit, struct boot_elf
     if (!elf_measure(e, len, out, nr, errp))
         return false;
     if (out->end > limit || out->end - out->start > MAX_SPAN) {
-        err_set(errp, "the kernel needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64, out->end >> 20, limit >> 20);
+        err_set(errp, "the kernel needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64, out->end >> 20,
+                limit >> 20);
         err_hint(errp, "Give the guest more memory with -m.");
         return false;
     }
@@ -129,7 +145,8 @@ static uint32_t info_str(struct aml *b, const char *s)
     return (uint32_t)(INFO_ADDR + at);
 }
 
-static bool publish(struct pc *p, struct aml *info, uint64_t entry, uint64_t start, uint8_t *mem, uint64_t len, struct err **errp)
+static bool publish(struct pc *p, struct aml *info, uint64_t entry, uint64_t start, uint8_t *mem, uint64_t len,
+                    struct err **errp)
 {
     if (info->len > INFO_MAX) {
         free(mem);
@@ -157,8 +174,8 @@ static bool pvh_initrd(struct pc *p, struct aml *info, uint64_t kernel_end, stru
         return false;
     if (end < kernel_end || len > end - kernel_end) {
         free(data);
-        return err_set(errp, "initial RAM disk '%s' is too large: %zu bytes, %" PRIu64 " fit behind the kernel", p->cfg->initrd, len,
-                       end > kernel_end ? end - kernel_end : 0);
+        return err_set(errp, "initial RAM disk '%s' is too large: %zu bytes, %" PRIu64 " fit behind the kernel",
+                       p->cfg->initrd, len, end > kernel_end ? end - kernel_end : 0);
     }
     addr = align_down(end - len, 4096);
     put_le32(info->p + 12, 1);
@@ -204,22 +221,27 @@ struct mboot {
     uint64_t start, end, entry; /* physical */
     uint8_t *mem;               /* owned: everything from start on, modules too */
     uint64_t len;
-    struct { uint32_t start, end, text; } mod[MAX_MODULES];
+    struct {
+        uint32_t start, end, text;
+    } mod[MAX_MODULES];
     unsigned nr_mods;
 };
 
 static const uint8_t *mb_header(const uint8_t *image, size_t len)
 {
     for (size_t i = 0; i + 12 <= len && i < MB_SEARCH; i += 4)
-        if (get_le32(image + i) == MB_MAGIC && get_le32(image + i) + get_le32(image + i + 4) + get_le32(image + i + 8) == 0)
+        if (get_le32(image + i) == MB_MAGIC &&
+            get_le32(image + i) + get_le32(image + i + 4) + get_le32(image + i + 8) == 0)
             return image + i;
     return NULL;
 }
 
 /* The header names the addresses itself (a.out kludge). */
-static bool mb_load_flat(const uint8_t *image, size_t len, const uint8_t *h, uint64_t limit, struct mboot *mb, struct err **errp)
+static bool mb_load_flat(const uint8_t *image, size_t len, const uint8_t *h, uint64_t limit, struct mboot *mb,
+                         struct err **errp)
 {
-    uint64_t off = (uint64_t)(h - image), header = get_le32(h + 12), load = get_le32(h + 16), load_end = get_le32(h + 20);
+    uint64_t off = (uint64_t)(h - image), header = get_le32(h + 12), load = get_le32(h + 16),
+             load_end = get_le32(h + 20);
     uint64_t bss_end = get_le32(h + 24), file_off, file_len;
 
     if ((size_t)(h - image) + 32 > len || header < load || off < header - load)
@@ -234,7 +256,8 @@ static bool mb_load_flat(const uint8_t *image, size_t len, const uint8_t *h, uin
     mb->end = max_u64(load + file_len, bss_end);
     mb->entry = get_le32(h + 28);
     if (mb->end > limit)
-        return err_set(errp, "the kernel needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64, mb->end >> 20, limit >> 20);
+        return err_set(errp, "the kernel needs memory up to %" PRIu64 " MiB, the guest has %" PRIu64, mb->end >> 20,
+                       limit >> 20);
     mb->len = mb->end - mb->start;
     mb->mem = try_alloc(1, mb->len + 1);
     if (!mb->mem)
@@ -243,7 +266,8 @@ static bool mb_load_flat(const uint8_t *image, size_t len, const uint8_t *h, uin
     return true;
 }
 
-static bool mb_load(struct pc *p, const uint8_t *image, size_t len, const uint8_t *h, struct mboot *mb, struct err **errp)
+static bool mb_load(struct pc *p, const uint8_t *image, size_t len, const uint8_t *h, struct mboot *mb,
+                    struct err **errp)
 {
     struct boot_elf elf;
 
@@ -257,7 +281,8 @@ static bool mb_load(struct pc *p, const uint8_t *image, size_t len, const uint8_
     }
     if (!boot_elf_load(image, len, boot_ram_end(p), &elf, errp))
         return false;
-    *mb = (struct mboot){.start = elf.start, .end = elf.end, .entry = elf.entry, .mem = elf.mem, .len = elf.end - elf.start};
+    *mb = (struct mboot){
+        .start = elf.start, .end = elf.end, .entry = elf.entry, .mem = elf.mem, .len = elf.end - elf.start};
     return true;
 }
 
@@ -276,7 +301,8 @@ static bool mb_add_module(struct pc *p, struct mboot *mb, struct aml *info, cons
     if (!data)
         return false;
     if (at + len > boot_ram_end(p))
-        return err_set(errp, "multiboot module '%s' does not fit into %" PRIu64 " MiB of memory", path, p->below_4g >> 20);
+        return err_set(errp, "multiboot module '%s' does not fit into %" PRIu64 " MiB of memory", path,
+                       p->below_4g >> 20);
     mem = realloc(mb->mem, skip + len + 1);
     if (!mem)
         return err_set(errp, "no memory for multiboot module '%s'", path);
@@ -315,7 +341,8 @@ static bool mb_add_modules(struct pc *p, struct mboot *mb, struct aml *info, str
 
 static bool mb_info(struct pc *p, struct mboot *mb, struct aml *info, struct err **errp)
 {
-    char AUTOFREE *cmdline = xasprintf("%s%s%s", p->cfg->kernel, p->cfg->append ? " " : "", p->cfg->append ? p->cfg->append : "");
+    char AUTOFREE *cmdline =
+        xasprintf("%s%s%s", p->cfg->kernel, p->cfg->append ? " " : "", p->cfg->append ? p->cfg->append : "");
     uint32_t text;
 
     info_init(info, MB_BOOT_MAGIC, 4, 44, true);

@@ -1,7 +1,8 @@
-/* -kernel, -initrd, -append on a PC: Linux bzImage by the Linux/x86 boot protocol, and the choice among the other kinds.
+/* -kernel, -initrd, -append on a PC: Linux bzImage by the Linux/x86 boot protocol, and the choice among the other
+ * kinds.
  *
- * The host splits the image, patches the fields a boot loader owns, and hands everything over in fw_cfg; an option ROM of ours
- * (rom/boot.S) or OVMF loads and enters it. Document: the kernel's x86 boot protocol, versions 2.02 to 2.15. */
+ * The host splits the image, patches the fields a boot loader owns, and hands everything over in fw_cfg; an option ROM
+ * of ours (rom/boot.S) or OVMF loads and enters it. Document: the kernel's x86 boot protocol, versions 2.02 to 2.15. */
 #include "board/x86/boot_int.h"
 
 #include "base/bytes.h"
@@ -11,11 +12,28 @@
 #include <stdio.h>
 
 enum { /* setup header offsets */
-    HDR_SETUP_SECTS = 0x1f1, HDR_VID_MODE = 0x1fa, HDR_MAGIC = 0x202, HDR_VERSION = 0x206, HDR_LOADER = 0x210, HDR_LOADFLAGS = 0x211,
-    HDR_RAMDISK = 0x218, HDR_RAMDISK_SIZE = 0x21c, HDR_HEAP_END = 0x224, HDR_CMD_LINE = 0x228, HDR_INITRD_MAX = 0x22c,
-    HDR_CMDLINE_SIZE = 0x238, HDR_LEN = 0x250,
+       HDR_SETUP_SECTS = 0x1f1,
+       HDR_VID_MODE = 0x1fa,
+       HDR_MAGIC = 0x202,
+       HDR_VERSION = 0x206,
+       HDR_LOADER = 0x210,
+       HDR_LOADFLAGS = 0x211,
+       HDR_RAMDISK = 0x218,
+       HDR_RAMDISK_SIZE = 0x21c,
+       HDR_HEAP_END = 0x224,
+       HDR_CMD_LINE = 0x228,
+       HDR_INITRD_MAX = 0x22c,
+       HDR_CMDLINE_SIZE = 0x238,
+       HDR_LEN = 0x250,
 };
-enum { HDRS = 0x53726448, LOADED_HIGH = 0x01, CAN_USE_HEAP = 0x80, LOADER_ID = 0xff, DFLT_SETUP_SECTS = 4, DFLT_CMDLINE = 255 };
+enum {
+    HDRS = 0x53726448,
+    LOADED_HIGH = 0x01,
+    CAN_USE_HEAP = 0x80,
+    LOADER_ID = 0xff,
+    DFLT_SETUP_SECTS = 4,
+    DFLT_CMDLINE = 255
+};
 enum { REAL_ADDR = 0x10000, CMDLINE_ADDR = 0x20000, KERNEL_ADDR = 0x100000, DFLT_INITRD_MAX = 0x37ffffff };
 #define MAX_KERNEL (UINT64_C(1) << 30)
 #define MAX_INITRD (UINT64_C(3) << 30)
@@ -27,7 +45,10 @@ uint64_t boot_ram_end(const struct pc *p)
 
 bool boot_is_elf(const uint8_t *image, size_t len)
 {
-    return len >= 0x34 && !memcmp(image, "\x7f" "ELF", 4);
+    return len >= 0x34 && !memcmp(image,
+                                  "\x7f"
+                                  "ELF",
+                                  4);
 }
 
 bool boot_add_rom(struct pc *p, const char *name, const uint8_t *rom, unsigned len, struct err **errp)
@@ -49,9 +70,12 @@ bool boot_add_rom(struct pc *p, const char *name, const uint8_t *rom, unsigned l
 
 void boot_set_blob(struct pc *p, uint16_t addr_key, uint64_t addr, uint8_t *data, size_t len)
 {
-    static const struct { uint16_t addr, size, data; } keys[] = {
-        {FW_CFG_KERNEL_ADDR, FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA}, {FW_CFG_INITRD_ADDR, FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA},
-        {FW_CFG_CMDLINE_ADDR, FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA}, {FW_CFG_SETUP_ADDR, FW_CFG_SETUP_SIZE, FW_CFG_SETUP_DATA}};
+    static const struct {
+        uint16_t addr, size, data;
+    } keys[] = {{FW_CFG_KERNEL_ADDR, FW_CFG_KERNEL_SIZE, FW_CFG_KERNEL_DATA},
+                {FW_CFG_INITRD_ADDR, FW_CFG_INITRD_SIZE, FW_CFG_INITRD_DATA},
+                {FW_CFG_CMDLINE_ADDR, FW_CFG_CMDLINE_SIZE, FW_CFG_CMDLINE_DATA},
+                {FW_CFG_SETUP_ADDR, FW_CFG_SETUP_SIZE, FW_CFG_SETUP_DATA}};
 
     for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
         if (keys[i].addr == addr_key) {
@@ -93,8 +117,8 @@ static bool place_initrd(struct pc *p, uint8_t *hdr, uint64_t kernel_end, struct
         return false;
     max = min_u64(max ? max + 1 : DFLT_INITRD_MAX, boot_ram_end(p));
     if (max < kernel_end || len > max - kernel_end) {
-        err_set(errp, "initial RAM disk '%s' is too large: %zu bytes, %" PRIu64 " fit behind the kernel", p->cfg->initrd, len,
-                max > kernel_end ? max - kernel_end : 0);
+        err_set(errp, "initial RAM disk '%s' is too large: %zu bytes, %" PRIu64 " fit behind the kernel",
+                p->cfg->initrd, len, max > kernel_end ? max - kernel_end : 0);
         err_hint(errp, "Give the guest more memory with -m.");
         free(data);
         return false;
@@ -109,7 +133,8 @@ static bool place_initrd(struct pc *p, uint8_t *hdr, uint64_t kernel_end, struct
 static bool set_cmdline(struct pc *p, uint8_t *hdr, struct err **errp)
 {
     const char *text = p->cfg->append ? p->cfg->append : "";
-    size_t len = strlen(text) + 1, max = get_le16(hdr + HDR_VERSION) >= 0x206 ? get_le32(hdr + HDR_CMDLINE_SIZE) : DFLT_CMDLINE;
+    size_t len = strlen(text) + 1,
+           max = get_le16(hdr + HDR_VERSION) >= 0x206 ? get_le32(hdr + HDR_CMDLINE_SIZE) : DFLT_CMDLINE;
 
     if (len - 1 > max || len > 0x10000)
         return err_set(errp, "the kernel command line has %zu bytes, this kernel takes %zu", len - 1, max);
@@ -125,8 +150,8 @@ static bool check_linux(struct pc *p, const uint8_t *image, size_t len, size_t *
 
     *setup = (sects + 1) * 512;
     if (get_le16(image + HDR_VERSION) < 0x202 || !(image[HDR_LOADFLAGS] & LOADED_HIGH))
-        return err_set(errp, "kernel '%s' speaks boot protocol %u.%02u; 2.02 (bzImage) is the oldest supported", p->cfg->kernel,
-                       image[HDR_VERSION + 1], image[HDR_VERSION]);
+        return err_set(errp, "kernel '%s' speaks boot protocol %u.%02u; 2.02 (bzImage) is the oldest supported",
+                       p->cfg->kernel, image[HDR_VERSION + 1], image[HDR_VERSION]);
     if (*setup >= len)
         return err_set(errp, "kernel '%s' is shorter than its header says", p->cfg->kernel);
     return true;

@@ -1,5 +1,5 @@
-/* fw_cfg contents of a PC: memory map, boot order and menu, NUMA, sleep states, SMI negotiation, and the user's -fw_cfg items.
- * Names and layouts are those SeaBIOS and OVMF read. */
+/* fw_cfg contents of a PC: memory map, boot order and menu, NUMA, sleep states, SMI negotiation, and the user's -fw_cfg
+ * items. Names and layouts are those SeaBIOS and OVMF read. */
 #include "board/x86/pc_int.h"
 
 #include "base/bytes.h"
@@ -7,7 +7,14 @@
 
 #include <stdio.h>
 
-enum { E820_RAM = 1, E820_ENTRY = 20, FW_CFG_IRQ0_OVERRIDE = 0x8002, HPET_TABLE = 121, MAX_ITEM = 256 << 20, MAX_SPLASH = 16 << 20 };
+enum {
+    E820_RAM = 1,
+    E820_ENTRY = 20,
+    FW_CFG_IRQ0_OVERRIDE = 0x8002,
+    HPET_TABLE = 121,
+    MAX_ITEM = 256 << 20,
+    MAX_SPLASH = 16 << 20
+};
 
 /* ---- memory ---- */
 
@@ -188,7 +195,8 @@ static bool add_smi_features(struct pc *p, struct err **errp)
         return true;
     put_le64(b, ich9_smi_features(&p->south));
     if (!fw_cfg_add_file(p->fw, "etc/smi/supported-features", b, sizeof b, errp) ||
-        !fw_cfg_add_writable(p->fw, "etc/smi/requested-features", p->smi_requested, sizeof p->smi_requested, NULL, NULL, errp) ||
+        !fw_cfg_add_writable(p->fw, "etc/smi/requested-features", p->smi_requested, sizeof p->smi_requested, NULL, NULL,
+                             errp) ||
         !fw_cfg_add_file(p->fw, "etc/smi/features-ok", &no, 1, errp))
         return false;
     fw_cfg_on_select(p->fw, "etc/smi/features-ok", smi_features_ok, p);

@@ -11,8 +11,17 @@ static bool none_create(struct machine *m, struct board_cfg *cfg, struct err **e
 }
 
 static const struct prop none_props[] = {PROP_END};
-static const struct board_class board_none = {
-    .name = "none-machine", .parent = "machine", .desc = "empty machine", .size = sizeof(struct obj), .props = none_props,
-    .machine = "none", .arch = "x86_64", .max_cpus = 1, .no_cdrom = true, .no_floppy = true, .no_serial = true, .no_vga = true,
-    .create = none_create};
+static const struct board_class board_none = {.name = "none-machine",
+                                              .parent = "machine",
+                                              .desc = "empty machine",
+                                              .size = sizeof(struct obj),
+                                              .props = none_props,
+                                              .machine = "none",
+                                              .arch = "x86_64",
+                                              .max_cpus = 1,
+                                              .no_cdrom = true,
+                                              .no_floppy = true,
+                                              .no_serial = true,
+                                              .no_vga = true,
+                                              .create = none_create};
 BOARD_REGISTER(board_none)

@@ -1,7 +1,7 @@
 /* The boards pc (i440FX + PIIX3), q35 (Q35 + ICH9) and isapc: order of construction and -machine properties.
  *
- * Order: properties, RAM, CPUs with their APICs, host bridge, ROMs and flash, south bridge, fixed devices; then the caller adds
- * -device devices; finish() writes what firmware reads (CMOS, fw_cfg files, tables, kernel). */
+ * Order: properties, RAM, CPUs with their APICs, host bridge, ROMs and flash, south bridge, fixed devices; then the
+ * caller adds -device devices; finish() writes what firmware reads (CMOS, fw_cfg files, tables, kernel). */
 #include "board/x86/pc_int.h"
 
 #include "base/str.h"
@@ -29,7 +29,8 @@ uint8_t *pc_read_file(const char *path, const char *what, size_t max, size_t *le
         goto out;
     }
     if ((uint64_t)st.st_size > max || !(p = try_alloc(1, (size_t)st.st_size + 1))) {
-        err_set(errp, "%s '%s' is too large: %jd bytes, at most %zu are possible", what, path, (intmax_t)st.st_size, max);
+        err_set(errp, "%s '%s' is too large: %jd bytes, at most %zu are possible", what, path, (intmax_t)st.st_size,
+                max);
         goto out;
     }
     while (got < (size_t)st.st_size) {
@@ -53,7 +54,8 @@ out:
 /* -machine keys may be written with '_' for '-'. Some belong to the caller, who has read them into board_cfg. */
 static bool pc_set_props(struct pc *p, struct opts *o, struct err **errp)
 {
-    static const char *const elsewhere[] = {"type", "accel", "pflash0", "pflash1", "memory-backend", "memory", "smp", "boot", NULL};
+    static const char *const elsewhere[] = {"type",   "accel", "pflash0", "pflash1", "memory-backend",
+                                            "memory", "smp",   "boot",    NULL};
     struct opt *e;
 
     opts_each (e, o) {
@@ -104,7 +106,8 @@ static bool pc_read_props(struct pc *p, struct err **errp)
 static bool pc_create_bridges(struct pc *p, struct err **errp)
 {
     struct board_cfg *c = p->cfg;
-    struct north_cfg n = {.ram = &p->ram, .below_4g = p->below_4g, .above_4g = p->above_4g, .smm = p->has_smm, .rom_dirs = c->fw_dirs};
+    struct north_cfg n = {
+        .ram = &p->ram, .below_4g = p->below_4g, .above_4g = p->above_4g, .smm = p->has_smm, .rom_dirs = c->fw_dirs};
 
     if (p->kind == PC_ISA)
         return true;
@@ -114,8 +117,12 @@ static bool pc_create_bridges(struct pc *p, struct err **errp)
 static bool pc_create_south(struct pc *p, struct err **errp)
 {
     struct board_cfg *c = p->cfg;
-    struct south_cfg s = {.hpet = p->hpet, .no_i8042 = !p->i8042, .no_pit = !p->pit, .smm = p->has_smm,
-                          .no_acpi = p->acpi == OOA_OFF || p->kind == PC_ISA, .no_ioapic = p->kind == PC_ISA,
+    struct south_cfg s = {.hpet = p->hpet,
+                          .no_i8042 = !p->i8042,
+                          .no_pit = !p->pit,
+                          .smm = p->has_smm,
+                          .no_acpi = p->acpi == OOA_OFF || p->kind == PC_ISA,
+                          .no_ioapic = p->kind == PC_ISA,
                           .rtc = {c->rtc.base, c->rtc.offset, c->rtc.driftfix_slew}};
 
     switch (p->kind) {
@@ -128,18 +135,17 @@ static bool pc_create_south(struct pc *p, struct err **errp)
     }
 }
 
-/* LINT0 of every APIC, or the INTR pin, follows the i8259; FERR# is IRQ 13. */
-static void pc_ferr(void *opaque, int level)
-{
-    irq_set(((struct pc *)opaque)->south.gsi[13], level);
-}
-
+/* A CPU that comes later shares the wires of the first one. */
 void pc_wire_cpu(struct pc *p, struct vcpu *c)
 {
     struct x86_port *port = x86_port(c);
+    const struct x86_port *first = x86_port(p->m->cpus[0]);
 
-    port->ferr = pc_ferr;
-    port->ferr_opaque = p;
+    port->ferr = first->ferr;
+    port->ferr_opaque = first->ferr_opaque;
+    port->pic_ack = first->pic_ack;
+    port->pic = first->pic;
+    port->a20 = first->a20;
     port->smram_root = p->north.smram_root;
     if (p->smm_as)
         x86_cpu(c)->as_smm = p->smm_as;
@@ -209,8 +215,8 @@ static bool isa_board_create(struct machine *m, struct board_cfg *cfg, struct er
 static bool pc_finish(struct machine *m, struct board_cfg *cfg, struct err **errp)
 {
     struct pc *p = pc_of(m);
-    bool ok = pc_setup_cmos(p, errp) && pc_setup_kernel(p, errp) && pc_setup_fw_cfg(p, errp) && pc_setup_smbios(p, errp) &&
-              pc_setup_acpi(p, errp);
+    bool ok = pc_setup_cmos(p, errp) && pc_setup_kernel(p, errp) && pc_setup_fw_cfg(p, errp) &&
+              pc_setup_smbios(p, errp) && pc_setup_acpi(p, errp);
 
     p->cfg = NULL;
     return ok;
@@ -230,19 +236,24 @@ static void pc_free(struct obj *o)
 /* ---- classes ---- */
 
 #define PC_COMMON_PROPS                                                                                                \
-    PROP("dump-guest-core", bool, struct pc, dump_guest_core, .dflt = "on", .help = "include guest memory in core dumps"), \
-    PROP("mem-merge", bool, struct pc, mem_merge, .dflt = "on", .help = "let the host merge equal pages"),             \
-    PROP("graphics", bool, struct pc, graphics, .dflt = "on", .help = "firmware may use the display"),                \
-    PROP("usb", bool, struct pc, usb, .help = "add the machine's USB controller"),                                    \
-    PROP("firmware", str, struct pc, firmware, .help = "as -bios"), PROP("kernel", str, struct pc, kernel, .help = "as -kernel"), \
-    PROP("initrd", str, struct pc, initrd, .help = "as -initrd"), PROP("append", str, struct pc, append, .help = "as -append"), \
-    PROP("suppress-vmdesc", bool, struct pc, suppress_vmdesc, .help = "leave the description out of saved states"),    \
-    PROP("kernel-irqchip", str, struct pc, kernel_irqchip, .help = "off: interrupt controllers run in this program"), \
-    PROP("fd-bootchk", bool, struct pc, fd_bootchk, .dflt = "on", \
-    .help = "firmware checks the signature of floppy boot sectors"),                                                   \
-    PROP("max-ram-below-4g", size, struct pc, max_ram_below_4g, .help = "RAM below 4 GiB, at most"),                   \
-    PROP("max-fw-size", size, struct pc, max_fw_size, .dflt = "8M", .help = "firmware flash, at most"),               \
-    PROP("smbios-entry-point-type", enum, struct pc, smbios_ep, .dflt = "32", .names = pc_smbios_ep_names)
+    PROP("dump-guest-core", bool, struct pc, dump_guest_core, .dflt = "on",                                            \
+         .help = "include guest memory in core dumps"),                                                                \
+        PROP("mem-merge", bool, struct pc, mem_merge, .dflt = "on", .help = "let the host merge equal pages"),         \
+        PROP("graphics", bool, struct pc, graphics, .dflt = "on", .help = "firmware may use the display"),             \
+        PROP("usb", bool, struct pc, usb, .help = "add the machine's USB controller"),                                 \
+        PROP("firmware", str, struct pc, firmware, .help = "as -bios"),                                                \
+        PROP("kernel", str, struct pc, kernel, .help = "as -kernel"),                                                  \
+        PROP("initrd", str, struct pc, initrd, .help = "as -initrd"),                                                  \
+        PROP("append", str, struct pc, append, .help = "as -append"),                                                  \
+        PROP("suppress-vmdesc", bool, struct pc, suppress_vmdesc,                                                      \
+             .help = "leave the description out of saved states"),                                                     \
+        PROP("kernel-irqchip", str, struct pc, kernel_irqchip,                                                         \
+             .help = "off: interrupt controllers run in this program"),                                                \
+        PROP("fd-bootchk", bool, struct pc, fd_bootchk, .dflt = "on",                                                  \
+             .help = "firmware checks the signature of floppy boot sectors"),                                          \
+        PROP("max-ram-below-4g", size, struct pc, max_ram_below_4g, .help = "RAM below 4 GiB, at most"),               \
+        PROP("max-fw-size", size, struct pc, max_fw_size, .dflt = "8M", .help = "firmware flash, at most"),            \
+        PROP("smbios-entry-point-type", enum, struct pc, smbios_ep, .dflt = "32", .names = pc_smbios_ep_names)
 static const struct prop isa_props[] = {PC_COMMON_PROPS, PROP("i8042", bool, struct pc, i8042, .dflt = "on"),
                                         PROP("pit", bool, struct pc, pit, .dflt = "on"), PROP_END};
 static const struct prop pc_props[] = {
@@ -261,17 +272,27 @@ static const struct prop pc_props[] = {
 };
 
 #define PC_BOARD(var_, machine_, desc_, props_, create_, ...)                                                          \
-    static const struct board_class var_ = {.name = machine_ "-machine", .parent = "machine", .desc = desc_, .size = sizeof(struct pc), \
-        .props = props_, .free = pc_free, .machine = machine_, .arch = "x86_64", .default_ram = 512 * MIB,             \
-        .default_display = "std", .default_if = IF_IDE, .create = create_, .finish = pc_finish,                       \
-        __VA_ARGS__};                                                                                                 \
+    static const struct board_class var_ = {.name = machine_ "-machine",                                               \
+                                            .parent = "machine",                                                       \
+                                            .desc = desc_,                                                             \
+                                            .size = sizeof(struct pc),                                                 \
+                                            .props = props_,                                                           \
+                                            .free = pc_free,                                                           \
+                                            .machine = machine_,                                                       \
+                                            .arch = "x86_64",                                                          \
+                                            .default_ram = 512 * MIB,                                                  \
+                                            .default_display = "std",                                                  \
+                                            .default_if = IF_IDE,                                                      \
+                                            .create = create_,                                                         \
+                                            .finish = pc_finish,                                                       \
+                                            __VA_ARGS__};                                                              \
     BOARD_REGISTER(var_)
 #define I440FX_BOARD(var_, ver_, desc_, ...)                                                                           \
-    PC_BOARD(var_, "pc-i440fx-" ver_, desc_, pc_props, i440fx_board_create, .default_cpu = "qemu64",             \
+    PC_BOARD(var_, "pc-i440fx-" ver_, desc_, pc_props, i440fx_board_create, .default_cpu = "qemu64",                   \
              .default_nic = "e1000", .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, __VA_ARGS__)
 #define Q35_BOARD(var_, ver_, desc_, ...)                                                                              \
-    PC_BOARD(var_, "pc-q35-" ver_, desc_, pc_props, q35_board_create, .default_cpu = "qemu64",                 \
-             .default_nic = "e1000", .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, .no_floppy = true, __VA_ARGS__)
+    PC_BOARD(var_, "pc-q35-" ver_, desc_, pc_props, q35_board_create, .default_cpu = "qemu64", .default_nic = "e1000", \
+             .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, .no_floppy = true, __VA_ARGS__)
 #define I440FX_NAME "Standard PC (i440FX + PIIX, 1996)"
 #define Q35_NAME    "Standard PC (Q35 + ICH9, 2009)"
 
@@ -291,5 +312,5 @@ Q35_BOARD(board_q35_5_2, "5.2", Q35_NAME)
 Q35_BOARD(board_q35_4_2, "4.2", Q35_NAME)
 Q35_BOARD(board_q35_3_1, "3.1", Q35_NAME)
 Q35_BOARD(board_q35_2_12, "2.12", Q35_NAME)
-PC_BOARD(board_isapc, "isapc", "ISA-only PC", isa_props, isa_board_create, .default_cpu = "486", .default_nic = "ne2k_isa",
-         .max_cpus = 1)
+PC_BOARD(board_isapc, "isapc", "ISA-only PC", isa_props, isa_board_create, .default_cpu = "486",
+         .default_nic = "ne2k_isa", .max_cpus = 1)

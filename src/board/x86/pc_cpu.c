@@ -35,14 +35,16 @@ static bool setup_topology(struct pc *p, struct err **errp)
     p->topo.threads = c->smp.threads ? c->smp.threads : 1;
     p->max_cpus = (unsigned)max_u64(c->smp.maxcpus, max_u64(c->smp.cpus, 1));
     if (p->max_cpus > p->cls->max_cpus)
-        return err_set(errp, "machine %s takes at most %u CPUs, %u were asked for", p->cls->machine, p->cls->max_cpus, p->max_cpus);
+        return err_set(errp, "machine %s takes at most %u CPUs, %u were asked for", p->cls->machine, p->cls->max_cpus,
+                       p->max_cpus);
     p->apic_id = xcalloc(p->max_cpus, sizeof p->apic_id[0]);
     p->cpu_node = xcalloc(p->max_cpus, 1);
     for (unsigned i = 0; i < p->max_cpus; i++)
         p->apic_id[i] = apic_id_of(p, i);
     p->apic_id_limit = p->apic_id[p->max_cpus - 1] + 1;
     if (p->apic_id_limit > PC_MAX_CPUS)
-        return err_set(errp, "this topology needs APIC ids up to %u, at most %u are possible", p->apic_id_limit - 1, PC_MAX_CPUS - 1);
+        return err_set(errp, "this topology needs APIC ids up to %u, at most %u are possible", p->apic_id_limit - 1,
+                       PC_MAX_CPUS - 1);
     return true;
 }
 
@@ -90,7 +92,8 @@ static bool setup_numa(struct pc *p, struct err **errp)
         for (unsigned i = 0; i < p->max_cpus; i++)
             p->cpu_node[i] = (uint8_t)(i / (p->topo.threads * p->topo.cores * p->topo.dies) % n->nodes);
     if (n->nodes && sum != p->cfg->ram_size)
-        return err_set(errp, "the NUMA nodes hold %" PRIu64 " MiB together, the machine has %" PRIu64, sum >> 20, p->cfg->ram_size >> 20);
+        return err_set(errp, "the NUMA nodes hold %" PRIu64 " MiB together, the machine has %" PRIu64, sum >> 20,
+                       p->cfg->ram_size >> 20);
     return true;
 }
 
@@ -140,7 +143,9 @@ bool pc_plug_cpu(struct machine *m, unsigned index, struct err **errp)
     if (index >= p->max_cpus)
         return err_set(errp, "CPU %u does not exist: maxcpus is %u", index, p->max_cpus);
     if (index != m->nr_cpus)
-        return err_set(errp, index < m->nr_cpus ? "CPU %u is already there" : "CPU %u cannot be plugged before those below it", index);
+        return err_set(
+            errp, index < m->nr_cpus ? "CPU %u is already there" : "CPU %u cannot be plugged before those below it",
+            index);
     if (!create_cpu(p, index, errp))
         return false;
     pc_wire_cpu(p, m->cpus[index]);

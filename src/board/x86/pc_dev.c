@@ -1,8 +1,8 @@
-/* Devices a PC board has without being asked, and those of the short options: serial and parallel ports, floppies, display,
- * NICs, IDE, SATA and virtio drives.
+/* Devices a PC board has without being asked, and those of the short options: serial and parallel ports, floppies,
+ * display, NICs, IDE, SATA and virtio drives.
  *
- * Every device is made by its class name, so a model that this program was built without gives one clear error when it was
- * asked for, and is left out when it would only have been a default. */
+ * Every device is made by its class name, so a model that this program was built without gives one clear error when it
+ * was asked for, and is left out when it would only have been a default. */
 #include "board/x86/pc_int.h"
 
 #include "base/str.h"
@@ -107,7 +107,8 @@ static bool place_drives(struct pc *p, enum drive_if iface, int buses, int units
                 d->unit = n % units;
             }
         if (d->bus < 0)
-            return err_set(errp, "no place for drive '%s': this machine has %d of its kind", d->id ? d->id : blk_id(d->blk), buses * units);
+            return err_set(errp, "no place for drive '%s': this machine has %d of its kind",
+                           d->id ? d->id : blk_id(d->blk), buses * units);
     }
     return true;
 }
@@ -158,7 +159,8 @@ static bool create_ide(struct pc *p, int buses, int units, struct err **errp)
             snprintf(name, sizeof name, "ide.%d", b);
             if (d && !ide_unit(p, d, name, u, errp))
                 return false;
-            if (!d && b == cd_bus && u == cd_unit && p->cfg->default_cdrom && have_class("ide-cd") && !default_cdrom(p, name, errp))
+            if (!d && b == cd_bus && u == cd_unit && p->cfg->default_cdrom && have_class("ide-cd") &&
+                !default_cdrom(p, name, errp))
                 return false;
         }
     return true;
@@ -248,7 +250,9 @@ static bool create_floppies(struct pc *p, struct err **errp)
 
 /* ---- display and network ---- */
 
-static const struct { const char *opt, *cls; } vga_classes[] = {
+static const struct {
+    const char *opt, *cls;
+} vga_classes[] = {
     {"std", "VGA"}, {"cirrus", "cirrus-vga"}, {"vmware", "vmware-svga"}, {"qxl", "qxl-vga"}, {"virtio", "virtio-vga"}};
 
 static bool create_vga(struct pc *p, struct err **errp)
@@ -274,7 +278,8 @@ static bool create_vga(struct pc *p, struct err **errp)
 
         return d && dev_realize(d, &p->south.isa->bus, NULL, errp);
     }
-    return pci_create(p->m, p->north.bus, PCI_DEVFN(p->kind == PC_Q35 ? SLOT_VGA_Q35 : SLOT_VGA_PC, 0), cls, NULL, errp) != NULL;
+    return pci_create(p->m, p->north.bus, PCI_DEVFN(p->kind == PC_Q35 ? SLOT_VGA_Q35 : SLOT_VGA_PC, 0), cls, NULL,
+                      errp) != NULL;
 }
 
 static bool create_nic(struct pc *p, struct nic_cfg *n, struct err **errp)
@@ -294,7 +299,8 @@ static bool create_nic(struct pc *p, struct nic_cfg *n, struct err **errp)
     d = dev_new(p->m, model, errp);
     if (!d)
         return false;
-    snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", n->mac.a[0], n->mac.a[1], n->mac.a[2], n->mac.a[3], n->mac.a[4], n->mac.a[5]);
+    snprintf(mac, sizeof mac, "%02x:%02x:%02x:%02x:%02x:%02x", n->mac.a[0], n->mac.a[1], n->mac.a[2], n->mac.a[3],
+             n->mac.a[4], n->mac.a[5]);
     if (strcmp(mac, "00:00:00:00:00:00"))
         dev_prop(d, "mac", mac);
     if (n->backend)
@@ -331,9 +337,13 @@ bool pc_create_io(struct pc *p, struct err **errp)
 
 static bool create_usb(struct pc *p, struct err **errp)
 {
-    static const struct { uint8_t devfn; const char *cls; } ich9[] = {
-        {PCI_DEVFN(0x1d, 0), "ich9-usb-uhci1"}, {PCI_DEVFN(0x1d, 1), "ich9-usb-uhci2"}, {PCI_DEVFN(0x1d, 2), "ich9-usb-uhci3"},
-        {PCI_DEVFN(0x1d, 7), "ich9-usb-ehci1"}};
+    static const struct {
+        uint8_t devfn;
+        const char *cls;
+    } ich9[] = {{PCI_DEVFN(0x1d, 0), "ich9-usb-uhci1"},
+                {PCI_DEVFN(0x1d, 1), "ich9-usb-uhci2"},
+                {PCI_DEVFN(0x1d, 2), "ich9-usb-uhci3"},
+                {PCI_DEVFN(0x1d, 7), "ich9-usb-ehci1"}};
 
     if (!p->usb)
         return true;
@@ -347,7 +357,8 @@ static bool create_usb(struct pc *p, struct err **errp)
 
 bool pc_create_pci_devs(struct pc *p, struct err **errp)
 {
-    return create_vga(p, errp) && create_storage(p, errp) && create_usb(p, errp) && create_nics(p, errp) && create_virtio_drives(p, errp);
+    return create_vga(p, errp) && create_storage(p, errp) && create_usb(p, errp) && create_nics(p, errp) &&
+           create_virtio_drives(p, errp);
 }
 
 bool pc_create_isa_devs(struct pc *p, struct err **errp)

@@ -20,46 +20,52 @@ enum { PC_MAX_CPUS = 255, PC_GSIS = 24 };
 
 struct pc_kernel;
 struct pc {
-    struct obj obj;                /* first: of the board class; child "board" of the machine */
+    struct obj obj; /* first: of the board class; child "board" of the machine */
     enum pc_kind kind;
-    struct machine *m;             /* borrowed */
-    struct board_cfg *cfg;         /* borrowed; NULL once finish has returned */
+    struct machine *m;     /* borrowed */
+    struct board_cfg *cfg; /* borrowed; NULL once finish has returned */
     const struct board_class *cls;
 
     /* -machine properties. */
-    int acpi, smm, vmport;         /* enum onoffauto */
+    int acpi, smm, vmport; /* enum onoffauto */
     bool hpet, pit, i8042, sata, smbus, usb, graphics, fd_bootchk, dump_guest_core, mem_merge, suppress_vmdesc, nvdimm;
     uint64_t max_ram_below_4g, max_fw_size;
-    int smbios_ep;                 /* index into pc_smbios_ep_names */
+    int smbios_ep; /* index into pc_smbios_ep_names */
     char *oem_id, *oem_table_id, *firmware, *kernel, *initrd, *append, *kernel_irqchip;
 
     /* Memory. */
     uint64_t below_4g, above_4g;
     struct mem_region ram, ram_below, ram_above, bios, isa_bios, option_rom;
     struct mem_region numa_ram[128];
-    struct mem_space *smm_as;      /* what CPUs in SMM see; NULL without SMM */
+    struct mem_space *smm_as; /* what CPUs in SMM see; NULL without SMM */
     struct dev *flash[2];
 
     /* CPUs. */
-    struct { unsigned sockets, dies, cores, threads; } topo;
+    struct {
+        unsigned sockets, dies, cores, threads;
+    } topo;
     unsigned max_cpus, apic_id_limit;
-    uint32_t *apic_id;             /* owned: max_cpus entries */
-    uint8_t *cpu_node;             /* owned: max_cpus entries */
+    uint32_t *apic_id; /* owned: max_cpus entries */
+    uint8_t *cpu_node; /* owned: max_cpus entries */
     struct x86_features feat;
     const struct x86_model *model;
 
     struct north north;
     struct south south;
-    struct fw_cfg *fw;             /* NULL: isapc has none in 1990, ours has */
+    struct fw_cfg *fw; /* NULL: isapc has none in 1990, ours has */
     struct dev *floppy;
-    uint8_t floppy_type[2];        /* as in CMOS 0x10 */
+    uint8_t floppy_type[2]; /* as in CMOS 0x10 */
     bool has_smm;
-    char *vga_class;               /* owned */
+    char *vga_class; /* owned */
 
-    struct { unsigned nodes; uint64_t mem[128]; uint8_t dist[128][128]; } numa;
-    const char *kernel_rom;        /* option ROM that boots -kernel; static; NULL = none */
-    uint8_t smi_requested[8];      /* written by firmware: etc/smi/requested-features */
-    uint8_t *user_tables;          /* owned: -acpitable tables, one after the other */
+    struct {
+        unsigned nodes;
+        uint64_t mem[128];
+        uint8_t dist[128][128];
+    } numa;
+    const char *kernel_rom;   /* option ROM that boots -kernel; static; NULL = none */
+    uint8_t smi_requested[8]; /* written by firmware: etc/smi/requested-features */
+    uint8_t *user_tables;     /* owned: -acpitable tables, one after the other */
     size_t user_tables_len;
     struct machine_hook reset_hook;
     char boot_order[4];
@@ -76,10 +82,10 @@ bool pc_create_cpus(struct pc *p, struct err **errp);
 bool pc_plug_cpu(struct machine *m, unsigned index, struct err **errp);
 void pc_wire_cpu(struct pc *p, struct vcpu *c); /* pc.c: what a new CPU shares with the board */
 /* pc_mem.c */
-bool pc_create_ram(struct pc *p, struct err **errp);   /* splits and maps RAM */
-bool pc_create_rom(struct pc *p, struct err **errp);   /* flash or -bios, option ROM window; needs north */
+bool pc_create_ram(struct pc *p, struct err **errp); /* splits and maps RAM */
+bool pc_create_rom(struct pc *p, struct err **errp); /* flash or -bios, option ROM window; needs north */
 /* pc_dev.c */
-bool pc_create_io(struct pc *p, struct err **errp);    /* serial, parallel, floppy, debug ports, flash back ends ... */
+bool pc_create_io(struct pc *p, struct err **errp); /* serial, parallel, floppy, debug ports, flash back ends ... */
 bool pc_create_pci_devs(struct pc *p, struct err **errp); /* VGA, NICs, IDE or AHCI, USB, virtio drives */
 bool pc_create_isa_devs(struct pc *p, struct err **errp);
 /* cmos.c: what firmware reads from the clock chip's RAM. */

@@ -1,7 +1,8 @@
-/* Guest memory of the PC boards: RAM split around the 4 GiB hole, BIOS ROM or flash below 4 GiB, the low copy at 0xe0000.
+/* Guest memory of the PC boards: RAM split around the 4 GiB hole, BIOS ROM or flash below 4 GiB, the low copy at
+ * 0xe0000.
  *
- *   pc:  RAM reaches up to 3.5 GiB, or 3 GiB when there is more of it;   q35: 2.75 GiB or 2 GiB (MMCONFIG starts at 2.75 GiB).
- *   The rest follows at 4 GiB. -machine max-ram-below-4g= lowers the split. */
+ *   pc:  RAM reaches up to 3.5 GiB, or 3 GiB when there is more of it;   q35: 2.75 GiB or 2 GiB (MMCONFIG starts
+ * at 2.75 GiB). The rest follows at 4 GiB. -machine max-ram-below-4g= lowers the split. */
 #include "board/x86/pc_int.h"
 #include "hw/mem/backend.h"
 
@@ -57,8 +58,9 @@ static bool numa_ram(struct pc *p, struct err **errp)
         mem_region_add(&p->ram, at, &p->numa_ram[i]);
         at += ram->size;
     }
-    return at == p->cfg->ram_size || err_set(errp, "the NUMA nodes' memory backends hold %" PRIu64 " MiB, the machine has %" PRIu64,
-                                             at >> 20, p->cfg->ram_size >> 20);
+    return at == p->cfg->ram_size ||
+           err_set(errp, "the NUMA nodes' memory backends hold %" PRIu64 " MiB, the machine has %" PRIu64, at >> 20,
+                   p->cfg->ram_size >> 20);
 }
 
 static bool make_ram(struct pc *p, struct err **errp)
@@ -71,12 +73,13 @@ static bool make_ram(struct pc *p, struct err **errp)
         if (c->numa.node[i].memdev)
             return numa_ram(p, errp);
     if (!o)
-        o = mem_backend_new(p->m, "pc.ram", c->ram_size, c->mem_path, c->mem_prealloc, p->mem_merge, p->dump_guest_core, errp);
+        o = mem_backend_new(p->m, "pc.ram", c->ram_size, c->mem_path, c->mem_prealloc, p->mem_merge, p->dump_guest_core,
+                            errp);
     if (!o || !(ram = mem_backend_claim(o, errp)))
         return false;
     if (ram->size < c->ram_size)
-        return err_set(errp, "memory backend '%s' has %" PRIu64 " MiB, the machine needs %" PRIu64, ram->name, ram->size >> 20,
-                       c->ram_size >> 20);
+        return err_set(errp, "memory backend '%s' has %" PRIu64 " MiB, the machine needs %" PRIu64, ram->name,
+                       ram->size >> 20, c->ram_size >> 20);
     mem_region_init_ram_from(&p->ram, p->m->mem_sys, "pc.ram", ram);
     return true;
 }
@@ -134,7 +137,8 @@ static bool map_bios_file(struct pc *p, struct err **errp)
 
     if (!path) {
         err_set(errp, "could not find firmware '%s'", name);
-        err_hint(errp, p->cfg->bios ? "Give -bios an existing file." : "Install SeaBIOS (Debian: seabios), or name a folder with -L.");
+        err_hint(errp, p->cfg->bios ? "Give -bios an existing file."
+                                    : "Install SeaBIOS (Debian: seabios), or name a folder with -L.");
         return false;
     }
     image = pc_read_file(path, "firmware", BIOS_MAX, &size, errp);
@@ -187,12 +191,14 @@ static bool create_flash(struct pc *p, unsigned n, struct blk *blk, uint64_t *to
     struct dev *d;
 
     if (!size || size % FLASH_SECTOR) {
-        err_set(errp, "flash image '%s' has %" PRIu64 " bytes: the size must be a multiple of 4 KiB", blk_id(blk), size);
+        err_set(errp, "flash image '%s' has %" PRIu64 " bytes: the size must be a multiple of 4 KiB", blk_id(blk),
+                size);
         err_hint(errp, "Use an OVMF image as it is shipped.");
         return false;
     }
     if (PC_FLASH_TOP - *top + size > p->max_fw_size)
-        return err_set(errp, "flash images are larger than %" PRIu64 " KiB together: raise -machine max-fw-size=", p->max_fw_size >> 10);
+        return err_set(errp, "flash images are larger than %" PRIu64 " KiB together: raise -machine max-fw-size=",
+                       p->max_fw_size >> 10);
     d = dev_new(p->m, "cfi.pflash01", errp);
     if (!d)
         return false;

@@ -10,16 +10,29 @@
 
 #include <stdio.h>
 
-enum { T_BIOS = 0, T_SYSTEM = 1, T_BOARD = 2, T_CHASSIS = 3, T_CPU = 4, T_PORT = 8, T_SLOT = 9, T_OEM = 11, T_MEM_ARRAY = 16,
-       T_DIMM = 17, T_MEM_RANGE = 19, T_BOOT = 32, T_END = 127 };
+enum {
+    T_BIOS = 0,
+    T_SYSTEM = 1,
+    T_BOARD = 2,
+    T_CHASSIS = 3,
+    T_CPU = 4,
+    T_PORT = 8,
+    T_SLOT = 9,
+    T_OEM = 11,
+    T_MEM_ARRAY = 16,
+    T_DIMM = 17,
+    T_MEM_RANGE = 19,
+    T_BOOT = 32,
+    T_END = 127
+};
 enum { MAX_STRINGS = 255, MAX_TABLE_FILE = 1 << 20, ANCHOR_LEN = 31, ANCHOR3_LEN = 24, MAX_STRING = 64 << 10 };
 #define DIMM_MAX (16 * GIB)
 
 struct smb {
     struct pc *p;
-    struct aml out;        /* the structures */
-    struct aml body;       /* formatted area of the one being written */
-    struct aml text;       /* its strings, each with NUL */
+    struct aml out;  /* the structures */
+    struct aml body; /* formatted area of the one being written */
+    struct aml text; /* its strings, each with NUL */
     unsigned nr_strings, nr, max_len;
     uint8_t replaced[256]; /* types that come from files */
 };
@@ -110,7 +123,8 @@ static bool asked(struct smb *s, int type)
     return false;
 }
 
-static bool number(struct smb *s, int type, const char *key, uint64_t dflt, uint64_t max, uint64_t *out, struct err **errp)
+static bool number(struct smb *s, int type, const char *key, uint64_t dflt, uint64_t max, uint64_t *out,
+                   struct err **errp)
 {
     const char *t = field(s, type, key, NULL);
 
@@ -286,7 +300,8 @@ static bool all_cpus(struct smb *s, struct err **errp)
     if (c)
         x86_cpuid(x86_cpu(c), 1, 0, r);
     dflt = (uint64_t)r[3] << 32 | r[0];
-    if (!number(s, T_CPU, "max-speed", 2000, UINT16_MAX, &max, errp) || !number(s, T_CPU, "current-speed", 2000, UINT16_MAX, &cur, errp) ||
+    if (!number(s, T_CPU, "max-speed", 2000, UINT16_MAX, &max, errp) ||
+        !number(s, T_CPU, "current-speed", 2000, UINT16_MAX, &cur, errp) ||
         !number(s, T_CPU, "processor-id", dflt, UINT64_MAX, &id, errp))
         return false;
     for (unsigned i = 0; i < s->p->topo.sockets; i++)
@@ -399,7 +414,7 @@ static void type17(struct smb *s, unsigned n, uint64_t bytes, uint16_t speed)
     u16(s, 0xffff);
     u16(s, 0xffff);
     u16(s, (uint16_t)(bytes >> 20)); /* at most DIMM_MAX: below 32 GiB */
-    u8(s, 0x09); /* DIMM */
+    u8(s, 0x09);                     /* DIMM */
     u8(s, 0);
     str(s, loc);
     str(s, field(s, T_DIMM, "bank", NULL));
@@ -466,20 +481,34 @@ static void type32(struct smb *s)
 static bool check_keys(struct opts *o, struct err **errp)
 {
     static const char *const k0[] = {"type", "vendor", "version", "date", "release", "uefi", NULL};
-    static const char *const k1[] = {"type", "manufacturer", "product", "version", "serial", "uuid", "sku", "family", NULL};
+    static const char *const k1[] = {"type", "manufacturer", "product", "version", "serial",
+                                     "uuid", "sku",          "family",  NULL};
     static const char *const k2[] = {"type", "manufacturer", "product", "version", "serial", "asset", "location", NULL};
     static const char *const k3[] = {"type", "manufacturer", "version", "serial", "asset", "sku", NULL};
-    static const char *const k4[] = {"type", "sock_pfx", "manufacturer", "version", "serial", "asset", "part", "max-speed",
-                                     "current-speed", "processor-id", NULL};
-    static const char *const k8[] = {"type", "internal_reference", "external_reference", "connector_type", "port_type", NULL};
-    static const char *const k9[] = {"type", "slot_designation", "slot_type", "slot_data_bus_width", "current_usage", "slot_length",
-                                     "slot_id", "slot_characteristics1", "slot_characteristics2", NULL};
+    static const char *const k4[] = {"type", "sock_pfx",  "manufacturer",  "version",      "serial", "asset",
+                                     "part", "max-speed", "current-speed", "processor-id", NULL};
+    static const char *const k8[] = {"type",           "internal_reference", "external_reference",
+                                     "connector_type", "port_type",          NULL};
+    static const char *const k9[] = {"type",
+                                     "slot_designation",
+                                     "slot_type",
+                                     "slot_data_bus_width",
+                                     "current_usage",
+                                     "slot_length",
+                                     "slot_id",
+                                     "slot_characteristics1",
+                                     "slot_characteristics2",
+                                     NULL};
     static const char *const k11[] = {"type", "value", "path", NULL};
-    static const char *const k17[] = {"type", "loc_pfx", "bank", "manufacturer", "serial", "asset", "part", "speed", NULL};
+    static const char *const k17[] = {"type", "loc_pfx", "bank", "manufacturer", "serial", "asset",
+                                      "part", "speed",   NULL};
     static const char *const none[] = {"type", NULL};
-    static const struct { int type; const char *const *keys; } all[] = {
-        {T_BIOS, k0}, {T_SYSTEM, k1}, {T_BOARD, k2}, {T_CHASSIS, k3}, {T_CPU, k4}, {T_PORT, k8}, {T_SLOT, k9}, {T_OEM, k11},
-        {T_MEM_ARRAY, none}, {T_DIMM, k17}, {T_MEM_RANGE, none}, {T_BOOT, none}, {T_END, none}};
+    static const struct {
+        int type;
+        const char *const *keys;
+    } all[] = {{T_BIOS, k0},        {T_SYSTEM, k1}, {T_BOARD, k2}, {T_CHASSIS, k3},     {T_CPU, k4},
+               {T_PORT, k8},        {T_SLOT, k9},   {T_OEM, k11},  {T_MEM_ARRAY, none}, {T_DIMM, k17},
+               {T_MEM_RANGE, none}, {T_BOOT, none}, {T_END, none}};
 
     for (unsigned i = 0; i < ARRAY_LEN(all); i++)
         if (all[i].type == opts_type(o)) {

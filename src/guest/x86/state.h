@@ -103,6 +103,7 @@ struct x86_cpu {
     struct x86_features feat;   /* what CPUID shows: model, +/- features, masked by the accelerator */
     struct x86_topology { unsigned sockets, dies, cores, threads; } topo;
     void *dbt;                  /* accel/dbt's per-CPU state */
+    struct x86_simd *simd;      /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
     uint64_t next_rip;          /* interpreter: address after the instruction; transfers of control change it */
     struct x86_icache *icache;  /* interpreter: decoded blocks, private to interp.c */
     uint64_t insn_count;        /* executed by the interpreter */
@@ -180,6 +181,9 @@ void x86_set_rflags(struct x86_cpu *c, uint64_t v, uint64_t mask); /* POPF/IRET 
 void x86_reset_cpu(struct x86_cpu *c, bool init /* INIT keeps caches, FPU, MSRs */);
 
 /* ---- simd.c: x87, MMX, SSE, AVX by running the instruction itself on the host ---- */
+/* Raises #UD, #NM or a waiting #MF when the control registers do not let the instruction run. Call before x86_simd_exec. */
+void x86_simd_check(struct x86_cpu *c, const struct x86_insn *in);
+void x86_simd_free(struct x86_cpu *c);
 /* Executes a decoded vector or x87 instruction (attr FPU, MMX, SSE or AVX) whose #UD/#NM checks have passed. Registers and
  * memory are updated; SIMD and x87 exceptions are raised. rip is not advanced. False: not one of its instructions. */
 bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in);

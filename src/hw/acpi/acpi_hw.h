@@ -28,7 +28,7 @@ enum {
     ICH9_SLP_TYP_S0 = 0, ICH9_SLP_TYP_S3 = 5, ICH9_SLP_TYP_S4 = 6, ICH9_SLP_TYP_S5 = 7,
 };
 /* SMI command port and the values that hand the fixed hardware to the OS and back (FADT SMI_CMD, ACPI_ENABLE, ACPI_DISABLE).
- * With no firmware SMI handler the chipset itself sets and clears SCI_EN. */
+ * The chipset itself sets and clears SCI_EN on them. */
 enum { APM_CNT_PORT = 0xb2, APM_STS_PORT = 0xb3 };
 enum { PIIX4_ACPI_ENABLE = 0xf1, PIIX4_ACPI_DISABLE = 0xf0, ICH9_ACPI_ENABLE = 0x02, ICH9_ACPI_DISABLE = 0x03 };
 /* GPE0 bits: event n runs \_GPE._Enn (edge). */

@@ -1,8 +1,8 @@
 /* Memory backends: RAM from anonymous memory, a file (or a folder, hugetlbfs among them) or a memfd.
  *
- * Promise: the bytes exist with the size asked for, or creation fails with the reason; a file that is too small is never mapped
- * (a guest access could then kill the program). Shared mappings let other processes see the memory.
- * Left out: NUMA placement of the host pages, persistent-memory flags. */
+ * Promise: the bytes exist with the size asked for, or creation fails with the reason; a file that is too small is
+ * never mapped (a guest access could then kill the program). Shared mappings let other processes see the memory. Left
+ * out: NUMA placement of the host pages, persistent-memory flags. */
 #include "hw/mem/backend.h"
 
 #include <errno.h>
@@ -16,15 +16,15 @@
 enum { PAGE = 4096 };
 
 struct mem_backend {
-    struct obj obj;          /* first */
+    struct obj obj; /* first */
     uint64_t size;
     bool share, merge, dump, prealloc, readonly, discard_data;
     uint32_t prealloc_threads;
-    char *mem_path;          /* file */
-    uint64_t align, offset;  /* file */
-    bool hugetlb, seal;      /* memfd */
+    char *mem_path;         /* file */
+    uint64_t align, offset; /* file */
+    bool hugetlb, seal;     /* memfd */
     uint64_t hugetlbsize;
-    struct mem_ram *ram;     /* owned once ready */
+    struct mem_ram *ram; /* owned once ready */
     bool claimed;
 };
 
@@ -43,7 +43,8 @@ static bool populate(struct mem_backend *b, struct err **errp)
     if (!madvise(b->ram->host, b->ram->size, MADV_POPULATE_WRITE))
         return true;
     if (errno != EINVAL)
-        return err_set_errno(errp, errno, "memory backend '%s': cannot preallocate %" PRIu64 " MiB", backend_id(b), b->size >> 20);
+        return err_set_errno(errp, errno, "memory backend '%s': cannot preallocate %" PRIu64 " MiB", backend_id(b),
+                             b->size >> 20);
 #endif
     for (uint64_t i = 0; i < b->ram->size; i += PAGE)
         p[i] = p[i];
@@ -165,17 +166,19 @@ static bool file_ready(struct obj *o, struct err **errp)
     if (!check_size(b, errp))
         return false;
     if (b->offset % PAGE || b->offset > INT64_MAX / 2 || b->size > INT64_MAX / 2)
-        return err_set(errp, "memory backend '%s': offset must be a multiple of 4 KiB and within the file", backend_id(b));
+        return err_set(errp, "memory backend '%s': offset must be a multiple of 4 KiB and within the file",
+                       backend_id(b));
     fd = open_path(b, errp);
     if (fd < 0)
         return false;
     page = max_u64(fs_page_size(fd), b->align);
     len = page && is_pow2(page) ? align_up(b->size, page) : b->size;
     if (page > PAGE && b->size % page)
-        err_set(errp, "memory backend '%s': size must be a multiple of the page size of '%s', %" PRIu64 " KiB", backend_id(b),
-                b->mem_path, page >> 10);
+        err_set(errp, "memory backend '%s': size must be a multiple of the page size of '%s', %" PRIu64 " KiB",
+                backend_id(b), b->mem_path, page >> 10);
     else if (size_file(b, fd, len, errp))
-        b->ram = mem_ram_new_fd(sys_of(b), backend_id(b), b->size, fd, b->offset, b->share, b->readonly && b->share, errp);
+        b->ram =
+            mem_ram_new_fd(sys_of(b), backend_id(b), b->size, fd, b->offset, b->share, b->readonly && b->share, errp);
     close(fd);
     return finish(b, errp);
 }
@@ -201,8 +204,10 @@ static bool memfd_ready(struct obj *o, struct err **errp)
     if (!check_size(b, errp))
         return false;
     if (b->hugetlbsize && (!b->hugetlb || !is_pow2(b->hugetlbsize) || b->size % b->hugetlbsize))
-        return err_set(errp, "memory backend '%s': hugetlbsize needs hugetlb=on, a power of two and a size that is a multiple of it",
-                       backend_id(b));
+        return err_set(
+            errp,
+            "memory backend '%s': hugetlbsize needs hugetlb=on, a power of two and a size that is a multiple of it",
+            backend_id(b));
     fd = memfd_create(backend_id(b), MFD_CLOEXEC | (b->seal ? MFD_ALLOW_SEALING : 0) | memfd_huge_flags(b));
     if (fd < 0)
         return err_set_errno(errp, errno, "memory backend '%s': cannot get a memfd", backend_id(b));
@@ -254,14 +259,20 @@ static const struct prop memfd_props[] = {
     PROP_END,
 };
 #define BACKEND(var_, name_, desc_, props_, ready_)                                                                    \
-    static const struct obj_class var_ = {.name = name_, .parent = "memory-backend", .desc = desc_,                   \
-                                          .size = sizeof(struct mem_backend), .props = props_, .more_props = common_props, \
-                                          .ready = ready_, .free = backend_free, .user = true};                       \
+    static const struct obj_class var_ = {.name = name_,                                                               \
+                                          .parent = "memory-backend",                                                  \
+                                          .desc = desc_,                                                               \
+                                          .size = sizeof(struct mem_backend),                                          \
+                                          .props = props_,                                                             \
+                                          .more_props = common_props,                                                  \
+                                          .ready = ready_,                                                             \
+                                          .free = backend_free,                                                        \
+                                          .user = true};                                                               \
     OBJ_REGISTER(var_)
 BACKEND(ram_class, "memory-backend-ram", "RAM from anonymous memory", ram_props, ram_ready)
 BACKEND(file_class, "memory-backend-file", "RAM in a file", file_props, file_ready)
-BACKEND(memfd_class, "memory-backend-memfd", "RAM in an unnamed file that can be passed to other processes", memfd_props,
-        memfd_ready)
+BACKEND(memfd_class, "memory-backend-memfd", "RAM in an unnamed file that can be passed to other processes",
+        memfd_props, memfd_ready)
 
 static bool is_backend(const struct obj *o)
 {
@@ -294,8 +305,8 @@ bool mem_backend_is_shared(const struct obj *o)
     return is_backend(o) && ((const struct mem_backend *)o)->share;
 }
 
-struct obj *mem_backend_new(struct machine *m, const char *id, uint64_t size, const char *path, bool prealloc, bool merge,
-                            bool dump, struct err **errp)
+struct obj *mem_backend_new(struct machine *m, const char *id, uint64_t size, const char *path, bool prealloc,
+                            bool merge, bool dump, struct err **errp)
 {
     struct mem_backend *b;
     struct obj *o;

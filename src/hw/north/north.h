@@ -16,6 +16,7 @@ struct north {
     struct pci_bus *bus;       /* "pci.0" / "pcie.0" */
     struct mem_region *pci_mem; /* PCI memory space, below RAM in priority: ROM at the top of 4 GiB and 0xe0000 go here */
     struct mem_region *smram_root; /* for x86_port.smram_root of each vCPU */
+    uint64_t hole64_start, hole64_size; /* read with north_hole64 */
 };
 bool i440fx_create(struct machine *m, const struct north_cfg *cfg, struct north *out, struct err **errp);
 bool q35_create(struct machine *m, const struct north_cfg *cfg, struct north *out, struct err **errp);

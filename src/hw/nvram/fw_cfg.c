@@ -1,32 +1,42 @@
-/* fw_cfg on x86 ports: selector at 0x510 (16 bits, write), data at 0x511 (8 bits, read), DMA address at 0x514 (big-endian).
+/* fw_cfg on x86 ports: selector at 0x510 (16 bits, write), data at 0x511 (8 bits, read), DMA address at 0x514
+ * (big-endian).
  *
- * Promise: firmware sees an item as it was when selected; DMA requests end with the control word cleared or its error bit set,
- * whatever the guest asked. Items 0..0x1f have fixed meaning, 0x20.. are files named by the directory (0x19), 0x8000.. belong to
- * the architecture. The data port is read only: guests write through DMA, and only to items made writable.
- * Interface: the fw_cfg chapter of the firmware projects' documentation. Left out: data-port writes, MMIO binding. */
+ * Promise: firmware sees an item as it was when selected; DMA requests end with the control word cleared or its error
+ * bit set, whatever the guest asked. Items 0..0x1f have fixed meaning, 0x20.. are files named by the directory (0x19),
+ * 0x8000.. belong to the architecture. The data port is read only: guests write through DMA, and only to items made
+ * writable. Interface: the fw_cfg chapter of the firmware projects' documentation. Left out: data-port writes, MMIO
+ * binding. */
 #include "hw/nvram/fw_cfg.h"
 #include "base/bytes.h"
 
 enum {
-    FW_IO_BASE = 0x510, FW_IO_LEN = 2, FW_DMA_BASE = 0x514, FW_DMA_LEN = 8,
-    FW_FILES = 0x100, FW_NAME_LEN = 56, FW_DIR_ENTRY = 64,
-    FW_KEYS = FW_CFG_FILE_FIRST + FW_FILES, FW_ARCH_KEYS = 0x10, FW_NO_ITEM = 0xffff,
-    FW_ID_TRADITIONAL = 1, FW_ID_DMA = 2,
+    FW_IO_BASE = 0x510,
+    FW_IO_LEN = 2,
+    FW_DMA_BASE = 0x514,
+    FW_DMA_LEN = 8,
+    FW_FILES = 0x100,
+    FW_NAME_LEN = 56,
+    FW_DIR_ENTRY = 64,
+    FW_KEYS = FW_CFG_FILE_FIRST + FW_FILES,
+    FW_ARCH_KEYS = 0x10,
+    FW_NO_ITEM = 0xffff,
+    FW_ID_TRADITIONAL = 1,
+    FW_ID_DMA = 2,
 };
 enum { DMA_ERROR = 1, DMA_READ = 2, DMA_SKIP = 4, DMA_SELECT = 8, DMA_WRITE = 16, DMA_REQ_LEN = 16 };
 
 struct fw_item {
-    uint8_t *data;        /* owned unless borrowed is set */
+    uint8_t *data; /* owned unless borrowed is set */
     size_t len;
     bool borrowed;
     bool writable;
-    char *name;           /* owned; files only */
+    char *name; /* owned; files only */
     void (*fill)(void *opaque);
     void (*written)(void *opaque);
     void *opaque;
 };
 struct fw_cfg {
-    struct dev dev;       /* first */
+    struct dev dev; /* first */
     struct fw_item item[FW_KEYS], arch[FW_ARCH_KEYS];
     unsigned nr_files;
     struct mem_region io, dma_io;
@@ -325,8 +335,13 @@ static void fw_dma_io_write(void *opaque, gpa_t off, uint64_t val, unsigned size
     }
 }
 
-static const struct mem_ops fw_io_ops = {
-    .read = fw_io_read, .write = fw_io_write, .valid_min = 1, .valid_max = 2, .impl_min = 1, .impl_max = 2, .unaligned = true};
+static const struct mem_ops fw_io_ops = {.read = fw_io_read,
+                                         .write = fw_io_write,
+                                         .valid_min = 1,
+                                         .valid_max = 2,
+                                         .impl_min = 1,
+                                         .impl_max = 2,
+                                         .unaligned = true};
 static const struct mem_ops fw_dma_ops = {
     .read = fw_dma_io_read, .write = fw_dma_io_write, .valid_min = 1, .valid_max = 8, .impl_min = 1, .impl_max = 8};
 
@@ -369,9 +384,15 @@ static void fw_free(struct obj *o)
 
 static const struct state_field fw_state[] = {STATE_U32(struct fw_cfg, cur_key), STATE_U32(struct fw_cfg, cur_off),
                                               STATE_U64(struct fw_cfg, dma_addr), STATE_END};
-static const struct dev_class fw_cfg_class = {
-    .name = "fw_cfg_io", .desc = "Firmware configuration (ports 0x510-0x51b)", .size = sizeof(struct fw_cfg), .board_only = true,
-    .realize = fw_realize, .reset = fw_reset, .free = fw_free, .state_version = 1, .state = fw_state};
+static const struct dev_class fw_cfg_class = {.name = "fw_cfg_io",
+                                              .desc = "Firmware configuration (ports 0x510-0x51b)",
+                                              .size = sizeof(struct fw_cfg),
+                                              .board_only = true,
+                                              .realize = fw_realize,
+                                              .reset = fw_reset,
+                                              .free = fw_free,
+                                              .state_version = 1,
+                                              .state = fw_state};
 DEV_REGISTER(fw_cfg_class)
 
 struct fw_cfg *fw_cfg_create_io(struct machine *m, struct err **errp)

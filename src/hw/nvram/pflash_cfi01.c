@@ -1,19 +1,28 @@
 /* Parallel NOR flash with the Intel/Sharp extended command set (class "cfi.pflash01").
  *
- * Promise: contents start as the block back end's (erased, 0xff, without one) and every completed program or erase reaches it in
- * order; a read-only back end makes programs and erases fail with the data sheet's status bits. Reads come straight from
- * memory while the chip is in array mode.
- * Follows Intel 28F640J5 (command set 0001h) and JEDEC JEP137/JESD68 (CFI query). One 8-bit chip on the bus.
- * Odd choice: after Clear Status the ready bit (SR.7) stays 0 until a program or erase finishes; OVMF's probe tells flash from
- * ROM and RAM by that value. Left out: block locking (accepted, never enforced), protection registers, suspend, timing. */
+ * Promise: contents start as the block back end's (erased, 0xff, without one) and every completed program or erase
+ * reaches it in order; a read-only back end makes programs and erases fail with the data sheet's status bits. Reads
+ * come straight from memory while the chip is in array mode. Follows Intel 28F640J5 (command set 0001h) and JEDEC
+ * JEP137/JESD68 (CFI query). One 8-bit chip on the bus. Odd choice: after Clear Status the ready bit (SR.7) stays 0
+ * until a program or erase finishes; OVMF's probe tells flash from ROM and RAM by that value. Left out: block locking
+ * (accepted, never enforced), protection registers, suspend, timing. */
 #include "base/bytes.h"
 #include "base/iov.h"
 #include "blk/blk.h"
 #include "dev/dev.h"
 
 enum { /* command user interface */
-    CMD_READ_ARRAY = 0xff, CMD_READ_ID = 0x90, CMD_QUERY = 0x98, CMD_READ_STATUS = 0x70, CMD_CLEAR_STATUS = 0x50,
-    CMD_PROGRAM = 0x40, CMD_PROGRAM_ALT = 0x10, CMD_ERASE = 0x20, CMD_CONFIRM = 0xd0, CMD_WRITE_BUFFER = 0xe8, CMD_LOCK = 0x60,
+       CMD_READ_ARRAY = 0xff,
+       CMD_READ_ID = 0x90,
+       CMD_QUERY = 0x98,
+       CMD_READ_STATUS = 0x70,
+       CMD_CLEAR_STATUS = 0x50,
+       CMD_PROGRAM = 0x40,
+       CMD_PROGRAM_ALT = 0x10,
+       CMD_ERASE = 0x20,
+       CMD_CONFIRM = 0xd0,
+       CMD_WRITE_BUFFER = 0xe8,
+       CMD_LOCK = 0x60,
 };
 enum { SR_READY = 0x80, SR_ERASE_ERR = 0x20, SR_PROGRAM_ERR = 0x10 };
 enum { ID_MANUFACTURER = 0x89, ID_DEVICE = 0x18, BUFFER_LOG2 = 11, BUFFER_LEN = 1 << BUFFER_LOG2, CFI_LEN = 0x34 };
@@ -24,12 +33,12 @@ struct pflash {
     struct blk *blk;           /* property drive; NULL: contents vanish with the machine */
     uint32_t nr_blocks, width; /* properties */
     uint64_t sector_len;
-    char *name;                /* property: name of the RAM block */
-    bool secure;               /* property: writes only through mmio 1 (the SMM view) */
-    struct mem_region flash;   /* mmio 0: takes commands (plain ROM when secure) */
+    char *name;                 /* property: name of the RAM block */
+    bool secure;                /* property: writes only through mmio 1 (the SMM view) */
+    struct mem_region flash;    /* mmio 0: takes commands (plain ROM when secure) */
     struct mem_region smm_view; /* mmio 1 when secure: the same array, with commands, every access a callback */
     bool readonly;
-    uint8_t cmd, cycle, status; /* current command; which of its bus cycles comes next */
+    uint8_t cmd, cycle, status;         /* current command; which of its bus cycles comes next */
     uint32_t buf_off, buf_len, buf_got; /* write buffer: start in the array, bytes announced and received */
     uint8_t buf[BUFFER_LEN];
     uint8_t cfi[CFI_LEN];
@@ -37,7 +46,7 @@ struct pflash {
     uint64_t dirty_lo, dirty_hi;
     bool writing, failed;
     struct iovec wv;
-    uint8_t *wbuf;             /* owned: snapshot being written */
+    uint8_t *wbuf; /* owned: snapshot being written */
 };
 
 static uint8_t *pf_array(struct pflash *f)
@@ -287,18 +296,28 @@ static void pf_locked_write(void *opaque, gpa_t off, uint64_t val, unsigned size
     log_guest("flash: write outside SMM at %#" PRIx64 " ignored\n", off);
 }
 
-static const struct mem_ops pf_ops = {
-    .read = pf_read, .write = pf_write, .valid_min = 1, .valid_max = 8, .impl_min = 1, .impl_max = 4, .unaligned = true};
-static const struct mem_ops pf_locked_ops = {.read = pf_locked_read, .write = pf_locked_write, .valid_min = 1, .valid_max = 8,
-                                             .impl_min = 1, .impl_max = 4, .unaligned = true};
+static const struct mem_ops pf_ops = {.read = pf_read,
+                                      .write = pf_write,
+                                      .valid_min = 1,
+                                      .valid_max = 8,
+                                      .impl_min = 1,
+                                      .impl_max = 4,
+                                      .unaligned = true};
+static const struct mem_ops pf_locked_ops = {.read = pf_locked_read,
+                                             .write = pf_locked_write,
+                                             .valid_min = 1,
+                                             .valid_max = 8,
+                                             .impl_min = 1,
+                                             .impl_max = 4,
+                                             .unaligned = true};
 
 /* ---- life cycle ---- */
 
 /* JESD68.01 table: identification, voltages and times, geometry with one uniform erase region. */
 static void pf_build_cfi(struct pflash *f)
 {
-    static const uint8_t head[] = {'Q', 'R', 'Y', 0x01, 0x00, 0x31, 0x00, 0, 0, 0, 0, 0x45, 0x55, 0, 0,
-                                   0x07, 0x07, 0x0a, 0x00, 0x04, 0x04, 0x04, 0x00};
+    static const uint8_t head[] = {'Q',  'R', 'Y', 0x01, 0x00, 0x31, 0x00, 0,    0,    0,    0,   0x45,
+                                   0x55, 0,   0,   0x07, 0x07, 0x0a, 0x00, 0x04, 0x04, 0x04, 0x00};
     unsigned log2_size = 0;
 
     while ((UINT64_C(1) << log2_size) < f->flash.size)
@@ -338,7 +357,8 @@ static bool pf_realize(struct dev *d, struct err **errp)
     if (!f->sector_len || !f->nr_blocks || f->width != 1)
         return err_set(errp, "flash '%s': num-blocks and sector-length must be given and width must be 1", name);
     if (!mul_ok_u64(f->nr_blocks, f->sector_len, &size) || size > PFLASH_MAX_SIZE || size % 4096)
-        return err_set(errp, "flash '%s': %u blocks of %" PRIu64 " bytes are out of range", name, f->nr_blocks, f->sector_len);
+        return err_set(errp, "flash '%s': %u blocks of %" PRIu64 " bytes are out of range", name, f->nr_blocks,
+                       f->sector_len);
     if (!mem_region_init_romd(&f->flash, s, f->secure ? &pf_locked_ops : &pf_ops, f, name, size, errp))
         return false;
     dev_add_mmio(d, &f->flash);
@@ -381,10 +401,12 @@ static bool pf_post_load(void *obj)
     return true;
 }
 
-static const struct state_field pf_fields[] = {
-    STATE_U8(struct pflash, cmd), STATE_U8(struct pflash, cycle), STATE_U8(struct pflash, status), STATE_U32(struct pflash, buf_off),
-    STATE_U32(struct pflash, buf_len), STATE_U32(struct pflash, buf_got), STATE_BYTES(struct pflash, buf), STATE_END};
-static const struct state_desc pf_state = {.name = "cfi.pflash01", .version = 1, .fields = pf_fields, .post_load = pf_post_load};
+static const struct state_field pf_fields[] = {STATE_U8(struct pflash, cmd),      STATE_U8(struct pflash, cycle),
+                                               STATE_U8(struct pflash, status),   STATE_U32(struct pflash, buf_off),
+                                               STATE_U32(struct pflash, buf_len), STATE_U32(struct pflash, buf_got),
+                                               STATE_BYTES(struct pflash, buf),   STATE_END};
+static const struct state_desc pf_state = {
+    .name = "cfi.pflash01", .version = 1, .fields = pf_fields, .post_load = pf_post_load};
 static const struct prop pf_props[] = {
     PROP_BLK("drive", struct pflash, blk),
     PROP("num-blocks", u32, struct pflash, nr_blocks),
@@ -394,8 +416,14 @@ static const struct prop pf_props[] = {
     PROP("secure", bool, struct pflash, secure, .help = "take writes only from System Management Mode"),
     PROP_END,
 };
-static const struct dev_class pf_class = {
-    .name = "cfi.pflash01", .desc = "Intel command set parallel flash", .size = sizeof(struct pflash), .props = pf_props,
-    .category = DEV_CAT_STORAGE, .board_only = true, .realize = pf_realize, .unrealize = pf_unrealize, .reset = pf_reset,
-    .state_desc = &pf_state};
+static const struct dev_class pf_class = {.name = "cfi.pflash01",
+                                          .desc = "Intel command set parallel flash",
+                                          .size = sizeof(struct pflash),
+                                          .props = pf_props,
+                                          .category = DEV_CAT_STORAGE,
+                                          .board_only = true,
+                                          .realize = pf_realize,
+                                          .unrealize = pf_unrealize,
+                                          .reset = pf_reset,
+                                          .state_desc = &pf_state};
 DEV_REGISTER(pf_class)

@@ -42,6 +42,7 @@ struct pci_class {
 struct pci_dev {
     struct dev dev;                /* first */
     uint8_t *config;               /* owned: PCIE_CFG_SIZE bytes, current values */
+    uint32_t config_len;
     uint8_t *wmask, *w1cmask;      /* writable bits; write-one-to-clear bits */
     int32_t addr;                  /* property addr=slot[.fn] as devfn; -1 = first free slot */
     uint8_t devfn;
@@ -58,13 +59,18 @@ struct pci_dev {
     struct mem_region bm_root, bm_alias; /* what it may DMA to: follows the bus-master bit */
     struct mem_space *dma;         /* its DMA address space */
     uint8_t exp_cap;               /* offset of the PCIe capability, 0 = conventional */
+    int intx_out;                  /* what counts at the router: intx_level unless the command register masks it */
+    struct pci_bus *child;         /* bridges: the secondary bus */
+    uint16_t cap_end;              /* first byte behind the last capability placed */
+    uint16_t ext_cap_last, ext_cap_end;
 };
 static inline const struct pci_class *pci_class(const struct pci_dev *d)
 {
     return (const struct pci_class *)d->dev.obj.cls;
 }
-extern const struct prop pci_props[]; /* addr, multifunction, romfile, rombar: set as .more_props of every PCI class */
+extern const struct prop pci_props[]; /* addr, multifunction, romfile, rombar, bootindex: set as .more_props of every PCI class */
 #define PCI_REGISTER(cls_) OBJ_REGISTER_AS(cls_, pci)
+extern const struct state_desc pci_dev_state; /* STATE_STRUCT(struct x, pci, pci_dev_state) in the state of every PCI class */
 
 /* In realize. `type` is PCI_BAR_*; the size of the region must be a power of two (>= 16, IO >= 4). */
 void pci_add_bar(struct pci_dev *d, unsigned n, unsigned type, struct mem_region *r);
@@ -76,7 +82,8 @@ uint16_t pcie_add_ext_cap(struct pci_dev *d, uint16_t id, uint8_t ver, uint16_t 
 void pcie_add_exp_cap(struct pci_dev *d, uint8_t port_type);
 void pci_set_pin(struct pci_dev *d, unsigned pin); /* 1 = INTA# ... */
 bool pci_add_msi(struct pci_dev *d, unsigned nr_vectors, struct err **errp);
-/* Table and PBA live in BAR `bar` at the given offsets (the core adds a region of its own when bar is not yet used). */
+/* Table and PBA live in BAR `bar` at the given offsets: the core adds a region of its own when bar is not yet used; a BAR that is
+ * already there must be a container region (put your registers into it as a sub-region). */
 bool pci_add_msix(struct pci_dev *d, unsigned nr, unsigned bar, uint32_t table_off, uint32_t pba_off, struct err **errp);
 bool pci_msix_enabled(const struct pci_dev *d);
 bool pci_msi_enabled(const struct pci_dev *d);
@@ -113,6 +120,17 @@ struct pci_bus {
     void *irq_opaque;
     int irq_count[128];         /* level of each router input: functions asserting it */
     struct list child_buses, sib;
+    const char *const *rom_dirs; /* root only: where option ROM files are searched, NULL-terminated, borrowed */
+    /* Root only: the reset control register at port CF9h, which lies inside CONFADD but answers byte accesses. */
+    uint8_t (*cf9_read)(void *opaque);
+    void (*cf9_write)(void *opaque, uint8_t val);
+    void *cf9_opaque;
+    bool single_slot;           /* behind a PCIe port: device 0 only */
+    uint32_t hp_nr;             /* number of the bus for ACPI hot-plug */
+    /* Hot-plug controller of this bus, NULL = none: told of devices that arrived while the machine runs; asked to let one go. */
+    void (*hp_plugged)(void *opaque, struct pci_dev *d);
+    bool (*hp_unplug)(void *opaque, struct pci_dev *d, struct err **errp);
+    void *hp_opaque;
 };
 void pci_bus_init(struct pci_bus *b, struct dev *owner, const char *name, struct mem_region *mem, struct mem_region *io,
                   uint8_t devfn_min, bool express);
@@ -120,6 +138,12 @@ static inline struct pci_bus *pci_dev_bus(const struct pci_dev *d)
 {
     return (struct pci_bus *)d->dev.bus;
 }
+void pci_bus_fini(struct pci_bus *b);
+/* The router's wiring changed: map_irq gives other answers now. */
+void pci_bus_remap_irqs(struct pci_bus *root);
+/* Calls fn for every function below b, bus by bus. */
+void pci_each(struct pci_bus *b, void (*fn)(struct pci_dev *d, void *opaque), void *opaque);
+struct pci_bus *pci_root(struct machine *m); /* the first root bus, NULL on a machine without PCI */
 struct pci_dev *pci_find(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn);
 /* Configuration cycles from a host bridge (0xcf8/0xcfc, MMCONFIG); absent functions read all ones. */
 uint32_t pci_cfg_read(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn, unsigned off, unsigned size);

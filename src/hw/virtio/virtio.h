@@ -169,6 +169,8 @@ void virtq_fill(struct virtq_elem *e, uint32_t len);
 void virtq_flush(struct virtq *q);
 /* Drops e without telling the guest (device error, reset); frees it. */
 void virtq_elem_free(struct virtq_elem *e);
+/* All of the element's memory is guest RAM itself, not a copy. */
+bool virtq_elem_is_ram(const struct virtq_elem *e);
 bool virtq_ready(const struct virtq *q); /* enabled and the device works */
 bool virtq_empty(struct virtq *q);
 /* Kick suppression; after switching kicks on, look at virtq_empty once more. */

@@ -471,6 +471,14 @@ void virtq_elem_free(struct virtq_elem *e)
     elem_release(e, 0);
 }
 
+bool virtq_elem_is_ram(const struct virtq_elem *e)
+{
+    for (unsigned i = 0; i < e->nr_seg; i++)
+        if (e->seg[i].bounce)
+            return false;
+    return true;
+}
+
 /* ---- giving chains back ---- */
 
 void virtq_fill(struct virtq_elem *e, uint32_t len)

@@ -1,0 +1,727 @@
+/* Vector, MMX and x87 instructions carried out by the host's own units.
+ *
+ * For each instruction a small host routine (thunk) is built once and cached: it loads the guest's vector registers that
+ * the instruction names into the host registers of the same numbers, runs the same opcode with its memory operand replaced
+ * by a buffer and its general registers by RAX (modrm.reg) and RCX (modrm.rm), and stores what was written to an output
+ * area. The results reach the CPU state only after memory was written and no exception is due, so a fault leaves the
+ * destination as it was. Vector register numbers are kept, so nothing but ModRM, REX and the address is re-encoded.
+ *
+ * MXCSR: the guest's rounding and flush bits with every exception masked and the flags clear; an exception flag that the
+ * guest has unmasked afterwards becomes #XM (#UD without CR4.OSXMMEXCPT). x87 and MMX: the image in c->fx is loaded with
+ * FXRSTOR and stored with FXSAVE around the instruction; an unmasked x87 exception thereby waits in FSW.ES as on silicon.
+ *
+ * Code memory (jit/arena.h) is dropped whole when full.
+ * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: EVEX forms (not offered by x86_features_max);
+ * whether PE stands beside an unmasked UE or OE (it is taken from the masked result); the order of the steps of DPPS and
+ * DPPD when one of their exceptions is unmasked. */
+#include "guest/x86/simd_int.h"
+#include "base/bytes.h"
+#include "jit/arena.h"
+#include <stddef.h>
+
+enum { ARENA_SIZE = 1 << 20, THUNK_MAX = 320, TABLE_BITS = 13, TABLE_SIZE = 1 << TABLE_BITS, KEY_LEN = 24 };
+enum { MXCSR_FLAGS = 0x3f, MXCSR_MASKS = 0x1f80, MXCSR_PRE = 7 /* IE DE ZE: found before the operation */ };
+/* What a thunk does around its instruction. */
+enum { T_FPU = 1, T_SSE = 2, T_FLAGS_IN = 4, T_FLAGS_OUT = 8, T_MEM = 16 };
+
+/* Operands of one execution; thunks address it through RDI. */
+struct simd_ctx {
+    union x86_vreg out[2];
+    uint8_t mem[128];
+    struct x86_fx fx;
+    uint64_t gpr[3]; /* RAX RCX RDX of the thunk */
+    uint64_t flags;
+    union x86_vreg *v;
+    uint32_t mxcsr_in, mxcsr_out, mxcsr_host;
+};
+
+/* Everything that makes two thunks differ. */
+struct recipe {
+    uint8_t code[16], len; /* the instruction as it runs on the host */
+    uint8_t what;          /* T_* */
+    uint16_t in;           /* vector registers to load, by number */
+    uint8_t out[2], nr_out;
+};
+struct thunk {
+    uint8_t key[KEY_LEN];
+    uint32_t off; /* in the arena, + 1; 0 = empty slot */
+};
+
+struct x86_simd {
+    struct simd_ctx ctx;
+    struct jit_arena arena;
+    unsigned nr;
+    bool avx;         /* the host has YMM registers */
+    struct thunk table[TABLE_SIZE];
+};
+
+/* ---- arena ---- */
+
+static struct x86_simd *simd_new(struct err **errp)
+{
+    struct x86_simd *s = try_alloc_aligned(64, sizeof *s);
+    struct x86_features host;
+
+    if (!s) {
+        err_set(errp, "no memory for the vector unit");
+        return NULL;
+    }
+    if (!jit_arena_init(&s->arena, ARENA_SIZE, errp)) {
+        free(s);
+        return NULL;
+    }
+    x86_features_host(&host);
+    s->avx = x86_has(&host, X86_F_AVX);
+    return s;
+}
+
+static struct x86_simd *simd_get(struct x86_cpu *c)
+{
+    struct err *e = NULL;
+
+    if (likely(c->simd))
+        return c->simd;
+    c->simd = simd_new(&e);
+    if (!c->simd) {
+        err_report(e);
+        x86_raise(c, X86_UD);
+    }
+    return c->simd;
+}
+
+void x86_simd_free(struct x86_cpu *c)
+{
+    struct x86_simd *s = c->simd;
+
+    if (!s)
+        return;
+    jit_arena_free(&s->arena);
+    free(s);
+    c->simd = NULL;
+}
+
+/* ---- thunk assembly ---- */
+
+struct out {
+    uint8_t *p;
+};
+
+static void e8(struct out *o, unsigned b)
+{
+    *o->p++ = (uint8_t)b;
+}
+
+static void e_bytes(struct out *o, const void *b, size_t n)
+{
+    memcpy(o->p, b, n);
+    o->p += n;
+}
+
+static void e32(struct out *o, uint32_t v)
+{
+    put_le32(o->p, v);
+    o->p += 4;
+}
+
+/* op is the opcode bytes, reg goes to ModRM.reg, the operand is [base + disp32]. */
+static void e_mem(struct out *o, const char *op, size_t n, unsigned reg, unsigned base, size_t disp)
+{
+    e_bytes(o, op, n);
+    e8(o, 0x80 | (reg & 7) << 3 | base);
+    e32(o, (uint32_t)disp);
+}
+enum { H_RAX, H_RCX, H_RDX, H_RSI = 6, H_RDI = 7 };
+#define CTX(field) offsetof(struct simd_ctx, field)
+#define E_MEM(o, op, reg, base, disp) e_mem(o, op, sizeof(op) - 1, reg, base, disp)
+
+static void e_vec(struct out *o, bool avx, bool store, unsigned n, unsigned base, size_t disp)
+{
+    if (avx) { /* VMOVUPS ymm */
+        e8(o, 0xc4);
+        e8(o, n >= 8 ? 0x61 : 0xe1);
+        e8(o, 0x7c);
+    } else { /* MOVUPS xmm */
+        if (n >= 8)
+            e8(o, 0x44);
+        e8(o, 0x0f);
+    }
+    e8(o, store ? 0x11 : 0x10);
+    e8(o, 0x80 | (n & 7) << 3 | base);
+    e32(o, (uint32_t)disp);
+}
+
+static size_t thunk_build(const struct x86_simd *s, const struct recipe *r, uint8_t *at)
+{
+    struct out o = {at};
+
+    if (r->what & T_FPU)
+        E_MEM(&o, "\x48\x0f\xae", 1, H_RDI, CTX(fx)); /* FXRSTOR64 */
+    else
+        E_MEM(&o, "\x0f\xae", 2, H_RDI, CTX(mxcsr_in)); /* LDMXCSR */
+    E_MEM(&o, "\x48\x8b", H_RAX, H_RDI, CTX(v));
+    for (unsigned n = 0; n < 16; n++)
+        if (r->in >> n & 1)
+            e_vec(&o, s->avx, false, n, H_RAX, n * sizeof(union x86_vreg));
+    if (r->what & T_FLAGS_IN) {
+        E_MEM(&o, "\xff", 6, H_RDI, CTX(flags)); /* PUSH */
+        e8(&o, 0x9d);                           /* POPFQ */
+    }
+    if (r->what & T_MEM)
+        E_MEM(&o, "\x48\x8d", H_RSI, H_RDI, CTX(mem)); /* LEA */
+    E_MEM(&o, "\x48\x8b", H_RAX, H_RDI, CTX(gpr[0]));
+    E_MEM(&o, "\x48\x8b", H_RCX, H_RDI, CTX(gpr[1]));
+    E_MEM(&o, "\x48\x8b", H_RDX, H_RDI, CTX(gpr[2]));
+    e_bytes(&o, r->code, r->len);
+    if (r->what & T_FLAGS_OUT) {
+        e8(&o, 0x9c);                           /* PUSHFQ */
+        E_MEM(&o, "\x8f", 0, H_RDI, CTX(flags)); /* POP */
+    }
+    E_MEM(&o, "\x48\x89", H_RAX, H_RDI, CTX(gpr[0]));
+    E_MEM(&o, "\x48\x89", H_RCX, H_RDI, CTX(gpr[1]));
+    for (unsigned i = 0; i < r->nr_out; i++)
+        e_vec(&o, s->avx, true, r->out[i], H_RDI, CTX(out) + i * sizeof(union x86_vreg));
+    if (r->what & T_FPU) {
+        E_MEM(&o, "\x48\x0f\xae", 0, H_RDI, CTX(fx)); /* FXSAVE64 */
+        e_bytes(&o, "\xdb\xe3", 2);                   /* FNINIT */
+    }
+    E_MEM(&o, "\x0f\xae", 3, H_RDI, CTX(mxcsr_out));  /* STMXCSR */
+    E_MEM(&o, "\x0f\xae", 2, H_RDI, CTX(mxcsr_host)); /* LDMXCSR */
+    if (s->avx)
+        e_bytes(&o, "\xc5\xf8\x77", 3); /* VZEROUPPER */
+    e8(&o, 0xc3);
+    return (size_t)(o.p - at);
+}
+
+static uint32_t key_hash(const uint8_t *key)
+{
+    uint64_t h = 0x9e3779b97f4a7c15;
+
+    for (unsigned i = 0; i < KEY_LEN; i += 8)
+        h = (h ^ get_le64(key + i)) * 0xff51afd7ed558ccd, h ^= h >> 29;
+    return (uint32_t)(h >> 20) & (TABLE_SIZE - 1);
+}
+
+static void recipe_key(const struct recipe *r, uint8_t *key)
+{
+    static_assert(16 + 1 + 1 + 2 + 3 <= KEY_LEN, "the recipe fits its key");
+    memset(key, 0, KEY_LEN);
+    memcpy(key, r->code, r->len);
+    key[16] = r->len;
+    key[17] = r->what;
+    put_le16(key + 18, r->in);
+    key[20] = r->nr_out;
+    key[21] = r->out[0];
+    key[22] = r->out[1];
+}
+
+static const uint8_t *thunk_find(struct x86_simd *s, const struct recipe *r)
+{
+    uint8_t key[KEY_LEN];
+    uint32_t i;
+
+    recipe_key(r, key);
+    for (i = key_hash(key); s->table[i].off; i = (i + 1) & (TABLE_SIZE - 1))
+        if (memcmp(s->table[i].key, key, KEY_LEN) == 0)
+            return s->arena.x + s->table[i].off - 1;
+    if (!jit_arena_room(&s->arena, THUNK_MAX) || s->nr > TABLE_SIZE * 3 / 4) {
+        memset(s->table, 0, sizeof s->table);
+        jit_arena_reset(&s->arena);
+        s->nr = 0;
+        i = key_hash(key);
+    }
+    memcpy(s->table[i].key, key, KEY_LEN);
+    s->table[i].off = (uint32_t)s->arena.used + 1;
+    s->nr++;
+    s->arena.used += align_up(thunk_build(s, r, s->arena.w + s->arena.used), 16);
+    return s->arena.x + s->table[i].off - 1;
+}
+
+/* ---- from the decoded instruction to a recipe ---- */
+
+/* What the host instruction's fields become. */
+struct fields {
+    uint8_t reg, rm, vvvv; /* numbers; reg and rm up to 15 */
+    bool mem;
+};
+
+static void take_vector(struct recipe *r, unsigned reg, unsigned acc)
+{
+    if (reg > 15)
+        return;
+    r->in |= (uint16_t)(1u << reg); /* also for what is written: legacy forms keep the upper parts */
+    if (!(acc & X86_ACC_W))
+        return;
+    for (unsigned i = 0; i < r->nr_out; i++)
+        if (r->out[i] == reg)
+            return;
+    if (r->nr_out < 2)
+        r->out[r->nr_out++] = (uint8_t)reg;
+}
+
+/* XMM0 where it is not written in the encoding. */
+static void take_implicit(struct recipe *r, const struct x86_insn *in)
+{
+    if (in->enc == X86_ENC_LEGACY && in->map == X86_MAP_0F38 &&
+        ((in->pp == 1 && (in->opcode == 0x10 || in->opcode == 0x14 || in->opcode == 0x15)) || (in->pp == 0 && in->opcode == 0xcb)))
+        take_vector(r, 0, X86_ACC_R);
+    if (in->map == X86_MAP_0F3A && (in->opcode == 0x60 || in->opcode == 0x62)) /* PCMPxSTRM */
+        take_vector(r, 0, X86_ACC_W);
+}
+
+static struct fields take_operands(struct recipe *r, const struct x86_insn *in)
+{
+    struct fields f = {.reg = in->modrm >> 3 & 7, .rm = in->modrm & 7, .mem = in->has_modrm && in->modrm < 0xc0};
+
+    for (unsigned i = 0; i < in->nr_ops; i++) {
+        const struct x86_operand *op = &in->ops[i];
+        unsigned n = op->reg;
+
+        if (op->kind == X86_OP_XMM)
+            take_vector(r, n, op->acc);
+        else if (op->kind == X86_OP_GPR)
+            n = op->where == X86_IN_REG ? H_RAX : H_RCX;
+        else if (op->kind == X86_OP_MM || op->kind == X86_OP_ST)
+            n &= 7;
+        else
+            continue;
+        if (op->where == X86_IN_REG)
+            f.reg = (uint8_t)n;
+        else if (op->where == X86_IN_RM)
+            f.rm = (uint8_t)n;
+        else if (op->where == X86_IN_VVVV)
+            f.vvvv = (uint8_t)n;
+    }
+    take_implicit(r, in);
+    return f;
+}
+
+static void encode_legacy(struct out *o, const struct x86_insn *in, const struct fields *f)
+{
+    static const uint8_t prefix[] = {0, 0x66, 0xf3, 0xf2};
+    unsigned rex = (in->rex & 8) | (f->reg >> 3) << 2 | (f->mem ? 0 : f->rm >> 3);
+
+    if (in->pp)
+        e8(o, prefix[in->pp & 3]);
+    if (rex)
+        e8(o, 0x40 | rex);
+    if (in->map != X86_MAP_1)
+        e8(o, 0x0f);
+    if (in->map == X86_MAP_0F38)
+        e8(o, 0x38);
+    else if (in->map == X86_MAP_0F3A)
+        e8(o, 0x3a);
+    e8(o, in->opcode);
+}
+
+bool x86_vex_w(const struct x86_insn *in)
+{
+    unsigned at = in->off_opcode;
+
+    return in->enc == X86_ENC_VEX && at >= 3 && in->bytes[at - 3] == 0xc4 && in->bytes[at - 1] & 0x80;
+}
+
+/* Outside 64-bit mode the decoder's REX bits are clear: W still chooses the form, but not the size of a general operand. */
+static bool vex_w(const struct x86_insn *in)
+{
+    static const struct {
+        uint8_t map, opcode;
+    } general[] = {{X86_MAP_0F, 0x2a}, {X86_MAP_0F, 0x2c}, {X86_MAP_0F, 0x2d}, {X86_MAP_0F, 0x6e},
+                   {X86_MAP_0F, 0x7e}, {X86_MAP_0F3A, 0x16}, {X86_MAP_0F3A, 0x22}};
+
+    for (size_t i = 0; i < ARRAY_LEN(general); i++)
+        if (general[i].map == in->map && general[i].opcode == in->opcode)
+            return in->rex & 8;
+    return x86_vex_w(in);
+}
+
+static void encode_vex(struct out *o, const struct x86_insn *in, const struct fields *f)
+{
+    e8(o, 0xc4);
+    e8(o, (f->reg & 8 ? 0 : 0x80) | 0x40 | (!f->mem && f->rm & 8 ? 0 : 0x20) | in->map);
+    e8(o, (vex_w(in) ? 0x80 : 0) | (~f->vvvv & 15) << 3 | (in->vl == 32 ? 4 : 0) | in->pp);
+    e8(o, in->opcode);
+}
+
+/* Immediate bytes; a register in bits 7:4 has been bounded by the decoder. */
+static void encode_imm(struct out *o, const struct x86_insn *in)
+{
+    uint8_t imm[8];
+    unsigned n = in->imm_len <= sizeof imm ? in->imm_len : 0;
+
+    memcpy(imm, in->bytes + in->off_imm, n);
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].where == X86_IN_IS4 && n)
+            imm[0] = (uint8_t)((imm[0] & 15) | in->ops[i].reg << 4);
+    e_bytes(o, imm, n);
+}
+
+static bool names_mm(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].kind == X86_OP_MM)
+            return true;
+    return false;
+}
+
+static bool is_fpu_insn(const struct x86_insn *in)
+{
+    return in->row->attr & (X86_A_FPU | X86_A_MMX) || names_mm(in);
+}
+
+static bool recipe_make(const struct x86_insn *in, struct recipe *r)
+{
+    struct out o = {r->code};
+    struct fields f;
+
+    static_assert(X86_MAP_0F == 1 && X86_MAP_0F38 == 2 && X86_MAP_0F3A == 3, "VEX.mmmmm is the map number");
+    memset(r, 0, sizeof *r);
+    if (in->enc == X86_ENC_EVEX)
+        return false;
+    f = take_operands(r, in);
+    if (in->enc == X86_ENC_VEX)
+        encode_vex(&o, in, &f);
+    else
+        encode_legacy(&o, in, &f);
+    if (in->has_modrm)
+        e8(&o, f.mem ? (f.reg & 7) << 3 | H_RSI : 0xc0 | (f.reg & 7) << 3 | (f.rm & 7));
+    encode_imm(&o, in);
+    r->len = (uint8_t)(o.p - r->code);
+    r->what = (f.mem ? T_MEM : 0) | (is_fpu_insn(in) ? T_FPU : 0) | (in->row->attr & (X86_A_SSE | X86_A_AVX) ? T_SSE : 0) |
+              (in->row->flags_r & X86_ARITH ? T_FLAGS_IN : 0) | (in->row->flags_w & X86_ARITH ? T_FLAGS_OUT : 0);
+    return true;
+}
+
+/* ---- checks before execution ---- */
+
+static void check_pending_x87(struct x86_cpu *c)
+{
+    if (c->x87_live)
+        x86_x87_sync(c);
+    if (!(c->fx.fsw & ~c->fx.fcw & 0x3f))
+        return;
+    if (c->cr0 & X86_CR0_NE)
+        x86_raise(c, X86_MF);
+    if (c->port.ferr)
+        c->port.ferr(c->port.ferr_opaque, 1);
+}
+
+static void check_fpu(struct x86_cpu *c, const struct x86_insn *in)
+{
+    bool wait = in->map == X86_MAP_1 && in->opcode == 0x9b;
+
+    if (wait ? (c->cr0 & (X86_CR0_MP | X86_CR0_TS)) == (X86_CR0_MP | X86_CR0_TS) : (c->cr0 & (X86_CR0_EM | X86_CR0_TS)))
+        x86_raise(c, X86_NM);
+    if (!x86_x87_nowait(in))
+        check_pending_x87(c);
+}
+
+static void check_avx(struct x86_cpu *c, const struct x86_insn *in)
+{
+    uint64_t need = in->enc == X86_ENC_EVEX ? 0xe6 : 6;
+
+    if (!(c->cr0 & X86_CR0_PE) || (c->rflags & X86_VM) || !(c->cr4 & X86_CR4_OSXSAVE) || (c->xcr0 & need) != need)
+        x86_raise(c, X86_UD);
+    if (c->cr0 & X86_CR0_TS)
+        x86_raise(c, X86_NM);
+}
+
+void x86_simd_check(struct x86_cpu *c, const struct x86_insn *in)
+{
+    uint32_t attr = in->row->attr;
+    bool mm = (attr & (X86_A_MMX | X86_A_SSE)) == X86_A_MMX; /* conversions: only with a register operand */
+
+    if (attr & X86_A_FPU) {
+        check_fpu(c, in);
+        return;
+    }
+    if (attr & X86_A_AVX) {
+        check_avx(c, in);
+        return;
+    }
+    if (!(attr & (X86_A_MMX | X86_A_SSE)))
+        return;
+    if ((c->cr0 & X86_CR0_EM) || ((attr & X86_A_SSE) && !(c->cr4 & X86_CR4_OSFXSR)))
+        x86_raise(c, X86_UD);
+    if (c->cr0 & X86_CR0_TS)
+        x86_raise(c, X86_NM);
+    if (mm || names_mm(in))
+        check_pending_x87(c);
+}
+
+/* ---- execution ---- */
+
+uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned size, enum x86_access a)
+{
+    return x86_seg_lin(c, in->seg, x86_ea(c, in), size, a);
+}
+
+void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size)
+{
+    unsigned first = (unsigned)min_u64(size, 4096 - (lin & 4095));
+
+    x86_host(c, lin, first, X86_WRITE);
+    if (first < size)
+        x86_host(c, lin + first, size - first, X86_WRITE);
+}
+
+/* The memory operand of an aligned form must be aligned: #GP. */
+static void check_aligned(struct x86_cpu *c, const struct x86_insn *in, uint64_t lin, unsigned size)
+{
+    uint32_t attr = in->row->attr;
+    bool want = in->enc == X86_ENC_LEGACY ? (attr & X86_A_SSE) && size == 16 && !(attr & X86_A_UNALIGNED) : attr & X86_A_ALIGNED;
+
+    if (in->row->feature == X86_F_SHA) /* processors differ; the lenient ones are right for every program */
+        return;
+    if (want && (attr & X86_A_ALIGNED || !(c->fx.mxcsr & 1u << 17 /* MM */)) && lin % size)
+        x86_raise_err(c, X86_GP, 0);
+}
+
+struct mem_use {
+    uint64_t lin;
+    unsigned size;
+    unsigned acc; /* 0 = no memory operand */
+};
+
+static struct mem_use mem_begin_use(struct x86_cpu *c, const struct x86_insn *in)
+{
+    struct simd_ctx *x = &c->simd->ctx;
+    struct mem_use m = {0};
+
+    if (in->mem_op < 0 || (in->row->attr & X86_A_NOP_MEM))
+        return m;
+    m.acc = in->ops[in->mem_op].acc;
+    m.size = in->mem_size ? in->mem_size : in->ops[in->mem_op].size;
+    assert(m.size && m.size <= sizeof x->mem);
+    m.lin = x86_simd_lin(c, in, m.size, m.acc & X86_ACC_W ? X86_WRITE : X86_READ);
+    check_aligned(c, in, m.lin, m.size);
+    if (m.acc & X86_ACC_R)
+        x86_ld_bytes(c, m.lin, x->mem, m.size);
+    return m;
+}
+
+static bool is_str_cmp(const struct x86_insn *in, bool explicit_len)
+{
+    unsigned op = in->opcode;
+
+    return in->map == X86_MAP_0F3A && in->pp == 1 && (op & 0xfc) == 0x60 && (!explicit_len || op < 0x62);
+}
+
+static void gprs_in(struct x86_cpu *c, const struct x86_insn *in)
+{
+    uint64_t *g = c->simd->ctx.gpr;
+
+    g[0] = c->regs[X86_RAX]; /* FNSTSW AX, PCMPESTRx */
+    g[1] = c->regs[X86_RCX];
+    g[2] = c->regs[X86_RDX];
+    for (unsigned i = 0; i < in->nr_ops; i++) {
+        if (in->ops[i].kind != X86_OP_GPR)
+            continue;
+        if (in->ops[i].where == X86_IN_REG)
+            g[0] = c->regs[in->ops[i].reg & 15];
+        else if (in->ops[i].where == X86_IN_RM)
+            g[1] = c->regs[in->ops[i].reg & 15];
+    }
+}
+
+static void gprs_out(struct x86_cpu *c, const struct x86_insn *in)
+{
+    const uint64_t *g = c->simd->ctx.gpr;
+
+    if (is_str_cmp(in, false) && (in->opcode & 1))
+        c->regs[X86_RCX] = g[1];
+    if (in->map == X86_MAP_1 && in->opcode == 0xdf && in->modrm == 0xe0)
+        c->regs[X86_RAX] = g[0];
+    for (unsigned i = 0; i < in->nr_ops; i++) {
+        const struct x86_operand *op = &in->ops[i];
+
+        if (op->kind != X86_OP_GPR || !(op->acc & X86_ACC_W))
+            continue;
+        if (op->where == X86_IN_REG)
+            c->regs[op->reg & 15] = g[0];
+        else if (op->where == X86_IN_RM)
+            c->regs[op->reg & 15] = g[1];
+    }
+}
+
+/* Size of the floating-point results of an instruction that can underflow; 0 for all others. */
+static unsigned underflow_size(const struct x86_insn *in)
+{
+    unsigned op = in->opcode, lo = op & 15;
+
+    if (in->map == X86_MAP_0F38 && op >= 0x90 && op < 0xc0)
+        return lo >= 6 ? (x86_vex_w(in) ? 8 : 4) : 0; /* FMA */
+    if (in->map == X86_MAP_0F3A)
+        return op == 0x40 ? 4 : op == 0x41 ? 8 : op == 0x1d ? 2 : 0;
+    if (in->map != X86_MAP_0F)
+        return 0;
+    switch (op) {
+    case 0x58: case 0x59: case 0x5c: case 0x5e:
+        return in->pp & 1 ? 8 : 4;
+    case 0x5a:
+        return in->pp & 1 ? 4 : 0; /* to single */
+    case 0x7c: case 0x7d: case 0xd0:
+        return in->pp == 1 ? 8 : 4;
+    default:
+        return 0;
+    }
+}
+
+static bool any_denormal(const uint8_t *b, unsigned n, unsigned size)
+{
+    static const uint64_t exp[] = {[2] = 0x7c00, [4] = 0x7f800000, [8] = 0x7ff0000000000000};
+    static const uint64_t man[] = {[2] = 0x3ff, [4] = 0x7fffff, [8] = 0xfffffffffffff};
+
+    for (unsigned i = 0; i + size <= n; i += size) {
+        uint64_t v = get_le(b + i, size);
+
+        if (!(v & exp[size]) && (v & man[size]))
+            return true;
+    }
+    return false;
+}
+
+/* With underflow unmasked a tiny result counts even when it is exact, which the masked run does not report. */
+static uint32_t exact_underflow(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
+{
+    unsigned size = underflow_size(in);
+    bool scalar = in->map == X86_MAP_0F ? in->pp >= 2 && (in->opcode & 0xf0) == 0x50 : in->map == X86_MAP_0F38 && in->opcode & 1 && (in->opcode & 15) > 8;
+    const struct simd_ctx *x = &c->simd->ctx;
+    unsigned n = scalar ? size : in->vl;
+
+    if (likely(c->fx.mxcsr & 0x800) || !size)
+        return 0;
+    if (in->map == X86_MAP_0F && in->opcode == 0x5a && !scalar)
+        n /= 2;
+    if (!r->nr_out)
+        return any_denormal(x->mem, in->mem_size, size) ? 0x10 : 0;
+    return any_denormal(x->out[0].b, n, size) ? 0x10 : 0;
+}
+
+/* Using MMX registers makes TOP 0 and marks all in use. */
+static void mmx_enter(struct x86_fx *fx)
+{
+    x86_x87_set_top(fx, 0);
+    fx->ftw = 0xff;
+}
+
+/* #XM when a flag arose that the guest has unmasked: the flags of that stage are set and nothing else changes. */
+static void check_simd_exception(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
+{
+    uint32_t flags = (c->simd->ctx.mxcsr_out & MXCSR_FLAGS) | exact_underflow(c, in, r);
+    uint32_t unmasked = flags & ~(c->fx.mxcsr >> 7) & MXCSR_FLAGS;
+
+    if (likely(!unmasked))
+        return;
+    if (names_mm(in))
+        mmx_enter(&c->fx); /* processors enter MMX state before they find the exception */
+    c->fx.mxcsr |= unmasked & MXCSR_PRE ? flags & MXCSR_PRE : flags;
+    x86_raise(c, c->cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
+}
+
+static uint32_t host_mxcsr(void)
+{
+    uint32_t v;
+
+    __asm__ volatile("stmxcsr %0" : "=m"(v));
+    return v;
+}
+
+enum { FX_X87_BYTES = offsetof(struct x86_fx, xmm_unused) };
+
+static void run_thunk(struct x86_cpu *c, const struct recipe *r)
+{
+    struct simd_ctx *x = &c->simd->ctx;
+    void (*fn)(struct simd_ctx *) = (void (*)(struct simd_ctx *))(uintptr_t)thunk_find(c->simd, r);
+
+    x->v = c->v;
+    x->mxcsr_in = (c->fx.mxcsr & 0xffff & ~(uint32_t)MXCSR_FLAGS) | MXCSR_MASKS;
+    x->mxcsr_host = host_mxcsr();
+    x->flags = c->rflags & X86_ARITH;
+    if (r->what & T_FPU) {
+        memcpy(&x->fx, &c->fx, FX_X87_BYTES);
+        x->fx.mxcsr = x->mxcsr_in;
+    }
+    fn(x);
+}
+
+static void commit(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
+{
+    struct simd_ctx *x = &c->simd->ctx;
+    uint32_t fw = in->row->flags_w & X86_ARITH;
+    size_t width = c->simd->avx ? 32 : 16;
+
+    for (unsigned i = 0; i < r->nr_out; i++) {
+        memcpy(&c->v[r->out[i]], &x->out[i], width);
+        if (in->enc != X86_ENC_LEGACY)
+            memset(c->v[r->out[i]].b + width, 0, sizeof(union x86_vreg) - width);
+    }
+    gprs_out(c, in);
+    if (fw)
+        c->rflags = (c->rflags & ~(uint64_t)fw) | (x->flags & fw);
+    if (r->what & T_FPU) {
+        c->fx.fcw = x->fx.fcw;
+        c->fx.fsw = x->fx.fsw;
+        c->fx.ftw = x->fx.ftw;
+        memcpy(c->fx.st, x->fx.st, sizeof c->fx.st);
+        if (in->row->attr & X86_A_FPU)
+            x86_x87_note(c, in);
+    }
+    if (r->what & T_SSE)
+        c->fx.mxcsr |= x->mxcsr_out & MXCSR_FLAGS;
+}
+
+/* VZEROUPPER and VZEROALL: eight registers outside 64-bit mode. */
+static bool exec_vzero(struct x86_cpu *c, const struct x86_insn *in)
+{
+    unsigned from = in->vl == 32 ? 0 : 16;
+
+    if (in->enc != X86_ENC_VEX || in->map != X86_MAP_0F || in->opcode != 0x77)
+        return false;
+    for (unsigned n = 0; n < (c->mode == X86_MODE_64 ? 16 : 8); n++)
+        memset(c->v[n].b + from, 0, sizeof(union x86_vreg) - from);
+    return true;
+}
+
+static bool exec_special(struct x86_cpu *c, const struct x86_insn *in)
+{
+    if (in->map == X86_MAP_1 && in->opcode == 0x9b) /* FWAIT: the check has done its work */
+        return true;
+    return exec_vzero(c, in) || x86_xstate_exec(c, in) || x86_x87_env(c, in) || x86_simd_elementwise(c, in);
+}
+
+/* An unmasked exception other than precision keeps an x87 store from its memory. */
+static bool x87_store_failed(const struct x86_cpu *c, const struct x86_insn *in)
+{
+    const struct x86_fx *fx = &c->simd->ctx.fx;
+
+    return in->row->attr & X86_A_FPU && !x86_x87_nowait(in) && fx->fsw & ~fx->fcw & 0x1f;
+}
+
+bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in)
+{
+    struct recipe r;
+    struct mem_use m;
+
+    if (!(in->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX)))
+        return false;
+    if (c->x87_live && is_fpu_insn(in))
+        x86_x87_sync(c);
+    if (exec_special(c, in))
+        return true;
+    if (!recipe_make(in, &r))
+        return false;
+    simd_get(c);
+    m = mem_begin_use(c, in);
+    gprs_in(c, in);
+    run_thunk(c, &r);
+    if (m.acc & X86_ACC_W && c->simd->ctx.mxcsr_out & MXCSR_FLAGS) /* VCVTPS2PH: #PF comes before #XM */
+        x86_simd_probe_write(c, m.lin, m.size);
+    if (r.what & T_SSE)
+        check_simd_exception(c, in, &r);
+    if (m.acc & X86_ACC_W && x87_store_failed(c, in))
+        x86_simd_probe_write(c, m.lin, m.size);
+    else if (m.acc & X86_ACC_W)
+        x86_st_bytes(c, m.lin, c->simd->ctx.mem, m.size);
+    commit(c, in, &r);
+    return true;
+}

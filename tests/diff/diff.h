@@ -1,0 +1,52 @@
+/* The differential tester: one instruction on the bare host CPU and through our own executors, everything compared. */
+#ifndef TESTS_DIFF_H
+#define TESTS_DIFF_H
+
+#include "guest/x86/state.h"
+
+/* One window of memory lies at the same linear address for the host's run and the guest's: code first, then data. The page
+ * behind it is unmapped for both. */
+enum { WIN_BASE = 0x10000000, WIN_SIZE = 2 << 20, CODE_AT = WIN_BASE + 0x8000, DATA_AT = WIN_BASE + 0x10000, DATA_SIZE = 0x2000,
+       WIN_END = WIN_BASE + WIN_SIZE, XS_SIZE = 832 };
+
+/* Registers before or after. xs is a standard XSAVE image (x87, SSE, AVX). */
+struct dregs {
+    uint8_t xs[1024] __attribute__((aligned(64)));
+    uint64_t gpr[16], flags;
+    int vec;          /* -1 = no fault */
+    uint32_t err;     /* #PF error code, low three bits */
+    uint64_t cr2;     /* #PF */
+};
+
+/* ---- native.c ---- */
+bool native_init(int memfd);
+/* Runs code (len bytes) once from in; results to out. */
+void native_run(const uint8_t *code, unsigned len, const struct dregs *in, struct dregs *out);
+
+/* ---- gen.c ---- */
+struct drow {
+    const char *name;       /* OP name */
+    const char *ops[4];
+    int map, pp, opcode, modrm, cond;
+    bool vex;
+};
+extern const struct drow drows[];
+extern const unsigned nr_drows;
+struct rng {
+    uint64_t s;
+};
+uint64_t rnd(struct rng *r);
+static inline uint64_t rnd_below(struct rng *r, uint64_t n)
+{
+    return rnd(r) % n;
+}
+/* Bytes of a random instance of the row, decoded; false when this try did not make one. */
+bool gen_insn(struct rng *r, const struct drow *row, struct x86_insn *in);
+/* Random registers and memory that suit the instruction; patches displacements in in->bytes. False: pick another. */
+bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *regs, uint8_t *data);
+/* Why the row is not run in user mode, or NULL. */
+const char *gen_skip(const struct x86_insn *in);
+/* RFLAGS bits the manuals leave undefined after the instruction. */
+uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before);
+
+#endif

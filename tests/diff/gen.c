@@ -1,0 +1,357 @@
+/* Makes random instances of the rows of insn.def: bytes first (the decoder then says what they mean), then registers and
+ * memory that let the instruction do something interesting and keep its memory operand inside the window. */
+#include "diff.h"
+
+#include "base/bytes.h"
+#include "guest/x86/ops.h"
+
+enum { W0 = 1, W1 = 2, L0 = 4, L1 = 8, O16 = 16, O32 = 32, O64 = 64, NB = 128, IM0 = 256, F2 = 512, M64 = 1024, NO64M = 2048 };
+enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
+#define g(n) (MR_REG | (n))
+#define MEM  MR_MEM
+#define REG  MR_MOD3
+#define x(b) (MR_EXACT | (b))
+enum { NP = 1, P66 = 2, PF3 = 4, PF2 = 8, ANY = 15, N66 = 3, PS = 12 };
+enum { m1 = X86_MAP_1, m0F = X86_MAP_0F, m38 = X86_MAP_0F38, m3A = X86_MAP_0F3A };
+
+#define ROW(N, v, mp, p, opc, mr, c, a0, a1, a2, a3) \
+    {.name = #N, .ops = {#a0, #a1, #a2, #a3}, .map = mp, .pp = p, .opcode = opc, .modrm = mr, .cond = c, .vex = v},
+#define OP(...)
+#define E(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, false, mp, p, opc, mr, c, a0, a1, a2, a3)
+#define EF(N, mn, f, mp, p, opc, mr, c, a0, a1, a2, a3, ac) ROW(N, false, mp, p, opc, mr, c, a0, a1, a2, a3)
+#define V(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, true, mp, p, opc, mr, c, a0, a1, a2, a3)
+const struct drow drows[] = {
+#include "guest/x86/insn.def"
+};
+const unsigned nr_drows = ARRAY_LEN(drows);
+#undef g
+#undef x
+
+uint64_t rnd(struct rng *r)
+{
+    uint64_t z = (r->s += 0x9e3779b97f4a7c15);
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+}
+
+static bool one_in(struct rng *r, unsigned n)
+{
+    return rnd_below(r, n) == 0;
+}
+
+/* ---- bytes ---- */
+
+static bool has_z(const struct drow *row)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if (row->ops[i][0] == 'Z')
+            return true;
+    return false;
+}
+
+static uint8_t pick_modrm(struct rng *r, const struct drow *row)
+{
+    uint8_t m = (uint8_t)rnd(r);
+
+    if (row->modrm & MR_EXACT)
+        return (uint8_t)row->modrm;
+    if (row->modrm & MR_MEM)
+        while (m >= 0xc0)
+            m = (uint8_t)rnd(r);
+    else if ((row->modrm & MR_MOD3) || one_in(r, 2))
+        m |= 0xc0;
+    if (row->modrm & MR_REG)
+        m = (uint8_t)((m & 0xc7) | (row->modrm & 7) << 3);
+    return m;
+}
+
+/* One mandatory prefix out of the set, as its 0..3 number. */
+static unsigned pick_pp(struct rng *r, int set)
+{
+    unsigned p;
+
+    do
+        p = (unsigned)rnd_below(r, 4);
+    while (!(set >> p & 1));
+    return p;
+}
+
+static uint8_t *put_legacy(struct rng *r, const struct drow *row, uint8_t *p)
+{
+    static const uint8_t pfx[] = {0, 0x66, 0xf3, 0xf2};
+    unsigned pp = row->pp == ANY ? (one_in(r, 4) ? 1 : 0) : pick_pp(r, row->pp);
+
+    if (one_in(r, 16))
+        *p++ = 0x67;
+    if (pp)
+        *p++ = pfx[pp];
+    if (row->cond & W1 || !one_in(r, 3)) {
+        uint8_t rex = (uint8_t)(0x40 | rnd_below(r, 16));
+
+        if (row->cond & W1)
+            rex |= 8;
+        if (row->cond & W0)
+            rex &= (uint8_t)~8;
+        if (row->cond & NB)
+            rex &= (uint8_t)~1;
+        *p++ = rex;
+    }
+    if (row->map != m1)
+        *p++ = 0x0f;
+    if (row->map == m38)
+        *p++ = 0x38;
+    else if (row->map == m3A)
+        *p++ = 0x3a;
+    *p++ = (uint8_t)(row->opcode + (has_z(row) ? rnd_below(r, 8) : 0));
+    return p;
+}
+
+static uint8_t *put_vex(struct rng *r, const struct drow *row, uint8_t *p)
+{
+    uint8_t w = row->cond & W0 ? 0 : row->cond & W1 ? 0x80 : (uint8_t)(rnd(r) & 0x80);
+    uint8_t l = row->cond & L0 ? 0 : row->cond & L1 ? 4 : (uint8_t)(rnd(r) & 4);
+    bool vvvv = false;
+
+    for (unsigned i = 0; i < 4; i++)
+        vvvv |= row->ops[i][0] == 'H' || row->ops[i][0] == 'B';
+    *p++ = 0xc4;
+    *p++ = (uint8_t)((rnd(r) & 0xe0) | row->map);
+    *p++ = (uint8_t)(w | (vvvv ? rnd(r) & 0x78 : 0x78) | l | pick_pp(r, row->pp));
+    *p++ = (uint8_t)row->opcode;
+    return p;
+}
+
+bool gen_insn(struct rng *r, const struct drow *row, struct x86_insn *in)
+{
+    uint8_t b[32], *p = b;
+
+    for (unsigned i = 0; i < sizeof b; i++)
+        b[i] = (uint8_t)rnd(r);
+    p = row->vex ? put_vex(r, row, p) : put_legacy(r, row, p);
+    if (row->modrm || row->ops[0][0] != '_')
+        *p = pick_modrm(r, row); /* an immediate's first byte when there is no ModRM */
+    return x86_decode(b, X86_MAX_INSN, X86_MODE_64, in) == X86_DECODE_OK &&
+           x86_row_index(in->row) == (unsigned)(row - drows);
+}
+
+/* ---- what is left out ---- */
+
+const char *gen_skip(const struct x86_insn *in)
+{
+    static const char *const names[] = {
+        "cpuid", "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "xgetbv", "rdpkru", "wrpkru", "syscall", "sysenter", "int3", "int1",
+        "into", "int", "ud0", "ud1", "ud2", "monitor", "mwait", "serialize", "clflush", "clflushopt", "clwb", "clzero", "pause",
+        "xbegin", "xend", "xabort", "xtest", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "swapgs", "vmcall", "vmmcall", "sldt",
+        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "pushf", "popf", "enter", "leave", "fxsave",
+        "fxrstor", "xsave", "xrstor", "xsaveopt", "xsavec", "xsaves", "xrstors", "monitorx", "mwaitx", "rdpru", "endbr64", "endbr32"};
+    uint32_t at = in->row->attr;
+
+    if (at & (X86_A_PRIV | X86_A_IO | X86_A_ENDS))
+        return "privileged, I/O or control transfer";
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(in->row->mnem, names[i]) == 0)
+            return "its result depends on the system";
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].kind == X86_OP_SEG)
+            return "segment register";
+    if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)))
+        return "system state";
+    if (in->seg == X86_FS || in->seg == X86_GS)
+        return "FS and GS belong to the C library";
+    return NULL;
+}
+
+/* Names, and the arithmetic flags they leave undefined. */
+uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before)
+{
+    static const struct {
+        const char *name;
+        uint16_t flags;
+    } t[] = {
+        {"and", X86_AF}, {"or", X86_AF}, {"xor", X86_AF}, {"test", X86_AF}, {"shl", X86_AF | X86_OF | X86_CF}, {"shr", X86_AF | X86_OF | X86_CF},
+        {"sar", X86_AF | X86_OF | X86_CF}, {"rol", X86_OF}, {"ror", X86_OF}, {"rcl", X86_OF}, {"rcr", X86_OF},
+        {"shld", X86_AF | X86_OF}, {"shrd", X86_AF | X86_OF}, {"mul", X86_SF | X86_ZF | X86_AF | X86_PF},
+        {"imul", X86_SF | X86_ZF | X86_AF | X86_PF}, {"div", X86_ARITH}, {"idiv", X86_ARITH},
+        {"bsf", X86_ARITH & ~X86_ZF}, {"bsr", X86_ARITH & ~X86_ZF}, {"bt", X86_OF | X86_SF | X86_AF | X86_PF},
+        {"bts", X86_OF | X86_SF | X86_AF | X86_PF}, {"btr", X86_OF | X86_SF | X86_AF | X86_PF},
+        {"btc", X86_OF | X86_SF | X86_AF | X86_PF}, {"lzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
+        {"tzcnt", X86_OF | X86_SF | X86_AF | X86_PF}, {"andn", X86_AF | X86_PF}, {"blsr", X86_AF | X86_PF}, {"blsi", X86_AF | X86_PF},
+        {"blsmsk", X86_AF | X86_PF}, {"bextr", X86_AF | X86_SF | X86_PF}, {"bzhi", X86_AF | X86_PF}, {"aam", X86_OF | X86_AF | X86_CF}};
+
+    (void)before;
+    for (size_t i = 0; i < ARRAY_LEN(t); i++)
+        if (strcmp(in->row->mnem, t[i].name) == 0)
+            return t[i].flags;
+    return 0;
+}
+
+/* ---- registers and memory ---- */
+
+static uint64_t int_value(struct rng *r)
+{
+    static const uint64_t edge[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
+                                    INT64_MAX, (uint64_t)INT64_MIN, UINT64_MAX};
+
+    switch (rnd_below(r, 4)) {
+    case 0: return edge[rnd_below(r, ARRAY_LEN(edge))];
+    case 1: return rnd(r) >> rnd_below(r, 64);
+    default: return rnd(r);
+    }
+}
+
+static uint64_t f64_value(struct rng *r)
+{
+    static const uint64_t edge[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000,
+                                    0xfff0000000000000, 0x7ff8000000000000, 0x7ff0000000000001, 1, 0x000fffffffffffff,
+                                    0x0010000000000000, 0x7fefffffffffffff, 0x4330000000000000, 0x41dfffffffc00000, 0x43e0000000000000};
+
+    if (one_in(r, 3))
+        return edge[rnd_below(r, ARRAY_LEN(edge))];
+    return (rnd(r) & 0x800fffffffffffff) | (0x3c0 + rnd_below(r, 0x80)) << 52;
+}
+
+static uint32_t f32_value(struct rng *r)
+{
+    static const uint32_t edge[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 1,
+                                    0x007fffff, 0x00800000, 0x7f7fffff, 0x4b000000, 0x4f000000};
+
+    if (one_in(r, 3))
+        return edge[rnd_below(r, ARRAY_LEN(edge))];
+    return (uint32_t)((rnd(r) & 0x807fffff) | (0x60 + rnd_below(r, 0x40)) << 23);
+}
+
+static void fill(struct rng *r, uint8_t *b, unsigned n)
+{
+    unsigned kind = (unsigned)rnd_below(r, 3);
+
+    for (unsigned i = 0; i + 8 <= n; i += 8) {
+        if (kind == 0)
+            put_le64(b + i, int_value(r));
+        else if (kind == 1)
+            put_le64(b + i, f64_value(r));
+        else
+            put_le64(b + i, f32_value(r) | (uint64_t)f32_value(r) << 32);
+    }
+}
+
+static void f80_value(struct rng *r, uint8_t *b)
+{
+    static const uint16_t exps[] = {0, 0x8000, 0x3fff, 0xbfff, 0x7fff, 0xffff, 1, 0x7ffe, 0x403e, 0x3fbe};
+
+    put_le64(b, one_in(r, 3) ? UINT64_C(1) << 63 : rnd(r) | (one_in(r, 8) ? 0 : UINT64_C(1) << 63));
+    put_le16(b + 8, (uint16_t)(one_in(r, 3) ? exps[rnd_below(r, ARRAY_LEN(exps))] : 0x3fd0 + rnd_below(r, 0x60)));
+}
+
+static void fill_xs(struct rng *r, uint8_t *xs)
+{
+    uint16_t fsw = (uint16_t)(rnd_below(r, 8) << 11 | (rnd(r) & 0x4700));
+
+    memset(xs, 0, XS_SIZE);
+    put_le16(xs, (uint16_t)(0x40 | (one_in(r, 6) ? rnd(r) & 0x3f : 0x3f) | rnd_below(r, 16) << 8));
+    if (one_in(r, 8)) { /* flags that stand already; pending when unmasked */
+        fsw |= rnd(r) & 0x3f;
+        if (fsw & ~get_le16(xs) & 0x3f)
+            fsw |= 0x8080;
+    }
+    put_le16(xs + 2, fsw);
+    xs[4] = (uint8_t)(one_in(r, 3) ? rnd(r) : 0xff);
+    put_le32(xs + 24, (uint32_t)((one_in(r, 6) ? rnd(r) & 0x1f80 : 0x1f80) | (rnd(r) & 0xe040 & -(uint32_t)one_in(r, 2)) |
+                                 (one_in(r, 8) ? rnd(r) & 0x3f : 0)));
+    for (unsigned i = 0; i < 8; i++)
+        f80_value(r, xs + 32 + 16 * i);
+    fill(r, xs + 160, 256);
+    put_le64(xs + 512, 7);
+    fill(r, xs + 576, 256);
+}
+
+static void patch_disp(struct x86_insn *in, int64_t v)
+{
+    in->disp = v;
+    put_le(in->bytes + in->off_disp, (uint64_t)v, in->disp_len);
+}
+
+/* Sets base and index so that the operand starts at `at`. False: this form cannot get there. */
+static bool aim(struct rng *r, struct x86_insn *in, struct dregs *d, uint64_t at)
+{
+    bool vsib = in->row->attr & X86_A_VSIB;
+
+    if (in->base == X86_REG_RIP) {
+        patch_disp(in, (int64_t)at - (CODE_AT + in->len));
+        return true;
+    }
+    if (in->index != X86_NO_REG && vsib) {
+        for (unsigned i = 0; i < 8; i++) /* small indices, some negative, in either width */
+            put_le32(d->xs + (i < 4 ? 160 + 16 * in->index + 4 * i : 576 + 16 * in->index + 4 * (i - 4)),
+                     in->opcode & 1 ? (i & 1 ? 0 : (uint32_t)rnd_below(r, 32)) : (uint32_t)rnd_below(r, 64) - 32);
+    } else if (in->index != X86_NO_REG) {
+        if (in->index == in->base)
+            return false;
+        d->gpr[in->index] = in->base == X86_NO_REG ? 0 : rnd_below(r, 512);
+        at -= d->gpr[in->index] * in->scale;
+    }
+    if (in->base == X86_NO_REG) {
+        if (!in->disp_len)
+            return false;
+        patch_disp(in, (int64_t)at);
+        return in->disp_len >= 4;
+    }
+    d->gpr[in->base] = at - (uint64_t)in->disp;
+    if (in->adsz == 4) {
+        d->gpr[in->base] = (uint32_t)d->gpr[in->base] | (rnd(r) << 32);
+        return !(in->index != X86_NO_REG && !vsib) || in->index != in->base;
+    }
+    return true;
+}
+
+static uint64_t pick_target(struct rng *r, const struct x86_insn *in)
+{
+    unsigned size = in->mem_size ? in->mem_size : 8;
+    uint64_t at = DATA_AT + 0x800 + rnd_below(r, 0x800);
+
+    if (one_in(r, 24)) /* runs into the page that is not there */
+        return WIN_END - rnd_below(r, size + 8);
+    if (one_in(r, 12)) /* crosses a page */
+        return DATA_AT + 0x1000 - rnd_below(r, size + 1);
+    if (!one_in(r, 4))
+        at &= ~UINT64_C(63);
+    return at;
+}
+
+bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *d, uint8_t *data)
+{
+    memset(d, 0, sizeof *d);
+    d->vec = -1;
+    for (unsigned i = 0; i < 16; i++)
+        d->gpr[i] = int_value(r);
+    d->gpr[X86_RSP] = DATA_AT + 0xc00 + (rnd(r) & 0x7f8);
+    d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
+    fill_xs(r, d->xs);
+    fill(r, data, DATA_SIZE);
+    if (in->row->attr & X86_A_STRING) {
+        d->gpr[X86_RSI] = DATA_AT + 0x800 + rnd_below(r, 0x400);
+        d->gpr[X86_RDI] = DATA_AT + 0xa00 + rnd_below(r, 0x400);
+        d->gpr[X86_RCX] = rnd_below(r, 9);
+        return true;
+    }
+    if (strcmp(in->row->mnem, "div") == 0 || strcmp(in->row->mnem, "idiv") == 0)
+        d->gpr[X86_RDX] = one_in(r, 2) ? 0 : d->gpr[X86_RDX] >> rnd_below(r, 64);
+    if (strstr(in->row->mnem, "maskmov") && in->opcode == 0xf7) {
+        d->gpr[X86_RDI] = DATA_AT + 0x800;
+        return true;
+    }
+    if (strcmp(in->row->mnem, "xlat") == 0 || strcmp(in->row->mnem, "xlatb") == 0) {
+        d->gpr[X86_RBX] = DATA_AT + 0x800;
+        return in->adsz == 8;
+    }
+    if (in->mem_op < 0 || (in->row->attr & X86_A_NOP_MEM && in->base == X86_NO_REG))
+        return true;
+    if (in->row->mnem[0] == 'b' && in->row->mnem[1] == 't' && in->ops[1].kind == X86_OP_GPR) {
+        if (in->ops[1].reg == in->base || in->ops[1].reg == in->index)
+            return false;
+        d->gpr[in->ops[1].reg & 15] = rnd_below(r, 2048) - 1024;
+        return aim(r, in, d, DATA_AT + 0x1000);
+    }
+    return aim(r, in, d, pick_target(r, in));
+}

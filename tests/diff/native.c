@@ -1,0 +1,140 @@
+/* Runs one instruction on the bare host CPU with given registers, in user mode, and catches its fault.
+ * The control block stands at a fixed low address, so that the entry and exit code can reach it without any register. */
+#include "diff.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+enum { CTL_AT = 0x20000000 };
+struct ctl {
+    struct dregs in, out;
+    uint64_t host_rsp, stack[64], spare;
+};
+static struct ctl *const ctl = (struct ctl *)(uintptr_t)CTL_AT;
+static sigjmp_buf back;
+static uint8_t *thunk; /* where the entry code stands: in the window, before CODE_AT */
+
+static void on_fault(int sig, siginfo_t *si, void *ucv)
+{
+    ucontext_t *uc = ucv;
+    static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+                                  REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+    (void)sig;
+    for (unsigned i = 0; i < 16; i++)
+        ctl->out.gpr[i] = (uint64_t)uc->uc_mcontext.gregs[order[i]];
+    ctl->out.flags = (uint64_t)uc->uc_mcontext.gregs[REG_EFL];
+    ctl->out.vec = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
+    ctl->out.err = (uint32_t)uc->uc_mcontext.gregs[REG_ERR] & 7;
+    ctl->out.cr2 = (uint64_t)(uintptr_t)si->si_addr;
+    if (uc->uc_mcontext.fpregs)
+        memcpy(ctl->out.xs, uc->uc_mcontext.fpregs, XS_SIZE);
+    siglongjmp(back, 1);
+}
+
+static uint8_t *abs_op(uint8_t *p, const char *op, unsigned n, unsigned reg, const void *at)
+{
+    uint32_t a = (uint32_t)(uintptr_t)at;
+
+    memcpy(p, op, n);
+    p += n;
+    *p++ = (uint8_t)(4 | (reg & 7) << 3);
+    *p++ = 0x25;
+    memcpy(p, &a, 4);
+    return p + 4;
+}
+
+static uint8_t *move_gpr(uint8_t *p, bool load, unsigned reg, const void *at)
+{
+    char op[2] = {reg >= 8 ? 0x4c : 0x48, (char)(load ? 0x8b : 0x89)};
+
+    return abs_op(p, op, 2, reg, at);
+}
+
+static uint8_t *bytes(uint8_t *p, const char *b, unsigned n)
+{
+    memcpy(p, b, n);
+    return p + n;
+}
+
+/* Entry: load everything, fall into CODE_AT. */
+static void build_entry(void)
+{
+    uint8_t b[512], *p = b;
+
+    p = bytes(p, "\x53\x55\x41\x54\x41\x55\x41\x56\x41\x57", 10);
+    p = move_gpr(p, false, 4, &ctl->host_rsp);
+    p = bytes(p, "\xb8\x07\0\0\0\x31\xd2", 7); /* mov eax,7; xor edx,edx */
+    p = abs_op(p, "\x48\x0f\xae", 3, 5, ctl->in.xs); /* xrstor64 */
+    p = bytes(p, "\x48\xc7\xc4", 3);
+    {
+        uint32_t top = (uint32_t)(uintptr_t)&ctl->stack[60];
+
+        memcpy(p, &top, 4);
+        p += 4;
+    }
+    p = abs_op(p, "\xff", 1, 6, &ctl->in.flags);
+    p = bytes(p, "\x9d", 1);
+    for (unsigned i = 0; i < 16; i++)
+        p = move_gpr(p, true, i, &ctl->in.gpr[i]);
+    thunk = (uint8_t *)(uintptr_t)CODE_AT - (p - b);
+    memcpy(thunk, b, (size_t)(p - b));
+}
+
+/* Exit: stands right behind the instruction. */
+static unsigned build_exit(uint8_t *b)
+{
+    uint8_t *p = b;
+    uint32_t top = (uint32_t)(uintptr_t)&ctl->stack[60];
+
+    for (unsigned i = 0; i < 16; i++)
+        p = move_gpr(p, false, i, &ctl->out.gpr[i]);
+    p = bytes(p, "\x48\xc7\xc4", 3);
+    memcpy(p, &top, 4);
+    p += 4;
+    p = bytes(p, "\x9c", 1);
+    p = abs_op(p, "\x8f", 1, 0, &ctl->out.flags);
+    p = bytes(p, "\xfc\xb8\x07\0\0\0\x31\xd2", 8);
+    p = abs_op(p, "\x48\x0f\xae", 3, 4, ctl->out.xs); /* xsave64 */
+    p = bytes(p, "\xdb\xe3\xc5\xf8\x77", 5);           /* fninit, vzeroupper */
+    p = move_gpr(p, true, 4, &ctl->host_rsp);
+    p = bytes(p, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5d\x5b\xc3", 11);
+    return (unsigned)(p - b);
+}
+
+bool native_init(int memfd)
+{
+    static const int sigs[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
+    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    stack_t ss = {.ss_size = 1 << 16};
+    void *p = mmap((void *)(uintptr_t)WIN_BASE, WIN_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
+    void *q = mmap((void *)(uintptr_t)CTL_AT, sizeof *ctl, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+    ss.ss_sp = malloc(ss.ss_size);
+    if (p == MAP_FAILED || q == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL))
+        return false;
+    for (unsigned i = 0; i < ARRAY_LEN(sigs); i++)
+        sigaction(sigs[i], &sa, NULL);
+    build_entry();
+    return true;
+}
+
+void native_run(const uint8_t *code, unsigned len, const struct dregs *in, struct dregs *out)
+{
+    uint8_t *at = (uint8_t *)(uintptr_t)CODE_AT;
+    uint32_t mxcsr;
+
+    memcpy(at, code, len);
+    build_exit(at + len);
+    memcpy(&ctl->in, in, sizeof *in);
+    memset(&ctl->out, 0, sizeof ctl->out);
+    ctl->out.vec = -1;
+    __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+    if (sigsetjmp(back, 0) == 0)
+        ((void (*)(void))(uintptr_t)thunk)();
+    __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+    memcpy(out, &ctl->out, sizeof *out);
+}
