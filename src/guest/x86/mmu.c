@@ -39,7 +39,7 @@ struct walk {
     struct x86_cpu *c;
     uint64_t lin;
     enum x86_access a;
-    bool user, write;
+    bool user, write, debug; /* debug: looks only */
     bool us, rw, nx;
     uint32_t err;
 };
@@ -137,11 +137,11 @@ static int finish(struct walk *w, gpa_t at, unsigned size, uint64_t pte, uint64_
     uint64_t set = (pte & PTE_A ? 0 : PTE_A) | (w->write && !(pte & PTE_D) ? PTE_D : 0);
     bool pk;
 
-    if (!allowed(w, w->a, pkey, &pk)) {
+    if (!w->debug && !allowed(w, w->a, pkey, &pk)) {
         fault(w, 1 | (pk ? 32u : 0u));
         return 0;
     }
-    if (set && !pte_set(c, at, size, pte, set))
+    if (set && !w->debug && !pte_set(c, at, size, pte, set))
         return -1;
     pte |= set;
     out->page = page;
@@ -172,7 +172,7 @@ static int walk32(struct walk *w, struct x86_xlat *out)
             return fault(w, 1 | 8);
         return finish(w, at, 4, e, 4 << 20, base, out);
     }
-    if (!(e & PTE_A) && !pte_set(c, at, 4, e, PTE_A))
+    if (!(e & PTE_A) && !w->debug && !pte_set(c, at, 4, e, PTE_A))
         return -1;
     at = ((e & 0xfffff000) + (w->lin >> 12 & 0x3ff) * 4) & c->a20_mask;
     e = (uint32_t)pte_load(c, at, 4);
@@ -222,7 +222,7 @@ static int walk64(struct walk *w, struct x86_xlat *out)
                 return fault(w, 1 | 8);
             return finish(w, at, 8, e, page, e & addr_mask & ~(page - 1), out);
         }
-        if (!(e & PTE_A) && !pte_set(c, at, 8, e, PTE_A))
+        if (!(e & PTE_A) && !w->debug && !pte_set(c, at, 8, e, PTE_A))
             return -1;
         table = e & addr_mask;
     }
@@ -244,6 +244,16 @@ bool x86_walk(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user, str
     } while (r < 0);
     *err = w.err;
     return r > 0;
+}
+
+bool x86_walk_debug(struct x86_cpu *c, uint64_t lin, struct x86_xlat *out)
+{
+    struct walk w = {.c = c, .lin = lin, .a = X86_READ, .debug = true};
+    uint32_t err;
+
+    if (!(c->cr0 & X86_CR0_PG))
+        return x86_walk(c, lin, X86_READ, false, out, &err);
+    return (c->cr4 & X86_CR4_PAE ? walk64(&w, out) : walk32(&w, out)) > 0;
 }
 
 /* ---- the TLB ---- */
@@ -271,9 +281,12 @@ bool x86_mmu_init(struct x86_cpu *c)
         return false;
     x86_tlb_flush(c, true);
     mem_space_listen(c->vcpu.as, mem_changed, c);
-    if (c->as_smm && c->as_smm != c->vcpu.as)
-        mem_space_listen(c->as_smm, mem_changed, c);
     return true;
+}
+
+void x86_mmu_listen(struct x86_cpu *c, struct mem_space *as)
+{
+    mem_space_listen(as, mem_changed, c);
 }
 
 void x86_mmu_free(struct x86_cpu *c)
