@@ -80,7 +80,7 @@ def ninja(folder, sanitize, tally):
             env['CC'] = 'ccache gcc'
         cmd = ['meson', 'setup', folder]
         if sanitize:
-            cmd += [f'-Db_sanitize={sanitize}', '-Db_lundef=false', '-Doptimization=1']
+            cmd += [f'-Db_sanitize={sanitize}', '-Db_lundef=false', '-Doptimization=1', '-Dwerror=false']  # gcc warns of things that sanitizers add
         if subprocess.call(cmd, cwd=ROOT, env=env, stdout=subprocess.DEVNULL):
             return False
     # -j: what the machine has, not meson's extra two
@@ -131,6 +131,14 @@ def unit_list(folder):
             yield exe, [os.path.relpath(s, ROOT) for s in srcs if '/tests/unit/' in s]
 
 
+def last_words(out):
+    """What a dying program said that matters: the sanitizer's summary and first frames of ours, or the last lines."""
+    lines = out.split('\n')
+    told = [l.strip() for l in lines if 'SUMMARY:' in l or 'runtime error:' in l or 'Assertion' in l]
+    ours = [l.strip() for l in lines if re.match(r'\s+#\d+ .* \.\./(src|tests)/', l)][:4]
+    return ' | '.join(told + ours) if told else ' '.join(out.split()[-60:])
+
+
 def unit(tally, folder, tag, env=None):
     for exe, srcs in unit_list(folder):
         base = os.path.basename(exe)
@@ -159,7 +167,7 @@ def unit(tally, folder, tag, env=None):
             name = f"{where.get(fn, 'tests/unit/' + base)}::{fn}"
             tally.add(name + ('' if tag == 'unit' else f'[{tag}]'), outcome, proves.get(fn, ()), float(c.get('time') or 0), why)
         if not cases or (status != 0 and not bad):
-            why = 'timed out' if status is None else f'ended with status {status}: ' + ' '.join(out.split()[-60:])
+            why = 'timed out' if status is None else f'ended with status {status}: ' + last_words(out)
             tally.add(f'tests/unit/{base}[{tag}]', 'failed', why=why, seconds=secs)
 
 

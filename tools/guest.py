@@ -41,16 +41,22 @@ class locked:
         self.f.close()
 
 
-def apt(args, **kw):
-    return subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+def apt(tool, *args, arch=None, **kw):
+    """Runs apt-get or apt-cache. Lists of another architecture, and our own update, live in the cache: no rights needed."""
+    cmd = [tool]
+    own = os.path.join(CACHE, 'apt', arch or native_arch())
+    if arch != native_arch() or os.path.isdir(own):
+        for d in ('lists/partial', 'archives/partial'):
+            os.makedirs(os.path.join(own, d), exist_ok=True)
+        cmd += ['-o', f'APT::Architecture={arch}', '-o', f'APT::Architectures={arch}', '-o', f'Dir::State::lists={own}/lists',
+                '-o', f'Dir::Cache={own}', '-o', 'APT::Sandbox::User=']
+    return subprocess.run(cmd + list(args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
 
 
-def apt_update():
-    cmd = ['apt-get', '-qq', 'update']
-    if os.geteuid() != 0:
-        cmd = ['sudo'] + cmd
-    say('updating the package lists (apt-get update)')
-    apt(cmd)
+def apt_update(arch):
+    say(f'updating package lists for {arch}, kept in {os.path.relpath(CACHE)}')
+    os.makedirs(os.path.join(CACHE, 'apt', arch), exist_ok=True)
+    apt('apt-get', '-qq', 'update', arch=arch)
 
 
 def deb(package, arch='amd64'):
@@ -63,12 +69,12 @@ def deb(package, arch='amd64'):
             return sorted(found)[-1]
         with tempfile.TemporaryDirectory(dir=CACHE) as tmp:
             os.chmod(tmp, 0o777)
-            name = package if arch == native_arch() else f'{package}:{arch}'
-            say(f'downloading Debian package {name}')
-            p = apt(['apt-get', '-q', 'download', name], cwd=tmp)
+            name = package
+            say(f'downloading Debian package {name} ({arch})')
+            p = apt('apt-get', '-q', 'download', name, arch=arch, cwd=tmp)
             if p.returncode:
-                apt_update()
-                p = apt(['apt-get', '-q', 'download', name], cwd=tmp)
+                apt_update(arch)
+                p = apt('apt-get', '-q', 'download', name, arch=arch, cwd=tmp)
             got = glob.glob(os.path.join(tmp, '*.deb'))
             if not got:
                 raise GuestError(f'cannot download {name}: {p.stdout.strip().splitlines()[-1] if p.stdout.strip() else "apt-get failed"}')
@@ -98,17 +104,16 @@ class Kernel:
     """A Debian kernel: image path, release, and its modules."""
 
     def __init__(self, arch='amd64'):
-        meta = KERNELS[arch]
-        name = meta if arch == native_arch() else f'{meta}:{arch}'
+        name = KERNELS[arch]
         real = None
         for attempt in (0, 1):
-            p = apt(['apt-cache', 'depends', name])
+            p = apt('apt-cache', 'depends', name, arch=arch)
             m = re.search(r'Depends: (linux-image-\d\S*)', p.stdout)
             if m:
                 real = m.group(1).split(':')[0]
                 break
             if not attempt:
-                apt_update()
+                apt_update(arch)
         if not real:  # the lists may be gone while the cache still has one
             kept = glob.glob(os.path.join(CACHE, 'deb', f'linux-image-[0-9]*_{arch}.deb'))
             if not kept:
@@ -264,6 +269,17 @@ def initramfs(path, kernel, modules=VIRTIO, start=START, tty='ttyS0', files=None
     return path
 
 
+def sh(*cmd, **kw):
+    """Runs a host tool; a GuestError with its last words when it fails or is missing."""
+    exe = shutil.which(cmd[0], path=PATH)
+    if not exe:
+        raise GuestError(f'{cmd[0]} is missing (tools/setup.sh check installs it)')
+    p = subprocess.run([exe, *cmd[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+    if p.returncode:
+        raise GuestError(f'{cmd[0]}: {p.stdout.strip()[-300:]}')
+    return p.stdout
+
+
 def ext4(path, size, files=None):
     """Writes an ext4 image of `size` bytes holding files {name: bytes}; needs no root."""
     mkfs = shutil.which('mkfs.ext4', path=PATH)
@@ -281,3 +297,80 @@ def ext4(path, size, files=None):
         if p.returncode:
             raise GuestError('mkfs.ext4: ' + p.stdout.strip())
     return path
+
+
+GRUB_CFG = '''serial --unit=0 --speed=115200
+terminal_input serial
+terminal_output serial
+set timeout=0
+echo "GRUB is here"
+{find}
+linux {folder}/vmlinuz {cmdline}
+initrd {folder}/initrd.cpio
+boot
+'''
+
+
+def mbr(path, kind, part, boot=None, core=b'', start=2048):
+    """A disk with one primary partition (file `part`) of type `kind`; boot code and core image for its gap when given."""
+    size = os.path.getsize(part) // 512
+    head = bytearray(512)
+    if boot:
+        head[:440] = boot[:440]
+    head[0x1b8:0x1bc] = b'LYRE'
+    head[0x1be:0x1ce] = bytes((0x80, 0xfe, 0xff, 0xff, kind, 0xfe, 0xff, 0xff)) + start.to_bytes(4, 'little') + size.to_bytes(4, 'little')
+    head[510:512] = b'\x55\xaa'
+    if len(core) > (start - 1) * 512:
+        raise GuestError('the GRUB core image does not fit before the partition')
+    with open(path, 'wb') as out, open(part, 'rb') as src:
+        out.write(head)
+        out.write(core)
+        out.seek(start * 512)
+        shutil.copyfileobj(src, out)
+        out.truncate((start + size + 2048) * 512)
+    return path
+
+
+def grub_disk(path, kernel, initrd, cmdline):
+    """An MBR disk with an ext4 partition that GRUB for PC BIOS boots."""
+    with tempfile.TemporaryDirectory() as tmp:
+        cfg = GRUB_CFG.format(find='', folder='', cmdline=cmdline)
+        size = os.path.getsize(kernel) + os.path.getsize(initrd) + (16 << 20) & ~0xfffff
+        files = {'grub/grub.cfg': cfg.encode(), 'vmlinuz': open(kernel, 'rb').read(), 'initrd.cpio': open(initrd, 'rb').read()}
+        part, core = os.path.join(tmp, 'part'), os.path.join(tmp, 'core')
+        ext4(part, size, files)
+        sh('grub-mkimage', '-O', 'i386-pc', '-o', core, '-p', '(hd0,msdos1)/grub', 'biosdisk', 'part_msdos', 'ext2', 'normal',
+           'linux', 'serial', 'terminal', 'echo', 'boot', 'configfile')
+        with open('/usr/lib/grub/i386-pc/boot.img', 'rb') as b, open(core, 'rb') as c:
+            return mbr(path, 0x83, part, b.read(), c.read())
+
+
+def grub_iso(path, kernel, initrd, cmdline):
+    """A CD that GRUB boots from PC BIOS and from UEFI, made by grub-mkrescue."""
+    with tempfile.TemporaryDirectory() as tmp:
+        os.makedirs(os.path.join(tmp, 'boot', 'grub'))
+        shutil.copy(kernel, os.path.join(tmp, 'vmlinuz'))
+        shutil.copy(initrd, os.path.join(tmp, 'initrd.cpio'))
+        with open(os.path.join(tmp, 'boot', 'grub', 'grub.cfg'), 'w') as f:
+            f.write(GRUB_CFG.format(find='', folder='', cmdline=cmdline))
+        sh('grub-mkrescue', '-o', path, tmp)
+    return path
+
+
+def grub_efi_disk(path, kernel, initrd, cmdline):
+    """An MBR disk with an EFI system partition whose BOOTX64.EFI is GRUB."""
+    with tempfile.TemporaryDirectory() as tmp:
+        cfg, efi, part = (os.path.join(tmp, n) for n in ('grub.cfg', 'grub.efi', 'part'))
+        with open(cfg, 'w') as f:
+            f.write(GRUB_CFG.format(find='search --no-floppy --file --set=root /vmlinuz', folder='', cmdline=cmdline))
+        sh('grub-mkstandalone', '-O', 'x86_64-efi', '-o', efi, '--install-modules=part_msdos fat search search_fs_file normal linux '
+           'serial terminal echo boot', '--modules=part_msdos fat search search_fs_file normal linux serial terminal echo boot',
+           '--fonts=', '--locales=', '--themes=', f'boot/grub/grub.cfg={cfg}')
+        size = os.path.getsize(kernel) + os.path.getsize(initrd) + os.path.getsize(efi) + (40 << 20) & ~0xfffff
+        with open(part, 'wb') as f:
+            f.truncate(size)
+        sh('mkfs.vfat', '-F', '32', '-n', 'ESP', part)
+        for name, src in (('::EFI', None), ('::EFI/BOOT', None), ('::EFI/BOOT/BOOTX64.EFI', efi), ('::vmlinuz', kernel),
+                          ('::initrd.cpio', initrd)):
+            sh(*(('mcopy', '-i', part, src, name) if src else ('mmd', '-i', part, name)))
+        return mbr(path, 0xef, part)

@@ -37,7 +37,7 @@ void blk_each(struct blk_set *s, void (*fn)(struct blk *b, void *opaque), void *
 extern const struct prop_type blk_prop; /* "drive": field is struct blk *, attached to the object */
 #define PROP_BLK(n, S, f) {.name = (n), .type = &blk_prop, .off = offsetof(S, f)}
 
-const char *blk_id(const struct blk *b);
+const char *blk_id(const struct blk *b); /* of a device's own handle on a node: the node's name */
 bool blk_has_medium(const struct blk *b);
 uint64_t blk_size(const struct blk *b); /* bytes, 0 without medium */
 bool blk_readonly(const struct blk *b);

@@ -308,7 +308,7 @@ void blk_unquiesce(struct blk *b)
 
 const char *blk_id(const struct blk *b)
 {
-    return b->id;
+    return !*b->id && b->root ? b->root->node->name : b->id;
 }
 bool blk_has_medium(const struct blk *b)
 {

@@ -75,7 +75,7 @@ struct board_class {
     unsigned ide_units;             /* disks per IDE or SATA bus when -drive index=N is placed; 0 = 2 */
     bool no_cdrom, no_floppy, no_serial, no_vga;
     const char *deprecated;
-    /* Builds everything, vCPUs too (their threads are started by the caller after finish); -device devices come after. cfg is
+    /* Builds everything, vCPUs too (finish starts their threads, paused); -device devices come after. cfg is
      * borrowed until finish has returned. */
     bool (*create)(struct machine *m, struct board_cfg *cfg, struct err **errp);
     /* All -device devices exist: ACPI tables, boot order, kernel. */

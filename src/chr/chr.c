@@ -143,8 +143,10 @@ static const struct chr_class *class_find(const char *type, struct err **errp)
 
     str_nearest_init(&near, type);
     while ((k = chr_class_next(k))) {
-        if (!strcmp(k->type, type) || (k->alias && !strcmp(k->alias, type)))
+        if (!strcmp(k->type, type) || (k->alias && !strcmp(k->alias, type))) {
+            str_free(&all);
             return k;
+        }
         str_nearest_try(&near, k->type);
         str_addf(&all, "%s%s", all.len ? ", " : "", k->type);
     }

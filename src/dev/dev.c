@@ -87,6 +87,10 @@ static void unwind(struct dev *d)
 
 static void dispose(struct dev *d)
 {
+    struct machine *m = dev_machine(d);
+
+    mem_region_drop_within(&m->sysmem, d, d->obj.cls->size);
+    mem_region_drop_within(&m->sysio, d, d->obj.cls->size);
     while (!list_empty(&d->buses))
         bus_fini(list_first(&d->buses, struct bus, sib));
     dev_wires_free(d);

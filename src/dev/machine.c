@@ -50,6 +50,7 @@ void machine_free(struct machine *m)
 {
     struct obj *root = m->root;
     struct mem_sys *sys = m->mem_sys;
+    struct vcpu **cpus = m->cpus;
 
     ev_bh_cancel(&m->req_bh);
     while (!list_empty(&m->sysbus->devs))
@@ -59,6 +60,7 @@ void machine_free(struct machine *m)
     mem_space_free(m->mem);
     mem_space_free(m->io);
     obj_unref(root); /* frees the machine with it */
+    free(cpus);
     mem_sys_free(sys);
 }
 

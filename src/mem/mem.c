@@ -20,6 +20,12 @@ struct mem_sys *mem_sys_new(struct run *r)
 
 void mem_sys_free(struct mem_sys *s)
 {
+    while (!list_empty(&s->rams)) {
+        struct mem_ram *m = list_first(&s->rams, struct mem_ram, link);
+
+        m->refs = 1;
+        mem_ram_unref(m);
+    }
     free(s);
 }
 
@@ -178,6 +184,25 @@ void mem_region_del(struct mem_region *sub)
     list_del(&sub->sib);
     sub->parent = NULL;
     mem_touch(sub->sys);
+}
+
+static void drop_within(struct mem_region *r, uintptr_t base, size_t size)
+{
+    struct mem_region *sub, *tmp;
+
+    list_each_safe (sub, tmp, &r->subs, sib) {
+        if ((uintptr_t)sub - base < size)
+            mem_region_del(sub);
+        else if (sub->kind == MEM_CONTAINER)
+            drop_within(sub, base, size);
+    }
+}
+
+void mem_region_drop_within(struct mem_region *root, const void *base, size_t size)
+{
+    mem_begin(root->sys);
+    drop_within(root, (uintptr_t)base, size);
+    mem_commit(root->sys);
 }
 
 #define SETTER(fn, type, field)                                                                                        \

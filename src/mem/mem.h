@@ -68,7 +68,7 @@ struct mem_region {
 
 /* Shared by all spaces of a machine: RAM blocks, commit batching, the code-write hook. */
 struct mem_sys *mem_sys_new(struct run *r);
-void mem_sys_free(struct mem_sys *s);
+void mem_sys_free(struct mem_sys *s); /* with every RAM block that is left */
 
 void mem_region_init(struct mem_region *r, struct mem_sys *s, const char *name, uint64_t size); /* container */
 bool mem_region_init_ram(struct mem_region *r, struct mem_sys *s, const char *name, uint64_t size, struct err **errp);
@@ -92,6 +92,8 @@ void mem_commit(struct mem_sys *s);
 void mem_region_add(struct mem_region *parent, gpa_t off, struct mem_region *sub);
 void mem_region_add_prio(struct mem_region *parent, gpa_t off, struct mem_region *sub, int prio);
 void mem_region_del(struct mem_region *sub);
+/* Takes every region embedded in [base, base + size) out of the tree below root: its owner is about to be freed. */
+void mem_region_drop_within(struct mem_region *root, const void *base, size_t size);
 void mem_region_set_enabled(struct mem_region *r, bool on);
 void mem_region_set_addr(struct mem_region *r, gpa_t off);
 void mem_region_set_size(struct mem_region *r, uint64_t size);

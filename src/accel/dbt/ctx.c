@@ -71,10 +71,13 @@ static void empty(struct x86_ctx *x)
 {
     if (x->nr_slot_log >= ARRAY_LEN(x->slot_log) - 1) {
         for (unsigned i = 0; i < X86_SLOTS; i++)
-            x->slot[i].neg_page = EMPTY;
+            x->slot[i].way[0].neg_page = x->slot[i].way[1].neg_page = EMPTY;
     } else {
-        for (unsigned i = 0; i < x->nr_slot_log; i++)
-            x->slot[x->slot_log[i]].neg_page = EMPTY;
+        for (unsigned i = 0; i < x->nr_slot_log; i++) {
+            struct x86_slot *s = &x->slot[x->slot_log[i]];
+
+            s->way[0].neg_page = s->way[1].neg_page = EMPTY;
+        }
     }
     if (x->nr_tlb_log >= ARRAY_LEN(x->tlb_log)) {
         for (unsigned i = 0; i < X86_TLB_SIZE; i++)
@@ -246,9 +249,12 @@ void dbt_page_is_code(struct dbt *d, struct mem_ram *ram, uint64_t off)
             for (unsigned n = 0; n < X86_TLB_SIZE; n++)
                 if (x->tlb_w[n] != EMPTY && x->tlb_w[n] + x->tlb_add[n] == host)
                     x->tlb_w[n] = EMPTY;
-            for (unsigned n = 0; n < X86_SLOTS; n++)
-                if (x->slot[n].neg_page != EMPTY && x->slot[n].add - x->slot[n].neg_page == host)
-                    x->slot[n].neg_page = EMPTY;
+            for (unsigned n = 0; n < 2 * X86_SLOTS; n++) {
+                struct x86_way *w = &x->slot[n / 2].way[n & 1];
+
+                if (w->neg_page != EMPTY && w->add - w->neg_page == host)
+                    w->neg_page = EMPTY;
+            }
         }
 }
 
@@ -289,9 +295,12 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
         x->tlb_r[n % X86_TLB_SIZE] = x->tlb_w[n % X86_TLB_SIZE] = EMPTY;
         x->islot[n % X86_ISLOTS] = 0;
         c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
-        for (unsigned k = 0; k < nr; k++)
-            if (x->slot[x->slot_log[k]].neg_page == -page)
-                x->slot[x->slot_log[k]].neg_page = EMPTY;
+        for (unsigned k = 0; k < 2 * nr; k++) {
+            struct x86_way *w = &x->slot[x->slot_log[k / 2]].way[k & 1];
+
+            if (w->neg_page == -page)
+                w->neg_page = EMPTY;
+        }
     }
     c->switch_ctx = true;
     dbt_ss_reset(c);

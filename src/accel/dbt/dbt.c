@@ -35,6 +35,8 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
     x->seg_base[X86_FS] = cpu->seg[X86_FS].base;
     x->seg_base[X86_GS] = cpu->seg[X86_GS].base;
     x->flags = (uint32_t)(cpu->rflags & 0xff) << 8 | (cpu->rflags >> 11 & 1);
+    x->if_flag = cpu->rflags & X86_IF;
+    x->sys_flags = cpu->rflags & ~(uint64_t)(X86_ARITH | X86_IF | 2);
     x->enter_target = target;
     c->in_code = true;
     if (!resume && (c->dbt->flushing || c->generation != c->dbt->generation || cpu->vcpu.exit_request || c->kicked)) {
@@ -43,7 +45,7 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
     }
     c->stat.enters++;
     why = ((enter_fn *)(uintptr_t)c->dbt->stubs.enter)();
-    cpu->rflags = (cpu->rflags & ~(uint64_t)X86_ARITH) | (x->flags >> 8 & 0xd5) | (x->flags & 1) << 11;
+    cpu->rflags = x->sys_flags | x->if_flag | 2 | (x->flags >> 8 & 0xd5) | (x->flags & 1) << 11;
     return why;
 }
 
@@ -146,11 +148,12 @@ static const uint8_t *slow_exit(struct dbt_cpu *c)
     c->stat.slow++;
     if (!b || (lin & 4095) + size > 4096 || !dbt_ctx_fill(c, lin, write))
         return NULL;
-    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
+    x->slot[slot].way[1] = x->slot[slot].way[0];
+    x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
+    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
-    x->t1 = x->slot[slot].add;
+    x->t1 = x->slot[slot].way[0].add;
     return ret;
 }
 

@@ -2,7 +2,9 @@
 #include "accel/dbt/dbt_int.h"
 
 enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 };
-#define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
+#define CPU(f)  ((int32_t)offsetof(struct x86_cpu, f))
+#define SLOT(f) (X86_CTX(slot) + (int32_t)offsetof(struct x86_slot, f))
+static_assert(sizeof(struct x86_slot) == 32, "the TLB stub scales slot numbers");
 
 static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n, unsigned base)
 {
@@ -152,9 +154,14 @@ static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slo
     jit_8(b, 0);
     jit_store32(b, JIT_GS(X86_CTX(nr_slot_log)), JR_RDX);
     jit_op_reg(b, JIT_W, 0xf7, 3, JR_RAX); /* neg rax */
-    jit_op_reg(b, 0, 0x01, T1, T1);        /* add r11d, r11d: 16-byte slots by index * 2 * 8 */
-    jit_store(b, JIT_GSX(T1, 8, X86_CTX(slot)), JR_RAX);
-    jit_store(b, JIT_GSX(T1, 8, X86_CTX(slot) + 8), JR_RCX);
+    jit_op_reg(b, 0, 0xc1, 4, T1);         /* shl r11d, 2: 32-byte slots by index * 4 * 8 */
+    jit_8(b, 2);
+    jit_load(b, JR_RDX, JIT_GSX(T1, 8, SLOT(way[0].neg_page)));
+    jit_store(b, JIT_GSX(T1, 8, SLOT(way[1].neg_page)), JR_RDX);
+    jit_load(b, JR_RDX, JIT_GSX(T1, 8, SLOT(way[0].add)));
+    jit_store(b, JIT_GSX(T1, 8, SLOT(way[1].add)), JR_RDX);
+    jit_store(b, JIT_GSX(T1, 8, SLOT(way[0].neg_page)), JR_RAX);
+    jit_store(b, JIT_GSX(T1, 8, SLOT(way[0].add)), JR_RCX);
     jit_mov_rr(b, T1, JR_RCX);
     jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
     restore_flags(b);

@@ -135,22 +135,6 @@ static bool pc_create_south(struct pc *p, struct err **errp)
     }
 }
 
-/* A CPU that comes later shares the wires of the first one. */
-void pc_wire_cpu(struct pc *p, struct vcpu *c)
-{
-    struct x86_port *port = x86_port(c);
-    const struct x86_port *first = x86_port(p->m->cpus[0]);
-
-    port->ferr = first->ferr;
-    port->ferr_opaque = first->ferr_opaque;
-    port->pic_ack = first->pic_ack;
-    port->pic = first->pic;
-    port->a20 = first->a20;
-    port->smram_root = p->north.smram_root;
-    if (p->smm_as)
-        x86_cpu(c)->as_smm = p->smm_as;
-}
-
 static void pc_reset(void *opaque)
 {
     struct pc *p = opaque;
@@ -158,16 +142,15 @@ static void pc_reset(void *opaque)
     pc_reset_boot_once(p);
 }
 
+/* The bridge comes before the CPUs: an accelerator wants to know what a CPU sees in SMM when it takes the CPU over. */
 static bool pc_build(struct pc *p, struct err **errp)
 {
-    if (!pc_read_props(p, errp) || !pc_create_ram(p, errp) || !pc_create_cpus(p, errp) || !pc_create_bridges(p, errp))
-        return false;
-    if (!pc_create_rom(p, errp) || !pc_create_south(p, errp))
+    if (!pc_read_props(p, errp) || !pc_create_ram(p, errp) || !pc_create_bridges(p, errp))
         return false;
     if (p->has_smm && p->north.smram_root)
         p->smm_as = mem_space_new(p->m->mem_sys, "SMM", p->north.smram_root);
-    for (unsigned i = 0; i < p->m->nr_cpus; i++)
-        pc_wire_cpu(p, p->m->cpus[i]);
+    if (!pc_create_cpus(p, errp) || !pc_create_rom(p, errp) || !pc_create_south(p, errp))
+        return false;
     p->fw = fw_cfg_create_io(p->m, errp);
     if (!p->fw || !pc_create_io(p, errp))
         return false;
@@ -219,6 +202,8 @@ static bool pc_finish(struct machine *m, struct board_cfg *cfg, struct err **err
               pc_setup_smbios(p, errp) && pc_setup_acpi(p, errp);
 
     p->cfg = NULL;
+    for (unsigned i = 0; ok && !m->stepped && i < m->nr_cpus; i++)
+        vcpu_start_thread(m->cpus[i]);
     return ok;
 }
 
@@ -291,7 +276,7 @@ static const struct prop pc_props[] = {
     PC_BOARD(var_, "pc-i440fx-" ver_, desc_, pc_props, i440fx_board_create, .default_cpu = "qemu64",                   \
              .default_nic = "e1000", .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, __VA_ARGS__)
 #define Q35_BOARD(var_, ver_, desc_, ...)                                                                              \
-    PC_BOARD(var_, "pc-q35-" ver_, desc_, pc_props, q35_board_create, .default_cpu = "qemu64", .default_nic = "e1000", \
+    PC_BOARD(var_, "pc-q35-" ver_, desc_, pc_props, q35_board_create, .ide_units = 1, .default_cpu = "qemu64", .default_nic = "e1000", \
              .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, .no_floppy = true, __VA_ARGS__)
 #define I440FX_NAME "Standard PC (i440FX + PIIX, 1996)"
 #define Q35_NAME    "Standard PC (Q35 + ICH9, 2009)"

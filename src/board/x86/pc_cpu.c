@@ -115,6 +115,8 @@ static bool create_cpu(struct pc *p, unsigned index, struct err **errp)
     c->port.apic_id = p->apic_id[index];
     c->port.bsp = index == 0;
     c->port.a20 = true;
+    c->port.smram_root = p->north.smram_root;
+    c->as_smm = p->smm_as ? p->smm_as : c->vcpu.as;
     if (a && a->vcpu_init && !a->vcpu_init(&c->vcpu, errp))
         return false;
     return p->kind == PC_ISA || apic_create(p->m, &c->vcpu, errp) != NULL;
@@ -123,16 +125,33 @@ static bool create_cpu(struct pc *p, unsigned index, struct err **errp)
 bool pc_create_cpus(struct pc *p, struct err **errp)
 {
     const char *text = p->cfg->cpu_model ? p->cfg->cpu_model : p->cls->default_cpu;
+    const struct accel_class *a = machine_accel(p->m);
+    struct x86_features mask;
 
     if (!setup_topology(p, errp) || !setup_numa(p, errp))
         return false;
-    if (!x86_cpu_parse_model(text, NULL, &p->feat, &p->model, errp))
+    if (a && a->cpu_features && !a->cpu_features(p->m, &mask, errp))
+        return false;
+    if (!x86_cpu_parse_model(text, a && a->cpu_features ? &mask : NULL, &p->feat, &p->model, errp))
         return false;
     p->m->max_cpus = p->max_cpus;
     for (unsigned i = 0; i < p->cfg->smp.cpus; i++)
         if (!create_cpu(p, i, errp))
             return false;
     return true;
+}
+
+/* A CPU that comes later shares the wires of the first one. */
+static void share_wires(struct pc *p, struct vcpu *c)
+{
+    const struct x86_port *first = x86_port(p->m->cpus[0]);
+    struct x86_port *port = x86_port(c);
+
+    port->ferr = first->ferr;
+    port->ferr_opaque = first->ferr_opaque;
+    port->pic_ack = first->pic_ack;
+    port->pic = first->pic;
+    port->a20 = first->a20;
 }
 
 /* CPUs come in order: the next free number is the only one that can be plugged. */
@@ -148,7 +167,7 @@ bool pc_plug_cpu(struct machine *m, unsigned index, struct err **errp)
             index);
     if (!create_cpu(p, index, errp))
         return false;
-    pc_wire_cpu(p, m->cpus[index]);
+    share_wires(p, m->cpus[index]);
     m->cpus[index]->arch->reset(m->cpus[index]);
     vcpu_start_thread(m->cpus[index]);
     if (machine_running(m))

@@ -166,20 +166,29 @@ static bool create_ide(struct pc *p, int buses, int units, struct err **errp)
     return true;
 }
 
-static bool any_drive(struct pc *p, enum drive_if iface)
+/* Is there a drive that needs this interface? When its models are absent, empty default drives are dropped. */
+static bool any_drive(struct pc *p, enum drive_if iface, bool models_known)
 {
-    for (unsigned i = 0; i < p->cfg->nr_drives; i++)
-        if (p->cfg->drives[i].iface == iface)
-            return true;
-    return false;
+    bool any = false;
+
+    for (unsigned i = 0; i < p->cfg->nr_drives; i++) {
+        struct drive_cfg *d = &p->cfg->drives[i];
+
+        if (d->iface == iface && !models_known && d->blk && !blk_has_medium(d->blk))
+            d->used = true;
+        else
+            any |= d->iface == iface;
+    }
+    return any;
 }
 
 static bool create_storage(struct pc *p, struct err **errp)
 {
-    bool q35 = p->kind == PC_Q35, wanted = any_drive(p, IF_IDE);
+    bool q35 = p->kind == PC_Q35;
     const char *cls = q35 ? "ich9-ahci" : "piix3-ide";
+    bool known = have_class(cls) && have_class("ide-cd"), wanted = any_drive(p, IF_IDE, known);
 
-    if (!have_class(cls) && !wanted)
+    if (!known && !wanted)
         return true;
     if (q35 && !p->sata)
         return !wanted || err_set(errp, "the machine's SATA controller is off (sata=off), but drives need it");
@@ -226,7 +235,7 @@ static bool floppy_unit(struct pc *p, struct bus *bus, struct drive_cfg *cfg, in
 
 static bool create_floppies(struct pc *p, struct err **errp)
 {
-    bool wanted = any_drive(p, IF_FLOPPY), known = have_class("isa-fdc") && have_class("floppy");
+    bool known = have_class("isa-fdc") && have_class("floppy"), wanted = any_drive(p, IF_FLOPPY, known);
     struct bus *bus;
 
     if (!wanted && (!known || !p->cfg->default_floppy || p->kind == PC_Q35))
@@ -364,5 +373,5 @@ bool pc_create_pci_devs(struct pc *p, struct err **errp)
 bool pc_create_isa_devs(struct pc *p, struct err **errp)
 {
     return create_vga(p, errp) && create_nics(p, errp) &&
-           (!any_drive(p, IF_IDE) || err_set(errp, "the isapc machine has no IDE controller in this program"));
+           (!any_drive(p, IF_IDE, false) || err_set(errp, "the isapc machine has no IDE controller in this program"));
 }

@@ -80,7 +80,6 @@ static inline struct pc *pc_of(struct machine *m)
 /* pc_cpu.c */
 bool pc_create_cpus(struct pc *p, struct err **errp);
 bool pc_plug_cpu(struct machine *m, unsigned index, struct err **errp);
-void pc_wire_cpu(struct pc *p, struct vcpu *c); /* pc.c: what a new CPU shares with the board */
 /* pc_mem.c */
 bool pc_create_ram(struct pc *p, struct err **errp); /* splits and maps RAM */
 bool pc_create_rom(struct pc *p, struct err **errp); /* flash or -bios, option ROM window; needs north */

@@ -188,11 +188,13 @@ static void number_flash_drives(struct pc *p)
 static bool create_flash(struct pc *p, unsigned n, struct blk *blk, uint64_t *top, struct err **errp)
 {
     uint64_t size = blk_size(blk);
+    char AUTOFREE *id = xstrdup(blk_id(blk));
     struct dev *d;
 
+    if (p->cfg->pflash[n] == blk) /* held for us until the device takes it */
+        blk_detach(blk, p->m);
     if (!size || size % FLASH_SECTOR) {
-        err_set(errp, "flash image '%s' has %" PRIu64 " bytes: the size must be a multiple of 4 KiB", blk_id(blk),
-                size);
+        err_set(errp, "flash image '%s' has %" PRIu64 " bytes: the size must be a multiple of 4 KiB", id, size);
         err_hint(errp, "Use an OVMF image as it is shipped.");
         return false;
     }
@@ -202,7 +204,7 @@ static bool create_flash(struct pc *p, unsigned n, struct blk *blk, uint64_t *to
     d = dev_new(p->m, "cfi.pflash01", errp);
     if (!d)
         return false;
-    dev_prop(d, "drive", blk_id(blk));
+    dev_prop(d, "drive", id);
     dev_prop(d, "name", n ? "system.flash1" : "system.flash0");
     dev_prop_u64(d, "num-blocks", size / FLASH_SECTOR);
     dev_prop_u64(d, "sector-length", FLASH_SECTOR);

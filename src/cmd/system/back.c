@@ -257,18 +257,6 @@ bool on_disk(struct sys *s, const struct option *o, const char *val, struct err 
     return drive_add(s, p, errp);
 }
 
-static bool default_drive(struct sys *s, const char *iface, const char *index, const char *media, struct err **errp)
-{
-    struct opts *p = opts_new();
-
-    if (iface)
-        opts_set(p, "if", iface);
-    opts_set(p, "index", index);
-    if (media)
-        opts_set(p, "media", media);
-    return drive_add(s, p, errp);
-}
-
 /* Network. */
 
 bool on_netdev(struct sys *s, const struct option *o, const char *val, struct err **errp)
@@ -603,12 +591,8 @@ bool back_finish(struct sys *s, struct err **errp)
 {
     if (!default_chardevs(s, errp))
         return false;
-    if (s->default_cdrom && !s->board->no_cdrom && !place_taken(s, s->board->default_if == IF_DEFAULT ? IF_IDE : s->board->default_if,
-                                                                2 / (int)max_u64(1, units_per_bus(s, IF_IDE)),
-                                                                2 % (int)max_u64(1, units_per_bus(s, IF_IDE))) &&
-        !default_drive(s, NULL, "2", "cdrom", errp))
-        return false;
-    if (s->default_floppy && !s->board->no_floppy && !place_taken(s, IF_FLOPPY, 0, 0) && !default_drive(s, "floppy", "0", NULL, errp))
-        return false;
+    s->cfg.default_cdrom = s->default_cdrom && !s->board->no_cdrom;
+    s->cfg.default_floppy = s->default_floppy && !s->board->no_floppy;
+    s->cfg.default_net = s->default_net;
     return default_nic(s, errp);
 }

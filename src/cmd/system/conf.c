@@ -844,5 +844,6 @@ bool conf_finish(struct sys *s, struct err **errp)
         err_prefix(errp, "-machine: ");
         return false;
     }
+    s->cfg.board = s->board;
     return memory_finish(s, errp) && smp_finish(s, errp);
 }

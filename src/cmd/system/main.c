@@ -144,8 +144,8 @@ static bool unused_parts(struct sys *s, struct err **errp)
     return true;
 }
 
-/* -machine memory-backend=ID; one NUMA node with a memdev means the same. */
-static bool find_memdev(struct sys *s, struct err **errp)
+/* What -machine names: memory-backend=ID, pflash0=NODE, pflash1=NODE. The board lets the nodes go to its flash devices. */
+static bool find_named(struct sys *s, struct err **errp)
 {
     const char *id = opts_get(s->cfg.machine_opts, "memory-backend");
     uint64_t total = 0;
@@ -154,6 +154,14 @@ static bool find_memdev(struct sys *s, struct err **errp)
         err_set(errp, "-machine memory-backend=%s: there is no memory back end with this id", id);
         err_hint(errp, "define it with -object memory-backend-ram,id=%s,size=...", id);
         return false;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        const char *node = opts_get(s->cfg.machine_opts, i ? "pflash1" : "pflash0");
+
+        if (node && !(s->cfg.pflash[i] = blk_attach(s->blks, node, s->m, errp))) {
+            err_prefix(errp, "-machine pflash%u=%s: ", i, node);
+            return false;
+        }
     }
     for (unsigned i = 0; i < s->cfg.numa.nodes; i++)
         total += s->cfg.numa.node[i].mem;
@@ -179,11 +187,13 @@ static bool build(struct sys *s, struct err **errp)
         if (!options_run(s, st, errp))
             return false;
     finish_fw_dirs(s);
-    if (!find_memdev(s, errp) || !back_finish(s, errp))
+    if (!find_named(s, errp) || !back_finish(s, errp))
         return false;
     fill_cfg(s);
     if ((s->board->create && !s->board->create(s->m, &s->cfg, errp)) || !devices_create(s, errp) ||
         (s->board->finish && !s->board->finish(s->m, &s->cfg, errp)) || !unused_parts(s, errp))
+        return false;
+    if (!opts_done(s->cfg.machine_opts, "-machine", NULL, errp))
         return false;
     obj_global_unused(unused_global, NULL);
     mc = (struct mon_cfg){.m = s->m, .chrs = s->chrs, .nets = s->nets, .blks = s->blks, .board = s->board, .cfg = &s->cfg,

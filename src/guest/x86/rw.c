@@ -13,9 +13,14 @@ static bool is_cond(const struct x86_insn *in)
            (in->map == X86_MAP_1 && ((in->opcode & 0xf0) == 0x70 || in->opcode == 0xe2 || in->opcode == 0xe3));
 }
 
+bool rw_plain(const struct rw *r, const struct x86_insn *in)
+{
+    return !ends_block(in) && (rw_is_stack_op(r, in) || rw_can_copy(r, in));
+}
+
 static bool rewritable(const struct rw *r, const struct x86_insn *in)
 {
-    return ends_block(in) || rw_is_stack_op(r, in) || rw_can_copy(r, in);
+    return ends_block(in) || rw_is_sys(r, in) || rw_plain(r, in);
 }
 
 /* Decodes until the block must end. The last instruction may be one that is left to the interpreter. */
@@ -47,8 +52,8 @@ static void liveness(struct rw *r)
     for (unsigned i = r->nr; i-- > 0;) {
         const struct x86_insn *in = &r->in[i];
 
-        if (ends_block(in) || !rewritable(r, in))
-            live = X86_ARITH;
+        if (ends_block(in) || !rewritable(r, in) || rw_is_sys(r, in) || (i && rw_is_sti(&r->in[i - 1])))
+            live = X86_ARITH; /* the block may be left here */
         r->live_after[i] = live;
         live = (uint16_t)((live & ~in->row->flags_w) | in->row->flags_r) & X86_ARITH;
         /* An access that writes flags itself is checked before it: what is live then is what it reads. A conditional writer
@@ -86,6 +91,8 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
         }
         return go_on;
     }
+    if (rw_is_sys(r, in) && rw_sys(r, in))
+        return true;
     if (rw_is_stack_op(r, in))
         return rw_stack_op(r, in);
     if (rw_can_copy(r, in))
@@ -96,13 +103,24 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
 
 static bool emit_block(struct rw *r)
 {
-    bool go_on = true;
+    bool go_on = true, ends;
+    unsigned n;
 
     guard(r);
     r->out->entry = (uint32_t)(r->b->p - r->b->start);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
-        go_on = emit_one(r, &r->in[r->cur]);
+        n = r->sti_at < 0 ? rw_stack_run(r, &ends) : 0;
+        if (n) {
+            r->cur += n - 1;
+            go_on = !ends;
+        } else {
+            go_on = emit_one(r, &r->in[r->cur]);
+        }
+        if (r->sti_at >= 0 && (int)r->cur == r->sti_at + 1) {
+            r->sti_at = -1;
+            rw_check_pins(r, rw_pc(r, r->cur + 1));
+        }
     }
     r->out->nr_insn = r->cur;
     r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
@@ -123,7 +141,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw
     bool ok;
 
     *out = (struct x86_rw_out){0};
-    *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = env->mode & X86_RWM_64, .stack_rslot = -1, .stack_wslot = -1};
+    *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = env->mode & X86_RWM_64, .stack_rslot = -1, .stack_wslot = -1, .sti_at = -1};
     decode(r);
     ok = r->nr && rewritable(r, &in[0]);
     if (ok) {
@@ -134,7 +152,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw
             struct x86_rw_out keep = *out;
 
             b->p = b->start;
-            *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = r->m64, .nr = nr, .stack_rslot = -1, .stack_wslot = -1};
+            *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = r->m64, .nr = nr, .stack_rslot = -1, .stack_wslot = -1, .sti_at = -1};
             *out = (struct x86_rw_out){0};
             memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
             out->guest_len = out->guest_off[nr];

@@ -14,12 +14,14 @@
 #include "guest/x86/insn.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 2048, X86_SLOTS = 8192, X86_JC_SIZE = 4096, X86_ISLOTS = 1024, X86_RW_MAX_INSN = 64, X86_RW_MAX_LINKS = 80,
+enum { X86_TLB_SIZE = 2048, X86_SLOTS = 4096, X86_JC_SIZE = 4096, X86_ISLOTS = 1024, X86_RW_MAX_INSN = 64, X86_RW_MAX_LINKS = 80,
        X86_RW_ROOM = 64 * 1024 /* most bytes one block can take */ };
 
 struct x86_slot {
-    uint64_t neg_page; /* minus the linear page address; 1 = empty (never on a page boundary) */
-    uint64_t add;      /* host address minus linear address */
+    struct x86_way {
+        uint64_t neg_page; /* minus the linear page address; 1 = empty (never on a page boundary) */
+        uint64_t add;      /* host address minus linear address */
+    } way[2];              /* the page used last, and the one before it */
 };
 struct x86_jc {
     uint64_t neg_pc;   /* minus the guest pc; 0 = empty is never looked up because pc 0 is sent to the runtime */
@@ -34,6 +36,7 @@ struct x86_ctx {
     uint64_t seg_base[6];    /* ES CS SS DS FS GS */
     uint64_t host_rsp, ss_rsp, neg_ss_top;
     uint64_t save_rax, save_rcx, save_rdx, tmp;
+    uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;         /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
     uint64_t miss_addr;

@@ -451,9 +451,78 @@ static void leave(struct rw *r)
     jit_mov_rr(r->b, JR_RBP, T0);
 }
 
+static bool plain_legacy(const struct x86_insn *in)
+{
+    return in->map == X86_MAP_1 && in->enc == X86_ENC_LEGACY && !in->opsize_pfx && !in->lock;
+}
+
+static unsigned opc_reg(const struct x86_insn *in)
+{
+    return (in->opcode & 7u) | (in->rex & 1 ? 8u : 0u);
+}
+
+/* PUSH or POP of a register other than RSP. */
+static bool in_run(const struct x86_insn *in, unsigned op)
+{
+    return plain_legacy(in) && (in->opcode & 0xf8) == op && opc_reg(in) != X86_RSP;
+}
+
+static void one_of_run(struct rw *r, struct jit_mem m, unsigned guest, bool pop)
+{
+    unsigned h = rw_map(guest), w = r->m64 ? JIT_W : 0;
+
+    if (h & SPILLED) {
+        if (!pop)
+            rw_load_home(r, T0, h);
+        jit_op_mem(r->b, w, pop ? 0x8b : 0x89, T0, m, 0);
+        if (pop)
+            rw_store_home(r, h, T0);
+    } else {
+        jit_op_mem(r->b, w, pop ? 0x8b : 0x89, h, m, 0);
+    }
+}
+
+unsigned rw_stack_run(struct rw *r, bool *ends)
+{
+    const struct x86_insn *in = &r->in[r->cur];
+    unsigned s = r->m64 ? 8 : 4, n = 0, op, total;
+    bool pop, ret, free0;
+    struct jit_mem m;
+
+    *ends = false;
+    if (!plain_legacy(in) || (in->opcode & 0xf0) != 0x50)
+        return 0;
+    op = in->opcode & 0xf8;
+    pop = op == 0x58;
+    while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op))
+        n++;
+    ret = n && pop && r->cur + n < r->nr && plain_legacy(&in[n]) && in[n].opcode == 0xc3;
+    if (n + ret < 2)
+        return 0;
+    total = (n + ret) * s;
+    m = rw_stack(r, HSP, pop ? 0 : -(int32_t)total, total, !pop, &free0);
+    for (unsigned i = 0; i < n; i++) {
+        struct jit_mem slot = m;
+
+        slot.disp += (int32_t)(pop ? i * s : total - (i + 1) * s);
+        one_of_run(r, slot, opc_reg(&in[i]), pop);
+        r->out->host_off[r->cur + i] = r->out->host_off[r->cur];
+    }
+    if (ret) {
+        m.disp += (int32_t)(n * s);
+        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+        r->out->host_off[r->cur + n] = r->out->host_off[r->cur];
+    }
+    move_sp(r, (int32_t)(pop ? total : -total));
+    if (ret)
+        rw_ret_tail(r);
+    *ends = ret;
+    return n + ret;
+}
+
 bool rw_stack_op(struct rw *r, const struct x86_insn *in)
 {
-    unsigned low = (in->opcode & 7u) | (in->rex & 1 ? 8u : 0u), rm = (in->modrm & 7u) | (in->rex & 1 ? 8u : 0u);
+    unsigned low = opc_reg(in), rm = (in->modrm & 7u) | (in->rex & 1 ? 8u : 0u);
 
     switch (in->opcode) {
     case 0x50 ... 0x57:

@@ -92,18 +92,10 @@ static void continuation(struct rw *r, uint64_t ret)
     rw_link_jmp(r, ret, X86_LINK_CONT, 0);
 }
 
-static void ret(struct rw *r, const struct x86_insn *in)
+void rw_ret_tail(struct rw *r)
 {
-    int32_t s = (r->m64 ? 8 : 4) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0);
-    bool free0;
-    struct jit_mem m = rw_stack(r, HSP, 0, r->m64 ? 8 : 4, false, &free0);
     uint8_t *hit;
 
-    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
-    if (r->m64)
-        jit_lea(r->b, HSP, JIT_BASE(HSP, s));
-    else
-        jit_lea32(r->b, HSP, JIT_BASE(HSP, s));
     jit_mov_rr(r->b, T1, JR_RCX);
     jit_load(r->b, JR_RCX, JIT_BASE(JR_RSP, 8));
     jit_lea(r->b, JR_RCX, JIT_SUM(JR_RCX, T0));
@@ -113,6 +105,20 @@ static void ret(struct rw *r, const struct x86_insn *in)
     jit_patch8(r->b, hit);
     jit_mov_rr(r->b, JR_RCX, T1);
     jit_8(r->b, 0xc3);
+}
+
+static void ret(struct rw *r, const struct x86_insn *in)
+{
+    int32_t s = (r->m64 ? 8 : 4) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0);
+    bool free0;
+    struct jit_mem m = rw_stack(r, HSP, 0, r->m64 ? 8 : 4, false, &free0);
+
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+    if (r->m64)
+        jit_lea(r->b, HSP, JIT_BASE(HSP, s));
+    else
+        jit_lea32(r->b, HSP, JIT_BASE(HSP, s));
+    rw_ret_tail(r);
 }
 
 /* T0 = target of an indirect jump or call. False: a form left to the interpreter. */

@@ -10,7 +10,7 @@ enum { SPILLED = 0x40 }; /* in the register map: guest R9..R11, home index in th
 enum cold_kind { COLD_MEM, COLD_LINK };
 struct cold {
     enum cold_kind kind;
-    uint8_t *from;        /* rel32 to bind */
+    uint8_t *from, *from2; /* rel32s to bind; NULL = none */
     uint8_t *op;          /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
@@ -31,6 +31,7 @@ struct rw {
     unsigned nr_cold;
     bool m64, failed;
     int stack_rslot, stack_wslot;
+    int sti_at;                       /* instruction number of a STI whose shadow is still open; -1 = none */
 };
 
 /* rw_mem.c */
@@ -61,6 +62,19 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
+/* Emits a run of register pushes or pops (with a RET at its end, if there is one) behind one check. Returns how many
+ * instructions it took, 0 = no run here; *ends: the RET was among them. */
+unsigned rw_stack_run(struct rw *r, bool *ends);
+/* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
+void rw_ret_tail(struct rw *r);
+
+/* rw_sys.c: the same for common system instructions; rw_sys false: leave it to the interpreter. */
+bool rw_is_sys(const struct rw *r, const struct x86_insn *in);
+bool rw_is_sti(const struct x86_insn *in);
+bool rw_sys(struct rw *r, const struct x86_insn *in);
+void rw_check_pins(struct rw *r, uint64_t pc);
+/* rw.c: rewritten without leaving or ending the block. */
+bool rw_plain(const struct rw *r, const struct x86_insn *in);
 
 static inline uint64_t rw_pc(const struct rw *r, unsigned i)
 {

@@ -120,8 +120,22 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
             sum = JIT_BASE(T0, 0);
             c->make_t0 = false;
         }
-        jit_load(b, JR_RCX, JIT_GS(at));
         sum.index = JR_RCX;
+        if (size > 16) { /* a run of stack slots: its first and its last one */
+            unsigned unit = r->m64 ? 8 : 4;
+            uint8_t *first;
+
+            jit_load(b, JR_RCX, JIT_GS(at));
+            sum.disp += (int32_t)(size - unit);
+            jit_lea(b, JR_RCX, sum);
+            sum.disp -= (int32_t)(size - unit);
+            jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(unit)));
+            first = jit_jrcxz_fwd(b);
+            c->from2 = jit_jmp_fwd(b);
+            jit_patch8(b, first);
+            size = unit;
+        }
+        jit_load(b, JR_RCX, JIT_GS(at));
         jit_lea(b, JR_RCX, sum);
         jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(size)));
         hit = jit_jrcxz_fwd(b);
@@ -204,6 +218,24 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
     return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r));
 }
 
+/* The page before last, tried out of line. */
+static void second_way(struct rw *r, const struct cold *c)
+{
+    int32_t at = X86_CTX(slot) + (int)((c->info & 0xffff) * sizeof(struct x86_slot)) + (int)sizeof(struct x86_way);
+    struct jit_mem sum = c->make_t0 ? c->addr : JIT_BASE(T0, 0);
+    struct jit_buf *b = r->b;
+    uint8_t *miss;
+
+    jit_load(b, T1, JIT_GS(at));
+    sum.index = T1;
+    jit_lea(b, T1, sum);
+    jit_cmp_imm(b, T1, 4096 - (int)(c->info >> 16 & 0xff));
+    miss = jit_jcc8_fwd(b, JCC_A);
+    jit_load(b, T1, JIT_GS(at + 8));
+    jit_jmp(b, c->op);
+    jit_patch8(b, miss);
+}
+
 /* After the body: what the rare paths need. */
 void rw_cold(struct rw *r)
 {
@@ -214,6 +246,8 @@ void rw_cold(struct rw *r)
 
         if (c->from)
             jit_patch32(b, c->from);
+        if (c->from2)
+            jit_patch32(b, c->from2);
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
             jit_mov_ri(b, T1, r->env->first_link + c->link);
@@ -222,6 +256,8 @@ void rw_cold(struct rw *r)
         }
         if (c->rcx_in_t1)
             jit_mov_rr(b, JR_RCX, T1);
+        else
+            second_way(r, c);
         if (c->make_t0)
             jit_lea(b, T0, c->addr);
         jit_mov_ri(b, T1, c->info);

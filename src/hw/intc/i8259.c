@@ -304,6 +304,15 @@ static bool pic_realize(struct dev *d, struct err **errp)
     return true;
 }
 
+static void pic_unrealize(struct dev *d)
+{
+    struct pic *p = container_of(d, struct pic, dev);
+
+    mem_region_free(&p->io[0]);
+    mem_region_free(&p->io[1]);
+    mem_region_free(&p->elcr);
+}
+
 struct dev *pic_create(struct machine *m, const char *id, struct err **errp)
 {
     struct dev *d = dev_new(m, "isa-i8259", errp);
@@ -334,5 +343,5 @@ static const struct state_desc chip_state = {.name = "i8259-chip", .version = 1,
 static const struct state_field pic_fields[] = {STATE_STRUCTS(struct pic, chip, chip_state), STATE_END};
 static const struct dev_class pic_class = {
     .name = "isa-i8259", .parent = "isa-device", .size = sizeof(struct pic), .board_only = true,
-    .realize = pic_realize, .reset = pic_reset, .state_version = 1, .state = pic_fields};
+    .realize = pic_realize, .unrealize = pic_unrealize, .reset = pic_reset, .state_version = 1, .state = pic_fields};
 DEV_REGISTER(pic_class)

@@ -195,6 +195,17 @@ static bool ioapic_realize(struct dev *d, struct err **errp)
     return true;
 }
 
+static void ioapic_unrealize(struct dev *d)
+{
+    struct ioapic *io = container_of(d, struct ioapic, dev);
+    struct apic_bus *b = io->abus;
+
+    mem_region_free(&io->regs);
+    for (unsigned i = 0; i < b->nr_ioapics; i++)
+        if (b->ioapics[i] == io)
+            b->ioapics[i] = b->ioapics[--b->nr_ioapics];
+}
+
 struct dev *ioapic_create(struct machine *m, gpa_t base, const char *id, struct err **errp)
 {
     struct dev *d = dev_new(m, "ioapic", errp);
@@ -223,5 +234,5 @@ static const struct state_field ioapic_fields[] = {
     STATE_ARRAY(struct ioapic, rte), STATE_END};
 static const struct dev_class ioapic_class = {
     .name = "ioapic", .parent = "sys-bus-device", .size = sizeof(struct ioapic), .board_only = true,
-    .realize = ioapic_realize, .reset = ioapic_reset, .state_version = 1, .state = ioapic_fields};
+    .realize = ioapic_realize, .unrealize = ioapic_unrealize, .reset = ioapic_reset, .state_version = 1, .state = ioapic_fields};
 DEV_REGISTER(ioapic_class)

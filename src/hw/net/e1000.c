@@ -941,6 +941,7 @@ static const struct state_field tx_ctx_fields[] = {
     STATE_END};
 static const struct state_desc tx_ctx_state = {.name = "tx-context", .version = 1, .fields = tx_ctx_fields};
 static const struct state_field e1000_fields[] = {
+    STATE_STRUCT(struct e1000, pci, pci_dev_state),
     STATE_ARRAY(struct e1000, reg), STATE_ARRAY(struct e1000, phy), STATE_U32(struct e1000, ioaddr),
     STATE_STRUCT(struct e1000, tx.ctx, tx_ctx_state), STATE_TIMER(struct e1000, autoneg), STATE_TIMER(struct e1000, throttle),
     STATE_END};

@@ -699,6 +699,7 @@ static void rtl_reset(struct dev *d)
 
 static const struct prop rtl_props[] = {NET_NIC_PROPS(struct rtl8139, nic), PROP_END};
 static const struct state_field rtl_fields[] = {
+    STATE_STRUCT(struct rtl8139, pci, pci_dev_state),
     STATE_BYTES(struct rtl8139, r), STATE_U32(struct rtl8139, rx_at), STATE_U32(struct rtl8139, tx_at),
     STATE_I64(struct rtl8139, timer_base), STATE_TIMER(struct rtl8139, timer), STATE_U8(struct rtl8139, tx_go), STATE_END};
 static bool rtl_post_load(void *opaque)

@@ -96,7 +96,8 @@ static bool host_realize(struct dev *d, struct err **errp)
     pci_conf_ports_init(&h->conf, d, &h->bus);
     shadow_init(&h->shadow, m, h->cfg, &h->pci_mem);
     h->above_4g = h->cfg->above_4g;
-    h->hole64_size = h->cfg->hole64_size ? h->cfg->hole64_size : 2 * GIB;
+    if (h->cfg->hole64_size)
+        h->hole64_size = h->cfg->hole64_size;
     h->cfg = NULL;
     return true;
 }
@@ -108,8 +109,12 @@ static void host_unrealize(struct dev *d)
     pci_conf_ports_fini(&h->conf);
     mem_region_del(&h->pci_mem);
 }
+static const struct prop host_props[] = {
+    PROP("pci-hole64-size", size, struct i440fx_host, hole64_size, .dflt = "2G"),
+    PROP_END,
+};
 static const struct dev_class host_class = {
-    .name = "i440FX-pcihost", .parent = "pci-host-bridge", .size = sizeof(struct i440fx_host), .category = DEV_CAT_BRIDGE, .board_only = true,
+    .name = "i440FX-pcihost", .parent = "pci-host-bridge", .size = sizeof(struct i440fx_host), .props = host_props, .category = DEV_CAT_BRIDGE, .board_only = true,
     .realize = host_realize, .unrealize = host_unrealize};
 DEV_REGISTER(host_class)
 

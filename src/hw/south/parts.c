@@ -77,6 +77,20 @@ struct dev *south_part(struct machine *m, const char *cls, struct err **errp)
     return d && dev_realize(d, NULL, NULL, errp) ? d : NULL;
 }
 
+struct pci_dev *south_function(struct machine *m, struct pci_bus *bus, int devfn, const char *cls, bool multi,
+                               struct err **errp)
+{
+    struct dev *dev = dev_new(m, cls, errp);
+    struct pci_dev *d;
+
+    if (!dev)
+        return NULL;
+    d = container_of(dev, struct pci_dev, dev);
+    d->addr = devfn;
+    d->multifunction = multi;
+    return dev_realize(dev, &bus->bus, NULL, errp) ? d : NULL;
+}
+
 /* ---- interrupt controllers ---- */
 
 static bool make_intc(struct machine *m, const struct south_cfg *cfg, struct south *out, struct glue *g, struct err **errp)
@@ -198,4 +212,23 @@ bool isa_south_create(struct machine *m, const struct south_cfg *cfg, struct sou
         return false;
     *out = (struct south){.isa = &container_of(d, struct isa_root, dev)->isa};
     return south_parts_create(m, cfg, out, errp);
+}
+
+/* ---- finding the fixed hardware ---- */
+
+static void find_pm(struct dev *d, void *opaque)
+{
+    struct acpi_pm **out = opaque;
+
+    if (!strcmp(d->obj.cls->name, "PIIX4_PM"))
+        *out = piix4_pm_acpi(d);
+    else if (!strcmp(d->obj.cls->name, "ICH9-LPC"))
+        *out = ich9_lpc_acpi(d);
+}
+struct acpi_pm *acpi_pm_find(struct machine *m)
+{
+    struct acpi_pm *p = NULL;
+
+    machine_each_dev(m, find_pm, &p);
+    return p;
 }

@@ -109,22 +109,9 @@ static const struct pci_class piix3_class = {
     .vendor_id = 0x8086, .device_id = 0x7000, .class_id = 0x0601, .cfg_write = piix3_write};
 PCI_REGISTER(piix3_class)
 
-static struct pci_dev *create_fn(struct machine *m, struct pci_bus *bus, int devfn, const char *cls, bool multi, struct err **errp)
-{
-    struct dev *dev = dev_new(m, cls, errp);
-    struct pci_dev *d;
-
-    if (!dev)
-        return NULL;
-    d = container_of(dev, struct pci_dev, dev);
-    d->addr = devfn;
-    d->multifunction = multi;
-    return dev_realize(dev, &bus->bus, NULL, errp) ? d : NULL;
-}
-
 bool piix3_create(struct machine *m, struct pci_bus *bus, const struct south_cfg *cfg, struct south *out, struct err **errp)
 {
-    struct pci_dev *d = create_fn(m, bus, PCI_DEVFN(1, 0), "PIIX3", true, errp);
+    struct pci_dev *d = south_function(m, bus, PCI_DEVFN(1, 0), "PIIX3", true, errp);
     struct piix3 *p;
 
     if (!d)
@@ -142,7 +129,7 @@ bool piix3_create(struct machine *m, struct pci_bus *bus, const struct south_cfg
     bus->cf9_opaque = p;
     if (cfg->no_acpi)
         return true;
-    out->pm = create_fn(m, bus, PCI_DEVFN(1, 3), "PIIX4_PM", false, errp);
+    out->pm = south_function(m, bus, PCI_DEVFN(1, 3), "PIIX4_PM", false, errp);
     if (!out->pm)
         return false;
     dev_connect(&out->pm->dev, "sci", 0, out->gsi[ACPI_SCI_IRQ]);

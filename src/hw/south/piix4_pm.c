@@ -67,6 +67,8 @@ static void pm_reset(struct dev *dev)
     memset(c + 0x40, 0, 0xc0);
     put_le32(c + PMBA, 1);
     put_le32(c + SMBBA, 1);
+    if (!p->smm)
+        c[DEVACTB + 3] = DEVACTB_APMC_EN; /* firmware takes it for "SMM is set up already" and leaves it alone */
     c[SMBHSTCFG + 4] = 0; /* revision id of the SMBus part */
     smbus_host_reset(&p->smb);
     acpi_pm_reset(&p->pm);
@@ -151,17 +153,7 @@ static const struct pci_class pm_class = {
     .cfg_write = pm_cfg_write};
 PCI_REGISTER(pm_class)
 
-static void find_pm(struct dev *d, void *opaque)
+struct acpi_pm *piix4_pm_acpi(struct dev *d)
 {
-    struct acpi_pm **out = opaque;
-
-    if (!strcmp(d->obj.cls->name, "PIIX4_PM"))
-        *out = &container_of(d, struct piix4_pm, pci.dev)->pm;
-}
-struct acpi_pm *acpi_pm_find(struct machine *m)
-{
-    struct acpi_pm *p = NULL;
-
-    machine_each_dev(m, find_pm, &p);
-    return p;
+    return &container_of(d, struct piix4_pm, pci.dev)->pm;
 }

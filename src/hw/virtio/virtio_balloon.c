@@ -292,7 +292,7 @@ static const struct state_desc vballoon_state = {.name = "virtio-balloon", .vers
 static const char *const vballoon_aliases[] = {"virtio-balloon", NULL};
 VIRTIO_PCI_CLASSES(vballoon, "virtio-balloon-pci", vballoon_aliases, struct vballoon_pci, v, vballoon_type,
                    .props = vballoon_pci_props, .state_desc = &vballoon_state, .category = DEV_CAT_MISC,
-                   .desc = "virtio memory balloon", .legacy_id = 0x1002, .pci_class_code = 0x00ff)
+                   .desc = "virtio memory balloon", .legacy_id = 0x1002, .class_id = 0x00ff)
 
 static void find_one(struct dev *d, void *opaque)
 {

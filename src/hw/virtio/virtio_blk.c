@@ -447,4 +447,4 @@ static const struct state_desc vblk_state = {.name = "virtio-blk", .version = 1,
 static const char *const vblk_aliases[] = {"virtio-blk", NULL};
 VIRTIO_PCI_CLASSES(vblk, "virtio-blk-pci", vblk_aliases, struct vblk_pci, v, vblk_type, .props = vblk_pci_props,
                    .state_desc = &vblk_state, .category = DEV_CAT_STORAGE, .desc = "virtio block device",
-                   .legacy_id = 0x1001, .pci_class_code = 0x0100)
+                   .legacy_id = 0x1001, .class_id = 0x0100)

@@ -620,4 +620,4 @@ static const struct state_desc vnet_state = {
 static const char *const vnet_aliases[] = {"virtio-net", NULL};
 VIRTIO_PCI_CLASSES(vnet, "virtio-net-pci", vnet_aliases, struct vnet_pci, v, vnet_type, .props = vnet_pci_props,
                    .state_desc = &vnet_state, .category = DEV_CAT_NETWORK, .desc = "virtio network card",
-                   .legacy_id = 0x1000, .pci_class_code = 0x0200, .romfile = "efi-virtio.rom")
+                   .legacy_id = 0x1000, .class_id = 0x0200, .romfile = "efi-virtio.rom")

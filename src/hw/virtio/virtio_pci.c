@@ -382,9 +382,6 @@ void virtio_pci_cfg_write(struct pci_dev *d, unsigned off, uint32_t val, unsigne
     pci_default_cfg_write(d, off, val, size);
     if (p->cfg_cap && off < p->cfg_cap + 20u && off + size > p->cfg_cap + 16u && cfg_window(p, &woff, &wlen))
         window_access(p, woff, wlen, true, get_le32(d->config + p->cfg_cap + 16));
-    /* Bus mastering may have come or gone: rings are looked up again. */
-    if (off <= PCI_COMMAND && off + size > PCI_COMMAND)
-        p->vd->map_gen++;
 }
 
 /* ---- life ---- */
@@ -476,7 +473,6 @@ static void set_ids(struct virtio_pci *p, const struct virtio_pci_class *c)
 {
     uint8_t *cfg = p->pci.config;
 
-    put_le16(cfg + PCI_CLASS_DEVICE, c->pci_class_code);
     if (p->has_legacy) {
         put_le16(cfg + PCI_DEVICE_ID, c->legacy_id);
         put_le16(cfg + PCI_SUBSYSTEM_VENDOR_ID, 0x1af4);
@@ -545,7 +541,13 @@ void virtio_pci_reset(struct dev *d)
 }
 
 static const struct state_field virtio_pci_fields[] = {
+    STATE_STRUCT(struct virtio_pci, pci, pci_dev_state),
     STATE_U32(struct virtio_pci, dfselect), STATE_U32(struct virtio_pci, gfselect), STATE_U32(struct virtio_pci, guest_low),
     STATE_U32(struct virtio_pci, guest_high), STATE_END,
 };
 const struct state_desc virtio_pci_state = {.name = "virtio-pci", .version = 1, .fields = virtio_pci_fields};
+
+static void CONSTRUCTOR virtio_pci_family(void)
+{
+    obj_register_family("virtio-pci", "pci-device");
+}

@@ -32,7 +32,6 @@ struct virtio_pci_class {
     enum virtio_pci_kind kind;
     size_t body_off;
     uint16_t legacy_id;     /* PCI device id of the transitional device; 0 = has none */
-    uint16_t pci_class_code;
     /* MSI-X vectors by default, for the queues that exist after realize; NULL: one each and one for configuration. */
     unsigned (*nr_vectors)(struct virtio_dev *vd);
 };
@@ -49,7 +48,7 @@ void virtio_pci_unrealize(struct dev *d);
 void virtio_pci_reset(struct dev *d);
 uint32_t virtio_pci_cfg_read(struct pci_dev *d, unsigned off, unsigned size);
 void virtio_pci_cfg_write(struct pci_dev *d, unsigned off, uint32_t val, unsigned size);
-extern const struct state_desc virtio_pci_state; /* transport registers (struct virtio_pci), without the body */
+extern const struct state_desc virtio_pci_state; /* the function and the transport's registers (struct virtio_pci), without the body */
 
 #define VIRTIO_PCI_CLASS_(var, nm, knd, S, body, typ, ...)                                                             \
     static const struct virtio_pci_class var = {.name = nm,                                                            \

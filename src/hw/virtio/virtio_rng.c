@@ -99,6 +99,11 @@ static const struct obj_class rng_builtin_class = {
     .free = rng_free, .user = true, .desc = "random bytes from the host kernel"};
 OBJ_REGISTER(rng_builtin_class)
 
+static void CONSTRUCTOR rng_family(void)
+{
+    obj_register_family("rng-backend", NULL);
+}
+
 /* ---- the device ---- */
 
 struct vrng {
@@ -239,4 +244,4 @@ static const struct state_desc vrng_state = {.name = "virtio-rng", .version = 1,
 static const char *const vrng_aliases[] = {"virtio-rng", NULL};
 VIRTIO_PCI_CLASSES(vrng, "virtio-rng-pci", vrng_aliases, struct vrng_pci, v, vrng_type, .props = vrng_pci_props,
                    .state_desc = &vrng_state, .category = DEV_CAT_MISC, .desc = "virtio entropy source",
-                   .legacy_id = 0x1005, .pci_class_code = 0x00ff)
+                   .legacy_id = 0x1005, .class_id = 0x00ff)

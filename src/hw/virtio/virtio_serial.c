@@ -396,13 +396,18 @@ static const struct vport_class virtserialport_class = {
     .name = "virtserialport", .parent = "virtio-serial-port", .size = sizeof(struct vport), .props = vport_props,
     .bus_type = "virtio-serial-bus", .category = DEV_CAT_INPUT, .hotplug = true, .realize = vport_realize,
     .unrealize = vport_unrealize, .state_version = 1, .state = vport_fields, .desc = "named channel to the guest"};
-OBJ_REGISTER(virtserialport_class)
+DEV_REGISTER(virtserialport_class)
 static const struct vport_class virtconsole_class = {
     .name = "virtconsole", .parent = "virtio-serial-port", .size = sizeof(struct vport), .props = vport_props,
     .bus_type = "virtio-serial-bus", .category = DEV_CAT_INPUT, .hotplug = true, .realize = vport_realize,
     .unrealize = vport_unrealize, .state_version = 1, .state = vport_fields, .desc = "console of the guest (hvc0)",
     .console = true};
-OBJ_REGISTER(virtconsole_class)
+DEV_REGISTER(virtconsole_class)
+
+static void CONSTRUCTOR vport_family(void)
+{
+    obj_register_family("virtio-serial-port", "device");
+}
 
 /* ---- the device ---- */
 
@@ -463,4 +468,4 @@ static const struct state_desc vser_state = {.name = "virtio-serial", .version =
 static const char *const vser_aliases[] = {"virtio-serial", NULL};
 VIRTIO_PCI_CLASSES(vser, "virtio-serial-pci", vser_aliases, struct vser_pci, v, vser_type, .props = vser_pci_props,
                    .state_desc = &vser_state, .category = DEV_CAT_INPUT, .desc = "virtio bus of serial ports",
-                   .legacy_id = 0x1003, .pci_class_code = 0x0780, .nr_vectors = vser_vectors)
+                   .legacy_id = 0x1003, .class_id = 0x0780, .nr_vectors = vser_vectors)

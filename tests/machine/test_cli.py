@@ -1,0 +1,356 @@
+"""The command line: help, versions, order of options, and one clear line for each kind of bad input."""
+import os
+import re
+import socket
+import stat
+import time
+
+import pytest
+from lyre import Machine, run
+
+NONE = ('-M', 'none', '-accel', 'qtest', '-display', 'none')
+
+
+def ok(*args, **kw):
+    r = run(*args, **kw)
+    assert r.returncode == 0, r.stderr
+    return r.stdout
+
+
+@pytest.mark.proves('F-PRG-25', 'S205')
+def test_h_lists_every_option_so_that_grep_works():
+    out = ok('-h')
+    for option in ('-machine', '-device', '-netdev', '-blockdev', '-chardev', '-smbios', '-accel', '-monitor'):
+        assert re.search(rf'^{option}\b', out, re.M), option
+    assert ok('--help') == out
+
+
+@pytest.mark.proves('F-PRG-26')
+def test_h_is_ordered_by_groups():
+    heads = re.findall(r'^(.*) options:$', ok('-h'), re.M)
+    assert heads[0].startswith('Machine') and len(heads) == 10
+
+
+def test_version_is_one_release_line():
+    assert re.match(r'QEMU emulator version \d+\.\d+\.\d+ \(Lyrebird ', ok('-version'))
+    assert ok('--version') == ok('-version')
+
+
+@pytest.mark.proves('F-PRG-23', 'S011', 'S021')
+@pytest.mark.parametrize('option', ['-M', '-machine', '--machine'])
+def test_machine_help_marks_exactly_one_default(option):
+    out = ok(option, 'help')
+    assert len(re.findall(r'\(default\)$', out, re.M)) == 1
+    assert re.search(r'^q35 ', out, re.M) and re.search(r'^pc ', out, re.M) and re.search(r'^none ', out, re.M)
+
+
+@pytest.mark.proves('F-PRG-23')
+@pytest.mark.parametrize('option', ['-device', '-object', '-chardev', '-netdev', '-cpu', '-accel', '-display', '-vga', '-d', '-smp', '-m',
+                                    '-boot', '-drive', '-rtc', '-smbios', '-serial', '-action', '-nic'])
+def test_help_as_value_prints_on_standard_output_and_succeeds(option):
+    r = run(option, 'help')
+    assert r.returncode == 0 and r.stdout.strip() and not r.stderr
+
+
+@pytest.mark.proves('F-PRG-23', 'S366', 'S368')
+def test_device_help_is_grouped():
+    out = ok('-device', 'help')
+    assert 'Network devices:' in out and 'Storage devices:' in out
+    assert re.search(r'^name "virtio-net-pci", bus PCI', out, re.M)
+
+
+@pytest.mark.proves('F-PRG-24', 'S022', 'S369')
+def test_property_help_names_type_and_default():
+    assert re.search(r'^  mac=<', ok('-device', 'e1000,help'), re.M)
+    assert 'options:' in ok('-machine', 'q35,help')
+    r = run('--device', 'foo,help')
+    assert r.returncode == 1 and "'foo' is not a valid device model name" in r.stderr
+
+
+@pytest.mark.proves('F-PRG-06', 'S015', 'F-PRG-02', 'S014', 'S019')
+def test_alias_names_are_the_same_program():
+    assert ok('-M', 'help', prog='qemu-system-amd64') == ok('-M', 'help')
+    assert ok('-version', prog='qemu-system-amd64') == ok('-version')
+    assert re.search(r'^pc ', ok('-M', 'help', prog='qemu-system-i386'), re.M)
+
+
+@pytest.mark.proves('F-PRG-01')
+def test_architecture_comes_from_the_program_name():
+    for prog, arch in (('qemu-system-x86_64', 'x86_64'), ('qemu-system-amd64', 'x86_64'), ('qemu-system-i386', 'i386')):
+        with Machine('-M', 'none', '-accel', 'qtest', prog=prog) as m:
+            assert m.qmp('query-target') == {'arch': arch}
+
+
+@pytest.mark.proves('F-PRG-21', 'F-PRG-22', 'S010')
+def test_dashes_and_order_do_not_matter():
+    a = ['-chardev', 'ringbuf,id=x', '-mon', 'chardev=x', '-name', 'n1', '-M', 'none']
+    b = ['--mon', 'chardev=x', '--machine', 'none', '--name', 'n1', '--chardev', 'ringbuf,id=x']
+    seen = []
+    for args in (a, b):
+        with Machine(*args, '-accel', 'qtest') as m:
+            seen.append((m.hmp('info chardev').splitlines()[-1], m.qmp('query-name'), m.hmp('info qom-tree')))
+    assert seen[0] == seen[1]
+
+
+def test_a_near_miss_is_suggested():
+    r = run('-mashine', 'q35')
+    assert r.returncode == 1 and 'invalid option' in r.stderr and 'did you mean -machine?' in r.stderr
+    r = run('-m=512')
+    assert r.returncode == 1 and 'write the value apart: -m 512' in r.stderr
+
+
+def bad(tmp_path):
+    """(arguments, a piece of what, a piece of the remedy) of each kind of mistake."""
+    d = tmp_path / 'dir'
+    d.mkdir(exist_ok=True)
+    short = tmp_path / 'short'
+    short.write_bytes(b'\x7f')
+    missing = str(tmp_path / 'missing')
+    return [
+        (['-nosuch'], 'invalid option', '-h lists'),
+        (['-m'], 'requires an argument', 'form: -m'),
+        (['-M', 'q53'], "unsupported machine type 'q53'", "did you mean 'q35'"),
+        (['-M', 'none,nosuch=1'], 'nosuch', None),
+        (['-cpu', 'nosuch', '-M', 'pc'], 'nosuch', '-cpu help'),
+        (['-M', 'pc', '-device', 'e100'], "'e100' is not a valid device model name", 'did you mean'),
+        (['-M', 'pc', '-device', 'e1000,nosuch=1'], 'nosuch', None),
+        (['-M', 'pc', '-device', 'e1000,bus=nosuch'], 'nosuch', None),
+        (['-M', 'pc', '-device', 'e1000,netdev=nosuch'], 'nosuch', '-netdev'),
+        (['-M', 'none', '-device', 'isa-serial,chardev=nosuch'], None, None),
+        (['-object', 'nosuch,id=a'], 'invalid object type: nosuch', '-object help'),
+        (['-chardev', 'nosuch,id=a'], "'nosuch' is not a chardev backend", 'uilt in:'),
+        (['-chardev', 'null'], 'id', None),
+        (['-chardev', 'socket,id=a,path=x,server,nowait;'], "'nowait;'", "did you mean 'nowait'"),
+        (['-serial', 'tpc:localhost:1'], 'not a valid character device', 'forms:'),
+        (['-monitor', 'chardev:nosuch'], "chardev 'nosuch' not found", '-chardev'),
+        (['-netdev', 'nosuch,id=a'], 'nosuch', None),
+        (['-hda', missing], 'missing', None),
+        (['-hda', str(d)], 'dir', None),
+        (['-kernel', missing], f"cannot open kernel '{missing}'", 'check the path'),
+        (['-kernel', str(d)], 'it is a directory', None),
+        (['-kernel', str(short), '-M', 'pc'], 'short', None),
+        (['-initrd', missing, '-kernel', str(short)], missing, 'check the path'),
+        (['-bios', missing, '-M', 'pc'], 'missing', None),
+        (['-smbios', f'file={missing}'], missing, 'check the path'),
+        (['-fw_cfg', f'name=opt/a,file={missing}'], missing, 'check the path'),
+        (['-readconfig', missing], missing, 'check the path'),
+        (['-drive', f'if=pflash,format=raw,file={short}', '-M', 'pc'], None, None),
+        (['-m', '12x'], "'12x' is not a memory size", 'suffix'),
+        (['-m', '512M,maxmem=256M', '-M', 'pc'], 'maxmem', 'raise maxmem'),
+        (['-m', '100T', '-M', 'pc'], None, None),
+        (['-smp', '4,sockets=3', '-M', 'pc'], 'sockets (3)', 'leave one number out'),
+        (['-smp', '4,maxcpus=2', '-M', 'pc'], 'maxcpus', None),
+        (['-smp', '0'], 'CPU topology', None),
+        (['-smp', '9999', '-M', 'pc'], 'at most', None),
+        (['-boot', 'order=x'], "'x' is no boot device", 'c hard disk'),
+        (['-rtc', 'base=never'], 'base=never', '2006'),
+        (['-uuid', 'zzz'], 'no UUID', 'form'),
+        (['-accel', 'nosuch'], "invalid accelerator 'nosuch'", 'built in'),
+        (['-accel', 'hvf'], 'macOS', 'built in'),
+        (['-enable-kvm', '-accel', 'tcg'], 'contradict', None),
+        (['-M', 'accel=tcg', '-accel', 'tcg'], 'contradict', None),
+        (['-display', 'gtk'], 'not built into this program', '-nographic'),
+        (['-vnc', ':0'], 'not built into this program', None),
+        (['-global', 'e1000.nosuch=1'], "'e1000' has no property 'nosuch'", None),
+        (['-d', 'nosuch'], "unknown log item 'nosuch'", '-d help'),
+        (['-D', str(d / 'x' / 'y')], 'cannot open log file', None),
+        (['-runas', 'no-such-user'], "no user 'no-such-user'", 'uid:gid'),
+        (['-pidfile', str(d)], 'pidfile', None),
+        (['-nographic', '-daemonize'], '-daemonize', '-display none'),
+        (['-add-fd', 'fd=3,set=1'], 'not built into this program', None),
+        (['-serial', 'stdio', '-monitor', 'stdio', '-M', 'pc'], 'cannot use stdio by multiple character devices', 'mon:stdio'),
+    ]
+
+
+@pytest.mark.limit(240)
+def test_each_mistake_gives_what_why_and_remedy_within_a_second(tmp_path):
+    """Must-show 7 of the first machine: one message, exit status 1, nothing left behind."""
+    wrong = []
+    for args, what, remedy in bad(tmp_path):
+        before = set(os.listdir(tmp_path))
+        start = time.monotonic()
+        base = ['-accel', 'qtest'] if not any(a in args for a in ('-accel', '-enable-kvm')) and 'accel=tcg' not in args else []
+        r = run(*base, *(['-display', 'none'] if '-display' not in args else []), *args, cwd=tmp_path)
+        took = time.monotonic() - start
+        lines = r.stderr.strip().splitlines()
+        problems = []
+        if r.returncode != 1:
+            problems.append(f'status {r.returncode}')
+        if took > 1:
+            problems.append(f'{took:.1f} s')
+        if not 1 <= len(lines) <= 2:
+            problems.append(f'{len(lines)} lines')
+        if what and what not in r.stderr:
+            problems.append(f'no {what!r}')
+        if remedy and remedy.lower() not in r.stderr.lower():
+            problems.append(f'no {remedy!r}')
+        if set(os.listdir(tmp_path)) != before:
+            problems.append('left files')
+        if problems:
+            wrong.append(f'{" ".join(args)}: {", ".join(problems)}: {r.stderr[:300]!r}')
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_a_port_in_use_is_named_with_the_remedy(tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        s.listen()
+        r = run(*NONE, '-monitor', f'tcp:127.0.0.1:{s.getsockname()[1]},server,nowait')
+    assert r.returncode == 1 and 'Address already in use' in r.stderr and 'another program uses this port' in r.stderr
+
+
+def test_an_unreadable_file_says_so(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip('root reads everything')
+    f = tmp_path / 'k'
+    f.write_bytes(b'x')
+    f.chmod(0)
+    assert 'Permission denied' in run('-kernel', str(f)).stderr
+
+
+@pytest.mark.proves('F-CPU-02', 'S030', 'S031')
+@pytest.mark.parametrize('smp,want', [('4,sockets=2,cores=2,threads=1', (2, 2, 1, 4)), ('cores=2,threads=2,sockets=1,maxcpus=4', (1, 2, 2, 4)),
+                                      ('4', (1, 4, 1, 4)), ('2,maxcpus=8,sockets=2,cores=2,threads=2', (2, 2, 2, 8))])
+def test_topology_is_completed(smp, want):
+    with Machine('-M', 'pc', '-smp', smp, qtest=True) as m:
+        places = [p['props'] for p in m.qmp('query-hotpluggable-cpus')]
+    assert len(places) == want[3]
+    assert (1 + max(p['socket-id'] for p in places), 1 + max(p['core-id'] for p in places), 1 + max(p['thread-id'] for p in places)) == want[:3]
+
+
+@pytest.mark.proves('F-MCH-10', 'S008')
+def test_name_is_shown():
+    with Machine('-M', 'none', '-accel', 'qtest', '-name', 'alpine1,process=lyre-test') as m:
+        assert m.qmp('query-name') == {'name': 'alpine1'}
+        assert m.hmp('info name').strip() == 'alpine1'
+        assert open(f'/proc/{m.proc.pid}/comm').read().strip() == 'lyre-test'
+
+
+def test_uuid_is_shown():
+    with Machine('-M', 'none', '-accel', 'qtest', '-uuid', '550e8400-e29b-41d4-a716-446655440000') as m:
+        assert m.qmp('query-uuid') == {'UUID': '550e8400-e29b-41d4-a716-446655440000'}
+
+
+def test_readconfig_and_set_give_the_same_as_the_command_line(tmp_path):
+    f = tmp_path / 'cfg'
+    f.write_text('# comment\n[machine]\n  type = "none"\n[chardev "c1"]\n  backend = "ringbuf"\n  size = "4096"\n[name]\n  guest = "a,b"\n')
+    with Machine('-readconfig', str(f), '-accel', 'qtest') as m:
+        assert m.qmp('query-name') == {'name': 'a,b'}
+        assert any(c['label'] == 'c1' and c['filename'] == 'ringbuf' for c in m.qmp('query-chardev'))
+    with Machine('-M', 'none', '-accel', 'qtest', '-chardev', 'ringbuf,id=c1', '-set', 'chardev.c1.size=8192'):
+        pass
+    r = run(*NONE, '-set', 'chardev.zz.size=1')
+    assert r.returncode == 1 and "no -chardev with id 'zz'" in r.stderr
+
+
+def test_the_first_usable_accelerator_of_a_list_is_taken():
+    with Machine('-M', 'none', '-accel', 'nosuch', '-accel', 'qtest') as m:
+        assert 'accelerator qtest' in m.hmp('info status') and 'nosuch' in m.hmp('info status')
+    with Machine('-machine', 'none,accel=kvm0:qtest') as m:
+        assert 'accelerator qtest' in m.hmp('info status')
+
+
+@pytest.mark.proves('F-ACC-08', 'S304', 'F-MON-07')
+def test_info_kvm_tells_whether_it_is_on():
+    with Machine('-M', 'none', '-accel', 'qtest') as m:
+        assert re.match(r'kvm support: (disabled|not compiled)', m.hmp('info kvm'))
+
+
+# Service life.
+
+def pid_alive(pid):
+    try:
+        os.kill(pid, 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+def gone(pid, seconds=5):
+    end = time.monotonic() + seconds
+    while pid_alive(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not pid_alive(pid)
+
+
+@pytest.mark.proves('F-SVC-01', 'S222')
+def test_daemonize_returns_when_the_sockets_are_there(tmp_path):
+    pidfile, sock = tmp_path / 'pid', tmp_path / 'mon.sock'
+    r = run('-M', 'none', '-accel', 'qtest', '-nodefaults', '-display', 'none', '-daemonize', '-pidfile', str(pidfile), '-monitor',
+            f'unix:{sock},server,nowait')
+    assert r.returncode == 0, r.stderr
+    pid = int(pidfile.read_text())
+    try:
+        assert stat.S_ISSOCK(os.stat(sock).st_mode)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(sock))
+            s.settimeout(5)
+            assert b'monitor' in s.recv(200)
+    finally:
+        os.kill(pid, 15)
+    assert gone(pid)
+    assert not pidfile.exists() and not sock.exists()
+
+
+def test_daemonize_fails_in_the_parent_when_the_child_cannot_start(tmp_path):
+    r = run('-M', 'none', '-accel', 'qtest', '-display', 'none', '-daemonize', '-pidfile', str(tmp_path / 'p'), '-monitor',
+            f'unix:{tmp_path}/no/dir,server,nowait')
+    assert r.returncode == 1 and 'cannot bind' in r.stderr
+    assert not (tmp_path / 'p').exists()
+
+
+@pytest.mark.proves('F-SVC-03', 'S376')
+@pytest.mark.parametrize('signum', [2, 15, 1])
+def test_signals_end_it_in_order(tmp_path, signum):
+    with Machine('-M', 'none', '-accel', 'qtest', '-monitor', f'unix:{tmp_path}/s,server,nowait', '-pidfile', str(tmp_path / 'pid')) as m:
+        assert (tmp_path / 's').exists() and (tmp_path / 'pid').exists()
+        m.proc.send_signal(signum)
+        assert m.event('SHUTDOWN')['data'] == {'guest': False, 'reason': 'host-signal'}
+        assert m.wait(5) == 0
+        assert f'terminating on signal {signum}' in m.stderr()
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_machines_do_not_share_a_pid_file(tmp_path):
+    with Machine('-M', 'none', '-accel', 'qtest', '-pidfile', str(tmp_path / 'pid')):
+        r = run(*NONE, '-pidfile', str(tmp_path / 'pid'))
+        assert r.returncode == 1 and 'belongs to a running machine' in r.stderr
+        assert (tmp_path / 'pid').exists()
+
+
+@pytest.mark.proves('F-SEC-01', 'S353', 'S354')
+@pytest.mark.parametrize('form', [['-runas', 'nobody'], ['-run-with', 'user=nobody'], ['-runas', '65534:65534']])
+def test_root_is_given_up(form):
+    if os.geteuid() != 0:
+        pytest.skip('needs root')
+    with Machine('-M', 'none', '-accel', 'qtest', *form) as m:
+        m.qmp('query-status')
+        status = open(f'/proc/{m.proc.pid}/status').read()
+    assert re.search(r'^Uid:\s+65534\s+65534\s+65534\s+65534$', status, re.M)
+    assert re.search(r'^Gid:\s+65534\s+65534\s+65534\s+65534$', status, re.M)
+    assert '\nGroups:\t0' not in status
+
+
+@pytest.mark.proves('F-SVC-09', 'S186')
+def test_without_a_display_it_starts_headless_and_says_so():
+    with Machine('-M', 'pc', '-S', qmp=True, defaults=True, env={'DISPLAY': ''}, qtest=True) as m:
+        assert m.qmp('query-status')['status'] == 'prelaunch'
+    r = run('-M', 'none', '-accel', 'qtest', '-monitor', 'stdio', stdin='quit\n')
+    assert r.returncode == 0
+
+
+@pytest.mark.proves('F-SEC-14', 'S309', 'S317')
+def test_a_monitor_open_to_the_network_is_warned_about():
+    r = run(*NONE, '-chardev', 'stdio,id=s', '-mon', 's', '-monitor', 'tcp:0.0.0.0:0,server,nowait', stdin='quit\n')
+    assert 'without authentication' in r.stderr
+    r = run(*NONE, '-chardev', 'stdio,id=s', '-mon', 's', '-monitor', 'tcp:127.0.0.1:0,server,nowait', stdin='quit\n')
+    assert 'without authentication' not in r.stderr
+
+
+def test_starting_takes_less_than_50_ms():
+    best = 9
+    for _ in range(5):
+        start = time.monotonic()
+        run(*NONE, '-monitor', 'stdio', stdin='quit\n')
+        best = min(best, time.monotonic() - start)
+    assert best < 0.05
