@@ -215,6 +215,8 @@ bool x86_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *v)
     }
     if (msr >= MSR_X2APIC && msr < MSR_X2APIC + 0x100)
         return p->apic && p->x2apic_read(p->apic, msr, v);
+    if (msr >= 0x40000000 && msr < 0x40000100)
+        return x86_hv_rdmsr(c, msr, v);
     if (fixed_msr(c, msr, v))
         return true;
     log_unimp("x86: read of MSR %#x at %#" PRIx64, msr, c->rip);
@@ -286,6 +288,8 @@ bool x86_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t v)
     }
     if (msr >= MSR_X2APIC && msr < MSR_X2APIC + 0x100)
         return p->apic && p->x2apic_write(p->apic, msr, v);
+    if (msr >= 0x40000000 && msr < 0x40000100)
+        return x86_hv_wrmsr(c, msr, v);
     if (fixed_msr(c, msr, &ignored))
         return true;
     log_unimp("x86: write of MSR %#x = %#" PRIx64 " at %#" PRIx64, msr, v, c->rip);
