@@ -35,8 +35,7 @@ struct mon {
     bool negotiated;
     struct json_tokener *tok; /* owned */
     struct strbuf text;     /* bytes of the value being received */
-    int depth;
-    bool in_string, escaped;
+    bool skip;              /* after a syntax error: up to the end of the line */
 };
 
 struct mon_fd {
