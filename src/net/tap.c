@@ -115,7 +115,7 @@ static int tap_open(char name[IFNAMSIZ], bool *vnet_hdr, bool must_hdr, struct e
         return -1;
     }
     *vnet_hdr = r.ifr_flags & IFF_VNET_HDR;
-    memcpy(r.ifr_name, *name ? name : "tap%d", min_u64(IFNAMSIZ - 1, strlen(*name ? name : "tap%d")));
+    snprintf(r.ifr_name, sizeof r.ifr_name, "%s", *name ? name : "tap%d");
     if (ioctl(fd, TUNSETIFF, &r) < 0) {
         err_set_errno(errp, errno, "netdev 'tap': cannot set up the interface '%s'", *name ? name : "tap%d");
         if (errno == EPERM || errno == EACCES)
@@ -199,7 +199,7 @@ static struct net_peer *tap_start(struct net_set *set, const char *id, int fd, c
 {
     struct tap *t = xnew(struct tap);
 
-    strncpy(t->ifname, ifname, sizeof t->ifname - 1);
+    snprintf(t->ifname, sizeof t->ifname, "%s", ifname);
     t->vnet_hdr = vnet_hdr;
     t->p = fdpeer_new(set, id, vnet_hdr ? &tap_hdr_kind : &tap_kind, t);
     fdpeer_open(t->p, fd);
