@@ -164,6 +164,8 @@ const char *gen_skip(const struct x86_insn *in)
             return "segment register";
     if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)) && !gen_is_xstate(in))
         return "system state";
+    if (in->map == X86_MAP_0F && in->opcode == 0x0d && in->modrm >= 0xc0)
+        return "PREFETCH with a register: makers differ";
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22) && !(in->rex & 8) &&
         in->bytes[in->off_opcode - 1] & 0x80)
         return "VPEXTRQ and VPINSRQ outside 64-bit mode: makers differ";

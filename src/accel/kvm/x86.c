@@ -349,6 +349,7 @@ void kvm_x86_get(struct vcpu *vc)
     get_fpu(c, k);
     get_msrs(c, k);
     get_debug(c, k);
+    c->cpl = c->seg[X86_SS].flags >> X86_SEG_DPL_SHIFT & 3;
     x86_update_mode(c);
     k->in_kernel = false;
 }
