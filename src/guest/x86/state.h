@@ -80,6 +80,7 @@ struct x86_cpu {
     uint32_t pkru;
     uint32_t smbase;
     bool smm, nmi_blocked, shutdown;
+    bool wait_sipi;             /* an application processor after INIT */
     uint8_t int_shadow;         /* 1: STI, 2: MOV SS / POP SS; holds off interrupts (and #DB for 2) for one instruction */
     uint8_t cpl;                /* current privilege level: SS.DPL, 0 in real mode, 3 in VM86 */
     uint8_t mode;               /* X86_MODE_16/32/64 of CS, kept in step by x86_update_mode */
