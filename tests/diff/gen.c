@@ -189,7 +189,9 @@ uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before)
         {"bts", X86_OF | X86_SF | X86_AF | X86_PF}, {"btr", X86_OF | X86_SF | X86_AF | X86_PF},
         {"btc", X86_OF | X86_SF | X86_AF | X86_PF}, {"lzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
         {"tzcnt", X86_OF | X86_SF | X86_AF | X86_PF}, {"andn", X86_AF | X86_PF}, {"blsr", X86_AF | X86_PF}, {"blsi", X86_AF | X86_PF},
-        {"blsmsk", X86_AF | X86_PF}, {"bextr", X86_AF | X86_SF | X86_PF}, {"bzhi", X86_AF | X86_PF}, {"aam", X86_OF | X86_AF | X86_CF}};
+        {"blsmsk", X86_AF | X86_PF}, {"bextr", X86_AF | X86_SF | X86_PF}, {"bzhi", X86_AF | X86_PF}, {"aam", X86_OF | X86_AF | X86_CF},
+        {"aad", X86_OF | X86_AF | X86_CF}, {"daa", X86_OF}, {"das", X86_OF}, {"aaa", X86_OF | X86_SF | X86_ZF | X86_PF},
+        {"aas", X86_OF | X86_SF | X86_ZF | X86_PF}};
 
     (void)before;
     for (size_t i = 0; i < ARRAY_LEN(t); i++)
