@@ -5,6 +5,7 @@
 #include "base/opts.h"
 #include "cpu/cpu.h"
 
+struct x86_features;
 struct accel_class {
     const char *name;            /* as in -accel: "kvm", "tcg", "qtest" */
     const char *const *aliases;
@@ -15,6 +16,8 @@ struct accel_class {
     bool (*init)(struct machine *m, struct opts *o, struct err **errp); /* before any vCPU */
     bool (*vcpu_init)(struct vcpu *c, struct err **errp); /* sets run, kick, accel_data; on the creating thread */
     void (*vcpu_free)(struct vcpu *c);
+    /* What a CPU may have here: the mask for x86_cpu_parse_model. NULL: what the translator offers. After init. */
+    bool (*cpu_features)(struct machine *m, struct x86_features *out, struct err **errp);
     char *(*info)(struct machine *m); /* `info jit` / `info kvm` detail, caller frees; may be NULL */
     /* Registers from the accelerator into the architecture's struct and back, for KVM; NULL when they live there anyway. */
     void (*get_state)(struct vcpu *c);

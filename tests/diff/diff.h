@@ -20,8 +20,16 @@ struct dregs {
 
 /* ---- native.c ---- */
 bool native_init(int memfd);
-/* Runs code (len bytes) once from in; results to out. */
-void native_run(const uint8_t *code, unsigned len, const struct dregs *in, struct dregs *out);
+/* Runs the instruction's bytes once with the registers of before, in 64-bit or 32-bit code; results to out. */
+void native_run(const struct x86_insn *in, int mode, const struct dregs *before, struct dregs *out);
+
+/* ---- guest.c ---- */
+struct guest;
+/* A CPU in user mode. engine: "exec" (x86_exec on the decoded record), or an accelerator: "interp", "tcg", "kvm". *fd is the
+ * memory file of the window. NULL with a message on standard error when it cannot be had. */
+struct guest *guest_new(const char *engine, int mode, int *fd);
+void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *before, struct dregs *after);
+bool guest_has(const struct guest *g, unsigned feature);
 
 /* ---- gen.c ---- */
 struct drow {
@@ -41,11 +49,15 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
     return rnd(r) % n;
 }
 /* Bytes of a random instance of the row, decoded; false when this try did not make one. */
-bool gen_insn(struct rng *r, const struct drow *row, struct x86_insn *in);
+bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *in);
 /* Random registers and memory that suit the instruction; patches displacements in in->bytes. False: pick another. */
-bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *regs, uint8_t *data);
+bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *regs, uint8_t *data);
+/* Random bytes in the shape of integers, doubles or floats. */
+void gen_fill(struct rng *r, uint8_t *b, unsigned n);
 /* Why the row is not run in user mode, or NULL. */
 const char *gen_skip(const struct x86_insn *in);
+/* FXSAVE, XSAVE and their kin, as far as they run in user mode. */
+bool gen_is_xstate(const struct x86_insn *in);
 /* RFLAGS bits the manuals leave undefined after the instruction. */
 uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before);
 

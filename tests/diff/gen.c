@@ -78,7 +78,7 @@ static unsigned pick_pp(struct rng *r, int set)
     return p;
 }
 
-static uint8_t *put_legacy(struct rng *r, const struct drow *row, uint8_t *p)
+static uint8_t *put_legacy(struct rng *r, const struct drow *row, int mode, uint8_t *p)
 {
     static const uint8_t pfx[] = {0, 0x66, 0xf3, 0xf2};
     unsigned pp = row->pp == ANY ? (one_in(r, 4) ? 1 : 0) : pick_pp(r, row->pp);
@@ -87,7 +87,7 @@ static uint8_t *put_legacy(struct rng *r, const struct drow *row, uint8_t *p)
         *p++ = 0x67;
     if (pp)
         *p++ = pfx[pp];
-    if (row->cond & W1 || !one_in(r, 3)) {
+    if (mode == X86_MODE_64 && (row->cond & W1 || !one_in(r, 3))) {
         uint8_t rex = (uint8_t)(0x40 | rnd_below(r, 16));
 
         if (row->cond & W1)
@@ -108,7 +108,7 @@ static uint8_t *put_legacy(struct rng *r, const struct drow *row, uint8_t *p)
     return p;
 }
 
-static uint8_t *put_vex(struct rng *r, const struct drow *row, uint8_t *p)
+static uint8_t *put_vex(struct rng *r, const struct drow *row, int mode, uint8_t *p)
 {
     uint8_t w = row->cond & W0 ? 0 : row->cond & W1 ? 0x80 : (uint8_t)(rnd(r) & 0x80);
     uint8_t l = row->cond & L0 ? 0 : row->cond & L1 ? 4 : (uint8_t)(rnd(r) & 4);
@@ -117,26 +117,32 @@ static uint8_t *put_vex(struct rng *r, const struct drow *row, uint8_t *p)
     for (unsigned i = 0; i < 4; i++)
         vvvv |= row->ops[i][0] == 'H' || row->ops[i][0] == 'B';
     *p++ = 0xc4;
-    *p++ = (uint8_t)((rnd(r) & 0xe0) | row->map);
+    *p++ = (uint8_t)((mode == X86_MODE_64 ? rnd(r) & 0xe0 : 0xe0) | row->map);
     *p++ = (uint8_t)(w | (vvvv ? rnd(r) & 0x78 : 0x78) | l | pick_pp(r, row->pp));
     *p++ = (uint8_t)row->opcode;
     return p;
 }
 
-bool gen_insn(struct rng *r, const struct drow *row, struct x86_insn *in)
+bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *in)
 {
     uint8_t b[32], *p = b;
 
     for (unsigned i = 0; i < sizeof b; i++)
         b[i] = (uint8_t)rnd(r);
-    p = row->vex ? put_vex(r, row, p) : put_legacy(r, row, p);
+    p = row->vex ? put_vex(r, row, mode, p) : put_legacy(r, row, mode, p);
     if (row->modrm || row->ops[0][0] != '_')
         *p = pick_modrm(r, row); /* an immediate's first byte when there is no ModRM */
-    return x86_decode(b, X86_MAX_INSN, X86_MODE_64, in) == X86_DECODE_OK &&
+    return x86_decode(b, X86_MAX_INSN, mode, in) == X86_DECODE_OK &&
            x86_row_index(in->row) == (unsigned)(row - drows);
 }
 
 /* ---- what is left out ---- */
+
+bool gen_is_xstate(const struct x86_insn *in)
+{
+    return (strncmp(in->row->mnem, "xsave", 5) == 0 && in->row->mnem[5] != 's') || strncmp(in->row->mnem, "fxsave", 6) == 0 ||
+           strncmp(in->row->mnem, "fxrstor", 7) == 0 || (strncmp(in->row->mnem, "xrstor", 6) == 0 && in->row->mnem[6] != 's');
+}
 
 const char *gen_skip(const struct x86_insn *in)
 {
@@ -144,8 +150,8 @@ const char *gen_skip(const struct x86_insn *in)
         "cpuid", "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "xgetbv", "rdpkru", "wrpkru", "syscall", "sysenter", "int3", "int1",
         "into", "int", "ud0", "ud1", "ud2", "monitor", "mwait", "serialize", "clflush", "clflushopt", "clwb", "clzero", "pause",
         "xbegin", "xend", "xabort", "xtest", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "swapgs", "vmcall", "vmmcall", "sldt",
-        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "pushf", "popf", "enter", "leave", "fxsave",
-        "fxrstor", "xsave", "xrstor", "xsaveopt", "xsavec", "xsaves", "xrstors", "monitorx", "mwaitx", "rdpru", "endbr64", "endbr32"};
+        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "pushf", "popf", "enter", "leave",
+        "xsaves", "xrstors", "xsaves64", "xrstors64", "monitorx", "mwaitx", "rdpru", "endbr64", "endbr32"};
     uint32_t at = in->row->attr;
 
     if (at & (X86_A_PRIV | X86_A_IO | X86_A_ENDS))
@@ -156,8 +162,11 @@ const char *gen_skip(const struct x86_insn *in)
     for (unsigned i = 0; i < in->nr_ops; i++)
         if (in->ops[i].kind == X86_OP_SEG)
             return "segment register";
-    if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)))
+    if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)) && !gen_is_xstate(in))
         return "system state";
+    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22) && !(in->rex & 8) &&
+        in->bytes[in->off_opcode - 1] & 0x80)
+        return "VPEXTRQ and VPINSRQ outside 64-bit mode: makers differ";
     if (in->seg == X86_FS || in->seg == X86_GS)
         return "FS and GS belong to the C library";
     return NULL;
@@ -222,7 +231,7 @@ static uint32_t f32_value(struct rng *r)
     return (uint32_t)((rnd(r) & 0x807fffff) | (0x60 + rnd_below(r, 0x40)) << 23);
 }
 
-static void fill(struct rng *r, uint8_t *b, unsigned n)
+void gen_fill(struct rng *r, uint8_t *b, unsigned n)
 {
     unsigned kind = (unsigned)rnd_below(r, 3);
 
@@ -261,9 +270,9 @@ static void fill_xs(struct rng *r, uint8_t *xs)
                                  (one_in(r, 8) ? rnd(r) & 0x3f : 0)));
     for (unsigned i = 0; i < 8; i++)
         f80_value(r, xs + 32 + 16 * i);
-    fill(r, xs + 160, 256);
+    gen_fill(r, xs + 160, 256);
     put_le64(xs + 512, 7);
-    fill(r, xs + 576, 256);
+    gen_fill(r, xs + 576, 256);
 }
 
 static void patch_disp(struct x86_insn *in, int64_t v)
@@ -319,16 +328,36 @@ static uint64_t pick_target(struct rng *r, const struct x86_insn *in)
     return at;
 }
 
-bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *d, uint8_t *data)
+/* An image that mostly is a good one. */
+static bool place_xstate(struct rng *r, struct x86_insn *in, struct dregs *d, uint8_t *data)
 {
-    memset(d, 0, sizeof *d);
-    d->vec = -1;
-    for (unsigned i = 0; i < 16; i++)
-        d->gpr[i] = int_value(r);
-    d->gpr[X86_RSP] = DATA_AT + 0xc00 + (rnd(r) & 0x7f8);
-    d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
-    fill_xs(r, d->xs);
-    fill(r, data, DATA_SIZE);
+    unsigned off = 0x800 + (unsigned)rnd_below(r, 8) * 64;
+    uint8_t *b = data + off;
+
+    d->gpr[X86_RAX] = rnd_below(r, 8);
+    d->gpr[X86_RDX] = 0;
+    if (in->base == X86_RAX || in->index == X86_RAX || in->base == X86_RDX || in->index == X86_RDX)
+        return false;
+    put_le16(b, (uint16_t)(0x37f & ~(unsigned)(rnd(r) & 0x300)));
+    b[5] = 0;
+    put_le16(b + 2, (uint16_t)(rnd(r) & 0x7f00));
+    put_le32(b + 24, (uint32_t)(rnd(r) & 0xffff));
+    for (unsigned i = 0; i < 8; i++) {
+        f80_value(r, b + 32 + 16 * i);
+        memset(b + 32 + 16 * i + 10, 0, 6);
+    }
+    memset(b + 512, 0, 64);
+    put_le64(b + 512, rnd_below(r, one_in(r, 8) ? 16 : 8));
+    if (in->row->mnem[1] == 'r' && one_in(r, 2))
+        put_le64(b + 520, UINT64_C(1) << 63 | rnd_below(r, 8));
+    if (one_in(r, 8))
+        b[536 + rnd_below(r, 40)] = 1;
+    return aim(r, in, d, DATA_AT + off + (one_in(r, 8) ? 8 : 0));
+}
+
+/* Where the memory operand lies. False: this form cannot get into the window. */
+static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
+{
     if (in->row->attr & X86_A_STRING) {
         d->gpr[X86_RSI] = DATA_AT + 0x800 + rnd_below(r, 0x400);
         d->gpr[X86_RDI] = DATA_AT + 0xa00 + rnd_below(r, 0x400);
@@ -354,4 +383,24 @@ bool gen_regs(struct rng *r, struct x86_insn *in, struct dregs *d, uint8_t *data
         return aim(r, in, d, DATA_AT + 0x1000);
     }
     return aim(r, in, d, pick_target(r, in));
+}
+
+bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uint8_t *data)
+{
+    memset(d, 0, sizeof *d);
+    d->vec = -1;
+    for (unsigned i = 0; i < 16; i++)
+        d->gpr[i] = int_value(r);
+    d->gpr[X86_RSP] = DATA_AT + 0xc00 + (rnd(r) & 0x7f8);
+    d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
+    fill_xs(r, d->xs);
+    for (unsigned i = 0; i < 4; i++) /* a part of it each time: enough to differ, quick to make */
+        gen_fill(r, data + 0x800 + (rnd(r) & 0x7c0), 64);
+    if (gen_is_xstate(in) ? !place_xstate(r, in, d, data) : !place(r, in, d))
+        return false;
+    if (mode == X86_MODE_64)
+        return true;
+    for (unsigned i = 0; i < 16; i++)
+        d->gpr[i] = i < 8 ? (uint32_t)d->gpr[i] : 0;
+    return in->adsz == 4 || in->mem_op < 0;
 }

@@ -11,11 +11,16 @@
 enum { CTL_AT = 0x20000000 };
 struct ctl {
     struct dregs in, out;
-    uint64_t host_rsp, stack[64], spare;
+    uint64_t host_rsp, stack[64];
+    struct {
+        uint32_t ip;
+        uint16_t cs;
+    } __attribute__((packed)) far32; /* where 32-bit code begins */
 };
 static struct ctl *const ctl = (struct ctl *)(uintptr_t)CTL_AT;
 static sigjmp_buf back;
-static uint8_t *thunk; /* where the entry code stands: in the window, before CODE_AT */
+static uint8_t *thunk, *thunk32; /* where the entry codes stand: in the window, before CODE_AT */
+enum { CS32 = 0x23, CS64 = 0x33, DS32 = 0x2b, EXIT64 = CODE_AT + 0x1000 };
 
 static void on_fault(int sig, siginfo_t *si, void *ucv)
 {
@@ -60,8 +65,8 @@ static uint8_t *bytes(uint8_t *p, const char *b, unsigned n)
     return p + n;
 }
 
-/* Entry: load everything, fall into CODE_AT. */
-static void build_entry(void)
+/* Entry: load everything, fall into CODE_AT, or jump there into a 32-bit code segment. */
+static uint8_t *build_entry(bool m32)
 {
     uint8_t b[512], *p = b;
 
@@ -80,8 +85,14 @@ static void build_entry(void)
     p = bytes(p, "\x9d", 1);
     for (unsigned i = 0; i < 16; i++)
         p = move_gpr(p, true, i, &ctl->in.gpr[i]);
-    thunk = (uint8_t *)(uintptr_t)CODE_AT - (p - b);
-    memcpy(thunk, b, (size_t)(p - b));
+    if (m32)
+        p = abs_op(p, "\xff", 1, 5, &ctl->far32); /* ljmp m16:32 */
+    {
+        uint8_t *at = (uint8_t *)(uintptr_t)(CODE_AT - (m32 ? 0x400 : 0)) - (p - b);
+
+        memcpy(at, b, (size_t)(p - b));
+        return at;
+    }
 }
 
 /* Exit: stands right behind the instruction. */
@@ -118,23 +129,35 @@ bool native_init(int memfd)
         return false;
     for (unsigned i = 0; i < ARRAY_LEN(sigs); i++)
         sigaction(sigs[i], &sa, NULL);
-    build_entry();
+    ctl->far32.ip = CODE_AT;
+    ctl->far32.cs = CS32;
+    thunk = build_entry(false);
+    thunk32 = build_entry(true);
+    build_exit((uint8_t *)(uintptr_t)EXIT64);
     return true;
 }
 
-void native_run(const uint8_t *code, unsigned len, const struct dregs *in, struct dregs *out)
+void native_run(const struct x86_insn *in, int mode, const struct dregs *before, struct dregs *out)
 {
     uint8_t *at = (uint8_t *)(uintptr_t)CODE_AT;
-    uint32_t mxcsr;
+    uint32_t mxcsr, exit64 = EXIT64;
+    uint16_t cs64 = CS64;
 
-    memcpy(at, code, len);
-    build_exit(at + len);
-    memcpy(&ctl->in, in, sizeof *in);
+    memcpy(at, in->bytes, in->len);
+    if (mode == X86_MODE_64) {
+        build_exit(at + in->len);
+    } else { /* ljmp 33h:exit */
+        at[in->len] = 0xea;
+        memcpy(at + in->len + 1, &exit64, 4);
+        memcpy(at + in->len + 5, &cs64, 2);
+        __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DS32));
+    }
+    memcpy(&ctl->in, before, sizeof *before);
     memset(&ctl->out, 0, sizeof ctl->out);
     ctl->out.vec = -1;
     __asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
     if (sigsetjmp(back, 0) == 0)
-        ((void (*)(void))(uintptr_t)thunk)();
+        ((void (*)(void))(uintptr_t)(mode == X86_MODE_64 ? thunk : thunk32))();
     __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
     memcpy(out, &ctl->out, sizeof *out);
 }

@@ -325,8 +325,8 @@ static void features_of(const struct kvm_vm *vm, struct x86_features *out)
         out->w[t[i].word] = entry(vm, t[i].leaf, t[i].sub, t[i].reg);
     /* Ours to give, whatever the kernel lists. */
     x86_features_set(out, "hypervisor", true);
-    x86_features_set(out, "x2apic", true);
-    x86_features_set(out, "tsc-deadline", false); /* the local APIC is ours, and the kernel's TSC is not told to it */
+    x86_features_set(out, "x2apic", false); /* the local APIC is ours: the kernel has nobody to send its MSRs to */
+    x86_features_set(out, "tsc-deadline", false);
     x86_features_set(out, "arat", true);
     out->kvm_leaves = true;
 }
@@ -507,5 +507,5 @@ static char *kvm_info(struct machine *m)
 static const char *const kvm_keys[] = {"kernel-irqchip", "kvm-shadow-mem", "dirty-ring-size", "notify-vmexit", NULL};
 static const struct accel_class kvm_class = {
     .name = "kvm", .desc = "hardware virtualisation through /dev/kvm", .keys = kvm_keys, .probe = kvm_probe, .init = kvm_init,
-    .vcpu_init = kvm_vcpu_create, .vcpu_free = kvm_vcpu_free, .info = kvm_info, .get_state = kvm_x86_get, .put_state = kvm_x86_put};
+    .vcpu_init = kvm_vcpu_create, .vcpu_free = kvm_vcpu_free, .cpu_features = kvm_cpu_features, .info = kvm_info, .get_state = kvm_x86_get, .put_state = kvm_x86_put};
 ACCEL_REGISTER(kvm_class)

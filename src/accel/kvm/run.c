@@ -30,6 +30,17 @@ static void signal_setup(struct kvm_vcpu *k)
     atomic_store((_Atomic bool *)&k->sig_ready, true);
 }
 
+/* The view of memory in SMM exists once the board is complete. */
+static void start_smm(struct vcpu *c, struct kvm_vm *vm)
+{
+    struct mem_space *as = x86_cpu(c)->as_smm;
+    struct err *e = NULL;
+    RUN_LOCK_SCOPE(c->m->run);
+
+    if (vm->cap_smm && as && !vm->smm.slot && !kvm_view_start(vm, &vm->smm, as, 1, &e))
+        err_report(e);
+}
+
 void kvm_kick(struct vcpu *c)
 {
     struct kvm_vcpu *k = kvm_vcpu(c);
@@ -134,8 +145,10 @@ enum vcpu_exit kvm_run(struct vcpu *c)
     struct kvm_vcpu *k = kvm_vcpu(c);
     enum vcpu_exit out = VCPU_EXIT_KICKED;
 
-    if (!k->sig_ready)
+    if (!k->sig_ready) {
+        start_smm(c, k->vm);
         signal_setup(k);
+    }
     kvm_x86_put(c);
     for (;;) {
         int r;

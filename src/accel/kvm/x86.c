@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "base/bytes.h"
 #include "base/str.h"
-#include "guest/x86/cpuid_int.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -407,7 +406,6 @@ bool kvm_x86_vcpu_init(struct vcpu *vc, struct err **errp)
 {
     struct x86_cpu *c = x86_cpu(vc);
     struct kvm_vcpu *k = kvm_vcpu(vc);
-    struct kvm_vm *vm = k->vm;
     struct cpuid_buf b = {0};
 
     for (uint32_t l = 0; l <= c->feat.level; l++)
@@ -418,8 +416,6 @@ bool kvm_x86_vcpu_init(struct vcpu *vc, struct err **errp)
         cpuid_leaf(c, &b, l);
     if (ioctl(k->fd, KVM_SET_CPUID2, &b) < 0)
         return err_set_errno(errp, errno, "KVM: the kernel refused the CPUID of CPU %u", vc->index);
-    if (vm->cap_smm && c->as_smm && !vm->smm.slot && !kvm_view_start(vm, &vm->smm, c->as_smm, 1, errp))
-        return false;
     return true;
 }
 

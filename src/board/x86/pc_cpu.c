@@ -125,10 +125,14 @@ static bool create_cpu(struct pc *p, unsigned index, struct err **errp)
 bool pc_create_cpus(struct pc *p, struct err **errp)
 {
     const char *text = p->cfg->cpu_model ? p->cfg->cpu_model : p->cls->default_cpu;
+    const struct accel_class *a = machine_accel(p->m);
+    struct x86_features mask;
 
     if (!setup_topology(p, errp) || !setup_numa(p, errp))
         return false;
-    if (!x86_cpu_parse_model(text, NULL, &p->feat, &p->model, errp))
+    if (a && a->cpu_features && !a->cpu_features(p->m, &mask, errp))
+        return false;
+    if (!x86_cpu_parse_model(text, a && a->cpu_features ? &mask : NULL, &p->feat, &p->model, errp))
         return false;
     p->m->max_cpus = p->max_cpus;
     for (unsigned i = 0; i < p->cfg->smp.cpus; i++)

@@ -4,24 +4,7 @@
  * locked accesses see each other. Paging-structure caches are not modelled beyond a small cache of host pointers. */
 #include "base/bytes.h"
 #include "base/log.h"
-#include "guest/x86/x86_int.h"
-
-enum { ITLB = 1024, PTC = 64, PAGE = 4096 };
-#define PMASK (~UINT64_C(0xfff))
-#define EMPTY UINT64_C(1)
-
-/* By who accesses: supervisor with SMAP in force, user, supervisor with SMAP off (EFLAGS.AC). */
-enum { IDX_SYS, IDX_USER, IDX_SYS_AC, NR_IDX };
-struct itlb_entry {
-    uint64_t tag[3];  /* by enum x86_access: linear page, or EMPTY */
-    uint64_t add;     /* host - linear */
-    struct mem_ram *ram;
-    uint64_t ram_off;
-};
-struct x86_itlb {
-    struct itlb_entry e[NR_IDX][ITLB];
-    struct { uint64_t page; uint8_t *host; struct mem_ram *ram; uint64_t ram_off; bool smm; } pt[PTC];
-};
+#include "guest/x86/mmu_int.h"
 
 /* ---- page tables ---- */
 
@@ -56,7 +39,7 @@ struct walk {
     struct x86_cpu *c;
     uint64_t lin;
     enum x86_access a;
-    bool user, write;
+    bool user, write, debug; /* debug: looks only */
     bool us, rw, nx;
     uint32_t err;
 };
@@ -154,11 +137,11 @@ static int finish(struct walk *w, gpa_t at, unsigned size, uint64_t pte, uint64_
     uint64_t set = (pte & PTE_A ? 0 : PTE_A) | (w->write && !(pte & PTE_D) ? PTE_D : 0);
     bool pk;
 
-    if (!allowed(w, w->a, pkey, &pk)) {
+    if (!w->debug && !allowed(w, w->a, pkey, &pk)) {
         fault(w, 1 | (pk ? 32u : 0u));
         return 0;
     }
-    if (set && !pte_set(c, at, size, pte, set))
+    if (set && !w->debug && !pte_set(c, at, size, pte, set))
         return -1;
     pte |= set;
     out->page = page;
@@ -189,7 +172,7 @@ static int walk32(struct walk *w, struct x86_xlat *out)
             return fault(w, 1 | 8);
         return finish(w, at, 4, e, 4 << 20, base, out);
     }
-    if (!(e & PTE_A) && !pte_set(c, at, 4, e, PTE_A))
+    if (!(e & PTE_A) && !w->debug && !pte_set(c, at, 4, e, PTE_A))
         return -1;
     at = ((e & 0xfffff000) + (w->lin >> 12 & 0x3ff) * 4) & c->a20_mask;
     e = (uint32_t)pte_load(c, at, 4);
@@ -239,7 +222,7 @@ static int walk64(struct walk *w, struct x86_xlat *out)
                 return fault(w, 1 | 8);
             return finish(w, at, 8, e, page, e & addr_mask & ~(page - 1), out);
         }
-        if (!(e & PTE_A) && !pte_set(c, at, 8, e, PTE_A))
+        if (!(e & PTE_A) && !w->debug && !pte_set(c, at, 8, e, PTE_A))
             return -1;
         table = e & addr_mask;
     }
@@ -261,6 +244,16 @@ bool x86_walk(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user, str
     } while (r < 0);
     *err = w.err;
     return r > 0;
+}
+
+bool x86_walk_debug(struct x86_cpu *c, uint64_t lin, struct x86_xlat *out)
+{
+    struct walk w = {.c = c, .lin = lin, .a = X86_READ, .debug = true};
+    uint32_t err;
+
+    if (!(c->cr0 & X86_CR0_PG))
+        return x86_walk(c, lin, X86_READ, false, out, &err);
+    return (c->cr4 & X86_CR4_PAE ? walk64(&w, out) : walk32(&w, out)) > 0;
 }
 
 /* ---- the TLB ---- */
@@ -288,9 +281,12 @@ bool x86_mmu_init(struct x86_cpu *c)
         return false;
     x86_tlb_flush(c, true);
     mem_space_listen(c->vcpu.as, mem_changed, c);
-    if (c->as_smm && c->as_smm != c->vcpu.as)
-        mem_space_listen(c->as_smm, mem_changed, c);
     return true;
+}
+
+void x86_mmu_listen(struct x86_cpu *c, struct mem_space *as)
+{
+    mem_space_listen(as, mem_changed, c);
 }
 
 void x86_mmu_free(struct x86_cpu *c)
@@ -315,7 +311,7 @@ void x86_tlb_flush(struct x86_cpu *c, bool globals_too)
 void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
 {
     for (unsigned i = 0; i < NR_IDX; i++) {
-        struct itlb_entry *e = &c->itlb->e[i][(lin >> 12) % ITLB];
+        struct x86_itlb_entry *e = &c->itlb->e[i][(lin >> 12) % ITLB];
 
         e->tag[0] = e->tag[1] = e->tag[2] = EMPTY;
     }
@@ -323,15 +319,10 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
         c->hooks.flush_page(c, lin);
 }
 
-static unsigned index_of(const struct x86_cpu *c, bool user)
-{
-    return user ? IDX_USER : c->rflags & X86_AC && c->cpl != 3 ? IDX_SYS_AC : IDX_SYS;
-}
-
 /* Translates one byte's page with faults; fills the TLB when it is memory. *gpa is for the slow way. */
-static struct itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user, gpa_t *gpa)
+static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user, gpa_t *gpa)
 {
-    struct itlb_entry *e = &c->itlb->e[index_of(c, user)][(lin >> 12) % ITLB];
+    struct x86_itlb_entry *e = &c->itlb->e[x86_tlb_index(c, user)][(lin >> 12) % ITLB];
     struct mem_section s;
     struct x86_xlat x;
     gpa_t page;
@@ -358,9 +349,9 @@ static struct itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_access 
     return e->tag[a] == (lin & PMASK) ? e : NULL;
 }
 
-static inline struct itlb_entry *lookup(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user)
+static inline struct x86_itlb_entry *lookup(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user)
 {
-    struct itlb_entry *e = &c->itlb->e[index_of(c, user)][(lin >> 12) % ITLB];
+    struct x86_itlb_entry *e = &c->itlb->e[x86_tlb_index(c, user)][(lin >> 12) % ITLB];
 
     return likely(e->tag[a] == (lin & PMASK)) ? e : NULL;
 }
@@ -379,7 +370,7 @@ static uint64_t wrap(const struct x86_cpu *c, uint64_t lin)
 /* One access within a page. */
 static uint64_t load_in_page(struct x86_cpu *c, uint64_t lin, unsigned size, bool user)
 {
-    struct itlb_entry *e = lookup(c, lin, X86_READ, user);
+    struct x86_itlb_entry *e = lookup(c, lin, X86_READ, user);
     gpa_t gpa;
     uint64_t v = 0;
 
@@ -391,7 +382,7 @@ static uint64_t load_in_page(struct x86_cpu *c, uint64_t lin, unsigned size, boo
     return v;
 }
 
-static void written(struct itlb_entry *e, uint64_t lin, unsigned size)
+static void written(struct x86_itlb_entry *e, uint64_t lin, unsigned size)
 {
     uint8_t f = e->ram->page[e->ram_off / PAGE];
 
@@ -401,7 +392,7 @@ static void written(struct itlb_entry *e, uint64_t lin, unsigned size)
 
 static void store_in_page(struct x86_cpu *c, uint64_t lin, unsigned size, uint64_t v, bool user)
 {
-    struct itlb_entry *e = lookup(c, lin, X86_WRITE, user);
+    struct x86_itlb_entry *e = lookup(c, lin, X86_WRITE, user);
     gpa_t gpa;
 
     if (!e)
@@ -476,7 +467,7 @@ void x86_ld_bytes(struct x86_cpu *c, uint64_t lin, void *buf, unsigned n)
 
     while (n) {
         unsigned left = PAGE - (unsigned)(lin & 0xfff), part = n < left ? n : left;
-        struct itlb_entry *e = lookup(c, lin, X86_READ, c->cpl == 3);
+        struct x86_itlb_entry *e = lookup(c, lin, X86_READ, c->cpl == 3);
         gpa_t gpa;
 
         if (!e)
@@ -505,7 +496,7 @@ void x86_st_bytes(struct x86_cpu *c, uint64_t lin, const void *buf, unsigned n)
     }
     while (n) {
         unsigned left = PAGE - (unsigned)(lin & 0xfff), part = n < left ? n : left;
-        struct itlb_entry *e = lookup(c, lin, X86_WRITE, user);
+        struct x86_itlb_entry *e = lookup(c, lin, X86_WRITE, user);
         gpa_t gpa;
 
         if (!e)
@@ -525,7 +516,7 @@ void x86_st_bytes(struct x86_cpu *c, uint64_t lin, const void *buf, unsigned n)
 void *x86_host(struct x86_cpu *c, uint64_t lin, unsigned n, enum x86_access a)
 {
     bool user = c->cpl == 3;
-    struct itlb_entry *e;
+    struct x86_itlb_entry *e;
     gpa_t gpa;
 
     if ((lin & 0xfff) + n > PAGE)
@@ -543,10 +534,25 @@ void *x86_host(struct x86_cpu *c, uint64_t lin, unsigned n, enum x86_access a)
     return (void *)(uintptr_t)(lin + e->add);
 }
 
+void *x86_rmw_slow(struct x86_cpu *c, uint64_t lin, unsigned size)
+{
+    bool user = c->cpl == 3;
+    struct x86_itlb_entry *e;
+    gpa_t gpa;
+
+    check_alignment(c, lin, size);
+    if ((lin & 0xfff) + size > PAGE)
+        return NULL;
+    e = lookup(c, lin, X86_WRITE, user);
+    if (!e)
+        e = fill(c, lin, X86_WRITE, user, &gpa);
+    return e ? (void *)(uintptr_t)(lin + e->add) : NULL;
+}
+
 const uint8_t *x86_code_page(struct x86_cpu *c, uint64_t lin, struct mem_ram **ram, uint64_t *ram_off)
 {
     bool user = c->cpl == 3;
-    struct itlb_entry *e = lookup(c, lin, X86_EXEC, user);
+    struct x86_itlb_entry *e = lookup(c, lin, X86_EXEC, user);
     gpa_t gpa;
 
     if (!e)
@@ -565,7 +571,7 @@ unsigned x86_fetch(struct x86_cpu *c, uint64_t rip, uint8_t *buf, unsigned want)
 
     while (got < want) {
         unsigned left = PAGE - (unsigned)(lin & 0xfff), part = want - got < left ? want - got : left;
-        struct itlb_entry *e = lookup(c, lin, X86_EXEC, c->cpl == 3);
+        struct x86_itlb_entry *e = lookup(c, lin, X86_EXEC, c->cpl == 3);
         gpa_t gpa;
 
         if (!e) {

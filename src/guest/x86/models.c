@@ -359,6 +359,7 @@ static void finish(struct parse *p, const struct x86_features *mask)
         f->phys_bits = x86_has(f, X86_F_LM) ? 40 : f->w[X86_FW_1_EDX] & 1u << 17 ? 36 : 32;
     f->virt_bits = f->w[X86_FW_7_ECX] & 1u << 16 ? 57 : 48;
     f->hypervisor = f->w[X86_FW_1_ECX] >> 31;
+    f->kvm_leaves = mask->kvm_leaves;
     if (p->hv_any && !*f->hv_vendor)
         strcpy(f->hv_vendor, "Microsoft Hv");
 }

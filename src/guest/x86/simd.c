@@ -326,7 +326,8 @@ static bool vex_w(const struct x86_insn *in)
     static const struct {
         uint8_t map, opcode;
     } general[] = {{X86_MAP_0F, 0x2a}, {X86_MAP_0F, 0x2c}, {X86_MAP_0F, 0x2d}, {X86_MAP_0F, 0x6e},
-                   {X86_MAP_0F, 0x7e}, {X86_MAP_0F3A, 0x16}, {X86_MAP_0F3A, 0x22}};
+                   {X86_MAP_0F, 0x7e}, {X86_MAP_0F3A, 0x16}, {X86_MAP_0F3A, 0x22},
+                   {X86_MAP_0F3A, 0x60}, {X86_MAP_0F3A, 0x61}};
 
     for (size_t i = 0; i < ARRAY_LEN(general); i++)
         if (general[i].map == in->map && general[i].opcode == in->opcode)
@@ -686,7 +687,7 @@ static bool exec_special(struct x86_cpu *c, const struct x86_insn *in)
 {
     if (in->map == X86_MAP_1 && in->opcode == 0x9b) /* FWAIT: the check has done its work */
         return true;
-    return exec_vzero(c, in) || x86_xstate_exec(c, in) || x86_x87_env(c, in) || x86_simd_elementwise(c, in);
+    return exec_vzero(c, in) || x86_x87_env(c, in) || x86_simd_elementwise(c, in);
 }
 
 /* An unmasked exception other than precision keeps an x87 store from its memory. */
@@ -702,6 +703,8 @@ bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in)
     struct recipe r;
     struct mem_use m;
 
+    if (x86_xstate_exec(c, in))
+        return true;
     if (!(in->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX)))
         return false;
     if (c->x87_live && is_fpu_insn(in))

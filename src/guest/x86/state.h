@@ -75,10 +75,12 @@ struct x86_cpu {
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t mtrr_deftype, mtrr_fixed[11], mtrr_base[16], mtrr_mask[16];
     uint64_t misc_enable, mcg_status, mcg_ctl, mce_banks[4 * 10], spec_ctrl, xss, feature_control, debugctl;
+    struct { uint64_t guest_os_id, hypercall, ref_tsc, vp_assist; } hv; /* Hyper-V MSRs, hv.c */
     int64_t tsc_offset, tsc_adjust;
     uint32_t pkru;
     uint32_t smbase;
     bool smm, nmi_blocked, shutdown;
+    bool wait_sipi;             /* an application processor after INIT */
     uint8_t int_shadow;         /* 1: STI, 2: MOV SS / POP SS; holds off interrupts (and #DB for 2) for one instruction */
     uint8_t cpl;                /* current privilege level: SS.DPL, 0 in real mode, 3 in VM86 */
     uint8_t mode;               /* X86_MODE_16/32/64 of CS, kept in step by x86_update_mode */
@@ -176,6 +178,9 @@ void x86_set_cr3(struct x86_cpu *c, uint64_t v);
 void x86_set_cr4(struct x86_cpu *c, uint64_t v);
 bool x86_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *v);  /* false: #GP */
 bool x86_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t v);
+/* MSRs 40000000h to 400000ffh, for x86_rdmsr and x86_wrmsr (hv.c); false: #GP. */
+bool x86_hv_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *v);
+bool x86_hv_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t v);
 uint64_t x86_tsc(struct x86_cpu *c);
 void x86_set_rflags(struct x86_cpu *c, uint64_t v, uint64_t mask); /* POPF/IRET rules are the caller's */
 void x86_reset_cpu(struct x86_cpu *c, bool init /* INIT keeps caches, FPU, MSRs */);

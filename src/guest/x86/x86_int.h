@@ -4,9 +4,14 @@
 
 #include "guest/x86/state.h"
 
+/* interp.c */
+bool x86_interp_init(struct x86_cpu *c); /* the block cache; the vCPU is in its machine's list */
+
 /* mmu.c */
 bool x86_mmu_init(struct x86_cpu *c); /* the TLB; as and as_smm must be set */
 void x86_mmu_free(struct x86_cpu *c);
+void x86_mmu_listen(struct x86_cpu *c, struct mem_space *as); /* flushes when the layout of as changes */
+bool x86_walk_debug(struct x86_cpu *c, uint64_t lin, struct x86_xlat *out); /* any right, no accessed bits, no faults */
 /* Host bytes of the code page at lin (page-aligned result) with fetch checks done; NULL when it is not plain memory. Faults. */
 const uint8_t *x86_code_page(struct x86_cpu *c, uint64_t lin, struct mem_ram **ram, uint64_t *ram_off);
 static inline bool x86_canonical(const struct x86_cpu *c, uint64_t a)
