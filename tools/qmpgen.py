@@ -160,7 +160,7 @@ def all_arrays(items):
 
 def emit_source(items, out):
     w = out.write
-    w("/* Made by tools/qmpgen.py from schema/: do not edit. */\n" '#include "qmp_gen.h"\n#include "base/json.h"\n\n')
+    w("/* Made by tools/qmpgen.py from schema/: do not edit. */\n" '#include "mon/qmp_gen.h"\n#include "base/json.h"\n\n')
     for b, k in (("str", "QMP_STR"), ("int", "QMP_INT"), ("uint64", "QMP_UINT"), ("size", "QMP_UINT"), ("number", "QMP_NUMBER"),
                  ("bool", "QMP_BOOL"), ("any", "QMP_ANY"), ("null", "QMP_NULL")):
         w(f"static const struct qmp_type qmp_t_{b} __attribute__((unused)) = {{.name = \"{b}\", .kind = {k}}};\n")

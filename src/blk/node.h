@@ -124,6 +124,8 @@ struct blk_check {
     uint64_t corruptions, leaks, errors, corruptions_fixed, leaks_fixed;
     uint64_t image_end, total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
     bool have_clusters;
+    void (*line)(void *opaque, const char *text); /* each finding, may be NULL */
+    void *opaque;
 };
 enum { BLK_FIX_LEAKS = 1, BLK_FIX_ERRORS = 2 };
 

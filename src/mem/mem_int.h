@@ -35,6 +35,11 @@ struct mem_sys {
         void *opaque;
     } code_hook[4];
     unsigned nr_code_hooks;
+    struct {
+        mem_mark_fn *fn;
+        void *opaque;
+    } mark_hook[4];
+    unsigned nr_mark_hooks;
 };
 /* A fresh view of root. */
 struct mem_view *mem_view_build(struct mem_region *root);

@@ -144,3 +144,20 @@ void mem_add_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque)
     s->code_hook[s->nr_code_hooks].fn = fn;
     s->code_hook[s->nr_code_hooks++].opaque = opaque;
 }
+
+void mem_add_mark_hook(struct mem_sys *s, mem_mark_fn *fn, void *opaque)
+{
+    assert(s->nr_mark_hooks < ARRAY_LEN(s->mark_hook));
+    s->mark_hook[s->nr_mark_hooks].fn = fn;
+    s->mark_hook[s->nr_mark_hooks++].opaque = opaque;
+}
+
+void mem_ram_mark_code(struct mem_ram *m, uint64_t off)
+{
+    struct mem_sys *s = m->sys;
+
+    if (m->page[off / PAGE] & MEM_PAGE_CODE || atomic_fetch_or(&m->page[off / PAGE], MEM_PAGE_CODE) & MEM_PAGE_CODE)
+        return;
+    for (unsigned i = 0; i < s->nr_mark_hooks; i++)
+        s->mark_hook[i].fn(s->mark_hook[i].opaque, m, off);
+}

@@ -1,7 +1,7 @@
 /* Human commands that do something. Where QMP has the same command its function is called, so both behave alike. */
 #include "base/log.h"
 #include "mon/mon_int.h"
-#include "qmp_gen.h"
+#include "mon/qmp_gen.h"
 #include "ui/ui.h"
 
 #include <errno.h>
@@ -9,10 +9,11 @@
 
 #define HMP(n) void n(struct mon *m, struct hmp_args *a); void n(struct mon *m, struct hmp_args *a)
 
-static void done(struct mon *m, bool ok, struct err *e)
+/* By address: the call that sets it is an argument too. */
+static void done(struct mon *m, bool ok, struct err **e)
 {
     if (!ok)
-        mon_error(m, e);
+        mon_error(m, *e);
 }
 
 #define SIMPLE(name, call)                                                                                             \
@@ -20,7 +21,7 @@ static void done(struct mon *m, bool ok, struct err *e)
     {                                                                                                                  \
         struct err *e = NULL;                                                                                          \
                                                                                                                        \
-        done(m, call(m, &e), e);                                                                                       \
+        done(m, call(m, &e), &e);                                                                                       \
     }
 SIMPLE(hmp_quit, qmp_quit)
 SIMPLE(hmp_stop, qmp_stop)
@@ -51,7 +52,7 @@ HMP(hmp_screendump)
         }
         i = 2;
     }
-    done(m, mon_screendump(mon_machine(m), a->v[i], i + 1 < a->n ? a->v[i + 1] : NULL, png, &e), e);
+    done(m, mon_screendump(mon_machine(m), a->v[i], i + 1 < a->n ? a->v[i + 1] : NULL, png, &e), &e);
 }
 
 HMP(hmp_sendkey)
@@ -81,7 +82,7 @@ HMP(hmp_sendkey)
         }
         keys[n++] = k;
     }
-    done(m, mon_send_keys(mon_machine(m), keys, n, (int64_t)min_u64(hold, 1u << 20), &e), e);
+    done(m, mon_send_keys(mon_machine(m), keys, n, (int64_t)min_u64(hold, 1u << 20), &e), &e);
 }
 
 static bool int_arg(struct mon *m, const char *s, int64_t *out)
@@ -138,7 +139,7 @@ static void with_opts(struct mon *m, const char *text, const char *implied, opts
     struct err *e = NULL;
     struct opts *o = opts_parse(text, implied, &e);
 
-    done(m, o && fn(m, o, &e), e);
+    done(m, o && fn(m, o, &e), &e);
     opts_free(o);
 }
 
@@ -192,7 +193,7 @@ HMP(hmp_chardev_add)
         struct err *e = NULL;                                                                                          \
         struct argt q = {.field = a->v[0]};                                                                            \
                                                                                                                        \
-        done(m, call(m, &q, &e), e);                                                                                   \
+        done(m, call(m, &q, &e), &e);                                                                                   \
     }
 BY_ID(hmp_device_del, qmp_device_del, qmp_args_device_del, id)
 BY_ID(hmp_object_del, qmp_object_del, qmp_args_object_del, id)
@@ -208,14 +209,14 @@ HMP(hmp_set_link)
     if (!str_to_bool(a->v[1], &q.up))
         mon_printf(m, "Error: '%s': expected on or off\n", a->v[1]);
     else
-        done(m, qmp_set_link(m, &q, &e), e);
+        done(m, qmp_set_link(m, &q, &e), &e);
 }
 
 HMP(hmp_hostfwd_add)
 {
     struct err *e = NULL;
 
-    done(m, net_user_hostfwd_add(m->set->cfg.nets, a->n > 1 ? a->v[0] : NULL, a->v[a->n - 1], &e), e);
+    done(m, net_user_hostfwd_add(m->set->cfg.nets, a->n > 1 ? a->v[0] : NULL, a->v[a->n - 1], &e), &e);
 }
 
 HMP(hmp_hostfwd_remove)
@@ -248,10 +249,18 @@ HMP(hmp_ringbuf_write)
     struct err *e = NULL;
     struct qmp_args_ringbuf_write q = {.device = a->v[0], .data = a->v[1]};
 
-    done(m, qmp_ringbuf_write(m, &q, &e), e);
+    done(m, qmp_ringbuf_write(m, &q, &e), &e);
 }
 
 /* Media. */
+
+static void change_vnc(struct mon *m, const char *password)
+{
+    struct err *e = NULL;
+    struct qmp_args_change_vnc_password q = {.password = password};
+
+    done(m, qmp_change_vnc_password(m, &q, &e), &e);
+}
 
 HMP(hmp_change)
 {
@@ -265,7 +274,12 @@ HMP(hmp_change)
         return;
     }
     if (!strcmp(a->v[i], "vnc")) {
-        mon_puts(m, "Error: the VNC server is not built into this program\n");
+        if (strcmp(a->v[i + 1], "password") && strcmp(a->v[i + 1], "passwd"))
+            mon_puts(m, "Error: only 'change vnc password [text]' is possible while running\n");
+        else if (a->n > i + 2)
+            change_vnc(m, a->v[i + 2]);
+        else
+            le_ask(m, "Password: ", change_vnc);
         return;
     }
     b = blk_find(m->set->cfg.blks, a->v[i]);
@@ -275,7 +289,7 @@ HMP(hmp_change)
         mon_printf(m, "Error: Device '%s' not found\n'info block' lists the drives\n", a->v[i]);
         return;
     }
-    done(m, blk_change_medium(b, a->v[i + 1], a->n > i + 2 ? a->v[i + 2] : NULL, force, &e), e);
+    done(m, blk_change_medium(b, a->v[i + 1], a->n > i + 2 ? a->v[i + 2] : NULL, force, &e), &e);
 }
 
 HMP(hmp_eject)
@@ -290,7 +304,7 @@ HMP(hmp_eject)
     if (!b)
         mon_printf(m, "Error: Device '%s' not found\n'info block' lists the drives\n", id);
     else
-        done(m, blk_eject(b, force, &e), e);
+        done(m, blk_eject(b, force, &e), &e);
 }
 
 /* Log. */
@@ -567,7 +581,7 @@ HMP(hmp_memsave)
     struct qmp_args_memsave q = {.filename = a->v[2], .has_cpu_index = true, .cpu_index = m->cpu};
 
     if (save_args(m, a, &q.val, &q.size))
-        done(m, qmp_memsave(m, &q, &e), e);
+        done(m, qmp_memsave(m, &q, &e), &e);
 }
 
 HMP(hmp_pmemsave)
@@ -576,7 +590,7 @@ HMP(hmp_pmemsave)
     struct qmp_args_pmemsave q = {.filename = a->v[2]};
 
     if (save_args(m, a, &q.val, &q.size))
-        done(m, qmp_pmemsave(m, &q, &e), e);
+        done(m, qmp_pmemsave(m, &q, &e), &e);
 }
 
 HMP(hmp_cpu)
@@ -602,7 +616,7 @@ HMP(hmp_balloon)
         return;
     }
     q.value = (int64_t)v;
-    done(m, qmp_balloon(m, &q, &e), e);
+    done(m, qmp_balloon(m, &q, &e), &e);
 }
 
 /* Objects. */
@@ -643,6 +657,6 @@ HMP(hmp_qom_set)
     struct err *e = NULL;
     struct qmp_args_qom_set q = {.path = a->v[0], .property = a->v[1], .value = json_object_new_string(a->v[2])};
 
-    done(m, qmp_qom_set(m, &q, &e), e);
+    done(m, qmp_qom_set(m, &q, &e), &e);
     json_object_put(q.value);
 }

@@ -1,7 +1,7 @@
 /* `info` of the human monitor. */
 #include "accel/accel.h"
 #include "mon/mon_int.h"
-#include "qmp_gen.h"
+#include "mon/qmp_gen.h"
 #include "ui/ui.h"
 
 #define INFO(n) void n(struct mon *m, struct hmp_args *a); void n(struct mon *m, struct hmp_args *a)

@@ -67,6 +67,7 @@ void qmp_open(struct mon *m)
         m->tok = json_tokener_new_ex(1024);
     json_tokener_reset(m->tok);
     m->text.len = 0;
+    m->skip = false;
     send(m, json_make("o:QMP", json_make("o:version", version(), "o:capabilities", json_object_new_array(), NULL), NULL));
 }
 
@@ -277,6 +278,16 @@ void qmp_input(struct mon *m, const uint8_t *buf, size_t len)
         enum json_tokener_error e;
         size_t used;
 
+        if (m->skip) {
+            const uint8_t *nl = memchr(buf, '\n', len);
+
+            if (!nl)
+                return;
+            m->skip = false;
+            len -= (size_t)(nl - buf) + 1;
+            buf = nl + 1;
+            continue;
+        }
         if (!m->text.len && strchr(" \t\r\n", *buf)) { /* blanks between values; NUL is a garbage value */
             if (!*buf)
                 parse_error(m, "unexpected byte");
@@ -294,10 +305,9 @@ void qmp_input(struct mon *m, const uint8_t *buf, size_t len)
             return;
         }
         if (e != json_tokener_success) {
-            const uint8_t *nl = memchr(buf, '\n', len);
-
             parse_error(m, json_tokener_error_desc(e));
-            used = nl ? (size_t)(nl - buf) + 1 : len; /* take up again at the next line */
+            m->skip = true; /* take up again at the next line */
+            used = 0;
         } else {
             m->text.len = 0;
             serve(m, v);

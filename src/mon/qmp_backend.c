@@ -1,6 +1,6 @@
 /* QMP commands about character devices, network, disks, screens and input. */
 #include "mon/mon_int.h"
-#include "qmp_gen.h"
+#include "mon/qmp_gen.h"
 #include "ui/ui.h"
 
 #include <stdio.h>

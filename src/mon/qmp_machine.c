@@ -3,7 +3,7 @@
 #include "guest/x86/cpuid.h"
 #include "hw/pci/pci.h"
 #include "mon/mon_int.h"
-#include "qmp_gen.h"
+#include "mon/qmp_gen.h"
 
 #include <errno.h>
 #include <fcntl.h>

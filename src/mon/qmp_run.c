@@ -1,7 +1,7 @@
 /* QMP commands of the run state and of the monitor itself. Each translates; the work is done in lower rooms. */
 #include "accel/accel.h"
 #include "mon/mon_int.h"
-#include "qmp_gen.h"
+#include "mon/qmp_gen.h"
 
 #include <unistd.h>
 

@@ -37,6 +37,15 @@ const struct net_backend *net_backend_next(const struct net_backend *prev)
     return r ? r->be : NULL;
 }
 
+/* Types of other emulators that have no body here, and what serves instead. */
+static const char *const absent[][2] = {
+    {"vde", "run vde_plug over a socket and use stream, or use tap"},
+    {"l2tpv3", "use the host's own l2tp interface with tap"},
+    {"vhost-user", "use stream, which the same programs offer"},
+    {"vhost-vdpa", "use tap"},
+    {"netmap", "use tap"},
+};
+
 static const struct net_backend *backend_find(const char *type, struct err **errp)
 {
     const struct net_backend *be = NULL;
@@ -48,6 +57,9 @@ static const struct net_backend *backend_find(const char *type, struct err **err
             return be;
         str_nearest_try(&near, be->type);
     }
+    for (unsigned i = 0; i < ARRAY_LEN(absent); i++)
+        if (!strcmp(absent[i][0], type))
+            return err_set(errp, "network back end '%s' is not offered; %s", type, absent[i][1]), NULL;
     err_set(errp, "unknown network back end '%s'; '-netdev help' lists them", type);
     if (near.best)
         err_hint(errp, "Did you mean '%s'?", near.best);

@@ -210,7 +210,6 @@ static void enter_tables(struct dbt *d, struct dbt_block *b, const struct dbt_xt
 {
     unsigned h = block_hash(b->pc, b->pa, b->mode), first = (unsigned)(b->pa & 4095);
     struct dbt_page *p = page_of(d, x->no, true);
-    bool fresh = !p->granules;
 
     b->hnext = d->hash[h];
     d->hash[h] = b;
@@ -218,10 +217,7 @@ static void enter_tables(struct dbt *d, struct dbt_block *b, const struct dbt_xt
     p->blocks = b;
     p->granules |= (~UINT64_C(0) << first / 64) &
                    (~UINT64_C(0) >> (63 - min_u64(first + max_u64(b->guest_len, 1) - 1, 4095) / 64));
-    if (fresh || !(x->ram->page[x->ram_off / 4096] & MEM_PAGE_CODE)) {
-        atomic_fetch_or(&x->ram->page[x->ram_off / 4096], MEM_PAGE_CODE);
-        dbt_page_is_code(d, x->ram, x->ram_off);
-    }
+    mem_ram_mark_code(x->ram, x->ram_off);
 }
 
 struct dbt_block *dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode)

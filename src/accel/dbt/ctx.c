@@ -238,8 +238,9 @@ const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin)
     return e;
 }
 
-void dbt_page_is_code(struct dbt *d, struct mem_ram *ram, uint64_t off)
+void dbt_page_is_code(void *opaque, struct mem_ram *ram, uint64_t off)
 {
+    struct dbt *d = opaque;
     uint64_t host = (uint64_t)(uintptr_t)(ram->host + align_down(off, PAGE));
 
     for (unsigned i = 0; i < d->m->nr_cpus && i < ARRAY_LEN(d->cpus); i++)

@@ -354,6 +354,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     }
     m->accel_data = d;
     mem_add_code_hook(m->mem_sys, dbt_code_written, d);
+    mem_add_mark_hook(m->mem_sys, dbt_page_is_code, d);
     return true;
 }
 

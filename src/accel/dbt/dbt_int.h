@@ -122,7 +122,7 @@ void dbt_ctx_flush(struct dbt_cpu *c, unsigned n);
 bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write);
 /* Executable page behind lin; NULL: fetch faults or it is not memory. */
 const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin);
-void dbt_page_is_code(struct dbt *d, struct mem_ram *ram, uint64_t off); /* drops cached write permission everywhere */
+void dbt_page_is_code(void *opaque, struct mem_ram *ram, uint64_t off); /* drops cached write permission everywhere */
 void dbt_hooks(struct dbt_cpu *c);
 void dbt_ss_reset(struct dbt_cpu *c);
 /* fault.c */

@@ -317,7 +317,7 @@ static void route_name(const struct acpi_info *in, char *buf, const char *prefix
         snprintf(buf, 5, "LNKS"); /* the power management function */
     else if (!in->q35)
         link_name(buf, prefix, (slot + pin + 3) & 3);
-    else if (slot < 25 || slot == 30)
+    else if (slot < 25)
         link_name(buf, prefix, 4 + ((slot + pin) & 3));
     else
         link_name(buf, prefix, pin);

@@ -276,8 +276,8 @@ static const struct prop pc_props[] = {
     PC_BOARD(var_, "pc-i440fx-" ver_, desc_, pc_props, i440fx_board_create, .default_cpu = "qemu64",                   \
              .default_nic = "e1000", .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, __VA_ARGS__)
 #define Q35_BOARD(var_, ver_, desc_, ...)                                                                              \
-    PC_BOARD(var_, "pc-q35-" ver_, desc_, pc_props, q35_board_create, .ide_units = 1, .default_cpu = "qemu64", .default_nic = "e1000", \
-             .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, .no_floppy = true, __VA_ARGS__)
+    PC_BOARD(var_, "pc-q35-" ver_, desc_, pc_props, q35_board_create, .ide_units = 1, .default_cpu = "qemu64",         \
+             .default_nic = "e1000", .max_cpus = PC_MAX_CPUS, .cpu_plug = pc_plug_cpu, .no_floppy = true, __VA_ARGS__)
 #define I440FX_NAME "Standard PC (i440FX + PIIX, 1996)"
 #define Q35_NAME    "Standard PC (Q35 + ICH9, 2009)"
 

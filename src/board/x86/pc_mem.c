@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { BIOS_ALIGN = 64 << 10, BIOS_MAX = 16 << 20, LOW_BIOS_MAX = 128 << 10, FLASH_SECTOR = 4096 };
+enum { BIOS_ALIGN = 4096, BIOS_MAX = 16 << 20, LOW_BIOS_MAX = 128 << 10, FLASH_SECTOR = 4096 };
 enum { OPTION_ROM_BASE = 0xc0000, OPTION_ROM_LEN = 0x20000, ONE_MIB = 1 << 20 };
 
 /* ---- RAM ---- */
@@ -145,7 +145,7 @@ static bool map_bios_file(struct pc *p, struct err **errp)
     if (!image)
         return false;
     if (!size || size % BIOS_ALIGN)
-        return err_set(errp, "firmware '%s' has %zu bytes: the size must be a multiple of 64 KiB", path, size);
+        return err_set(errp, "firmware '%s' has %zu bytes: the size must be a multiple of 4 KiB", path, size);
     if (!mem_region_init_rom(&p->bios, p->m->mem_sys, "pc.bios", size, errp))
         return false;
     memcpy(mem_region_ptr(&p->bios), image, size);

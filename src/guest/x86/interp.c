@@ -250,7 +250,7 @@ static struct block *make_block(struct x86_cpu *c, uint64_t key, const uint8_t *
     b->key = key;
     b->gen_at = gen;
     b->host = host + off;
-    atomic_fetch_or(&ram->page[page_off / PAGE], MEM_PAGE_CODE); /* before the bytes are read */
+    mem_ram_mark_code(ram, page_off); /* before the bytes are read */
     b->gen = atomic_load(gen);
     decode_block(c, b, b->host, PAGE - off);
     if (!b->nr)
@@ -267,7 +267,7 @@ static bool still_valid(struct block *b, struct mem_ram *ram, uint64_t page_off)
 
     if (b->gen == atomic_load_explicit(b->gen_at, memory_order_relaxed))
         return true;
-    atomic_fetch_or(&ram->page[page_off / PAGE], MEM_PAGE_CODE);
+    mem_ram_mark_code(ram, page_off);
     gen = atomic_load(b->gen_at);
     for (unsigned i = 0; i < b->nr; i++) {
         if (memcmp(p, b->e[i].in.bytes, b->e[i].in.len))

@@ -552,7 +552,7 @@ static bool vnet_realize(struct virtio_dev *vd, struct err **errp)
     else
         vd->features &= ~(VIRTIO_BIT(F_CTRL_RX) | VIRTIO_BIT(F_CTRL_VLAN) | VIRTIO_BIT(F_CTRL_RX_EXTRA) |
                           VIRTIO_BIT(F_CTRL_MAC_ADDR) | VIRTIO_BIT(F_CTRL_GUEST_OFFLOADS));
-    v->status = S_LINK_UP;
+    v->status = v->nic.backend && v->nic.backend->link_down ? 0 : S_LINK_UP;
     vnet_reset(vd);
     vnet_set_features(vd);
     return true;

@@ -157,9 +157,9 @@ class Qmp:
                 return r
             self.events.append(r)
 
-    def cmd(self, name, _timeout=30, **args):
+    def cmd(self, _name, _timeout=30, **args):
         """The value returned; QmpError on an error. Dashes in argument names are written as underscores."""
-        req = {'execute': name}
+        req = {'execute': _name}
         if args:
             req['arguments'] = {k.rstrip('_').replace('_', '-') if not k.startswith('=') else k[1:]: v for k, v in args.items()}
         r = self.raw(req, _timeout)
@@ -323,8 +323,8 @@ class Machine:
         self.out.seek(0)
         return self.out.read()
 
-    def qmp(self, name, _timeout=30, **args):
-        return self._qmp.cmd(name, _timeout, **args)
+    def qmp(self, _name, _timeout=30, **args):
+        return self._qmp.cmd(_name, _timeout, **args)
 
     def qmp_args(self, name, args, timeout=30):
         return self._qmp.args(name, args, timeout)

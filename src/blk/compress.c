@@ -1,0 +1,121 @@
+/* zlib, zstd and bzip2 for the formats that store compressed clusters. The streams are hostile: output is bounded by dst. */
+#include "blk/compress.h"
+#include <bzlib.h>
+#include <errno.h>
+#include <zlib.h>
+#include <zstd.h>
+
+struct work {
+    enum blk_comp how;
+    const uint8_t *src;
+    size_t len;
+    uint8_t *dst;
+    size_t cap;
+};
+
+static int deflate_to(const struct work *w, int bits)
+{
+    z_stream z = {0};
+    int r;
+
+    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, bits, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+        return -ENOMEM;
+    z.next_in = (uint8_t *)(uintptr_t)w->src;
+    z.avail_in = (unsigned)w->len;
+    z.next_out = w->dst;
+    z.avail_out = (unsigned)w->cap;
+    r = deflate(&z, Z_FINISH);
+    deflateEnd(&z);
+    return r == Z_STREAM_END ? (int)(w->cap - z.avail_out) : -ENOSPC;
+}
+
+static int compress_run(void *opaque)
+{
+    const struct work *w = opaque;
+    size_t n;
+
+    switch (w->how) {
+    case BLK_DEFLATE:
+        return deflate_to(w, -12);
+    case BLK_ZLIB:
+        return deflate_to(w, 15);
+    case BLK_ZSTD:
+        n = ZSTD_compress(w->dst, w->cap, w->src, w->len, 3);
+        return ZSTD_isError(n) ? -ENOSPC : (int)n;
+    default:
+        return -ENOTSUP;
+    }
+}
+
+static int inflate_from(const struct work *w, int bits)
+{
+    z_stream z = {0};
+    int r;
+
+    if (inflateInit2(&z, bits) != Z_OK)
+        return -ENOMEM;
+    z.next_in = (uint8_t *)(uintptr_t)w->src;
+    z.avail_in = (unsigned)w->len;
+    z.next_out = w->dst;
+    z.avail_out = (unsigned)w->cap;
+    r = inflate(&z, Z_FINISH);
+    inflateEnd(&z);
+    return (r == Z_STREAM_END || r == Z_BUF_ERROR) && !z.avail_out ? 0 : -EIO;
+}
+
+static int zstd_from(const struct work *w)
+{
+    ZSTD_DCtx *d = ZSTD_createDCtx();
+    ZSTD_inBuffer in = {w->src, w->len, 0};
+    ZSTD_outBuffer out = {w->dst, w->cap, 0};
+    int r = 0;
+
+    if (!d)
+        return -ENOMEM;
+    while (out.pos < out.size && !r) {
+        size_t was = out.pos, n = ZSTD_decompressStream(d, &out, &in);
+
+        if (ZSTD_isError(n) || (out.pos == was && (n == 0 || in.pos == in.size)))
+            r = -EIO;
+    }
+    ZSTD_freeDCtx(d);
+    return r;
+}
+
+static int bzip2_from(const struct work *w)
+{
+    unsigned n = (unsigned)w->cap;
+    int r = BZ2_bzBuffToBuffDecompress((char *)w->dst, &n, (char *)(uintptr_t)w->src, (unsigned)w->len, 0, 0);
+
+    return r == BZ_OK && n == w->cap ? 0 : -EIO;
+}
+
+static int decompress_run(void *opaque)
+{
+    const struct work *w = opaque;
+
+    switch (w->how) {
+    case BLK_DEFLATE:
+        return inflate_from(w, -12);
+    case BLK_ZLIB:
+        return inflate_from(w, 15);
+    case BLK_ZSTD:
+        return zstd_from(w);
+    default:
+        return bzip2_from(w);
+    }
+}
+
+int blk_compress(struct blk_set *s, enum blk_comp how, const uint8_t *src, size_t len, uint8_t *dst, size_t cap)
+{
+    struct work w = {how, src, len, dst, cap};
+
+    return blk_offload(s, compress_run, &w);
+}
+
+int blk_decompress(struct blk_set *s, enum blk_comp how, const uint8_t *src, size_t len, uint8_t *dst, size_t want)
+{
+    struct work w = {how, src, len, dst, want};
+
+    return blk_offload(s, decompress_run, &w);
+}

@@ -1,0 +1,445 @@
+/* Power cuts: a random workload runs on an image over a disk in memory that logs every write and flush. Then the log is cut
+ * at many points; what was flushed is there, of what came after any subset in any order, each write possibly torn at a
+ * sector. Every such disk must open, check without corruption, and show for every sector the last flushed contents or
+ * something written since.
+ *
+ * proves: F-IMG-02, F-IMG-17
+ * BLK_CRASH_CUTS sets the number of cut points per workload (default 150; 10000 in the long run), BLK_CRASH_SEED the seed. */
+#include "blk/simdisk.h"
+#include "unit.h"
+#include <errno.h>
+#include <stdio.h>
+
+enum { SECTORS = 4096, DISK = SECTORS * 512, MAX_HIST = 1 << 16 };
+
+/* What one sector may hold: the contents by the last flush that covers it, and everything written since then. */
+struct event {
+    uint64_t pos;     /* log position when it began */
+    uint32_t sector;
+    uint32_t gen;     /* 0 = zeros */
+    bool maybe;       /* discard: may or may not show */
+    int prev;         /* the sector's event before this one, -1 = none */
+};
+struct flushed {
+    uint64_t pos;     /* log position when the guest's flush had returned */
+    size_t nr_events; /* events completed before it began */
+};
+static struct {
+    struct event ev[MAX_HIST];
+    size_t nr;
+    struct flushed fl[4096];
+    size_t nr_fl;
+    uint32_t gen;
+    int last[SECTORS]; /* newest event of each sector + 1 */
+} hist;
+
+static uint64_t rng_state;
+
+static uint32_t rnd(uint32_t below)
+{
+    rng_state ^= rng_state << 13;
+    rng_state ^= rng_state >> 7;
+    rng_state ^= rng_state << 17;
+    return (uint32_t)((rng_state >> 11) % below);
+}
+
+static void fill(uint8_t *p, uint32_t sector, uint32_t gen)
+{
+    if (!gen) {
+        memset(p, 0, 512);
+        return;
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        uint32_t v[2] = {gen, sector * 64 + i};
+
+        memcpy(p + i * 8, v, 8);
+    }
+}
+
+static void note(uint32_t sector, uint32_t gen, bool maybe)
+{
+    assert_true(hist.nr < MAX_HIST);
+    hist.ev[hist.nr++] = (struct event){sims[0].nr, sector, gen, maybe, hist.last[sector] - 1};
+    hist.last[sector] = (int)hist.nr;
+}
+
+/* ---- workload ---- */
+
+struct plan {
+    const char *name, *fmt, *create, *open;
+    bool backing, snapshots, resize, compressed;
+    unsigned ops;
+};
+
+struct actor {
+    struct blk_node *n;
+    const struct plan *p;
+    uint32_t lo, hi; /* sectors this actor writes: actors never overlap, so order is known */
+    unsigned left;
+    bool *done;
+    unsigned *running;
+};
+
+static void one_op(struct actor *a)
+{
+    uint32_t n = a->hi - a->lo, s = a->lo + rnd(n), len = 1 + rnd(rnd(4) ? 24 : 200), gen;
+    uint8_t *buf;
+    int r;
+
+    if (s + len > a->hi)
+        len = a->hi - s;
+    switch (rnd(10)) {
+    case 0: /* zeroes */
+        for (uint32_t i = 0; i < len; i++)
+            note(s + i, 0, false);
+        r = blk_node_zeroes(a->n, (uint64_t)s * 512, (uint64_t)len * 512, rnd(2) ? BLK_MAY_UNMAP : 0);
+        assert_int_equal(r, 0);
+        break;
+    case 1: /* discard: only without a backing file does it read as zeros or stay */
+        if (a->p->backing)
+            break;
+        for (uint32_t i = 0; i < len; i++)
+            note(s + i, 0, true);
+        assert_int_equal(blk_node_discard(a->n, (uint64_t)s * 512, (uint64_t)len * 512), 0);
+        break;
+    default:
+        gen = ++hist.gen;
+        buf = xmalloc((size_t)len * 512);
+        for (uint32_t i = 0; i < len; i++) {
+            fill(buf + (size_t)i * 512, s + i, gen);
+            note(s + i, gen, false);
+        }
+        r = blk_node_pwrite(a->n, (uint64_t)s * 512, buf, (size_t)len * 512);
+        assert_int_equal(r, 0);
+        free(buf);
+    }
+}
+
+static void actor_run(void *opaque)
+{
+    struct actor *a = opaque;
+
+    while (a->left--)
+        one_op(a);
+    --*a->running;
+}
+
+static void flush_now(struct blk_node *n)
+{
+    size_t before = hist.nr;
+
+    assert_int_equal(blk_node_flush(n), 0);
+    hist.fl[hist.nr_fl++] = (struct flushed){sims[0].nr, before};
+}
+
+static void compressed_writes(struct blk_node *n)
+{
+    uint32_t cl = n->cluster_size / 512, s = rnd(SECTORS / cl) * cl, gen = ++hist.gen;
+    uint8_t *buf = xmalloc(n->cluster_size);
+    struct iovec v = {buf, n->cluster_size};
+    struct iov q;
+
+    for (uint32_t i = 0; i < cl; i++) {
+        fill(buf + i * 512, s + i, gen);
+        note(s + i, gen, false);
+    }
+    iov_init_ext(&q, &v, 1);
+    assert_int_equal(blk_node_pwritev(n, (uint64_t)s * 512, n->cluster_size, &q, 0, BLK_REQ_COMPRESSED), 0);
+    free(buf);
+}
+
+static void snapshot_ops(struct blk_node *n)
+{
+    struct blk_snap *sn, want = {.name = (char *)(uintptr_t)"s", .icount = UINT64_MAX};
+    int nr = n->drv->snap_list(n, &sn);
+    struct err *e = NULL;
+
+    if (nr < 3 && rnd(3)) {
+        assert_true(n->drv->snap_create(n, &want, &e));
+    } else if (nr > 0) {
+        assert_true(n->drv->snap_delete(n, sn[rnd((uint32_t)nr)].id, NULL, &e));
+    }
+    blk_snaps_free(sn, nr > 0 ? nr : 0);
+}
+
+struct phase {
+    struct blk_node *n;
+    const struct plan *p;
+};
+
+/* Runs in a fibre: several actors at once, then what only happens alone. */
+static void workload(void *opaque)
+{
+    struct phase *ph = opaque;
+    struct blk_node *n = ph->n;
+
+    for (unsigned round = 0; round < ph->p->ops; round++) {
+        struct actor a[4];
+        unsigned running = 4;
+
+        for (unsigned i = 0; i < 4; i++) {
+            a[i] = (struct actor){n, ph->p, i * SECTORS / 4, (i + 1) * SECTORS / 4, 1 + rnd(6), NULL, &running};
+            fibre_resume(fibre_new(actor_run, &a[i]));
+        }
+        if (rnd(2) && running)
+            assert_int_equal(blk_node_flush(n), 0); /* beside running writers: not recorded as covering anything */
+        while (running) {
+            fibre_wake(blk_set_loop(n->set), fibre_self());
+            fibre_yield();
+        }
+        if (rnd(2))
+            flush_now(n);
+        if (ph->p->compressed && rnd(2))
+            compressed_writes(n);
+        if (ph->p->snapshots && !rnd(3))
+            snapshot_ops(n);
+        if (ph->p->resize && !rnd(4)) {
+            struct err *e = NULL;
+
+            assert_true(blk_node_truncate(n, n->size + 64 * 1024 * (1 + rnd(40)), BLK_PREALLOC_OFF, &e) >= 0);
+        }
+    }
+    flush_now(n);
+}
+
+static struct blk_node *open_image(struct blk_set *set, const char *file, const struct plan *p, bool rw, struct err **errp)
+{
+    struct opts *o = opts_parse(p->open ? p->open : "", NULL, errp);
+
+    opts_set(o, "driver", p->fmt);
+    opts_set(o, "file.driver", "sim");
+    opts_set(o, "file.filename", file);
+    if (p->backing) {
+        opts_set(o, "backing.driver", "raw");
+        opts_set(o, "backing.file.driver", "sim");
+        opts_set(o, "backing.file.filename", "1");
+    }
+    return blk_node_open(set, NULL, NULL, (rw ? BLK_O_RDWR : 0) | BLK_O_UNMAP, o, errp);
+}
+
+/* ---- cutting ---- */
+
+static size_t flushed_upto(uint64_t cut)
+{
+    size_t best = 0;
+
+    for (size_t i = 0; i < hist.nr_fl; i++)
+        if (hist.fl[i].pos <= cut)
+            best = hist.fl[i].nr_events;
+    return best;
+}
+
+static bool sector_ok(const uint8_t *p, uint32_t sector, size_t flushed, uint64_t cut, const uint8_t *base)
+{
+    uint8_t want[512];
+    bool settled = false; /* an event that must show ends the search backwards among the flushed */
+
+    for (int i = hist.last[sector] - 1; i >= 0 && !settled; i = hist.ev[i].prev) {
+        const struct event *e = &hist.ev[i];
+
+        if (e->pos > cut)
+            continue;
+        fill(want, sector, e->gen);
+        if (!memcmp(p, want, 512))
+            return true;
+        if ((size_t)i < flushed && !e->maybe)
+            settled = true;
+    }
+    if (settled)
+        return false;
+    return !memcmp(p, base, 512);
+}
+
+/* The disk as it may be found after a cut at log position `cut`. */
+static void build(struct sim *dst, const struct sim *start, size_t from, size_t cut)
+{
+    sim_copy(dst, start);
+    for (size_t k = 0; k < 3; k++) /* any order: pick at random a few times over, keeping or losing each */
+        for (size_t i = from; i < cut; i++) {
+            struct sim_entry e = sims[0].log[i];
+            uint32_t dice = rnd(8);
+
+            if (dice < 4 || (e.op == SIM_TRUNCATE && k))
+                continue;
+            if (dice == 4 && e.op == SIM_WRITE && e.len > 512)
+                e.len = 512 * (1 + rnd((uint32_t)(e.len / 512)));
+            if (e.op == SIM_TRUNCATE && e.off < dst->size)
+                continue;
+            sim_apply(dst, &e);
+        }
+}
+
+struct verdict {
+    struct blk_node *n;
+    struct blk_check c;
+    int r;
+    uint32_t bad;
+    size_t flushed;
+    uint64_t cut;
+    bool backing;
+};
+
+static void to_stderr(void *opaque, const char *line)
+{
+    fprintf(stderr, "  %s\n", line);
+}
+
+static void judge(void *opaque)
+{
+    struct verdict *v = opaque;
+    uint8_t *data = xmalloc(DISK), zero[512] = {0};
+
+    v->r = v->n->drv->check ? v->n->drv->check(v->n, &v->c, 0) : 0;
+    v->bad = UINT32_MAX;
+    if (v->r >= 0)
+        v->r = blk_node_pread(v->n, 0, data, DISK);
+    for (uint32_t s = 0; s < SECTORS && v->r >= 0; s++) {
+        uint8_t base[512];
+
+        if (v->backing)
+            memcpy(base, sims[1].bytes + (uint64_t)s * 512, 512);
+        if (!sector_ok(data + (size_t)s * 512, s, v->flushed, v->cut, v->backing ? base : zero)) {
+            v->bad = s;
+            break;
+        }
+    }
+    free(data);
+}
+
+static void repair_twice(void *opaque)
+{
+    struct verdict *v = opaque;
+
+    memset(&v->c, 0, sizeof v->c);
+    v->r = v->n->drv->check(v->n, &v->c, BLK_FIX_LEAKS | BLK_FIX_ERRORS);
+    memset(&v->c, 0, sizeof v->c);
+    if (v->r >= 0)
+        v->r = v->n->drv->check(v->n, &v->c, 0);
+}
+
+static void check_cut(struct blk_set *set, const struct plan *p, const struct sim *start, size_t from, size_t cut, uint64_t seed)
+{
+    struct verdict v = {.cut = cut, .backing = p->backing};
+    struct err *e = NULL;
+
+    rng_state = seed;
+    build(&sims[2], start, from, cut);
+    v.flushed = flushed_upto(cut);
+    v.n = open_image(set, "2", p, false, &e);
+    if (!v.n)
+        fail_msg("%s: cut at %zu does not open: %s", p->name, cut, e->msg);
+    v.c.line = NULL;
+    blk_run(set, judge, &v);
+    if (v.r < 0 || v.c.corruptions || v.c.errors || v.bad != UINT32_MAX) {
+        memset(&v.c, 0, sizeof v.c);
+        v.c.line = to_stderr;
+        if (v.n->drv->check)
+            v.n->drv->check(v.n, &v.c, 0);
+        fail_msg("%s: cut at %zu (log %zu, flush at %zu, seed %#lx): ret %d, %lu corruptions, %lu errors, bad sector %d", p->name,
+                 cut, sims[0].nr, from, (unsigned long)seed, v.r, (unsigned long)v.c.corruptions, (unsigned long)v.c.errors,
+                 (int)v.bad);
+    }
+    blk_node_unref(v.n);
+    if (rnd(10) || !v.n->drv->check)
+        return;
+    v.n = open_image(set, "2", p, true, &e);
+    assert_non_null(v.n);
+    if (v.n->drv->check) {
+        blk_run(set, repair_twice, &v);
+        assert_int_equal(v.r, 0);
+        assert_int_equal(v.c.corruptions + v.c.leaks + v.c.errors, 0);
+    }
+    blk_node_unref(v.n);
+}
+
+static void make_backing(void)
+{
+    uint8_t buf[512];
+
+    for (uint32_t s = 0; s < SECTORS; s++) {
+        struct sim_entry e = {SIM_WRITE, (uint64_t)s * 512, 512, buf};
+
+        fill(buf, s, 0x80000000u + s);
+        sim_apply(&sims[1], &e);
+    }
+}
+
+static void run_plan(const struct plan *p)
+{
+    const char *cuts_env = getenv("BLK_CRASH_CUTS"), *seed_env = getenv("BLK_CRASH_SEED");
+    size_t cuts = cuts_env ? strtoul(cuts_env, NULL, 0) : 150, done = 0, from = 0;
+    uint64_t seed = seed_env ? strtoul(seed_env, NULL, 0) : 12345;
+    struct run *run = run_new();
+    struct blk_set *set = blk_set_new(run);
+    struct opts *co;
+    struct err *e = NULL;
+    struct phase ph = {.p = p};
+    struct sim start = {0};
+
+    memset(&hist, 0, sizeof hist);
+    for (int i = 0; i < 4; i++)
+        sim_reset(&sims[i]);
+    if (p->backing)
+        make_backing();
+    rng_state = seed;
+    co = opts_parse(p->create, NULL, &e);
+    opts_set(co, "size", "2097152");
+    if (!blk_create(set, "sim:0", p->fmt, co, &e))
+        fail_msg("%s: %s", p->name, e->msg);
+    opts_free(co);
+    sims[0].recording = true;
+    sim_copy(&start, &sims[0]);
+    ph.n = open_image(set, "0", p, true, &e);
+    if (!ph.n)
+        fail_msg("%s: %s", p->name, e->msg);
+    blk_run(set, workload, &ph);
+    blk_node_unref(ph.n);
+    sims[0].recording = false;
+    /* spread the cuts evenly over the log, moving the flushed base along */
+    for (size_t cut = 0; cut <= sims[0].nr && done < cuts; done++) {
+        size_t want = sims[0].nr * (done + 1) / cuts;
+
+        cut = want;
+        for (size_t i = from; i < cut; i++)
+            if (sims[0].log[i].op == SIM_FLUSH) {
+                for (size_t k = from; k < i; k++)
+                    sim_apply(&start, &sims[0].log[k]);
+                from = i + 1;
+            }
+        check_cut(set, p, &start, from, cut, seed * 1000003 + done + 1);
+    }
+    free(start.bytes);
+    blk_set_free(set);
+    run_free(run);
+    for (int i = 0; i < 4; i++)
+        sim_reset(&sims[i]);
+}
+
+#define CRASH_TEST(fn, ...)                                                                                            \
+    static void fn(void **state)                                                                                       \
+    {                                                                                                                  \
+        static const struct plan p = {.name = #fn, .ops = 30, __VA_ARGS__};                                            \
+        run_plan(&p);                                                                                                  \
+    }
+CRASH_TEST(qcow2_with_tiny_clusters_survives, .fmt = "qcow2", .create = "cluster_size=512")
+CRASH_TEST(qcow2_with_4k_clusters_and_small_caches_survives, .fmt = "qcow2", .create = "cluster_size=4k",
+           .open = "l2-cache-size=16k,refcount-cache-size=16k,l2-cache-entry-size=4096")
+CRASH_TEST(qcow2_with_64k_clusters_survives, .fmt = "qcow2", .create = "cluster_size=64k")
+CRASH_TEST(qcow2_version_2_survives, .fmt = "qcow2", .create = "compat=0.10,cluster_size=2k")
+CRASH_TEST(qcow2_over_a_backing_file_survives, .fmt = "qcow2", .create = "cluster_size=8k", .backing = true)
+CRASH_TEST(qcow2_with_snapshots_survives, .fmt = "qcow2", .create = "cluster_size=1k", .snapshots = true)
+CRASH_TEST(qcow2_with_snapshots_over_backing_survives, .fmt = "qcow2", .create = "cluster_size=4k", .snapshots = true, .backing = true)
+CRASH_TEST(qcow2_growing_survives, .fmt = "qcow2", .create = "cluster_size=512", .resize = true)
+CRASH_TEST(qcow2_with_subclusters_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=64k", .backing = true)
+CRASH_TEST(qcow2_with_subclusters_and_snapshots_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=16k", .snapshots = true)
+CRASH_TEST(qcow2_compressed_survives, .fmt = "qcow2", .create = "cluster_size=4k", .compressed = true, .snapshots = true)
+CRASH_TEST(qcow2_with_wide_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=1k,refcount_bits=64", .snapshots = true)
+CRASH_TEST(qcow2_with_one_bit_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=2k,refcount_bits=1")
+CRASH_TEST(qcow2_with_lazy_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=4k,lazy_refcounts=on")
+
+#define T(fn) cmocka_unit_test(fn)
+UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_small_caches_survives),
+          T(qcow2_with_64k_clusters_survives), T(qcow2_version_2_survives), T(qcow2_over_a_backing_file_survives),
+          T(qcow2_with_snapshots_survives), T(qcow2_with_snapshots_over_backing_survives), T(qcow2_growing_survives),
+          T(qcow2_with_subclusters_survives), T(qcow2_with_subclusters_and_snapshots_survives), T(qcow2_compressed_survives),
+          T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives), T(qcow2_with_lazy_refcounts_survives))

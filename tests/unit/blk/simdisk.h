@@ -1,0 +1,29 @@
+/* A host file in memory that remembers every write since it was made, for cutting the power at any point.
+ * Registered as protocol "sim"; the file of id N is opened as driver=sim,filename=N. */
+#ifndef TESTS_UNIT_BLK_SIMDISK_H
+#define TESTS_UNIT_BLK_SIMDISK_H
+
+#include "blk/node.h"
+
+enum sim_op { SIM_WRITE, SIM_ZERO, SIM_TRUNCATE, SIM_FLUSH };
+struct sim_entry {
+    enum sim_op op;
+    uint64_t off, len;
+    uint8_t *data; /* owned */
+};
+struct sim {
+    uint8_t *bytes; /* owned */
+    uint64_t size, cap;
+    struct sim_entry *log; /* owned */
+    size_t nr, cap_log;
+    bool recording;
+    long fail_after;  /* the n-th write, flush or truncate from now fails with fail_errno; -1 = never */
+    bool fail_for_ever;
+    int fail_errno;
+};
+extern struct sim sims[4];
+void sim_reset(struct sim *s);
+void sim_apply(struct sim *s, const struct sim_entry *e);
+void sim_copy(struct sim *dst, const struct sim *src); /* bytes only */
+
+#endif
