@@ -187,7 +187,7 @@ HMP(hmp_object_add); HMP(hmp_object_del); HMP(hmp_netdev_add); HMP(hmp_netdev_de
 HMP(hmp_hostfwd_remove); HMP(hmp_chardev_add); HMP(hmp_chardev_remove); HMP(hmp_chardev_break); HMP(hmp_ringbuf_read);
 HMP(hmp_ringbuf_write); HMP(hmp_change); HMP(hmp_eject); HMP(hmp_log); HMP(hmp_logfile); HMP(hmp_x); HMP(hmp_xp); HMP(hmp_print);
 HMP(hmp_in); HMP(hmp_out); HMP(hmp_sum); HMP(hmp_gpa2hva); HMP(hmp_gva2gpa); HMP(hmp_memsave); HMP(hmp_pmemsave); HMP(hmp_nmi);
-HMP(hmp_cpu); HMP(hmp_balloon); HMP(hmp_qom_list); HMP(hmp_qom_get); HMP(hmp_qom_set); HMP(hmp_not_built); HMP(hmp_boot_set);
+HMP(hmp_cpu); HMP(hmp_balloon); HMP(hmp_qom_list); HMP(hmp_qom_get); HMP(hmp_qom_set); HMP(hmp_not_built); HMP(hmp_set_password); HMP(hmp_expire_password);
 const struct hmp_cmd hmp_cmds[] = {
     {"help|?", "[cmd]", "show the help", hmp_help, 0, 2},
     {"info", "[item]", "show information; 'info' alone lists the items", hmp_info, 0, 255},
@@ -216,7 +216,9 @@ const struct hmp_cmd hmp_cmds[] = {
     {"chardev-send-break", "id", "send a break", hmp_chardev_break, 1, 1},
     {"ringbuf_read", "id size", "take bytes out of a ringbuf", hmp_ringbuf_read, 2, 2},
     {"ringbuf_write", "id text", "put bytes into a ringbuf", hmp_ringbuf_write, 2, 2},
-    {"change", "device file [format]", "put another medium in", hmp_change, 2, 4},
+    {"change", "device file [format] | vnc password [text]", "put another medium in, or set the VNC password", hmp_change, 2, 4},
+    {"set_password", "vnc password [keep]", "set the password of the VNC server", hmp_set_password, 2, 3},
+    {"expire_password", "vnc now|never|+seconds|time", "say when the password stops working", hmp_expire_password, 2, 2},
     {"eject", "[-f] device", "take the medium out (-f: even when locked)", hmp_eject, 1, 2},
     {"log", "item1[,...]|none", "choose what is logged", hmp_log, 1, 1},
     {"logfile", "file", "write the log to this file", hmp_logfile, 1, 1},
@@ -247,7 +249,7 @@ const struct hmp_cmd hmp_cmds[] = {
 HMP(info_status); HMP(info_version); HMP(info_name); HMP(info_uuid); HMP(info_kvm); HMP(info_jit); HMP(info_registers); HMP(info_cpus);
 HMP(info_mtree); HMP(info_qtree); HMP(info_qom_tree); HMP(info_block); HMP(info_blockstats); HMP(info_network); HMP(info_chardev);
 HMP(info_pci); HMP(info_mice); HMP(info_history); HMP(info_tlb); HMP(info_mem); HMP(info_memsize); HMP(info_balloon);
-HMP(info_snapshots); HMP(info_usb); HMP(info_roms); HMP(info_numa);
+HMP(info_snapshots); HMP(info_usb); HMP(info_roms); HMP(info_numa); HMP(info_vnc);
 #undef HMP
 const struct hmp_cmd hmp_info_cmds[] = {
     {"balloon", "", "how much memory the balloon leaves the guest", info_balloon, 0, 0},
@@ -275,6 +277,7 @@ const struct hmp_cmd hmp_info_cmds[] = {
     {"tlb", "", "the guest's address translations, page by page", info_tlb, 0, 0},
     {"usb", "", "USB devices", info_usb, 0, 0},
     {"uuid", "", "the UUID given with -uuid", info_uuid, 0, 0},
+    {"vnc", "", "the VNC server and its viewers", info_vnc, 0, 0},
     {"version", "", "the version of this program", info_version, 0, 0},
     {NULL, NULL, NULL, NULL, 0, 0}};
 

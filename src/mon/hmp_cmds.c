@@ -254,6 +254,14 @@ HMP(hmp_ringbuf_write)
 
 /* Media. */
 
+static void change_vnc(struct mon *m, const char *password)
+{
+    struct err *e = NULL;
+    struct qmp_args_change_vnc_password q = {.password = password};
+
+    done(m, qmp_change_vnc_password(m, &q, &e), &e);
+}
+
 HMP(hmp_change)
 {
     struct err *e = NULL;
@@ -266,7 +274,12 @@ HMP(hmp_change)
         return;
     }
     if (!strcmp(a->v[i], "vnc")) {
-        mon_puts(m, "Error: the VNC server is not built into this program\n");
+        if (strcmp(a->v[i + 1], "password") && strcmp(a->v[i + 1], "passwd"))
+            mon_puts(m, "Error: only 'change vnc password [text]' is possible while running\n");
+        else if (a->n > i + 2)
+            change_vnc(m, a->v[i + 2]);
+        else
+            le_ask(m, "Password: ", change_vnc);
         return;
     }
     b = blk_find(m->set->cfg.blks, a->v[i]);

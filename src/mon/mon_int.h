@@ -9,6 +9,7 @@
 
 enum { MON_LINE_MAX = 4096, MON_HISTORY = 64, QMP_MAX_INPUT = 64 << 20 };
 
+struct mon;
 struct line_editor {
     char buf[MON_LINE_MAX];
     unsigned len, pos;
@@ -18,6 +19,7 @@ struct line_editor {
     unsigned nr_history, at;    /* at == nr_history: the line being typed */
     bool last_cr;
     bool last_tab;
+    void (*answer)(struct mon *m, const char *text); /* the next line is an answer, typed unseen; NULL = a command */
 };
 
 struct mon {
@@ -67,6 +69,8 @@ void mon_error(struct mon *m, struct err *e); /* prints "Error: ..." and the hin
 void le_input(struct mon *m, const uint8_t *buf, size_t len);
 void le_prompt(struct mon *m);
 void le_reset(struct mon *m);
+/* Takes the next line as the answer to a question, without echo. With captured output there is nobody to ask. */
+void le_ask(struct mon *m, const char *question, void (*answer)(struct mon *m, const char *text));
 void le_free(struct mon *m);
 
 /* hmp.c */

@@ -11,7 +11,7 @@ static const char prompt[] = "(qemu) ";
 
 void le_prompt(struct mon *m)
 {
-    if (m->capture)
+    if (m->capture || m->le.answer)
         return;
     mon_puts(m, prompt);
     if (m->le.len)
@@ -22,8 +22,19 @@ void le_prompt(struct mon *m)
 void le_reset(struct mon *m)
 {
     m->le.len = m->le.pos = 0;
+    m->le.answer = NULL;
     m->le.esc = LE_PLAIN;
     m->le.at = m->le.nr_history;
+}
+
+void le_ask(struct mon *m, const char *question, void (*answer)(struct mon *m, const char *text))
+{
+    if (m->capture) {
+        mon_puts(m, "Error: give the answer on the command line\n");
+        return;
+    }
+    mon_puts(m, question);
+    m->le.answer = answer;
 }
 
 void le_free(struct mon *m)
@@ -49,6 +60,8 @@ static void insert(struct mon *m, char c)
     memmove(l->buf + l->pos + 1, l->buf + l->pos, l->len - l->pos);
     l->buf[l->pos++] = c;
     l->len++;
+    if (l->answer)
+        return;
     mon_printf(m, "%c", c);
     if (l->pos < l->len)
         repaint_tail(l, m);
@@ -173,12 +186,18 @@ static void accept(struct mon *m)
     struct line_editor *l = &m->le;
     char *line;
 
+    void (*answer)(struct mon *m, const char *text) = l->answer;
+
     l->buf[l->len] = 0;
     mon_puts(m, "\n");
-    remember(l);
+    if (!answer)
+        remember(l);
     line = xstrdup(l->buf);
     le_reset(m);
-    hmp_run(m, line);
+    if (answer)
+        answer(m, line);
+    else
+        hmp_run(m, line);
     free(line);
     le_prompt(m);
 }
@@ -303,6 +322,9 @@ static void key(struct mon *m, uint8_t c)
         return;
     } else if (c >= ' ' && c != DEL) {
         insert(m, (char)c);
+    } else if (l->answer) {
+        if ((c == BS || c == DEL) && l->len)
+            l->pos = --l->len;
     } else if (c != LF) {
         control(m, c);
     }

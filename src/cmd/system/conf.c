@@ -46,7 +46,8 @@ bool on_string(struct sys *s, const struct option *o, const char *val, struct er
         const char *name;
         const char **to;
     } map[] = {{"mem-path", &s->cfg.mem_path}, {"append", &s->cfg.append}, {"bios", &s->cfg.bios},
-               {"pidfile", &s->pidfile},       {"chroot", &s->chroot},     {"qtest-log", &s->qtest_log}};
+               {"pidfile", &s->pidfile},       {"chroot", &s->chroot},     {"qtest-log", &s->qtest_log},
+               {"k", &s->keyboard}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++)
         if (!strcmp(o->name, map[i].name))
@@ -751,7 +752,7 @@ static bool accel_try(struct sys *s, const char *text, struct err **errp)
 
 bool accel_start(struct sys *s, struct err **errp)
 {
-    static const char *const standard[] = {"kvm", "tcg", "qtest"};
+    static const char *const standard[] = {"tcg", "kvm", "qtest"};
     struct strbuf why = {0};
     bool chosen_by_user = s->accel_asked || s->accel_kvm_flag;
 
@@ -761,13 +762,14 @@ bool accel_start(struct sys *s, struct err **errp)
         s->accels[s->nr_accels++] = xstrdup("kvm");
     if (!s->nr_accels)
         for (unsigned i = 0; i < ARRAY_LEN(standard); i++)
-            s->accels[s->nr_accels++] = xstrdup(standard[i]);
+            if (accel_find(standard[i]))
+                s->accels[s->nr_accels++] = xstrdup(standard[i]);
     for (unsigned i = 0; i < s->nr_accels; i++) {
         struct err *e = NULL;
 
         if (accel_try(s, s->accels[i], &e)) {
             s->accel_line = xasprintf("accelerator %s%s%s%s", machine_accel(s->m)->name, why.len ? " (" : "", why.s ? why.s : "",
-                                      why.len ? ")" : "");
+                                      why.len ? ")" : chosen_by_user ? "" : " (none was asked for)");
             if (why.len && chosen_by_user)
                 info_report("%s", s->accel_line);
             str_free(&why);

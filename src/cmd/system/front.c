@@ -2,6 +2,7 @@
 #include "cmd/system/sys.h"
 #include "dev/dev.h"
 #include "guest/x86/cpuid.h"
+#include "ui/vnc.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -196,7 +197,7 @@ void help_accel(struct sys *s, const char *what)
 
 void help_display(struct sys *s, const char *what)
 {
-    printf("Available display backend types:\nnone\n");
+    printf("Available display backend types:\nnone\nvnc\n");
 }
 
 void help_vga(struct sys *s, const char *what)
@@ -321,33 +322,63 @@ void devices_scan(struct sys *s)
 
 bool on_display(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
-    static const char *const known[] = {"gtk", "sdl", "curses", "egl-headless", "dbus", "spice-app", "cocoa", "vnc", NULL};
+    static const char *const known[] = {"gtk", "sdl", "curses", "egl-headless", "dbus", "spice-app", "cocoa", NULL};
     AUTOFREE char *type = xstrndup(val, strcspn(val, ","));
     const char *near;
 
     s->display_set = true;
     if (!strcmp(type, "none"))
         return true;
+    if (str_starts(val, "vnc=")) {
+        static const struct option vnc = {.name = "display", .arg = "", .stage = ST_LAST, .fn = on_vnc};
+
+        return options_add(s, &vnc, val + 4, errp);
+    }
     for (unsigned i = 0; known[i]; i++)
         if (!strcmp(type, known[i])) {
             err_set(errp, "display '%s' is not built into this program", type);
-            err_hint(errp, "available: none; for a text console use -nographic, for pictures the monitor's screendump");
+            err_hint(errp, "available: none, vnc=ADDRESS; for a text console use -nographic, for pictures the monitor's screendump");
             return false;
         }
     near = str_nearest(type, known);
     err_set(errp, "unknown display '%s'", type);
-    err_hint(errp, near ? "did you mean '%s'? available: none" : "available: none", near);
+    err_hint(errp, near ? "did you mean '%s'? available: none, vnc=ADDRESS" : "available: none, vnc=ADDRESS", near);
     return false;
 }
 
 bool on_vnc(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
-    s->display_set = true;
+    struct opts *p;
+    bool ok;
+
     if (!strcmp(val, "none"))
         return true;
-    err_set(errp, "the VNC server is not built into this program");
-    err_hint(errp, "for a text console use -nographic, for pictures the monitor's screendump");
-    return false;
+    p = opts_parse(val, "vnc", errp);
+    if (s->keyboard && p && !opts_peek(p, "keyboard-layout"))
+        warn_report("-k %s: VNC clients' key symbols are taken as a US keyboard's", s->keyboard);
+    ok = p && vnc_new(s->m, p, errp);
+    opts_free(p);
+    return ok;
+}
+
+/* Nobody said how to show the screen: a VNC server on this host, and one line that says so. */
+void display_default(struct sys *s)
+{
+    struct opts *p;
+    struct vnc *v;
+
+    if (s->display_set || s->cfg.nodefaults || !ui_console_get(s->m, 0))
+        return;
+    p = opts_new();
+    opts_set(p, "vnc", "localhost:0");
+    opts_set(p, "to", "99");
+    v = vnc_new(s->m, p, NULL);
+    opts_free(p);
+    if (v)
+        info_report("no display was chosen: VNC server running on %s:%s (-display none for none, -nographic for a serial console here)",
+                    vnc_host(v), vnc_service(v));
+    else
+        info_report("no display was chosen and no VNC port is free: running headless");
 }
 
 bool on_nographic(struct sys *s, const struct option *o, const char *val, struct err **errp)

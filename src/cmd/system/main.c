@@ -3,6 +3,7 @@
  * Order of work: collect options -> early settings -> background -> machine measures -> accelerator -> objects, back ends
  * -> board -> devices -> board finish -> monitors -> give up root -> run. */
 #include "cmd/system/sys.h"
+#include "ui/vnc.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -27,6 +28,8 @@ void sys_exit(int code)
             machine_stop(s->m, RS_SHUTDOWN);
         s->mons = NULL;
         s->qtest = NULL;
+        for (struct vnc *v; s->m && (v = vnc_find(s->m, NULL));)
+            vnc_free(v);
         if (s->blks)
             blk_drain_all(s->blks);
         blk_set_free(s->blks);
@@ -180,6 +183,7 @@ static bool build(struct sys *s, struct err **errp)
     if (!options_run(s, ST_EARLY, errp) || !proc_daemonize(s, errp))
         return false;
     proc_signals(s);
+    s->display_set |= options_given(s, "vnc");
     devices_scan(s);
     if (!proc_pidfile(s, errp) || !options_run(s, ST_MACHINE, errp) || !conf_finish(s, errp) || !accel_start(s, errp))
         return false;
@@ -206,8 +210,6 @@ static void say_defaults(struct sys *s)
 {
     if (!s->accel_asked && !s->accel_kvm_flag && s->cfg.smp.cpus && strcmp(s->board->machine, "none"))
         info_report("%s", s->accel_line);
-    if (!s->display_set && !s->cfg.nodefaults && strcmp(s->board->machine, "none"))
-        info_report("no display is built in: running headless (-display none says so; -nographic puts the serial console here)");
 }
 
 int main(int argc, char **argv)
@@ -221,6 +223,7 @@ int main(int argc, char **argv)
         die(e);
     s->running_down = true;
     say_defaults(s);
+    display_default(s);
     machine_reset(s->m);
     if (!s->start_paused)
         machine_start(s->m);

@@ -88,7 +88,7 @@ struct sys {
 
     bool default_serial, default_parallel, default_monitor, default_cdrom, default_floppy, default_net, default_vga;
     bool display_set, start_paused, daemonize, snapshot, no_user_config, usb;
-    const char *pidfile, *runas, *chroot, *name, *process_name, *qtest_chr, *qtest_log, *readconfig;
+    const char *pidfile, *runas, *chroot, *name, *process_name, *qtest_chr, *qtest_log, *keyboard;
     bool pidfile_ours;
     int action_panic, action_watchdog;
     uint64_t run_uid, run_gid;
@@ -131,6 +131,7 @@ bool accel_start(struct sys *s, struct err **errp);     /* chooses and initialis
 bool back_finish(struct sys *s, struct err **errp);     /* default chardevs, drives, NICs into cfg */
 bool monitors_finish(struct sys *s, struct err **errp); /* the default monitor */
 bool devices_create(struct sys *s, struct err **errp);
+void display_default(struct sys *s);
 void devices_scan(struct sys *s);                       /* which -device switch off which defaults */
 bool file_readable(const char *path, const char *what, struct err **errp);
 
