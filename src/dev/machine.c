@@ -191,6 +191,34 @@ static void do_shutdown(struct machine *m, enum cause c)
         m->quit(m, c);
 }
 
+/* Sleep to RAM: processors and guest time stand still, devices keep their state until the wake-up resets them. */
+static void do_suspend(struct machine *m)
+{
+    if (!machine_running(m))
+        return;
+    if (m->cpus_pause)
+        m->cpus_pause(m);
+    if (!m->stepped)
+        clk_pause(m->run->virt);
+    set_state(m, RS_SUSPENDED);
+    run_event(m->run, "SUSPEND", NULL);
+}
+
+/* The platform comes up as after a reset, with memory kept; firmware finds the wake-up status that the handlers set. */
+static void do_wakeup(struct machine *m)
+{
+    if (m->state != RS_SUSPENDED)
+        return;
+    machine_reset(m);
+    call_hooks(&m->wakeup_handlers);
+    set_state(m, RS_RUNNING);
+    if (!m->stepped)
+        clk_resume(m->run->virt);
+    if (m->cpus_resume)
+        m->cpus_resume(m);
+    run_event(m->run, "WAKEUP", NULL);
+}
+
 static void serve(void *opaque)
 {
     struct machine *m = opaque;
@@ -198,11 +226,9 @@ static void serve(void *opaque)
     enum cause c = (enum cause)m->req_cause;
 
     if (req & REQ_SUSPEND)
-        run_event(m->run, "SUSPEND", NULL);
-    if (req & REQ_WAKEUP) {
-        run_event(m->run, "WAKEUP", NULL);
-        call_hooks(&m->wakeup_handlers);
-    }
+        do_suspend(m);
+    if (req & REQ_WAKEUP)
+        do_wakeup(m);
     if (req & REQ_POWERDOWN) {
         run_event(m->run, "POWERDOWN", NULL);
         call_hooks(&m->powerdown_handlers);
