@@ -12,6 +12,7 @@ struct blk_set {
     struct ev_loop *loop; /* borrowed from run */
     struct list nodes;   /* of struct blk_node, in order of creation */
     struct list drives;  /* of struct blk */
+    struct list jobs;    /* of struct blk_job */
     struct blk_pool *pool; /* owned, made on first use */
     unsigned next_auto, depth;
     unsigned long thread; /* pthread_t of the maker, where the loop runs */

@@ -1,5 +1,6 @@
 /* Drives and nodes by command: -drive, -blockdev, media change, and the set that holds them all. */
 #include "blk/blk_int.h"
+#include "blk/job_int.h"
 #include "base/json.h"
 #include <errno.h>
 #include <pthread.h>
@@ -20,6 +21,7 @@ struct blk_set *blk_set_new(struct run *r)
     s->thread = (unsigned long)pthread_self();
     list_init(&s->nodes);
     list_init(&s->drives);
+    list_init(&s->jobs);
     list_init(&s->in_registry);
     return s;
 }
@@ -35,6 +37,7 @@ void blk_set_free(struct blk_set *s)
 
     if (!s)
         return;
+    blk_jobs_stop(s);
     while (!list_empty(&s->drives)) {
         struct blk *b = list_first(&s->drives, struct blk, in_set);
 
@@ -242,7 +245,7 @@ static struct blk_node *drive_open(struct blk *b, const char *file, struct opts 
     struct blk_node *n, *t;
 
     if (snapshot)
-        flags = (flags & ~(unsigned)BLK_O_RDWR) | BLK_O_NO_FLUSH;
+        flags &= ~(unsigned)BLK_O_RDWR;
     n = blk_node_open(b->set, file, NULL, flags, no, errp);
     if (n && snapshot) {
         t = make_temporary(b->set, n, errp);

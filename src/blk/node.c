@@ -226,7 +226,7 @@ static void default_child_perm(const struct blk_node *n, const struct blk_child 
 
     if (c == n->backing) {
         *cperm = BLK_PERM_READ;
-        *cshared = perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_SAME | BLK_PERM_RESIZE) && !(n->open_flags & BLK_O_SHARE)
+        *cshared = perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_SAME | BLK_PERM_RESIZE) && !(n->open_flags & BLK_O_SHARE) && !n->backing_rw
                        ? BLK_PERM_READ | BLK_PERM_WRITE_SAME
                        : BLK_PERM_ALL;
     } else if (n->drv->kind == BLK_FILTER) {

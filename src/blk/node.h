@@ -95,6 +95,7 @@ struct blk_node {
     bool probed;              /* the format was guessed, not named */
     bool detect_zeroes, detect_unmap;
     bool copy_on_read;
+    bool backing_rw;          /* a job writes a layer below: the backing edge allows it */
 
     unsigned in_flight;
     struct list tracked;      /* of struct blk_track, oldest first */
@@ -282,6 +283,8 @@ int blk_node_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct
 int blk_node_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags);
 int blk_node_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags);
 int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len);
+/* Makes [off, off+len) allocated in n with the contents it reads as; ordered against writes. */
+int blk_node_copy_up(struct blk_node *n, uint64_t off, uint64_t len);
 int blk_node_flush(struct blk_node *n);
 int blk_node_pread(struct blk_node *n, uint64_t off, void *buf, size_t len);
 int blk_node_pwrite(struct blk_node *n, uint64_t off, const void *buf, size_t len);

@@ -395,6 +395,44 @@ int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len)
     return r < 0 ? r : 0;
 }
 
+int blk_node_copy_up(struct blk_node *n, uint64_t off, uint64_t len)
+{
+    enum { PIECE = 1 << 20 };
+    uint64_t a = n->cluster_size ? n->cluster_size : 65536, end = min_u64(align_up(off + len, a), n->size);
+    uint8_t *buf = try_alloc_aligned(4096, PIECE);
+    struct blk_track t;
+    int r = buf ? 0 : -ENOMEM;
+
+    off = align_down(off, a);
+    if (r < 0 || off >= end) {
+        free(buf);
+        return r;
+    }
+    track_begin(n, &t, off, end - off, true, true);
+    while (off < end && r >= 0) {
+        struct blk_extent e;
+        struct iovec v = {buf, 0};
+        struct iov q;
+
+        r = blk_node_status(n, off, end - off, &e);
+        if (r < 0)
+            break;
+        if (!(e.flags & BLK_ST_ALLOC)) {
+            e.len = min_u64(e.len, PIECE);
+            v.iov_len = e.len;
+            iov_init_ext(&q, &v, 1);
+            r = drv_read(n, off, e.len, &q, 0, 0);
+            if (r >= 0)
+                r = drv_write(n, off, e.len, &q, 0, 0);
+            n->write_gen++;
+        }
+        off += e.len;
+    }
+    track_end(n, &t);
+    free(buf);
+    return r < 0 ? r : 0;
+}
+
 /* Own metadata first, then every child that may have been written: n's data is durable when all have answered. */
 int blk_node_flush(struct blk_node *n)
 {

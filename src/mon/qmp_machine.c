@@ -47,13 +47,27 @@ static struct json_object *cpu_props(const struct mon_set *s, unsigned index)
                      "i:socket-id", (int64_t)(index / (t * k * d)), NULL);
 }
 
+/* "MODEL-ARCH-cpu" of the CPUs in use. Caller frees. */
+static char *cpu_type(const struct mon_set *s)
+{
+    const char *model = s->cfg.cfg->cpu_model ? s->cfg.cfg->cpu_model : s->cfg.board->default_cpu;
+
+    return xasprintf("%.*s-%s-cpu", model ? (int)strcspn(model, ",") : 0, model ? model : "", s->cfg.arch);
+}
+
+/* CPUs that stand in the object tree have a path; others are named after their place. Caller frees. */
+static char *cpu_path(struct vcpu *c)
+{
+    return c->obj.parent ? obj_path(&c->obj) : xasprintf("/machine/unattached/cpu[%u]", c->index);
+}
+
 bool qmp_query_cpus_fast(struct mon *m, struct json_object **ret, struct err **errp)
 {
     struct machine *mm = mon_machine(m);
 
     *ret = json_object_new_array();
     for (unsigned i = 0; i < mm->nr_cpus; i++) {
-        AUTOFREE char *path = obj_path(&mm->cpus[i]->obj);
+        AUTOFREE char *path = cpu_path(mm->cpus[i]);
 
         json_object_array_add(*ret, json_make("i:thread-id", (int64_t)mm->cpus[i]->tid, "o:props", cpu_props(m->set, i), "s:qom-path", path,
                                               "s:target", m->set->cfg.arch, "i:cpu-index", (int64_t)i, NULL));
@@ -65,13 +79,13 @@ bool qmp_query_hotpluggable_cpus(struct mon *m, struct json_object **ret, struct
 {
     struct machine *mm = mon_machine(m);
     unsigned max = m->set->cfg.cfg->smp.maxcpus;
-    const char *type = mm->nr_cpus ? mm->cpus[0]->obj.cls->name : "cpu";
+    AUTOFREE char *type = cpu_type(m->set);
 
     *ret = json_object_new_array();
     if (!mm->nr_cpus)
         return err_set(errp, "machine does not support hot-plugging CPUs");
     for (unsigned i = max; i-- > 0;) {
-        AUTOFREE char *path = i < mm->nr_cpus ? obj_path(&mm->cpus[i]->obj) : NULL;
+        AUTOFREE char *path = i < mm->nr_cpus ? cpu_path(mm->cpus[i]) : NULL;
 
         json_object_array_add(*ret, json_make("o:props", cpu_props(m->set, i), "i:vcpus-count", (int64_t)1, "s:qom-path", path, "s:type", type, NULL));
     }

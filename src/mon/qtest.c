@@ -37,9 +37,9 @@ static void reply(struct qtest *q, const char *fmt, ...)
     va_end(ap);
     if (n < 0)
         return;
-    chr_fe_write(&q->fe, s, n);
     if (q->log)
         fprintf(q->log, "[S] %.200s", s);
+    chr_fe_write(&q->fe, s, n);
     free(s);
 }
 
@@ -242,9 +242,29 @@ static void do_clock_set(struct request *r)
         step_to(r, (int64_t)ns);
 }
 
+struct by_class {
+    const char *name;
+    struct dev *found;
+};
+
+static void match_class(struct dev *d, void *opaque)
+{
+    struct by_class *b = opaque;
+
+    if (!b->found && !strcmp(d->obj.cls->name, b->name))
+        b->found = d;
+}
+
+/* A path, or the class of a part of the board ("ioapic"). */
 static struct dev *find_dev(struct request *r, unsigned i)
 {
     struct obj *o = i < r->argc ? obj_resolve(r->q->m->root, r->argv[i]) : NULL;
+    struct by_class b = {i < r->argc ? r->argv[i] : "", NULL};
+
+    if (!o)
+        machine_each_dev(r->q->m, match_class, &b);
+    if (b.found)
+        return b.found;
 
     if (o && obj_class_is(o->cls, "device"))
         return container_of(o, struct dev, obj);

@@ -216,12 +216,9 @@ static int commit(struct img *im, struct blk_node *top, struct blk_node *base, b
     struct err *e = NULL;
     int r;
 
-    if (!blk_node_reopen(base, true, &e))
-        return img_fail(e);
-    for (above = top; above && blk_node_cow(above) != base; above = blk_node_cow(above))
-        ;
-    /* the overlay and whoever writes the base are the same program here: the edge between them allows it */
-    if (above && above->backing && !blk_child_set_perm(above->backing, BLK_PERM_READ, BLK_PERM_ALL, &e))
+    for (above = top; above && above != base; above = blk_node_cow(above))
+        above->backing_rw = true; /* the overlay's reader and the base's writer are one program here */
+    if (!blk_perm_update(top, &e) || !blk_node_reopen(base, true, &e) || !blk_perm_update(top, &e))
         return img_fail(e);
     if (base->size < top->size && blk_node_truncate(base, top->size, BLK_PREALLOC_OFF, &e) < 0)
         return img_fail(e);

@@ -95,6 +95,24 @@ bool on_fw_dir(struct sys *s, const struct option *o, const char *val, struct er
     return true;
 }
 
+/* Firmware folders: -L, then beside the program, then where Debian keeps them. */
+void finish_fw_dirs(struct sys *s)
+{
+    static const char *const standard[] = {"/usr/share/lyrebird", "/usr/share/seabios", "/usr/share/qemu", "/usr/share/OVMF",
+                                           "/usr/lib/ipxe/qemu"};
+
+    for (unsigned i = 0; i < ARRAY_LEN(standard); i++)
+        s->fw_dirs[s->nr_fw_dirs++] = standard[i];
+    s->cfg.fw_dirs = s->fw_dirs;
+}
+
+void help_fw_dir(struct sys *s, const char *what)
+{
+    finish_fw_dirs(s);
+    for (unsigned i = 0; i < s->nr_fw_dirs; i++)
+        printf("%s\n", s->fw_dirs[i]);
+}
+
 bool on_seed(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
     uint64_t v;
@@ -592,7 +610,7 @@ bool on_action(struct sys *s, const struct option *o, const char *val, struct er
 {
     static const char *const keys[] = {"reboot", "shutdown", "panic", "watchdog", NULL};
     static const char *const reboot[] = {"reset", "shutdown", NULL}, *const shut[] = {"poweroff", "pause", NULL},
-                      *const panic[] = {"none", "pause", "shutdown", "exit-failure", NULL},
+                      *const panic[] = {"shutdown", "pause", "exit-failure", "none", NULL},
                       *const dog[] = {"reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none", NULL};
     struct opts *p = opts_parse(val, *o->name == 'w' ? "watchdog" : NULL, errp);
     const char *r, *d, *a, *w;
@@ -612,7 +630,7 @@ bool on_action(struct sys *s, const struct option *o, const char *val, struct er
         s->m->no_shutdown = *d == 'p' && d[1] == 'a';
     for (int i = 0; ok && a && panic[i]; i++)
         if (!strcmp(a, panic[i]))
-            s->action_panic = i;
+            s->m->panic_action = (enum panic_action)i;
     for (int i = 0; ok && w && dog[i]; i++)
         if (!strcmp(w, dog[i]))
             s->action_watchdog = i;
@@ -752,7 +770,7 @@ static bool accel_try(struct sys *s, const char *text, struct err **errp)
 
 bool accel_start(struct sys *s, struct err **errp)
 {
-    static const char *const standard[] = {"kvm", "tcg", "qtest"};
+    static const char *const standard[] = {"tcg", "kvm", "qtest"};
     struct strbuf why = {0};
     bool chosen_by_user = s->accel_asked || s->accel_kvm_flag;
 
@@ -762,13 +780,14 @@ bool accel_start(struct sys *s, struct err **errp)
         s->accels[s->nr_accels++] = xstrdup("kvm");
     if (!s->nr_accels)
         for (unsigned i = 0; i < ARRAY_LEN(standard); i++)
-            s->accels[s->nr_accels++] = xstrdup(standard[i]);
+            if (accel_find(standard[i]))
+                s->accels[s->nr_accels++] = xstrdup(standard[i]);
     for (unsigned i = 0; i < s->nr_accels; i++) {
         struct err *e = NULL;
 
         if (accel_try(s, s->accels[i], &e)) {
             s->accel_line = xasprintf("accelerator %s%s%s%s", machine_accel(s->m)->name, why.len ? " (" : "", why.s ? why.s : "",
-                                      why.len ? ")" : "");
+                                      why.len ? ")" : chosen_by_user ? "" : " (none was asked for)");
             if (why.len && chosen_by_user)
                 info_report("%s", s->accel_line);
             str_free(&why);

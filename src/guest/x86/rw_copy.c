@@ -82,7 +82,10 @@ static bool find_gprs(const struct x86_insn *in, struct gprs *g)
         default:
             return false;
         }
-        g->high8 |= o->high8;
+        if (o->high8) { /* AH..BH keep their place: encoded as they are */
+            g->high8 = true;
+            continue;
+        }
         g->low8 |= o->size == 1 && !o->high8 && o->reg >= 4 && o->reg < 8 && o->where != X86_IN_NONE;
         switch (o->where) {
         case X86_IN_REG:
@@ -126,8 +129,6 @@ static unsigned count_spilled(const struct gprs *g)
 
 static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
 {
-    const int v[] = {g->reg, g->rm, g->opc};
-
     if (!g->high8)
         return true;
     if (in->mem_op >= 0 || g->low8)
@@ -136,7 +137,6 @@ static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
         if (in->ops[i].kind == X86_OP_GPR && !in->ops[i].high8 && in->ops[i].where != X86_IN_NONE &&
             rw_map(in->ops[i].reg) >= 8)
             return false;
-    (void)v;
     return true;
 }
 

@@ -1,0 +1,39 @@
+/* What changes the graph of a running machine: overlays, merges, copies, internal snapshots, and the jobs that do the long
+ * ones. Every command of QMP and HMP that concerns block devices and is not in blk.h is here, either as a function or, for
+ * those that only take named arguments, in the table behind blk_cmd_find().
+ *
+ * Loop thread, machine lock held. Jobs run in fibres on the loop; they report by events (BLOCK_JOB_READY, _COMPLETED,
+ * _CANCELLED, _ERROR, JOB_STATUS_CHANGE). */
+#ifndef BLK_JOB_H
+#define BLK_JOB_H
+
+#include "blk/blk.h"
+
+/* A command with QMP's name and arguments (already checked against the schema). *ret stays NULL for "nothing". */
+struct blk_cmd {
+    const char *name;
+    bool (*fn)(struct blk_set *s, struct json_object *args, struct json_object **ret, struct err **errp);
+};
+/* blockdev-snapshot-sync, blockdev-snapshot, block-commit, block-stream, drive-mirror, blockdev-mirror, drive-backup,
+ * blockdev-backup, block-job-{cancel,complete,pause,resume,set-speed,dismiss,finalize}, job-*, query-block-jobs, query-jobs,
+ * block_resize, blockdev-create, block-dirty-bitmap-{add,remove,clear,enable,disable,merge}, blockdev-reopen,
+ * blockdev-snapshot-{internal,delete-internal}-sync, change-backing-file, block_set_io_throttle, nbd-server-*,
+ * block-export-*. NULL: no such command. */
+const struct blk_cmd *blk_cmd_find(const char *name);
+const struct blk_cmd *blk_cmd_next(const struct blk_cmd *prev); /* in table order; NULL starts and ends */
+
+/* HMP commit: writes an overlay into its backing file and empties it. id NULL: every drive that has one. */
+bool blk_commit(struct blk_set *s, const char *id, struct err **errp);
+
+/* Internal snapshots of the whole machine. can: NULL or the reason, with the drive's name, why none can be taken. */
+bool blk_snap_can(struct blk_set *s, struct err **errp);
+/* The machine state goes through these before (save) or after (load) the call that names the snapshot. */
+bool blk_vmstate_write(struct blk_set *s, uint64_t pos, const void *buf, size_t len, struct err **errp);
+bool blk_vmstate_read(struct blk_set *s, uint64_t pos, void *buf, size_t len, struct err **errp);
+bool blk_snap_save(struct blk_set *s, const char *name, uint64_t vm_size, uint64_t vm_clock_ns, struct err **errp);
+/* Goes back to the snapshot on every drive; *vm_size is what blk_vmstate_read may read now. */
+bool blk_snap_load(struct blk_set *s, const char *name, uint64_t *vm_size, struct err **errp);
+bool blk_snap_delete(struct blk_set *s, const char *name, struct err **errp);
+char *blk_snap_info(struct blk_set *s); /* the table of `info snapshots`; caller frees */
+
+#endif
