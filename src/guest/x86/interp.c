@@ -132,19 +132,10 @@ void x86_check_insn(struct x86_cpu *c, const struct x86_insn *in)
         x86_raise_err(c, X86_GP, 0);
     }
 }
-/* Legacy SSE operands of 16 bytes, and VEX ones of the moves that promise it, must be aligned. */
-static void check_vector_alignment(struct x86_cpu *c, const struct x86_insn *in)
-{
-    uint32_t at = in->row->attr;
-    bool need = at & X86_A_AVX ? at & X86_A_ALIGNED : (at & X86_A_SSE) && in->mem_size == 16 && !(at & X86_A_UNALIGNED);
-
-    if (in->mem_op >= 0 && need && x86_mem_lin(c, in, in->mem_size, X86_READ) & (in->mem_size - 1u))
-        x86_raise_err(c, X86_GP, 0);
-}
 static void run_simd(struct x86_cpu *c, const struct x86_insn *in)
 {
     x86_check_insn(c, in);
-    check_vector_alignment(c, in);
+    x86_simd_check(c, in);
     if (!x86_simd_exec(c, in))
         x86_raise(c, X86_UD);
 }

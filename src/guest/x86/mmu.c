@@ -434,7 +434,7 @@ static void store(struct x86_cpu *c, uint64_t lin, unsigned size, uint64_t v, bo
         return;
     }
     probe_write(c, lin, user);
-    probe_write(c, wrap(c, lin + size - 1), user);
+    probe_write(c, wrap(c, (lin + size - 1) & PMASK), user); /* its fault names the first byte of the page */
     for (unsigned i = 0; i < size; i++)
         store_in_page(c, wrap(c, lin + i), 1, v >> (8 * i) & 0xff, user);
 }
@@ -541,8 +541,11 @@ void *x86_rmw_slow(struct x86_cpu *c, uint64_t lin, unsigned size)
     gpa_t gpa;
 
     check_alignment(c, lin, size);
-    if ((lin & 0xfff) + size > PAGE)
+    if ((lin & 0xfff) + size > PAGE) {
+        probe_write(c, lin, user); /* a read-modify-write faults as a write */
+        probe_write(c, wrap(c, (lin + size - 1) & PMASK), user);
         return NULL;
+    }
     e = lookup(c, lin, X86_WRITE, user);
     if (!e)
         e = fill(c, lin, X86_WRITE, user, &gpa);
