@@ -85,9 +85,10 @@ class Session:
 
     def line(self, text, timeout, what):
         """Runs a shell line, returns what it printed."""
-        self.p.stdin.write((text + '; echo "status=$?="\n').encode())
+        # The marks are broken by quotes in what is typed, so that its echo, however wrapped, is no mark.
+        self.p.stdin.write(('echo "beg""in="; ' + text + '; echo "sta""tus=$?="\n').encode())
         self.p.stdin.flush()
-        self.expect('status=$?="', 20, what + ' (echo)')
+        self.expect('begin=', timeout, what + ' (echo)')
         out = self.expect('status=', timeout, what)
         status = self.expect('=', 20, what)
         self.expect(PROMPT, 20, what)

@@ -167,13 +167,56 @@ static void do_reset(struct machine *m, enum cause c)
         m->cpus_resume(m);
 }
 
+/* The guest says that it has crashed (pvpanic). False: the machine goes on or stands still, nothing ends. */
+static bool do_panic(struct machine *m)
+{
+    static const char *const names[] = {"poweroff", "pause", "poweroff", "run"};
+
+    run_event(m->run, "GUEST_PANICKED", json_make("s:action", names[m->panic_action], NULL));
+    if (m->panic_action == PANIC_PAUSE)
+        machine_stop(m, RS_GUEST_PANICKED);
+    if (m->panic_action == PANIC_EXIT_FAILURE)
+        m->exit_code = 1;
+    return m->panic_action == PANIC_SHUTDOWN || m->panic_action == PANIC_EXIT_FAILURE;
+}
+
 static void do_shutdown(struct machine *m, enum cause c)
 {
+    if (c == CAUSE_GUEST_PANIC && !do_panic(m))
+        return;
     run_event(m->run, "SHUTDOWN", json_make("b:guest", c >= CAUSE_GUEST_SHUTDOWN, "s:reason", cause_names[c], NULL));
     if (m->no_shutdown && c != CAUSE_HOST_QMP_QUIT && c != CAUSE_HOST_SIGNAL)
         machine_stop(m, RS_SHUTDOWN);
     else if (m->quit)
         m->quit(m, c);
+}
+
+/* Sleep to RAM: processors and guest time stand still, devices keep their state until the wake-up resets them. */
+static void do_suspend(struct machine *m)
+{
+    if (!machine_running(m))
+        return;
+    if (m->cpus_pause)
+        m->cpus_pause(m);
+    if (!m->stepped)
+        clk_pause(m->run->virt);
+    set_state(m, RS_SUSPENDED);
+    run_event(m->run, "SUSPEND", NULL);
+}
+
+/* The platform comes up as after a reset, with memory kept; firmware finds the wake-up status that the handlers set. */
+static void do_wakeup(struct machine *m)
+{
+    if (m->state != RS_SUSPENDED)
+        return;
+    machine_reset(m);
+    call_hooks(&m->wakeup_handlers);
+    set_state(m, RS_RUNNING);
+    if (!m->stepped)
+        clk_resume(m->run->virt);
+    if (m->cpus_resume)
+        m->cpus_resume(m);
+    run_event(m->run, "WAKEUP", NULL);
 }
 
 static void serve(void *opaque)
@@ -183,11 +226,9 @@ static void serve(void *opaque)
     enum cause c = (enum cause)m->req_cause;
 
     if (req & REQ_SUSPEND)
-        run_event(m->run, "SUSPEND", NULL);
-    if (req & REQ_WAKEUP) {
-        run_event(m->run, "WAKEUP", NULL);
-        call_hooks(&m->wakeup_handlers);
-    }
+        do_suspend(m);
+    if (req & REQ_WAKEUP)
+        do_wakeup(m);
     if (req & REQ_POWERDOWN) {
         run_event(m->run, "POWERDOWN", NULL);
         call_hooks(&m->powerdown_handlers);

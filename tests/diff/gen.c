@@ -164,6 +164,8 @@ const char *gen_skip(const struct x86_insn *in)
             return "segment register";
     if ((at & X86_A_SYS) && !(at & (X86_A_SSE | X86_A_AVX)) && !gen_is_xstate(in))
         return "system state";
+    if (in->map == X86_MAP_0F && in->opcode == 0x0d && in->modrm >= 0xc0)
+        return "PREFETCH with a register: makers differ";
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22) && !(in->rex & 8) &&
         in->bytes[in->off_opcode - 1] & 0x80)
         return "VPEXTRQ and VPINSRQ outside 64-bit mode: makers differ";
@@ -187,7 +189,9 @@ uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before)
         {"bts", X86_OF | X86_SF | X86_AF | X86_PF}, {"btr", X86_OF | X86_SF | X86_AF | X86_PF},
         {"btc", X86_OF | X86_SF | X86_AF | X86_PF}, {"lzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
         {"tzcnt", X86_OF | X86_SF | X86_AF | X86_PF}, {"andn", X86_AF | X86_PF}, {"blsr", X86_AF | X86_PF}, {"blsi", X86_AF | X86_PF},
-        {"blsmsk", X86_AF | X86_PF}, {"bextr", X86_AF | X86_SF | X86_PF}, {"bzhi", X86_AF | X86_PF}, {"aam", X86_OF | X86_AF | X86_CF}};
+        {"blsmsk", X86_AF | X86_PF}, {"bextr", X86_AF | X86_SF | X86_PF}, {"bzhi", X86_AF | X86_PF}, {"aam", X86_OF | X86_AF | X86_CF},
+        {"aad", X86_OF | X86_AF | X86_CF}, {"daa", X86_OF}, {"das", X86_OF}, {"aaa", X86_OF | X86_SF | X86_ZF | X86_PF},
+        {"aas", X86_OF | X86_SF | X86_ZF | X86_PF}};
 
     (void)before;
     for (size_t i = 0; i < ARRAY_LEN(t); i++)

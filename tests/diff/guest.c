@@ -2,7 +2,7 @@
  *
  * "exec" hands the decoded record to x86_exec. The accelerators run the bytes themselves: INT3 stands behind the instruction,
  * every gate of the IDT leads to a HLT at supervisor level, and which HLT was reached and the frame on its stack tell what
- * happened. The supervisor's pages lie behind the window and are not mapped for the user. */
+ * happened. The supervisor's pages lie far behind the window. */
 #include "diff.h"
 
 #include "accel/accel.h"
@@ -11,7 +11,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { SUP = WIN_BASE + WIN_SIZE, PML4 = SUP, PDPT = SUP + 0x1000, PD = SUP + 0x2000, PT = SUP + 0x3000, PT_SUP = SUP + 0x4000,
+/* The supervisor's pages: SUP is where they are seen, AT turns that into the physical address, which is in the window's file. */
+enum { SUP = WIN_BASE + (8 << 20), PHYS = WIN_BASE + WIN_SIZE, PML4 = PHYS, PDPT = PHYS + 0x1000, PD = PHYS + 0x2000,
+       PT = PHYS + 0x3000, PT_SUP = PHYS + 0x4000,
        IDT = SUP + 0x5000, GDT = SUP + 0x6000, TSS = SUP + 0x7000, HANDLERS = SUP + 0x8000, STACK_TOP = SUP + 0xb000,
        RAM_SIZE = 4 << 20 };
 enum { SEL_CODE0 = 0x08, SEL_DATA0 = 0x10, SEL_USER32 = 0x23, SEL_DATA3 = 0x2b, SEL_USER64 = 0x33, SEL_TSS = 0x40 };
@@ -26,14 +28,20 @@ struct guest {
     uint32_t mxcsr_mask;
 };
 
+/* Host byte of a physical address, or of a linear one of the supervisor. */
+static uint8_t *host(struct guest *g, uint64_t at)
+{
+    return g->block->host + (at >= SUP ? at - SUP + WIN_SIZE : at - WIN_BASE);
+}
+
 static void put64(struct guest *g, uint64_t at, uint64_t val)
 {
-    put_le64(g->block->host + (at - WIN_BASE), val);
+    put_le64(host(g, at), val);
 }
 
 static uint64_t get64(struct guest *g, uint64_t at)
 {
-    return get_le64(g->block->host + (at - WIN_BASE));
+    return get_le64(host(g, at));
 }
 
 /* The window is mapped 1:1 for the user, the supervisor's pages for nobody else. */
@@ -45,7 +53,7 @@ static void build_tables(struct guest *g)
     put64(g, PD + (SUP >> 21) * 8, PT_SUP | 3);
     for (unsigned i = 0; i < 512; i++) {
         put64(g, PT + i * 8, (WIN_BASE + i * 0x1000) | 0x67);
-        put64(g, PT_SUP + i * 8, (SUP + i * 0x1000) | 0x63);
+        put64(g, PT_SUP + i * 8, (PHYS + i * 0x1000) | 0x63);
     }
 }
 
@@ -68,7 +76,7 @@ static void build_descriptors(struct guest *g)
 
         put64(g, IDT + v * 16, (h & 0xffff) | (uint64_t)SEL_CODE0 << 16 | UINT64_C(0xee) << 40 | (h >> 16 & 0xffff) << 48);
         put64(g, IDT + v * 16 + 8, h >> 32);
-        g->block->host[h - WIN_BASE] = 0xf4;
+        *host(g, h) = 0xf4;
     }
 }
 
@@ -99,6 +107,7 @@ static void enter_user_mode(struct guest *g)
     c->rflags = 0x202;
     c->int_shadow = 0;
     c->nmi_blocked = false;
+    c->cpl = 3;
     x86_update_mode(c);
 }
 
@@ -223,7 +232,7 @@ static bool start_accel(struct guest *g, const char *engine, struct err **errp)
 
 static bool set_up(struct guest *g, const char *engine, int *fd, struct err **errp)
 {
-    struct x86_features host;
+    struct x86_features real;
 
     g->m = machine_new(run_new());
     g->exec = strcmp(engine, "exec") == 0;
@@ -241,8 +250,8 @@ static bool set_up(struct guest *g, const char *engine, int *fd, struct err **er
     if (!g->c)
         return false;
     x86_features_max(&g->c->feat);
-    x86_features_host(&host);
-    g->mxcsr_mask = 0xffff | (host.w[X86_FW_80000001_ECX] >> 7 & 1) << 17;
+    x86_features_host(&real);
+    g->mxcsr_mask = 0xffff | (real.w[X86_FW_80000001_ECX] >> 7 & 1) << 17;
     if (!g->exec && !machine_accel(g->m)->vcpu_init(&g->c->vcpu, errp))
         return false;
     build_tables(g);

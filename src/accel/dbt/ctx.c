@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 
 enum { PAGE = 4096 };
-#define EMPTY UINT64_C(1)
+#define EMPTY (UINT64_C(1) << 51) /* not canonical, nor near anything that is */
 
 static bool spans_all(const struct x86_seg *s)
 {
@@ -90,6 +90,13 @@ static void empty(struct x86_ctx *x)
     memset(x->islot, 0, sizeof x->islot);
 }
 
+void dbt_clear_jumps(struct x86_ctx *x)
+{
+    for (unsigned i = 0; i < X86_JC_SIZE; i++)
+        x->jc[i].neg_pc = EMPTY;
+    memset(x->islot, 0, sizeof x->islot);
+}
+
 void dbt_ctx_flush(struct dbt_cpu *c, unsigned n)
 {
     empty(c->ctx[n]);
@@ -149,7 +156,7 @@ struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode)
     x->key = key;
     x->cr3 = cr3;
     x->live = true;
-    memset(x->jc, 0, sizeof x->jc);
+    dbt_clear_jumps(x);
     c->stale[n] = true;
 found:
     x = c->ctx[n];

@@ -54,10 +54,8 @@ static void after_flush(struct dbt_cpu *c)
     pthread_mutex_lock(&c->dbt->lock);
     c->generation = c->dbt->generation;
     pthread_mutex_unlock(&c->dbt->lock);
-    for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++) {
-        memset(c->ctx[i]->jc, 0, sizeof c->ctx[i]->jc);
-        memset(c->ctx[i]->islot, 0, sizeof c->ctx[i]->islot);
-    }
+    for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++)
+        dbt_clear_jumps(c->ctx[i]);
     dbt_ss_reset(c);
 }
 
@@ -80,7 +78,7 @@ static struct dbt_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
         b = dbt_find(d, pc, x->no << 12 | (pc & 4095), mode);
         if (!b)
             b = dbt_translate(c, pc, x, mode);
-        if (b && b->host) {
+        if (b && b->host && !d->no_link) {
             struct x86_ctx *ctx = c->cur;
             struct x86_jc *j = &ctx->jc[(pc & ctx->jc_mask) >> 2];
 
@@ -184,7 +182,7 @@ static bool signal_exit(struct dbt_cpu *c)
         pc = x->t0; /* the jump stub polls with the target in T0 */
         for (uint32_t i = 0; b && i < b->nr_links; i++)
             if (dbt_link_get(c->dbt, b->first_link + i)->poll == rip)
-                pc = dbt_link_get(c->dbt, b->first_link + i)->target;
+                pc = dbt_link_get(c->dbt, b->first_link + i)->poll_pc;
         pthread_mutex_unlock(&c->dbt->lock);
         c->cpu->rip = pc;
         if (!b) /* RDX was borrowed there */
@@ -204,6 +202,19 @@ static void interp_one(struct dbt_cpu *c)
     x86_interp_one(c->cpu);
 }
 
+/* -d exec: one line per block, which is one instruction then. */
+static void trace_block(const struct x86_cpu *c, const uint8_t *code, size_t avail)
+{
+    struct x86_insn in;
+    char text[96] = "?";
+
+    if (x86_decode(code, avail, c->mode, &in) == X86_DECODE_OK)
+        x86_format(&in, c->rip, text, sizeof text);
+    log_write(LOG_EXEC, "%04x:%016" PRIx64 " %-40s ax=%" PRIx64 " bx=%" PRIx64 " cx=%" PRIx64 " dx=%" PRIx64 " si=%" PRIx64
+              " di=%" PRIx64 " sp=%" PRIx64 " bp=%" PRIx64 " f=%" PRIx64, c->seg[X86_CS].sel, c->rip, text, c->regs[0],
+              c->regs[3], c->regs[1], c->regs[2], c->regs[6], c->regs[7], c->regs[4], c->regs[5], c->rflags);
+}
+
 /* Runs translated code from rip until something needs the loop. */
 static void run_code(struct dbt_cpu *c)
 {
@@ -218,6 +229,8 @@ static void run_code(struct dbt_cpu *c)
         interp_one(c);
         return;
     }
+    if (log_on(LOG_EXEC))
+        trace_block(cpu, dbt_exec_page(c, cpu->rip)->host + (cpu->rip & 4095), 4096 - (cpu->rip & 4095));
     target = b->host + b->entry;
     while (target) {
         int why = enter(c, x, target, resume);
@@ -341,7 +354,8 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
         return err_set(errp, "accel tcg: tb-size=%" PRIu64 " is out of range (4 to 1024 MiB)", mib);
     d = xnew(struct dbt);
     d->m = m;
-    d->one_insn = one ? X86_RWM_ONE : 0;
+    d->no_link = log_on(LOG_EXEC);
+    d->one_insn = one || d->no_link ? X86_RWM_ONE : 0;
     d->host_avx = __builtin_cpu_supports("avx");
     d->hash = xcalloc(DBT_HASH, sizeof *d->hash);
     d->pages = xcalloc(DBT_PAGE_HASH, sizeof *d->pages);

@@ -16,7 +16,7 @@ struct dbt_link {
     const uint8_t *at;           /* run address of the rel32 */
     const uint8_t *stub;         /* where it goes unlinked */
     const uint8_t *poll;         /* NULL = none */
-    uint64_t target;
+    uint64_t target, poll_pc;
     struct list in;              /* in to->incoming */
     bool cont;                   /* runs after a return: left alone by relinking rules, redirected when the block dies */
 };
@@ -71,7 +71,7 @@ struct dbt {
 enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL };
 
 struct dbt_xtlb {
-    uint64_t lin;      /* page; 1 = empty */
+    uint64_t lin;      /* page, or no canonical address: empty */
     uint64_t no;       /* physical page number */
     const uint8_t *host;
     struct mem_ram *ram;
@@ -119,6 +119,7 @@ unsigned dbt_mode(const struct x86_cpu *c);
 bool dbt_flat(const struct x86_cpu *c);
 struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode);
 void dbt_ctx_flush(struct dbt_cpu *c, unsigned n);
+void dbt_clear_jumps(struct x86_ctx *x);
 bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write);
 /* Executable page behind lin; NULL: fetch faults or it is not memory. */
 const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin);

@@ -349,6 +349,7 @@ void kvm_x86_get(struct vcpu *vc)
     get_fpu(c, k);
     get_msrs(c, k);
     get_debug(c, k);
+    c->cpl = c->seg[X86_SS].flags >> X86_SEG_DPL_SHIFT & 3;
     x86_update_mode(c);
     k->in_kernel = false;
 }
@@ -463,6 +464,10 @@ bool kvm_x86_pre_run(struct vcpu *vc)
 
     if (own_pins(vc))
         return true;
+    if (c->wait_sipi) {
+        vc->halted = true;
+        return true;
+    }
     if (k->vm->cap_nmi && take_pin(vc, X86_PIN_NMI))
         call(k, KVM_NMI, NULL, "KVM_NMI");
     if (take_pin(vc, X86_PIN_SMI)) {
@@ -487,6 +492,7 @@ void kvm_x86_post_run(struct vcpu *vc)
     struct x86_cpu *c = x86_cpu(vc);
     struct kvm_run *r = kvm_vcpu(vc)->run;
 
+    c->rflags = (c->rflags & ~(uint64_t)X86_IF) | (r->if_flag ? X86_IF : 0); /* has_work asks for it */
     if (!c->port.apic)
         return;
     if (r->cr8 != c->port.tpr_get(c->port.apic))

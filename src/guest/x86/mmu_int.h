@@ -7,7 +7,7 @@
 
 enum { ITLB = 1024, PTC = 64, PAGE = 4096 };
 #define PMASK (~UINT64_C(0xfff))
-#define EMPTY (UINT64_C(1) << 51) /* not canonical: no address is near it */
+#define EMPTY UINT64_C(0x8000000000000000) /* not canonical: no address is within a page of it */
 
 /* By who accesses: supervisor with SMAP in force, user, supervisor with SMAP off (EFLAGS.AC). */
 enum { IDX_SYS, IDX_USER, IDX_SYS_AC, NR_IDX };
@@ -18,6 +18,9 @@ struct x86_itlb_entry {
     uint64_t ram_off;
 };
 struct x86_itlb {
+    uint64_t epoch;         /* grows with every flush: remembered results of translations are void then */
+    bool used[NR_IDX];      /* anything filled since the last flush */
+    uint64_t big[16], huge; /* hashed bits of 2 (4) MiB and 1 GiB pieces with entries from larger pages */
     struct x86_itlb_entry e[NR_IDX][ITLB];
     struct { uint64_t page; uint8_t *host; struct mem_ram *ram; uint64_t ram_off; bool smm; } pt[PTC];
 };

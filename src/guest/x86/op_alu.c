@@ -295,9 +295,13 @@ SIZES(XADDOP, xadd)
     static void name##bits(struct x86_cpu *c, const struct x86_insn *in)                                    \
     {                                                                                                       \
         T acc = (T)c->regs[X86_RAX], b = (T)x86_gpr(c, &in->ops[1]), cur;                                   \
+        bool reg = in->ops[0].kind == X86_OP_GPR;                                                           \
+        uint64_t whole = reg ? c->regs[in->ops[0].reg] : 0;                                                 \
         uint16_t f;                                                                                         \
                                                                                                             \
         RMW(T, (cur = a, r = a == acc ? b : a), (void)0);                                                   \
+        if (reg && cur != acc && sizeof(T) == 4)                                                            \
+            c->regs[in->ops[0].reg] = whole; /* not written, so not zero-extended either */                 \
         __asm__("cmp" s " %2,%1; lahf; seto %%al" : "=&a"(f) : "q"(acc), "qm"(cur) : "cc");                 \
         x86_flags_set(c, X86_ARITH, x86_host_flags(f));                                                     \
         if (cur != acc)                                                                                     \

@@ -19,12 +19,12 @@ enum { X86_TLB_SIZE = 2048, X86_SLOTS = 4096, X86_JC_SIZE = 4096, X86_ISLOTS = 1
 
 struct x86_slot {
     struct x86_way {
-        uint64_t neg_page; /* minus the linear page address; 1 = empty (never on a page boundary) */
+        uint64_t neg_page; /* minus the linear page address; empty: far from every address */
         uint64_t add;      /* host address minus linear address */
     } way[2];              /* the page used last, and the one before it */
 };
 struct x86_jc {
-    uint64_t neg_pc;   /* minus the guest pc; 0 = empty is never looked up because pc 0 is sent to the runtime */
+    uint64_t neg_pc;   /* minus the guest pc */
     const uint8_t *host;
 };
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
@@ -45,7 +45,7 @@ struct x86_ctx {
     uint64_t jc_mask;
     uint64_t mask[13];       /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
-    uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page; 1 = empty */
+    uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */
     struct x86_slot slot[X86_SLOTS];
     struct x86_jc jc[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
@@ -97,6 +97,7 @@ struct x86_rw_link {
     uint32_t stub;            /* offset of the unlinked target (its exit stub) */
     uint32_t poll;            /* offset of the polling load, 0 = none */
     uint64_t target;
+    uint64_t poll_pc;         /* where to go on after a poll: the target, or before a call the call itself */
     enum x86_link_kind kind;
 };
 struct x86_rw_out {

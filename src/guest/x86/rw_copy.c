@@ -1,5 +1,6 @@
 /* Rewriter: the same instruction with host registers, and the stack instructions. */
 #include "guest/x86/rw_int.h"
+#include "guest/x86/simd_int.h"
 
 static bool is_modrm_mem(const struct x86_insn *in)
 {
@@ -82,7 +83,10 @@ static bool find_gprs(const struct x86_insn *in, struct gprs *g)
         default:
             return false;
         }
-        g->high8 |= o->high8;
+        if (o->high8) { /* AH..BH keep their place: encoded as they are */
+            g->high8 = true;
+            continue;
+        }
         g->low8 |= o->size == 1 && !o->high8 && o->reg >= 4 && o->reg < 8 && o->where != X86_IN_NONE;
         switch (o->where) {
         case X86_IN_REG:
@@ -126,8 +130,6 @@ static unsigned count_spilled(const struct gprs *g)
 
 static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
 {
-    const int v[] = {g->reg, g->rm, g->opc};
-
     if (!g->high8)
         return true;
     if (in->mem_op >= 0 || g->low8)
@@ -136,7 +138,6 @@ static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
         if (in->ops[i].kind == X86_OP_GPR && !in->ops[i].high8 && in->ops[i].where != X86_IN_NONE &&
             rw_map(in->ops[i].reg) >= 8)
             return false;
-    (void)v;
     return true;
 }
 
@@ -160,6 +161,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
     if (in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && forbidden_0f(in))
         return false;
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0xf7 && in->pp == 1) /* VMASKMOVDQU */
+        return false;
+    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0x77 && !r->m64) /* VZERO*: eight registers only */
         return false;
     if (in->map == X86_MAP_0F && in->opcode == 0xf7) /* MASKMOVQ, MASKMOVDQU: implicit [rDI] */
         return false;
@@ -219,7 +222,7 @@ static void emit_vex(struct rw *r, const struct x86_insn *in, const struct host_
                 v = in->ops[i].reg;
     jit_8(r->b, 0xc4);
     jit_8(r->b, (reg & 8 ? 0u : 0x80u) | (xb & 2 ? 0u : 0x40u) | (xb & 1 ? 0u : 0x20u) | in->map);
-    jit_8(r->b, (in->rex & 8 ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
+    jit_8(r->b, (x86_vex_w_host(in) ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
     jit_8(r->b, in->opcode);
 }
 
@@ -250,6 +253,11 @@ static void emit_imm(struct rw *r, const struct x86_insn *in)
 
     if (!in->has_modrm && in->map == X86_MAP_1 && in->opcode >= 0xa0 && in->opcode <= 0xa3)
         return;
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].where == X86_IN_IS4) { /* bit 7 counts in 64-bit mode only */
+            jit_8(r->b, (in->bytes[tail] & 15u) | (unsigned)in->ops[i].reg << 4);
+            return;
+        }
     for (unsigned i = tail; i < in->len; i++)
         jit_8(r->b, in->bytes[i]);
 }

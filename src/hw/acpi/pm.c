@@ -145,6 +145,10 @@ static void power_button(void *opaque)
 {
     struct acpi_pm *p = opaque;
 
+    if (mach(p)->state == RS_SUSPENDED) {
+        machine_request_wakeup(mach(p)); /* status and event follow from there */
+        return;
+    }
     p->pm1_sts |= PM1_PWRBTN_STS;
     acpi_pm_update_sci(p);
 }

@@ -100,6 +100,8 @@ static void kbd_key(void *opaque, unsigned key, bool down)
     uint8_t code[8], c3;
     unsigned n = k->set == 1 ? ui_key_set1(key, code) : ui_key_set2(key, code);
 
+    if (k->m->state == RS_SUSPENDED && down)
+        machine_request_wakeup(k->m);
     if (!n || !k->scanning || !room(&k->port))
         return;
     switch (k->set) {
@@ -218,12 +220,13 @@ void ps2_kbd_command(struct ps2_kbd *k, uint8_t b)
     }
 }
 
-void ps2_kbd_init(struct ps2_kbd *k, void *ctx, void (*ready)(void *), void *opaque)
+void ps2_kbd_init(struct ps2_kbd *k, struct machine *m, void (*ready)(void *), void *opaque)
 {
+    k->m = m;
     k->port.ready = ready;
     k->port.opaque = opaque;
     ps2_kbd_reset(k);
-    k->input = ui_input_add(ctx, &kbd_input, k);
+    k->input = ui_input_add(m, &kbd_input, k);
 }
 void ps2_kbd_fini(struct ps2_kbd *k)
 {
@@ -412,12 +415,12 @@ void ps2_mouse_command(struct ps2_mouse *m, uint8_t b)
     }
 }
 
-void ps2_mouse_init(struct ps2_mouse *m, void *ctx, void (*ready)(void *), void *opaque)
+void ps2_mouse_init(struct ps2_mouse *m, struct machine *machine, void (*ready)(void *), void *opaque)
 {
     m->port.ready = ready;
     m->port.opaque = opaque;
     ps2_mouse_reset(m);
-    m->input = ui_input_add(ctx, &mouse_input, m);
+    m->input = ui_input_add(machine, &mouse_input, m);
 }
 void ps2_mouse_fini(struct ps2_mouse *m)
 {

@@ -16,6 +16,7 @@ struct ps2_port {
 };
 struct ps2_kbd {
     struct ps2_port port;
+    struct machine *m;           /* borrowed; a key wakes it */
     uint8_t set, leds, rate;
     bool scanning;
     struct ui_input *input;      /* owned */
@@ -28,11 +29,11 @@ struct ps2_mouse {
     int dx, dy, dz;
     struct ui_input *input;      /* owned */
 };
-void ps2_kbd_init(struct ps2_kbd *k, void *machine_ctx, void (*ready)(void *), void *opaque);
+void ps2_kbd_init(struct ps2_kbd *k, struct machine *m, void (*ready)(void *), void *opaque);
 void ps2_kbd_fini(struct ps2_kbd *k);
 void ps2_kbd_reset(struct ps2_kbd *k);
 void ps2_kbd_command(struct ps2_kbd *k, uint8_t byte);
-void ps2_mouse_init(struct ps2_mouse *m, void *machine_ctx, void (*ready)(void *), void *opaque);
+void ps2_mouse_init(struct ps2_mouse *m, struct machine *machine, void (*ready)(void *), void *opaque);
 void ps2_mouse_fini(struct ps2_mouse *m);
 void ps2_mouse_reset(struct ps2_mouse *m);
 void ps2_mouse_command(struct ps2_mouse *m, uint8_t byte);

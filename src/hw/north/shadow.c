@@ -63,6 +63,7 @@ void shadow_set_smram(struct shadow *s, uint8_t v)
 
     mem_begin(s->sysmem->sys);
     mem_region_set_enabled(&s->smram_hide, !open);
+    mem_region_set_enabled(&s->smram_open, open);
     mem_region_set_enabled(&s->smm_a0000, enabled);
     mem_commit(s->sysmem->sys);
 }
@@ -90,6 +91,9 @@ void shadow_init(struct shadow *s, struct machine *m, const struct north_cfg *cf
     mem_region_add_prio(s->sysmem, 0xc0000, &s->low_pci, 1);
     mem_region_init_alias(&s->smram_hide, sys, "pci-a0000", pci_mem, 0xa0000, 0x20000);
     mem_region_add_prio(s->sysmem, 0xa0000, &s->smram_hide, 1);
+    mem_region_init_alias(&s->smram_open, sys, "smram-open", cfg->ram, 0xa0000, 0x20000);
+    s->smram_open.enabled = false;
+    mem_region_add_prio(s->sysmem, 0xa0000, &s->smram_open, 3); /* above a VGA window, which sits beside the PCI one */
     mem_region_init(&s->smm_root, sys, "smm", UINT64_MAX);
     mem_region_init_alias(&s->smm_all, sys, "smm-system", s->sysmem, 0, UINT64_MAX);
     mem_region_init_alias(&s->smm_a0000, sys, "smm-a0000", cfg->ram, 0xa0000, 0x20000);
@@ -105,6 +109,7 @@ void shadow_fini(struct shadow *s)
         mem_region_del(&s->pam[i].split);
     }
     mem_region_del(&s->smram_hide);
+    mem_region_del(&s->smram_open);
     mem_region_del(&s->low_pci);
     mem_region_del(&s->nothing);
     mem_region_del(&s->smm_all);

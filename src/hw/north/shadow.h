@@ -18,6 +18,7 @@ struct shadow {
     struct mem_region *sysmem, *pci_mem, *ram; /* borrowed */
     struct mem_space *pci_space;   /* for areas that read from PCI and write to RAM */
     struct pam_area pam[NR_PAM];
+    struct mem_region smram_open;  /* the RAM at a0000 for everybody while SMRAM is open */
     struct mem_region smram_hide;  /* PCI over the SMRAM RAM at a0000 for everybody outside SMM */
     struct mem_region nothing;
     struct mem_region low_pci;     /* PCI over the RAM at c0000-fffff */

@@ -11,10 +11,11 @@
 #include <time.h>
 
 enum { RTC_SECONDS, RTC_SECONDS_ALARM, RTC_MINUTES, RTC_MINUTES_ALARM, RTC_HOURS, RTC_HOURS_ALARM, RTC_DAY_OF_WEEK,
-       RTC_DAY_OF_MONTH, RTC_MONTH, RTC_YEAR, REG_A, REG_B, REG_C, REG_D, RTC_CENTURY = 0x32 };
+       RTC_DAY_OF_MONTH, RTC_MONTH, RTC_YEAR, REG_A, REG_B, REG_C, REG_D, SHUTDOWN_STATUS = 0x0f,
+       RTC_CENTURY = 0x32 };
 enum { A_UIP = 0x80, A_DV = 0x70, A_RS = 0x0f };
 enum { B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_DM = 0x04, B_24 = 0x02 };
-enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10, D_VRT = 0x80 };
+enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10, D_VRT = 0x80, SHUTDOWN_S3 = 0xfe };
 enum { UIP_NS = 244000, HOUR_PM = 0x80, ALARM_ANY = 0xc0, DAY = 86400 };
 
 struct rtc {
@@ -28,6 +29,7 @@ struct rtc {
     struct irq_line *irq;
     int base;               /* property: 0 utc, 1 localtime, 2 offset */
     int64_t base_offset;    /* property, seconds */
+    struct machine_hook on_state;
 };
 
 /* ---- time ---- */
@@ -321,6 +323,15 @@ int64_t rtc_offset(struct dev *d)
 
 /* ---- life ---- */
 
+/* Shutdown status FEh tells the firmware that a reset is a wake-up from S3. */
+static void state_changed(void *opaque)
+{
+    struct rtc *r = opaque;
+
+    if (dev_machine(&r->dev)->state == RS_SUSPENDED)
+        r->cmos[SHUTDOWN_STATUS] = SHUTDOWN_S3;
+}
+
 static int64_t first_offset(struct rtc *r)
 {
     int64_t host = clk_now(dev_machine(&r->dev)->run->host), off = 0;
@@ -359,6 +370,8 @@ static bool rtc_realize(struct dev *d, struct err **errp)
     mem_region_init_io(&r->io, dev_machine(d)->mem_sys, &rtc_ops, r, "rtc", 2);
     dev_map_io(d, &r->io, 0x70);
     dev_add_irq(d, &r->irq);
+    r->on_state = (struct machine_hook){.fn = state_changed, .opaque = r};
+    machine_on_state(dev_machine(d), &r->on_state);
     return true;
 }
 static void rtc_unrealize(struct dev *d)
@@ -367,6 +380,7 @@ static void rtc_unrealize(struct dev *d)
 
     clk_timer_cancel(&r->second);
     clk_timer_cancel(&r->periodic);
+    machine_hook_del(&r->on_state);
     mem_region_free(&r->io);
 }
 

@@ -303,6 +303,36 @@ static void pm_timer_power_button_and_acpi_enable(void **state)
     rig_free(r);
 }
 
+static void serve_requests(struct rig *r)
+{
+    while (ev_loop_turn(r->run->loop, 0))
+        ;
+}
+
+static void sleep_to_ram_waits_for_the_button_and_resumes_by_reset(void **state)
+{
+    struct rig *r = rig_new();
+    int resets;
+
+    machine_start(r->m);
+    cfg_st(r, 1, 3, 0x40, 4, 0x601), cfg_st(r, 1, 3, 0x80, 1, 1);
+    st32(r, 0x1000, 0xcafe);
+    outw(r, 0x604, PIIX4_SLP_TYP_S3 << PM1_SLP_TYP_SHIFT | PM1_SLP_EN);
+    serve_requests(r);
+    assert_int_equal(r->m->state, RS_SUSPENDED);
+    resets = r->cpu[0].resets;
+    machine_request_powerdown(r->m);
+    serve_requests(r);
+    assert_int_equal(r->m->state, RS_RUNNING);
+    assert_int_equal(r->cpu[0].resets, resets + 1);
+    outb(r, 0x70, 0x0f), assert_int_equal(inb(r, 0x71), 0xfe);
+    cfg_st(r, 1, 3, 0x40, 4, 0x601), cfg_st(r, 1, 3, 0x80, 1, 1);
+    assert_int_equal(inw(r, 0x600) & PM1_WAK_STS, PM1_WAK_STS);
+    assert_int_equal(ld32(r, 0x1000), 0xcafe);
+    machine_stop(r->m, RS_PAUSED);
+    rig_free(r);
+}
+
 static void apm_command_raises_smi_when_enabled(void **state)
 {
     struct rig *r = rig_new();
@@ -396,6 +426,7 @@ UNIT_MAIN(cmocka_unit_test(host_bridge_and_functions_answer), cmocka_unit_test(p
           cmocka_unit_test(apic_timer_and_ipis_reach_processors), cmocka_unit_test(x2apic_msrs_and_mode_rules),
           cmocka_unit_test(tsc_deadline_fires_once), cmocka_unit_test(ioapic_level_waits_for_eoi),
           cmocka_unit_test(msi_writes_choose_the_processor), cmocka_unit_test(hpet_legacy_replacement_takes_irq_0),
-          cmocka_unit_test(pm_timer_power_button_and_acpi_enable), cmocka_unit_test(apm_command_raises_smi_when_enabled),
+          cmocka_unit_test(pm_timer_power_button_and_acpi_enable),
+          cmocka_unit_test(sleep_to_ram_waits_for_the_button_and_resumes_by_reset), cmocka_unit_test(apm_command_raises_smi_when_enabled),
           cmocka_unit_test(i8042_answers_and_passes_mouse_bytes), cmocka_unit_test(cpu_hotplug_block_switches_over),
           cmocka_unit_test(reset_control_resets), cmocka_unit_test(serial_port_loops_back_with_interrupt))

@@ -1,0 +1,84 @@
+"""The machine as Linux sees it: PCI functions, processors, memory, power, clock."""
+import re
+import time
+
+import pytest
+
+from linux import Linux
+from run import PROMPT
+
+PC = {'00:00.0': '8086:1237', '00:01.0': '8086:7000', '00:01.1': '8086:7010', '00:01.3': '8086:7113', '00:02.0': '1234:1111'}
+Q35 = {'00:00.0': '8086:29c0', '00:01.0': '1234:1111', '00:1f.0': '8086:2918', '00:1f.2': '8086:2922', '00:1f.3': '8086:2930'}
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize('board, want', [('pc', PC), ('q35', Q35)])
+def test_lspci_lists_the_board(board, want):
+    with Linux(['-M', board, '-net', 'none']) as g:
+        out = g.sh('for d in /sys/bus/pci/devices/*; do echo ${d##*/} $(cat $d/vendor $d/device); done')
+        seen = {a: f'{v}:{d}' for a, v, d in re.findall(r'0000:(\S+) 0x(\w+) 0x(\w+)', out)}
+        assert {k: seen.get(k) for k in want} == want
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-CPU-01')
+def test_cpus_memory_and_clock():
+    with Linux(['-smp', '4,sockets=1,cores=2,threads=2', '-cpu', 'qemu64,+ssse3,-sse3', '-rtc', 'base=utc'], memory='1G') as g:
+        assert g.sh('grep -c ^processor /proc/cpuinfo') == '4'
+        info = g.sh('cat /proc/cpuinfo')
+        assert 'model name\t: QEMU Virtual CPU version 2.5+' in info
+        flags = re.search(r'^flags\s*: (.*)$', info, re.M).group(1).split()
+        assert 'ssse3' in flags and 'pni' not in flags and 'lm' in flags and 'cx16' in flags
+        assert re.search(r'^siblings\s*: 4', info, re.M)
+        assert 900000 < int(re.search(r'MemTotal:\s*(\d+)', g.sh('cat /proc/meminfo')).group(1)) < 1 << 20
+        assert abs(int(g.sh('date +%s')) - time.time()) < 5
+        a = g.sh('cut -d. -f1 /proc/uptime')
+        time.sleep(4)
+        assert 3 <= int(g.sh('cut -d. -f1 /proc/uptime')) - int(a) <= 9
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+def test_rtc_starts_where_it_is_told():
+    with Linux(['-rtc', 'base=2021-03-04T05:06:07']) as g:
+        assert g.sh('date -u +%Y-%m-%dT%H').startswith('2021-03-04T05')
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize('board', ['pc', 'q35'])
+def test_the_power_button_reaches_the_guest(board):
+    with Linux(['-M', board], ('button', 'evdev')) as g:
+        dev = g.sh("grep -l PNP0C0C /sys/class/input/event*/device/phys /sys/class/input/event*/device/name "
+                   "/sys/class/input/event*/device/device/path 2>/dev/null | head -n1; grep -H . /sys/class/input/event*/device/name")
+        n = re.search(r'event(\d+)/device/name:Power Button', dev).group(1)
+        g.sh(f'head -c 24 /dev/input/event{n} >/tmp/ev & sleep 1')
+        g.qmp.call('system_powerdown')
+        g.sh('wait', 30)
+        code = g.sh("hexdump -s 16 -n 8 -e '4/2 \"%x \"' /tmp/ev")
+        assert code.split()[:3] == ['1', '74', '1']  # EV_KEY, KEY_POWER, down
+        assert g.qmp.wait_event('POWERDOWN')
+        g.poweroff()
+
+
+@pytest.mark.limit(400)
+@pytest.mark.parametrize('how', ['acpi', 'kbd', 'triple'])
+def test_reboot_comes_back(how):
+    with Linux(['-M', 'pc'], cmdline=f'reboot={how}', no_reboot=False) as g:
+        g.send('reboot\n')
+        g.s.expect('BusyBox v', 240, 'the second boot')
+        g.s.expect(PROMPT, 60, 'the second shell')
+        assert float(g.sh('cut -d" " -f1 /proc/uptime')) < 200
+        g.poweroff()
+
+
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-PRG-02')
+@pytest.mark.parametrize('exe, args', [('qemu-system-i386', ['-cpu', 'n270', '-machine', 'pc']), ('qemu-system-x86_64', [])])
+def test_the_i386_kernel_boots(exe, args):
+    with Linux(args, exe=exe, arch='i386') as g:
+        assert g.sh('uname -m') == 'i686'
+        if args:
+            assert 'N270' in g.sh('grep "model name" /proc/cpuinfo')
+        g.poweroff()
