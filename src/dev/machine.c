@@ -167,8 +167,23 @@ static void do_reset(struct machine *m, enum cause c)
         m->cpus_resume(m);
 }
 
+/* The guest says that it has crashed (pvpanic). False: the machine goes on or stands still, nothing ends. */
+static bool do_panic(struct machine *m)
+{
+    static const char *const names[] = {"poweroff", "pause", "poweroff", "run"};
+
+    run_event(m->run, "GUEST_PANICKED", json_make("s:action", names[m->panic_action], NULL));
+    if (m->panic_action == PANIC_PAUSE)
+        machine_stop(m, RS_GUEST_PANICKED);
+    if (m->panic_action == PANIC_EXIT_FAILURE)
+        m->exit_code = 1;
+    return m->panic_action == PANIC_SHUTDOWN || m->panic_action == PANIC_EXIT_FAILURE;
+}
+
 static void do_shutdown(struct machine *m, enum cause c)
 {
+    if (c == CAUSE_GUEST_PANIC && !do_panic(m))
+        return;
     run_event(m->run, "SHUTDOWN", json_make("b:guest", c >= CAUSE_GUEST_SHUTDOWN, "s:reason", cause_names[c], NULL));
     if (m->no_shutdown && c != CAUSE_HOST_QMP_QUIT && c != CAUSE_HOST_SIGNAL)
         machine_stop(m, RS_SHUTDOWN);

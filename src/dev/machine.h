@@ -36,6 +36,8 @@ enum cause { /* of reset and shutdown; reported in events */
     CAUSE_SUBSYSTEM_RESET,
 };
 
+enum panic_action { PANIC_SHUTDOWN, PANIC_PAUSE, PANIC_EXIT_FAILURE, PANIC_NONE }; /* -action panic= */
+
 struct machine {
     struct obj obj;          /* first; the tree's root is obj.parent */
     struct run *run;
@@ -55,6 +57,7 @@ struct machine {
     struct list reset_handlers;
     struct list powerdown_handlers, wakeup_handlers, state_handlers;
     bool no_reboot, no_shutdown; /* -action reboot=shutdown, shutdown=pause */
+    enum panic_action panic_action; /* what a guest's report of its own crash does */
     bool stepped;            /* -accel qtest: no CPU runs, the clock is stepped */
     const char *name;        /* -name, borrowed */
     uint8_t uuid[16];

@@ -296,3 +296,44 @@ def test_machine_properties_are_checked():
     assert r.returncode == 1 and 'nosuch' in r.stderr and len(r.stderr.splitlines()) <= 2
     with Machine('-M', 'q35,hpet=off', '-no-acpi', '-M', 'smm=off', qtest=True) as m:
         assert 'hpet' not in m.hmp('info qtree')
+
+
+@pytest.mark.parametrize('action,state,status', [('shutdown', None, 0), ('exit-failure', None, 1), ('pause', 'guest-panicked', None),
+                                                 ('none', 'running', None)])
+def test_a_guest_panic_does_what_action_says(action, state, status):
+    with Machine('-M', 'pc', '-device', 'pvpanic', '-action', f'panic={action}', qtest=True) as m:
+        m.qt.outb(0x505, 1)
+        m.event('GUEST_PANICKED')
+        if status is None:
+            assert m.qmp('query-status')['status'] == state
+        else:
+            assert m.event('SHUTDOWN')['data'] == {'guest': True, 'reason': 'guest-panic'}
+            assert m.wait() == status
+
+
+@pytest.mark.parametrize('value', [0, 1, 0x10])
+def test_debug_exit_gives_the_status(value):
+    with Machine('-M', 'pc', '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', qtest=True, qmp=False) as m:
+        m.qt.s.send(f'outb 0xf4 {value}\n')
+        assert m.wait() == (value << 1 | 1) & 0xff
+
+
+def test_no_shutdown_and_no_reboot():
+    """The keyboard controller's reset pulse, with and without -no-reboot; set-action changes it while running."""
+    with Machine('-M', 'pc', qtest=True) as m:
+        m.qt.outb(0x64, 0xfe)
+        assert m.event('RESET')['data'] == {'guest': True, 'reason': 'guest-reset'}
+        m.qmp('set-action', reboot='shutdown')
+        m.qt.outb(0x64, 0xfe)
+        assert m.event('SHUTDOWN')['data']['reason'] == 'guest-reset'
+        assert m.wait() == 0
+    with Machine('-M', 'pc', '-no-reboot', '-no-shutdown', qtest=True) as m:
+        m.qt.outb(0x64, 0xfe)
+        m.event('SHUTDOWN')
+        assert m.qmp('query-status')['status'] == 'shutdown'
+        with pytest.raises(QmpError, match='[Rr]eset'):
+            m.qmp('cont')
+        m.qmp('system_reset')
+        m.event('RESET')
+        m.qmp('cont')
+        assert m.qmp('query-status')['status'] == 'running'

@@ -95,6 +95,24 @@ bool on_fw_dir(struct sys *s, const struct option *o, const char *val, struct er
     return true;
 }
 
+/* Firmware folders: -L, then beside the program, then where Debian keeps them. */
+void finish_fw_dirs(struct sys *s)
+{
+    static const char *const standard[] = {"/usr/share/lyrebird", "/usr/share/seabios", "/usr/share/qemu", "/usr/share/OVMF",
+                                           "/usr/lib/ipxe/qemu"};
+
+    for (unsigned i = 0; i < ARRAY_LEN(standard); i++)
+        s->fw_dirs[s->nr_fw_dirs++] = standard[i];
+    s->cfg.fw_dirs = s->fw_dirs;
+}
+
+void help_fw_dir(struct sys *s, const char *what)
+{
+    finish_fw_dirs(s);
+    for (unsigned i = 0; i < s->nr_fw_dirs; i++)
+        printf("%s\n", s->fw_dirs[i]);
+}
+
 bool on_seed(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
     uint64_t v;
@@ -592,7 +610,7 @@ bool on_action(struct sys *s, const struct option *o, const char *val, struct er
 {
     static const char *const keys[] = {"reboot", "shutdown", "panic", "watchdog", NULL};
     static const char *const reboot[] = {"reset", "shutdown", NULL}, *const shut[] = {"poweroff", "pause", NULL},
-                      *const panic[] = {"none", "pause", "shutdown", "exit-failure", NULL},
+                      *const panic[] = {"shutdown", "pause", "exit-failure", "none", NULL},
                       *const dog[] = {"reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none", NULL};
     struct opts *p = opts_parse(val, *o->name == 'w' ? "watchdog" : NULL, errp);
     const char *r, *d, *a, *w;
@@ -612,7 +630,7 @@ bool on_action(struct sys *s, const struct option *o, const char *val, struct er
         s->m->no_shutdown = *d == 'p' && d[1] == 'a';
     for (int i = 0; ok && a && panic[i]; i++)
         if (!strcmp(a, panic[i]))
-            s->action_panic = i;
+            s->m->panic_action = (enum panic_action)i;
     for (int i = 0; ok && w && dog[i]; i++)
         if (!strcmp(w, dog[i]))
             s->action_watchdog = i;

@@ -106,17 +106,6 @@ static void create_core(struct sys *s)
     s->cfg.boot.splash_time = s->cfg.boot.reboot_timeout = -1;
 }
 
-/* Firmware folders: -L, then beside the program, then where Debian keeps them. */
-static void finish_fw_dirs(struct sys *s)
-{
-    static const char *const standard[] = {"/usr/share/lyrebird", "/usr/share/seabios", "/usr/share/qemu", "/usr/share/OVMF",
-                                           "/usr/lib/ipxe/qemu"};
-
-    for (unsigned i = 0; i < ARRAY_LEN(standard); i++)
-        s->fw_dirs[s->nr_fw_dirs++] = standard[i];
-    s->cfg.fw_dirs = s->fw_dirs;
-}
-
 static void fill_cfg(struct sys *s)
 {
     s->cfg.smbios = s->smbios;

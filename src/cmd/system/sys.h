@@ -90,7 +90,7 @@ struct sys {
     bool display_set, start_paused, daemonize, snapshot, no_user_config, usb;
     const char *pidfile, *runas, *chroot, *name, *process_name, *qtest_chr, *qtest_log, *keyboard;
     bool pidfile_ours;
-    int action_panic, action_watchdog;
+    int action_watchdog; /* index in on_action's list; watchdog devices read it once they exist */
     uint64_t run_uid, run_gid;
     unsigned net_clients; /* legacy -net entries */
     int ready_fd; /* to the waiting parent of -daemonize, -1 = none */
@@ -123,9 +123,10 @@ H(on_ignored); H(on_refused); H(on_run_with); H(on_runas); H(on_nodefaults); H(o
 #undef H
 #define L(n) void n(struct sys *s, const char *what)
 L(help_machine); L(help_device); L(help_object); L(help_chardev); L(help_netdev); L(help_cpu); L(help_accel); L(help_display);
-L(help_log); L(help_vga); L(help_nic);
+L(help_log); L(help_vga); L(help_nic); L(help_fw_dir);
 #undef L
 
+void finish_fw_dirs(struct sys *s); /* -L first, then the standard places */
 bool conf_finish(struct sys *s, struct err **errp);     /* after ST_MACHINE: board chosen, sizes settled */
 bool accel_start(struct sys *s, struct err **errp);     /* chooses and initialises */
 bool back_finish(struct sys *s, struct err **errp);     /* default chardevs, drives, NICs into cfg */
