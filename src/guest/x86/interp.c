@@ -9,7 +9,7 @@
 
 #include <stdatomic.h>
 
-enum { BLOCK_INSNS = 32, HASH = 1 << 15, ARENA = 48 << 20, MAX_RAMS = 64 };
+enum { BLOCK_INSNS = 32, JUMPS = 4096, HASH = 1 << 15, ARENA = 48 << 20, MAX_RAMS = 64 };
 
 struct entry {
     x86_fn *fn;
@@ -33,8 +33,13 @@ struct x86_codepages {
         _Atomic uint32_t *gen;
     } r[MAX_RAMS];
 };
+struct jump { /* where a block was last found, by linear address */
+    uint64_t lin, epoch;
+    struct block *b;
+};
 struct x86_icache {
     struct x86_codepages *pages;
+    struct jump jump[2][JUMPS]; /* by CPL 3 */
     struct block *hash[HASH];
     struct entry single;     /* an instruction that is not cached */
     size_t used;
@@ -224,6 +229,7 @@ static struct block *arena_room(struct x86_icache *ic)
 
     if (ARENA - ic->used < want) {
         memset(ic->hash, 0, sizeof ic->hash);
+        memset(ic->jump, 0, sizeof ic->jump);
         ic->used = 0;
     }
     return (struct block *)(ic->arena + ic->used);
@@ -268,10 +274,10 @@ static bool still_valid(struct block *b, struct mem_ram *ram, uint64_t page_off)
     b->gen = gen;
     return true;
 }
-static struct block *find_block(struct x86_cpu *c)
+static struct block *look_up_block(struct x86_cpu *c, uint64_t lin)
 {
     struct x86_icache *ic = c->icache;
-    uint64_t lin = c->mode == X86_MODE_64 ? c->rip : (uint32_t)(c->seg[X86_CS].base + c->rip), page_off, key;
+    uint64_t page_off, key;
     unsigned off = lin & (PAGE - 1);
     const uint8_t *host;
     struct mem_ram *ram;
@@ -285,6 +291,19 @@ static struct block *find_block(struct x86_cpu *c)
     if (b && b->key == key && still_valid(b, ram, page_off))
         return b;
     return make_block(c, key, host, ram, page_off, off);
+}
+static inline struct block *find_block(struct x86_cpu *c)
+{
+    uint64_t lin = c->mode == X86_MODE_64 ? c->rip : (uint32_t)(c->seg[X86_CS].base + c->rip);
+    struct jump *j = &c->icache->jump[c->cpl == 3][(lin ^ lin >> 12) % JUMPS];
+    struct block *b = j->b;
+
+    if (likely(b && j->lin == lin && j->epoch == c->itlb->epoch && (b->key & 3) == c->mode
+               && b->gen == atomic_load_explicit(b->gen_at, memory_order_relaxed)))
+        return b;
+    b = look_up_block(c, lin);
+    *j = (struct jump){.lin = lin, .epoch = c->itlb->epoch, .b = b};
+    return b;
 }
 /* The instruction at rip, read through fetches. */
 static struct entry *fetch_single(struct x86_cpu *c)

@@ -279,6 +279,7 @@ bool x86_mmu_init(struct x86_cpu *c)
     c->itlb = try_alloc_aligned(64, sizeof *c->itlb);
     if (!c->itlb)
         return false;
+    memset(c->itlb->used, 1, sizeof c->itlb->used);
     x86_tlb_flush(c, true);
     mem_space_listen(c->vcpu.as, mem_changed, c);
     return true;
@@ -298,22 +299,55 @@ void x86_mmu_free(struct x86_cpu *c)
     c->itlb = NULL;
 }
 
+static void flush_own(struct x86_itlb *t)
+{
+    t->epoch++;
+    for (unsigned i = 0; i < NR_IDX; i++) {
+        if (!t->used[i])
+            continue;
+        t->used[i] = false;
+        for (unsigned n = 0; n < ITLB; n++)
+            t->e[i][n].tag[0] = t->e[i][n].tag[1] = t->e[i][n].tag[2] = EMPTY;
+    }
+    memset(t->big, 0, sizeof t->big);
+    t->huge = 0;
+    clear_pt_cache(t);
+}
+
 void x86_tlb_flush(struct x86_cpu *c, bool globals_too)
 {
-    for (unsigned i = 0; i < NR_IDX; i++)
-        for (unsigned n = 0; n < ITLB; n++)
-            c->itlb->e[i][n].tag[0] = c->itlb->e[i][n].tag[1] = c->itlb->e[i][n].tag[2] = EMPTY;
-    clear_pt_cache(c->itlb);
+    flush_own(c->itlb);
     if (c->hooks.flush_all)
         c->hooks.flush_all(c, globals_too);
 }
 
+/* An entry came from a page larger than 4 KiB: invalidating any address of that page must drop it. */
+static void note_large(struct x86_itlb *t, uint64_t lin, uint64_t page)
+{
+    if (page > 4 << 20)
+        t->huge |= UINT64_C(1) << (lin >> 30 & 63);
+    else if (page > PAGE)
+        t->big[lin >> 28 & 15] |= UINT64_C(1) << (lin >> 22 & 63);
+}
+
+static bool maybe_large(const struct x86_itlb *t, uint64_t lin)
+{
+    return t->huge >> (lin >> 30 & 63) & 1 || t->big[lin >> 28 & 15] >> (lin >> 22 & 63) & 1;
+}
+
 void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
 {
-    for (unsigned i = 0; i < NR_IDX; i++) {
-        struct x86_itlb_entry *e = &c->itlb->e[i][(lin >> 12) % ITLB];
+    struct x86_itlb *t = c->itlb;
 
-        e->tag[0] = e->tag[1] = e->tag[2] = EMPTY;
+    if (maybe_large(t, lin)) {
+        flush_own(t);
+    } else {
+        t->epoch++;
+        for (unsigned i = 0; i < NR_IDX; i++) {
+            struct x86_itlb_entry *e = &t->e[i][(lin >> 12) % ITLB];
+
+            e->tag[0] = e->tag[1] = e->tag[2] = EMPTY;
+        }
     }
     if (c->hooks.flush_page)
         c->hooks.flush_page(c, lin);
@@ -337,6 +371,8 @@ static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_acc
     e->tag[0] = e->tag[1] = e->tag[2] = EMPTY;
     if (!mem_find(x86_as(c), page, &s) || !s.host || s.start + s.len - page < PAGE)
         return NULL;
+    c->itlb->used[x86_tlb_index(c, user)] = true;
+    note_large(c->itlb, lin, x.page == UINT64_MAX ? PAGE : x.page);
     e->ram = s.ram;
     e->ram_off = s.ram_off + (page - s.start);
     e->add = (uint64_t)(uintptr_t)(s.host + (page - s.start)) - (lin & PMASK);

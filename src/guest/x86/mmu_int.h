@@ -18,6 +18,9 @@ struct x86_itlb_entry {
     uint64_t ram_off;
 };
 struct x86_itlb {
+    uint64_t epoch;         /* grows with every flush: remembered results of translations are void then */
+    bool used[NR_IDX];      /* anything filled since the last flush */
+    uint64_t big[16], huge; /* hashed bits of 2 (4) MiB and 1 GiB pieces with entries from larger pages */
     struct x86_itlb_entry e[NR_IDX][ITLB];
     struct { uint64_t page; uint8_t *host; struct mem_ram *ram; uint64_t ram_off; bool smm; } pt[PTC];
 };

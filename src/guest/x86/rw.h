@@ -97,6 +97,7 @@ struct x86_rw_link {
     uint32_t stub;            /* offset of the unlinked target (its exit stub) */
     uint32_t poll;            /* offset of the polling load, 0 = none */
     uint64_t target;
+    uint64_t poll_pc;         /* where to go on after a poll: the target, or before a call the call itself */
     enum x86_link_kind kind;
 };
 struct x86_rw_out {
