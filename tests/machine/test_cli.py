@@ -57,6 +57,7 @@ def test_device_help_is_grouped():
     out = ok('-device', 'help')
     assert 'Network devices:' in out and 'Storage devices:' in out
     assert re.search(r'^name "virtio-net-pci", bus PCI', out, re.M)
+    assert 'chardev-' not in out
 
 
 @pytest.mark.proves('F-PRG-24', 'S022', 'S369')
