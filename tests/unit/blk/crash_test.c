@@ -436,10 +436,12 @@ CRASH_TEST(qcow2_compressed_survives, .fmt = "qcow2", .create = "cluster_size=4k
 CRASH_TEST(qcow2_with_wide_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=1k,refcount_bits=64", .snapshots = true)
 CRASH_TEST(qcow2_with_one_bit_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=2k,refcount_bits=1")
 CRASH_TEST(qcow2_with_lazy_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=4k,lazy_refcounts=on")
+CRASH_TEST(vdi_survives, .fmt = "vdi", .create = "")
+CRASH_TEST(vpc_survives, .fmt = "vpc", .create = "")
 
 #define T(fn) cmocka_unit_test(fn)
 UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_small_caches_survives),
           T(qcow2_with_64k_clusters_survives), T(qcow2_version_2_survives), T(qcow2_over_a_backing_file_survives),
           T(qcow2_with_snapshots_survives), T(qcow2_with_snapshots_over_backing_survives), T(qcow2_growing_survives),
           T(qcow2_with_subclusters_survives), T(qcow2_with_subclusters_and_snapshots_survives), T(qcow2_compressed_survives),
-          T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives), T(qcow2_with_lazy_refcounts_survives))
+          T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives), T(qcow2_with_lazy_refcounts_survives), T(vdi_survives), T(vpc_survives))
