@@ -41,18 +41,26 @@ HMP(hmp_not_built)
 HMP(hmp_screendump)
 {
     struct err *e = NULL;
+    const char *words[2] = {NULL, NULL}; /* file, device */
     bool png = false;
-    unsigned i = 0;
+    unsigned n = 0;
 
-    if (!strcmp(a->v[0], "-f") && a->n >= 3) {
-        png = !strcmp(a->v[1], "png");
-        if (!png && strcmp(a->v[1], "ppm")) {
-            mon_printf(m, "Error: unknown format '%s': ppm or png\n", a->v[1]);
-            return;
+    for (unsigned i = 0; i < a->n; i++) {
+        if (!strcmp(a->v[i], "-f") && i + 1 < a->n) {
+            png = !strcmp(a->v[++i], "png");
+            if (!png && strcmp(a->v[i], "ppm")) {
+                mon_printf(m, "Error: unknown format '%s': ppm or png\n", a->v[i]);
+                return;
+            }
+        } else if (n < ARRAY_LEN(words)) {
+            words[n++] = a->v[i];
         }
-        i = 2;
     }
-    done(m, mon_screendump(mon_machine(m), a->v[i], i + 1 < a->n ? a->v[i + 1] : NULL, png, &e), &e);
+    if (!words[0]) {
+        mon_puts(m, "Error: screendump needs a file name\n");
+        return;
+    }
+    done(m, mon_screendump(mon_machine(m), words[0], words[1], png, &e), &e);
 }
 
 HMP(hmp_sendkey)

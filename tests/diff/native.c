@@ -20,6 +20,7 @@ struct ctl {
 static struct ctl *const ctl = (struct ctl *)(uintptr_t)CTL_AT;
 static sigjmp_buf back;
 static volatile bool armed; /* the host's run is on: a fault outside it is our own bug */
+static struct sigaction earlier[32];
 static uint8_t *thunk, *thunk32; /* where the entry codes stand: in the window, before CODE_AT */
 enum { CS32 = 0x23, CS64 = 0x33, DS32 = 0x2b, EXIT64 = CODE_AT + 0x1000 };
 
@@ -29,8 +30,11 @@ static void on_fault(int sig, siginfo_t *si, void *ucv)
     static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                   REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
-    if (!armed) {
-        signal(sig, SIG_DFL);
+    if (!armed) { /* the engine's own, or a bug */
+        if (earlier[sig].sa_sigaction && earlier[sig].sa_flags & SA_SIGINFO)
+            earlier[sig].sa_sigaction(sig, si, ucv);
+        else
+            signal(sig, SIG_DFL);
         return;
     }
     for (unsigned i = 0; i < 16; i++)
@@ -132,7 +136,7 @@ bool native_init(int memfd)
     if (p == MAP_FAILED || q == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL))
         return false;
     for (unsigned i = 0; i < ARRAY_LEN(sigs); i++)
-        sigaction(sigs[i], &sa, NULL);
+        sigaction(sigs[i], &sa, &earlier[sigs[i]]);
     ctl->far32.ip = CODE_AT;
     ctl->far32.cs = CS32;
     thunk = build_entry(false);

@@ -307,7 +307,7 @@ def flash_images(tmp_path):
 def test_flash_pair_lies_below_4g_and_keeps_what_is_programmed(board, tmp_path):
     code, var = flash_images(tmp_path)
     args = ('-M', board, '-drive', f'if=pflash,format=raw,readonly=on,file={code}', '-drive', f'if=pflash,format=raw,file={var}')
-    with machine(*args) as m:
+    with Machine(*args, qtest=True) as m:
         top = (1 << 32) - code.stat().st_size
         base = top - var.stat().st_size
         assert m.qt.read(top, 256) == bytes(range(256)) and m.qt.readb(base) == 0xff
@@ -319,6 +319,7 @@ def test_flash_pair_lies_below_4g_and_keeps_what_is_programmed(board, tmp_path):
         m.qt.writeb(top, 0x00)
         m.qt.writeb(top, 0xff)
         assert m.qt.readb(top + 1) == 1
+        m.quit()
     with machine(*args) as m:
         assert m.qt.readb(base + 0x100) == 0x5a
     assert var.read_bytes()[0x100] == 0x5a and code.read_bytes() == bytes(range(256)) * 1024
@@ -327,10 +328,11 @@ def test_flash_pair_lies_below_4g_and_keeps_what_is_programmed(board, tmp_path):
 @pytest.mark.proves('F-FW-04', 'S056')
 def test_one_writable_flash_file_is_enough(tmp_path):
     code, _ = flash_images(tmp_path)
-    with machine('-drive', f'if=pflash,format=raw,file={code}') as m:
+    with Machine('-drive', f'if=pflash,format=raw,file={code}', qtest=True) as m:
         base = (1 << 32) - code.stat().st_size
         m.qt.writeb(base + 255, 0x40)
         m.qt.writeb(base + 255, 0x0f)
+        m.quit()
     assert code.read_bytes()[255] == 0x0f
 
 

@@ -175,7 +175,7 @@ static bool record_links(struct dbt *d, struct dbt_block *b, const struct x86_rw
         struct dbt_link *l = dbt_link_get(d, d->nr_links++);
         const struct x86_rw_link *r = &o->link[i];
 
-        *l = (struct dbt_link){.from = b, .at = b->host + r->at, .stub = b->host + r->stub, .target = r->target,
+        *l = (struct dbt_link){.from = b, .at = b->host + r->at, .stub = b->host + r->stub, .target = r->target, .poll_pc = r->poll_pc,
                                .poll = r->poll ? b->host + r->poll : NULL, .cont = r->kind == X86_LINK_CONT};
         list_init(&l->in);
     }

@@ -182,7 +182,7 @@ static bool signal_exit(struct dbt_cpu *c)
         pc = x->t0; /* the jump stub polls with the target in T0 */
         for (uint32_t i = 0; b && i < b->nr_links; i++)
             if (dbt_link_get(c->dbt, b->first_link + i)->poll == rip)
-                pc = dbt_link_get(c->dbt, b->first_link + i)->target;
+                pc = dbt_link_get(c->dbt, b->first_link + i)->poll_pc;
         pthread_mutex_unlock(&c->dbt->lock);
         c->cpu->rip = pc;
         if (!b) /* RDX was borrowed there */

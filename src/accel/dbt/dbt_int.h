@@ -16,7 +16,7 @@ struct dbt_link {
     const uint8_t *at;           /* run address of the rel32 */
     const uint8_t *stub;         /* where it goes unlinked */
     const uint8_t *poll;         /* NULL = none */
-    uint64_t target;
+    uint64_t target, poll_pc;
     struct list in;              /* in to->incoming */
     bool cont;                   /* runs after a return: left alone by relinking rules, redirected when the block dies */
 };

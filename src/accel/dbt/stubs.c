@@ -214,7 +214,7 @@ static const uint8_t *make_ret_miss(struct jit_buf *b, const uint8_t *jump)
 
     jit_mov_rr(b, T1, JR_RCX);
     jit_load(b, JR_RCX, JIT_GS(X86_CTX(neg_ss_top)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, JR_RSP));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RSP, JR_RCX));
     empty = jit_jrcxz_fwd(b);
     jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, 16));
     jit_patch8(b, empty);

@@ -52,6 +52,7 @@ struct x86_ctx {
     uint64_t cr3, key;
     uint64_t used;           /* for least-recently-used replacement */
     bool live;
+    uint64_t big[16], huge;  /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[2048];
 };
@@ -97,6 +98,7 @@ struct x86_rw_link {
     uint32_t stub;            /* offset of the unlinked target (its exit stub) */
     uint32_t poll;            /* offset of the polling load, 0 = none */
     uint64_t target;
+    uint64_t poll_pc;         /* where to go on after a poll: the target, or before a call the call itself */
     enum x86_link_kind kind;
 };
 struct x86_rw_out {

@@ -1,5 +1,6 @@
 /* Rewriter: the same instruction with host registers, and the stack instructions. */
 #include "guest/x86/rw_int.h"
+#include "guest/x86/simd_int.h"
 
 static bool is_modrm_mem(const struct x86_insn *in)
 {
@@ -161,6 +162,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
         return false;
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0xf7 && in->pp == 1) /* VMASKMOVDQU */
         return false;
+    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0x77 && !r->m64) /* VZERO*: eight registers only */
+        return false;
     if (in->map == X86_MAP_0F && in->opcode == 0xf7) /* MASKMOVQ, MASKMOVDQU: implicit [rDI] */
         return false;
     if (in->map == X86_MAP_1 && in->opcode == 0xd7) /* XLAT */
@@ -219,7 +222,7 @@ static void emit_vex(struct rw *r, const struct x86_insn *in, const struct host_
                 v = in->ops[i].reg;
     jit_8(r->b, 0xc4);
     jit_8(r->b, (reg & 8 ? 0u : 0x80u) | (xb & 2 ? 0u : 0x40u) | (xb & 1 ? 0u : 0x20u) | in->map);
-    jit_8(r->b, (in->rex & 8 ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
+    jit_8(r->b, (x86_vex_w_host(in) ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
     jit_8(r->b, in->opcode);
 }
 
@@ -250,6 +253,11 @@ static void emit_imm(struct rw *r, const struct x86_insn *in)
 
     if (!in->has_modrm && in->map == X86_MAP_1 && in->opcode >= 0xa0 && in->opcode <= 0xa3)
         return;
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].where == X86_IN_IS4) { /* bit 7 counts in 64-bit mode only */
+            jit_8(r->b, (in->bytes[tail] & 15u) | (unsigned)in->ops[i].reg << 4);
+            return;
+        }
     for (unsigned i = tail; i < in->len; i++)
         jit_8(r->b, in->bytes[i]);
 }

@@ -158,6 +158,22 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
     continuation(r, next_of(r, in));
 }
 
+static void call(struct rw *r, const struct x86_insn *in)
+{
+    bool back = target_of(r, in) <= rw_pc(r, r->cur);
+    uint32_t poll = back ? rw_poll(r) : 0; /* before anything is pushed: the call is started again */
+    unsigned n;
+
+    push_return(r, next_of(r, in));
+    n = r->out->nr_links;
+    rw_link_jmp(r, target_of(r, in), X86_LINK_CALL, 0);
+    if (n < X86_RW_MAX_LINKS) {
+        r->out->link[n].poll = poll;
+        r->out->link[n].poll_pc = rw_pc(r, r->cur);
+    }
+    continuation(r, next_of(r, in));
+}
+
 bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
 {
     unsigned reg = in->modrm >> 3 & 7;
@@ -189,9 +205,7 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
         rw_link_jmp(r, target_of(r, in), X86_LINK_JMP, 0);
         return true;
     case 0xe8:
-        push_return(r, next_of(r, in));
-        rw_link_jmp(r, target_of(r, in), X86_LINK_CALL, 0);
-        continuation(r, next_of(r, in));
+        call(r, in);
         return true;
     case 0xc2:
     case 0xc3:

@@ -54,6 +54,8 @@ void rw_cold(struct rw *r);
 /* Instructions that transfer control; true when it was handled (the block ends unless *go_on). */
 bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
 void rw_exit_interp(struct rw *r, uint64_t pc);
+/* Loads that fault when the vCPU is wanted; returns the offset of the second. */
+uint32_t rw_poll(struct rw *r);
 /* cc: the condition for X86_LINK_JCC. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum x86_link_kind kind, unsigned cc);
 

@@ -266,6 +266,16 @@ void rw_cold(struct rw *r)
     }
 }
 
+uint32_t rw_poll(struct rw *r)
+{
+    uint32_t at;
+
+    jit_load(r->b, T1, JIT_GS(X86_CTX(poll)));
+    at = (uint32_t)(r->b->p - r->b->start);
+    jit_load(r->b, T1, JIT_BASE(T1, 0));
+    return at;
+}
+
 /* A patchable jump or call; unlinked it reaches a cold stub that reports the link's number. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum x86_link_kind kind, unsigned cc)
 {
@@ -280,11 +290,9 @@ void rw_link_jmp(struct rw *r, uint64_t target, enum x86_link_kind kind, unsigne
     r->out->nr_links++;
     l = &r->out->link[n];
     *l = (struct x86_rw_link){.target = target, .kind = kind};
-    if (kind != X86_LINK_CONT && target <= rw_pc(r, r->cur)) { /* a way back: the only place a loop can be interrupted */
-        jit_load(r->b, T1, JIT_GS(X86_CTX(poll)));
-        l->poll = (uint32_t)(r->b->p - r->b->start);
-        jit_load(r->b, T1, JIT_BASE(T1, 0));
-    }
+    l->poll_pc = target;
+    if (kind == X86_LINK_JMP && target <= rw_pc(r, r->cur)) /* a way back: where a loop can be interrupted */
+        l->poll = rw_poll(r);
     while (((uintptr_t)r->b->p + (kind == X86_LINK_JCC ? 2 : 1)) % 8 > 4) /* a displacement patched while others run it
                                                                            * must not straddle 8 bytes */
         jit_8(r->b, 0x90);

@@ -320,8 +320,7 @@ bool x86_vex_w(const struct x86_insn *in)
     return in->enc == X86_ENC_VEX && at >= 3 && in->bytes[at - 3] == 0xc4 && in->bytes[at - 1] & 0x80;
 }
 
-/* Outside 64-bit mode the decoder's REX bits are clear: W still chooses the form, but not the size of a general operand. */
-static bool vex_w(const struct x86_insn *in)
+bool x86_vex_w_host(const struct x86_insn *in)
 {
     static const struct {
         uint8_t map, opcode;
@@ -329,6 +328,8 @@ static bool vex_w(const struct x86_insn *in)
                    {X86_MAP_0F, 0x7e}, {X86_MAP_0F3A, 0x16}, {X86_MAP_0F3A, 0x22},
                    {X86_MAP_0F3A, 0x60}, {X86_MAP_0F3A, 0x61}};
 
+    if (!(in->row->attr & X86_A_AVX)) /* BMI: general operands only */
+        return in->rex & 8;
     for (size_t i = 0; i < ARRAY_LEN(general); i++)
         if (general[i].map == in->map && general[i].opcode == in->opcode)
             return in->rex & 8;
@@ -339,7 +340,7 @@ static void encode_vex(struct out *o, const struct x86_insn *in, const struct fi
 {
     e8(o, 0xc4);
     e8(o, (f->reg & 8 ? 0 : 0x80) | 0x40 | (!f->mem && f->rm & 8 ? 0 : 0x20) | in->map);
-    e8(o, (vex_w(in) ? 0x80 : 0) | (~f->vvvv & 15) << 3 | (in->vl == 32 ? 4 : 0) | in->pp);
+    e8(o, (x86_vex_w_host(in) ? 0x80 : 0) | (~f->vvvv & 15) << 3 | (in->vl == 32 ? 4 : 0) | in->pp);
     e8(o, in->opcode);
 }
 

@@ -12,6 +12,8 @@ uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned siz
 void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size);
 /* VEX.W as it stands in the bytes, whatever the mode. */
 bool x86_vex_w(const struct x86_insn *in);
+/* VEX.W for running it on the host: outside 64-bit mode W chooses the form, but not the size of a general operand. */
+bool x86_vex_w_host(const struct x86_insn *in);
 
 /* ---- simd_mem.c: instructions whose memory operand is touched element by element ---- */
 /* VMASKMOV, VPMASKMOV, gathers, MASKMOVQ, MASKMOVDQU. False: not one of them. */

@@ -116,7 +116,10 @@ static bool slot_unplug(void *opaque, struct pci_dev *d, struct err **errp)
 
     if (!b->hotplug)
         return err_set(errp, "Hot-unplug is disabled on port '%s'", b->sec.bus.name);
-    slot_event(b, SLTSTA_ABP, 0);
+    if (get_le16(slot_regs(b) + PCIE_SLTCTL) & SLTCTL_PCC)
+        ev_bh_schedule(&b->eject_bh); /* no power, nobody uses it */
+    else
+        slot_event(b, SLTSTA_ABP, 0);
     return true;
 }
 

@@ -377,6 +377,8 @@ static bool pci_plug(struct bus *bus, struct dev *dev, struct err **errp)
     struct pci_dev *d = container_of(dev, struct pci_dev, dev);
     struct machine *m = dev_machine(dev);
 
+    if (m->state != RS_PRELAUNCH && !bus->hotplug)
+        return err_set(errp, "Bus '%s' does not support hotplugging", bus->name);
     if (!place(b, d, errp))
         return false;
     d->config_len = PCIE_CFG_SIZE;
@@ -402,11 +404,8 @@ static bool pci_plugged(struct bus *bus, struct dev *dev, struct err **errp)
 
     if (!pci_rom_load(d, errp))
         return false;
-    if (dev->hotplugged) {
-        pci_default_reset(d);
-        if (b->hp_plugged && !(d->devfn & 7))
-            b->hp_plugged(b->hp_opaque, d);
-    }
+    if (dev_machine(dev)->state != RS_PRELAUNCH && b->hp_plugged && !(d->devfn & 7))
+        b->hp_plugged(b->hp_opaque, d);
     return true;
 }
 

@@ -1,0 +1,570 @@
+/* NBD server: one fibre per connection negotiates and reads requests; each request runs in a fibre of its own, at most
+ * MAX_REQ at a time. Replies leave under a mutex, in the order they are done. Everything the peer sends is bounded before
+ * memory is taken for it. */
+#include "base/bytes.h"
+#include "blk/nbd.h"
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { MAX_REQ = 16, MAX_EXTENTS = 1024 };
+
+struct conn {
+    struct list link;
+    struct nbd_server *srv;
+    struct nbd_sock sock;
+    struct nbd_export *exp; /* borrowed; NULL while negotiating or after its removal */
+    struct fibre_mutex send_lock;
+    struct fibre *waiting; /* the connection's fibre, waiting for requests to end */
+    unsigned running;
+    bool structured, allocation, no_zeroes, adopted;
+    uint32_t context;
+};
+
+struct request {
+    struct conn *c;
+    uint16_t flags, type;
+    uint64_t cookie, off;
+    uint32_t len;
+    uint8_t *buf; /* owned */
+};
+
+unsigned nbd_export_flags(const struct nbd_export *e)
+{
+    return NBD_TF_HAS_FLAGS | NBD_TF_SEND_FLUSH | NBD_TF_SEND_FUA | NBD_TF_CAN_MULTI_CONN |
+           (e->readonly ? NBD_TF_READ_ONLY : NBD_TF_SEND_TRIM | NBD_TF_SEND_WRITE_ZEROES | NBD_TF_SEND_FAST_ZERO);
+}
+
+static int put(struct conn *c, const void *a, size_t na, const void *b, size_t nb)
+{
+    struct iovec v[2] = {{(void *)(uintptr_t)a, na}, {(void *)(uintptr_t)b, nb}};
+    int r;
+
+    fibre_mutex_lock(&c->send_lock);
+    r = nbd_send(&c->sock, v, nb ? 2 : 1);
+    fibre_mutex_unlock(&c->send_lock);
+    return r;
+}
+
+/* ---- negotiation ---- */
+
+static int opt_reply(struct conn *c, uint32_t opt, uint32_t type, const void *data, uint32_t len)
+{
+    uint8_t h[20];
+
+    put_be64(h, NBD_REP_MAGIC);
+    put_be32(h + 8, opt);
+    put_be32(h + 12, type);
+    put_be32(h + 16, len);
+    return put(c, h, sizeof h, data, len);
+}
+
+static int opt_error(struct conn *c, uint32_t opt, uint32_t type, const char *text)
+{
+    return opt_reply(c, opt, type, text, (uint32_t)strlen(text));
+}
+
+static struct nbd_export *find_export(struct nbd_server *s, const uint8_t *name, size_t len)
+{
+    struct nbd_export *e;
+
+    list_each (e, &s->exports, link)
+        if (strlen(e->name) == len && !memcmp(e->name, name, len))
+            return e;
+    if (!len && !list_empty(&s->exports)) /* the default export */
+        return list_first(&s->exports, struct nbd_export, link);
+    return NULL;
+}
+
+static int opt_list(struct conn *c)
+{
+    struct nbd_export *e;
+
+    list_each (e, &c->srv->exports, link) {
+        size_t n = strlen(e->name), d = e->desc ? strlen(e->desc) : 0;
+        uint8_t *b AUTOFREE = xmalloc(4 + n + d);
+        int r;
+
+        put_be32(b, (uint32_t)n);
+        memcpy(b + 4, e->name, n);
+        if (d)
+            memcpy(b + 4 + n, e->desc, d);
+        r = opt_reply(c, NBD_OPT_LIST, NBD_REP_SERVER, b, (uint32_t)(4 + n + d));
+        if (r < 0)
+            return r;
+    }
+    return opt_reply(c, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
+}
+
+static int send_infos(struct conn *c, uint32_t opt, struct nbd_export *e)
+{
+    struct blk_node *n = e->root->node;
+    uint8_t b[14];
+    int r;
+
+    put_be16(b, NBD_INFO_BLOCK_SIZE);
+    put_be32(b + 2, 1);
+    put_be32(b + 6, (uint32_t)max_u64(4096, n->cluster_size <= (1 << 20) ? 4096 : 4096));
+    put_be32(b + 10, NBD_MAX_BUFFER);
+    r = opt_reply(c, opt, NBD_REP_INFO, b, 14);
+    if (r >= 0 && e->desc) {
+        size_t d = strlen(e->desc);
+        uint8_t *x AUTOFREE = xmalloc(2 + d);
+
+        put_be16(x, NBD_INFO_DESCRIPTION);
+        memcpy(x + 2, e->desc, d);
+        r = opt_reply(c, opt, NBD_REP_INFO, x, (uint32_t)(2 + d));
+    }
+    put_be16(b, NBD_INFO_EXPORT);
+    put_be64(b + 2, n->size);
+    put_be16(b + 10, (uint16_t)nbd_export_flags(e));
+    return r < 0 ? r : opt_reply(c, opt, NBD_REP_INFO, b, 12);
+}
+
+/* 1: transmission begins. */
+static int opt_go(struct conn *c, uint32_t opt, const uint8_t *d, uint32_t len)
+{
+    uint32_t n = len >= 6 ? get_be32(d) : 0;
+    struct nbd_export *e;
+    int r;
+
+    if (len < 6 || n > len - 6 || n > NBD_MAX_NAME)
+        return opt_error(c, opt, NBD_REP_ERR(3), "malformed request");
+    e = find_export(c->srv, d + 4, n);
+    if (!e)
+        return opt_error(c, opt, NBD_REP_ERR(6), "export is not present");
+    r = send_infos(c, opt, e);
+    if (r >= 0)
+        r = opt_reply(c, opt, NBD_REP_ACK, NULL, 0);
+    if (r < 0 || opt == NBD_OPT_INFO)
+        return r;
+    c->exp = e;
+    return 1;
+}
+
+static int opt_meta(struct conn *c, uint32_t opt, const uint8_t *d, uint32_t len)
+{
+    static const char name[] = "base:allocation";
+    uint32_t n = len >= 8 ? get_be32(d) : 0, nr, at;
+    bool hit = false;
+    uint8_t b[4 + sizeof name];
+
+    if (len < 8 || n > len - 8 || !c->structured)
+        return opt_error(c, opt, NBD_REP_ERR(3), "malformed request");
+    if (!find_export(c->srv, d + 4, n))
+        return opt_error(c, opt, NBD_REP_ERR(6), "export is not present");
+    nr = get_be32(d + 4 + n);
+    at = 8 + n;
+    hit = !nr && opt == NBD_OPT_LIST_META_CONTEXT;
+    for (uint32_t i = 0; i < nr && len - at >= 4; i++) {
+        uint32_t q = get_be32(d + at);
+
+        if (q > len - at - 4)
+            return opt_error(c, opt, NBD_REP_ERR(3), "malformed request");
+        if ((q == sizeof name - 1 && !memcmp(d + at + 4, name, q)) ||
+            (opt == NBD_OPT_LIST_META_CONTEXT && q == 5 && !memcmp(d + at + 4, "base:", 5)))
+            hit = true;
+        at += 4 + q;
+    }
+    if (opt == NBD_OPT_SET_META_CONTEXT)
+        c->allocation = hit;
+    if (hit) {
+        int r;
+
+        put_be32(b, 1);
+        memcpy(b + 4, name, sizeof name - 1);
+        r = opt_reply(c, opt, NBD_REP_META_CONTEXT, b, 4 + sizeof name - 1);
+        if (r < 0)
+            return r;
+    }
+    return opt_reply(c, opt, NBD_REP_ACK, NULL, 0);
+}
+
+static int export_name(struct conn *c, const uint8_t *d, uint32_t len)
+{
+    uint8_t b[134] = {0};
+
+    c->exp = find_export(c->srv, d, len);
+    if (!c->exp)
+        return -ENOENT;
+    put_be64(b, c->exp->root->node->size);
+    put_be16(b + 8, (uint16_t)nbd_export_flags(c->exp));
+    return put(c, b, c->no_zeroes ? 10 : 134, NULL, 0) < 0 ? -EPIPE : 1;
+}
+
+static int one_option(struct conn *c, uint32_t opt, const uint8_t *d, uint32_t len)
+{
+    switch (opt) {
+    case NBD_OPT_EXPORT_NAME:
+        return export_name(c, d, len);
+    case NBD_OPT_ABORT:
+        opt_reply(c, opt, NBD_REP_ACK, NULL, 0);
+        return -ECONNRESET;
+    case NBD_OPT_LIST:
+        return len ? opt_error(c, opt, NBD_REP_ERR(3), "no data expected") : opt_list(c);
+    case NBD_OPT_INFO:
+    case NBD_OPT_GO:
+        return opt_go(c, opt, d, len);
+    case NBD_OPT_STRUCTURED_REPLY:
+        c->structured = true;
+        return opt_reply(c, opt, NBD_REP_ACK, NULL, 0);
+    case NBD_OPT_LIST_META_CONTEXT:
+    case NBD_OPT_SET_META_CONTEXT:
+        return opt_meta(c, opt, d, len);
+    default:
+        return opt_error(c, opt, NBD_REP_ERR(1), "option is not supported");
+    }
+}
+
+static int negotiate(struct conn *c)
+{
+    uint8_t b[18], data[NBD_MAX_NAME + 1024];
+    uint32_t flags;
+    int r;
+
+    put_be64(b, NBD_MAGIC);
+    put_be64(b + 8, NBD_OPT_MAGIC);
+    put_be16(b + 16, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+    r = put(c, b, 18, NULL, 0);
+    if (r < 0 || (r = nbd_recv(&c->sock, b, 4)) < 0)
+        return r;
+    flags = get_be32(b);
+    c->no_zeroes = flags & NBD_FLAG_NO_ZEROES;
+    for (int i = 0; i < 256; i++) {
+        uint32_t len;
+
+        r = nbd_recv(&c->sock, b, 16);
+        if (r < 0)
+            return r;
+        len = get_be32(b + 12);
+        if (get_be64(b) != NBD_OPT_MAGIC || len > sizeof data)
+            return -EPROTO;
+        r = nbd_recv(&c->sock, data, len);
+        if (r >= 0)
+            r = one_option(c, get_be32(b + 8), data, len);
+        if (r)
+            return r;
+    }
+    return -EPROTO;
+}
+
+/* ---- requests ---- */
+
+static int simple_reply(struct request *q, int err)
+{
+    uint8_t h[16];
+
+    put_be32(h, NBD_SIMPLE_REPLY_MAGIC);
+    put_be32(h + 4, nbd_errno_to_wire(err));
+    put_be64(h + 8, q->cookie);
+    return put(q->c, h, sizeof h, q->buf, !err && q->type == NBD_CMD_READ ? q->len : 0);
+}
+
+static void chunk_head(uint8_t *h, const struct request *q, uint16_t flags, uint16_t type, uint32_t len)
+{
+    put_be32(h, NBD_STRUCTURED_REPLY_MAGIC);
+    put_be16(h + 4, flags);
+    put_be16(h + 6, type);
+    put_be64(h + 8, q->cookie);
+    put_be32(h + 16, len);
+}
+
+static int chunk_error(struct request *q, int err)
+{
+    uint8_t h[26];
+
+    chunk_head(h, q, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_ERROR, 6);
+    put_be32(h + 20, nbd_errno_to_wire(err));
+    put_be16(h + 24, 0);
+    return put(q->c, h, sizeof h, NULL, 0);
+}
+
+static int chunk_data(struct request *q)
+{
+    uint8_t h[28];
+
+    chunk_head(h, q, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA, 8 + q->len);
+    put_be64(h + 20, q->off);
+    return put(q->c, h, sizeof h, q->buf, q->len);
+}
+
+static int chunk_status(struct request *q)
+{
+    struct blk_node *n = q->c->exp->root->node;
+    uint8_t *b AUTOFREE = xmalloc(24 + MAX_EXTENTS * 8);
+    unsigned nr = 0, max = q->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : MAX_EXTENTS;
+    uint64_t at = q->off, end = q->off + q->len;
+
+    while (at < end && nr < max) {
+        struct blk_extent e;
+        int r = blk_node_status_above(n, NULL, at, end - at, &e, NULL);
+        uint32_t st;
+
+        if (r < 0)
+            return chunk_error(q, -r);
+        st = (e.flags & BLK_ST_DATA ? 0 : NBD_STATE_HOLE) |
+             (e.flags & BLK_ST_ZERO || !(e.flags & BLK_ST_DATA) ? NBD_STATE_ZERO : 0);
+        put_be32(b + 24 + nr * 8, (uint32_t)e.len);
+        put_be32(b + 28 + nr * 8, st);
+        nr++;
+        at += e.len;
+    }
+    chunk_head(b, q, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS, 4 + nr * 8);
+    put_be32(b + 20, 1);
+    return put(q->c, b, 24 + nr * 8, NULL, 0);
+}
+
+static int perform(struct request *q)
+{
+    struct blk_node *n = q->c->exp->root->node;
+    unsigned fua = q->flags & NBD_CMD_FLAG_FUA ? BLK_FUA : 0;
+    struct iovec v = {q->buf, q->len};
+    struct iov iq;
+
+    if (q->type != NBD_CMD_FLUSH && (q->off > n->size || q->len > n->size - q->off))
+        return q->type == NBD_CMD_WRITE || q->type == NBD_CMD_WRITE_ZEROES ? -ENOSPC : -EINVAL;
+    if (q->c->exp->readonly && (q->type == NBD_CMD_WRITE || q->type == NBD_CMD_TRIM || q->type == NBD_CMD_WRITE_ZEROES))
+        return -EPERM;
+    iov_init_ext(&iq, &v, 1);
+    switch (q->type) {
+    case NBD_CMD_READ:
+        return blk_node_preadv(n, q->off, q->len, &iq, 0, 0);
+    case NBD_CMD_WRITE:
+        return blk_node_pwritev(n, q->off, q->len, &iq, 0, fua);
+    case NBD_CMD_FLUSH:
+        return blk_node_flush(n);
+    case NBD_CMD_TRIM: {
+        int r = blk_node_discard(n, q->off, q->len);
+
+        return r >= 0 && fua ? blk_node_flush(n) : r;
+    }
+    case NBD_CMD_WRITE_ZEROES:
+        return blk_node_zeroes(n, q->off, q->len, fua | (q->flags & NBD_CMD_FLAG_NO_HOLE ? 0 : BLK_MAY_UNMAP) |
+                                                      (q->flags & NBD_CMD_FLAG_FAST_ZERO ? BLK_NO_FALLBACK : 0));
+    case NBD_CMD_CACHE:
+        return 0;
+    default:
+        return -EINVAL;
+    }
+}
+
+static void request_run(void *opaque)
+{
+    struct request *q = opaque;
+    struct conn *c = q->c;
+    int r;
+
+    if (q->type == NBD_CMD_BLOCK_STATUS) {
+        struct blk_node *n = c->exp->root->node;
+
+        if (!c->allocation || !c->structured || !q->len || q->off > n->size || q->len > n->size - q->off)
+            r = c->structured ? chunk_error(q, EINVAL) : simple_reply(q, EINVAL);
+        else
+            r = chunk_status(q);
+    } else {
+        int e = perform(q);
+
+        if (q->type == NBD_CMD_READ && c->structured)
+            r = e < 0 ? chunk_error(q, -e) : chunk_data(q);
+        else
+            r = simple_reply(q, e < 0 ? -e : 0);
+    }
+    if (r < 0)
+        nbd_sock_shutdown(&c->sock);
+    free(q->buf);
+    free(q);
+    c->running--;
+    if (c->waiting) {
+        struct fibre *f = c->waiting;
+
+        c->waiting = NULL;
+        fibre_wake(blk_set_loop(c->srv->set), f);
+    }
+}
+
+static void wait_below(struct conn *c, unsigned limit)
+{
+    while (c->running >= limit && c->running) {
+        c->waiting = fibre_self();
+        fibre_yield();
+    }
+}
+
+static int read_request(struct conn *c)
+{
+    uint8_t h[28];
+    struct request *q;
+    int r = nbd_recv(&c->sock, h, sizeof h);
+    bool data;
+
+    if (r < 0)
+        return r;
+    if (get_be32(h) != NBD_REQ_MAGIC)
+        return -EPROTO;
+    if (get_be16(h + 6) == NBD_CMD_DISC)
+        return -ESHUTDOWN;
+    q = xnew(struct request);
+    *q = (struct request){.c = c, .flags = get_be16(h + 4), .type = get_be16(h + 6), .cookie = get_be64(h + 8), .off = get_be64(h + 16),
+                          .len = get_be32(h + 24)};
+    data = q->type == NBD_CMD_READ || q->type == NBD_CMD_WRITE;
+    if (data && q->len > NBD_MAX_BUFFER) {
+        r = q->type == NBD_CMD_WRITE ? -EPROTO : simple_reply(q, EINVAL);
+        free(q);
+        return r;
+    }
+    if (data && q->len && !(q->buf = try_alloc_aligned(4096, q->len)))
+        r = -ENOMEM;
+    if (r >= 0 && q->type == NBD_CMD_WRITE)
+        r = nbd_recv(&c->sock, q->buf, q->len);
+    if (r < 0) {
+        free(q->buf);
+        free(q);
+        return r;
+    }
+    c->running++;
+    fibre_resume(fibre_new(request_run, q));
+    return 0;
+}
+
+static void conn_run(void *opaque)
+{
+    struct conn *c = opaque;
+    struct nbd_server *s = c->srv;
+    int r = c->adopted ? 1 : negotiate(c);
+
+    while (r >= 0 && c->exp) {
+        wait_below(c, MAX_REQ);
+        r = read_request(c);
+    }
+    wait_below(c, 1);
+    nbd_sock_close(&c->sock);
+    list_del(&c->link);
+    free(c);
+    s->nr_conns--;
+    if (s->watch)
+        ev_fd_set(s->watch, EV_IN);
+    if (!s->nr_conns && s->on_idle)
+        s->on_idle(s->opaque);
+}
+
+static struct conn *conn_new(struct nbd_server *s, int fd)
+{
+    struct conn *c = xnew(struct conn);
+
+    c->srv = s;
+    nbd_sock_init(&c->sock, s->set, fd);
+    fibre_mutex_init(&c->send_lock);
+    list_add(&s->conns, &c->link);
+    s->nr_conns++;
+    s->total_conns++;
+    return c;
+}
+
+static void on_connect(void *opaque, int fd, unsigned events)
+{
+    struct nbd_server *s = opaque;
+    int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+
+    if (peer < 0)
+        return;
+    fibre_start(blk_set_loop(s->set), conn_run, conn_new(s, peer));
+    if (s->max_conns && s->nr_conns >= s->max_conns)
+        ev_fd_set(s->watch, 0);
+}
+
+void nbd_server_adopt(struct nbd_server *s, int fd)
+{
+    struct conn *c = conn_new(s, fd);
+
+    c->adopted = true;
+    c->exp = list_first(&s->exports, struct nbd_export, link);
+    fibre_start(blk_set_loop(s->set), conn_run, c);
+}
+
+/* ---- life ---- */
+
+struct nbd_server *nbd_server_new(struct blk_set *set, int listen_fd, unsigned max_conns)
+{
+    struct nbd_server *s = xnew(struct nbd_server);
+
+    s->set = set;
+    s->listen_fd = listen_fd;
+    s->max_conns = max_conns;
+    list_init(&s->exports);
+    list_init(&s->conns);
+    if (listen_fd >= 0)
+        s->watch = ev_fd_add(blk_set_loop(set), listen_fd, EV_IN, on_connect, s);
+    return s;
+}
+
+struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const char *desc, struct blk_node *n, bool writable,
+                                  struct err **errp)
+{
+    struct nbd_export *e;
+    struct blk_child *root;
+
+    list_each (e, &s->exports, link)
+        if (!strcmp(e->name, name)) {
+            err_set(errp, "NBD server already has export named '%s'", name);
+            return NULL;
+        }
+    if (strlen(name) > NBD_MAX_NAME) {
+        err_set(errp, "export name '%.40s...' too long", name);
+        return NULL;
+    }
+    root = blk_child_root(n, "nbd export", BLK_PERM_READ | (writable ? BLK_PERM_WRITE : 0), BLK_PERM_ALL, errp);
+    if (!root)
+        return NULL;
+    e = xnew(struct nbd_export);
+    e->name = xstrdup(name);
+    e->desc = desc ? xstrdup(desc) : NULL;
+    e->root = root;
+    e->readonly = !writable;
+    list_add(&s->exports, &e->link);
+    return e;
+}
+
+static void drop_conns(struct nbd_server *s, struct nbd_export *e)
+{
+    struct conn *c, *tmp;
+    bool any;
+
+    do {
+        any = false;
+        list_each_safe (c, tmp, &s->conns, link)
+            if (!e || c->exp == e) {
+                any = true;
+                nbd_sock_shutdown(&c->sock);
+            }
+        if (any)
+            ev_loop_turn(blk_set_loop(s->set), 10 * NS_PER_MS);
+    } while (any);
+}
+
+void nbd_export_remove(struct nbd_server *s, struct nbd_export *e)
+{
+    drop_conns(s, e);
+    list_del(&e->link);
+    blk_child_detach(e->root);
+    free(e->name);
+    free(e->desc);
+    free(e);
+}
+
+void nbd_server_free(struct nbd_server *s)
+{
+    if (!s)
+        return;
+    s->on_idle = NULL;
+    ev_fd_del(s->watch);
+    s->watch = NULL;
+    if (s->listen_fd >= 0)
+        close(s->listen_fd);
+    drop_conns(s, NULL);
+    while (!list_empty(&s->exports))
+        nbd_export_remove(s, list_first(&s->exports, struct nbd_export, link));
+    if (s->unix_path)
+        unlink(s->unix_path);
+    free(s->unix_path);
+    free(s);
+}

@@ -1,0 +1,512 @@
+/* qemu-nbd: serves an image to network block device clients, on a socket or through the kernel's /dev/nbdN. */
+#include "base/bytes.h"
+#include "blk/nbd.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <linux/fs.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ioctls of the kernel's client, as in <linux/nbd.h>, whose other names clash with the protocol's. */
+enum {
+    NBD_SET_SOCK = _IO(0xab, 0), NBD_SET_BLKSIZE = _IO(0xab, 1), NBD_DO_IT = _IO(0xab, 3), NBD_CLEAR_SOCK = _IO(0xab, 4),
+    NBD_CLEAR_QUE = _IO(0xab, 5), NBD_SET_SIZE_BLOCKS = _IO(0xab, 7), NBD_DISCONNECT = _IO(0xab, 8), NBD_SET_FLAGS = _IO(0xab, 10),
+};
+
+static struct ev_loop *g_loop; /* for the signal handler */
+static volatile sig_atomic_t g_stop;
+
+struct opt_set {
+    const char *port, *bind, *sock, *fmt, *name, *desc, *cache, *discard, *detect, *aio, *pid_file, *device, *image;
+    uint64_t shared, offset, partition;
+    bool readonly, persistent, verbose, disconnect, list, fork, image_opts, snapshot, have_offset, allocation_depth;
+};
+
+static void on_signal(int sig)
+{
+    g_stop = 1;
+    if (g_loop)
+        ev_loop_stop(g_loop);
+}
+
+static void usage(void)
+{
+    printf("Usage: qemu-nbd [OPTIONS] FILE\n  or:  qemu-nbd -L [OPTIONS]\nDisk network block device server\n\n"
+           "  -h, --help                display this help and exit\n  -V, --version             output version information and exit\n\n"
+           "Connection properties:\n"
+           "  -p, --port=PORT           port to listen on (default `10809')\n"
+           "  -b, --bind=IFACE          interface to bind to (default `0.0.0.0')\n"
+           "  -k, --socket=PATH         path to the unix socket\n"
+           "  -e, --shared=NUM          device can be shared by NUM clients (default '1')\n"
+           "  -t, --persistent          don't exit on the last connection\n"
+           "  -v, --verbose             display extra debugging information\n"
+           "  -x, --export-name=NAME    expose export by name (default is empty string)\n"
+           "  -D, --description=TEXT    export a human-readable description\n\n"
+           "Exposing part of the image:\n"
+           "  -o, --offset=OFFSET       offset into the image\n  -P, --partition=NUM       only expose partition NUM\n\n"
+           "General purpose options:\n"
+           "  -L, --list                list exports available from another NBD server\n"
+           "      --fork                fork off the server process and exit the parent\n"
+           "                            once the server is running\n"
+           "      --pid-file=PATH       store the server's process ID in the given file\n\n"
+           "Kernel NBD client support:\n"
+           "  -c, --connect=DEV         connect FILE to the local NBD device DEV\n  -d, --disconnect          disconnect the specified device\n\n"
+           "Block device options:\n"
+           "  -f, --format=FORMAT       set image format (raw, qcow2, ...)\n  -r, --read-only           export read-only\n"
+           "  -s, --snapshot            use FILE as an external snapshot, create a temporary\n"
+           "                            file with backing_file=FILE, redirect the write to\n                            the temporary one\n"
+           "  -n, --nocache             disable host cache\n      --cache=MODE          set cache mode used to access the disk image\n"
+           "      --discard=MODE        set discard mode (ignore, unmap)\n      --detect-zeroes=MODE  set detect-zeroes mode (off, on, unmap)\n"
+           "      --image-opts          treat FILE as a full set of image options\n");
+}
+
+static int fail(struct err *e)
+{
+    err_report(e);
+    return 1;
+}
+
+/* ---- list ---- */
+
+static void print_export(const struct nbd_info *i)
+{
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } names[] = {{NBD_TF_READ_ONLY, "readonly"}, {NBD_TF_SEND_FLUSH, "flush"}, {NBD_TF_SEND_FUA, "fua"}, {NBD_TF_ROTATIONAL, "rotational"},
+                 {NBD_TF_SEND_TRIM, "trim"}, {NBD_TF_SEND_WRITE_ZEROES, "zeroes"}, {NBD_TF_SEND_DF, "df"},
+                 {NBD_TF_CAN_MULTI_CONN, "multi"}, {NBD_TF_SEND_FAST_ZERO, "fast-zero"}};
+
+    printf(" export: '%s'\n", i->name);
+    if (i->desc && *i->desc)
+        printf("  description: %s\n", i->desc);
+    printf("  size:  %" PRIu64 "\n  flags: 0x%x (", i->size, i->flags);
+    for (size_t k = 0; k < ARRAY_LEN(names); k++)
+        if (i->flags & names[k].bit)
+            printf(" %s", names[k].name);
+    printf(" )\n");
+    if (i->min)
+        printf("  min block: %u\n  opt block: %u\n  max block: %u\n", i->min, i->pref, i->max);
+}
+
+static int do_list(const struct opt_set *o)
+{
+    struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock, .host = (char *)(uintptr_t)(o->sock ? NULL : o->bind ? o->bind : "localhost"),
+                         .port = (char *)(uintptr_t)o->port};
+    struct nbd_info *v;
+    struct err *e = NULL;
+    int nr = nbd_client_list(&a, &v, &e);
+
+    if (nr < 0)
+        return fail(e);
+    printf("exports available: %d\n", nr);
+    for (int i = 0; i < nr; i++)
+        print_export(&v[i]);
+    return 0;
+}
+
+/* ---- the kernel's client ---- */
+
+static int open_device(const char *dev, struct err **errp)
+{
+    int fd = open(dev, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0) {
+        err_set_errno(errp, errno, "Failed to open %s", dev);
+        if (access("/sys/module/nbd", F_OK) < 0)
+            err_hint(errp, "The kernel's nbd module is not loaded: run 'modprobe nbd', or serve on a socket with -k PATH.");
+    }
+    return fd;
+}
+
+static int do_disconnect(const char *dev)
+{
+    struct err *e = NULL;
+    int fd = open_device(dev, &e);
+
+    if (fd < 0)
+        return fail(e);
+    ioctl(fd, NBD_CLEAR_QUE);
+    ioctl(fd, NBD_DISCONNECT);
+    ioctl(fd, NBD_CLEAR_SOCK);
+    close(fd);
+    printf("%s disconnected\n", dev);
+    return 0;
+}
+
+static void *kernel_run(void *opaque)
+{
+    int fd = *(int *)opaque;
+
+    ioctl(fd, NBD_DO_IT); /* until the device is disconnected */
+    ioctl(fd, NBD_CLEAR_QUE);
+    ioctl(fd, NBD_CLEAR_SOCK);
+    close(fd);
+    g_stop = 1;
+    ev_loop_stop(g_loop);
+    return NULL;
+}
+
+static int attach_kernel(struct nbd_server *s, struct nbd_export *x, int dev, const char *name)
+{
+    static int fd; /* read by the thread for the rest of the program */
+    uint64_t size = x->root->node->size;
+    int pair[2], ro = x->readonly;
+    pthread_t t;
+
+    fd = dev;
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || ioctl(dev, NBD_SET_SOCK, pair[1]) < 0 ||
+        ioctl(dev, NBD_SET_BLKSIZE, 512ul) < 0 || ioctl(dev, NBD_SET_SIZE_BLOCKS, (unsigned long)(size / 512)) < 0 ||
+        ioctl(dev, NBD_SET_FLAGS, (unsigned long)nbd_export_flags(x)) < 0 || ioctl(dev, BLKROSET, &ro) < 0) {
+        struct err *e = NULL;
+
+        err_set_errno(&e, errno, "Failed to set up %s", name);
+        return fail(e);
+    }
+    nbd_server_adopt(s, pair[0]);
+    pthread_create(&t, NULL, kernel_run, &fd);
+    pthread_detach(t);
+    printf("NBD device %s is now connected to the image\n", name);
+    fflush(stdout);
+    return 0;
+}
+
+/* ---- partitions ---- */
+
+static bool find_partition(struct blk_node *n, unsigned want, uint64_t *off, uint64_t *len, struct err **errp)
+{
+    uint8_t b[512], g[512], ent[128];
+    uint64_t ext = 0, next;
+
+    if (blk_node_pread_sync(n, 0, b, 512) < 0 || b[510] != 0x55 || b[511] != 0xaa)
+        return err_set(errp, "Could not find partition %u: the image has no partition table", want);
+    if (blk_node_pread_sync(n, 512, g, 512) >= 0 && !memcmp(g, "EFI PART", 8)) {
+        uint64_t at = get_le64(g + 72) * 512 + (uint64_t)(want - 1) * get_le32(g + 84);
+
+        if (want > get_le32(g + 80) || get_le32(g + 84) < 128 || blk_node_pread_sync(n, at, ent, 128) < 0 || !get_le64(ent + 40))
+            return err_set(errp, "Could not find partition %u", want);
+        *off = get_le64(ent + 32) * 512;
+        *len = (get_le64(ent + 40) + 1) * 512 - *off;
+        return true;
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        const uint8_t *p = b + 446 + i * 16;
+
+        if ((p[4] == 5 || p[4] == 0xf || p[4] == 0x85) && !ext)
+            ext = get_le32(p + 8);
+        if (i + 1 == want && p[4] && get_le32(p + 12)) {
+            *off = (uint64_t)get_le32(p + 8) * 512;
+            *len = (uint64_t)get_le32(p + 12) * 512;
+            return true;
+        }
+    }
+    next = ext;
+    for (unsigned nr = 5; next && nr < 64; nr++) {
+        if (blk_node_pread_sync(n, next * 512, g, 512) < 0 || g[510] != 0x55 || g[511] != 0xaa)
+            break;
+        if (nr == want) {
+            *off = (next + get_le32(g + 446 + 8)) * 512;
+            *len = (uint64_t)get_le32(g + 446 + 12) * 512;
+            return true;
+        }
+        next = g[462 + 4] ? ext + get_le32(g + 462 + 8) : 0;
+    }
+    return err_set(errp, "Could not find partition %u", want);
+}
+
+/* ---- serving ---- */
+
+static struct blk_node *open_image(struct blk_set *set, const struct opt_set *o, struct err **errp)
+{
+    struct opts *no = opts_new();
+    unsigned flags = (o->readonly ? 0 : BLK_O_RDWR) | BLK_O_UNMAP;
+    struct blk_node *n, *w;
+    uint64_t off = o->offset, len = 0;
+    char num[24];
+
+    if (o->cache && (!strcmp(o->cache, "none") || !strcmp(o->cache, "directsync")))
+        flags |= BLK_O_DIRECT;
+    if (o->cache && !strcmp(o->cache, "unsafe"))
+        flags |= BLK_O_NO_FLUSH;
+    if (o->discard && strcmp(o->discard, "unmap") != 0 && strcmp(o->discard, "on") != 0)
+        flags &= ~(unsigned)BLK_O_UNMAP;
+    if (o->detect)
+        opts_set(no, "detect-zeroes", o->detect);
+    if (o->image_opts) {
+        opts_free(no);
+        no = opts_parse(o->image, NULL, errp);
+        if (!no)
+            return NULL;
+    }
+    if (o->snapshot) {
+        struct opts *d = opts_new();
+        struct blk *b;
+
+        opts_free(no);
+        opts_set(d, "file", o->image);
+        opts_set(d, "snapshot", "on");
+        if (o->fmt)
+            opts_set(d, "format", o->fmt);
+        b = blk_drive_add(set, "nbd", d, errp);
+        opts_free(d);
+        n = b ? blk_node_next(set, NULL) : NULL;
+        for (w = n; w; w = blk_node_next(set, w))
+            if (w->open_flags & BLK_O_RDWR && w->drv->backing_ok)
+                n = w;
+        if (n)
+            blk_node_ref(n);
+    } else {
+        n = blk_node_open(set, o->image_opts ? NULL : o->image, o->fmt, flags, no, errp);
+    }
+    if (!n || (!o->partition && !o->have_offset))
+        return n;
+    if (o->partition && !find_partition(n, (unsigned)o->partition, &off, &len, errp)) {
+        blk_node_unref(n);
+        return NULL;
+    }
+    if (off > n->size || len > n->size - off) {
+        err_set(errp, "offset or partition lies outside the image");
+        blk_node_unref(n);
+        return NULL;
+    }
+    if (!len)
+        len = n->size - off;
+    no = opts_new();
+    opts_set(no, "driver", "raw");
+    opts_set(no, "file", n->name);
+    snprintf(num, sizeof num, "%" PRIu64, off);
+    opts_set(no, "offset", num);
+    snprintf(num, sizeof num, "%" PRIu64, len);
+    opts_set(no, "size", num);
+    w = blk_node_open(set, NULL, NULL, flags, no, errp);
+    blk_node_unref(n);
+    return w;
+}
+
+static void idle(void *opaque)
+{
+    const struct opt_set *o = opaque;
+
+    if (!o->persistent) {
+        g_stop = 1;
+        ev_loop_stop(g_loop);
+    }
+}
+
+/* Socket activation by the service manager: one listening socket as descriptor 3. */
+static int activated(void)
+{
+    const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+
+    return pid && fds && atoi(pid) == getpid() && atoi(fds) == 1 ? 3 : -1;
+}
+
+static bool write_pid(const char *path, struct err **errp)
+{
+    FILE *f = fopen(path, "we");
+
+    if (!f)
+        return err_set_errno(errp, errno, "cannot create PID file '%s'", path);
+    fprintf(f, "%d\n", (int)getpid());
+    return !fclose(f) || err_set_errno(errp, errno, "cannot write PID file '%s'", path);
+}
+
+/* --fork: the parent stays until the child has said that it is ready (or died). Returns the write end in the child. */
+static int split_off(int *rc)
+{
+    int p[2];
+    char c = 1;
+
+    if (pipe(p) < 0)
+        return -1;
+    if (fork()) {
+        close(p[1]);
+        *rc = read(p[0], &c, 1) == 1 ? c : 1;
+        return -2;
+    }
+    close(p[0]);
+    setsid();
+    return p[1];
+}
+
+static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
+{
+    struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock, .host = (char *)(uintptr_t)(o->bind ? o->bind : "0.0.0.0"),
+                         .port = (char *)(uintptr_t)o->port};
+    struct err *e = NULL;
+    struct blk_node *n = open_image(set, o, &e);
+    struct nbd_export *x = NULL;
+    struct nbd_server *s;
+    int fd = -1, dev = -1, r = 0;
+
+    if (!n) {
+        err_prefix(&e, "Could not open '%s': ", o->image);
+        return fail(e);
+    }
+    if (o->device)
+        dev = open_device(o->device, &e);
+    else if ((fd = activated()) < 0)
+        fd = nbd_listen(&a, &e);
+    if (fd < 0 && dev < 0) {
+        blk_node_unref(n);
+        return fail(e);
+    }
+    s = nbd_server_new(set, fd, (unsigned)o->shared);
+    if (o->sock && fd != 3)
+        s->unix_path = xstrdup(o->sock);
+    x = nbd_export_add(s, o->name ? o->name : "", o->desc, n, !o->readonly && !blk_node_readonly(n), &e);
+    if (!x || (o->pid_file && !write_pid(o->pid_file, &e)))
+        r = fail(e);
+    if (!r && dev >= 0)
+        r = attach_kernel(s, x, dev, o->device);
+    if (!r) {
+        char zero = 0;
+
+        s->on_idle = idle;
+        s->opaque = o;
+        if (ready_fd >= 0 && write(ready_fd, &zero, 1) == 1) {
+            close(ready_fd);
+            if (!freopen("/dev/null", "r", stdin) || !freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr))
+                r = 1;
+        }
+        while (!g_stop)
+            ev_loop_turn(g_loop, -1);
+    }
+    nbd_server_free(s);
+    blk_node_unref(n);
+    if (o->pid_file)
+        unlink(o->pid_file);
+    return r;
+}
+
+enum { O_CACHE = 256, O_AIO, O_DISCARD, O_DETECT, O_FORK, O_PID, O_OPTS, O_TLS, O_OBJECT };
+
+static const struct option longs[] = {
+    {"help", no_argument, 0, 'h'}, {"version", no_argument, 0, 'V'}, {"port", required_argument, 0, 'p'}, {"bind", required_argument, 0, 'b'},
+    {"socket", required_argument, 0, 'k'}, {"shared", required_argument, 0, 'e'}, {"persistent", no_argument, 0, 't'},
+    {"verbose", no_argument, 0, 'v'}, {"export-name", required_argument, 0, 'x'}, {"description", required_argument, 0, 'D'},
+    {"offset", required_argument, 0, 'o'}, {"partition", required_argument, 0, 'P'}, {"list", no_argument, 0, 'L'},
+    {"fork", no_argument, 0, O_FORK}, {"pid-file", required_argument, 0, O_PID}, {"connect", required_argument, 0, 'c'},
+    {"disconnect", no_argument, 0, 'd'}, {"format", required_argument, 0, 'f'}, {"read-only", no_argument, 0, 'r'},
+    {"snapshot", no_argument, 0, 's'}, {"load-snapshot", required_argument, 0, 'l'}, {"nocache", no_argument, 0, 'n'},
+    {"cache", required_argument, 0, O_CACHE}, {"aio", required_argument, 0, O_AIO}, {"discard", required_argument, 0, O_DISCARD},
+    {"detect-zeroes", required_argument, 0, O_DETECT}, {"image-opts", no_argument, 0, O_OPTS}, {"bitmap", required_argument, 0, 'B'},
+    {"allocation-depth", no_argument, 0, 'A'}, {"tls-creds", required_argument, 0, O_TLS}, {"tls-authz", required_argument, 0, O_TLS},
+    {"object", required_argument, 0, O_OBJECT}, {0}};
+
+static int refuse(const char *what)
+{
+    fprintf(stderr, "qemu-nbd: %s is not available in this program\n", what);
+    return 1;
+}
+
+/* <0: go on; else the exit status. */
+static int parse(int argc, char **argv, struct opt_set *o)
+{
+    int c;
+
+    while ((c = getopt_long(argc, argv, "hVb:o:p:rsnc:dvk:e:f:tl:x:D:AB:LP:", longs, NULL)) != -1)
+        switch (c) {
+        case 'h': usage(); return 0;
+        case 'V': printf("qemu-nbd 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n"); return 0;
+        case 'p': o->port = optarg; break;
+        case 'b': o->bind = optarg; break;
+        case 'k':
+            if (*optarg != '/') {
+                fprintf(stderr, "qemu-nbd: socket path must be absolute\n");
+                return 1;
+            }
+            o->sock = optarg;
+            break;
+        case 'e':
+            if (!str_to_u64(optarg, &o->shared) || o->shared > 100000) {
+                fprintf(stderr, "qemu-nbd: Invalid shared device number '%s'\n", optarg);
+                return 1;
+            }
+            break;
+        case 'o':
+            if (!str_to_size(optarg, 'b', &o->offset)) {
+                fprintf(stderr, "qemu-nbd: Invalid offset '%s'\n", optarg);
+                return 1;
+            }
+            o->have_offset = true;
+            break;
+        case 'P':
+            if (!str_to_u64(optarg, &o->partition) || !o->partition || o->partition > 128) {
+                fprintf(stderr, "qemu-nbd: Invalid partition '%s'\n", optarg);
+                return 1;
+            }
+            break;
+        case 't': o->persistent = true; break;
+        case 'v': o->verbose = true; break;
+        case 'x': o->name = optarg; break;
+        case 'D': o->desc = optarg; break;
+        case 'L': o->list = true; break;
+        case 'c': o->device = optarg; break;
+        case 'd': o->disconnect = true; break;
+        case 'f': o->fmt = optarg; break;
+        case 'r': o->readonly = true; break;
+        case 's': o->snapshot = true; break;
+        case 'n': o->cache = "none"; break;
+        case O_CACHE: o->cache = optarg; break;
+        case O_AIO: o->aio = optarg; break;
+        case O_DISCARD: o->discard = optarg; break;
+        case O_DETECT: o->detect = optarg; break;
+        case O_FORK: o->fork = true; break;
+        case O_PID: o->pid_file = optarg; break;
+        case O_OPTS: o->image_opts = true; break;
+        case 'A': return refuse("--allocation-depth");
+        case 'B': return refuse("--bitmap");
+        case 'l': return refuse("--load-snapshot");
+        case O_TLS: return refuse("TLS");
+        case O_OBJECT: return refuse("--object");
+        default: fprintf(stderr, "Try `qemu-nbd --help' for more information.\n"); return 1;
+        }
+    if (o->list && optind == argc)
+        return -1;
+    if (optind != argc - 1) {
+        fprintf(stderr, "qemu-nbd: Invalid number of arguments\nTry `qemu-nbd --help' for more information.\n");
+        return 1;
+    }
+    o->image = argv[optind];
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct opt_set o = {.shared = 1};
+    struct run *run;
+    struct blk_set *set;
+    int r, ready = -1;
+
+    err_set_program("qemu-nbd");
+    r = parse(argc, argv, &o);
+    if (r >= 0)
+        return r;
+    signal(SIGPIPE, SIG_IGN);
+    if (o.list)
+        return do_list(&o);
+    if (o.disconnect)
+        return do_disconnect(o.image);
+    if (o.fork || o.device) {
+        ready = split_off(&r);
+        if (ready == -2)
+            return r;
+    }
+    signal(SIGTERM, on_signal);
+    signal(SIGINT, on_signal);
+    run = run_new();
+    g_loop = run->loop;
+    set = blk_set_new(run);
+    r = serve(set, &o, ready);
+    blk_set_free(set);
+    run_free(run);
+    return r;
+}

@@ -1,0 +1,245 @@
+"""Small guests on the PC boards, run by the translator (LYREBIRD_ACCEL names another accelerator): SeaBIOS's banner, kernels of each kind the loader takes (real-mode Linux
+setup code, multiboot with modules, PVH), and OVMF that keeps its variables. Guests speak through debugcon (port e9h) and end
+through isa-debug-exit."""
+import os
+import shutil
+import struct
+import subprocess
+import time
+
+import pytest
+from conftest import need
+from lyre import Machine, run
+
+ACCEL = ('-accel', os.environ.get('LYREBIRD_ACCEL', 'tcg'))
+EXIT = ('-device', 'isa-debug-exit,iobase=0xf4,iosize=4')
+CODE, VARS = '/usr/share/OVMF/OVMF_CODE_4M.fd', '/usr/share/OVMF/OVMF_VARS_4M.fd'
+
+# PUTS prints the NUL-terminated string at %esi.
+MACROS = r"""
+.macro PUTS
+1:  lodsb
+    testb %al, %al
+    jz 2f
+    outb %al, $0xe9
+    jmp 1b
+2:
+.endm
+.macro FINISH code
+    movl $\code, %eax
+    outl %eax, $0xf4
+9:  hlt
+    jmp 9b
+.endm
+"""
+
+
+def assemble(folder, text, base, name='k'):
+    """Flat bytes of 32-bit assembly linked at base."""
+    need('as', 'binutils')
+    src, obj, out = folder / f'{name}.S', folder / f'{name}.o', folder / f'{name}.bin'
+    src.write_text(MACROS + text)
+    subprocess.run(['as', '--32', '-o', obj, src], check=True)
+    subprocess.run(['ld', '-m', 'elf_i386', f'-Ttext={base:#x}', '-e', '0', '--oformat', 'binary', '-o', out, obj], check=True)
+    return out.read_bytes()
+
+
+def start(folder, *args, timeout=60):
+    """Runs to the guest's own end; exit status and what debugcon got."""
+    log = folder / 'debugcon'
+    r = run('-nodefaults', '-display', 'none', *ACCEL, *EXIT, '-debugcon', f'file:{log}', *map(str, args), timeout=timeout)
+    return r.returncode, log.read_bytes().decode(errors='replace'), r.stderr
+
+
+@pytest.mark.proves('F-FW-01', 'F-FW-08', 'S008', 'S365', 'F-MCH-01', 'F-MCH-02')
+@pytest.mark.parametrize('board,says', [('pc', 'i440fx'), ('q35', 'q35')])
+def test_seabios_runs_through_and_finds_the_board(board, says, tmp_path):
+    log = tmp_path / 'log'
+    with Machine('-M', board, *ACCEL, '-smp', '2', '-debugcon', f'file:{log}', '-global', 'isa-debugcon.iobase=0x402',
+                 serial=True) as m:
+        assert m.alive()
+        for _ in range(300):
+            if log.exists() and 'No bootable device' in log.read_text(errors='replace'):
+                break
+            time.sleep(0.1)
+        text = log.read_text(errors='replace')
+    assert 'SeaBIOS (version' in text and f'Running on QEMU ({says})' in text and 'fw_cfg DMA' in text
+    assert 'Found 2 cpu(s) max supported 2 cpu(s)' in text and 'Copying SMBIOS' in text and 'ACPI: parse DSDT' in text
+    assert 'No bootable device' in text
+
+
+@pytest.mark.proves('F-FW-12', 'S065', 'S066')
+def test_linux_setup_code_starts_with_its_command_line(tmp_path):
+    setup = assemble(tmp_path, r"""
+    .code16
+    .org 0x1f1
+    .byte 2
+    .org 0x200
+    jmp start
+    .ascii "HdrS"
+    .word 0x20f
+    .org 0x211
+    .byte 1
+    .org 0x22c
+    .long 0x7fffffff
+    .org 0x238
+    .long 2047
+    .org 0x260
+start:
+    movl 0x228, %eax            /* command line: DS is the setup segment */
+    shrl $4, %eax
+    movw %ax, %es
+    movl 0x218, %ebx            /* RAM disk, 32-bit address */
+    pushw %ds
+    movw %ax, %ds
+    xorw %si, %si
+    PUTS
+    popw %ds
+    movl 0x21c, %eax
+    cmpl $10000, %eax
+    jne fail
+    movb $'|', %al
+    outb %al, $0xe9
+    FINISH 0x10
+fail:
+    FINISH 0x11
+    .org 0x600
+    .fill 4096, 1, 0x90
+""", 0)
+    (tmp_path / 'kernel').write_bytes(setup)
+    (tmp_path / 'initrd').write_bytes(b'I' * 10000)
+    code, text, err = start(tmp_path, '-m', '64', '-kernel', tmp_path / 'kernel', '-initrd', tmp_path / 'initrd', '-append',
+                            'root=/dev/sda1 console=ttyS0 "a b"')
+    assert (code, text) == (0x21, 'root=/dev/sda1 console=ttyS0 "a b"|'), err
+
+
+MULTIBOOT = r"""
+    .long 0x1badb002, 0x10003, -(0x1badb002 + 0x10003)
+    .long 0x200000, 0x200000, 0, 0, entry
+entry:
+    cmpl $0x2badb002, %eax
+    jne fail
+    movl $0x280000, %esp
+    movl 16(%ebx), %esi
+    PUTS
+    movl 20(%ebx), %eax         /* modules */
+    addb $'0', %al
+    outb %al, $0xe9
+    movl 24(%ebx), %edi
+    movl 8(%edi), %esi          /* text of the first */
+    PUTS
+    movl 16(%edi), %esi         /* contents of the second end with NUL */
+    PUTS
+    testl $64, (%ebx)
+    jz fail
+    movl 44(%ebx), %ecx
+    movl 48(%ebx), %edi
+    xorl %edx, %edx             /* count RAM entries; sum their sizes in MiB at the end */
+1:  cmpl $20, (%edi)
+    jne fail
+    cmpl $1, 20(%edi)
+    jne 2f
+    addl 12(%edi), %edx
+2:  addl $24, %edi
+    subl $24, %ecx
+    ja 1b
+    shrl $20, %edx
+    cmpl $60, %edx              /* of 64 MiB; firmware keeps some */
+    jb fail
+    cmpl $500, 4(%ebx)
+    jb fail
+    FINISH 0x10
+fail:
+    FINISH 0x11
+"""
+
+
+def test_a_multiboot_kernel_gets_command_line_modules_and_memory_map(tmp_path):
+    (tmp_path / 'k').write_bytes(assemble(tmp_path, MULTIBOOT, 0x200000))
+    (tmp_path / 'a').write_bytes(b'module a\0')
+    (tmp_path / 'b').write_bytes(b'[module b]\0')
+    code, text, err = start(tmp_path, '-m', '64', '-kernel', tmp_path / 'k', '-append', 'hello world', '-initrd',
+                            f'{tmp_path}/a arg one,{tmp_path}/b')
+    assert (code, text) == (0x21, f'{tmp_path}/k hello world2{tmp_path}/a arg one[module b]'), err
+
+
+def test_a_missing_module_is_named(tmp_path):
+    (tmp_path / 'k').write_bytes(assemble(tmp_path, MULTIBOOT, 0x200000))
+    r = run('-display', 'none', *ACCEL, '-kernel', str(tmp_path / 'k'), '-initrd', f'{tmp_path}/gone')
+    assert r.returncode == 1 and 'gone' in r.stderr and len(r.stderr.splitlines()) <= 2
+
+
+@pytest.mark.proves('F-FW-13', 'S067')
+def test_an_elf_kernel_starts_at_its_pvh_entry(tmp_path):
+    code = assemble(tmp_path, r"""
+    cmpl $0x336ec578, (%ebx)
+    jne fail
+    movl $0x1080000, %esp
+    movl 24(%ebx), %esi
+    PUTS
+    cmpl $1, 12(%ebx)           /* one module: the RAM disk */
+    jne fail
+    movl 16(%ebx), %edi
+    movl (%edi), %esi
+    PUTS
+    movl 40(%ebx), %edi         /* memory map: some RAM entry reaches above 32 MiB */
+    movl 48(%ebx), %ecx
+1:  movl (%edi), %eax
+    addl 8(%edi), %eax
+    cmpl $1, 16(%edi)
+    jne 2f
+    cmpl $0x2000000, %eax
+    ja good
+2:  addl $24, %edi
+    loop 1b
+fail:
+    FINISH 0x11
+good:
+    FINISH 0x10
+""", 0x1000000)
+    note = struct.pack('<III4sI', 4, 4, 18, b'Xen\0', 0x1000000)
+    eh = struct.pack('<16sHHIQQQIHHHHHH', b'\x7fELF\2\1\1', 2, 62, 1, 0x1000000, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    ph = struct.pack('<IIQQQQQQ', 1, 5, 0x100, 0x1000000, 0x1000000, len(code), 0x100000, 0)
+    pn = struct.pack('<IIQQQQQQ', 4, 4, 0x100 + len(code), 0, 0, len(note), len(note), 0)
+    (tmp_path / 'vmlinux').write_bytes((eh + ph + pn).ljust(0x100, b'\0') + code + note)
+    (tmp_path / 'initrd').write_bytes(b'{initrd}\0')
+    status, text, err = start(tmp_path, '-m', '64', '-kernel', tmp_path / 'vmlinux', '-initrd', tmp_path / 'initrd', '-append', 'pvh line')
+    assert (status, text) == (0x21, 'pvh line{initrd}'), err
+
+
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-FW-03', 'S052', 'S057', 'S005', 'F-MCH-07')
+def test_ovmf_reaches_its_shell_and_keeps_its_variables(tmp_path):
+    for path in (CODE, VARS):
+        if not os.path.exists(path):
+            pytest.skip('OVMF is missing (package ovmf)')
+    shutil.copy(VARS, tmp_path / 'vars')
+    before = open(CODE, 'rb').read()
+    args = ('-M', 'q35', *ACCEL, '-drive', f'if=pflash,format=raw,readonly=on,file={CODE}', '-drive',
+            f'if=pflash,format=raw,file={tmp_path}/vars')
+    with Machine(*args, serial=True) as m:
+        m.serial.expect(rb'Shell> ', 150)
+        m.serial.send('\r\nsetvar lyrebird -guid 11111111-2222-3333-4444-555555555555 -nv -bs =0xc0ffee\r\n')
+        m.serial.expect(rb'Shell> .*Shell> ', 100)
+        m.quit()
+    assert open(CODE, 'rb').read() == before
+    assert (tmp_path / 'vars').read_bytes() != open(VARS, 'rb').read()
+    with Machine(*args, serial=True) as m:
+        m.serial.expect(rb'Shell> ', 150)
+        m.serial.send('\r\nsetvar lyrebird -guid 11111111-2222-3333-4444-555555555555\r\n')
+        m.serial.expect(rb'C0 FF EE|EE FF C0|C0FFEE|c0ffee', 100)
+
+
+@pytest.mark.limit(200)
+@pytest.mark.proves('F-FW-06', 'S023', 'S058')
+def test_secure_boot_refuses_an_unsigned_program(tmp_path):
+    """The enrolled firmware runs its variable services in SMM, with flash that takes writes from there only."""
+    code, var = '/usr/share/OVMF/OVMF_CODE_4M.secboot.fd', '/usr/share/OVMF/OVMF_VARS_4M.ms.fd'
+    for path in (code, var):
+        if not os.path.exists(path):
+            pytest.skip('OVMF with Secure Boot is missing (package ovmf)')
+    shutil.copy(var, tmp_path / 'vars')
+    with Machine('-M', 'q35,smm=on', *ACCEL, '-global', 'driver=cfi.pflash01,property=secure,value=on', '-drive',
+                 f'if=pflash,format=raw,readonly=on,file={code}', '-drive', f'if=pflash,format=raw,file={tmp_path}/vars', serial=True) as m:
+        m.serial.expect(rb'EFI Internal Shell.*Security Violation', 150)
+    assert (tmp_path / 'vars').read_bytes() != open(var, 'rb').read()
