@@ -44,10 +44,15 @@ def images(folder):
     return kernel.image, initrd, disk
 
 
+def accel():
+    """Arguments that LYREBIRD_ACCEL asks for: all boot tests can be run with one accelerator."""
+    return ['-accel', os.environ['LYREBIRD_ACCEL']] if os.environ.get('LYREBIRD_ACCEL') else []
+
+
 def command(kernel, initrd, disk, extra):
     return [emulator(), '-m', '512', '-nographic', '-no-reboot', '-kernel', kernel, '-initrd', initrd,
             '-append', 'console=ttyS0 quiet panic=-1', '-drive', f'file={disk},if=virtio,format=raw',
-            '-nic', 'user,model=virtio-net-pci', *extra]
+            '-nic', 'user,model=virtio-net-pci', *accel(), *extra]
 
 
 class Failed(Exception):

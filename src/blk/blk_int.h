@@ -14,6 +14,7 @@ struct blk_set {
     struct list drives;  /* of struct blk */
     struct list jobs;    /* of struct blk_job */
     struct blk_pool *pool; /* owned, made on first use */
+    struct blk_aio *aio[3]; /* owned, by enum blk_engine, made on first use */
     unsigned next_auto, depth;
     unsigned long thread; /* pthread_t of the maker, where the loop runs */
     void *machine;       /* borrowed: blk_set_bind */

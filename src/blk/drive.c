@@ -1,4 +1,5 @@
 /* Drives and nodes by command: -drive, -blockdev, media change, and the set that holds them all. */
+#include "blk/aio.h"
 #include "blk/blk_int.h"
 #include "blk/job_int.h"
 #include "base/json.h"
@@ -55,6 +56,8 @@ again:
     pthread_mutex_lock(&sets_lock);
     list_del(&s->in_registry);
     pthread_mutex_unlock(&sets_lock);
+    for (unsigned i = 0; i < ARRAY_LEN(s->aio); i++)
+        blk_aio_free(s->aio[i]);
     blk_pool_free(s->pool);
     free(s);
 }

@@ -1,10 +1,12 @@
 /* Host files and devices: file, host_device, host_cdrom.
  *
  * Reads of up to INLINE_MAX bytes are tried at once without waiting (preadv2 with RWF_NOWAIT): what the page cache holds
- * needs no thread. Everything else goes to a worker thread, or to the kernel by io_uring when aio=io_uring was asked for.
+ * needs no thread. Everything else goes to a worker thread, or to the kernel's queue with aio=native and aio=io_uring.
  * Outside fibres (start-up) calls are made directly. A short read at the end of the file gives zeros.
  *
  * Left out: persistent reservations. */
+#include "blk/aio.h"
+#include "blk/blk_int.h"
 #include "blk/lock.h"
 #include "blk/node.h"
 #include <errno.h>
@@ -18,13 +20,12 @@
 #include <unistd.h>
 
 enum { INLINE_MAX = 256 << 10, SLICE = 64 };
-enum aio { AIO_THREADS, AIO_NATIVE, AIO_URING };
 
 struct file {
     int fd;
     bool is_dev, no_nowait, no_punch, no_zero_range, no_falloc;
     bool use_locks;
-    enum aio aio;
+    struct blk_aio *aio; /* borrowed from the set; NULL = worker threads */
     struct blk_lock lock;
     char *path; /* owned */
 };
@@ -53,10 +54,12 @@ static bool take_aio(struct blk_node *n, struct opts *o, struct err **errp)
         ;
     if (!aio_names[i])
         return err_set(errp, "Invalid parameter '%s': aio is one of threads, native, io_uring", v);
-    f->aio = (enum aio)i;
-    if (f->aio == AIO_NATIVE && !(n->open_flags & BLK_O_DIRECT))
+    if (i == BLK_ENGINE_NATIVE && !(n->open_flags & BLK_O_DIRECT))
         return err_set(errp, "aio=native was specified, but it requires cache.direct=on, which was not specified.");
-    return true;
+    if (i != BLK_ENGINE_THREADS && !n->set->aio[i])
+        n->set->aio[i] = blk_aio_new(n->set, (enum blk_engine)i, errp);
+    f->aio = n->set->aio[i];
+    return i == BLK_ENGINE_THREADS || f->aio;
 }
 
 static bool take_locking(struct blk_node *n, struct opts *o, struct err **errp)
@@ -328,6 +331,18 @@ static bool read_cached(struct xfer *x)
     return !x->len;
 }
 
+/* Through the kernel's queue; what it leaves over (short transfer, full queue) goes to a thread. */
+static int rw_queue(struct blk_node *n, struct xfer *x)
+{
+    int64_t done = x->nr <= IOV_MAX ? blk_aio_rw(x->f->aio, x->f->fd, x->v, x->nr, x->off, x->write) : -EAGAIN;
+
+    if (done > 0)
+        advance(x, (uint64_t)done);
+    if (done < 0 && done != -EAGAIN && done != -EINTR)
+        return (int)done;
+    return x->len ? blk_offload(n->set, xfer_run, x) : 0;
+}
+
 static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, bool write)
 {
     struct iovec small[SLICE], *v = small, *big = NULL;
@@ -344,6 +359,8 @@ static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct 
     x.v = v;
     if (!write && !(n->open_flags & BLK_O_DIRECT) && fibre_self() && read_cached(&x))
         r = 0;
+    else if (x.f->aio && fibre_self())
+        r = rw_queue(n, &x);
     else
         r = blk_offload(n->set, xfer_run, &x);
     free(big);

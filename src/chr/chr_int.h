@@ -56,7 +56,7 @@ static inline const struct chr_class *chr_class(const struct chr *c)
 {
     return (const struct chr_class *)c->obj.cls;
 }
-#define CHR_REGISTER(cls_) OBJ_REGISTER_AS(cls_, chr)
+#define CHR_REGISTER(cls_) OBJ_REGISTER_AS(cls_, obj)
 
 struct chr_set {
     struct obj obj;                  /* first; child "chardevs" of the root */

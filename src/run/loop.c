@@ -168,17 +168,18 @@ void ev_bh_init(struct ev_bh *b, struct ev_loop *l, ev_fn *fn, void *opaque)
 
 void ev_bh_schedule(struct ev_bh *b)
 {
+    struct ev_loop *l = b->loop; /* b may run, and be gone, as soon as the lock is dropped */
     bool first = false;
 
-    pthread_mutex_lock(&b->loop->lock);
+    pthread_mutex_lock(&l->lock);
     if (!b->scheduled) {
         b->scheduled = true;
-        first = list_empty(&b->loop->bhs);
-        list_add(&b->loop->bhs, &b->link);
+        first = list_empty(&l->bhs);
+        list_add(&l->bhs, &b->link);
     }
-    pthread_mutex_unlock(&b->loop->lock);
-    if (first && (b->loop->waiting || !ev_loop_is_mine(b->loop)))
-        ev_loop_wake(b->loop);
+    pthread_mutex_unlock(&l->lock);
+    if (first && (l->waiting || !ev_loop_is_mine(l)))
+        ev_loop_wake(l);
 }
 
 void ev_bh_cancel(struct ev_bh *b)

@@ -245,16 +245,16 @@ static bool read_share(struct vnc *v, struct opts *o, struct err **errp)
 
 static bool configure(struct vnc *v, struct opts *o, struct err **errp)
 {
-    static const char *const known[] = {"vnc", "id", "to", "password", "share", "ipv4", "ipv6", "lossy", "non-adaptive",
+    static const char *const known[] = {"vnc", "id", "to", "title", "password", "share", "ipv4", "ipv6", "lossy", "non-adaptive",
                                         "lock-key-sync", "key-delay-ms", "power-control", NULL};
     static const char *const absent[] = {"websocket", "tls-creds", "sasl", "reverse", "tls-authz", "sasl-authz", "audiodev", "display", NULL};
-    const char *addr = opts_get(o, "vnc"), *id = opts_get(o, "id");
+    const char *addr = opts_get(o, "vnc"), *id = opts_get(o, "id"), *title = opts_get(o, "title");
     bool unused;
 
     for (unsigned i = 0; absent[i]; i++)
         if (opts_get(o, absent[i]))
             return err_set(errp, "vnc: '%s' is not offered by this server", absent[i]);
-    for (unsigned i = 7; known[i]; i++) { /* tuning that changes nothing here: lossless, adaptive by construction */
+    for (unsigned i = 8; known[i]; i++) { /* tuning that changes nothing here: lossless, adaptive by construction */
         if (!strcmp(known[i], "key-delay-ms"))
             opts_get(o, known[i]);
         else if (!opts_bool(o, known[i], &unused, errp))
@@ -263,6 +263,7 @@ static bool configure(struct vnc *v, struct opts *o, struct err **errp)
     if (!opts_bool(o, "password", &v->password_on, errp) || !read_share(v, o, errp))
         return false;
     v->id = xstrdup(id ? id : "default");
+    v->title = title ? xstrdup(title) : NULL;
     if (!addr)
         return err_set(errp, "vnc: no address");
     if (str_starts(addr, "unix:") ? !listen_unix(v, addr + 5, errp) : !listen_tcp(v, addr, o, errp))
@@ -314,6 +315,7 @@ void vnc_free(struct vnc *v)
     free(v->host);
     free(v->service);
     free(v->path);
+    free(v->title);
     free(v->password);
     free(v);
 }

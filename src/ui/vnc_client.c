@@ -78,7 +78,7 @@ static size_t msg_init(struct vnc_client *c, const uint8_t *m, size_t len)
     static const uint8_t format[16] = {32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0};
     struct ui_surface *s = c->v->con ? ui_console_surface(c->v->con) : NULL;
     struct vnc_client *o, *tmp;
-    const char *name = "Lyrebird";
+    const char *name = c->v->title ? c->v->title : "Lyrebird";
 
     c->shared = m[0];
     if (c->v->share == VNC_SHARE_EXCLUSIVE && !c->shared)

@@ -19,7 +19,7 @@ struct vnc {
     struct ui_console *con; /* borrowed; NULL while there is no screen */
     struct ui_listener listener;
     bool listening_to_con;
-    char *id, *host, *service, *path; /* owned */
+    char *id, *host, *service, *path, *title; /* owned; title: NULL = the program's */
     const char *family;
     int fds[VNC_MAX_LISTEN];
     struct ev_fd *watches[VNC_MAX_LISTEN];

@@ -10,7 +10,7 @@ import pytest
 
 import guest
 from conftest import program
-from run import Failed, PROMPT, Session
+from run import accel, Failed, PROMPT, Session
 
 CMDLINE = 'console=ttyS0 panic=-1 quiet'
 _kernels = {}
@@ -87,7 +87,7 @@ class Linux:
         self.qmp_path = os.path.join(self.tmp, 'qmp')
         name = os.environ.get('LYREBIRD_QEMU')
         exe = os.path.join(os.path.dirname(name), exe) if name else program(exe)
-        cmd = [exe, '-m', memory, '-display', 'none', '-serial', 'mon:stdio', '-qmp', f'unix:{self.qmp_path},server=on,wait=off', *args]
+        cmd = [exe, '-m', memory, '-display', 'none', '-serial', 'mon:stdio', '-qmp', f'unix:{self.qmp_path},server=on,wait=off', *accel(), *args]
         if boot:
             cmd += ['-kernel', kernel(arch).image, '-initrd', initramfs(tuple(modules), start, arch), '-append', f'{CMDLINE} {cmdline}']
         if no_reboot:

@@ -9,7 +9,7 @@ import pytest
 
 import guest
 from conftest import need, program
-from run import Failed, PROMPT, Session
+from run import accel, Failed, PROMPT, Session
 
 CMDLINE = 'console=ttyS0 panic=-1 quiet'
 CODE, VARS = '/usr/share/OVMF/OVMF_CODE_4M.fd', '/usr/share/OVMF/OVMF_VARS_4M.fd'
@@ -84,7 +84,7 @@ def cases():
 @pytest.mark.parametrize('board, road', cases())
 def test_boots_to_a_shell(board, road, files, tmp_path):
     exe = os.environ.get('LYREBIRD_QEMU') or program('qemu-system-x86_64')
-    cmd = [exe, '-M', board, '-m', '512', '-nographic', '-no-reboot', '-net', 'none', *arguments(road, files, tmp_path)]
+    cmd = [exe, '-M', board, '-m', '512', '-nographic', '-no-reboot', '-net', 'none', *accel(), *arguments(road, files, tmp_path)]
     seen = boot(cmd, files['release'], 300)
     if road in ('disk', 'cd', 'efi-disk'):
         assert 'GRUB is here' in seen

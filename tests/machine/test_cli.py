@@ -3,10 +3,12 @@ import os
 import re
 import socket
 import stat
+import subprocess
 import time
 
 import pytest
-from lyre import Machine, run
+from conftest import need
+from lyre import Machine, program, run
 
 NONE = ('-M', 'none', '-accel', 'qtest', '-display', 'none')
 
@@ -57,6 +59,7 @@ def test_device_help_is_grouped():
     out = ok('-device', 'help')
     assert 'Network devices:' in out and 'Storage devices:' in out
     assert re.search(r'^name "virtio-net-pci", bus PCI', out, re.M)
+    assert 'chardev-' not in out
 
 
 @pytest.mark.proves('F-PRG-24', 'S022', 'S369')
@@ -355,3 +358,90 @@ def test_starting_takes_less_than_50_ms():
         run(*NONE, '-monitor', 'stdio', stdin='quit\n')
         best = min(best, time.monotonic() - start)
     assert best < 0.05
+
+
+@pytest.mark.proves('F-ACC-07', 'S355', 'S356', 'S357')
+def test_three_spellings_of_kvm_do_the_same():
+    seen = set()
+    for args in (['-accel', 'kvm'], ['-machine', 'none,accel=kvm'], ['-M', 'accel=kvm'], ['-enable-kvm']):
+        r = run('-M', 'none', '-display', 'none', '-monitor', 'stdio', *args, stdin='info kvm\nquit\n')
+        seen.add((r.returncode, re.sub(r'^.*?accelerator', 'accelerator', r.stderr, flags=re.S), 'kvm support: enabled' in r.stdout))
+    assert len(seen) == 1
+
+
+@pytest.mark.proves('F-ACC-09', 'N-04')
+def test_an_accelerator_that_cannot_be_had_is_refused_or_replaced_openly():
+    r = run('-M', 'none', '-accel', 'kvm', '-display', 'none', '-monitor', 'stdio', stdin='quit\n')
+    if r.returncode == 0:
+        pytest.skip('KVM works here')
+    assert 'kvm' in r.stderr and len(r.stderr.splitlines()) <= 2
+    r = run('-M', 'none', '-accel', 'kvm', '-accel', 'tcg', '-display', 'none', '-monitor', 'stdio', stdin='info status\nquit\n')
+    assert r.returncode == 0
+    assert 'accelerator tcg (' in r.stderr and 'kvm' in r.stderr and 'accelerator tcg (' in r.stdout
+    r = run('-M', 'pc', '-accel', 'hvf', '-display', 'none')
+    assert r.returncode == 1 and 'works on macOS only' in r.stderr
+
+
+@pytest.mark.proves('F-MEM-02', 'N-07', 'S037')
+def test_the_default_memory_fits_a_current_system_and_is_stated():
+    r = run('-M', 'pc', '-display', 'none', '-S', '-monitor', 'stdio', stdin='info memory_size_summary\nquit\n')
+    mib = int(re.search(r'(\d+) MiB of memory \(-m changes it\)', r.stderr)[1])
+    assert 1024 <= mib <= 4096
+    assert f'base memory: {mib << 20}' in r.stdout
+    r = run('-M', 'pc', '-m', '64', '-accel', 'tcg', '-display', 'none', '-S', '-monitor', 'stdio', stdin='quit\n')
+    assert r.stderr == ''
+
+
+@pytest.mark.proves('F-MEM-03', 'S046')
+def test_room_for_more_memory():
+    with Machine('-M', 'pc', '-m', '512M,maxmem=1G', qtest=True) as m:
+        assert m.qmp('query-memory-size-summary')['base-memory'] == 512 << 20
+
+
+@pytest.mark.proves('F-PRG-07', 'S016')
+def test_the_spice_name_is_the_same_emulator():
+    assert ok('-M', 'help', prog='qemu-system-x86_64-spice') == ok('-M', 'help')
+    assert ok('-spice', 'help', prog='qemu-system-x86_64-spice')
+
+
+@pytest.mark.proves('F-PRG-28')
+def test_booleans_may_be_written_bare(tmp_path):
+    (tmp_path / 'd').write_bytes(bytes(65536))
+    with Machine('-M', 'none', '-accel', 'qtest', '-object', f'memory-backend-file,id=m,share,mem-path={tmp_path}/ram,size=8192', '-drive',
+                 f'if=none,id=d,file={tmp_path}/d,format=raw,read-only') as m:
+        assert m.qmp('qom-get', path='/objects/m', property='share') is True
+        assert [b['inserted']['ro'] for b in m.qmp('query-block') if b['device'] == 'd'] == [True]
+
+
+@pytest.mark.proves('F-PRG-23', 'S371', 'S372')
+def test_every_option_with_a_value_has_help():
+    names = re.findall(r'^-([\w-]+)(?: or -\w+)? \S', ok('-h'), re.M)
+    assert len(names) > 70
+    for name in names:
+        if name not in ('append', 'name'):
+            r = run(f'-{name}', 'help')
+            assert r.returncode == 0 and r.stdout, name
+
+
+@pytest.mark.proves('F-SVC-02', 'F-CHR-06', 'S325', 'S327', 'S375')
+def test_a_supervisor_in_shell_starts_waits_and_stops(tmp_path):
+    """Two services from files of arguments, as a unit file would run them: one stops by its monitor, one by a signal."""
+    need('nc', 'netcat-openbsd')
+    for i, (serial, mon) in enumerate(((17000, 17100), (17001, 17101))):
+        (tmp_path / f'vm{i}').write_text(f'-serial telnet:localhost:{serial},server,nowait,nodelay '
+                                         f'-monitor telnet:localhost:{mon},server,nowait,nodelay -vnc 127.0.0.1:{60 + i},to=99')
+    script = f"""
+for i in 0 1; do
+    {program('qemu-system-x86_64')} -name vm$i -M pc -vga std -m 64 -accel qtest -nodefaults $(cat {tmp_path}/vm$i) &
+    eval pid$i=$!
+done
+for try in $(seq 100); do nc -z localhost 17100 && nc -z localhost 17101 && nc -z localhost 17000 && nc -z localhost 17001 && break; sleep 0.1; done
+echo 'info name' | nc -q 1 localhost 17100
+echo quit | nc -q 1 localhost 17100 >/dev/null
+for try in $(seq 50); do nc -z localhost 17100 || break; sleep 0.1; done
+wait $pid0; echo "first $?"
+kill -INT $pid1
+wait $pid1; echo "second $?"
+"""
+    r = subprocess.run(['bash', '-c', f'trap "kill \\$pid0 \\$pid1 2>/dev/null" EXIT\n{script}'], capture_output=True, text=True, errors="replace", timeout=30)
+    assert 'vm0' in r.stdout and 'first 0' in r.stdout and 'second 0' in r.stdout, r.stdout + r.stderr

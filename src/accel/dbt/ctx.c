@@ -87,6 +87,8 @@ static void empty(struct x86_ctx *x)
             x->tlb_r[x->tlb_log[i]] = x->tlb_w[x->tlb_log[i]] = EMPTY;
     }
     x->nr_slot_log = x->nr_tlb_log = 0;
+    memset(x->big, 0, sizeof x->big);
+    x->huge = 0;
     memset(x->islot, 0, sizeof x->islot);
 }
 
@@ -192,6 +194,22 @@ static bool resolve(struct dbt_cpu *c, uint64_t lin, enum x86_access a, struct m
            s->start + s->len - (xl->gpa & ~(gpa_t)(PAGE - 1)) >= PAGE;
 }
 
+/* Invalidating any address of a large page must drop all its 4 KiB pieces: remember where there are such pieces. */
+static void note_large(struct x86_ctx *x, uint64_t lin, uint64_t page)
+{
+    if (page == UINT64_MAX || page <= PAGE)
+        return;
+    if (page > 4 << 20)
+        x->huge |= UINT64_C(1) << (lin >> 30 & 63);
+    else
+        x->big[lin >> 28 & 15] |= UINT64_C(1) << (lin >> 22 & 63);
+}
+
+static bool maybe_large(const struct x86_ctx *x, uint64_t lin)
+{
+    return x->huge >> (lin >> 30 & 63) & 1 || x->big[lin >> 28 & 15] >> (lin >> 22 & 63) & 1;
+}
+
 bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
 {
     struct x86_ctx *x = c->cur;
@@ -204,6 +222,7 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
 
     if (!resolve(c, lin, write ? X86_WRITE : X86_READ, &s, &xl))
         return false;
+    note_large(x, lin, xl.page);
     off = (xl.gpa & ~(gpa_t)(PAGE - 1)) - s.start;
     ram_off = s.ram_off + off;
     w = xl.w && !s.readonly && !s.dirty_log;
@@ -236,6 +255,7 @@ const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin)
         return e;
     if (!resolve(c, lin, X86_EXEC, &s, &xl) || !s.ram)
         return NULL;
+    note_large(c->cur, lin, xl.page);
     off = (xl.gpa & ~(gpa_t)(PAGE - 1)) - s.start;
     e->host = s.host + off;
     e->ram = s.ram;
@@ -296,7 +316,7 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
 
         if (c->stale[i])
             continue;
-        if (nr >= ARRAY_LEN(x->slot_log) - 1) {
+        if (nr >= ARRAY_LEN(x->slot_log) - 1 || maybe_large(x, lin)) {
             c->stale[i] = true;
             continue;
         }
@@ -314,6 +334,16 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
     dbt_ss_reset(c);
 }
 
+static void flush_pcid(struct x86_cpu *cpu, unsigned pcid)
+{
+    struct dbt_cpu *c = of(cpu);
+
+    for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++)
+        if ((c->ctx[i]->cr3 & 0xfff) == pcid)
+            c->stale[i] = true;
+    c->switch_ctx = true;
+}
+
 static void mode_changed(struct x86_cpu *cpu)
 {
     of(cpu)->switch_ctx = true;
@@ -321,5 +351,6 @@ static void mode_changed(struct x86_cpu *cpu)
 
 void dbt_hooks(struct dbt_cpu *c)
 {
-    c->cpu->hooks = (struct x86_mmu_hooks){.flush_all = flush_all, .flush_page = flush_page, .mode_changed = mode_changed};
+    c->cpu->hooks = (struct x86_mmu_hooks){.flush_all = flush_all, .flush_page = flush_page,
+                                            .flush_pcid = flush_pcid, .mode_changed = mode_changed};
 }

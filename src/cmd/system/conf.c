@@ -225,12 +225,22 @@ bool on_memory(struct sys *s, const struct option *o, const char *val, struct er
     return ok;
 }
 
+/* An eighth of the host's memory, 1 to 4 GiB: enough for a current system to boot, little enough to start several. */
+static uint64_t memory_default(const struct sys *s)
+{
+    uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+    if (s->board->default_ram < 256 * MIB) /* a board that has little or none on purpose */
+        return s->board->default_ram;
+    return align_down(max_u64(GIB, min_u64(4 * GIB, host / 8)), 512 * MIB);
+}
+
 static bool memory_finish(struct sys *s, struct err **errp)
 {
     struct board_cfg *c = &s->cfg;
 
     if (!c->ram_size)
-        c->ram_size = s->board->default_ram;
+        c->ram_size = memory_default(s);
     c->ram_size = align_up(c->ram_size, 8192);
     if (c->ram_size > UINT64_C(1) << 46)
         return err_set(errp, "-m: %" PRIu64 " MiB of memory is more than any host can give", c->ram_size >> 20);

@@ -346,6 +346,15 @@ bool on_display(struct sys *s, const struct option *o, const char *val, struct e
     return false;
 }
 
+/* What viewers show in their title bar. */
+static void vnc_title(struct sys *s, struct opts *p)
+{
+    AUTOFREE char *title = s->name ? xasprintf("Lyrebird (%s)", s->name) : NULL;
+
+    if (p && title && !opts_peek(p, "title"))
+        opts_set(p, "title", title);
+}
+
 bool on_vnc(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
     struct opts *p;
@@ -354,7 +363,8 @@ bool on_vnc(struct sys *s, const struct option *o, const char *val, struct err *
     if (!strcmp(val, "none"))
         return true;
     p = opts_parse(val, "vnc", errp);
-    if (s->keyboard && p && !opts_peek(p, "keyboard-layout"))
+    vnc_title(s, p);
+    if (s->keyboard && strcmp(s->keyboard, "en-us"))
         warn_report("-k %s: VNC clients' key symbols are taken as a US keyboard's", s->keyboard);
     ok = p && vnc_new(s->m, p, errp);
     opts_free(p);
@@ -371,6 +381,7 @@ void display_default(struct sys *s)
         return;
     p = opts_new();
     opts_set(p, "vnc", "localhost:0");
+    vnc_title(s, p);
     opts_set(p, "to", "99");
     v = vnc_new(s->m, p, NULL);
     opts_free(p);

@@ -195,10 +195,15 @@ static bool build(struct sys *s, struct err **errp)
     return options_run(s, ST_MONITOR, errp) && monitors_finish(s, errp) && options_run(s, ST_LAST, errp) && proc_drop(s, errp);
 }
 
+/* What was chosen because nobody did: one line. */
 static void say_defaults(struct sys *s)
 {
-    if (!s->accel_asked && !s->accel_kvm_flag && s->cfg.smp.cpus && strcmp(s->board->machine, "none"))
-        info_report("%s", s->accel_line);
+    bool accel = !s->accel_asked && !s->accel_kvm_flag, memory = !options_given(s, "m");
+
+    if (!strcmp(s->board->machine, "none") || (!accel && !memory) || s->m->stepped)
+        return;
+    info_report("%u CPU%s, %" PRIu64 " MiB of memory%s, %s", s->cfg.smp.cpus, s->cfg.smp.cpus == 1 ? "" : "s", s->cfg.ram_size >> 20,
+                memory ? " (-m changes it)" : "", s->accel_line);
 }
 
 int main(int argc, char **argv)

@@ -189,8 +189,11 @@ void proc_signals(struct sys *s)
         struct sigaction old;
 
         sigaction(ours[i], NULL, &old);
-        if (old.sa_handler != SIG_IGN)
+        /* nohup means SIGHUP; but a shell's background job has SIGINT ignored, and stop scripts send just that. */
+        if (ours[i] == SIGINT || old.sa_handler != SIG_IGN)
             sigaddset(&set, ours[i]);
+        if (ours[i] == SIGINT)
+            signal(SIGINT, SIG_DFL); /* an ignored signal would not reach the descriptor */
     }
     sigprocmask(SIG_BLOCK, &set, NULL);
     fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

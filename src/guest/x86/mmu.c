@@ -321,6 +321,13 @@ void x86_tlb_flush(struct x86_cpu *c, bool globals_too)
         c->hooks.flush_all(c, globals_too);
 }
 
+void x86_tlb_flush_pcid(struct x86_cpu *c, unsigned pcid, bool keep)
+{
+    flush_own(c->itlb); /* our own TLB knows no PCIDs */
+    if (!keep && c->hooks.flush_pcid)
+        c->hooks.flush_pcid(c, pcid);
+}
+
 /* An entry came from a page larger than 4 KiB: invalidating any address of that page must drop it. */
 static void note_large(struct x86_itlb *t, uint64_t lin, uint64_t page)
 {

@@ -143,7 +143,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw
     *out = (struct x86_rw_out){0};
     *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = env->mode & X86_RWM_64, .stack_rslot = -1, .stack_wslot = -1, .sti_at = -1};
     decode(r);
-    ok = r->nr && rewritable(r, &in[0]);
+    ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked to */
     if (ok) {
         liveness(r);
         ok = emit_block(r);

@@ -57,6 +57,7 @@ struct x86_cpu;
 struct x86_mmu_hooks {
     void (*flush_all)(struct x86_cpu *c, bool globals_too); /* CR3 write without PCID keeps globals; CR0/CR4/EFER changes do not */
     void (*flush_page)(struct x86_cpu *c, uint64_t lin);    /* INVLPG */
+    void (*flush_pcid)(struct x86_cpu *c, unsigned pcid);   /* CR3 write that does not preserve its PCID */
     void (*mode_changed)(struct x86_cpu *c);                /* CR3, CPL, paging or protection mode changed: pick a context */
 };
 

@@ -34,15 +34,16 @@ void x86_set_cr0(struct x86_cpu *c, uint64_t v)
 }
 void x86_set_cr3(struct x86_cpu *c, uint64_t v)
 {
-    bool keep = c->cr4 & X86_CR4_PCIDE && v >> 63;
+    bool pcide = c->cr4 & X86_CR4_PCIDE, keep = pcide && v >> 63;
 
-    if (c->cr4 & X86_CR4_PCIDE)
+    if (pcide)
         v &= ~(UINT64_C(1) << 63);
     if (c->long_mode && c->feat.phys_bits && v >> c->feat.phys_bits)
         gp0(c);
-    keep &= (v & 0xfff) == (c->cr3 & 0xfff) && v == c->cr3;
     c->cr3 = v;
-    if (!keep)
+    if (pcide)
+        x86_tlb_flush_pcid(c, v & 0xfff, keep);
+    else
         x86_tlb_flush(c, false);
     if (c->hooks.mode_changed)
         c->hooks.mode_changed(c);

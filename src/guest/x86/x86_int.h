@@ -10,6 +10,8 @@ bool x86_interp_init(struct x86_cpu *c); /* the block cache; the vCPU is in its 
 /* mmu.c */
 bool x86_mmu_init(struct x86_cpu *c); /* the TLB; as and as_smm must be set */
 void x86_mmu_free(struct x86_cpu *c);
+/* CR3 was written with CR4.PCIDE set; keep: bit 63 asked to preserve what is cached for the PCID. */
+void x86_tlb_flush_pcid(struct x86_cpu *c, unsigned pcid, bool keep);
 void x86_mmu_listen(struct x86_cpu *c, struct mem_space *as); /* flushes when the layout of as changes */
 bool x86_walk_debug(struct x86_cpu *c, uint64_t lin, struct x86_xlat *out); /* any right, no accessed bits, no faults */
 /* Host bytes of the code page at lin (page-aligned result) with fetch checks done; NULL when it is not plain memory. Faults. */

@@ -195,7 +195,44 @@ static void direct_io_takes_any_alignment(void **state)
     assert_memory_equal(back, "\0x\0", 3);
 }
 
+static void through_engine(struct fix *f, const char *opts)
+{
+    struct err *e = NULL;
+    struct blk *b = add(f, "d0", opts, &e);
+    char buf[100000], back[100000];
+
+    if (!b) {
+        print_message("skipped: %s\n", e->msg);
+        err_free(e);
+        skip();
+    }
+    memset(buf, 0x33, sizeof buf);
+    assert_int_equal(blk_write(b, 4096, buf, sizeof buf), 0);
+    assert_int_equal(blk_flush(b), 0);
+    assert_int_equal(blk_read(b, 4096, back, sizeof back), 0);
+    assert_memory_equal(buf, back, sizeof buf);
+}
+
+/* proves: F-BLK-15, F-BLK-16 */
+static void native_aio_moves_data(void **state)
+{
+    through_engine(*state, "format=raw,cache=none,aio=native");
+}
+static void io_uring_moves_data(void **state)
+{
+    through_engine(*state, "format=raw,cache=none,aio=io_uring");
+}
+static void native_aio_needs_direct_io(void **state)
+{
+    struct err *e = NULL;
+
+    assert_null(add(*state, "d0", "format=raw,aio=native", &e));
+    assert_non_null(strstr(e->msg, "cache.direct"));
+    err_free(e);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(what_is_written_is_read_back), T(completions_come_later_and_out_of_range_fails),
           T(a_second_writer_is_refused_and_told_who_holds_it), T(a_guessed_raw_disk_keeps_its_first_block_raw),
-          T(bad_options_are_named), T(a_named_node_serves_a_device), T(direct_io_takes_any_alignment))
+          T(bad_options_are_named), T(a_named_node_serves_a_device), T(direct_io_takes_any_alignment), T(native_aio_moves_data),
+          T(io_uring_moves_data), T(native_aio_needs_direct_io))
