@@ -87,7 +87,8 @@ static bool sim_open(struct blk_node *n, struct opts *o, struct err **errp)
     *(struct sim **)n->priv = s;
     n->size = s->size;
     n->growable = n->open_flags & BLK_O_RDWR;
-    n->filename = xasprintf("sim:%s", name);
+    if (!n->filename)
+        n->filename = xasprintf("sim:%s", name);
     return true;
 }
 
