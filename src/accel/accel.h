@@ -18,6 +18,7 @@ struct accel_class {
     void (*vcpu_free)(struct vcpu *c);
     /* What a CPU may have here: the mask for x86_cpu_parse_model. NULL: what the translator offers. After init. */
     bool (*cpu_features)(struct machine *m, struct x86_features *out, struct err **errp);
+    bool (*has_smm)(struct machine *m); /* can CPUs enter system management mode; NULL = yes. After init. */
     char *(*info)(struct machine *m); /* `info jit` / `info kvm` detail, caller frees; may be NULL */
     /* Registers from the accelerator into the architecture's struct and back, for KVM; NULL when they live there anyway. */
     void (*get_state)(struct vcpu *c);

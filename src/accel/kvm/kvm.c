@@ -504,8 +504,13 @@ static char *kvm_info(struct machine *m)
     return str_take(&b);
 }
 
+static bool kvm_has_smm(struct machine *m)
+{
+    return ((struct kvm_vm *)m->accel_data)->cap_smm;
+}
+
 static const char *const kvm_keys[] = {"kernel-irqchip", "kvm-shadow-mem", "dirty-ring-size", "notify-vmexit", NULL};
 static const struct accel_class kvm_class = {
     .name = "kvm", .desc = "hardware virtualisation through /dev/kvm", .keys = kvm_keys, .probe = kvm_probe, .init = kvm_init,
-    .vcpu_init = kvm_vcpu_create, .vcpu_free = kvm_vcpu_free, .cpu_features = kvm_cpu_features, .info = kvm_info, .get_state = kvm_x86_get, .put_state = kvm_x86_put};
+    .vcpu_init = kvm_vcpu_create, .vcpu_free = kvm_vcpu_free, .cpu_features = kvm_cpu_features, .has_smm = kvm_has_smm, .info = kvm_info, .get_state = kvm_x86_get, .put_state = kvm_x86_put};
 ACCEL_REGISTER(kvm_class)

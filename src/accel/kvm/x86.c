@@ -403,6 +403,23 @@ static void cpuid_leaf(struct x86_cpu *c, struct cpuid_buf *b, uint32_t leaf)
     }
 }
 
+/* Some kernels put words of their own in the place of what they were given: the guest then sees those, which must be said. */
+static void cpuid_check(struct vcpu *vc, struct kvm_vcpu *k, const struct cpuid_buf *set)
+{
+    enum { LIVE_ECX = 1u << 27, LIVE_EDX = 1u << 9 }; /* OSXSAVE, APIC */
+    struct cpuid_buf got = {.h.nent = MAX_CPUID};
+    const struct kvm_cpuid_entry2 *a = NULL, *b = NULL;
+
+    if (vc->index || ioctl(k->fd, KVM_GET_CPUID2, &got) < 0)
+        return;
+    for (unsigned i = 0; i < set->h.nent && !a; i++)
+        a = set->e[i].function == 1 ? &set->e[i] : NULL;
+    for (unsigned i = 0; i < got.h.nent && i < MAX_CPUID && !b; i++)
+        b = got.e[i].function == 1 ? &got.e[i] : NULL;
+    if (a && b && (((a->ecx ^ b->ecx) & ~LIVE_ECX) || ((a->edx ^ b->edx) & ~LIVE_EDX)))
+        warn_report("KVM: the kernel shows features %#x:%#x in CPUID leaf 1 where the model has %#x:%#x", b->ecx, b->edx, a->ecx, a->edx);
+}
+
 bool kvm_x86_vcpu_init(struct vcpu *vc, struct err **errp)
 {
     struct x86_cpu *c = x86_cpu(vc);
@@ -417,6 +434,7 @@ bool kvm_x86_vcpu_init(struct vcpu *vc, struct err **errp)
         cpuid_leaf(c, &b, l);
     if (ioctl(k->fd, KVM_SET_CPUID2, &b) < 0)
         return err_set_errno(errp, errno, "KVM: the kernel refused the CPUID of CPU %u", vc->index);
+    cpuid_check(vc, k, &b);
     return true;
 }
 

@@ -3,6 +3,7 @@
  * Order: properties, RAM, CPUs with their APICs, host bridge, ROMs and flash, south bridge, fixed devices; then the
  * caller adds -device devices; finish() writes what firmware reads (CMOS, fw_cfg files, tables, kernel). */
 #include "board/x86/pc_int.h"
+#include "accel/accel.h"
 
 #include "base/str.h"
 
@@ -76,6 +77,8 @@ static bool pc_set_props(struct pc *p, struct opts *o, struct err **errp)
 static bool pc_read_props(struct pc *p, struct err **errp)
 {
     struct board_cfg *c = p->cfg;
+    const struct accel_class *a = machine_accel(p->m);
+    bool accel_smm;
 
     if (c->machine_opts && !pc_set_props(p, c->machine_opts, errp))
         return false;
@@ -96,9 +99,12 @@ static bool pc_read_props(struct pc *p, struct err **errp)
         return err_set(errp, "x-oem-id '%s' has more than 6 bytes", p->oem_id);
     if (p->oem_table_id && strlen(p->oem_table_id) > 8)
         return err_set(errp, "x-oem-table-id '%s' has more than 8 bytes", p->oem_table_id);
+    accel_smm = !a || !a->has_smm || a->has_smm(p->m);
     if (p->smm == OOA_ON && p->kind == PC_ISA)
         return err_set(errp, "the isapc machine has no system management mode");
-    p->has_smm = p->smm != OOA_OFF && p->kind != PC_ISA;
+    p->has_smm = p->smm != OOA_OFF && p->kind != PC_ISA && accel_smm;
+    if (p->smm == OOA_ON && !accel_smm)
+        return err_set(errp, "smm=on: accelerator '%s' offers no system management mode here", machine_accel(p->m)->name);
     p->usb |= c->usb;
     return pc_boot_order_valid(c->boot.order, errp) && pc_boot_order_valid(c->boot.once, errp);
 }
