@@ -87,6 +87,7 @@ struct blk_node {
     uint32_t cluster_size;    /* formats: for info and copy sizes; 0 = none */
     uint32_t discard_align, zero_align;
     bool encrypted, dirty_flag;
+    bool compressed_only;     /* an output stream: convert must write compressed clusters */
     bool growable;            /* protocol: a write beyond the end extends the node */
     bool zero_is_cheap;
 

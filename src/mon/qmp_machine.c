@@ -2,6 +2,7 @@
 #include "cpu/x86.h"
 #include "guest/x86/cpuid.h"
 #include "hw/pci/pci.h"
+#include "hw/virtio/balloon.h"
 #include "mon/mon_int.h"
 #include "mon/qmp_gen.h"
 
@@ -184,21 +185,12 @@ bool qmp_inject_nmi(struct mon *m, struct err **errp)
     return true;
 }
 
-/* Balloon: the device is found by its class family. */
-
-static void find_balloon(struct dev *d, void *opaque)
-{
-    struct dev **out = opaque;
-
-    if (str_starts(d->obj.cls->name, "virtio-balloon") && obj_prop_find(d->obj.cls, "target"))
-        *out = d;
-}
+/* Balloon. */
 
 static struct dev *balloon(struct mon *m, struct err **errp)
 {
-    struct dev *d = NULL;
+    struct dev *d = balloon_find(mon_machine(m));
 
-    machine_each_dev(mon_machine(m), find_balloon, &d);
     if (!d)
         err_set_class(errp, ERR_DEVICE_NOT_ACTIVE, "No balloon device has been activated");
     return d;
@@ -207,26 +199,20 @@ static struct dev *balloon(struct mon *m, struct err **errp)
 bool qmp_balloon(struct mon *m, const struct qmp_args_balloon *a, struct err **errp)
 {
     struct dev *d = balloon(m, errp);
-    AUTOFREE char *text = xasprintf("%" PRIi64, a->value);
 
     if (!d)
         return false;
     if (a->value <= 0)
         return err_set(errp, "Parameter 'target' expects a size");
-    return obj_set(&d->obj, "target", text, errp);
+    return balloon_set_target(d, a->value, errp);
 }
 
 bool qmp_query_balloon(struct mon *m, struct json_object **ret, struct err **errp)
 {
     struct dev *d = balloon(m, errp);
-    char *v = d ? obj_get(&d->obj, "actual", errp) : NULL;
-    uint64_t n = 0;
 
-    if (v && !str_to_size(v, 'b', &n))
-        n = 0;
-    free(v);
     if (d)
-        *ret = json_make("i:actual", (int64_t)n, NULL);
+        *ret = json_make("i:actual", (int64_t)balloon_actual(d), NULL);
     return d != NULL;
 }
 

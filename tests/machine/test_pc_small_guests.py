@@ -1,4 +1,4 @@
-"""Small guests on the PC boards, run by the interpreter: SeaBIOS's banner, kernels of each kind the loader takes (real-mode Linux
+"""Small guests on the PC boards, run by the translator (LYREBIRD_ACCEL names another accelerator): SeaBIOS's banner, kernels of each kind the loader takes (real-mode Linux
 setup code, multiboot with modules, PVH), and OVMF that keeps its variables. Guests speak through debugcon (port e9h) and end
 through isa-debug-exit."""
 import os
@@ -11,7 +11,7 @@ import pytest
 from conftest import need
 from lyre import Machine, run
 
-ACCEL = ('-accel', 'interp')
+ACCEL = ('-accel', os.environ.get('LYREBIRD_ACCEL', 'tcg'))
 EXIT = ('-device', 'isa-debug-exit,iobase=0xf4,iosize=4')
 CODE, VARS = '/usr/share/OVMF/OVMF_CODE_4M.fd', '/usr/share/OVMF/OVMF_VARS_4M.fd'
 
@@ -228,3 +228,18 @@ def test_ovmf_reaches_its_shell_and_keeps_its_variables(tmp_path):
         m.serial.expect(rb'Shell> ', 150)
         m.serial.send('\r\nsetvar lyrebird -guid 11111111-2222-3333-4444-555555555555\r\n')
         m.serial.expect(rb'C0 FF EE|EE FF C0|C0FFEE|c0ffee', 100)
+
+
+@pytest.mark.limit(200)
+@pytest.mark.proves('F-FW-06', 'S023', 'S058')
+def test_secure_boot_refuses_an_unsigned_program(tmp_path):
+    """The enrolled firmware runs its variable services in SMM, with flash that takes writes from there only."""
+    code, var = '/usr/share/OVMF/OVMF_CODE_4M.secboot.fd', '/usr/share/OVMF/OVMF_VARS_4M.ms.fd'
+    for path in (code, var):
+        if not os.path.exists(path):
+            pytest.skip('OVMF with Secure Boot is missing (package ovmf)')
+    shutil.copy(var, tmp_path / 'vars')
+    with Machine('-M', 'q35,smm=on', *ACCEL, '-global', 'driver=cfi.pflash01,property=secure,value=on', '-drive',
+                 f'if=pflash,format=raw,readonly=on,file={code}', '-drive', f'if=pflash,format=raw,file={tmp_path}/vars', serial=True) as m:
+        m.serial.expect(rb'EFI Internal Shell.*Security Violation', 150)
+    assert (tmp_path / 'vars').read_bytes() != open(var, 'rb').read()

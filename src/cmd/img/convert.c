@@ -548,7 +548,7 @@ static int convert(struct img *im, struct copy *c, struct conv *v, const char *n
         return r;
     if (v->compress && !c->dst->drv->pwrite_compressed)
         return img_error("Compression not supported for this file format");
-    c->compressed = v->compress;
+    c->compressed = v->compress || c->dst->compressed_only;
     c->piece = c->compressed && c->dst->cluster_size ? c->dst->cluster_size : PIECE;
     c->dst_zero = v->target_zero || !v->no_create;
     if (v->no_create && !v->target_zero)

@@ -26,6 +26,8 @@ struct vballoon {
     int64_t stats_time;       /* host seconds of the latest update */
     int64_t poll_secs;        /* property */
     struct clk_timer timer;
+    struct clk_timer event_timer; /* pending: BALLOON_CHANGE was raised less than a second ago */
+    bool changed;             /* since then */
 };
 struct vballoon_pci {
     struct virtio_pci pci;
@@ -196,14 +198,27 @@ static void vballoon_get_config(struct virtio_dev *vd, uint8_t *c)
     put_le32(c + CFG_ACTUAL, vballoon_of(vd)->actual);
 }
 
+/* BALLOON_CHANGE at most once a second, the last value always. */
+static void raise_change(void *opaque)
+{
+    struct vballoon *v = opaque;
+    struct run *r = dev_machine(v->vd.dev)->run;
+
+    if (!v->changed || clk_timer_pending(&v->event_timer))
+        return;
+    v->changed = false;
+    clk_timer_set(&v->event_timer, clk_now(r->real) + NS_PER_SEC);
+    run_event(r, "BALLOON_CHANGE", json_make("i:actual", (int64_t)balloon_actual(v->vd.dev), NULL));
+}
+
 static void vballoon_set_config(struct virtio_dev *vd, const uint8_t *c, unsigned off, unsigned len)
 {
     struct vballoon *v = vballoon_of(vd);
     uint32_t old = v->actual;
 
     v->actual = get_le32(c + CFG_ACTUAL);
-    if (v->actual != old)
-        run_event(dev_machine(vd->dev)->run, "BALLOON_CHANGE", json_make("i:actual", (int64_t)balloon_actual(vd->dev), NULL));
+    v->changed |= v->actual != old;
+    raise_change(v);
 }
 
 static struct vballoon *body_of(struct dev *d)
@@ -262,6 +277,7 @@ static bool vballoon_realize(struct virtio_dev *vd, struct err **errp)
         v->report_q = virtio_add_queue(vd, REPORT_NUM, report_run);
     }
     clk_timer_init(&v->timer, dev_vclk(vd->dev), stats_poll, v);
+    clk_timer_init(&v->event_timer, dev_machine(vd->dev)->run->real, raise_change, v);
     stats_clear(v);
     return true;
 }
@@ -269,6 +285,7 @@ static bool vballoon_realize(struct virtio_dev *vd, struct err **errp)
 static void vballoon_unrealize(struct virtio_dev *vd)
 {
     clk_timer_cancel(&vballoon_of(vd)->timer);
+    clk_timer_cancel(&vballoon_of(vd)->event_timer);
 }
 
 static const struct virtio_type vballoon_type = {
