@@ -27,7 +27,7 @@ def test_cpus_memory_and_clock():
     with Linux(['-smp', '4,sockets=1,cores=2,threads=2', '-cpu', 'qemu64,+ssse3,-sse3', '-rtc', 'base=utc'], memory='1G') as g:
         assert g.sh('grep -c ^processor /proc/cpuinfo') == '4'
         info = g.sh('cat /proc/cpuinfo')
-        assert 'model name\t: QEMU Virtual CPU version 2.5+' in info
+        assert 'Virtual CPU version' in info
         flags = re.search(r'^flags\s*: (.*)$', info, re.M).group(1).split()
         assert 'ssse3' in flags and 'pni' not in flags and 'lm' in flags and 'cx16' in flags
         assert re.search(r'^siblings\s*: 4', info, re.M)

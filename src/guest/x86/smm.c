@@ -114,8 +114,8 @@ static void save32(struct x86_cpu *c, uint8_t *m)
     put_le32(at(m, 0x7ff8), (uint32_t)c->cr3);
     put_le32(at(m, 0x7ff4), (uint32_t)c->rflags);
     put_le32(at(m, 0x7ff0), (uint32_t)c->rip);
-    for (unsigned i = 0; i < 8; i++) /* EDI first */
-        put_le32(at(m, 0x7fd0 + 4 * (7 - i)), (uint32_t)c->regs[i]);
+    for (unsigned i = 0; i < 8; i++) /* EAX lowest, EDI at 7fec */
+        put_le32(at(m, 0x7fd0 + 4 * i), (uint32_t)c->regs[i]);
     put_le32(at(m, 0x7fcc), (uint32_t)c->dr[6]);
     put_le32(at(m, 0x7fc8), (uint32_t)c->dr[7]);
     put_seg32(m, 0x7fc4, 0x7f5c, &c->seg[X86_TR]);
@@ -139,7 +139,7 @@ static void load32(struct x86_cpu *c, uint8_t *m, uint64_t *cr0, uint64_t *cr4)
     c->rflags = get_le32(at(m, 0x7ff4)) | 2;
     c->rip = get_le32(at(m, 0x7ff0));
     for (unsigned i = 0; i < 8; i++)
-        c->regs[i] = get_le32(at(m, 0x7fd0 + 4 * (7 - i)));
+        c->regs[i] = get_le32(at(m, 0x7fd0 + 4 * i));
     c->dr[6] = get_le32(at(m, 0x7fcc));
     c->dr[7] = get_le32(at(m, 0x7fc8));
     get_seg32(m, 0x7fc4, 0x7f5c, &c->seg[X86_TR]);

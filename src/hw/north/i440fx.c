@@ -50,10 +50,13 @@ static void pmc_write(struct pci_dev *d, unsigned off, uint32_t val, unsigned si
 static void pmc_reset(struct dev *dev)
 {
     struct pci_dev *d = container_of(dev, struct pci_dev, dev);
+    uint8_t pam[7];
 
+    memcpy(pam, d->config + PMC_PAM0, sizeof pam);
     put_le16(d->config + PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     memset(d->config + 0x50, 0, 0x30);
-    d->config[0x58] = 0x00;
+    if (shadow_survives(dev_machine(dev)))
+        memcpy(d->config + PMC_PAM0, pam, sizeof pam);
     d->config[PMC_SMRAM] = 0x02; /* the window is at a0000 */
     d->wmask[PMC_SMRAM] = 0x78;
     apply(d);

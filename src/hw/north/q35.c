@@ -120,10 +120,15 @@ static void mch_write(struct pci_dev *d, unsigned off, uint32_t val, unsigned si
 static void mch_reset(struct dev *dev)
 {
     struct pci_dev *d = container_of(dev, struct pci_dev, dev);
+    uint64_t bar = get_le64(d->config + PCIEXBAR);
+    uint8_t pam[7];
 
+    memcpy(pam, d->config + PAM0, sizeof pam);
     put_le16(d->config + PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     memset(d->config + 0x40, 0, 0xa0);
-    put_le64(d->config + PCIEXBAR, PCIEXBAR_DEFAULT);
+    if (shadow_survives(dev_machine(dev)))
+        memcpy(d->config + PAM0, pam, sizeof pam);
+    put_le64(d->config + PCIEXBAR, shadow_survives(dev_machine(dev)) ? bar : PCIEXBAR_DEFAULT);
     d->config[SMRAM] = 0x02;
     d->config[ESMRAMC] = ESMRAMC_CACHE;
     d->wmask[SMRAM] = 0x78;

@@ -27,6 +27,12 @@ struct shadow {
 };
 void shadow_init(struct shadow *s, struct machine *m, const struct north_cfg *cfg, struct mem_region *pci_mem);
 void shadow_fini(struct shadow *s);
+/* True in the reset that a wake-up from S3 makes: SeaBIOS resumes from its shadowed copy and goes on using MMCONFIG, so PAM and
+ * PCIEXBAR must be as they were then. */
+static inline bool shadow_survives(const struct machine *m)
+{
+    return m->state == RS_SUSPENDED;
+}
 /* pam: the seven PAM register bytes. */
 void shadow_set_pam(struct shadow *s, const uint8_t pam[7]);
 /* SMRAM register of both chips: D_OPEN 40h, D_CLS 20h, D_LCK 10h, G_SMRAME 08h. */

@@ -134,6 +134,12 @@ static void slot_eject(void *opaque)
     slot_event(b, SLTSTA_PDC | SLTSTA_DLLSC, SLTSTA_PDS);
 }
 
+/* Power off and its indicator too, in whatever order they were written: the device may be taken out. */
+static bool slot_off(uint16_t ctl)
+{
+    return (ctl & SLTCTL_PCC) && (ctl & SLTCTL_PIC) == SLTCTL_PIC_OFF;
+}
+
 static void slot_written(struct pci_bridge *b, uint16_t old_ctl, unsigned off, unsigned size)
 {
     unsigned at = b->pci.exp_cap + PCIE_SLTCTL;
@@ -143,8 +149,7 @@ static void slot_written(struct pci_bridge *b, uint16_t old_ctl, unsigned off, u
         return;
     if (off < at + 2) {
         slot_event(b, SLTSTA_CC, 0);
-        if ((ctl & SLTCTL_PCC) && !(old_ctl & SLTCTL_PCC) && (ctl & SLTCTL_PIC) == SLTCTL_PIC_OFF &&
-            (get_le16(slot_regs(b) + PCIE_SLTSTA) & SLTSTA_PDS))
+        if (slot_off(ctl) && !slot_off(old_ctl) && (get_le16(slot_regs(b) + PCIE_SLTSTA) & SLTSTA_PDS))
             ev_bh_schedule(&b->eject_bh);
     }
     slot_irq(b);

@@ -313,7 +313,9 @@ static void rst_write(void *opaque, uint8_t val)
 static void lpc_reset(struct dev *dev)
 {
     struct ich9 *p = container_of(dev, struct ich9, pci.dev);
-    uint8_t *c = p->pci.config;
+    uint8_t *c = p->pci.config, acpi = c[ACPI_CNTL];
+    uint32_t base = get_le32(c + PMBASE), rcba = get_le32(c + RCBA);
+    bool waking = dev_machine(dev)->state == RS_SUSPENDED;
 
     put_le16(c + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     put_le16(c + PCI_STATUS, 0x0210);
@@ -323,6 +325,11 @@ static void lpc_reset(struct dev *dev)
     memset(c + PIRQE_ROUT, ROUT_DISABLE, 4);
     c[0x64] = 0x10;
     put_le32(c + RCBA, 0);
+    if (waking) { /* SeaBIOS does not set these up again on its way to the resume vector */
+        put_le32(c + PMBASE, base);
+        put_le32(c + RCBA, rcba);
+        c[ACPI_CNTL] = acpi;
+    }
     p->rst_cnt = 0;
     p->smi_en = p->smm ? 0 : APMC_EN; /* firmware takes it for "SMM is set up already" and leaves it alone */
     p->smi_sts = 0;

@@ -1,0 +1,81 @@
+"""The chipset as Linux drives it: hot-plug on both boards, sleep to RAM, the serial and parallel ports, time sources, the TCO watchdog."""
+import time
+
+import pytest
+
+from linux import Linux
+
+LIST = "ls /sys/bus/pci/devices | tr '\\n' ' '"
+
+
+def until(g, line, want, present=True, seconds=40):
+    end = time.time() + seconds
+    while time.time() < end:
+        if (want in g.sh(line)) == present:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-MON-19')
+@pytest.mark.parametrize('board, extra, bus, where', [
+    ('pc', [], 'pci.0', '0000:00:0b.0'),
+    ('q35', ['-device', 'pcie-root-port,id=rp,addr=4,chassis=1,slot=1'], 'rp', ':00.0'),
+])
+def test_a_nic_comes_and_goes_while_linux_runs(board, extra, bus, where):
+    place = {'addr': '0xb'} if board == 'pc' else {}
+    with Linux(['-M', board, '-net', 'none', *extra], ('virtio_pci', 'virtio_net')) as g:
+        before = g.sh(LIST)
+        g.qmp.call('device_add', driver='virtio-net-pci', id='hot0', bus=bus, mac='52:54:00:ab:cd:ef', **place)
+        assert until(g, 'cat /sys/class/net/*/address', '52:54:00:ab:cd:ef'), g.sh('dmesg | tail -n 20')
+        new = set(g.sh(LIST).split()) - set(before.split())
+        assert len(new) == 1 and new.pop().endswith(where)
+        g.qmp.call('device_del', id='hot0')
+        assert g.qmp.wait_event('DEVICE_DELETED')['data']['device'] == 'hot0'
+        assert g.sh(LIST) == before
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize('board', ['pc', 'q35'])
+def test_sleep_to_ram_and_back(board):
+    with Linux(['-M', board, '-net', 'none']) as g:
+        assert 'mem' in g.sh('cat /sys/power/state')
+        g.sh('echo deep >/sys/power/mem_sleep; echo kept >/tmp/note')
+        g.send('echo mem >/sys/power/state; echo awa""ke\n')
+        g.qmp.wait_event('SUSPEND')
+        assert g.qmp.call('query-status')['status'] == 'suspended'
+        g.qmp.call('system_wakeup')
+        g.qmp.wait_event('WAKEUP')
+        g.s.expect('awake', 120, 'the shell after the wake-up')
+        assert g.sh('cat /tmp/note') == 'kept'
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+def test_time_sources_and_interrupt_counts():
+    with Linux(['-M', 'q35', '-net', 'none', '-smp', '2']) as g:
+        sources = g.sh('cat /sys/devices/system/clocksource/clocksource0/available_clocksource').split()
+        assert {'hpet', 'acpi_pm'} <= set(sources)
+        for name in ('hpet', 'acpi_pm'):
+            g.sh(f'echo {name} >/sys/devices/system/clocksource/clocksource0/current_clocksource')
+            a, t = float(g.sh('cut -d" " -f1 /proc/uptime')), time.time()
+            time.sleep(3)
+            b, u = float(g.sh('cut -d" " -f1 /proc/uptime')), time.time()
+            assert abs((b - a) - (u - t)) < 1.5, name
+        loc = g.sh('grep LOC: /proc/interrupts').split()
+        assert int(loc[1]) > 50 and int(loc[2]) > 50
+        assert 'IO-APIC' in g.sh('grep ttyS0 /proc/interrupts')
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+def test_second_serial_port_and_printer_reach_their_files(tmp_path):
+    with Linux(['-M', 'pc', '-net', 'none', '-serial', f'file:{tmp_path}/com2', '-parallel', f'file:{tmp_path}/lpt'], ('parport_pc', 'lp')) as g:
+        g.sh('stty -F /dev/ttyS1 115200 raw; seq 1 2000 >/dev/ttyS1; sleep 1')
+        assert (tmp_path / 'com2').read_text() == ''.join(f'{i}\n' for i in range(1, 2001))
+        if g.sh('ls /dev/lp0 2>/dev/null'):
+            g.sh('printf printed >/dev/lp0; sleep 1')
+            assert (tmp_path / 'lpt').read_text() == 'printed'
+        g.poweroff()
