@@ -289,7 +289,7 @@ struct blk *blk_drive_add(struct blk_set *s, const char *id, struct opts *o, str
 {
     char *name AUTOFREE = id ? xstrdup(id) : xasprintf("drive%u", s->next_auto++);
     char *file AUTOFREE = NULL;
-    unsigned flags = BLK_O_RDWR;
+    unsigned flags = BLK_O_RDWR | BLK_O_AUTO_RO;
     bool snapshot = false, cor = false;
     struct blk_node *n;
     struct blk *b;

@@ -356,4 +356,6 @@ const char *blk_node_filename(const struct blk_node *n);
 /* True when c may be used in a plain path name: the start of a protocol name such as "nbd:" is none. */
 bool blk_path_has_protocol(const char *path);
 
+struct json_object *blk_node_image_info(struct blk_node *n, bool chain);
+
 #endif

@@ -388,6 +388,8 @@ static size_t enqueue(struct chr *c, const uint8_t *buf, size_t len)
 {
     size_t room = CHR_OUT_MAX - c->out_len, take = min_u64(room, len);
 
+    if (!take)
+        return 0;
     if (c->out_off + c->out_len + take > c->out_cap) {
         memmove(c->out, c->out + c->out_off, c->out_len);
         c->out_off = 0;

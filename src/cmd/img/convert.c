@@ -4,7 +4,7 @@
  * starts to write, so that the target is laid out in order while reads and writes overlap. Zeros are skipped when the
  * target is known to read as zeros, else zeroed the cheap way. Compressed pieces are one cluster each and leave in any
  * order; their compression runs on all processors. */
-#include "blk/blk_int.h"
+#include "blk/node.h"
 #include "cmd/img/img.h"
 #include <errno.h>
 #include <getopt.h>

@@ -1,6 +1,6 @@
 /* qemu-img create, info, check, resize, snapshot, amend, bitmap: what concerns one image. */
 #include "base/bytes.h"
-#include "blk/blk_int.h"
+#include "blk/node.h"
 #include "cmd/img/img.h"
 #include <errno.h>
 #include <getopt.h>

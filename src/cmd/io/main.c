@@ -1,6 +1,6 @@
 /* qemu-io: reads, writes and probes an image at chosen offsets; commands from -c or typed at a prompt. */
 #include "base/json.h"
-#include "blk/blk_int.h"
+#include "blk/node.h"
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>

@@ -38,7 +38,6 @@ struct x86_features {
     bool pmu, migratable;
     uint8_t cache;                      /* private to cpuid.c: which cache shapes */
     uint64_t tsc_hz;                    /* tsc-frequency=, 0 = the host's */
-    int32_t apic_id;                    /* apic-id=, -1 = by topology */
 };
 struct x86_model;
 struct x86_cpu;

@@ -43,7 +43,7 @@ struct event {
 
 static uint32_t err_of(const struct event *e, uint32_t sel_or_vec, bool idt)
 {
-    return (sel_or_vec & ~7u) | (idt ? 2u : 0u) | (e->ext || !e->is_int ? 1u : 0u);
+    return (sel_or_vec & ~3u) | (idt ? 2u : 0u) | (e->ext || !e->is_int ? 1u : 0u);
 }
 
 static bool is_fault(const struct event *e)

@@ -140,7 +140,7 @@ void x86_far_jmp(struct x86_cpu *c, uint16_t sel, uint64_t off, unsigned opsz)
             gp(c, sel);
         if (!(d.hi & X86_SEG_P))
             x86_raise_err(c, X86_NP, sel & ~3u);
-        x86_task_switch(c, (d.hi >> 8 & 0x1f) == 5 ? (uint16_t)(d.lo >> 16) : sel, X86_TASK_JMP, c->rip, false, 0);
+        x86_task_switch(c, (d.hi >> 8 & 0x1f) == 5 ? (uint16_t)(d.lo >> 16) : sel, X86_TASK_JMP, c->next_rip, false, 0);
         return;
     case 4:
         if (c->long_mode)
@@ -460,7 +460,7 @@ void x86_iret(struct x86_cpu *c, unsigned opsz)
     if (c->rflags & X86_NT) {
         if (c->long_mode)
             gp(c, 0);
-        x86_task_switch(c, (uint16_t)x86_ld_sys(c, c->seg[X86_TR].base, 2), X86_TASK_IRET, c->rip, false, 0);
+        x86_task_switch(c, (uint16_t)x86_ld_sys(c, c->seg[X86_TR].base, 2), X86_TASK_IRET, c->next_rip, false, 0);
         return;
     }
     off = peek(c, 0, opsz);

@@ -376,7 +376,14 @@ static void step(struct x86_cpu *c)
     if (log_on(LOG_EXEC) && e->in.row)
         trace_insn(c, &e->in);
     c->rflags &= ~(uint64_t)X86_RF;
+    c->watch_hit = 0;
     run_entry(c, e);
+    if (unlikely(c->watch_hit)) {
+        c->dr[6] |= c->watch_hit;
+        c->watch_hit = 0;
+        x86_deliver(c, X86_DB, false, 0, false, false, c->rip);
+        return;
+    }
     if (tf && c->int_shadow != 2 && !enters_handler(e->in.op)) {
         c->dr[6] |= 1 << 14;
         x86_deliver(c, X86_DB, false, 0, false, false, c->rip);

@@ -360,6 +360,35 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
         c->hooks.flush_page(c, lin);
 }
 
+/* ---- data breakpoints (SDM vol. 3, 18.2): pages that hold one stay out of the TLB, so that every access comes by here ---- */
+static unsigned watch_len(const struct x86_cpu *c, unsigned i)
+{
+    static const uint8_t len[4] = {1, 2, 8, 4};
+
+    return len[c->dr[7] >> (18 + 4 * i) & 3];
+}
+
+void x86_watch(struct x86_cpu *c, uint64_t at, unsigned size, bool write, bool io)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned kind = c->dr[7] >> (16 + 4 * i) & 3, len = watch_len(c, i);
+        uint64_t from = c->dr[i] & ~(uint64_t)(len - 1);
+
+        if (!(c->dr[7] >> (2 * i) & 3) || kind == 0 || (kind == 2) != io || (kind == 1 && !write))
+            continue;
+        if (at < from + len && from < at + size)
+            c->watch_hit |= 1u << i;
+    }
+}
+
+static bool watched_page(const struct x86_cpu *c, uint64_t lin)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if (c->dr[7] >> (2 * i) & 3 && c->dr[7] >> (16 + 4 * i) & 1 && !((c->dr[i] ^ lin) & PMASK))
+            return true;
+    return false;
+}
+
 /* Translates one byte's page with faults; fills the TLB when it is memory. *gpa is for the slow way. */
 static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user, gpa_t *gpa)
 {
@@ -376,6 +405,8 @@ static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_acc
     *gpa = x.gpa;
     page = x.gpa & PMASK;
     e->tag[0] = e->tag[1] = e->tag[2] = EMPTY;
+    if (unlikely(c->dr[7] & 0xff) && a != X86_EXEC && watched_page(c, lin))
+        return NULL;
     if (!mem_find(x86_as(c), page, &s) || !s.host || s.start + s.len - page < PAGE)
         return NULL;
     c->itlb->used[x86_tlb_index(c, user)] = true;
@@ -421,6 +452,8 @@ static uint64_t load_in_page(struct x86_cpu *c, uint64_t lin, unsigned size, boo
         e = fill(c, lin, X86_READ, user, &gpa);
     if (e)
         return get_le((const void *)(uintptr_t)(lin + e->add), size);
+    if (unlikely(c->dr[7] & 0xff))
+        x86_watch(c, lin, size, false, false);
     mem_load(x86_as(c), gpa, size, &v);
     return v;
 }
@@ -441,6 +474,8 @@ static void store_in_page(struct x86_cpu *c, uint64_t lin, unsigned size, uint64
     if (!e)
         e = fill(c, lin, X86_WRITE, user, &gpa);
     if (!e) {
+        if (unlikely(c->dr[7] & 0xff))
+            x86_watch(c, lin, size, true, false);
         mem_store(x86_as(c), gpa, size, v);
         return;
     }
@@ -515,10 +550,13 @@ void x86_ld_bytes(struct x86_cpu *c, uint64_t lin, void *buf, unsigned n)
 
         if (!e)
             e = fill(c, lin, X86_READ, c->cpl == 3, &gpa);
-        if (e)
+        if (e) {
             memcpy(p, (const void *)(uintptr_t)(lin + e->add), part);
-        else
+        } else {
+            if (unlikely(c->dr[7] & 0xff))
+                x86_watch(c, lin, part, false, false);
             mem_read(x86_as(c), gpa, p, part);
+        }
         p += part;
         n -= part;
         lin = wrap(c, lin + part);
@@ -548,6 +586,8 @@ void x86_st_bytes(struct x86_cpu *c, uint64_t lin, const void *buf, unsigned n)
             memcpy((void *)(uintptr_t)(lin + e->add), p, part);
             written(e, lin, part);
         } else {
+            if (unlikely(c->dr[7] & 0xff))
+                x86_watch(c, lin, part, true, false);
             mem_write(x86_as(c), gpa, p, part);
         }
         p += part;

@@ -144,7 +144,7 @@ static void lar_lsl(struct x86_cpu *c, const struct x86_insn *in)
 
         v = d.hi & X86_SEG_G ? limit << 12 | 0xfff : limit;
     } else if (ok) {
-        v = d.hi & 0xffff00;
+        v = d.hi & 0xf0ff00;
     }
     x86_flags_set(c, X86_ZF, ok ? X86_ZF : 0);
     if (ok)

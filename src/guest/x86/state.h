@@ -107,6 +107,7 @@ struct x86_cpu {
     struct x86_topology { unsigned sockets, dies, cores, threads; } topo;
     void *dbt;                  /* accel/dbt's per-CPU state */
     struct x86_simd *simd;      /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
+    uint8_t watch_hit;          /* data breakpoints met by the current instruction, as DR6 bits */
     uint64_t next_rip;          /* interpreter: address after the instruction; transfers of control change it */
     struct x86_icache *icache;  /* interpreter: decoded blocks, private to interp.c */
     uint64_t insn_count;        /* executed by the interpreter */

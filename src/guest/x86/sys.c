@@ -174,7 +174,7 @@ static bool fixed_msr(const struct x86_cpu *c, uint32_t msr, uint64_t *v)
     case MSR_PLATFORM_ID: case MSR_BIOS_UPDT: case MSR_PRED_CMD: case MSR_FLUSH_CMD: case MSR_MISC_FEATURES: case MSR_THERM_STATUS:
     case MSR_ENERGY_BIAS: case MSR_AMD_SYSCFG: case MSR_AMD_HWCR: case MSR_AMD_INTPEND: case MSR_AMD_TSEG: case MSR_AMD_NB_CFG:
     case MSR_AMD_IC_CFG: case MSR_AMD_DC_CFG: case MSR_AMD_BU_CFG2: case MSR_AMD_LS_CFG: case MSR_AMD_FP_CFG: case MSR_AMD_PATCH:
-    case 0xe2: case 0x1a2: case 0x1a4: case 0x1aa: case 0x1ad: case 0x1fc: case 0x2a: case 0xcd: case 0x34:
+    case 0xe2: case 0x1a2: case 0x1a4: case 0x1aa: case 0x1ad: case 0x1fc: case 0x2a: case 0xcd: case 0x34: case 0xc0010140u: case 0xc0010141u:
         *v = 0;
         return true;
     case MSR_AMD_DE_CFG: *v = 2; return true; /* LFENCE serialises */
@@ -318,10 +318,14 @@ uint32_t x86_io_in(struct x86_cpu *c, uint16_t port, unsigned size)
 {
     uint64_t v = 0;
 
+    if (unlikely(c->dr[7] & 0xff) && c->cr4 & X86_CR4_DE)
+        x86_watch(c, port, size, true, true);
     mem_load(c->vcpu.m->io, port, size, &v);
     return (uint32_t)(v & x86_mask(size));
 }
 void x86_io_out(struct x86_cpu *c, uint16_t port, unsigned size, uint32_t v)
 {
+    if (unlikely(c->dr[7] & 0xff) && c->cr4 & X86_CR4_DE)
+        x86_watch(c, port, size, true, true);
     mem_store(c->vcpu.m->io, port, size, v);
 }

@@ -71,22 +71,43 @@ static void load_code(struct x86_cpu *c, uint16_t sel)
     c->cpl = sel & 3;
 }
 
+/* Loads a data segment or the LDT of the new task: what would be #GP elsewhere is #TS here (and a missing LDT too). */
+static void load_as_task(struct x86_cpu *c, int seg, uint16_t sel)
+{
+    sigjmp_buf here, *volatile outer = c->fault_jmp;
+
+    if (!sigsetjmp(here, 0)) {
+        c->fault_jmp = &here;
+        if (seg == X86_LDTR)
+            x86_load_ldt(c, sel);
+        else
+            x86_load_seg(c, seg, sel);
+        c->fault_jmp = outer;
+        return;
+    }
+    c->fault_jmp = outer;
+    if (c->exc.vec == X86_GP || (seg == X86_LDTR && c->exc.vec == X86_NP))
+        c->exc.vec = X86_TS;
+    siglongjmp(*outer, 1);
+}
+
+/* Until a segment is loaded it keeps its old hidden part, so that a fault here finds a stack. */
 static void enter_task(struct x86_cpu *c, const struct task *t)
 {
     static const int data[] = {X86_SS, X86_ES, X86_DS, X86_FS, X86_GS};
 
     for (unsigned i = 0; i < 6; i++)
-        c->seg[i] = (struct x86_seg){.sel = t->seg[i]};
+        c->seg[i].sel = t->seg[i];
     if (t->eflags & X86_VM) {
         for (int i = 0; i < 6; i++)
             x86_seg_v86(c, i, t->seg[i]);
         c->cpl = 3;
-        x86_load_ldt(c, t->ldt);
+        load_as_task(c, X86_LDTR, t->ldt);
     } else {
-        x86_load_ldt(c, t->ldt);
+        load_as_task(c, X86_LDTR, t->ldt);
         load_code(c, t->seg[X86_CS]);
         for (size_t i = 0; i < ARRAY_LEN(data); i++)
-            x86_load_seg(c, data[i], t->seg[data[i]]);
+            load_as_task(c, data[i], t->seg[data[i]]);
     }
     x86_update_mode(c);
 }

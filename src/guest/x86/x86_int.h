@@ -13,6 +13,8 @@ void x86_mmu_free(struct x86_cpu *c);
 /* CR3 was written with CR4.PCIDE set; keep: bit 63 asked to preserve what is cached for the PCID. */
 void x86_tlb_flush_pcid(struct x86_cpu *c, unsigned pcid, bool keep);
 void x86_mmu_listen(struct x86_cpu *c, struct mem_space *as); /* flushes when the layout of as changes */
+/* Notes data (or with io, port) breakpoints of DR0..DR3 that [at, at + size) touches in watch_hit. */
+void x86_watch(struct x86_cpu *c, uint64_t at, unsigned size, bool write, bool io);
 bool x86_walk_debug(struct x86_cpu *c, uint64_t lin, struct x86_xlat *out); /* any right, no accessed bits, no faults */
 /* Host bytes of the code page at lin (page-aligned result) with fetch checks done; NULL when it is not plain memory. Faults. */
 const uint8_t *x86_code_page(struct x86_cpu *c, uint64_t lin, struct mem_ram **ram, uint64_t *ram_off);
