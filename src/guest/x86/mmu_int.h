@@ -37,7 +37,7 @@ static inline struct x86_itlb_entry *x86_tlb_hit(struct x86_cpu *c, uint64_t lin
 }
 static inline void x86_tlb_wrote(struct x86_itlb_entry *e, uint64_t lin, unsigned size)
 {
-    if (unlikely(e->ram->page[e->ram_off / PAGE] != (MEM_DIRTY_VGA | MEM_DIRTY_MIGRATE)))
+    if (unlikely((e->ram->page[e->ram_off / PAGE] & ~MEM_PAGE_WCACHE) != (MEM_DIRTY_VGA | MEM_DIRTY_MIGRATE)))
         mem_ram_written(e->ram, e->ram_off + (lin & 0xfff), size);
 }
 static inline uint64_t x86_rd_lin(struct x86_cpu *c, uint64_t lin, unsigned size)
