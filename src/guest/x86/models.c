@@ -517,6 +517,43 @@ void x86_model_each(void (*fn)(const char *name, const char *desc, void *opaque)
         fn(specials[i]->name, specials[i]->brand, opaque);
 }
 
+char *x86_model_alias_of(const char *name)
+{
+    const struct x86_model *m = model_find(name);
+
+    if (!m || m == &model_max || m == &model_host || m == &model_base || is_v1(m, name))
+        return NULL;
+    if (m->version)
+        return m->alias && strcmp(m->alias, name) == 0 ? xstrdup(m->name) : NULL;
+    return strstr(m->name, "-v") ? NULL : xasprintf("%s-v1", m->name);
+}
+
+void x86_features_each(const struct x86_features *f, void (*fn)(const char *name, bool on, void *opaque), void *opaque)
+{
+    for (unsigned w = 0; w < X86_FW_NR; w++)
+        for (unsigned b = 0; b < 32; b++)
+            if (x86_feature_name(w, b))
+                fn(x86_feature_name(w, b), f->w[w] >> b & 1, opaque);
+}
+
+void x86_model_missing(const char *name, const struct x86_features *mask, void (*fn)(const char *feature, void *opaque), void *opaque)
+{
+    const struct x86_model *m = model_find(name);
+    struct x86_features f = {0}, own;
+
+    if (!m || m == &model_max || m == &model_host)
+        return;
+    if (!mask) {
+        x86_features_max(&own);
+        mask = &own;
+    }
+    model_start(m, mask, &f);
+    for (unsigned w = 0; w < X86_FW_NR; w++)
+        for (unsigned b = 0; b < 32; b++)
+            if (f.w[w] & ~mask->w[w] & 1u << b && x86_feature_name(w, b))
+                fn(x86_feature_name(w, b), opaque);
+}
+
 struct rows {
     struct row r[256];
     unsigned nr;
