@@ -76,6 +76,5 @@ void blk_unquiesce(struct blk *b);
 unsigned blk_pending_count(const struct blk *b);
 bool blk_flags_from_opts(struct opts *o, unsigned *flags, struct err **errp);
 bool blk_parse_cache(const char *name, unsigned *flags, bool *writethrough);
-struct json_object *blk_node_image_info(struct blk_node *n, bool chain);
 
 #endif

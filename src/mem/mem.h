@@ -31,7 +31,8 @@ struct mem_ops {
 enum mem_kind { MEM_CONTAINER, MEM_RAM, MEM_ROM, MEM_IO, MEM_ALIAS, MEM_ROMD };
 
 /* Bytes of host memory behind RAM and ROM, with per-page (4 KiB) flags. Shared by aliases. */
-enum { MEM_DIRTY_VGA = 1, MEM_DIRTY_MIGRATE = 2, MEM_PAGE_CODE = 0x80 /* holds translated code: writes are reported */ };
+enum { MEM_DIRTY_VGA = 1, MEM_DIRTY_MIGRATE = 2, MEM_PAGE_WCACHE = 0x40 /* some translator may write it without
+       asking */, MEM_PAGE_CODE = 0x80 /* holds translated code: writes are reported */ };
 struct mem_ram {
     uint8_t *host;   /* page-aligned */
     uint64_t size;   /* bytes, multiple of 4 KiB */
@@ -118,7 +119,7 @@ void mem_ram_each(struct mem_sys *s, void (*fn)(struct mem_ram *m, void *opaque)
  * added before any vCPU runs. */
 typedef bool mem_code_fn(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len);
 void mem_add_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque);
-/* Sets MEM_PAGE_CODE on the page at off. When it was clear, the mark hooks run: whoever caches permission to write the page
+/* Sets MEM_PAGE_CODE on the page at off. When it was clear and MEM_PAGE_WCACHE set, the mark hooks run: whoever caches permission to write the page
  * without asking (translators) must forget it. */
 void mem_ram_mark_code(struct mem_ram *m, uint64_t off);
 typedef void mem_mark_fn(void *opaque, struct mem_ram *m, uint64_t off);

@@ -155,9 +155,14 @@ void mem_add_mark_hook(struct mem_sys *s, mem_mark_fn *fn, void *opaque)
 void mem_ram_mark_code(struct mem_ram *m, uint64_t off)
 {
     struct mem_sys *s = m->sys;
+    uint8_t was;
 
-    if (m->page[off / PAGE] & MEM_PAGE_CODE || atomic_fetch_or(&m->page[off / PAGE], MEM_PAGE_CODE) & MEM_PAGE_CODE)
+    if (m->page[off / PAGE] & MEM_PAGE_CODE)
         return;
+    was = atomic_fetch_or(&m->page[off / PAGE], MEM_PAGE_CODE);
+    if (was & MEM_PAGE_CODE || !(was & MEM_PAGE_WCACHE))
+        return;
+    atomic_fetch_and(&m->page[off / PAGE], (uint8_t)~MEM_PAGE_WCACHE);
     for (unsigned i = 0; i < s->nr_mark_hooks; i++)
         s->mark_hook[i].fn(s->mark_hook[i].opaque, m, off);
 }

@@ -93,29 +93,6 @@ bool qmp_query_hotpluggable_cpus(struct mon *m, struct json_object **ret, struct
     return true;
 }
 
-struct model_list {
-    struct json_object *list;
-    const char *arch;
-};
-
-static void add_model(const char *name, const char *desc, void *opaque)
-{
-    struct model_list *l = opaque;
-    AUTOFREE char *type = xasprintf("%s-%s-cpu", name, l->arch);
-
-    json_object_array_add(l->list, json_make("s:name", name, "s:typename", type, "o:unavailable-features", json_object_new_array(), "b:static",
-                                             false, "b:migration-safe", strcmp(name, "max") && strcmp(name, "host"), "b:deprecated", false, NULL));
-}
-
-bool qmp_query_cpu_definitions(struct mon *m, struct json_object **ret, struct err **errp)
-{
-    struct model_list l = {json_object_new_array(), m->set->cfg.arch};
-
-    x86_model_each(add_model, &l);
-    *ret = l.list;
-    return true;
-}
-
 bool qmp_query_memory_size_summary(struct mon *m, struct json_object **ret, struct err **errp)
 {
     *ret = json_make("u:base-memory", mon_machine(m)->ram_size, "u:plugged-memory", UINT64_C(0), NULL);

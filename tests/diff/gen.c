@@ -150,7 +150,7 @@ const char *gen_skip(const struct x86_insn *in)
         "cpuid", "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "xgetbv", "rdpkru", "wrpkru", "syscall", "sysenter", "int3", "int1",
         "into", "int", "ud0", "ud1", "ud2", "monitor", "mwait", "serialize", "clflush", "clflushopt", "clwb", "clzero", "pause",
         "xbegin", "xend", "xabort", "xtest", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "swapgs", "vmcall", "vmmcall", "sldt",
-        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "pushf", "popf", "enter", "leave",
+        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "popf",
         "xsaves", "xrstors", "xsaves64", "xrstors64", "monitorx", "mwaitx", "rdpru", "endbr64", "endbr32"};
     uint32_t at = in->row->attr;
 
@@ -362,6 +362,10 @@ static bool place_xstate(struct rng *r, struct x86_insn *in, struct dregs *d, ui
 /* Where the memory operand lies. False: this form cannot get into the window. */
 static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
 {
+    if (strcmp(in->row->mnem, "enter") == 0 || strcmp(in->row->mnem, "leave") == 0) {
+        d->gpr[X86_RBP] = DATA_AT + 0x900 + rnd_below(r, 64);
+        return true;
+    }
     if (in->row->attr & X86_A_STRING) {
         d->gpr[X86_RSI] = DATA_AT + 0x800 + rnd_below(r, 0x400);
         d->gpr[X86_RDI] = DATA_AT + 0xa00 + rnd_below(r, 0x400);

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from conftest import program
-from lyre import run
+from lyre import Machine, QmpError, run
 
 PC = ['-M', 'pc', '-display', 'none', '-nodefaults', '-m', '16', '-debugcon', 'stdio']
 OUT4 = b''.join(b'\xee\x66\xc1\xe8\x08' for _ in range(4))   # out dx,al; shr eax,8
@@ -135,3 +135,22 @@ def test_the_host_model_is_for_kvm(tmp_path):
     k, _ = cpuid(tmp_path, '-cpu', 'host', '-accel', 'kvm')
     with open('/proc/cpuinfo') as f:
         assert vendor(k) in f.read()
+
+
+def test_definitions_name_aliases_and_what_is_missing():
+    with Machine('-M', 'none', '-accel', 'tcg') as m:
+        models = {d['name']: d for d in m.qmp('query-cpu-definitions')}
+    assert models['Haswell']['alias-of'] == 'Haswell-v1' and models['Haswell-noTSX']['alias-of'] == 'Haswell-v2'
+    assert 'rtm' in models['Haswell']['unavailable-features'] and 'rtm' not in models['Haswell-v2']['unavailable-features']
+    assert models['qemu64']['typename'] == 'qemu64-x86_64-cpu' and models['qemu64']['unavailable-features'] == []
+    assert models['base']['static'] and not models['max']['migration-safe']
+
+
+def test_a_model_is_expanded_with_its_properties():
+    with Machine('-M', 'none', '-accel', 'tcg') as m:
+        r = m.qmp('query-cpu-model-expansion', type='static', model={'name': 'max'})['model']
+        assert r['name'] == 'base' and r['props']['sse2'] is True and r['props']['svm'] is False
+        r = m.qmp('query-cpu-model-expansion', type='full', model={'name': 'Nehalem', 'props': {'sse4.2': False, 'aes': True}})['model']
+        assert r['name'] == 'Nehalem' and not r['props']['sse4.2'] and r['props']['popcnt'] and r['props']['family'] == 6
+        with pytest.raises(QmpError):
+            m.qmp('query-cpu-model-expansion', type='full', model={'name': 'Nehalem', 'props': {'nonsense': True}})

@@ -234,6 +234,8 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
         x->tlb_r[n] = page;
     if (w) {
         x->tlb_w[n] = page;
+        if (!(s.ram->page[ram_off / PAGE] & MEM_PAGE_WCACHE))
+            atomic_fetch_or(&s.ram->page[ram_off / PAGE], MEM_PAGE_WCACHE);
         atomic_thread_fence(memory_order_seq_cst);
         if (s.ram->page[ram_off / PAGE] & MEM_PAGE_CODE)
             x->tlb_w[n] = EMPTY;

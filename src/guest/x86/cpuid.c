@@ -183,6 +183,15 @@ static void leaf_d(struct x86_cpu *c, uint32_t sub, uint32_t *r)
     }
 }
 
+/* host-cache-info=on: what the host says about its caches. */
+static bool host_cache_leaf(const struct x86_features *f, uint32_t leaf, uint32_t sub, uint32_t *r)
+{
+    if (!f->host_cache || (leaf != 2 && leaf != 4 && leaf != 0x80000005 && leaf != 0x80000006 && leaf != 0x8000001d))
+        return false;
+    x86_host_cpuid(leaf, sub, &r[EAX], &r[EBX], &r[ECX], &r[EDX]);
+    return true;
+}
+
 static void basic_leaf(struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t *r)
 {
     const struct x86_features *f = &c->feat;
@@ -407,6 +416,8 @@ void x86_cpuid(struct x86_cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[
     const struct x86_features *f = &c->feat;
 
     memset(out, 0, 4 * sizeof out[0]);
+    if (host_cache_leaf(f, leaf, subleaf, out))
+        return;
     if (leaf >= 0x40000000 && leaf <= 0x400001ff) {
         if (f->hypervisor)
             hypervisor_leaf(c, leaf, out);

@@ -38,7 +38,6 @@ struct x86_features {
     bool pmu, migratable;
     uint8_t cache;                      /* private to cpuid.c: which cache shapes */
     uint64_t tsc_hz;                    /* tsc-frequency=, 0 = the host's */
-    int32_t apic_id;                    /* apic-id=, -1 = by topology */
 };
 struct x86_model;
 struct x86_cpu;
@@ -58,5 +57,11 @@ void x86_cpuid(struct x86_cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[
 /* `-cpu help` text; caller frees. */
 char *x86_model_help(void);
 void x86_model_each(void (*fn)(const char *name, const char *desc, void *opaque), void *opaque);
+/* The versioned name a plain name or an alias stands for; NULL when name is no alias. Caller frees. */
+char *x86_model_alias_of(const char *name);
+/* Every named feature, and whether it is on. */
+void x86_features_each(const struct x86_features *f, void (*fn)(const char *name, bool on, void *opaque), void *opaque);
+/* The features a model asks for that mask (NULL: the translator) lacks. */
+void x86_model_missing(const char *name, const struct x86_features *mask, void (*fn)(const char *feature, void *opaque), void *opaque);
 
 #endif

@@ -229,7 +229,6 @@ void x86_features_host(struct x86_features *f)
         x86_features_set(f, "avx", false);
     if ((xcr0 & 0xe6) != 0xe6)
         x86_features_set(f, "avx512f", false);
-    f->apic_id = -1;
     f->l3_cache = f->migratable = true;
     x86_features_close(f);
 }
@@ -291,7 +290,6 @@ void x86_features_max(struct x86_features *out)
     out->virt_bits = 48;
     out->hypervisor = true;
     out->l3_cache = out->migratable = true;
-    out->apic_id = -1;
     x86_features_close(out);
 }
 

@@ -7,7 +7,8 @@
 
 enum { ITLB = 1024, PTC = 64, PAGE = 4096 };
 #define PMASK (~UINT64_C(0xfff))
-#define EMPTY UINT64_C(0x8000000000000000) /* not canonical: no address is within a page of it */
+/* Not canonical, so no checked address is within a page of it; not a page address, so none equals it. */
+#define EMPTY UINT64_C(0x8000000000000001)
 
 /* By who accesses: supervisor with SMAP in force, user, supervisor with SMAP off (EFLAGS.AC). */
 enum { IDX_SYS, IDX_USER, IDX_SYS_AC, NR_IDX };
@@ -37,7 +38,7 @@ static inline struct x86_itlb_entry *x86_tlb_hit(struct x86_cpu *c, uint64_t lin
 }
 static inline void x86_tlb_wrote(struct x86_itlb_entry *e, uint64_t lin, unsigned size)
 {
-    if (unlikely(e->ram->page[e->ram_off / PAGE] != (MEM_DIRTY_VGA | MEM_DIRTY_MIGRATE)))
+    if (unlikely((e->ram->page[e->ram_off / PAGE] & ~MEM_PAGE_WCACHE) != (MEM_DIRTY_VGA | MEM_DIRTY_MIGRATE)))
         mem_ram_written(e->ram, e->ram_off + (lin & 0xfff), size);
 }
 static inline uint64_t x86_rd_lin(struct x86_cpu *c, uint64_t lin, unsigned size)

@@ -102,6 +102,7 @@ struct parse {
     struct x86_features *f;
     struct x86_features asked; /* bits the text switched on: they are reported even when the model is "max" */
     struct err **errp;
+    uint32_t min_level, min_xlevel, phys_limit;
     bool enforce, check, host_phys_bits, level_set, xlevel_set, hv_any;
 };
 
@@ -159,10 +160,8 @@ static enum opt_result opt_number(struct parse *p, const char *key, const char *
         const char *name;
         uint64_t max;
     } nums[] = {{"family", 270},          {"model", 255},           {"stepping", 15},         {"level", 0x20},
-                {"xlevel", UINT32_MAX},   {"phys-bits", 52},        {"tsc-frequency", INT64_MAX}, {"apic-id", INT32_MAX},
-                {"hv-spinlocks", UINT32_MAX}, {"min-level", UINT32_MAX}, {"min-xlevel", UINT32_MAX}, {"host-phys-bits-limit", 52},
-                {"node-id", 1024},        {"socket-id", INT32_MAX}, {"die-id", INT32_MAX},    {"core-id", INT32_MAX},
-                {"thread-id", INT32_MAX}, {"guest-phys-bits", 52},  {"xlevel2", UINT32_MAX}};
+                {"xlevel", UINT32_MAX},   {"phys-bits", 52},        {"tsc-frequency", INT64_MAX},
+                {"hv-spinlocks", UINT32_MAX}, {"min-level", 0x20}, {"min-xlevel", UINT32_MAX}, {"host-phys-bits-limit", 52}};
     struct x86_features *f = p->f;
     unsigned i;
     uint64_t v;
@@ -187,9 +186,10 @@ static enum opt_result opt_number(struct parse *p, const char *key, const char *
         f->phys_bits = (uint32_t)v;
         break;
     case 6: f->tsc_hz = v; break;
-    case 7: f->apic_id = (int32_t)v; break;
-    case 8: f->hv_spinlocks = (uint32_t)v; p->hv_any = true; break;
-    default: break; /* given by the board or without effect on what the guest sees */
+    case 7: f->hv_spinlocks = (uint32_t)v; p->hv_any = true; break;
+    case 8: p->min_level = (uint32_t)v; break;
+    case 9: p->min_xlevel = (uint32_t)v; break;
+    default: p->phys_limit = (uint32_t)v; break;
     }
     return OPT_OK;
 }
@@ -335,6 +335,8 @@ static void finish(struct parse *p, const struct x86_features *mask)
     struct x86_features *f = p->f;
 
     x86_features_close(f);
+    raise_level(&f->level, p->min_level);
+    raise_level(&f->xlevel, p->min_xlevel);
     if (!p->level_set) {
         if (f->w[X86_FW_7_EBX] | f->w[X86_FW_7_ECX] | f->w[X86_FW_7_EDX] | f->w[X86_FW_7_1_EAX])
             raise_level(&f->level, 7);
@@ -354,12 +356,14 @@ static void finish(struct parse *p, const struct x86_features *mask)
     if (strcmp(f->vendor, AMD) == 0)
         f->w[X86_FW_80000001_EDX] = (f->w[X86_FW_80000001_EDX] & ~(uint32_t)AMD_MIRROR) | (f->w[X86_FW_1_EDX] & AMD_MIRROR);
     if (p->host_phys_bits && mask->phys_bits)
-        f->phys_bits = mask->phys_bits;
+        f->phys_bits = p->phys_limit ? (uint32_t)min_u64(mask->phys_bits, p->phys_limit) : mask->phys_bits;
     if (!f->phys_bits)
         f->phys_bits = x86_has(f, X86_F_LM) ? 40 : f->w[X86_FW_1_EDX] & 1u << 17 ? 36 : 32;
     f->virt_bits = f->w[X86_FW_7_ECX] & 1u << 16 ? 57 : 48;
     f->hypervisor = f->w[X86_FW_1_ECX] >> 31;
     f->kvm_leaves = mask->kvm_leaves;
+    if (f->hv_passthrough)
+        f->hv_relaxed = f->hv_vapic = f->hv_time = f->hv_vpindex = f->hv_frequencies = f->hv_runtime = f->hv_reset = true;
     if (p->hv_any && !*f->hv_vendor)
         strcpy(f->hv_vendor, "Microsoft Hv");
 }
@@ -391,7 +395,6 @@ static void model_start(const struct x86_model *m, const struct x86_features *ma
         x86_features_set(f, "hypervisor", true);
     }
     f->l3_cache = f->migratable = true;
-    f->apic_id = -1;
 }
 
 static bool unknown_model(const char *name, struct err **errp)
@@ -457,6 +460,8 @@ bool x86_cpu_parse_model(const char *text, const struct x86_features *mask, stru
     mask_features(&p, name, mask, m == &model_max || m == &model_host, &missing);
     if (!report_missing(&p, name, &missing))
         return false;
+    if (out->pmu)
+        warn_report("-cpu: pmu=on: performance counters are not offered; the guest sees none");
     finish(&p, mask);
     if (model)
         *model = m;
@@ -510,6 +515,43 @@ void x86_model_each(void (*fn)(const char *name, const char *desc, void *opaque)
         each_row(&models[i], fn, opaque);
     for (size_t i = 0; i < ARRAY_LEN(specials); i++)
         fn(specials[i]->name, specials[i]->brand, opaque);
+}
+
+char *x86_model_alias_of(const char *name)
+{
+    const struct x86_model *m = model_find(name);
+
+    if (!m || m == &model_max || m == &model_host || m == &model_base || is_v1(m, name))
+        return NULL;
+    if (m->version)
+        return m->alias && strcmp(m->alias, name) == 0 ? xstrdup(m->name) : NULL;
+    return strstr(m->name, "-v") ? NULL : xasprintf("%s-v1", m->name);
+}
+
+void x86_features_each(const struct x86_features *f, void (*fn)(const char *name, bool on, void *opaque), void *opaque)
+{
+    for (unsigned w = 0; w < X86_FW_NR; w++)
+        for (unsigned b = 0; b < 32; b++)
+            if (x86_feature_name(w, b))
+                fn(x86_feature_name(w, b), f->w[w] >> b & 1, opaque);
+}
+
+void x86_model_missing(const char *name, const struct x86_features *mask, void (*fn)(const char *feature, void *opaque), void *opaque)
+{
+    const struct x86_model *m = model_find(name);
+    struct x86_features f = {0}, own;
+
+    if (!m || m == &model_max || m == &model_host)
+        return;
+    if (!mask) {
+        x86_features_max(&own);
+        mask = &own;
+    }
+    model_start(m, mask, &f);
+    for (unsigned w = 0; w < X86_FW_NR; w++)
+        for (unsigned b = 0; b < 32; b++)
+            if (f.w[w] & ~mask->w[w] & 1u << b && x86_feature_name(w, b))
+                fn(x86_feature_name(w, b), opaque);
 }
 
 struct rows {

@@ -34,35 +34,52 @@ struct ide_ops {
     void (*done)(void *opaque);
 };
 
-/* What a unit keeps of its own. */
+/* What a unit keeps of its own. Writes to the task file reach both units, reads come from the selected one. */
 struct ide_unit {
     struct ide_dev *dev;    /* NULL = nobody */
+    uint8_t feature[2], count[2], lo[2], mid[2], hi[2]; /* [1]: the previous value (high order bytes) */
     uint8_t mult;           /* sectors per PIO block, 0 = off */
     uint8_t status, error;
 };
 
+struct ide_io; /* a request given to the block layer */
 struct ide_bus {
     struct bus bus;         /* first; type "IDE" */
     const struct ide_ops *ops;
     void *opaque;
     unsigned max_units;
     struct ide_unit unit[2];
-    /* Task file; [1] holds the previous value (high order bytes). */
-    uint8_t feature[2], count[2], lba_lo[2], lba_mid[2], lba_hi[2], device, control, command;
+    uint8_t device, control, command;
     /* The command under way. */
     uint8_t *buf;           /* owned: IDE_CHUNK bytes */
     size_t buf_at, buf_end; /* window of a PIO phase */
-    uint64_t lba, left;     /* sectors still to move; or bytes of a packet's data */
-    bool busy, dma, to_guest, lba48, in_packet, dma_waiting;
-    unsigned block;         /* sectors per DRQ */
+    uint64_t lba, left;     /* sectors still to move */
+    unsigned chunk;         /* sectors in flight */
+    bool dma, to_guest, dma_waiting, fua;
+    bool pio_in;            /* for the controller: the command was a PIO data-in */
     void (*phase_end)(struct ide_bus *b); /* the PIO window was used up */
+    struct ide_io *io;      /* borrowed: in flight */
     uint32_t gen;           /* changes at reset: completions of older commands are dropped */
-    struct ide_packet *packet; /* owned: ATAPI command under way */
+    bool retry;             /* stopped by the error policy */
+    struct machine_hook state_hook;
     bool irq_level;
+    /* ATAPI: command, reply, and how much of it was moved. */
+    uint8_t cdb[12];
+    uint8_t *reply;         /* owned */
+    size_t reply_len, reply_at, byte_limit;
+    struct scsi_req *packet; /* owned: under way */
 };
 void ide_bus_init(struct ide_bus *b, struct dev *owner, const char *name, unsigned max_units, const struct ide_ops *ops, void *opaque);
 void ide_bus_fini(struct ide_bus *b);
 void ide_bus_reset(struct ide_bus *b); /* power-on or cable reset: signatures appear */
+/* For the room's own files. */
+struct ide_unit *ide_unit(struct ide_bus *b);
+void ide_finish(struct ide_bus *b, uint8_t status, uint8_t error);
+void ide_phase(struct ide_bus *b, size_t n, void (*end)(struct ide_bus *b), bool irq);
+void ide_packet_start(struct ide_bus *b);
+void ide_packet_dma(struct ide_bus *b);
+void ide_packet_reset(struct ide_bus *b);
+void ide_signature(struct ide_unit *u);
 /* Task file registers 0-7 of the command block; 16-bit accesses to the data port. */
 uint8_t ide_read(struct ide_bus *b, unsigned reg);
 void ide_write(struct ide_bus *b, unsigned reg, uint8_t v);
@@ -86,7 +103,7 @@ struct ide_dev {
     struct scsi_dev *scsi;  /* owned: the unit that answers a CD drive's packets */
     uint8_t sense[18];      /* of the last packet that failed */
 };
-/* Fills 512 bytes of IDENTIFY (PACKET) DEVICE data. ncq_depth 0 = none. */
+/* Fills 512 bytes of IDENTIFY (PACKET) DEVICE data. */
 void ide_identify(struct ide_bus *b, struct ide_unit *u, uint8_t *id);
 static inline struct ide_bus *ide_bus_of(const struct dev *d)
 {

@@ -211,23 +211,13 @@ static void absent_unit(struct scsi_req *r)
     }
 }
 
-bool scsi_submit(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, struct scsi_req *r)
+void scsi_run(struct scsi_dev *d, struct scsi_req *r)
 {
-    bool target;
-    struct scsi_dev *d = scsi_find(b, channel, id, lun, &target);
-
-    if (!target)
-        return false;
     r->dev = d;
     r->sense_len = 0;
     r->moved = 0;
-    if (d)
-        d->inflight++;
-    if (r->cdb[0] == REPORT_LUNS) {
-        report_luns(b, channel, id, r);
-    } else if (!d) {
-        absent_unit(r);
-    } else if (d->attention && r->cdb[0] == REQUEST_SENSE) {
+    d->inflight++;
+    if (d->attention && r->cdb[0] == REQUEST_SENSE) {
         uint8_t s[SCSI_SENSE_LEN];
         scsi_sense_build(s, 0x060000 | d->attention);
         d->attention = 0;
@@ -239,6 +229,26 @@ bool scsi_submit(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun
     } else {
         scsi_class(d)->run(d, r);
     }
+}
+
+bool scsi_submit(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, struct scsi_req *r)
+{
+    bool target;
+    struct scsi_dev *d = scsi_find(b, channel, id, lun, &target);
+
+    if (!target)
+        return false;
+    if (d && r->cdb[0] != REPORT_LUNS) {
+        scsi_run(d, r);
+        return true;
+    }
+    r->dev = NULL;
+    r->sense_len = 0;
+    r->moved = 0;
+    if (r->cdb[0] == REPORT_LUNS)
+        report_luns(b, channel, id, r);
+    else
+        absent_unit(r);
     return true;
 }
 

@@ -6,6 +6,7 @@
 #define HW_SCSI_SCSI_H
 
 #include "base/iov.h"
+#include "blk/blk.h"
 #include "dev/dev.h"
 
 enum { SCSI_CDB_MAX = 32, SCSI_SENSE_LEN = 18 };
@@ -70,6 +71,12 @@ struct scsi_dev *scsi_find(struct scsi_bus *b, unsigned channel, unsigned id, un
 bool scsi_submit(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, struct scsi_req *r);
 /* Resets a unit: its settings and a unit attention. Requests under way finish as they will. */
 void scsi_unit_reset(struct scsi_dev *d);
+
+/* A CD-ROM unit without a bus, for the drive of another kind of cable: answers MMC commands of one master. blk stays the
+ * caller's. scsi_run is scsi_submit without an address. */
+struct scsi_dev *scsi_cd_embed(struct machine *m, struct blk *blk);
+void scsi_cd_release(struct scsi_dev *d);
+void scsi_run(struct scsi_dev *d, struct scsi_req *r);
 
 /* For units. */
 void scsi_good(struct scsi_req *r, uint64_t moved);

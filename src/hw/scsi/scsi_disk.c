@@ -792,10 +792,10 @@ static void disk_run(struct scsi_dev *d, struct scsi_req *r)
 
 static void tell(struct sdisk *s, uint16_t what)
 {
-    struct scsi_bus *b = scsi_bus_of(&s->sd);
+    struct scsi_bus *b = s->sd.dev.bus ? scsi_bus_of(&s->sd) : NULL;
 
     s->sd.attention = what;
-    if (b->hba.changed)
+    if (b && b->hba.changed)
         b->hba.changed(b->hba.opaque, &s->sd, what);
 }
 
@@ -948,3 +948,27 @@ static const struct sdisk_class scsi_cd_class = {
     .bus_type = "SCSI", .category = DEV_CAT_STORAGE, .hotplug = true, .realize = disk_realize, .unrealize = disk_unrealize,
     .reset = disk_reset, .state_version = 1, .state = disk_fields, .run = disk_run, .unit_reset = disk_unit_reset, .cd = true};
 DEV_REGISTER(scsi_cd_class)
+
+struct scsi_dev *scsi_cd_embed(struct machine *m, struct blk *blk)
+{
+    struct sdisk *s = container_of(obj_new((const struct obj_class *)&scsi_cd_class, m), struct sdisk, sd.dev.obj);
+
+    s->blk = blk;
+    s->cd = s->removable = true;
+    s->log_bs = s->phys_bs = 2048;
+    s->product = xstrdup("QEMU DVD-ROM");
+    list_init(&s->stopped);
+    blk_set_dev_ops(blk, &cd_ops, s);
+    s->state_hook = (struct machine_hook){.fn = state_changed, .opaque = s};
+    machine_on_state(m, &s->state_hook);
+    return &s->sd;
+}
+
+void scsi_cd_release(struct scsi_dev *d)
+{
+    struct sdisk *s = disk_of(d);
+
+    disk_unrealize(&d->dev);
+    s->blk = NULL; /* the caller's */
+    obj_unref(&d->dev.obj);
+}

@@ -1,0 +1,216 @@
+"""Adapters by their registers, and what screendump and a VNC client then show of them."""
+import os
+import socket
+import struct
+import zlib
+
+import pytest
+from lyre import Machine
+
+from picture import png, ppm
+
+pytestmark = pytest.mark.limit(90)
+LFB, MMIO = 0xe0000000, 0xf0000000
+ID, XRES, YRES, BPP, ENABLE = range(5)
+
+
+def place(q, device=0x1111):
+    """Finds the adapter, maps its BARs and turns decoding on."""
+    dev = q.pci_find(0x1234, device)
+    dev = dev[0] if isinstance(dev, tuple) else dev
+    q.pci_write(dev, 0x10, LFB)
+    q.pci_write(dev, 0x18, MMIO)
+    q.pci_write(dev, 0x04, 3, 2)
+
+
+def dispi(q, index, value):
+    q.writew(MMIO + 0x500 + index * 2, value)
+
+
+def mode(q, w, h, bpp=32):
+    for r, v in ((ENABLE, 0), (XRES, w), (YRES, h), (BPP, bpp), (ENABLE, 0x41)):
+        dispi(q, r, v)
+
+
+def paint(q, w, h):
+    """A gradient, a few bars and noise: something for each encoder. Returns R, G, B bytes."""
+    rgb, out = bytearray(), bytearray()
+    noise = os.urandom(w * 16 * 3)
+    for y in range(h):
+        for x in range(w):
+            r, g, b = (x * 255 // w, y * 255 // h, 128) if y < h // 2 else ((255, 0, 0) if x // 40 % 2 else (0, 0, 60))
+            if y >= h - 16:
+                r, g, b = noise[((y - h + 16) * w + x) * 3:][:3]
+            rgb += bytes((r, g, b))
+            out += bytes((b, g, r, 0))
+    for at in range(0, len(out), 65536):
+        q.write(LFB + at, bytes(out[at:at + 65536]))
+    return bytes(rgb)
+
+
+@pytest.mark.proves('F-DSP-26', 'F-DSP-10', 'N-78')
+@pytest.mark.parametrize('args', [['-vga', 'std'], ['-device', 'VGA,vgamem_mb=32'], ['-device', 'bochs-display'], ['-device', 'secondary-vga']])
+def test_screendump_holds_what_was_painted(args, tmp_path):
+    with Machine('-M', 'pc', *args, qtest=True) as m:
+        place(m.qt)
+        mode(m.qt, 320, 208)
+        want = paint(m.qt, 320, 208)
+        m.qmp('screendump', filename=str(tmp_path / 'a.ppm'))
+        m.qmp('screendump', filename=str(tmp_path / 'a.png'), format='png')
+        m.hmp(f'screendump {tmp_path}/b.ppm')
+        assert ppm(tmp_path / 'a.ppm') == ppm(tmp_path / 'b.ppm') == (320, 208, want)
+        assert png(tmp_path / 'a.png') == (320, 208, want)
+
+
+@pytest.mark.proves('F-DSP-10')
+def test_the_largest_mode_of_16_mib(tmp_path):
+    with Machine('-M', 'pc', '-device', 'VGA,vgamem_mb=16', qtest=True) as m:
+        place(m.qt)
+        mode(m.qt, 2560, 1600)
+        m.qt.write(LFB + (1599 * 2560 + 2559) * 4, b'\x03\x02\x01\x00')
+        m.qmp('screendump', filename=str(tmp_path / 'a.ppm'))
+        w, h, data = ppm(tmp_path / 'a.ppm')
+        assert (w, h) == (2560, 1600) and data[-3:] == b'\x01\x02\x03'
+
+
+@pytest.mark.proves('F-DSP-22')
+def test_edid_names_the_asked_resolution():
+    with Machine('-M', 'pc', '-device', 'VGA,edid=on,xres=1280,yres=720', qtest=True) as m:
+        place(m.qt)
+        e = m.qt.read(MMIO, 128)
+        assert sum(e) % 256 == 0 and e[:8] == b'\x00' + b'\xff' * 6 + b'\x00'
+        assert (e[56] | (e[58] & 0xf0) << 4, e[59] | (e[61] & 0xf0) << 4) == (1280, 720)
+
+
+@pytest.mark.proves('F-DSP-18')
+def test_ramfb_shows_guest_memory(tmp_path):
+    """fw_cfg by DMA: find etc/ramfb, write the 28-byte description."""
+    with Machine('-M', 'pc', '-m', '64', '-vga', 'none', '-device', 'ramfb', qtest=True) as m:
+        q = m.qt
+
+        def dma(control, length, addr):
+            q.write(0x1000, struct.pack('>IIQ', control, length, addr))
+            q.outl(0x514, 0)
+            q.outl(0x518, int.from_bytes((0x1000).to_bytes(4, 'big'), 'little'))
+            assert int.from_bytes(q.read(0x1000, 4), 'big') == 0
+        dma(0x19 << 16 | 8 | 2, 4, 0x2000)
+        n = int.from_bytes(q.read(0x2000, 4), 'big')
+        dma(2, n * 64, 0x2000)
+        entries = q.read(0x2000, n * 64)
+        key = next(int.from_bytes(entries[i + 4:i + 6], 'big') for i in range(0, len(entries), 64)
+                   if entries[i + 8:i + 64].rstrip(b'\0') == b'etc/ramfb')
+        q.write(0x3000, struct.pack('>QIIIII', 0x100000, 0x34325258, 0, 64, 32, 256))
+        dma(key << 16 | 8 | 16, 28, 0x3000)
+        q.write(0x100000, bytes((9, 8, 7, 0)) * (64 * 32))
+        m.qmp('screendump', filename=str(tmp_path / 'a.ppm'))
+        assert ppm(tmp_path / 'a.ppm') == (64, 32, bytes((7, 8, 9)) * (64 * 32))
+
+
+class Rfb:
+    """A VNC client that knows four encodings."""
+
+    def __init__(self, addr):
+        self.s = socket.create_connection(addr, 20)
+        assert self.get(12) == b'RFB 003.008\n'
+        self.s.sendall(b'RFB 003.008\n')
+        assert self.get(self.get(1)[0]) == b'\x01'
+        self.s.sendall(b'\x01')
+        assert self.get(4) == bytes(4)
+        self.s.sendall(b'\x01')
+        self.w, self.h = struct.unpack('>HH', self.get(4))
+        self.get(16)
+        self.get(struct.unpack('>I', self.get(4))[0])
+        self.z = zlib.decompressobj()
+        self.px = bytearray(self.w * self.h * 3)
+
+    def get(self, n):
+        out = b''
+        while len(out) < n:
+            got = self.s.recv(n - len(out))
+            assert got, 'the server closed'
+            out += got
+        return out
+
+    def put(self, x, y, rgb):
+        at = (y * self.w + x) * 3
+        self.px[at:at + 3] = rgb
+
+    def rows(self, x, y, w, h, data, size=4):
+        for j in range(h):
+            for i in range(w):
+                p = data[(j * w + i) * size:]
+                self.put(x + i, y + j, bytes((p[2], p[1], p[0])))
+
+    def hextile(self, x, y, w, h):
+        bg = fg = b'\0\0\0'
+        for ty in range(y, y + h, 16):
+            for tx in range(x, x + w, 16):
+                tw, th, kind = min(16, x + w - tx), min(16, y + h - ty), self.get(1)[0]
+                if kind & 1:
+                    self.rows(tx, ty, tw, th, self.get(tw * th * 4))
+                    continue
+                bg = self.get(4)[2::-1] if kind & 2 else bg
+                fg = self.get(4)[2::-1] if kind & 4 else fg
+                for j in range(th):
+                    for i in range(tw):
+                        self.put(tx + i, ty + j, bg)
+                for _ in range(self.get(1)[0] if kind & 8 else 0):
+                    c = self.get(4)[2::-1] if kind & 16 else fg
+                    xy, wh = self.get(2)
+                    for j in range((wh & 15) + 1):
+                        for i in range((wh >> 4) + 1):
+                            self.put(tx + (xy >> 4) + i, ty + (xy & 15) + j, c)
+
+    def zrle(self, x, y, w, h):
+        d, at = self.z.decompress(self.get(struct.unpack('>I', self.get(4))[0])), 0
+        for ty in range(y, y + h, 64):
+            for tx in range(x, x + w, 64):
+                tw, th, kind = min(64, x + w - tx), min(64, y + h - ty), d[at]
+                at += 1
+                if kind == 0:
+                    self.rows(tx, ty, tw, th, d[at:at + tw * th * 3], 3)
+                    at += tw * th * 3
+                    continue
+                assert kind <= 16
+                pal = [d[at + 3 * i:at + 3 * i + 3][::-1] for i in range(kind)]
+                at += 3 * kind
+                bits = 0 if kind == 1 else 1 if kind == 2 else 2 if kind <= 4 else 4
+                for j in range(th):
+                    row = d[at:at + (tw * bits + 7) // 8]
+                    at += len(row)
+                    for i in range(tw):
+                        k = row[i * bits // 8] >> (8 - bits - i * bits % 8) & ((1 << bits) - 1) if bits else 0
+                        self.put(tx + i, ty + j, pal[k])
+
+    def update(self, encoding):
+        """The whole screen in this encoding."""
+        self.s.sendall(struct.pack('>BBHi', 2, 0, 1, encoding) + struct.pack('>BBHHHH', 3, 0, 0, 0, self.w, self.h))
+        self.px = bytearray(len(self.px))
+        assert self.get(2)[0] == 0
+        for _ in range(struct.unpack('>H', self.get(2))[0]):
+            x, y, w, h, e = struct.unpack('>HHHHi', self.get(12))
+            assert e == encoding
+            if e == 0:
+                self.rows(x, y, w, h, self.get(w * h * 4))
+            elif e == 5:
+                self.hextile(x, y, w, h)
+            elif e == 6:
+                self.rows(x, y, w, h, self.z.decompress(self.get(struct.unpack('>I', self.get(4))[0])))
+            else:
+                self.zrle(x, y, w, h)
+        return bytes(self.px)
+
+
+@pytest.mark.proves('F-VNC-02', 'F-DSP-05')
+@pytest.mark.parametrize('encoding', [0, 5, 6, 16], ids=['raw', 'hextile', 'zlib', 'zrle'])
+def test_a_vnc_client_sees_the_same_pixels(encoding):
+    with Machine('-M', 'pc', '-vga', 'std', '-vnc', '127.0.0.1:50,to=99', qtest=True) as m:
+        place(m.qt)
+        mode(m.qt, 320, 208)
+        want = paint(m.qt, 320, 208)
+        v = m.qmp('query-vnc')
+        c = Rfb((v['host'], int(v['service'])))
+        assert (c.w, c.h) == (320, 208)
+        for _ in range(2):  # the compressed streams go on
+            got = c.update(encoding)
+            assert got == want
