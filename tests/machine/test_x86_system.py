@@ -24,7 +24,7 @@ def images(tmp_path_factory):
 
 
 @pytest.mark.limit(240)
-@pytest.mark.proves('F-CPU-01', 'F-CPU-02', 'F-ACC-15')
+@pytest.mark.proves('F-ACC-02')
 @pytest.mark.parametrize('accel', ['interp', 'tcg'])
 @pytest.mark.parametrize('image, cpu', [('prot', 'qemu64'), ('long', 'max')])
 def test_traps_and_transfers_are_those_of_the_manual(images, tmp_path, image, cpu, accel):

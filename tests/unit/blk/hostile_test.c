@@ -163,11 +163,12 @@ HOSTILE(qcow2_with_64k_clusters, "qcow2", "")
 HOSTILE(qcow2_with_small_clusters, "qcow2", "cluster_size=1k")
 HOSTILE(qcow2_with_subclusters, "qcow2", "extended_l2=on")
 HOSTILE(qcow2_version_2, "qcow2", "compat=0.10,cluster_size=4k")
+HOSTILE(qcow, "qcow", "")
 HOSTILE(vdi, "vdi", "")
 HOSTILE(vpc, "vpc", "")
 HOSTILE(vhdx, "vhdx", "block_size=1M")
 HOSTILE(vmdk, "vmdk", "")
 
 #define T(fn) cmocka_unit_test(fn)
-UNIT_MAIN(T(qcow2_with_64k_clusters), T(qcow2_with_small_clusters), T(qcow2_with_subclusters), T(qcow2_version_2), T(vdi), T(vpc), T(vhdx),
+UNIT_MAIN(T(qcow2_with_64k_clusters), T(qcow2_with_small_clusters), T(qcow2_with_subclusters), T(qcow2_version_2), T(qcow), T(vdi), T(vpc), T(vhdx),
           T(vmdk))
