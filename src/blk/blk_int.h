@@ -19,6 +19,8 @@ struct blk_set {
     unsigned long thread; /* pthread_t of the maker, where the loop runs */
     void *machine;       /* borrowed: blk_set_bind */
     struct list in_registry;
+    struct blk_comp_ctx *comp; /* owned: idle compressors, see compress.c */
+    int comp_lock;             /* guards comp */
 };
 
 /* How a drive answers errors, as typed in werror=/rerror=. */
@@ -61,6 +63,7 @@ struct blk_track {
 };
 
 struct blk_pool *blk_pool_new(void);
+void blk_comp_free(struct blk_set *set);
 void blk_pool_free(struct blk_pool *p);
 int blk_pool_run(struct blk_pool *p, struct ev_loop *l, int (*fn)(void *), void *opaque);
 

@@ -59,6 +59,7 @@ again:
     for (unsigned i = 0; i < ARRAY_LEN(s->aio); i++)
         blk_aio_free(s->aio[i]);
     blk_pool_free(s->pool);
+    blk_comp_free(s);
     free(s);
 }
 

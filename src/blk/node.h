@@ -353,9 +353,9 @@ bool blk_prealloc_parse(struct opts *o, enum blk_prealloc *out, struct err **err
 void blk_snaps_free(struct blk_snap *sn, int nr);
 /* "json:{...}" or plain name of a node's file, for the "file" member of query-block. */
 const char *blk_node_filename(const struct blk_node *n);
+/* The ImageInfo of QMP and qemu-img info; chain: with the backing images nested. Caller owns. */
+struct json_object *blk_node_image_info(struct blk_node *n, bool chain);
 /* True when c may be used in a plain path name: the start of a protocol name such as "nbd:" is none. */
 bool blk_path_has_protocol(const char *path);
-
-struct json_object *blk_node_image_info(struct blk_node *n, bool chain);
 
 #endif

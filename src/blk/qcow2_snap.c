@@ -304,7 +304,8 @@ static int create_steps(struct blk_node *n, struct q2_snap *x)
     }
     x->l1_size = s->l1_size;
     if (r >= 0) {
-        memcpy(v, s->snaps, s->nr_snaps * sizeof *v);
+        if (s->nr_snaps)
+            memcpy(v, s->snaps, s->nr_snaps * sizeof *v);
         v[s->nr_snaps] = *x;
         r = publish(n, v, s->nr_snaps + 1); /* commits first: the raised refcounts are durable by then */
     }

@@ -391,7 +391,8 @@ static size_t enqueue(struct chr *c, const uint8_t *buf, size_t len)
     if (!take)
         return 0;
     if (c->out_off + c->out_len + take > c->out_cap) {
-        memmove(c->out, c->out + c->out_off, c->out_len);
+        if (c->out_len)
+            memmove(c->out, c->out + c->out_off, c->out_len);
         c->out_off = 0;
         if (c->out_len + take > c->out_cap) {
             c->out_cap = min_u64(CHR_OUT_MAX, max_u64(4096, 2 * (c->out_len + take)));

@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from lyre import Machine, QmpError
+from lyre import Machine, QmpError, run
 
 pytestmark = pytest.mark.limit(60)
 
@@ -130,24 +130,57 @@ def test_disable_s3_reaches_the_chip():
         assert m.alive()
 
 
-def requests(rng, n):
-    """Random accesses as lines of the test channel; those that would end the program are left out."""
-    windows = [0xfec00000, 0xfed00000, 0xfee00000, 0xfed1c000, 0xb0000000, 0xa0000, 0xc0000, 0xfe000000, 0xfd000000, 0xfebf0000, 0xe0000000]
+def map_bars(q):
+    """Gives every function on bus 0 its windows; returns the addresses of memory BARs and the ports of I/O BARs."""
+    mem, io, next_mem, next_io = [], [], 0xc0000000, 0xc000
+    for devfn in range(256):
+        dev, fn = devfn >> 3, devfn & 7
+        if q.pci_read(dev, 0, fn=fn) == 0xffffffff or q.pci_read(dev, 0x0e, size=1, fn=fn) & 0x7f:
+            continue
+        bar = 0x10
+        while bar < 0x28:
+            q.pci_write(dev, bar, 0xffffffff, fn=fn)
+            v, at = q.pci_read(dev, bar, fn=fn), bar
+            bar += 8 if v & 7 == 4 else 4
+            if not v:
+                continue
+            size = -(v & (0xfffffffc if v & 1 else 0xfffffff0)) & 0xffffffff
+            if v & 1:
+                size &= 0xffff
+                next_io = (next_io + size - 1) & -size
+                q.pci_write(dev, at, next_io, fn=fn)
+                io.append((next_io, size))
+                next_io += size
+            else:
+                next_mem = (next_mem + size - 1) & -size
+                q.pci_write(dev, at, next_mem, fn=fn)
+                mem.append((next_mem, size))
+                next_mem += size
+                if v & 7 == 4:
+                    q.pci_write(dev, at + 4, 0, fn=fn)
+        q.pci_write(dev, 4, 7, size=2, fn=fn)
+    return mem, io
+
+
+def requests(rng, n, mem, io):
+    """Random accesses as lines of the test channel: fixed windows, ports, configuration space and the mapped BARs."""
+    windows = [0xfec00000, 0xfed00000, 0xfee00000, 0xfed1c000, 0xb0000000, 0xa0000, 0xc0000]
     size_p, size_m = ['b', 'w', 'l'], ['b', 'w', 'l', 'q']
     out = []
     while len(out) < n:
         value = rng.choice([rng.getrandbits(64), rng.getrandbits(8), 0, (1 << 64) - 1])
         if rng.random() < 0.6:
             port = rng.choice([rng.randrange(0x10000), rng.randrange(0x500), 0xcf8 + rng.randrange(8), 0x3b0 + rng.randrange(48),
-                               0x1f0 + rng.randrange(8), 0xc000 + rng.randrange(0x200), 0x510 + rng.randrange(12)])
+                               0x1f0 + rng.randrange(8), 0x510 + rng.randrange(12), *(b + rng.randrange(size) for b, size in io)])
             s = rng.choice(size_p)
             width = {'b': 8, 'w': 16, 'l': 32}[s]
-            if rng.random() < 0.25:
+            if rng.random() < 0.05:
                 out.append(f'outl 0xcf8 {0x80000000 | rng.randrange(0x10000) & 0xfffffc:#x}')
                 port = 0xcfc
             out.append(f'in{s} {port:#x}' if rng.random() < 0.4 else f'out{s} {port:#x} {value & ((1 << width) - 1):#x}')
         else:
-            addr = rng.choice(windows) + rng.getrandbits(rng.choice([8, 12, 16, 20]))
+            base, size = rng.choice(mem + [(w, 1 << 20) for w in windows])
+            addr = base + rng.randrange(min(size, 1 << rng.choice([8, 12, 16, 20])))
             s = rng.choice(size_m)
             width = {'b': 8, 'w': 16, 'l': 32, 'q': 64}[s]
             out.append(f'read{s} {addr:#x}' if rng.random() < 0.4 else f'write{s} {addr:#x} {value & ((1 << width) - 1):#x}')
@@ -160,9 +193,15 @@ def storm(kind, count, seed):
     rng = random.Random(seed)
     args = ['-M', kind, '-m', '64', '-vga', 'std', '-no-shutdown', '-device', 'virtio-rng-pci', '-device', 'pci-bridge,id=br,chassis_nr=1',
             '-device', 'pcie-root-port,id=rp,chassis=2', '-serial', 'null', '-parallel', 'null']
+    for model in ('e1000', 'rtl8139', 'virtio-net-pci', 'virtio-scsi-pci', 'virtio-serial-pci', 'ich9-ahci', 'pci-serial', 'pvpanic-pci'):
+        args += ['-device', model] if f'"{model}"' in run('-device', 'help').stdout else []
     with Machine(*args, qtest=True) as m:
-        for _ in range(0, count, 200):
-            batch = requests(rng, 200)
+        mem, io = map_bars(m.qt)
+        assert mem and io
+        for i in range(0, count, 200):
+            if i % 4_000 == 0:
+                mem, io = map_bars(m.qt)  # the storm moves them
+            batch = requests(rng, 200, mem, io)
             m.qt.s.send(''.join(line + '\n' for line in batch))
             for line in batch:
                 answer = m.qt.s.line(timeout=30)

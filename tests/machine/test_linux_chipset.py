@@ -79,3 +79,20 @@ def test_second_serial_port_and_printer_reach_their_files(tmp_path):
             g.sh('printf printed >/dev/lp0; sleep 1')
             assert (tmp_path / 'lpt').read_text() == 'printed'
         g.poweroff()
+
+
+@pytest.mark.limit(300)
+def test_the_tsc_deadline_timer_keeps_time_after_a_reboot():
+    """The deadline is in the guest's time stamps, which start anew with each reset."""
+    with Linux(['-M', 'q35', '-cpu', 'max', '-net', 'none'], no_reboot=False) as g:
+        g.send('reboot\n')
+        g.s.expect('BusyBox v', 240, 'the second boot')
+        g.s.expect('# ', 60, 'the second shell')
+        assert 'tsc_deadline_timer' in g.sh('grep -m1 flags /proc/cpuinfo')
+        count = "awk '/LOC:/ {print $2}' /proc/interrupts"
+        a = int(g.sh(count))
+        t = time.time()
+        g.sh('sleep 3')
+        assert 2 < time.time() - t < 10
+        assert int(g.sh(count)) - a < 3000
+        g.poweroff()

@@ -26,7 +26,7 @@ struct copy {
     uint64_t ticket, turn; /* order of writes */
     struct list waiting;   /* of struct turn_wait */
     uint64_t piece, done, min_sparse;
-    bool compressed, any_order, dst_zero, salvage, always_write;
+    bool compressed, dst_zero, salvage, always_write;
     uint64_t rate;
     int64_t started;
     int ret;
@@ -252,16 +252,14 @@ static void copy_piece(struct copy *c, uint64_t off, uint64_t len, enum what wha
     if (!c->compressed)
         wait_turn(c, ticket);
     if (c->ret >= 0) {
-        if (!c->compressed && c->any_order)
-            next_turn(c);
+        if (!c->compressed)
+            next_turn(c); /* the next one begins as soon as we first suspend: begun in order, finished in any */
         if (what == W_ZERO)
             r = write_zero_run(c, off, len);
         else if (what == W_DATA)
             r = c->compressed ? write_cluster(c, off, buf, len) : write_sparse(c, off, buf, len);
         if (r < 0)
             fail(c, r, "writing", off);
-        if (!c->compressed && !c->any_order)
-            next_turn(c);
     } else if (!c->compressed) {
         next_turn(c);
     }
@@ -328,7 +326,7 @@ static int run_copy(struct copy *c, unsigned workers)
 struct conv {
     const char *fmt, *out_fmt, *cache, *src_cache, *base, *base_fmt, *snap, *options;
     struct opts *o;
-    bool compress, no_create, target_opts, target_zero, bitmaps, salvage, any_order, skip_broken;
+    bool compress, no_create, target_opts, target_zero, bitmaps, salvage, skip_broken;
     uint64_t sparse, rate;
     unsigned workers;
 };
@@ -358,7 +356,7 @@ static int conv_option(struct img *im, struct conv *v, int opt)
     case 'p': im->progress = true; break;
     case 'q': im->quiet = true; break;
     case 'n': v->no_create = true; break;
-    case 'W': v->any_order = true; break;
+    case 'W': break; /* pieces may finish in any order as it is */
     case 'U': im->force_share = true; break;
     case OPT_IMAGE_OPTS: im->image_opts = true; break;
     case OPT_TARGET_OPTS: v->target_opts = true; break;
@@ -555,7 +553,6 @@ static int convert(struct img *im, struct copy *c, struct conv *v, const char *n
         c->dst_zero = false;
     c->min_sparse = v->sparse;
     c->always_write = !v->sparse;
-    c->any_order = v->any_order;
     c->salvage = v->salvage;
     c->rate = v->rate;
     if (run_copy(c, c->compressed && c->dst->drv->kind == BLK_FORMAT && !strcmp(c->dst->drv->name, "vmdk") ? 1 : v->workers) < 0)

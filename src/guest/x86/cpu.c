@@ -26,7 +26,8 @@ static void reset_msrs(struct x86_cpu *c)
     c->mcg_status = c->mcg_ctl = 0;
     c->spec_ctrl = c->xss = c->debugctl = 0;
     c->feature_control = 0;
-    c->tsc_offset = -(int64_t)c->port.tsc_now(&c->vcpu);
+    c->tsc_offset = 0;
+    c->tsc_offset = -(int64_t)c->port.tsc_now(&c->vcpu); /* the guest's counter starts at 0 */
     c->tsc_adjust = 0;
     c->smbase = 0x30000;
 }
@@ -106,7 +107,8 @@ static uint64_t tsc_now(struct vcpu *v)
 {
     struct x86_cpu *c = x86_cpu(v);
 
-    return (uint64_t)((__extension__ (unsigned __int128)(uint64_t)clk_now(v->m->run->virt) * c->port.tsc_hz) / (uint64_t)NS_PER_SEC);
+    return (uint64_t)((__extension__ (unsigned __int128)(uint64_t)clk_now(v->m->run->virt) * c->port.tsc_hz) / (uint64_t)NS_PER_SEC) +
+           (uint64_t)c->tsc_offset;
 }
 static struct x86_port *arch_port(struct vcpu *v)
 {

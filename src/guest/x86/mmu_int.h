@@ -7,7 +7,8 @@
 
 enum { ITLB = 1024, PTC = 64, PAGE = 4096 };
 #define PMASK (~UINT64_C(0xfff))
-#define EMPTY UINT64_C(0x8000000000000000) /* not canonical: no address is within a page of it */
+/* Not canonical, so no checked address is within a page of it; not a page address, so none equals it. */
+#define EMPTY UINT64_C(0x8000000000000001)
 
 /* By who accesses: supervisor with SMAP in force, user, supervisor with SMAP off (EFLAGS.AC). */
 enum { IDX_SYS, IDX_USER, IDX_SYS_AC, NR_IDX };

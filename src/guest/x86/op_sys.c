@@ -509,11 +509,21 @@ static void far_pointer(struct x86_cpu *c, const struct x86_insn *in, uint16_t *
     *off = x86_rd_lin(c, x86_lin(c, in->seg, ea, in->opsz, X86_READ), in->opsz);
     *sel = (uint16_t)x86_rd_lin(c, x86_lin(c, in->seg, (ea + in->opsz) & x86_mask(in->adsz), 2, X86_READ), 2);
 }
+/* AMD has no SYSENTER in long mode, Intel no SYSCALL outside 64-bit code. */
+static void fast_call_exists(struct x86_cpu *c, const struct x86_insn *in)
+{
+    bool enter = in->op == X86_I_SYSENTER || in->op == X86_I_SYSEXIT, amd = !strcmp(c->feat.vendor, "AuthenticAMD");
+
+    if (enter ? amd && c->long_mode : !strcmp(c->feat.vendor, "GenuineIntel") && c->mode != X86_MODE_64)
+        x86_raise(c, X86_UD);
+}
 static void far(struct x86_cpu *c, const struct x86_insn *in)
 {
     uint64_t off = 0;
     uint16_t sel = 0;
 
+    if (in->op == X86_I_SYSENTER || in->op == X86_I_SYSEXIT || in->op == X86_I_SYSCALL || in->op == X86_I_SYSRET)
+        fast_call_exists(c, in);
     switch (in->op) {
     case X86_I_CALL_FAR: case X86_I_CALL_FARM:
         far_pointer(c, in, &sel, &off);

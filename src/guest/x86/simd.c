@@ -628,9 +628,9 @@ static uint32_t host_mxcsr(void)
     return v;
 }
 
-enum { FX_X87_BYTES = offsetof(struct x86_fx, xmm_unused) };
+enum { FX_X87_BYTES = offsetof(struct x86_fx, xmm_unused), EXC_MASKS = 0x3f };
 
-static void run_thunk(struct x86_cpu *c, const struct recipe *r)
+static void run_thunk(struct x86_cpu *c, const struct recipe *r, bool frozen)
 {
     struct simd_ctx *x = &c->simd->ctx;
     void (*fn)(struct simd_ctx *) = (void (*)(struct simd_ctx *))(uintptr_t)thunk_find(c->simd, r);
@@ -642,8 +642,12 @@ static void run_thunk(struct x86_cpu *c, const struct recipe *r)
     if (r->what & T_FPU) {
         memcpy(&x->fx, &c->fx, FX_X87_BYTES);
         x->fx.mxcsr = x->mxcsr_in;
+        if (frozen) /* CR0.NE = 0: FERR# is up and the processor goes on as if IGNNE# were; the host must not trap */
+            x->fx.fcw |= EXC_MASKS;
     }
     fn(x);
+    if (frozen && r->what & T_FPU)
+        x->fx.fcw = (uint16_t)((x->fx.fcw & ~EXC_MASKS) | (c->fx.fcw & EXC_MASKS));
 }
 
 static void commit(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
@@ -717,7 +721,7 @@ bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in)
     simd_get(c);
     m = mem_begin_use(c, in);
     gprs_in(c, in);
-    run_thunk(c, &r);
+    run_thunk(c, &r, (c->fx.fsw & ~c->fx.fcw & EXC_MASKS) && !x86_x87_nowait(in));
     if (m.acc & X86_ACC_W && c->simd->ctx.mxcsr_out & MXCSR_FLAGS) /* VCVTPS2PH: #PF comes before #XM */
         x86_simd_probe_write(c, m.lin, m.size);
     if (r.what & T_SSE)

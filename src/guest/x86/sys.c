@@ -88,7 +88,7 @@ void x86_set_rflags(struct x86_cpu *c, uint64_t v, uint64_t mask)
 /* ---- time ---- */
 uint64_t x86_tsc(struct x86_cpu *c)
 {
-    return c->port.tsc_now(&c->vcpu) + (uint64_t)c->tsc_offset;
+    return c->port.tsc_now(&c->vcpu);
 }
 static void set_tsc(struct x86_cpu *c, uint64_t v)
 {

@@ -16,3 +16,4 @@ one() { # name flags
     test "$(stat -c %s "$out/$name.bin")" = 131072
 }
 EMU=elf_i386 one prot -m32
+EMU=elf_x86_64 one long -DLONG -m64 -mno-sse -mcmodel=small

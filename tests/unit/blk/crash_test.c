@@ -439,6 +439,7 @@ CRASH_TEST(qcow2_with_lazy_refcounts_survives, .fmt = "qcow2", .create = "cluste
 CRASH_TEST(vdi_survives, .fmt = "vdi", .create = "")
 CRASH_TEST(vmdk_survives, .fmt = "vmdk", .create = "")
 CRASH_TEST(vhdx_survives, .fmt = "vhdx", .create = "block_size=1M")
+CRASH_TEST(qcow_survives, .fmt = "qcow", .create = "")
 CRASH_TEST(vpc_survives, .fmt = "vpc", .create = "")
 
 #define T(fn) cmocka_unit_test(fn)
@@ -446,4 +447,4 @@ UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_sma
           T(qcow2_with_64k_clusters_survives), T(qcow2_version_2_survives), T(qcow2_over_a_backing_file_survives),
           T(qcow2_with_snapshots_survives), T(qcow2_with_snapshots_over_backing_survives), T(qcow2_growing_survives),
           T(qcow2_with_subclusters_survives), T(qcow2_with_subclusters_and_snapshots_survives), T(qcow2_compressed_survives),
-          T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives), T(qcow2_with_lazy_refcounts_survives), T(vdi_survives), T(vhdx_survives), T(vmdk_survives), T(vpc_survives))
+          T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives), T(qcow2_with_lazy_refcounts_survives), T(qcow_survives), T(vdi_survives), T(vhdx_survives), T(vmdk_survives), T(vpc_survives))

@@ -51,6 +51,10 @@ void sim_copy(struct sim *dst, const struct sim *src)
 
 static int record(struct sim *s, struct sim_entry e)
 {
+    if (e.off > 256 << 20 || e.len > 256 << 20) { /* larger than any disk of ours */
+        free(e.data);
+        return -EFBIG;
+    }
     if (s->fail_after == 0 || (s->fail_after < -1 && s->fail_for_ever)) {
         free(e.data);
         s->fail_after = s->fail_for_ever ? -2 : -1;
@@ -87,7 +91,8 @@ static bool sim_open(struct blk_node *n, struct opts *o, struct err **errp)
     *(struct sim **)n->priv = s;
     n->size = s->size;
     n->growable = n->open_flags & BLK_O_RDWR;
-    n->filename = xasprintf("sim:%s", name);
+    if (!n->filename)
+        n->filename = xasprintf("sim:%s", name);
     return true;
 }
 
@@ -110,7 +115,8 @@ static int sim_preadv(struct blk_node *n, uint64_t off, uint64_t len, const stru
     uint64_t in = off >= s->size ? 0 : min_u64(len, s->size - off);
 
     pause_now(n);
-    iov_from_buf(q, qoff, s->bytes + off, in);
+    if (in)
+        iov_from_buf(q, qoff, s->bytes + off, in);
     iov_set(q, qoff + in, 0, len - in);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* The decoder against objdump on random instruction bytes, and what the rewriter relies on, on chosen ones.
- * proves: F-CPU-01, F-DBG-03 */
+ * proves: F-ACC-02 */
 #include "unit.h"
 
 #include "guest/x86/insn.h"

@@ -256,6 +256,18 @@ static void linear_modes_of_every_depth(void **state)
     assert_int_equal(ui_console_surface(f->v.con)->width, 640);
 }
 
+static void a_start_address_need_not_begin_a_line(void **state)
+{
+    struct fixture *f = *state;
+
+    vbe_mode(f, 640, 480, 32);
+    memcpy(f->v.mem + (640 * 3 + 256) * 4, "\x11\x22\x33\0", 4);
+    mem_ram_written(f->v.vram.ram, 0, 65536);
+    dispi(f, VBE_Y_OFFSET, 3);
+    dispi(f, VBE_X_OFFSET, 256);
+    assert_int_equal(pixel(f, 0, 0), 0x332211);
+}
+
 static void banked_window_reaches_all_memory(void **state)
 {
     struct fixture *f = *state;
@@ -313,5 +325,5 @@ static void edid_sums_to_zero_and_names_the_mode(void **state)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(registers_read_back_with_reserved_bits_clear), T(text_cells_show_glyph_colours_and_cursor),
           T(mode_13h_shows_bytes_through_the_dac), T(planar_write_modes_do_what_the_reference_says),
-          T(linear_modes_of_every_depth), T(banked_window_reaches_all_memory), T(values_that_do_not_fit_are_cut),
+          T(linear_modes_of_every_depth), T(a_start_address_need_not_begin_a_line), T(banked_window_reaches_all_memory), T(values_that_do_not_fit_are_cut),
           cmocka_unit_test(edid_sums_to_zero_and_names_the_mode))
