@@ -226,7 +226,8 @@ static void a_backup_holds_the_disk_as_it_was_when_it_began(void **state)
 
     scribble(f, b, 1);
     memcpy(then, f->shadow, SIZE);
-    assert_true(cmd(f, "drive-backup", "{'device':'d0','sync':'full','format':'raw','speed':4000000,'target':'%s'}", "bak.raw"));
+    assert_true(cmd(f, "drive-backup", "{'device':'d0','sync':'full','format':'raw','speed':4000000,'target':'%s'}",
+                    "bak.raw"));
     ev_loop_turn(f->run->loop, 0);
     ev_loop_turn(f->run->loop, 0);
     scribble(f, b, 2);
