@@ -46,8 +46,11 @@ static void cable_unrealize(struct dev *d)
 {
     ide_bus_fini(&container_of(d, struct cable, dev)->bus);
 }
-static const struct dev_class cable_class = {
-    .name = "test-cable", .size = sizeof(struct cable), .realize = cable_realize, .unrealize = cable_unrealize, .board_only = true};
+static const struct dev_class cable_class = {.name = "test-cable",
+                                             .size = sizeof(struct cable),
+                                             .realize = cable_realize,
+                                             .unrealize = cable_unrealize,
+                                             .board_only = true};
 DEV_REGISTER(cable_class)
 
 struct rig {
@@ -225,7 +228,8 @@ static void packet(struct rig *r, const uint8_t *cdb, unsigned limit)
 static void a_cd_answers_packets_in_blocks(void **state)
 {
     struct rig r;
-    const uint8_t tur[12] = {0}, sense[12] = {3, 0, 0, 0, 18}, rd[12] = {0x28, 0, 0, 0, 0, 2, 0, 0, 1}, bad[12] = {0x28, 0, 0xff};
+    const uint8_t tur[12] = {0}, sense[12] = {3, 0, 0, 0, 18}, rd[12] = {0x28, 0, 0, 0, 0, 2, 0, 0, 1},
+                  bad[12] = {0x28, 0, 0xff};
     uint8_t b[2048];
 
     start(&r, ",readonly=on", "ide-cd,drive=d0");
