@@ -68,6 +68,8 @@ static void real_mode_at(struct x86_cpu *c, uint16_t ip)
     x86_update_mode(c);
 }
 
+static struct vm *all[8]; /* machines live to the end of the program */
+
 /* NULL: KVM cannot be used here, and the reason has been printed. */
 static struct vm *vm_new(const void *code, size_t n)
 {
@@ -102,6 +104,11 @@ static struct vm *vm_new(const void *code, size_t n)
     real_mode_at(v->c, CODE);
     v->c->vcpu.exit_request = false;
     v->c->vcpu.halted = false;
+    for (unsigned i = 0; i < ARRAY_LEN(all); i++)
+        if (!all[i]) {
+            all[i] = v;
+            break;
+        }
     run_unlock(v->m->run); /* run takes it around device accesses */
     return v;
 }
