@@ -1,6 +1,7 @@
-/* zlib, zstd and bzip2 for the formats that store compressed clusters. The streams are hostile: output is bounded by dst. */
-#include "blk/blk_int.h"
+/* zlib, zstd and bzip2 for the formats that store compressed clusters. The streams are hostile: output is bounded by
+ * dst. */
 #include "blk/compress.h"
+#include "blk/blk_int.h"
 #include <bzlib.h>
 #include <errno.h>
 #include <zlib.h>

@@ -1,8 +1,8 @@
 /* qcow version 1, the format before qcow2: two levels of tables, no refcounts, backing files, compressed clusters.
  *
- * Everything new goes to the end of the file. Crash order: tables are kept in memory; a flush makes the data durable, then
- * writes changed L2 tables, then (after another flush) the L1 entries that name new ones. So no durable entry points at
- * anything that was not durable before it; what is lost is space. Left out: encryption. */
+ * Everything new goes to the end of the file. Crash order: tables are kept in memory; a flush makes the data durable,
+ * then writes changed L2 tables, then (after another flush) the L1 entries that name new ones. So no durable entry
+ * points at anything that was not durable before it; what is lost is space. Left out: encryption. */
 #include "base/bytes.h"
 #include "blk/compress.h"
 #include <errno.h>
@@ -19,7 +19,7 @@ struct qcow {
     uint8_t **l2;      /* owned: tables in memory, NULL = not loaded */
     uint8_t *l2_dirty; /* owned: one byte per table */
     bool dirty, l1_dirty;
-    uint64_t end;      /* where the next thing goes */
+    uint64_t end; /* where the next thing goes */
     struct fibre_mutex lock;
 };
 
@@ -168,7 +168,8 @@ static int read_packed(struct blk_node *n, uint64_t e, uint64_t in, uint64_t len
     return r;
 }
 
-static int qcow_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int qcow_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     struct qcow *s = n->priv;
 
@@ -224,17 +225,19 @@ static int write_part(struct blk_node *n, uint64_t off, uint64_t len, const stru
 
     if (r >= 0 && (!e || e & COMPRESSED)) {
         fibre_mutex_lock(&s->lock);
-        e = s->l2[off >> (s->cbits + s->l2bits)]
-                ? get_be64(s->l2[off >> (s->cbits + s->l2bits)] + (off >> s->cbits & ((UINT64_C(1) << s->l2bits) - 1)) * 8) : 0;
+        e = s->l2[off >> (s->cbits + s->l2bits)] ? get_be64(s->l2[off >> (s->cbits + s->l2bits)] +
+                                                            (off >> s->cbits & ((UINT64_C(1) << s->l2bits) - 1)) * 8)
+                                                 : 0;
         if (!e || e & COMPRESSED) {
             uint8_t *buf AUTOFREE = try_alloc(1, s->cs);
             struct iovec v = {buf, s->cs};
             struct iov cq;
 
             iov_init_ext(&cq, &v, 1);
-            r = !buf ? -ENOMEM : e & COMPRESSED ? read_packed(n, e, 0, s->cs, &cq, 0)
-                             : n->backing       ? blk_preadv(n->backing, off - in, s->cs, &cq, 0, 0)
-                                                : 0;
+            r = !buf             ? -ENOMEM
+                : e & COMPRESSED ? read_packed(n, e, 0, s->cs, &cq, 0)
+                : n->backing     ? blk_preadv(n->backing, off - in, s->cs, &cq, 0, 0)
+                                 : 0;
             if (r >= 0) {
                 iov_to_buf(q, qoff, buf + in, len);
                 r = new_cluster(n, off - in, buf);
@@ -247,7 +250,8 @@ static int write_part(struct blk_node *n, uint64_t off, uint64_t len, const stru
     return r < 0 ? r : blk_pwritev(n->file, e + in, len, q, qoff, 0);
 }
 
-static int qcow_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int qcow_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     struct qcow *s = n->priv;
 
@@ -292,7 +296,8 @@ static int qcow_compressed(struct blk_node *n, uint64_t off, uint64_t len, const
         r = blk_pwrite(n->file, at, dst, len);
         if (r >= 0) {
             s->end = at + len;
-            put_be64(t + (off >> s->cbits & ((UINT64_C(1) << s->l2bits) - 1)) * 8, COMPRESSED | len << (63 - s->cbits) | at);
+            put_be64(t + (off >> s->cbits & ((UINT64_C(1) << s->l2bits) - 1)) * 8,
+                     COMPRESSED | len << (63 - s->cbits) | at);
             s->l2_dirty[i] = 1;
             s->dirty = true;
         }
@@ -409,14 +414,26 @@ static bool qcow_create(struct blk_set *set, const char *filename, struct opts *
 static const struct blk_create_opt qcow_create_opts[] = {
     {"backing_file", "str", "File name of a base image", NULL},
     {"backing_fmt", "str", "Format of the backing image", NULL},
-    {"encryption", "bool (on/off)", "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)", NULL},
+    {"encryption", "bool (on/off)", "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+     NULL},
     {"size", "size", "Virtual disk size", NULL},
     {NULL},
 };
 
 static const struct blk_driver drv_qcow = {
-    .name = "qcow", .kind = BLK_FORMAT, .priv_size = sizeof(struct qcow), .backing_ok = true, .probe = qcow_probe, .open = qcow_open,
-    .close = qcow_close, .preadv = qcow_preadv, .pwritev = qcow_pwritev, .pwrite_compressed = qcow_compressed, .flush = qcow_flush,
-    .block_status = qcow_status, .create = qcow_create, .create_opts = qcow_create_opts,
+    .name = "qcow",
+    .kind = BLK_FORMAT,
+    .priv_size = sizeof(struct qcow),
+    .backing_ok = true,
+    .probe = qcow_probe,
+    .open = qcow_open,
+    .close = qcow_close,
+    .preadv = qcow_preadv,
+    .pwritev = qcow_pwritev,
+    .pwrite_compressed = qcow_compressed,
+    .flush = qcow_flush,
+    .block_status = qcow_status,
+    .create = qcow_create,
+    .create_opts = qcow_create_opts,
 };
 BLK_REGISTER(drv_qcow)

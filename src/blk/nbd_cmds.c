@@ -1,4 +1,5 @@
-/* NBD exports of a running machine: nbd-server-start, -add, -remove, -stop, block-export-add, -del, query-block-exports. */
+/* NBD exports of a running machine: nbd-server-start, -add, -remove, -stop, block-export-add, -del,
+ * query-block-exports. */
 #include "base/json.h"
 #include "blk/blk_int.h"
 #include "blk/job_int.h"
@@ -56,7 +57,8 @@ bool nbd_cmd_stop(struct blk_set *s, struct json_object *a, struct json_object *
     return true;
 }
 
-static bool export(struct blk_set *s, const char *dev, const char *name, const char *desc, bool writable, struct err **errp)
+static bool export(struct blk_set *s, const char *dev, const char *name, const char *desc, bool writable,
+                   struct err **errp)
 {
     struct blk *b = dev ? blk_find(s, dev) : NULL;
     struct blk_node *n = b && b->root ? b->root->node : dev ? blk_node_find(s, dev) : NULL;
@@ -64,7 +66,8 @@ static bool export(struct blk_set *s, const char *dev, const char *name, const c
     if (!s->nbd)
         return err_set(errp, "NBD server not running");
     if (!n)
-        return err_set_class(errp, ERR_DEVICE_NOT_FOUND, "Cannot find device='%s' nor node-name='%s'", dev ? dev : "", dev ? dev : "");
+        return err_set_class(errp, ERR_DEVICE_NOT_FOUND, "Cannot find device='%s' nor node-name='%s'", dev ? dev : "",
+                             dev ? dev : "");
     if (writable && blk_node_readonly(n))
         return err_set(errp, "the node '%s' is read-only and cannot be exported writable", dev);
     return nbd_export_add(s->nbd, name ? name : dev, desc, n, writable, errp) != NULL;
@@ -72,8 +75,8 @@ static bool export(struct blk_set *s, const char *dev, const char *name, const c
 
 bool nbd_cmd_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
-    return export(s, json_get_str(a, "device"), json_get_str(a, "name"), json_get_str(a, "description"), json_get_bool(a, "writable", false),
-                  errp);
+    return export(s, json_get_str(a, "device"), json_get_str(a, "name"), json_get_str(a, "description"),
+                  json_get_bool(a, "writable", false), errp);
 }
 
 static bool drop(struct blk_set *s, const char *name, struct err **errp)
@@ -101,8 +104,8 @@ bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_ob
 
     if (!type || strcmp(type, "nbd") != 0)
         return err_set(errp, "export type '%s' is not available: use nbd", type ? type : "");
-    return export(s, json_get_str(a, "node-name"), name ? name : id, json_get_str(a, "description"), json_get_bool(a, "writable", false),
-                  errp);
+    return export(s, json_get_str(a, "node-name"), name ? name : id, json_get_str(a, "description"),
+                  json_get_bool(a, "writable", false), errp);
 }
 
 bool nbd_cmd_export_del(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)

@@ -604,8 +604,8 @@ static bool prop_chr_set(struct obj *o, const struct prop *p, void *field, const
     struct chr *c = s ? chr_find(s, val) : NULL;
 
     if (!c)
-        return err_set(errp, "property '%s': no chardev with id '%s'; define it with -chardev BACKEND,id=%s", p->name, val,
-                       val);
+        return err_set(errp, "property '%s': no chardev with id '%s'; define it with -chardev BACKEND,id=%s", p->name,
+                       val, val);
     chr_fe_fini(field);
     return chr_fe_init(field, c, errp);
 }

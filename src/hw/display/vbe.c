@@ -1,5 +1,5 @@
-/* Bochs VBE extension registers (DISPI interface, version 0xB0C5): mode, bank, virtual screen and panning. Every value the
- * guest writes is cut to what the video memory holds, so that drawing can rely on it. */
+/* Bochs VBE extension registers (DISPI interface, version 0xB0C5): mode, bank, virtual screen and panning. Every value
+ * the guest writes is cut to what the video memory holds, so that drawing can rely on it. */
 #include "base/bytes.h"
 #include "hw/display/vga.h"
 

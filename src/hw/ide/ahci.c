@@ -1,19 +1,57 @@
-/* AHCI host adapter of the ICH9: six ports, native queueing. Source: Serial ATA AHCI 1.3.1; Serial ATA 2.6 (FIS layouts).
+/* AHCI host adapter of the ICH9: six ports, native queueing. Source: Serial ATA AHCI 1.3.1; Serial ATA 2.6 (FIS
+ * layouts).
  *
- * A port runs one plain command at a time through struct ide_bus and any number of queued ones by itself. Command headers,
- * tables and physical region entries are read once, when the command starts or its data moves; a list that is too short ends
- * the command with an error. Left out: port multipliers, hot-plug, staggered spin-up, enclosure management, index-data pair. */
+ * A port runs one plain command at a time through struct ide_bus and any number of queued ones by itself. Command
+ * headers, tables and physical region entries are read once, when the command starts or its data moves; a list that is
+ * too short ends the command with an error. Left out: port multipliers, hot-plug, staggered spin-up, enclosure
+ * management, index-data pair. */
 #include "hw/ide/ide.h"
 #include "hw/pci/pci.h"
 
-enum { CAP = 0x00, GHC = 0x04, IS = 0x08, PI = 0x0c, VS = 0x10, CAP2 = 0x24, PORTS = 0x100, PORT_SIZE = 0x80, ABAR_SIZE = 0x1000 };
-enum { PxCLB = 0x00, PxCLBU = 0x04, PxFB = 0x08, PxFBU = 0x0c, PxIS = 0x10, PxIE = 0x14, PxCMD = 0x18, PxTFD = 0x20, PxSIG = 0x24,
-       PxSSTS = 0x28, PxSCTL = 0x2c, PxSERR = 0x30, PxSACT = 0x34, PxCI = 0x38, PxSNTF = 0x3c, NR_REGS = 32 };
+enum {
+    CAP = 0x00,
+    GHC = 0x04,
+    IS = 0x08,
+    PI = 0x0c,
+    VS = 0x10,
+    CAP2 = 0x24,
+    PORTS = 0x100,
+    PORT_SIZE = 0x80,
+    ABAR_SIZE = 0x1000
+};
+enum {
+    PxCLB = 0x00,
+    PxCLBU = 0x04,
+    PxFB = 0x08,
+    PxFBU = 0x0c,
+    PxIS = 0x10,
+    PxIE = 0x14,
+    PxCMD = 0x18,
+    PxTFD = 0x20,
+    PxSIG = 0x24,
+    PxSSTS = 0x28,
+    PxSCTL = 0x2c,
+    PxSERR = 0x30,
+    PxSACT = 0x34,
+    PxCI = 0x38,
+    PxSNTF = 0x3c,
+    NR_REGS = 32
+};
 enum { GHC_HR = 1, GHC_IE = 2 };
 #define GHC_AE (1u << 31)
 enum { CMD_ST = 1, CMD_SUD = 2, CMD_POD = 4, CMD_CLO = 8, CMD_FRE = 0x10, CMD_FR = 1 << 14, CMD_CR = 1 << 15 };
 enum { IS_DHRS = 1, IS_PSS = 2, IS_SDBS = 8, IS_PCS = 0x40, IS_TFES = 1 << 30 };
-enum { NPORTS = 6, SLOTS = 32, FIS_H2D = 0x27, FIS_D2H = 0x34, FIS_PIO = 0x5f, FIS_SDB = 0xa1, RX_PIO = 0x20, RX_D2H = 0x40, RX_SDB = 0x58 };
+enum {
+    NPORTS = 6,
+    SLOTS = 32,
+    FIS_H2D = 0x27,
+    FIS_D2H = 0x34,
+    FIS_PIO = 0x5f,
+    FIS_SDB = 0xa1,
+    RX_PIO = 0x20,
+    RX_D2H = 0x40,
+    RX_SDB = 0x58
+};
 enum { READ_FPDMA = 0x60, WRITE_FPDMA = 0x61, HEADER = 32, TABLE_PRDT = 0x80, PRD = 16, NO_SLOT = -1 };
 
 struct ahci;
@@ -24,24 +62,24 @@ struct cursor {
 };
 struct port {
     struct ide_bus bus;
-    struct ahci *a;        /* borrowed */
+    struct ahci *a; /* borrowed */
     unsigned nr;
     uint32_t r[NR_REGS];
-    int slot;              /* of the plain command under way */
-    gpa_t header;          /* of it */
+    int slot;     /* of the plain command under way */
+    gpa_t header; /* of it */
     struct cursor cur;
     uint32_t moved;
-    bool sent_sig;         /* the first D2H FIS after a reset went out */
+    bool sent_sig; /* the first D2H FIS after a reset went out */
     uint32_t gen;
     struct ev_bh bh;
 };
 struct ahci {
-    struct pci_dev pci;    /* first */
+    struct pci_dev pci; /* first */
     struct mem_region abar;
     uint32_t ghc, is;
     struct port port[NPORTS];
 };
-struct ncq {               /* a queued command */
+struct ncq { /* a queued command */
     struct port *p;
     uint32_t gen;
     unsigned tag;
@@ -49,7 +87,7 @@ struct ncq {               /* a queued command */
     uint32_t left, chunk;
     bool to_guest, fua;
     struct cursor cur;
-    uint8_t *buf;          /* owned */
+    uint8_t *buf; /* owned */
     struct iovec v;
     struct iov q;
 };
@@ -298,7 +336,8 @@ static uint32_t signature(struct port *p)
 {
     const struct ide_unit *u = &p->bus.unit[0];
 
-    return u->dev ? (uint32_t)u->hi[0] << 24 | (uint32_t)u->mid[0] << 16 | (uint32_t)u->lo[0] << 8 | u->count[0] : UINT32_MAX;
+    return u->dev ? (uint32_t)u->hi[0] << 24 | (uint32_t)u->mid[0] << 16 | (uint32_t)u->lo[0] << 8 | u->count[0]
+                  : UINT32_MAX;
 }
 
 static void port_forget(struct port *p)
@@ -417,7 +456,8 @@ static void port_run(void *opaque)
 
 static void cmd_write(struct port *p, uint32_t v)
 {
-    uint32_t old = *R(p, PxCMD), n = (v & ~(uint32_t)(CMD_CLO | CMD_FR | CMD_CR | 0x1f00)) | (old & 0x1f00) | CMD_SUD | CMD_POD;
+    uint32_t old = *R(p, PxCMD),
+             n = (v & ~(uint32_t)(CMD_CLO | CMD_FR | CMD_CR | 0x1f00)) | (old & 0x1f00) | CMD_SUD | CMD_POD;
 
     if (v & CMD_CLO)
         *R(p, PxTFD) &= ~(uint32_t)(ST_BSY | ST_DRQ);
@@ -442,11 +482,15 @@ static void port_write(struct port *p, unsigned off, uint32_t v)
     case PxFB:
         *R(p, off) = v & ~0xffu;
         break;
-    case PxCLBU: case PxFBU: case PxIE:
+    case PxCLBU:
+    case PxFBU:
+    case PxIE:
         *R(p, off) = v;
         irq_update(p->a, off == PxIE);
         break;
-    case PxIS: case PxSERR: case PxSNTF:
+    case PxIS:
+    case PxSERR:
+    case PxSNTF:
         *R(p, off) &= ~v;
         irq_update(p->a, false);
         break;
@@ -584,15 +628,29 @@ static void ahci_reset(struct dev *d)
     ahci_hba_reset(container_of(d, struct ahci, pci.dev));
 }
 
-static const struct state_field port_fields[] = {STATE_ARRAY(struct port, r), STATE_BOOL(struct port, sent_sig), STATE_END};
+static const struct state_field port_fields[] = {STATE_ARRAY(struct port, r), STATE_BOOL(struct port, sent_sig),
+                                                 STATE_END};
 static const struct state_desc port_state = {.name = "ahci-port", .version = 1, .fields = port_fields};
-static const struct state_field ahci_fields[] = {STATE_STRUCT(struct ahci, pci, pci_dev_state), STATE_U32(struct ahci, ghc),
-                                                 STATE_U32(struct ahci, is), STATE_STRUCTS(struct ahci, port, port_state), STATE_END};
+static const struct state_field ahci_fields[] = {STATE_STRUCT(struct ahci, pci, pci_dev_state),
+                                                 STATE_U32(struct ahci, ghc), STATE_U32(struct ahci, is),
+                                                 STATE_STRUCTS(struct ahci, port, port_state), STATE_END};
 static const struct state_desc ahci_state = {.name = "ahci", .version = 1, .fields = ahci_fields};
 static const char *const ahci_aliases[] = {"ahci", NULL};
-static const struct pci_class ich9_ahci_class = {
-    .name = "ich9-ahci", .parent = "pci-device", .aliases = ahci_aliases, .desc = "ICH9 SATA controller (AHCI)",
-    .size = sizeof(struct ahci), .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_STORAGE,
-    .realize = ahci_realize, .unrealize = ahci_unrealize, .reset = ahci_reset, .state_desc = &ahci_state, .vendor_id = 0x8086,
-    .device_id = 0x2922, .revision = 2, .class_id = 0x0106, .prog_if = 1};
+static const struct pci_class ich9_ahci_class = {.name = "ich9-ahci",
+                                                 .parent = "pci-device",
+                                                 .aliases = ahci_aliases,
+                                                 .desc = "ICH9 SATA controller (AHCI)",
+                                                 .size = sizeof(struct ahci),
+                                                 .more_props = pci_props,
+                                                 .bus_type = "PCI",
+                                                 .category = DEV_CAT_STORAGE,
+                                                 .realize = ahci_realize,
+                                                 .unrealize = ahci_unrealize,
+                                                 .reset = ahci_reset,
+                                                 .state_desc = &ahci_state,
+                                                 .vendor_id = 0x8086,
+                                                 .device_id = 0x2922,
+                                                 .revision = 2,
+                                                 .class_id = 0x0106,
+                                                 .prog_if = 1};
 PCI_REGISTER(ich9_ahci_class)

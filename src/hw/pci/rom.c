@@ -1,7 +1,8 @@
 /* Option ROM files: found in the folders the board names, shown through the expansion ROM BAR.
  *
- * PCI Firmware Specification 3.0 chapter 5. One ROM file serves several device ids (iPXE's list), but firmware compares only the
- * id in the header: a class's own ROM gets the device's, a file the user named is left as it is. A file is at most 16 MiB. */
+ * PCI Firmware Specification 3.0 chapter 5. One ROM file serves several device ids (iPXE's list), but firmware compares
+ * only the id in the header: a class's own ROM gets the device's, a file the user named is left as it is. A file is at
+ * most 16 MiB. */
 #include "base/bytes.h"
 #include "hw/pci/pci_int.h"
 

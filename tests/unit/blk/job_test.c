@@ -226,7 +226,8 @@ static void a_backup_holds_the_disk_as_it_was_when_it_began(void **state)
 
     scribble(f, b, 1);
     memcpy(then, f->shadow, SIZE);
-    assert_true(cmd(f, "drive-backup", "{'device':'d0','sync':'full','format':'raw','speed':4000000,'target':'%s'}", "bak.raw"));
+    assert_true(cmd(f, "drive-backup", "{'device':'d0','sync':'full','format':'raw','speed':4000000,'target':'%s'}",
+                    "bak.raw"));
     ev_loop_turn(f->run->loop, 0);
     ev_loop_turn(f->run->loop, 0);
     scribble(f, b, 2);
@@ -364,4 +365,5 @@ static void throttling_and_copy_on_read_change_speed_and_place_only(void **state
 UNIT_MAIN(T(an_overlay_is_taken_and_merged_back_while_writing), T(a_middle_layer_is_merged_down),
           T(a_chain_is_streamed_into_one_image), T(a_mirror_takes_over_on_completion),
           T(a_backup_holds_the_disk_as_it_was_when_it_began), T(a_throwaway_run_leaves_the_image_unless_committed),
-          T(a_running_drive_is_exported_and_withdrawn), T(throttling_and_copy_on_read_change_speed_and_place_only), T(a_machine_snapshot_brings_back_disk_and_state))
+          T(a_running_drive_is_exported_and_withdrawn), T(throttling_and_copy_on_read_change_speed_and_place_only),
+          T(a_machine_snapshot_brings_back_disk_and_state))
