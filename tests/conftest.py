@@ -15,6 +15,10 @@ for folder in ('tools', 'tests', 'tests/machine'):
     sys.path.insert(0, os.path.join(ROOT, folder))
 
 
+# Under nohup SIGHUP arrives ignored and every program started here would inherit that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def build_dir():
     return os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build'))
 
