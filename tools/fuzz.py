@@ -159,6 +159,10 @@ def access(rnd, ranges):
     return f'read{w} {addr:#x}' if read else f'write{w} {addr:#x} {value & (1 << bits) - 1:#x}'
 
 
+def command(program, machine):
+    return [program, '-M', machine, '-m', '64', '-display', 'none', '-no-shutdown', '-serial', 'null', '-monitor', 'none', *DEVICES]
+
+
 def fuzz(argv, count, seed, env=None):
     """None, or what went wrong."""
     rnd, ch = random.Random(seed), Channel(argv, env)
@@ -189,7 +193,7 @@ def main():
     args = ap.parse_args()
     seed = args.seed if args.seed is not None else random.randrange(1 << 32)
     for machine in args.machine or ['pc', 'q35']:
-        argv = [args.program, '-M', machine, '-m', '64', '-display', 'none', '-no-shutdown', '-serial', 'null', '-monitor', 'none', *DEVICES, *args.extra]
+        argv = command(args.program, machine) + args.extra
         start = time.monotonic()
         print(f'{machine}: {args.count} accesses, seed {seed}', flush=True)
         bad = fuzz(argv, args.count, seed)

@@ -7,10 +7,10 @@
 
 struct x86_features;
 struct accel_class {
-    const char *name;            /* as in -accel: "kvm", "tcg", "qtest" */
+    const char *name; /* as in -accel: "kvm", "tcg", "qtest" */
     const char *const *aliases;
     const char *desc;
-    const char *const *keys;     /* properties, NULL-terminated */
+    const char *const *keys; /* properties, NULL-terminated */
     /* Why it cannot be used here (missing device node, permission, architecture): false + error with remedy. */
     bool (*probe)(const char *arch, struct err **errp);
     bool (*init)(struct machine *m, struct opts *o, struct err **errp); /* before any vCPU */
@@ -19,8 +19,9 @@ struct accel_class {
     /* What a CPU may have here: the mask for x86_cpu_parse_model. NULL: what the translator offers. After init. */
     bool (*cpu_features)(struct machine *m, struct x86_features *out, struct err **errp);
     bool (*has_smm)(struct machine *m); /* can CPUs enter system management mode; NULL = yes. After init. */
-    char *(*info)(struct machine *m); /* `info jit` / `info kvm` detail, caller frees; may be NULL */
-    /* Registers from the accelerator into the architecture's struct and back, for KVM; NULL when they live there anyway. */
+    char *(*info)(struct machine *m);   /* `info jit` / `info kvm` detail, caller frees; may be NULL */
+    /* Registers from the accelerator into the architecture's struct and back, for KVM; NULL when they live there
+     * anyway. */
     void (*get_state)(struct vcpu *c);
     void (*put_state)(struct vcpu *c);
 };
@@ -30,7 +31,7 @@ struct accel_reg {
 };
 void accel_register(struct accel_reg *r);
 #define ACCEL_REGISTER(cls_)                                                                                           \
-    static struct accel_reg cls_##_reg = {.cls = &(cls_)};                                                            \
+    static struct accel_reg cls_##_reg = {.cls = &(cls_)};                                                             \
     static void CONSTRUCTOR cls_##_register(void)                                                                      \
     {                                                                                                                  \
         accel_register(&cls_##_reg);                                                                                   \

@@ -20,8 +20,8 @@ enum err_class {
 };
 
 struct err {
-    char *msg;              /* owned, one line, no trailing full stop or newline */
-    char *hint;             /* owned or NULL: the next step, printed on a line of its own */
+    char *msg;  /* owned, one line, no trailing full stop or newline */
+    char *hint; /* owned or NULL: the next step, printed on a line of its own */
     enum err_class class_;
 };
 

@@ -6,18 +6,18 @@
 #include <stdio.h>
 
 enum log_class {
-    LOG_GUEST  = 1 << 0, /* guest did something the hardware manual forbids */
-    LOG_UNIMP  = 1 << 1, /* guest used something not modelled here */
-    LOG_INT    = 1 << 2, /* interrupts and exceptions */
-    LOG_CPU    = 1 << 3, /* registers before each block */
-    LOG_EXEC   = 1 << 4, /* each block entered */
-    LOG_IN_ASM = 1 << 5, /* guest code as it is translated */
+    LOG_GUEST = 1 << 0,   /* guest did something the hardware manual forbids */
+    LOG_UNIMP = 1 << 1,   /* guest used something not modelled here */
+    LOG_INT = 1 << 2,     /* interrupts and exceptions */
+    LOG_CPU = 1 << 3,     /* registers before each block */
+    LOG_EXEC = 1 << 4,    /* each block entered */
+    LOG_IN_ASM = 1 << 5,  /* guest code as it is translated */
     LOG_OUT_ASM = 1 << 6, /* host code produced */
-    LOG_MMU    = 1 << 7,
-    LOG_RESET  = 1 << 8,
-    LOG_PCALL  = 1 << 9, /* protected-mode far transfers */
+    LOG_MMU = 1 << 7,
+    LOG_RESET = 1 << 8,
+    LOG_PCALL = 1 << 9, /* protected-mode far transfers */
     LOG_STRACE = 1 << 10,
-    LOG_TRACE  = 1 << 11, /* device trace points */
+    LOG_TRACE = 1 << 11, /* device trace points */
 };
 
 extern unsigned log_mask; /* read it through log_on() */

@@ -30,7 +30,7 @@ void opts_set(struct opts *o, const char *key, const char *val); /* appends */
 /* Replaces every earlier value of key (or appends). */
 void opts_replace(struct opts *o, const char *key, const char *val);
 bool opts_del(struct opts *o, const char *key);
-const char *opts_get(struct opts *o, const char *key); /* borrowed; NULL when absent; marks used */
+const char *opts_get(struct opts *o, const char *key);        /* borrowed; NULL when absent; marks used */
 const char *opts_peek(const struct opts *o, const char *key); /* the same without marking */
 #define opts_each(it, o) list_each (it, &(o)->all, link)
 /* Typed reads: leave *out alone and succeed when absent; fail with a message naming key and value otherwise. */

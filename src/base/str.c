@@ -168,11 +168,13 @@ bool str_to_bool(const char *s, bool *out)
     return false;
 }
 
-/* Optimal string alignment distance (insert, delete, change, swap neighbours), case and -/_ ignored; words cut at 63. */
+/* Optimal string alignment distance (insert, delete, change, swap neighbours), case and -/_ ignored; words cut at 63.
+ */
 static unsigned distance(const char *a, const char *b)
 {
     unsigned d[3][64], la = (unsigned)strnlen(a, 63), lb = (unsigned)strnlen(b, 63);
-#define SAME(x, y) (tolower((unsigned char)((x) == '_' ? '-' : (x))) == tolower((unsigned char)((y) == '_' ? '-' : (y))))
+#define SAME(x, y)                                                                                                     \
+    (tolower((unsigned char)((x) == '_' ? '-' : (x))) == tolower((unsigned char)((y) == '_' ? '-' : (y))))
 
     for (unsigned j = 0; j <= lb; j++)
         d[0][j] = j;

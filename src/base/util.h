@@ -26,11 +26,11 @@
 #define CONSTRUCTOR                     __attribute__((constructor))
 #define FALLTHROUGH                     __attribute__((fallthrough))
 
-#define KIB                             (UINT64_C(1) << 10)
-#define MIB                             (UINT64_C(1) << 20)
-#define GIB                             (UINT64_C(1) << 30)
-#define NS_PER_SEC                      INT64_C(1000000000)
-#define NS_PER_MS                       INT64_C(1000000)
+#define KIB        (UINT64_C(1) << 10)
+#define MIB        (UINT64_C(1) << 20)
+#define GIB        (UINT64_C(1) << 30)
+#define NS_PER_SEC INT64_C(1000000000)
+#define NS_PER_MS  INT64_C(1000000)
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {

@@ -1,4 +1,5 @@
-/* See aio.h. Linux AIO is used by raw system calls (there is nothing in the library but those); io_uring through liburing. */
+/* See aio.h. Linux AIO is used by raw system calls (there is nothing in the library but those); io_uring through
+ * liburing. */
 #include "blk/aio.h"
 #include <errno.h>
 #include <linux/aio_abi.h>
@@ -105,8 +106,9 @@ struct blk_aio *blk_aio_new(struct blk_set *s, enum blk_engine kind, struct err 
     a->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     r = a->efd < 0 ? -errno : start(a);
     if (r < 0) {
-        err_set_errno(errp, -r, kind == BLK_ENGINE_NATIVE ? "aio=native: the kernel's asynchronous I/O cannot be set up"
-                                                          : "aio=io_uring: io_uring cannot be set up");
+        err_set_errno(errp, -r,
+                      kind == BLK_ENGINE_NATIVE ? "aio=native: the kernel's asynchronous I/O cannot be set up"
+                                                : "aio=io_uring: io_uring cannot be set up");
         err_hint(errp, "Use aio=threads.");
         if (a->efd >= 0)
             close(a->efd);
@@ -133,10 +135,16 @@ void blk_aio_free(struct blk_aio *a)
     free(a);
 }
 
-static int submit_native(struct blk_aio *a, struct wait *w, int fd, const struct iovec *v, unsigned nr, uint64_t off, bool write)
+static int submit_native(struct blk_aio *a, struct wait *w, int fd, const struct iovec *v, unsigned nr, uint64_t off,
+                         bool write)
 {
-    struct iocb cb = {.aio_data = (uintptr_t)w, .aio_lio_opcode = write ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV, .aio_fildes = (uint32_t)fd,
-                      .aio_buf = (uintptr_t)v, .aio_nbytes = nr, .aio_offset = (int64_t)off, .aio_flags = IOCB_FLAG_RESFD,
+    struct iocb cb = {.aio_data = (uintptr_t)w,
+                      .aio_lio_opcode = write ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV,
+                      .aio_fildes = (uint32_t)fd,
+                      .aio_buf = (uintptr_t)v,
+                      .aio_nbytes = nr,
+                      .aio_offset = (int64_t)off,
+                      .aio_flags = IOCB_FLAG_RESFD,
                       .aio_resfd = (uint32_t)a->efd};
     struct iocb *list = &cb;
 

@@ -1,5 +1,5 @@
-/* The kernel's two asynchronous interfaces, for aio=native (io_submit) and aio=io_uring. One engine of each kind per set, made
- * on first use; completions arrive by eventfd on the set's loop. */
+/* The kernel's two asynchronous interfaces, for aio=native (io_submit) and aio=io_uring. One engine of each kind per
+ * set, made on first use; completions arrive by eventfd on the set's loop. */
 #ifndef BLK_AIO_H
 #define BLK_AIO_H
 

@@ -2,7 +2,8 @@
 #include "blk/bat.h"
 #include <errno.h>
 
-bool bat_open(struct bat *b, struct blk_node *n, uint64_t off, uint64_t nr, bool big, const char *what, struct err **errp)
+bool bat_open(struct bat *b, struct blk_node *n, uint64_t off, uint64_t nr, bool big, const char *what,
+              struct err **errp)
 {
     uint64_t bytes = align_up(nr * 4, 512);
     int r;

@@ -123,8 +123,10 @@ bool blk_bitmap_merge(struct blk_bitmap *dst, const struct blk_bitmap *src, stru
     uint64_t off = 0, start, len;
 
     if (dst->node->size != src->node->size)
-        return err_set(errp, "Bitmaps are of different sizes (destination size is %" PRIu64 " and source size is %" PRIu64
-                             ") and can't be merged", dst->node->size, src->node->size);
+        return err_set(errp,
+                       "Bitmaps are of different sizes (destination size is %" PRIu64 " and source size is %" PRIu64
+                       ") and can't be merged",
+                       dst->node->size, src->node->size);
     while (blk_bitmap_next(src, off, &start, &len)) {
         blk_bitmap_set(dst, start, len);
         off = start + len;

@@ -1,9 +1,10 @@
 /* Disks as the rest of the program sees them: back ends named by -drive/-blockdev, asynchronous requests, snapshots of
- * nothing. The graph of nodes, formats and protocols behind a back end is private to this room (blk/node.h for drivers).
+ * nothing. The graph of nodes, formats and protocols behind a back end is private to this room (blk/node.h for
+ * drivers).
  *
- * A struct blk is a device's (or tool's) handle on the root of a node chain; it may be empty (no medium). Requests may be
- * submitted from any thread; completions run on the back end's loop (the machine's main loop unless an iothread is set),
- * with the machine lock held when that is the main loop. Buffers stay valid until completion. */
+ * A struct blk is a device's (or tool's) handle on the root of a node chain; it may be empty (no medium). Requests may
+ * be submitted from any thread; completions run on the back end's loop (the machine's main loop unless an iothread is
+ * set), with the machine lock held when that is the main loop. Buffers stay valid until completion. */
 #ifndef BLK_BLK_H
 #define BLK_BLK_H
 
@@ -23,19 +24,22 @@ void blk_set_free(struct blk_set *s); /* flushes and closes everything */
 void blk_set_bind(struct blk_set *s, void *machine_ctx);
 struct blk_set *blk_set_of(void *machine_ctx);
 
-/* -drive options other than if/bus/unit/index/media (the command line keeps those): file, format, id, cache, aio, discard,
- * detect-zeroes, readonly, snapshot, werror, rerror, throttling.*, file.* ... id may be NULL (made up). */
+/* -drive options other than if/bus/unit/index/media (the command line keeps those): file, format, id, cache, aio,
+ * discard, detect-zeroes, readonly, snapshot, werror, rerror, throttling.*, file.* ... id may be NULL (made up). */
 struct blk *blk_drive_add(struct blk_set *s, const char *id, struct opts *o, struct err **errp);
 /* -blockdev / blockdev-add: a named node. */
 bool blk_node_add(struct blk_set *s, struct opts *o, struct err **errp);
 bool blk_node_del(struct blk_set *s, const char *node, struct err **errp);
-struct blk *blk_find(struct blk_set *s, const char *id);   /* a drive by id */
+struct blk *blk_find(struct blk_set *s, const char *id); /* a drive by id */
 /* For a device's drive= property: a drive by id or a node by name; claims it for the device. */
 struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struct err **errp);
 void blk_detach(struct blk *b, void *dev_obj);
 void blk_each(struct blk_set *s, void (*fn)(struct blk *b, void *opaque), void *opaque);
 extern const struct prop_type blk_prop; /* "drive": field is struct blk *, attached to the object */
-#define PROP_BLK(n, S, f) {.name = (n), .type = &blk_prop, .off = offsetof(S, f)}
+#define PROP_BLK(n, S, f)                                                                                              \
+    {                                                                                                                  \
+        .name = (n), .type = &blk_prop, .off = offsetof(S, f)                                                          \
+    }
 
 const char *blk_id(const struct blk *b); /* of a device's own handle on a node: the node's name */
 bool blk_has_medium(const struct blk *b);
@@ -46,8 +50,10 @@ void blk_set_write_cache(struct blk *b, bool on);
 
 /* Asynchronous. off/len in bytes, any alignment the node's request_align allows (the core bounces otherwise); ranges
  * beyond the end fail with -EIO (no partial transfer). */
-struct blk_req *blk_aio_read(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn, void *opaque);
-struct blk_req *blk_aio_write(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn, void *opaque);
+struct blk_req *blk_aio_read(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn,
+                             void *opaque);
+struct blk_req *blk_aio_write(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn,
+                              void *opaque);
 struct blk_req *blk_aio_zero(struct blk *b, uint64_t off, uint64_t len, unsigned flags, blk_done_fn *fn, void *opaque);
 struct blk_req *blk_aio_discard(struct blk *b, uint64_t off, uint64_t len, blk_done_fn *fn, void *opaque);
 struct blk_req *blk_aio_flush(struct blk *b, blk_done_fn *fn, void *opaque);
@@ -55,7 +61,7 @@ struct blk_req *blk_aio_flush(struct blk *b, blk_done_fn *fn, void *opaque);
 int blk_read(struct blk *b, uint64_t off, void *buf, size_t len);
 int blk_write(struct blk *b, uint64_t off, const void *buf, size_t len);
 int blk_flush(struct blk *b);
-void blk_drain(struct blk *b);          /* waits until nothing is in flight */
+void blk_drain(struct blk *b); /* waits until nothing is in flight */
 void blk_drain_all(struct blk_set *s);
 
 /* Error policy of the drive: what a device must do with a failed request. */

@@ -8,17 +8,19 @@ struct blk_pool;
 struct blk_throttle;
 
 struct blk_set {
-    struct run *run;     /* borrowed; NULL in tools that own just a loop */
-    struct ev_loop *loop; /* borrowed from run */
-    struct list nodes;   /* of struct blk_node, in order of creation */
-    struct list drives;  /* of struct blk */
-    struct list jobs;    /* of struct blk_job */
-    struct blk_pool *pool; /* owned, made on first use */
+    struct run *run;        /* borrowed; NULL in tools that own just a loop */
+    struct ev_loop *loop;   /* borrowed from run */
+    struct list nodes;      /* of struct blk_node, in order of creation */
+    struct list drives;     /* of struct blk */
+    struct list jobs;       /* of struct blk_job */
+    struct blk_pool *pool;  /* owned, made on first use */
     struct blk_aio *aio[3]; /* owned, by enum blk_engine, made on first use */
     unsigned next_auto, depth;
     unsigned long thread; /* pthread_t of the maker, where the loop runs */
-    void *machine;       /* borrowed: blk_set_bind */
+    void *machine;        /* borrowed: blk_set_bind */
     struct list in_registry;
+    struct blk_comp_ctx *comp; /* owned: idle compressors, see compress.c */
+    int comp_lock;             /* guards comp */
 };
 
 /* How a drive answers errors, as typed in werror=/rerror=. */
@@ -31,25 +33,25 @@ struct blk_stats {
 struct blk {
     struct blk_set *set;
     struct list in_set;
-    char *id;              /* owned */
-    bool is_drive;         /* from -drive: in query-block under its id; else made for a node by blk_attach */
+    char *id;               /* owned */
+    bool is_drive;          /* from -drive: in query-block under its id; else made for a node by blk_attach */
     struct blk_child *root; /* owned edge; NULL = no medium */
-    void *dev;             /* borrowed: who attached it */
+    void *dev;              /* borrowed: who attached it */
     const struct blk_dev_ops *ops;
     void *ops_opaque;
-    bool readonly;         /* asked for */
+    bool readonly; /* asked for */
     bool writethrough;
     bool share_rw;
     bool tray_open;
     enum blk_on_error werror, rerror;
     struct opts *template_; /* owned: cache, aio ... for media put in later */
     unsigned template_flags;
-    struct list pending;   /* of struct blk_req held back while quiesced */
-    unsigned in_flight;    /* atomic */
+    struct list pending; /* of struct blk_req held back while quiesced */
+    unsigned in_flight;  /* atomic */
     unsigned quiesced;
     struct blk_stats stats;
-    int io_error;          /* the error the machine stopped for, 0 = none */
-    bool die_with_device;  /* blockdev-del or drive_del came while it was attached */
+    int io_error;         /* the error the machine stopped for, 0 = none */
+    bool die_with_device; /* blockdev-del or drive_del came while it was attached */
 };
 
 /* A request as it lies on its node's list. */
@@ -61,6 +63,7 @@ struct blk_track {
 };
 
 struct blk_pool *blk_pool_new(void);
+void blk_comp_free(struct blk_set *set);
 void blk_pool_free(struct blk_pool *p);
 int blk_pool_run(struct blk_pool *p, struct ev_loop *l, int (*fn)(void *), void *opaque);
 

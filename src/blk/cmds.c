@@ -90,7 +90,8 @@ static bool put_on_top(struct blk_node *n, struct blk_node *over, struct err **e
 static bool cmd_snapshot_sync(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
     struct blk_node *n = arg_node(s, a, errp), *over;
-    const char *file = json_get_str(a, "snapshot-file"), *fmt = json_get_str(a, "format"), *mode = json_get_str(a, "mode");
+    const char *file = json_get_str(a, "snapshot-file"), *fmt = json_get_str(a, "format"),
+               *mode = json_get_str(a, "mode");
     struct opts *o;
     char num[24];
     bool ok;
@@ -166,7 +167,8 @@ static bool claim_nodes(struct blk_job *j, struct err **errp)
     if (j->overlay)
         job_keep(j, j->overlay);
     if (j->target && j->type != JOB_STREAM) {
-        j->target_edge = blk_child_root(j->target, j->id, BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_READ | BLK_PERM_WRITE_SAME, errp);
+        j->target_edge =
+            blk_child_root(j->target, j->id, BLK_PERM_READ | BLK_PERM_WRITE, BLK_PERM_READ | BLK_PERM_WRITE_SAME, errp);
         if (!j->target_edge)
             return false;
     }
@@ -324,7 +326,8 @@ static bool start_copy(struct blk_set *s, struct json_object *a, enum job_type t
     if (!src || !parse_sync(json_get_str(a, "sync"), &sync, errp))
         return false;
     if (sync == SYNC_BITMAP && (!bm || !blk_bitmap_find(src, bm)))
-        return err_set(errp, bm ? "Bitmap '%s' could not be found" : "must provide a valid bitmap name for '%s' sync mode",
+        return err_set(errp,
+                       bm ? "Bitmap '%s' could not be found" : "must provide a valid bitmap name for '%s' sync mode",
                        bm ? bm : json_get_str(a, "sync"));
     if (by_file)
         dst = make_target(s, a, src, sync, &fresh, errp);
@@ -333,7 +336,8 @@ static bool start_copy(struct blk_set *s, struct json_object *a, enum job_type t
     if (!dst)
         return false;
     if (dst == src || dst->size < src->size) {
-        ok = err_set(errp, dst == src ? "Source and target cannot be the same" : "The target is smaller than the source");
+        ok = err_set(errp,
+                     dst == src ? "Source and target cannot be the same" : "The target is smaller than the source");
         blk_node_unref(dst);
         return ok;
     }
@@ -644,7 +648,8 @@ static bool cmd_internal_snapshot(struct blk_set *s, struct json_object *a, stru
     return ok;
 }
 
-static bool cmd_delete_internal_snapshot(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+static bool cmd_delete_internal_snapshot(struct blk_set *s, struct json_object *a, struct json_object **ret,
+                                         struct err **errp)
 {
     struct blk_node *n = node_of(s, json_get_str(a, "device"), errp);
     bool ok;

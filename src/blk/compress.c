@@ -1,11 +1,22 @@
-/* zlib, zstd and bzip2 for the formats that store compressed clusters. The streams are hostile: output is bounded by dst. */
+/* zlib, zstd and bzip2 for the formats that store compressed clusters. The streams are hostile: output is bounded by
+ * dst. */
 #include "blk/compress.h"
+#include "blk/blk_int.h"
 #include <bzlib.h>
 #include <errno.h>
 #include <zlib.h>
 #include <zstd.h>
 
+/* A compressor kept for the next cluster: making one costs more than compressing a small cluster does. */
+struct blk_comp_ctx {
+    struct blk_comp_ctx *next;
+    ZSTD_CCtx *zstd; /* owned; NULL until needed */
+    z_stream deflate;
+    int bits; /* of the deflate stream; 0 = not set up */
+};
+
 struct work {
+    struct blk_set *set;
     enum blk_comp how;
     const uint8_t *src;
     size_t len;
@@ -13,38 +24,88 @@ struct work {
     size_t cap;
 };
 
-static int deflate_to(const struct work *w, int bits)
+static struct blk_comp_ctx *ctx_get(struct blk_set *set)
 {
-    z_stream z = {0};
+    struct blk_comp_ctx *c;
+
+    while (__atomic_exchange_n(&set->comp_lock, 1, __ATOMIC_ACQUIRE))
+        ;
+    c = set->comp;
+    if (c)
+        set->comp = c->next;
+    __atomic_store_n(&set->comp_lock, 0, __ATOMIC_RELEASE);
+    return c ? c : xnew(struct blk_comp_ctx);
+}
+
+static void ctx_put(struct blk_set *set, struct blk_comp_ctx *c)
+{
+    while (__atomic_exchange_n(&set->comp_lock, 1, __ATOMIC_ACQUIRE))
+        ;
+    c->next = set->comp;
+    set->comp = c;
+    __atomic_store_n(&set->comp_lock, 0, __ATOMIC_RELEASE);
+}
+
+void blk_comp_free(struct blk_set *set)
+{
+    while (set->comp) {
+        struct blk_comp_ctx *c = set->comp;
+
+        set->comp = c->next;
+        ZSTD_freeCCtx(c->zstd);
+        if (c->bits)
+            deflateEnd(&c->deflate);
+        free(c);
+    }
+}
+
+static int deflate_to(const struct work *w, struct blk_comp_ctx *c, int bits)
+{
+    z_stream *z = &c->deflate;
     int r;
 
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, bits, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+    if (c->bits && c->bits != bits) {
+        deflateEnd(z);
+        c->bits = 0;
+    }
+    if (!c->bits) {
+        *z = (z_stream){0};
+        if (deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, bits, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+            return -ENOMEM;
+        c->bits = bits;
+    } else {
+        deflateReset(z);
+    }
+    z->next_in = (uint8_t *)(uintptr_t)w->src;
+    z->avail_in = (unsigned)w->len;
+    z->next_out = w->dst;
+    z->avail_out = (unsigned)w->cap;
+    r = deflate(z, Z_FINISH);
+    return r == Z_STREAM_END ? (int)(w->cap - z->avail_out) : -ENOSPC;
+}
+
+static int zstd_to(const struct work *w, struct blk_comp_ctx *c)
+{
+    size_t n;
+
+    if (!c->zstd && !(c->zstd = ZSTD_createCCtx()))
         return -ENOMEM;
-    z.next_in = (uint8_t *)(uintptr_t)w->src;
-    z.avail_in = (unsigned)w->len;
-    z.next_out = w->dst;
-    z.avail_out = (unsigned)w->cap;
-    r = deflate(&z, Z_FINISH);
-    deflateEnd(&z);
-    return r == Z_STREAM_END ? (int)(w->cap - z.avail_out) : -ENOSPC;
+    n = ZSTD_compressCCtx(c->zstd, w->dst, w->cap, w->src, w->len, 3);
+    return ZSTD_isError(n) ? -ENOSPC : (int)n;
 }
 
 static int compress_run(void *opaque)
 {
     const struct work *w = opaque;
-    size_t n;
+    struct blk_comp_ctx *c = ctx_get(w->set);
+    int r = -ENOTSUP;
 
-    switch (w->how) {
-    case BLK_DEFLATE:
-        return deflate_to(w, -12);
-    case BLK_ZLIB:
-        return deflate_to(w, 15);
-    case BLK_ZSTD:
-        n = ZSTD_compress(w->dst, w->cap, w->src, w->len, 3);
-        return ZSTD_isError(n) ? -ENOSPC : (int)n;
-    default:
-        return -ENOTSUP;
-    }
+    if (w->how == BLK_DEFLATE || w->how == BLK_ZLIB)
+        r = deflate_to(w, c, w->how == BLK_ZLIB ? 15 : -12);
+    else if (w->how == BLK_ZSTD)
+        r = zstd_to(w, c);
+    ctx_put(w->set, c);
+    return r;
 }
 
 static int inflate_from(const struct work *w, int bits)
@@ -108,14 +169,14 @@ static int decompress_run(void *opaque)
 
 int blk_compress(struct blk_set *s, enum blk_comp how, const uint8_t *src, size_t len, uint8_t *dst, size_t cap)
 {
-    struct work w = {how, src, len, dst, cap};
+    struct work w = {s, how, src, len, dst, cap};
 
     return blk_offload(s, compress_run, &w);
 }
 
 int blk_decompress(struct blk_set *s, enum blk_comp how, const uint8_t *src, size_t len, uint8_t *dst, size_t want)
 {
-    struct work w = {how, src, len, dst, want};
+    struct work w = {s, how, src, len, dst, want};
 
     return blk_offload(s, decompress_run, &w);
 }

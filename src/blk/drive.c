@@ -1,8 +1,8 @@
 /* Drives and nodes by command: -drive, -blockdev, media change, and the set that holds them all. */
+#include "base/json.h"
 #include "blk/aio.h"
 #include "blk/blk_int.h"
 #include "blk/job_int.h"
-#include "base/json.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -59,6 +59,7 @@ again:
     for (unsigned i = 0; i < ARRAY_LEN(s->aio); i++)
         blk_aio_free(s->aio[i]);
     blk_pool_free(s->pool);
+    blk_comp_free(s);
     free(s);
 }
 
@@ -89,8 +90,8 @@ static const struct cache_mode {
     const char *name;
     bool direct, no_flush, writethrough;
 } cache_modes[] = {
-    {"none", true, false, false},      {"off", true, false, false},       {"writeback", false, false, false},
-    {"unsafe", false, true, false},    {"directsync", true, false, true}, {"writethrough", false, false, true},
+    {"none", true, false, false},   {"off", true, false, false},       {"writeback", false, false, false},
+    {"unsafe", false, true, false}, {"directsync", true, false, true}, {"writethrough", false, false, true},
 };
 
 bool blk_parse_cache(const char *name, unsigned *flags, bool *writethrough)
@@ -139,11 +140,12 @@ static bool parse_cache_opts(struct blk *b, struct opts *o, unsigned *flags, str
     return true;
 }
 
-static const char *const drive_keys[] = {"cache", "cache.writeback", "werror", "rerror", "snapshot", "copy-on-read", "readonly",
-                                         "format", "aio", "id", NULL};
+static const char *const drive_keys[] = {"cache",    "cache.writeback", "werror", "rerror", "snapshot", "copy-on-read",
+                                         "readonly", "format",          "aio",    "id",     NULL};
 
 /* Reads what belongs to the handle; the rest of o goes to the node. */
-static bool take_drive_opts(struct blk *b, struct opts *o, unsigned *flags, bool *snapshot, bool *cor, struct err **errp)
+static bool take_drive_opts(struct blk *b, struct opts *o, unsigned *flags, bool *snapshot, bool *cor,
+                            struct err **errp)
 {
     bool ro = false;
 
@@ -239,8 +241,8 @@ static struct opts *take_throttle(struct opts *o)
     return t;
 }
 
-static struct blk_node *drive_open(struct blk *b, const char *file, struct opts *o, unsigned flags, bool snapshot, bool cor,
-                                   struct err **errp)
+static struct blk_node *drive_open(struct blk *b, const char *file, struct opts *o, unsigned flags, bool snapshot,
+                                   bool cor, struct err **errp)
 {
     bool plain = file && !blk_driver_by_name_prefix(file);
     struct opts *no = node_opts(o, plain || opts_peek(o, "file.filename"));
@@ -351,7 +353,8 @@ bool blk_node_del(struct blk_set *s, const char *node, struct err **errp)
         return err_set(errp, "Failed to find node with node-name='%s'", node);
     c = list_first(&n->parents, struct blk_child, in_node);
     if (c)
-        return err_set(errp, "Node '%s' is busy: node is used as '%s' of '%s'", node, c->role, c->parent ? c->parent->name : c->who);
+        return err_set(errp, "Node '%s' is busy: node is used as '%s' of '%s'", node, c->role,
+                       c->parent ? c->parent->name : c->who);
     if (!n->named)
         return err_set(errp, "Node %s is not owned by the monitor", node);
     n->named = false;
@@ -370,7 +373,8 @@ static bool tray_opens(struct blk *b, bool force, struct err **errp)
     if (b->ops->is_locked && b->ops->is_locked(b->ops_opaque) && !force) {
         if (b->ops->eject_request)
             b->ops->eject_request(b->ops_opaque, false);
-        return err_set(errp, "Device '%s' is locked and force was not specified, wait for tray to open and try again", b->id);
+        return err_set(errp, "Device '%s' is locked and force was not specified, wait for tray to open and try again",
+                       b->id);
     }
     return true;
 }

@@ -6,8 +6,9 @@
 
 enum { T_BPS, T_BPS_RD, T_BPS_WR, T_IOPS, T_IOPS_RD, T_IOPS_WR, NR_T };
 static const char *const keys[NR_T][3] = {
-    {"bps-total", "bps", "x-bps-total"}, {"bps-read", "bps_rd", "x-bps-read"}, {"bps-write", "bps_wr", "x-bps-write"},
-    {"iops-total", "iops", "x-iops-total"}, {"iops-read", "iops_rd", "x-iops-read"}, {"iops-write", "iops_wr", "x-iops-write"}};
+    {"bps-total", "bps", "x-bps-total"},     {"bps-read", "bps_rd", "x-bps-read"},
+    {"bps-write", "bps_wr", "x-bps-write"},  {"iops-total", "iops", "x-iops-total"},
+    {"iops-read", "iops_rd", "x-iops-read"}, {"iops-write", "iops_wr", "x-iops-write"}};
 
 struct throttle {
     double rate[NR_T], burst[NR_T], level[NR_T];
@@ -46,7 +47,8 @@ static bool throttle_open(struct blk_node *n, struct opts *o, struct err **errp)
     for (unsigned i = 0; i < NR_T; i++) {
         double len = 0;
 
-        if (!take(o, i, "", &t->rate[i], errp) || !take(o, i, "-max", &t->burst[i], errp) || !take(o, i, "-max-length", &len, errp))
+        if (!take(o, i, "", &t->rate[i], errp) || !take(o, i, "-max", &t->burst[i], errp) ||
+            !take(o, i, "-max-length", &len, errp))
             return false;
         if (t->burst[i] && t->burst[i] < t->rate[i])
             return err_set(errp, "%s-max is lower than %s", keys[i][0], keys[i][0]);
@@ -119,8 +121,16 @@ static int t_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, st
 }
 
 static const struct blk_driver drv_throttle = {
-    .name = "throttle", .kind = BLK_FILTER, .priv_size = sizeof(struct throttle), .open = throttle_open, .preadv = t_preadv,
-    .pwritev = t_pwritev, .pwrite_zeroes = t_zeroes, .discard = t_discard, .getlength = t_length, .truncate = t_truncate,
+    .name = "throttle",
+    .kind = BLK_FILTER,
+    .priv_size = sizeof(struct throttle),
+    .open = throttle_open,
+    .preadv = t_preadv,
+    .pwritev = t_pwritev,
+    .pwrite_zeroes = t_zeroes,
+    .discard = t_discard,
+    .getlength = t_length,
+    .truncate = t_truncate,
 };
 BLK_REGISTER(drv_throttle)
 
@@ -133,7 +143,8 @@ static bool cor_open(struct blk_node *n, struct opts *o, struct err **errp)
     return true;
 }
 
-static int cor_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int cor_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                      unsigned flags)
 {
     struct blk_node *f = blk_node_unfiltered(n->file->node);
 
@@ -145,7 +156,8 @@ static int cor_preadv(struct blk_node *n, uint64_t off, uint64_t len, const stru
     }
     return blk_preadv(n->file, off, len, q, qoff, flags);
 }
-static int cor_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int cor_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     return blk_pwritev(n->file, off, len, q, qoff, flags);
 }
@@ -159,7 +171,14 @@ static int cor_discard(struct blk_node *n, uint64_t off, uint64_t len)
 }
 
 static const struct blk_driver drv_cor = {
-    .name = "copy-on-read", .kind = BLK_FILTER, .open = cor_open, .preadv = cor_preadv, .pwritev = cor_pwritev,
-    .pwrite_zeroes = cor_zeroes, .discard = cor_discard, .getlength = t_length, .truncate = t_truncate,
+    .name = "copy-on-read",
+    .kind = BLK_FILTER,
+    .open = cor_open,
+    .preadv = cor_preadv,
+    .pwritev = cor_pwritev,
+    .pwrite_zeroes = cor_zeroes,
+    .discard = cor_discard,
+    .getlength = t_length,
+    .truncate = t_truncate,
 };
 BLK_REGISTER(drv_cor)

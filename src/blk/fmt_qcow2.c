@@ -5,11 +5,28 @@
 #include <errno.h>
 #include <stdio.h>
 
-static const char *const q2_known[] = {"l2-cache-size", "refcount-cache-size", "cache-size", "l2-cache-entry-size",
-                                       "cache-clean-interval", "lazy-refcounts", "overlap-check", "pass-discard-request",
-                                       "pass-discard-snapshot", "pass-discard-other", "discard-no-unref", "backing", "file",
-                                       "data-file", "driver", "node-name", "read-only", "cache.direct", "cache.no-flush",
-                                       "discard", "detect-zeroes", NULL};
+static const char *const q2_known[] = {"l2-cache-size",
+                                       "refcount-cache-size",
+                                       "cache-size",
+                                       "l2-cache-entry-size",
+                                       "cache-clean-interval",
+                                       "lazy-refcounts",
+                                       "overlap-check",
+                                       "pass-discard-request",
+                                       "pass-discard-snapshot",
+                                       "pass-discard-other",
+                                       "discard-no-unref",
+                                       "backing",
+                                       "file",
+                                       "data-file",
+                                       "driver",
+                                       "node-name",
+                                       "read-only",
+                                       "cache.direct",
+                                       "cache.no-flush",
+                                       "discard",
+                                       "detect-zeroes",
+                                       NULL};
 
 /* ---- header ---- */
 
@@ -17,8 +34,9 @@ static const struct {
     uint8_t type, bit;
     const char *name;
 } features[] = {
-    {0, 0, "dirty bit"}, {0, 1, "corrupt bit"}, {0, 2, "external data file"}, {0, 3, "compression type"},
-    {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"}, {2, 0, "bitmaps"}, {2, 1, "raw external data"},
+    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
+    {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
+    {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
 
 struct out {
@@ -269,7 +287,8 @@ static bool parse_geometry(struct blk_node *n, const uint8_t *h, struct err **er
     if (n->size > INT64_MAX - (INT64_C(1) << 40))
         return err_set(errp, "Image is too big");
     if (s->reftable_clusters * s->cs > Q2_MAX_REFTABLE || !s->reftable_clusters)
-        return err_set(errp, s->reftable_clusters ? "Reference count table too large" : "Image does not contain a reference count table");
+        return err_set(errp, s->reftable_clusters ? "Reference count table too large"
+                                                  : "Image does not contain a reference count table");
     if ((s->reftable_off & (s->cs - 1)) || s->reftable_off > INT64_MAX / 2)
         return err_set(errp, "Invalid reference count table offset");
     per = UINT64_C(1) << (s->cluster_bits + s->l2_bits);
@@ -302,7 +321,8 @@ static bool parse_backing(struct blk_node *n, const uint8_t *h, size_t have, str
     return true;
 }
 
-static bool read_table(struct blk_node *n, uint64_t off, uint64_t nr, uint64_t **out, const char *what, struct err **errp)
+static bool read_table(struct blk_node *n, uint64_t off, uint64_t nr, uint64_t **out, const char *what,
+                       struct err **errp)
 {
     uint64_t *t = try_alloc(nr ? nr : 1, 8);
     int r = t ? blk_pread(n->file, off, t, nr * 8) : -ENOMEM;
@@ -347,8 +367,8 @@ static bool take_caches(struct blk_node *n, struct opts *o, struct err **errp)
     uint64_t l2 = 32 * MIB, ref = max_u64(8 * s->cs, MIB), total = 0, entry = s->cs, interval = 600;
     uint64_t need = div_up(n->size, UINT64_C(1) << (s->cluster_bits + s->l2_bits)) * s->cs;
     bool has_l2 = opts_peek(o, "l2-cache-size"), has_ref = opts_peek(o, "refcount-cache-size"), b = false;
-    static const char *const bools[] = {"lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other",
-                                        "discard-no-unref"};
+    static const char *const bools[] = {"lazy-refcounts", "pass-discard-request", "pass-discard-snapshot",
+                                        "pass-discard-other", "discard-no-unref"};
 
     if (!opts_size(o, "l2-cache-size", &l2, errp) || !opts_size(o, "refcount-cache-size", &ref, errp) ||
         !opts_size(o, "cache-size", &total, errp) || !opts_size(o, "l2-cache-entry-size", &entry, errp) ||
@@ -359,7 +379,8 @@ static bool take_caches(struct blk_node *n, struct opts *o, struct err **errp)
             return false;
     opts_get(o, "overlap-check");
     if (entry < 512 || entry > s->cs || !is_pow2(entry))
-        return err_set(errp, "L2 cache entry size must be a power of two between 512 and the cluster size (%" PRIu64 ")", s->cs);
+        return err_set(
+            errp, "L2 cache entry size must be a power of two between 512 and the cluster size (%" PRIu64 ")", s->cs);
     if (opts_peek(o, "cache-size")) {
         if (has_l2 && has_ref)
             return err_set(errp, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
@@ -389,7 +410,8 @@ static bool open_data_file(struct blk_node *n, struct opts *o, struct err **errp
 {
     struct q2 *s = n->priv;
     char *path AUTOFREE = NULL;
-    unsigned flags = (n->open_flags & (BLK_O_RDWR | BLK_O_DIRECT | BLK_O_NO_FLUSH | BLK_O_SHARE)) | BLK_O_PROTOCOL | BLK_O_UNMAP;
+    unsigned flags =
+        (n->open_flags & (BLK_O_RDWR | BLK_O_DIRECT | BLK_O_NO_FLUSH | BLK_O_SHARE)) | BLK_O_PROTOCOL | BLK_O_UNMAP;
 
     s->data = n->file;
     s->ext_data = s->incompat & Q2_INC_DATA_FILE;
@@ -575,7 +597,8 @@ static int q2_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struc
 {
     return q2_read(n, off, len, q, qoff);
 }
-static int q2_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int q2_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                      unsigned flags)
 {
     return q2_write(n, off, len, q, qoff);
 }
@@ -725,8 +748,8 @@ static int q2_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, s
 static struct json_object *q2_info(struct blk_node *n)
 {
     struct q2 *s = n->priv;
-    struct json_object *d = json_make("s:compat", s->version >= 3 ? "1.1" : "0.10", "s:compression-type", s->zstd ? "zstd" : "zlib",
-                                      NULL);
+    struct json_object *d =
+        json_make("s:compat", s->version >= 3 ? "1.1" : "0.10", "s:compression-type", s->zstd ? "zstd" : "zlib", NULL);
 
     if (s->version >= 3) {
         json_object_object_add(d, "lazy-refcounts", json_object_new_boolean(!!(s->compat & Q2_COMPAT_LAZY)));
@@ -835,23 +858,28 @@ static bool parse_create(struct opts *o, struct create *c, struct err **errp)
     if (!is_pow2(c->refcount_bits) || c->refcount_bits > 64)
         return err_set(errp, "Refcount width must be a power of two and may not exceed 64 bits");
     if (c->version < 3 && c->refcount_bits != 16)
-        return err_set(errp, "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)");
+        return err_set(errp, "Different refcount widths than 16 bits require compatibility level 1.1 or above (use "
+                             "version=v3 or greater)");
     if (c->version < 3 && (c->lazy || c->ext_l2 || c->zstd))
         return err_set(errp, "%s only supported with compatibility level 1.1 and above (use version=v3 or greater)",
-                       c->lazy ? "Lazy refcounts are" : c->ext_l2 ? "Extended L2 entries are" : "Non-zlib compression type is");
+                       c->lazy     ? "Lazy refcounts are"
+                       : c->ext_l2 ? "Extended L2 entries are"
+                                   : "Non-zlib compression type is");
     c->backing = opts_get(o, "backing_file");
     c->backing_fmt = opts_get(o, "backing_fmt");
     c->data_file = opts_get(o, "data_file");
     if (c->backing && !*c->backing)
         c->backing = NULL;
     if (c->backing && c->prealloc != BLK_PREALLOC_OFF && !c->ext_l2)
-        return err_set(errp, "Backing file and preallocation can only be used at the same time if extended_l2 is enabled");
+        return err_set(errp,
+                       "Backing file and preallocation can only be used at the same time if extended_l2 is enabled");
     if (c->data_raw && !c->data_file)
         return err_set(errp, "data_file_raw requires data_file");
     if (c->data_raw && c->backing)
         return err_set(errp, "Backing file and data_file_raw cannot be used at the same time");
     if (c->version < 3 && c->data_file)
-        return err_set(errp, "External data files are only supported with compatibility level 1.1 and above (use version=v3 or greater)");
+        return err_set(errp, "External data files are only supported with compatibility level 1.1 and above (use "
+                             "version=v3 or greater)");
     c->size = align_up(c->size, 512);
     c->cluster_bits = (unsigned)__builtin_ctzll(c->cs);
     c->refcount_order = (unsigned)__builtin_ctzll(c->refcount_bits);
@@ -864,9 +892,13 @@ static bool parse_create(struct opts *o, struct create *c, struct err **errp)
 static int lay_out(struct blk_node *f, const struct create *c)
 {
     struct blk_node fake = {.file = NULL, .size = c->size};
-    uint64_t l1 = div_up(c->size, c->cs << (c->cluster_bits - (c->ext_l2 ? 4 : 3))), l1_cl = max_u64(div_up(l1 * 8, c->cs), 1);
+    uint64_t l1 = div_up(c->size, c->cs << (c->cluster_bits - (c->ext_l2 ? 4 : 3))),
+             l1_cl = max_u64(div_up(l1 * 8, c->cs), 1);
     uint64_t per = c->cs * 8 >> c->refcount_order, blocks = 1, total, rt = 1;
-    struct q2 s = {.version = c->version, .cluster_bits = c->cluster_bits, .cs = c->cs, .refcount_order = c->refcount_order,
+    struct q2 s = {.version = c->version,
+                   .cluster_bits = c->cluster_bits,
+                   .cs = c->cs,
+                   .refcount_order = c->refcount_order,
                    .zstd = c->zstd};
     struct blk_child edge = {.node = f};
     uint8_t *buf AUTOFREE = try_alloc(1, c->cs);
@@ -889,7 +921,8 @@ static int lay_out(struct blk_node *f, const struct create *c)
     s.reftable_off = c->cs;
     s.reftable_clusters = (uint32_t)rt;
     s.compat = c->lazy ? Q2_COMPAT_LAZY : 0;
-    s.incompat = (c->zstd ? Q2_INC_COMPRESSION : 0) | (c->ext_l2 ? Q2_INC_EXTL2 : 0) | (c->data_file ? Q2_INC_DATA_FILE : 0);
+    s.incompat =
+        (c->zstd ? Q2_INC_COMPRESSION : 0) | (c->ext_l2 ? Q2_INC_EXTL2 : 0) | (c->data_file ? Q2_INC_DATA_FILE : 0);
     s.autoclear = c->data_raw ? Q2_AUTO_RAW : 0;
     s.data_name = (char *)(uintptr_t)c->data_file;
     fake.backing_name = (char *)(uintptr_t)c->backing;
@@ -974,7 +1007,8 @@ static bool q2_create(struct blk_set *set, const char *filename, struct opts *o,
     edge = blk_child_root(f, "create", BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, errp);
     r = edge ? lay_out(f, &c) : -EBUSY;
     if (edge && r < 0)
-        err_set_errno(errp, -r, r == -ENOSPC ? "Could not write qcow2 header (names too long?)" : "Could not write qcow2 header");
+        err_set_errno(errp, -r,
+                      r == -ENOSPC ? "Could not write qcow2 header (names too long?)" : "Could not write qcow2 header");
     blk_child_detach(edge);
     blk_node_unref(f);
     return r >= 0 && (c.prealloc == BLK_PREALLOC_OFF || preallocate(set, filename, &c, errp));
@@ -1121,7 +1155,8 @@ static const struct blk_create_opt q2_create_opts[] = {
     {"encrypt.ivgen-alg", "str", "Name of IV generator algorithm", NULL},
     {"encrypt.ivgen-hash-alg", "str", "Name of IV generator hash algorithm", NULL},
     {"encrypt.key-secret", "str", "ID of secret providing qcow AES key or LUKS passphrase", NULL},
-    {"encryption", "bool (on/off)", "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)", NULL},
+    {"encryption", "bool (on/off)", "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)",
+     NULL},
     {"extended_l2", "bool (on/off)", "Extended L2 tables", "off"},
     {"extent_size_hint", "size", "Extent size hint for the image file, 0 to disable", NULL},
     {"lazy_refcounts", "bool (on/off)", "Postpone refcount updates", "off"},
@@ -1133,14 +1168,39 @@ static const struct blk_create_opt q2_create_opts[] = {
 };
 
 static const struct blk_driver drv_qcow2 = {
-    .name = "qcow2", .kind = BLK_FORMAT, .priv_size = sizeof(struct q2), .backing_ok = true, .known = q2_known,
-    .probe = q2_probe, .open = q2_open, .close = q2_close, .reopen = q2_reopen, .inactivate = q2_inactivate_any,
-    .preadv = q2_preadv, .pwritev = q2_pwritev, .pwrite_zeroes = q2_zeroes, .discard = q2_pdiscard,
-    .pwrite_compressed = q2_write_compressed, .flush = q2_flush, .block_status = q2_status, .truncate = q2_truncate,
-    .info = q2_info, .check = q2_check, .create = q2_create, .create_opts = q2_create_opts, .amend = q2_amend,
-    .measure = q2_measure, .change_backing = q2_change_backing, .make_empty = q2_make_empty,
-    .snap_create = q2_snap_create, .snap_goto = q2_snap_goto, .snap_delete = q2_snap_delete, .snap_list = q2_snap_list,
+    .name = "qcow2",
+    .kind = BLK_FORMAT,
+    .priv_size = sizeof(struct q2),
+    .backing_ok = true,
+    .known = q2_known,
+    .probe = q2_probe,
+    .open = q2_open,
+    .close = q2_close,
+    .reopen = q2_reopen,
+    .inactivate = q2_inactivate_any,
+    .preadv = q2_preadv,
+    .pwritev = q2_pwritev,
+    .pwrite_zeroes = q2_zeroes,
+    .discard = q2_pdiscard,
+    .pwrite_compressed = q2_write_compressed,
+    .flush = q2_flush,
+    .block_status = q2_status,
+    .truncate = q2_truncate,
+    .info = q2_info,
+    .check = q2_check,
+    .create = q2_create,
+    .create_opts = q2_create_opts,
+    .amend = q2_amend,
+    .measure = q2_measure,
+    .change_backing = q2_change_backing,
+    .make_empty = q2_make_empty,
+    .snap_create = q2_snap_create,
+    .snap_goto = q2_snap_goto,
+    .snap_delete = q2_snap_delete,
+    .snap_list = q2_snap_list,
     .snap_load = q2_snap_load,
-    .save_vmstate = q2_save_vmstate, .load_vmstate = q2_load_vmstate, .bitmap_remove = q2_bitmap_remove,
+    .save_vmstate = q2_save_vmstate,
+    .load_vmstate = q2_load_vmstate,
+    .bitmap_remove = q2_bitmap_remove,
 };
 BLK_REGISTER(drv_qcow2)

@@ -11,8 +11,9 @@ struct raw {
     bool has_size;
 };
 
-static const char *const raw_known[] = {"offset", "size", "file", "driver", "node-name", "read-only", "cache.direct",
-                                        "cache.no-flush", "discard", "detect-zeroes", "filename", NULL};
+static const char *const raw_known[] = {"offset",    "size",          "file",         "driver",
+                                        "node-name", "read-only",     "cache.direct", "cache.no-flush",
+                                        "discard",   "detect-zeroes", "filename",     NULL};
 
 static uint64_t raw_getlength(struct blk_node *n)
 {
@@ -35,38 +36,43 @@ static bool raw_open(struct blk_node *n, struct opts *o, struct err **errp)
     if (!opts_size(o, "size", &r->size, errp))
         return false;
     if (r->has_size && (!add_ok_u64(r->offset, r->size, &end) || end > len))
-        return err_set(errp, "The sum of offset (%" PRIu64 ") and size (%" PRIu64 ") has to be smaller or equal to the  actual size of the containing file (%" PRIu64 ")",
+        return err_set(errp,
+                       "The sum of offset (%" PRIu64 ") and size (%" PRIu64
+                       ") has to be smaller or equal to the  actual size of the containing file (%" PRIu64 ")",
                        r->offset, r->size, len);
     if (r->offset > len)
-        return err_set(errp, "Offset (%" PRIu64 ") cannot be greater than size of the containing file (%" PRIu64 ")", r->offset,
-                       len);
+        return err_set(errp, "Offset (%" PRIu64 ") cannot be greater than size of the containing file (%" PRIu64 ")",
+                       r->offset, len);
     n->size = raw_getlength(n);
     n->growable = !r->has_size && n->file->node->growable;
     if (n->probed && n->open_flags & BLK_O_RDWR && !r->offset) {
-        warn_report("Image format was not specified for '%s' and probing guessed raw.\n"
-                    "         Automatically detecting the format is dangerous for raw images, write operations on block 0 "
-                    "will be restricted.\n"
-                    "         Specify the 'raw' format explicitly to remove the restrictions.",
-                    blk_node_filename(n->file->node));
+        warn_report(
+            "Image format was not specified for '%s' and probing guessed raw.\n"
+            "         Automatically detecting the format is dangerous for raw images, write operations on block 0 "
+            "will be restricted.\n"
+            "         Specify the 'raw' format explicitly to remove the restrictions.",
+            blk_node_filename(n->file->node));
     }
     return true;
 }
 
-static int raw_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int raw_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                      unsigned flags)
 {
     struct raw *r = n->priv;
 
     return blk_preadv(n->file, off + r->offset, len, q, qoff, flags);
 }
 
-static int raw_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int raw_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     struct raw *r = n->priv;
 
     if (n->probed && off < 512) {
         uint8_t head[512];
-        int e = blk_preadv(n->file, r->offset, sizeof head, &(struct iov){.v = &(struct iovec){head, 512}, .nr = 1, .len = 512},
-                           0, 0);
+        int e = blk_preadv(n->file, r->offset, sizeof head,
+                           &(struct iov){.v = &(struct iovec){head, 512}, .nr = 1, .len = 512}, 0, 0);
 
         if (e < 0)
             return e;
@@ -95,7 +101,9 @@ static int raw_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk
 {
     struct raw *r = n->priv;
 
-    *e = (struct blk_extent){.flags = BLK_ST_RECURSE | BLK_ST_OFFSET | BLK_ST_ALLOC, .len = len, .map = off + r->offset,
+    *e = (struct blk_extent){.flags = BLK_ST_RECURSE | BLK_ST_OFFSET | BLK_ST_ALLOC,
+                             .len = len,
+                             .map = off + r->offset,
                              .map_node = n->file->node};
     return 0;
 }
@@ -146,9 +154,21 @@ static const struct blk_create_opt raw_create_opts[] = {
 };
 
 static const struct blk_driver drv_raw = {
-    .name = "raw", .kind = BLK_FORMAT, .priv_size = sizeof(struct raw), .known = raw_known, .probe = raw_probe,
-    .open = raw_open, .preadv = raw_preadv, .pwritev = raw_pwritev, .pwrite_zeroes = raw_zeroes, .discard = raw_discard,
-    .block_status = raw_status, .truncate = raw_truncate, .getlength = raw_getlength, .create = raw_create,
-    .create_opts = raw_create_opts, .measure = raw_measure,
+    .name = "raw",
+    .kind = BLK_FORMAT,
+    .priv_size = sizeof(struct raw),
+    .known = raw_known,
+    .probe = raw_probe,
+    .open = raw_open,
+    .preadv = raw_preadv,
+    .pwritev = raw_pwritev,
+    .pwrite_zeroes = raw_zeroes,
+    .discard = raw_discard,
+    .block_status = raw_status,
+    .truncate = raw_truncate,
+    .getlength = raw_getlength,
+    .create = raw_create,
+    .create_opts = raw_create_opts,
+    .measure = raw_measure,
 };
 BLK_REGISTER(drv_raw)

@@ -1,13 +1,13 @@
 /* VirtualBox disk images, version 1.1, dynamic and static (preallocated). 1 MiB blocks, little-endian map at offBlocks.
- * Crash order: B1 and B2 of bat.h; the count of blocks in the header is written before the map that needs it, so a crash
- * can leave it too high (lost space), never too low. Left out: differencing images, geometry. */
+ * Crash order: B1 and B2 of bat.h; the count of blocks in the header is written before the map that needs it, so a
+ * crash can leave it too high (lost space), never too low. Left out: differencing images, geometry. */
 #include "blk/bat.h"
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
 
 enum { HDR = 512, SIG = 0xbeda107f, DYNAMIC = 1, STATIC = 2, BLOCK = 1 << 20, MAX_BLOCKS = 0x3fffffff };
-#define FREE 0xffffffffu
+#define FREE      0xffffffffu
 #define DISCARDED 0xfffffffeu
 
 struct vdi {
@@ -36,7 +36,8 @@ static bool vdi_open(struct blk_node *n, struct opts *o, struct err **errp)
     if (get_le32(s->head + 64) != SIG)
         return err_set(errp, "Image not in VDI format (bad signature %08" PRIx32 ")", get_le32(s->head + 64));
     if (get_le32(s->head + 68) != 0x00010001)
-        return err_set(errp, "unsupported VDI image (version %u.%u)", get_le32(s->head + 68) >> 16, get_le32(s->head + 68) & 0xffff);
+        return err_set(errp, "unsupported VDI image (version %u.%u)", get_le32(s->head + 68) >> 16,
+                       get_le32(s->head + 68) & 0xffff);
     off_map = get_le32(s->head + 340);
     s->off_data = get_le32(s->head + 344);
     n->size = align_up(get_le64(s->head + 368), 512);
@@ -48,8 +49,8 @@ static bool vdi_open(struct blk_node *n, struct opts *o, struct err **errp)
     if (off_map & 511 || s->off_data & 511 || nr > MAX_BLOCKS || off_map < HDR || s->off_data < off_map)
         return err_set(errp, "unsupported VDI image (unaligned or overlapping tables)");
     if (n->size > (uint64_t)nr * BLOCK)
-        return err_set(errp, "unsupported VDI image (disk size %" PRIu64 ", image bitmap has room for %" PRIu64 ")", n->size,
-                       (uint64_t)nr * BLOCK);
+        return err_set(errp, "unsupported VDI image (disk size %" PRIu64 ", image bitmap has room for %" PRIu64 ")",
+                       n->size, (uint64_t)nr * BLOCK);
     for (int i = 0; i < 16; i++)
         if (s->head[424 + i] || s->head[440 + i])
             return err_set(errp, "unsupported VDI image (it depends on a parent image)");
@@ -77,7 +78,8 @@ static uint64_t host_of(const struct vdi *s, uint64_t i)
     return e >= DISCARDED ? 0 : s->off_data + (uint64_t)e * BLOCK;
 }
 
-static int vdi_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vdi_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                      unsigned flags)
 {
     struct vdi *s = n->priv;
 
@@ -121,7 +123,8 @@ static int write_new(struct blk_node *n, uint64_t i, uint64_t in, uint64_t len, 
     return 0;
 }
 
-static int vdi_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vdi_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     struct vdi *s = n->priv;
 
@@ -189,8 +192,11 @@ static int vdi_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk
 
     while (run < len && !host && !host_of(s, (off + run) / BLOCK))
         run += BLOCK;
-    *e = (struct blk_extent){.flags = host ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE : BLK_ST_ZERO | BLK_ST_ALLOC,
-                             .len = min_u64(len, run), .map = host + in, .map_node = host ? n->file->node : NULL};
+    *e = (struct blk_extent){.flags = host ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE
+                                           : BLK_ST_ZERO | BLK_ST_ALLOC,
+                             .len = min_u64(len, run),
+                             .map = host + in,
+                             .map_node = host ? n->file->node : NULL};
     return 0;
 }
 
@@ -284,8 +290,19 @@ static const struct blk_create_opt vdi_create_opts[] = {
 };
 
 static const struct blk_driver drv_vdi = {
-    .name = "vdi", .kind = BLK_FORMAT, .priv_size = sizeof(struct vdi), .probe = vdi_probe, .open = vdi_open, .close = vdi_close,
-    .preadv = vdi_preadv, .pwritev = vdi_pwritev, .pwrite_zeroes = vdi_zeroes, .flush = vdi_flush, .block_status = vdi_status,
-    .check = vdi_check, .create = vdi_create, .create_opts = vdi_create_opts,
+    .name = "vdi",
+    .kind = BLK_FORMAT,
+    .priv_size = sizeof(struct vdi),
+    .probe = vdi_probe,
+    .open = vdi_open,
+    .close = vdi_close,
+    .preadv = vdi_preadv,
+    .pwritev = vdi_pwritev,
+    .pwrite_zeroes = vdi_zeroes,
+    .flush = vdi_flush,
+    .block_status = vdi_status,
+    .check = vdi_check,
+    .create = vdi_create,
+    .create_opts = vdi_create_opts,
 };
 BLK_REGISTER(drv_vdi)

@@ -1,15 +1,15 @@
 /* VHDX, after Microsoft's [MS-VHDX] 2.0: fixed and dynamic disks, with the log replayed when the file was not closed.
  *
  * Layout: file identifier at 0, two headers at 64 and 128 KiB (the one with the higher sequence number and a right
- * checksum counts), two region tables at 192 and 256 KiB, then log, block allocation table (BAT), metadata, payload blocks
- * on 1 MiB boundaries.
+ * checksum counts), two region tables at 192 and 256 KiB, then log, block allocation table (BAT), metadata, payload
+ * blocks on 1 MiB boundaries.
  *
  * Crash order. A file opened for writing gets, durably, a header with a new write identifier before its first change.
- *   V1  A payload block is written before its BAT entry: data, flush, then entry (as B1 of bat.h). New blocks lie at the end.
- *   V2  The BAT entry of a block is one 8-byte word in one 4 KiB page; pages are changed through the log: the entry with
- *       the new page is written and flushed, then the page in place and flushed; then the log is emptied by the next header.
- *   V3  Headers are written alternately, the older one replaced, flushed between; one is always whole.
- * Left out: differencing disks (parent locators). */
+ *   V1  A payload block is written before its BAT entry: data, flush, then entry (as B1 of bat.h). New blocks lie at
+ * the end. V2  The BAT entry of a block is one 8-byte word in one 4 KiB page; pages are changed through the log: the
+ * entry with the new page is written and flushed, then the page in place and flushed; then the log is emptied by the
+ * next header. V3  Headers are written alternately, the older one replaced, flushed between; one is always whole. Left
+ * out: differencing disks (parent locators). */
 #include "base/bytes.h"
 #include "base/json.h"
 #include "blk/node.h"
@@ -17,16 +17,33 @@
 #include <stdio.h>
 #include <sys/random.h>
 
-enum { KB64 = 65536, PAGE = 4096, MAX_LOG = 64 << 20, STATE_MASK = 7, NOT_PRESENT = 0, UNDEFINED = 1, ZERO = 2, UNMAPPED = 3, PRESENT = 6 };
+enum {
+    KB64 = 65536,
+    PAGE = 4096,
+    MAX_LOG = 64 << 20,
+    STATE_MASK = 7,
+    NOT_PRESENT = 0,
+    UNDEFINED = 1,
+    ZERO = 2,
+    UNMAPPED = 3,
+    PRESENT = 6
+};
 #define MAX_BAT ((UINT64_C(64) << 20) / 8)
 
-static const uint8_t guid_bat[16] = {0x66, 0x77, 0xc2, 0x2d, 0x23, 0xf6, 0x00, 0x42, 0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08};
-static const uint8_t guid_meta[16] = {0x06, 0xa2, 0x7c, 0x8b, 0x90, 0x47, 0x9a, 0x4b, 0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e};
-static const uint8_t guid_params[16] = {0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d, 0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b};
-static const uint8_t guid_size[16] = {0x24, 0x42, 0xa5, 0x2f, 0x1b, 0xcd, 0x76, 0x48, 0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8};
-static const uint8_t guid_page83[16] = {0xab, 0x12, 0xca, 0xbe, 0xe6, 0xb2, 0x23, 0x45, 0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46};
-static const uint8_t guid_sector[16] = {0x1d, 0xbf, 0x41, 0x81, 0x6f, 0xa9, 0x09, 0x47, 0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f};
-static const uint8_t guid_phys[16] = {0xc7, 0x48, 0xa3, 0xcd, 0x5d, 0x44, 0x71, 0x44, 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56};
+static const uint8_t guid_bat[16] = {0x66, 0x77, 0xc2, 0x2d, 0x23, 0xf6, 0x00, 0x42,
+                                     0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08};
+static const uint8_t guid_meta[16] = {0x06, 0xa2, 0x7c, 0x8b, 0x90, 0x47, 0x9a, 0x4b,
+                                      0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e};
+static const uint8_t guid_params[16] = {0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d,
+                                        0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b};
+static const uint8_t guid_size[16] = {0x24, 0x42, 0xa5, 0x2f, 0x1b, 0xcd, 0x76, 0x48,
+                                      0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8};
+static const uint8_t guid_page83[16] = {0xab, 0x12, 0xca, 0xbe, 0xe6, 0xb2, 0x23, 0x45,
+                                        0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46};
+static const uint8_t guid_sector[16] = {0x1d, 0xbf, 0x41, 0x81, 0x6f, 0xa9, 0x09, 0x47,
+                                        0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f};
+static const uint8_t guid_phys[16] = {0xc7, 0x48, 0xa3, 0xcd, 0x5d, 0x44, 0x71, 0x44,
+                                      0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56};
 
 struct vhdx {
     uint8_t head[PAGE]; /* the current header */
@@ -34,10 +51,10 @@ struct vhdx {
     uint64_t bat_off, bat_len, log_off, log_len, meta_off, meta_len;
     uint64_t block, ratio, nr_bat;
     uint32_t sector;
-    uint8_t *bat;       /* owned: as in the file */
-    uint8_t *dirty;     /* owned: one byte per page */
+    uint8_t *bat;                   /* owned: as in the file */
+    uint8_t *dirty;                 /* owned: one byte per page */
     bool any_dirty, fixed, session; /* session: the header says we write */
-    uint64_t end;       /* where the next block goes */
+    uint64_t end;                   /* where the next block goes */
     uint64_t log_seq;
     struct fibre_mutex lock;
 };
@@ -93,15 +110,16 @@ static bool read_headers(struct blk_node *n, struct err **errp)
     bool ok[2];
 
     for (int i = 0; i < 2; i++)
-        ok[i] = blk_pread(n->file, (uint64_t)(i + 1) * KB64, h[i], PAGE) >= 0 && !memcmp(h[i], "head", 4) && sum_ok(h[i], PAGE) &&
-                get_le16(h[i] + 66) == 1;
+        ok[i] = blk_pread(n->file, (uint64_t)(i + 1) * KB64, h[i], PAGE) >= 0 && !memcmp(h[i], "head", 4) &&
+                sum_ok(h[i], PAGE) && get_le16(h[i] + 66) == 1;
     if (!ok[0] && !ok[1])
         return err_set(errp, "vhdx: no valid header found");
     s->slot = ok[0] && (!ok[1] || get_le64(h[0] + 8) >= get_le64(h[1] + 8)) ? 0 : 1;
     memcpy(s->head, h[s->slot], PAGE);
     s->log_len = get_le32(s->head + 68);
     s->log_off = get_le64(s->head + 72);
-    if (s->log_off & 0xfffff || s->log_len & 0xfffff || s->log_len > MAX_LOG || s->log_off < 1 << 20 || s->log_off > INT64_MAX / 2)
+    if (s->log_off & 0xfffff || s->log_len & 0xfffff || s->log_len > MAX_LOG || s->log_off < 1 << 20 ||
+        s->log_off > INT64_MAX / 2)
         return err_set(errp, "vhdx: the log lies where it cannot be");
     return true;
 }
@@ -166,7 +184,8 @@ static bool entry_at(struct blk_node *n, uint64_t at, struct entry *e, uint8_t *
         return false;
     len = get_le32(h + 8);
     descs = get_le32(h + 24);
-    if (!len || len % PAGE || len > s->log_len || memcmp(h + 32, s->head + 48, 16) != 0 || 64 + descs * 32 > len || !get_le64(h + 16))
+    if (!len || len % PAGE || len > s->log_len || memcmp(h + 32, s->head + 48, 16) != 0 || 64 + descs * 32 > len ||
+        !get_le64(h + 16))
         return false;
     b = try_alloc(1, len);
     if (!b || log_read(n, at, b, len) < 0 || !sum_ok(b, len)) {
@@ -189,7 +208,8 @@ static int replay_entry(struct blk_node *n, const struct entry *e, uint8_t *b)
         if (get_le64(d + 24) != e->seq || get_le64(d + 16) > INT64_MAX / 2)
             return -EINVAL;
         if (!memcmp(d, "zero", 4)) {
-            r = get_le64(d + 8) > INT64_MAX / 2 ? -EINVAL : blk_pwrite_zeroes(n->file, get_le64(d + 16), get_le64(d + 8), 0);
+            r = get_le64(d + 8) > INT64_MAX / 2 ? -EINVAL
+                                                : blk_pwrite_zeroes(n->file, get_le64(d + 16), get_le64(d + 8), 0);
         } else if (!memcmp(d, "desc", 4)) {
             uint8_t page[PAGE], *src = b + data;
 
@@ -245,7 +265,8 @@ static bool replay(struct blk_node *n, struct err **errp)
     if (!found)
         return err_set(errp, "vhdx: the log is damaged: no complete sequence found");
     if (!(n->open_flags & BLK_O_RDWR)) {
-        err_set(errp, "VHDX image file '%s' opened read-only, but contains a log that needs to be replayed", blk_node_filename(n->file->node));
+        err_set(errp, "VHDX image file '%s' opened read-only, but contains a log that needs to be replayed",
+                blk_node_filename(n->file->node));
         err_hint(errp, "To replay the log, run: qemu-img check -r all '%s'", blk_node_filename(n->file->node));
         return false;
     }
@@ -466,7 +487,8 @@ static bool vhdx_open(struct blk_node *n, struct opts *o, struct err **errp)
     fibre_mutex_init(&s->lock);
     if (blk_pread(n->file, 0, id, 8) < 0 || memcmp(id, "vhdxfile", 8) != 0)
         return err_set(errp, "Image not in VHDX format");
-    if (!read_headers(n, errp) || !replay(n, errp) || !read_regions(n, errp) || !read_metadata(n, errp) || !read_bat(n, errp)) {
+    if (!read_headers(n, errp) || !replay(n, errp) || !read_regions(n, errp) || !read_metadata(n, errp) ||
+        !read_bat(n, errp)) {
         vhdx_close(n);
         return false;
     }
@@ -489,7 +511,8 @@ static uint64_t host_of(const struct vhdx *s, uint64_t block)
     return (e & STATE_MASK) == PRESENT ? e & ~UINT64_C(0xfffff) : 0;
 }
 
-static int vhdx_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vhdx_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     struct vhdx *s = n->priv;
 
@@ -537,12 +560,14 @@ static int new_block(struct blk_node *n, uint64_t block, uint64_t in, uint64_t l
     return 0;
 }
 
-static int vhdx_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vhdx_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     struct vhdx *s = n->priv;
 
     while (len) {
-        uint64_t in = off & (s->block - 1), part = min_u64(len, s->block - in), host = s->session ? host_of(s, off / s->block) : 0;
+        uint64_t in = off & (s->block - 1), part = min_u64(len, s->block - in),
+                 host = s->session ? host_of(s, off / s->block) : 0;
         int r = 1;
 
         if (!host) {
@@ -603,8 +628,11 @@ static int vhdx_status(struct blk_node *n, uint64_t off, uint64_t len, struct bl
 
     while (!host && run < len && !host_of(s, (off + run) / s->block))
         run += s->block;
-    *e = (struct blk_extent){.flags = host ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE : BLK_ST_ZERO | BLK_ST_ALLOC,
-                             .len = min_u64(len, run), .map = host + in, .map_node = host ? n->file->node : NULL};
+    *e = (struct blk_extent){.flags = host ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE
+                                           : BLK_ST_ZERO | BLK_ST_ALLOC,
+                             .len = min_u64(len, run),
+                             .map = host + in,
+                             .map_node = host ? n->file->node : NULL};
     return 0;
 }
 
@@ -658,8 +686,10 @@ static void item(uint8_t *t, unsigned i, const uint8_t *guid, uint32_t off, uint
 
 static int lay_out(struct blk_node *f, uint64_t size, uint64_t block, uint64_t log_len, bool fixed)
 {
-    uint64_t ratio = (UINT64_C(1) << 23) * 512 / block, blocks = div_up(size, block), nr = blocks ? blocks + (blocks - 1) / ratio : 0;
-    uint64_t bat_len = max_u64(align_up(nr * 8, 1 << 20), 1 << 20), log = 1 << 20, bat = log + log_len, meta = bat + bat_len;
+    uint64_t ratio = (UINT64_C(1) << 23) * 512 / block, blocks = div_up(size, block),
+             nr = blocks ? blocks + (blocks - 1) / ratio : 0;
+    uint64_t bat_len = max_u64(align_up(nr * 8, 1 << 20), 1 << 20), log = 1 << 20, bat = log + log_len,
+             meta = bat + bat_len;
     uint64_t data = meta + (1 << 20);
     uint8_t *b AUTOFREE = try_alloc(1, KB64), v[48] = {0};
     int r;
@@ -713,7 +743,7 @@ static int lay_out(struct blk_node *f, uint64_t size, uint64_t block, uint64_t l
     memset(b, 0, 64);
     memcpy(b, "vhdxfile", 8);
     for (int i = 0; i < 8; i++)
-        b[8 + i * 2] = (uint8_t)"Lyrebird"[i];
+        b[8 + i * 2] = (uint8_t) "Lyrebird"[i];
     return r < 0 ? r : blk_node_pwrite(f, 0, b, 64);
 }
 
@@ -727,12 +757,15 @@ static bool vhdx_create(struct blk_set *set, const char *filename, struct opts *
 
     if (type && !fixed && strcmp(type, "dynamic") != 0)
         return err_set(errp, "Invalid parameter '%s'", type);
-    if (!opts_size(o, "size", &size, errp) || !opts_size(o, "block_size", &block, errp) || !opts_size(o, "log_size", &log, errp) ||
-        !opts_bool(o, "block_state_zero", &zero, errp))
+    if (!opts_size(o, "size", &size, errp) || !opts_size(o, "block_size", &block, errp) ||
+        !opts_size(o, "log_size", &log, errp) || !opts_bool(o, "block_state_zero", &zero, errp))
         return false;
     size = align_up(size, 512);
     if (!block) /* larger disks get larger blocks */
-        block = size > UINT64_C(32) << 40 ? 64 << 20 : size > UINT64_C(100) << 30 ? 32 << 20 : size > UINT64_C(1) << 30 ? 16 << 20 : 8 << 20;
+        block = size > UINT64_C(32) << 40    ? 64 << 20
+                : size > UINT64_C(100) << 30 ? 32 << 20
+                : size > UINT64_C(1) << 30   ? 16 << 20
+                                             : 8 << 20;
     if (!is_pow2(block) || block < 1 << 20 || block > 256 << 20)
         return err_set(errp, "Block size must be a power of two between 1 MiB and 256 MiB");
     if (!log || log & 0xfffff || log > MAX_LOG)
@@ -749,7 +782,10 @@ static bool vhdx_create(struct blk_set *set, const char *filename, struct opts *
 
 static const struct blk_create_opt vhdx_create_opts[] = {
     {"block_size", "size", "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size.", "0"},
-    {"block_state_zero", "bool (on/off)", "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' when using 'qemu-img convert' with subformat=dynamic.", NULL},
+    {"block_state_zero", "bool (on/off)",
+     "Force use of payload blocks of type 'ZERO'. Non-standard, but default.  Do not set to 'off' when using 'qemu-img "
+     "convert' with subformat=dynamic.",
+     NULL},
     {"log_size", "size", "Log size; min 1MB.", "1048576"},
     {"size", "size", "Virtual disk size", NULL},
     {"subformat", "str", "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'.", NULL},
@@ -757,8 +793,19 @@ static const struct blk_create_opt vhdx_create_opts[] = {
 };
 
 static const struct blk_driver drv_vhdx = {
-    .name = "vhdx", .kind = BLK_FORMAT, .priv_size = sizeof(struct vhdx), .probe = vhdx_probe, .open = vhdx_open, .close = vhdx_close,
-    .preadv = vhdx_preadv, .pwritev = vhdx_pwritev, .pwrite_zeroes = vhdx_zeroes, .flush = vhdx_flush, .block_status = vhdx_status,
-    .check = vhdx_check, .create = vhdx_create, .create_opts = vhdx_create_opts,
+    .name = "vhdx",
+    .kind = BLK_FORMAT,
+    .priv_size = sizeof(struct vhdx),
+    .probe = vhdx_probe,
+    .open = vhdx_open,
+    .close = vhdx_close,
+    .preadv = vhdx_preadv,
+    .pwritev = vhdx_pwritev,
+    .pwrite_zeroes = vhdx_zeroes,
+    .flush = vhdx_flush,
+    .block_status = vhdx_status,
+    .check = vhdx_check,
+    .create = vhdx_create,
+    .create_opts = vhdx_create_opts,
 };
 BLK_REGISTER(drv_vhdx)

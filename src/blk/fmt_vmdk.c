@@ -2,13 +2,15 @@
  * twoGbMaxExtentFlat, streamOptimized, and the descriptors fullDevice and partitionedDevice over host devices.
  *
  * A disk is a list of extents, each flat (bytes at an offset of a file), zero, or sparse (grains found through a grain
- * directory and grain tables of 512 entries). Sparse extents: everything of a table is read at open and kept; a new grain is
- * written at the end of the file and entered in memory; a flush makes the data durable, then writes the changed sectors of
- * the tables, the redundant copies first (B1, B2 of bat.h hold for each extent). Grain tables of images made here exist from
- * the start, so the directory never changes. streamOptimized images are written once, in order of arrival, compressed.
+ * directory and grain tables of 512 entries). Sparse extents: everything of a table is read at open and kept; a new
+ * grain is written at the end of the file and entered in memory; a flush makes the data durable, then writes the
+ * changed sectors of the tables, the redundant copies first (B1, B2 of bat.h hold for each extent). Grain tables of
+ * images made here exist from the start, so the directory never changes. streamOptimized images are written once, in
+ * order of arrival, compressed.
  *
  * Extent files are named in the descriptor, which may come from anywhere: only names in the descriptor's own folder are
- * followed, but for fullDevice and partitionedDevice, where /dev/ names are. Left out: snapshots (parentCID), ESX sparse. */
+ * followed, but for fullDevice and partitionedDevice, where /dev/ names are. Left out: snapshots (parentCID), ESX
+ * sparse. */
 #include "base/bytes.h"
 #include "base/json.h"
 #include "blk/compress.h"
@@ -26,13 +28,13 @@ struct extent {
     uint64_t start, size;   /* bytes of the disk */
     uint64_t flat_off;
     /* sparse */
-    uint64_t grain;         /* bytes */
+    uint64_t grain; /* bytes */
     uint32_t nr_gt;
-    uint32_t *gt_sect[2];   /* owned: where each grain table lies, second set may be NULL */
-    uint8_t *tables;        /* owned: all grain tables, nr_gt * 2048 bytes, little-endian */
-    uint8_t *dirty;         /* owned: one byte per 512 bytes of tables */
+    uint32_t *gt_sect[2]; /* owned: where each grain table lies, second set may be NULL */
+    uint8_t *tables;      /* owned: all grain tables, nr_gt * 2048 bytes, little-endian */
+    uint8_t *dirty;       /* owned: one byte per 512 bytes of tables */
     bool any_dirty, compressed, zero_grain;
-    uint64_t end;           /* where the next grain goes */
+    uint64_t end; /* where the next grain goes */
 };
 
 struct vmdk {
@@ -183,15 +185,17 @@ static bool add_extent(struct blk_node *n, char *line, struct opts *o, struct er
         return true;
     }
     if (got < 4 || (strcmp(type, "FLAT") && strcmp(type, "SPARSE") && strcmp(type, "VMFS")))
-        return err_set(errp, got < 4 ? "Invalid extent line: %s" : "Unsupported extent type '%s'", got < 4 ? line : type);
+        return err_set(errp, got < 4 ? "Invalid extent line: %s" : "Unsupported extent type '%s'",
+                       got < 4 ? line : type);
     if (!name_allowed(s, name, errp))
         return false;
     path = blk_path_combine(blk_node_filename(n->file->node), name);
     snprintf(role, sizeof role, "extents.%u", s->nr - 1);
-    x->file = blk_child_open(n, path, o, role,
-                             (n->open_flags & (BLK_O_RDWR | BLK_O_DIRECT | BLK_O_NO_FLUSH | BLK_O_SHARE | BLK_O_AUTO_RO)) | BLK_O_PROTOCOL |
-                                 BLK_O_UNMAP | BLK_O_FROM_IMAGE,
-                             false, errp);
+    x->file =
+        blk_child_open(n, path, o, role,
+                       (n->open_flags & (BLK_O_RDWR | BLK_O_DIRECT | BLK_O_NO_FLUSH | BLK_O_SHARE | BLK_O_AUTO_RO)) |
+                           BLK_O_PROTOCOL | BLK_O_UNMAP | BLK_O_FROM_IMAGE,
+                       false, errp);
     if (!x->file)
         return false;
     x->file->role = "extent";
@@ -208,7 +212,7 @@ static bool parse_desc(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct vmdk *s = n->priv;
     char *copy AUTOFREE = xstrdup(s->desc), *save = NULL, *cid AUTOFREE = desc_value(s->desc, "CID"),
-         *parent AUTOFREE = desc_value(s->desc, "parentCID");
+               *parent AUTOFREE = desc_value(s->desc, "parentCID");
 
     s->cid = cid ? (uint32_t)strtoul(cid, NULL, 16) : 0;
     if (parent && strcasecmp(parent, "ffffffff") != 0)
@@ -217,7 +221,8 @@ static bool parse_desc(struct blk_node *n, struct opts *o, struct err **errp)
     if (!s->ext)
         return err_set(errp, "no memory");
     for (char *l = strtok_r(copy, "\r\n", &save); l; l = strtok_r(NULL, "\r\n", &save))
-        if ((str_starts(l, "RW ") || str_starts(l, "RDONLY ") || str_starts(l, "NOACCESS ")) && !add_extent(n, l, o, errp))
+        if ((str_starts(l, "RW ") || str_starts(l, "RDONLY ") || str_starts(l, "NOACCESS ")) &&
+            !add_extent(n, l, o, errp))
             return false;
     return s->nr || err_set(errp, "the VMDK descriptor names no extent");
 }
@@ -308,7 +313,8 @@ static struct extent *extent_at(struct vmdk *s, uint64_t off)
     return &s->ext[lo];
 }
 
-static int read_packed(struct blk_node *n, struct extent *x, uint64_t host, uint64_t in, uint64_t len, const struct iov *q, uint64_t qoff)
+static int read_packed(struct blk_node *n, struct extent *x, uint64_t host, uint64_t in, uint64_t len,
+                       const struct iov *q, uint64_t qoff)
 {
     uint8_t m[12], *src AUTOFREE = NULL, *dst AUTOFREE = try_alloc(1, x->grain);
     uint32_t clen;
@@ -328,7 +334,8 @@ static int read_packed(struct blk_node *n, struct extent *x, uint64_t host, uint
     return r;
 }
 
-static int read_one(struct blk_node *n, struct extent *x, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff)
+static int read_one(struct blk_node *n, struct extent *x, uint64_t off, uint64_t len, const struct iov *q,
+                    uint64_t qoff)
 {
     uint64_t at = off - x->start, in;
     uint32_t e;
@@ -356,7 +363,8 @@ static uint64_t step(const struct extent *x, uint64_t off, uint64_t len)
     return min_u64(left, len);
 }
 
-static int vmdk_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vmdk_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     while (len) {
         struct extent *x = extent_at(n->priv, off);
@@ -391,7 +399,8 @@ static int new_grain(struct extent *x, uint64_t g, uint64_t in, uint64_t len, co
     return 0;
 }
 
-static int write_one(struct blk_node *n, struct extent *x, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff)
+static int write_one(struct blk_node *n, struct extent *x, uint64_t off, uint64_t len, const struct iov *q,
+                     uint64_t qoff)
 {
     struct vmdk *s = n->priv;
     uint64_t at = off - x->start, g;
@@ -420,7 +429,8 @@ static int write_one(struct blk_node *n, struct extent *x, uint64_t off, uint64_
     return blk_pwritev(x->file, (uint64_t)e * SECT + (at & (x->grain - 1)), len, q, qoff, 0);
 }
 
-static int vmdk_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vmdk_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     while (len) {
         struct extent *x = extent_at(n->priv, off);
@@ -469,7 +479,8 @@ static int commit(struct extent *x)
     for (int copy = 1; copy >= 0 && r >= 0; copy--)
         for (uint64_t sec = 0; x->gt_sect[copy] && sec < (uint64_t)x->nr_gt * 4 && r >= 0; sec++)
             if (x->dirty[sec] && x->gt_sect[copy][sec / 4])
-                r = blk_pwrite(x->file, (x->gt_sect[copy][sec / 4] + sec % 4) * (uint64_t)SECT, x->tables + sec * SECT, SECT);
+                r = blk_pwrite(x->file, (x->gt_sect[copy][sec / 4] + sec % 4) * (uint64_t)SECT, x->tables + sec * SECT,
+                               SECT);
     if (r >= 0) {
         memset(x->dirty, 0, (size_t)x->nr_gt * 4);
         x->any_dirty = false;
@@ -500,8 +511,10 @@ static int vmdk_status(struct blk_node *n, uint64_t off, uint64_t len, struct bl
 
     *out = (struct blk_extent){.flags = BLK_ST_ZERO | BLK_ST_ALLOC, .len = part};
     if (x->kind == X_FLAT) {
-        *out = (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE, .len = part,
-                                   .map = x->flat_off + at, .map_node = x->file->node};
+        *out = (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE,
+                                   .len = part,
+                                   .map = x->flat_off + at,
+                                   .map_node = x->file->node};
     } else if (e > 1 || (e && !x->zero_grain)) {
         out->flags = BLK_ST_DATA | BLK_ST_ALLOC | (x->compressed ? BLK_ST_COMPRESSED : BLK_ST_OFFSET | BLK_ST_RECURSE);
         out->map = (uint64_t)e * SECT + (at & (x->grain - 1));
@@ -575,7 +588,10 @@ static struct json_object *vmdk_info(struct blk_node *n)
     for (unsigned i = 0; i < s->nr; i++) {
         struct extent *x = &s->ext[i];
         struct json_object *o = json_make("s:filename", x->file ? blk_node_filename(x->file->node) : "", "s:format",
-                                          x->kind == X_FLAT ? "FLAT" : x->kind == X_ZERO ? "ZERO" : "SPARSE", "u:virtual-size", x->size, NULL);
+                                          x->kind == X_FLAT   ? "FLAT"
+                                          : x->kind == X_ZERO ? "ZERO"
+                                                              : "SPARSE",
+                                          "u:virtual-size", x->size, NULL);
 
         if (x->kind == X_SPARSE)
             json_object_object_add(o, "cluster-size", json_object_new_uint64(x->grain));
@@ -584,8 +600,8 @@ static struct json_object *vmdk_info(struct blk_node *n)
         json_object_array_add(list, o);
     }
     return json_make("s:type", "vmdk", "o:data",
-                     json_make("u:cid", (uint64_t)s->cid, "u:parent-cid", UINT64_C(4294967295), "s:create-type", s->type ? s->type : "",
-                               "o:extents", list, NULL),
+                     json_make("u:cid", (uint64_t)s->cid, "u:parent-cid", UINT64_C(4294967295), "s:create-type",
+                               s->type ? s->type : "", "o:extents", list, NULL),
                      NULL);
 }
 
@@ -621,8 +637,10 @@ struct make {
 /* One sparse file of `size` bytes: header, descriptor room (desc may be NULL), directories and all grain tables. */
 static int make_sparse(struct blk_node *f, uint64_t size, const char *desc, const struct make *m)
 {
-    uint64_t grain = 65536, gts = max_u64(div_up(size, grain * GTES), 1), gd_sect = div_up(gts * 4, SECT), desc_sects = 20;
-    uint64_t desc_at = 1, rgd = desc_at + desc_sects, gd = rgd + gd_sect + gts * 4, over = align_up((gd + gd_sect + gts * 4), 128);
+    uint64_t grain = 65536, gts = max_u64(div_up(size, grain * GTES), 1), gd_sect = div_up(gts * 4, SECT),
+             desc_sects = 20;
+    uint64_t desc_at = 1, rgd = desc_at + desc_sects, gd = rgd + gd_sect + gts * 4,
+             over = align_up((gd + gd_sect + gts * 4), 128);
     uint8_t h[SECT] = {0}, sec[SECT], *text AUTOFREE = try_alloc(desc_sects, SECT);
     bool two = !m->stream;
     int r;
@@ -633,7 +651,8 @@ static int make_sparse(struct blk_node *f, uint64_t size, const char *desc, cons
         memcpy(text, desc, min_u64(strlen(desc), desc_sects * SECT - 1));
     put_be32(h, MAGIC);
     put_le32(h + 4, m->stream ? 3 : m->zero_grain ? 2 : 1);
-    put_le32(h + 8, F_NEWLINE | (two ? F_RGD : 0) | (m->stream ? F_COMPRESSED | F_MARKERS : 0) | (m->zero_grain ? F_ZERO_GRAIN : 0));
+    put_le32(h + 8, F_NEWLINE | (two ? F_RGD : 0) | (m->stream ? F_COMPRESSED | F_MARKERS : 0) |
+                        (m->zero_grain ? F_ZERO_GRAIN : 0));
     put_le64(h + 12, size / SECT);
     put_le64(h + 20, grain / SECT);
     put_le64(h + 28, desc ? desc_at : 0);
@@ -666,13 +685,14 @@ static char *make_desc(const struct make *m, const char *extents)
 
     return xasprintf("# Disk DescriptorFile\nversion=1\nCID=%08" PRIx32 "\nparentCID=ffffffff\ncreateType=\"%s\"\n\n"
                      "# Extent description\n%s\n# The Disk Data Base\n#DDB\n\nddb.virtualHWVersion = \"%s\"\n"
-                     "ddb.geometry.cylinders = \"%" PRIu64 "\"\nddb.geometry.heads = \"%" PRIu64 "\"\nddb.geometry.sectors = \"63\"\n"
+                     "ddb.geometry.cylinders = \"%" PRIu64 "\"\nddb.geometry.heads = \"%" PRIu64
+                     "\"\nddb.geometry.sectors = \"63\"\n"
                      "ddb.adapterType = \"%s\"\n",
                      m->cid, m->type, extents, m->hw, cyl, heads, m->adapter);
 }
 
-static bool split_files(struct blk_set *set, const char *filename, const struct make *m, bool flat, bool two_gb, struct strbuf *ext,
-                        struct err **errp)
+static bool split_files(struct blk_set *set, const char *filename, const struct make *m, bool flat, bool two_gb,
+                        struct strbuf *ext, struct err **errp)
 {
     const char *slash = strrchr(filename, '/'), *name = slash ? slash + 1 : filename, *dot = strrchr(name, '.');
     int stem = dot ? (int)(dot - name) : (int)strlen(name);
@@ -700,8 +720,8 @@ static bool split_files(struct blk_set *set, const char *filename, const struct 
 
 static bool vmdk_create(struct blk_set *set, const char *filename, struct opts *o, struct err **errp)
 {
-    static const char *const types[] = {"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
-                                        "streamOptimized", NULL};
+    static const char *const types[] = {"monolithicSparse",   "monolithicFlat",  "twoGbMaxExtentSparse",
+                                        "twoGbMaxExtentFlat", "streamOptimized", NULL};
     const char *type = opts_get(o, "subformat"), *adapter = opts_get(o, "adapter_type"), *hw = opts_get(o, "hwversion");
     struct make m = {.type = type ? type : types[0], .adapter = adapter ? adapter : "ide", .hw = hw ? hw : "4"};
     struct strbuf ext = {0};
@@ -715,7 +735,8 @@ static bool vmdk_create(struct blk_set *set, const char *filename, struct opts *
         ;
     if (!types[i])
         return err_set(errp, "Invalid parameter '%s'", m.type);
-    if (!opts_size(o, "size", &m.size, errp) || !opts_bool(o, "zeroed_grain", &m.zero_grain, errp) || !opts_bool(o, "compat6", &compat6, errp))
+    if (!opts_size(o, "size", &m.size, errp) || !opts_bool(o, "zeroed_grain", &m.zero_grain, errp) ||
+        !opts_bool(o, "compat6", &compat6, errp))
         return false;
     if (opts_get(o, "backing_file"))
         return err_set(errp, "VMDK overlays cannot be created");
@@ -754,15 +775,30 @@ static const struct blk_create_opt vmdk_create_opts[] = {
     {"compat6", "bool (on/off)", "VMDK version 6 image", "off"},
     {"hwversion", "str", "VMDK hardware version", "undefined"},
     {"size", "size", "Virtual disk size", NULL},
-    {"subformat", "str", "VMDK flat extent format, can be one of {monolithicSparse (default) | monolithicFlat | twoGbMaxExtentSparse | twoGbMaxExtentFlat | streamOptimized} ", NULL},
+    {"subformat", "str",
+     "VMDK flat extent format, can be one of {monolithicSparse (default) | monolithicFlat | twoGbMaxExtentSparse | "
+     "twoGbMaxExtentFlat | streamOptimized} ",
+     NULL},
     {"zeroed_grain", "bool (on/off)", "Enable efficient zero writes using the zeroed-grain GTE feature", NULL},
     {NULL},
 };
 
 static const struct blk_driver drv_vmdk = {
-    .name = "vmdk", .kind = BLK_FORMAT, .priv_size = sizeof(struct vmdk), .probe = vmdk_probe, .open = vmdk_open, .close = vmdk_close,
-    .preadv = vmdk_preadv, .pwritev = vmdk_pwritev, .pwrite_zeroes = vmdk_zeroes, .pwrite_compressed = vmdk_compressed,
-    .flush = vmdk_flush, .block_status = vmdk_status, .info = vmdk_info, .check = vmdk_check, .create = vmdk_create,
+    .name = "vmdk",
+    .kind = BLK_FORMAT,
+    .priv_size = sizeof(struct vmdk),
+    .probe = vmdk_probe,
+    .open = vmdk_open,
+    .close = vmdk_close,
+    .preadv = vmdk_preadv,
+    .pwritev = vmdk_pwritev,
+    .pwrite_zeroes = vmdk_zeroes,
+    .pwrite_compressed = vmdk_compressed,
+    .flush = vmdk_flush,
+    .block_status = vmdk_status,
+    .info = vmdk_info,
+    .check = vmdk_check,
+    .create = vmdk_create,
     .create_opts = vmdk_create_opts,
 };
 BLK_REGISTER(drv_vmdk)

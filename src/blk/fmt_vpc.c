@@ -1,9 +1,9 @@
 /* Virtual PC / Hyper-V VHD, after Microsoft's "Virtual Hard Disk Image Format Specification" 1.0: fixed and dynamic.
  *
  * A fixed image is raw data and a 512-byte footer. A dynamic one has a copy of the footer first, a header, a big-endian
- * block table in sectors, blocks (a sector bitmap, then data), and the footer last. Crash order: bat.h B1, B2; the footer
- * at the end may be lost when the file grows, the copy at the start is never written after creation but by resizing (which
- * is not offered), so the image always opens. Left out: differencing images. */
+ * block table in sectors, blocks (a sector bitmap, then data), and the footer last. Crash order: bat.h B1, B2; the
+ * footer at the end may be lost when the file grows, the copy at the start is never written after creation but by
+ * resizing (which is not offered), so the image always opens. Left out: differencing images. */
 #include "base/json.h"
 #include "blk/bat.h"
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <time.h>
 
 enum { FOOTER = 512, DYN = 1024, FIXED = 2, DYNAMIC = 3, MAX_BAT = 1 << 24 };
-#define FREE 0xffffffffu
+#define FREE       0xffffffffu
 #define EPOCH_2000 946684800
 
 struct vpc {
@@ -43,7 +43,8 @@ static bool footer_ok(const uint8_t *f)
     return !memcmp(f, "conectix", 8) && get_be32(f + 64) == checksum(f, FOOTER, 64);
 }
 
-/* Hyper-V, Lyrebird and converters keep the exact size in the footer; Virtual PC and QEMU by default count in geometry. */
+/* Hyper-V, Lyrebird and converters keep the exact size in the footer; Virtual PC and QEMU by default count in geometry.
+ */
 static uint64_t disk_size(const uint8_t *f, const char *force)
 {
     uint64_t chs = (uint64_t)get_be16(f + 56) * f[58] * f[59] * 512, cur = get_be64(f + 48);
@@ -166,7 +167,8 @@ static int read_block(struct blk_node *n, uint64_t data, uint64_t in, uint64_t l
     return r;
 }
 
-static int vpc_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vpc_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                      unsigned flags)
 {
     struct vpc *s = n->priv;
 
@@ -213,8 +215,8 @@ static int new_block(struct blk_node *n, uint64_t i, uint64_t in, uint64_t len, 
     return 0;
 }
 
-/* Sets the bits of the sectors written, where another writer left them clear; whole sectors become valid, so the rest of
- * a partly written one is zeroed first by the caller's alignment (request_align is 512). */
+/* Sets the bits of the sectors written, where another writer left them clear; whole sectors become valid, so the rest
+ * of a partly written one is zeroed first by the caller's alignment (request_align is 512). */
 static int mark_sectors(struct blk_node *n, uint64_t data, uint64_t in, uint64_t len)
 {
     struct vpc *s = n->priv;
@@ -235,7 +237,8 @@ static int mark_sectors(struct blk_node *n, uint64_t data, uint64_t in, uint64_t
     return r;
 }
 
-static int vpc_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vpc_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     struct vpc *s = n->priv;
 
@@ -306,7 +309,9 @@ static int vpc_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk
     uint64_t in, data, run;
 
     if (s->fixed) {
-        *e = (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE, .len = len, .map = off,
+        *e = (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE,
+                                 .len = len,
+                                 .map = off,
                                  .map_node = n->file->node};
         return 0;
     }
@@ -316,7 +321,9 @@ static int vpc_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk
     while (!data && run < len && !data_of(s, (off + run) / s->block))
         run += s->block;
     *e = (struct blk_extent){.flags = data ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC : BLK_ST_ZERO | BLK_ST_ALLOC,
-                             .len = min_u64(len, run), .map = data + in, .map_node = data ? n->file->node : NULL};
+                             .len = min_u64(len, run),
+                             .map = data + in,
+                             .map_node = data ? n->file->node : NULL};
     return 0;
 }
 
@@ -373,7 +380,8 @@ static void make_footer(uint8_t *f, uint64_t size, bool fixed)
     f[59] = spt;
     put_be32(f + 60, fixed ? FIXED : DYNAMIC);
     for (int i = 0; i < 16; i++)
-        f[68 + i] = (uint8_t)((uint64_t)ts.tv_nsec >> (i % 4 * 8)) ^ (uint8_t)(ts.tv_sec >> (i % 5 * 8)) ^ (uint8_t)(i * 73);
+        f[68 + i] =
+            (uint8_t)((uint64_t)ts.tv_nsec >> (i % 4 * 8)) ^ (uint8_t)(ts.tv_sec >> (i % 5 * 8)) ^ (uint8_t)(i * 73);
     put_be32(f + 64, checksum(f, FOOTER, 64));
 }
 
@@ -427,15 +435,28 @@ static bool vpc_create(struct blk_set *set, const char *filename, struct opts *o
 }
 
 static const struct blk_create_opt vpc_create_opts[] = {
-    {"force_size", "bool (on/off)", "Force disk size calculation to use the actual size specified, rather than using the nearest CHS-based calculation", NULL},
+    {"force_size", "bool (on/off)",
+     "Force disk size calculation to use the actual size specified, rather than using the nearest CHS-based "
+     "calculation",
+     NULL},
     {"size", "size", "Virtual disk size", NULL},
     {"subformat", "str", "Type of virtual hard disk format. Supported formats are {dynamic (default) | fixed} ", NULL},
     {NULL},
 };
 
 static const struct blk_driver drv_vpc = {
-    .name = "vpc", .kind = BLK_FORMAT, .priv_size = sizeof(struct vpc), .probe = vpc_probe, .open = vpc_open, .close = vpc_close,
-    .preadv = vpc_preadv, .pwritev = vpc_pwritev, .pwrite_zeroes = vpc_zeroes, .flush = vpc_flush, .block_status = vpc_status,
-    .create = vpc_create, .create_opts = vpc_create_opts,
+    .name = "vpc",
+    .kind = BLK_FORMAT,
+    .priv_size = sizeof(struct vpc),
+    .probe = vpc_probe,
+    .open = vpc_open,
+    .close = vpc_close,
+    .preadv = vpc_preadv,
+    .pwritev = vpc_pwritev,
+    .pwrite_zeroes = vpc_zeroes,
+    .flush = vpc_flush,
+    .block_status = vpc_status,
+    .create = vpc_create,
+    .create_opts = vpc_create_opts,
 };
 BLK_REGISTER(drv_vpc)

@@ -118,7 +118,8 @@ static void req_start(void *opaque)
         fibre_resume(fibre_new(req_fibre, r));
 }
 
-static struct blk_req *req_new(struct blk *b, enum req_op op, uint64_t off, uint64_t len, const struct iov *q, unsigned flags)
+static struct blk_req *req_new(struct blk *b, enum req_op op, uint64_t off, uint64_t len, const struct iov *q,
+                               unsigned flags)
 {
     struct blk_req *r = xmalloc(sizeof *r);
 
@@ -155,11 +156,13 @@ static struct blk_req *submit(struct blk_req *r, blk_done_fn *fn, void *opaque)
     return r;
 }
 
-struct blk_req *blk_aio_read(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn, void *opaque)
+struct blk_req *blk_aio_read(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn,
+                             void *opaque)
 {
     return submit(req_new(b, OP_READ, off, q->len, q, flags), fn, opaque);
 }
-struct blk_req *blk_aio_write(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn, void *opaque)
+struct blk_req *blk_aio_write(struct blk *b, uint64_t off, const struct iov *q, unsigned flags, blk_done_fn *fn,
+                              void *opaque)
 {
     return submit(req_new(b, OP_WRITE, off, q->len, q, flags), fn, opaque);
 }
@@ -347,10 +350,10 @@ enum blk_policy blk_error_action(struct blk *b, bool is_read, int error)
     else if (e == BLK_ERR_IGNORE)
         p = BLK_POLICY_IGNORE;
     if (b->set->run) {
-        struct json_object *d = json_make("s:device", b->is_drive ? b->id : "", "s:node-name",
-                                          b->root ? b->root->node->name : NULL, "s:operation", is_read ? "read" : "write",
-                                          "s:action", policy_name(p), "b:nospace", error == ENOSPC, "s:reason",
-                                          strerror(error), NULL);
+        struct json_object *d =
+            json_make("s:device", b->is_drive ? b->id : "", "s:node-name", b->root ? b->root->node->name : NULL,
+                      "s:operation", is_read ? "read" : "write", "s:action", policy_name(p), "b:nospace",
+                      error == ENOSPC, "s:reason", strerror(error), NULL);
 
         run_event(b->set->run, "BLOCK_IO_ERROR", d);
     }
@@ -436,7 +439,9 @@ struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struc
     n = blk_node_find(s, name);
     if (!n) {
         err_set(errp, "Can't find value '%s'", name);
-        err_hint(errp, "No drive has this id and no block node this name; define one with -drive id= or -blockdev node-name=.");
+        err_hint(
+            errp,
+            "No drive has this id and no block node this name; define one with -drive id= or -blockdev node-name=.");
         return NULL;
     }
     b = blk_handle_new(s, "", false);

@@ -1,11 +1,11 @@
 /* Block jobs: commit, stream, mirror, backup. Each is a fibre on the set's loop that copies piece by piece and can be
  * paused, slowed, cancelled, and (mirror, active commit) completed on request.
  *
- * Mirror and active commit: a bitmap on the source collects what is not in step with the target; the fibre clears a run of
- * bits, copies it, and so on until none is left: READY. On completion the handles above the source are held, the rest is
- * copied, the target is flushed and takes the source's place in the graph.
- * Stream: pulls data up with blk_node_copy_up, which is ordered against guest writes.
- * Backup: a listener copies old data to the target before the guest overwrites it. */
+ * Mirror and active commit: a bitmap on the source collects what is not in step with the target; the fibre clears a run
+ * of bits, copies it, and so on until none is left: READY. On completion the handles above the source are held, the
+ * rest is copied, the target is flushed and takes the source's place in the graph. Stream: pulls data up with
+ * blk_node_copy_up, which is ordered against guest writes. Backup: a listener copies old data to the target before the
+ * guest overwrites it. */
 #include "base/json.h"
 #include "blk/blk_int.h"
 #include "blk/job_int.h"
@@ -46,8 +46,8 @@ static void breathe(struct blk_job *j)
 /* ---- states and events ---- */
 
 static const char *const type_names[] = {"commit", "stream", "mirror", "backup"};
-static const char *const status_names[] = {"created", "running", "paused", "ready", "waiting", "pending", "aborting", "concluded",
-                                           "null"};
+static const char *const status_names[] = {"created", "running",  "paused",    "ready", "waiting",
+                                           "pending", "aborting", "concluded", "null"};
 
 static void set_status(struct blk_job *j, enum job_status st)
 {
@@ -66,13 +66,13 @@ static struct json_object *job_event_data(const struct blk_job *j)
 struct json_object *job_describe(const struct blk_job *j, bool block)
 {
     if (block)
-        return json_make("b:auto-finalize", 1, "s:io-status", j->ret < 0 ? "failed" : "ok", "s:device", j->id, "b:auto-dismiss",
-                         j->auto_dismiss, "b:busy", j->status == JOB_RUNNING, "u:len", j->len, "u:offset", j->offset, "s:status",
-                         status_names[j->status], "b:paused", j->paused, "u:speed", j->speed, "b:ready",
-                         j->status == JOB_READY, "s:type", type_names[j->type], "s:error",
+        return json_make("b:auto-finalize", 1, "s:io-status", j->ret < 0 ? "failed" : "ok", "s:device", j->id,
+                         "b:auto-dismiss", j->auto_dismiss, "b:busy", j->status == JOB_RUNNING, "u:len", j->len,
+                         "u:offset", j->offset, "s:status", status_names[j->status], "b:paused", j->paused, "u:speed",
+                         j->speed, "b:ready", j->status == JOB_READY, "s:type", type_names[j->type], "s:error",
                          j->ret < 0 && j->status == JOB_CONCLUDED ? strerror(-j->ret) : NULL, NULL);
-    return json_make("u:current-progress", j->offset, "s:status", status_names[j->status], "u:total-progress", j->len, "s:type",
-                     type_names[j->type], "s:id", j->id, "s:error",
+    return json_make("u:current-progress", j->offset, "s:status", status_names[j->status], "u:total-progress", j->len,
+                     "s:type", type_names[j->type], "s:id", j->id, "s:error",
                      j->ret < 0 && j->status == JOB_CONCLUDED ? strerror(-j->ret) : NULL, NULL);
 }
 
@@ -353,8 +353,8 @@ static int run_commit_lower(struct blk_job *j)
         return r;
     /* the overlay reads the same through the base alone now: first on disk, then in memory */
     if (j->overlay->drv->change_backing && !blk_node_readonly(j->overlay))
-        r = j->overlay->drv->change_backing(j->overlay, j->backing_name ? j->backing_name : blk_node_filename(j->target),
-                                            j->target->drv->name);
+        r = j->overlay->drv->change_backing(
+            j->overlay, j->backing_name ? j->backing_name : blk_node_filename(j->target), j->target->drv->name);
     if (r >= 0)
         r = blk_node_flush(j->overlay);
     if (r >= 0) {
@@ -396,7 +396,9 @@ static int run_stream(struct blk_job *j)
         r = blk_node_flush(j->source);
     if (r >= 0 && j->source->drv->change_backing)
         r = j->source->drv->change_backing(j->source,
-                                           j->backing_name ? j->backing_name : j->target ? blk_node_filename(j->target) : NULL,
+                                           j->backing_name ? j->backing_name
+                                           : j->target     ? blk_node_filename(j->target)
+                                                           : NULL,
                                            j->target ? j->target->drv->name : NULL);
     if (r >= 0)
         r = blk_node_set_backing(j->source, j->target, NULL) ? 0 : -EPERM;

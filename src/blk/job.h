@@ -1,6 +1,6 @@
-/* What changes the graph of a running machine: overlays, merges, copies, internal snapshots, and the jobs that do the long
- * ones. Every command of QMP and HMP that concerns block devices and is not in blk.h is here, either as a function or, for
- * those that only take named arguments, in the table behind blk_cmd_find().
+/* What changes the graph of a running machine: overlays, merges, copies, internal snapshots, and the jobs that do the
+ * long ones. Every command of QMP and HMP that concerns block devices and is not in blk.h is here, either as a function
+ * or, for those that only take named arguments, in the table behind blk_cmd_find().
  *
  * Loop thread, machine lock held. Jobs run in fibres on the loop; they report by events (BLOCK_JOB_READY, _COMPLETED,
  * _CANCELLED, _ERROR, JOB_STATUS_CHANGE). */
@@ -15,10 +15,10 @@ struct blk_cmd {
     bool (*fn)(struct blk_set *s, struct json_object *args, struct json_object **ret, struct err **errp);
 };
 /* blockdev-snapshot-sync, blockdev-snapshot, block-commit, block-stream, drive-mirror, blockdev-mirror, drive-backup,
- * blockdev-backup, block-job-{cancel,complete,pause,resume,set-speed,dismiss,finalize}, job-*, query-block-jobs, query-jobs,
- * block_resize, blockdev-create, block-dirty-bitmap-{add,remove,clear,enable,disable,merge}, blockdev-reopen,
- * blockdev-snapshot-{internal,delete-internal}-sync, change-backing-file, block_set_io_throttle, nbd-server-*,
- * block-export-*. NULL: no such command. */
+ * blockdev-backup, block-job-{cancel,complete,pause,resume,set-speed,dismiss,finalize}, job-*, query-block-jobs,
+ * query-jobs, block_resize, blockdev-create, block-dirty-bitmap-{add,remove,clear,enable,disable,merge},
+ * blockdev-reopen, blockdev-snapshot-{internal,delete-internal}-sync, change-backing-file, block_set_io_throttle,
+ * nbd-server-*, block-export-*. NULL: no such command. */
 const struct blk_cmd *blk_cmd_find(const char *name);
 const struct blk_cmd *blk_cmd_next(const struct blk_cmd *prev); /* in table order; NULL starts and ends */
 

@@ -6,7 +6,17 @@
 #include "blk/node.h"
 
 enum job_type { JOB_COMMIT, JOB_STREAM, JOB_MIRROR, JOB_BACKUP };
-enum job_status { JOB_CREATED, JOB_RUNNING, JOB_PAUSED, JOB_READY, JOB_WAITING, JOB_PENDING, JOB_ABORTING, JOB_CONCLUDED, JOB_NULL };
+enum job_status {
+    JOB_CREATED,
+    JOB_RUNNING,
+    JOB_PAUSED,
+    JOB_READY,
+    JOB_WAITING,
+    JOB_PENDING,
+    JOB_ABORTING,
+    JOB_CONCLUDED,
+    JOB_NULL
+};
 enum job_sync { SYNC_FULL, SYNC_TOP, SYNC_NONE, SYNC_BITMAP };
 
 struct blk_job {
@@ -19,9 +29,9 @@ struct blk_job {
     uint64_t len, offset, speed;
     bool paused, cancelled, complete, force, pivot, auto_dismiss, target_is_zero;
     int ret;
-    struct blk_node *source, *target, *overlay; /* borrowed: kept alive by kept[] */
+    struct blk_node *source, *target, *overlay;  /* borrowed: kept alive by kept[] */
     struct blk_child *source_edge, *target_edge; /* owned */
-    struct blk_node *kept[8]; /* one reference each */
+    struct blk_node *kept[8];                    /* one reference each */
     unsigned nr_kept;
     struct blk_bitmap *dirty;  /* owned */
     struct blk_bitmap *bitmap; /* borrowed: the user's */

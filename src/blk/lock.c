@@ -1,9 +1,9 @@
 /* Image locks: open-file-description read locks on single bytes of the file, one set for what the holder does, one for
- * what it does not let others do. Byte 100+i: the holder uses permission i; byte 200+i: the holder shares not permission
- * i. The layout is the one in common use, so that our programs and others respect each other.
+ * what it does not let others do. Byte 100+i: the holder uses permission i; byte 200+i: the holder shares not
+ * permission i. The layout is the one in common use, so that our programs and others respect each other.
  *
- * Taking: lock the new bytes first, then look whether another holder's bytes contradict, and go back if so. Two starters
- * can therefore both be refused, never both succeed. The refusal names the holder, found through /proc. */
+ * Taking: lock the new bytes first, then look whether another holder's bytes contradict, and go back if so. Two
+ * starters can therefore both be refused, never both succeed. The refusal names the holder, found through /proc. */
 #include "blk/lock.h"
 #include <dirent.h>
 #include <errno.h>
@@ -168,7 +168,8 @@ bool blk_lock_apply(struct blk_lock *l, int fd, unsigned perm, unsigned shared, 
     }
     for (i = 0; i < NR_BITS && ok; i++) {
         bit = i;
-        if (t >> i & 1 && !(l->taken >> i & 1) && !byte_lock(fd, UNSHARED + i, F_WRLCK, true, &f) && f.l_type != F_UNLCK)
+        if (t >> i & 1 && !(l->taken >> i & 1) && !byte_lock(fd, UNSHARED + i, F_WRLCK, true, &f) &&
+            f.l_type != F_UNLCK)
             ok = refuse(fd, bit, "", filename, errp);
         if (ok && u >> i & 1 && !(l->unshared >> i & 1) && !byte_lock(fd, TAKEN + i, F_WRLCK, true, &f) &&
             f.l_type != F_UNLCK)

@@ -5,29 +5,67 @@
 
 #include "blk/node.h"
 
-#define NBD_MAGIC      UINT64_C(0x4e42444d41474943) /* NBDMAGIC */
-#define NBD_OPT_MAGIC  UINT64_C(0x49484156454f5054) /* IHAVEOPT */
-#define NBD_REP_MAGIC  UINT64_C(0x0003e889045565a9)
-#define NBD_REQ_MAGIC  0x25609513u
+#define NBD_MAGIC                  UINT64_C(0x4e42444d41474943) /* NBDMAGIC */
+#define NBD_OPT_MAGIC              UINT64_C(0x49484156454f5054) /* IHAVEOPT */
+#define NBD_REP_MAGIC              UINT64_C(0x0003e889045565a9)
+#define NBD_REQ_MAGIC              0x25609513u
 #define NBD_SIMPLE_REPLY_MAGIC     0x67446698u
 #define NBD_STRUCTURED_REPLY_MAGIC 0x668e33efu
 enum {
-    NBD_FLAG_FIXED_NEWSTYLE = 1, NBD_FLAG_NO_ZEROES = 2,
-    NBD_OPT_EXPORT_NAME = 1, NBD_OPT_ABORT, NBD_OPT_LIST, NBD_OPT_PEEK, NBD_OPT_STARTTLS, NBD_OPT_INFO, NBD_OPT_GO,
-    NBD_OPT_STRUCTURED_REPLY, NBD_OPT_LIST_META_CONTEXT, NBD_OPT_SET_META_CONTEXT,
-    NBD_REP_ACK = 1, NBD_REP_SERVER, NBD_REP_INFO, NBD_REP_META_CONTEXT,
-    NBD_INFO_EXPORT = 0, NBD_INFO_NAME, NBD_INFO_DESCRIPTION, NBD_INFO_BLOCK_SIZE,
-    NBD_TF_HAS_FLAGS = 1, NBD_TF_READ_ONLY = 2, NBD_TF_SEND_FLUSH = 4, NBD_TF_SEND_FUA = 8, NBD_TF_ROTATIONAL = 16,
-    NBD_TF_SEND_TRIM = 32, NBD_TF_SEND_WRITE_ZEROES = 64, NBD_TF_SEND_DF = 128, NBD_TF_CAN_MULTI_CONN = 256,
+    NBD_FLAG_FIXED_NEWSTYLE = 1,
+    NBD_FLAG_NO_ZEROES = 2,
+    NBD_OPT_EXPORT_NAME = 1,
+    NBD_OPT_ABORT,
+    NBD_OPT_LIST,
+    NBD_OPT_PEEK,
+    NBD_OPT_STARTTLS,
+    NBD_OPT_INFO,
+    NBD_OPT_GO,
+    NBD_OPT_STRUCTURED_REPLY,
+    NBD_OPT_LIST_META_CONTEXT,
+    NBD_OPT_SET_META_CONTEXT,
+    NBD_REP_ACK = 1,
+    NBD_REP_SERVER,
+    NBD_REP_INFO,
+    NBD_REP_META_CONTEXT,
+    NBD_INFO_EXPORT = 0,
+    NBD_INFO_NAME,
+    NBD_INFO_DESCRIPTION,
+    NBD_INFO_BLOCK_SIZE,
+    NBD_TF_HAS_FLAGS = 1,
+    NBD_TF_READ_ONLY = 2,
+    NBD_TF_SEND_FLUSH = 4,
+    NBD_TF_SEND_FUA = 8,
+    NBD_TF_ROTATIONAL = 16,
+    NBD_TF_SEND_TRIM = 32,
+    NBD_TF_SEND_WRITE_ZEROES = 64,
+    NBD_TF_SEND_DF = 128,
+    NBD_TF_CAN_MULTI_CONN = 256,
     NBD_TF_SEND_FAST_ZERO = 2048,
-    NBD_CMD_READ = 0, NBD_CMD_WRITE, NBD_CMD_DISC, NBD_CMD_FLUSH, NBD_CMD_TRIM, NBD_CMD_CACHE, NBD_CMD_WRITE_ZEROES,
+    NBD_CMD_READ = 0,
+    NBD_CMD_WRITE,
+    NBD_CMD_DISC,
+    NBD_CMD_FLUSH,
+    NBD_CMD_TRIM,
+    NBD_CMD_CACHE,
+    NBD_CMD_WRITE_ZEROES,
     NBD_CMD_BLOCK_STATUS,
-    NBD_CMD_FLAG_FUA = 1, NBD_CMD_FLAG_NO_HOLE = 2, NBD_CMD_FLAG_DF = 4, NBD_CMD_FLAG_REQ_ONE = 8, NBD_CMD_FLAG_FAST_ZERO = 16,
+    NBD_CMD_FLAG_FUA = 1,
+    NBD_CMD_FLAG_NO_HOLE = 2,
+    NBD_CMD_FLAG_DF = 4,
+    NBD_CMD_FLAG_REQ_ONE = 8,
+    NBD_CMD_FLAG_FAST_ZERO = 16,
     NBD_REPLY_FLAG_DONE = 1,
-    NBD_REPLY_TYPE_NONE = 0, NBD_REPLY_TYPE_OFFSET_DATA, NBD_REPLY_TYPE_OFFSET_HOLE, NBD_REPLY_TYPE_BLOCK_STATUS = 5,
+    NBD_REPLY_TYPE_NONE = 0,
+    NBD_REPLY_TYPE_OFFSET_DATA,
+    NBD_REPLY_TYPE_OFFSET_HOLE,
+    NBD_REPLY_TYPE_BLOCK_STATUS = 5,
     NBD_REPLY_TYPE_ERROR = 0x8001,
-    NBD_STATE_HOLE = 1, NBD_STATE_ZERO = 2,
-    NBD_MAX_BUFFER = 32 << 20, NBD_MAX_NAME = 4096, NBD_DEFAULT_PORT = 10809,
+    NBD_STATE_HOLE = 1,
+    NBD_STATE_ZERO = 2,
+    NBD_MAX_BUFFER = 32 << 20,
+    NBD_MAX_NAME = 4096,
+    NBD_DEFAULT_PORT = 10809,
 };
 #define NBD_REP_ERR(n) (0x80000000u + (n)) /* 1 unsup, 2 policy, 3 invalid, 6 unknown, 9 too big */
 
@@ -40,8 +78,8 @@ struct nbd_sock {
     bool broken;
 };
 void nbd_sock_init(struct nbd_sock *s, struct blk_set *set, int fd);
-void nbd_sock_close(struct nbd_sock *s); /* nobody may be suspended in it: see nbd_sock_shutdown */
-void nbd_sock_shutdown(struct nbd_sock *s); /* wakes both with -EPIPE */
+void nbd_sock_close(struct nbd_sock *s);                 /* nobody may be suspended in it: see nbd_sock_shutdown */
+void nbd_sock_shutdown(struct nbd_sock *s);              /* wakes both with -EPIPE */
 int nbd_recv(struct nbd_sock *s, void *buf, size_t len); /* all of it, or -errno */
 int nbd_recv_iov(struct nbd_sock *s, const struct iov *q, uint64_t qoff, uint64_t len);
 int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr); /* changes v */
@@ -60,7 +98,7 @@ int nbd_listen(const struct nbd_addr *a, struct err **errp);
 /* ---- server ---- */
 struct nbd_export {
     struct list link;
-    char *name, *desc; /* owned; desc may be NULL */
+    char *name, *desc;      /* owned; desc may be NULL */
     struct blk_child *root; /* owned */
     bool readonly, shared;
 };
@@ -70,14 +108,14 @@ struct nbd_server {
     struct ev_fd *watch;
     int listen_fd; /* owned, -1 = none */
     unsigned max_conns, nr_conns, total_conns;
-    char *unix_path; /* owned: removed at the end */
+    char *unix_path;               /* owned: removed at the end */
     void (*on_idle)(void *opaque); /* the last connection went away; may be NULL */
     void *opaque;
 };
 struct nbd_server *nbd_server_new(struct blk_set *set, int listen_fd /* taken over */, unsigned max_conns);
 void nbd_server_free(struct nbd_server *s);
-struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const char *desc, struct blk_node *n, bool writable,
-                                  struct err **errp);
+struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const char *desc, struct blk_node *n,
+                                  bool writable, struct err **errp);
 void nbd_export_remove(struct nbd_server *s, struct nbd_export *e);
 /* A connected socket whose peer is past negotiation (the kernel's client), served with the first export. */
 void nbd_server_adopt(struct nbd_server *s, int fd);

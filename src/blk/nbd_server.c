@@ -1,6 +1,6 @@
 /* NBD server: one fibre per connection negotiates and reads requests; each request runs in a fibre of its own, at most
- * MAX_REQ at a time. Replies leave under a mutex, in the order they are done. Everything the peer sends is bounded before
- * memory is taken for it. */
+ * MAX_REQ at a time. Replies leave under a mutex, in the order they are done. Everything the peer sends is bounded
+ * before memory is taken for it. */
 #include "base/bytes.h"
 #include "blk/nbd.h"
 #include <errno.h>
@@ -339,8 +339,9 @@ static int perform(struct request *q)
         return r >= 0 && fua ? blk_node_flush(n) : r;
     }
     case NBD_CMD_WRITE_ZEROES:
-        return blk_node_zeroes(n, q->off, q->len, fua | (q->flags & NBD_CMD_FLAG_NO_HOLE ? 0 : BLK_MAY_UNMAP) |
-                                                      (q->flags & NBD_CMD_FLAG_FAST_ZERO ? BLK_NO_FALLBACK : 0));
+        return blk_node_zeroes(n, q->off, q->len,
+                               fua | (q->flags & NBD_CMD_FLAG_NO_HOLE ? 0 : BLK_MAY_UNMAP) |
+                                   (q->flags & NBD_CMD_FLAG_FAST_ZERO ? BLK_NO_FALLBACK : 0));
     case NBD_CMD_CACHE:
         return 0;
     default:
@@ -404,7 +405,11 @@ static int read_request(struct conn *c)
     if (get_be16(h + 6) == NBD_CMD_DISC)
         return -ESHUTDOWN;
     q = xnew(struct request);
-    *q = (struct request){.c = c, .flags = get_be16(h + 4), .type = get_be16(h + 6), .cookie = get_be64(h + 8), .off = get_be64(h + 16),
+    *q = (struct request){.c = c,
+                          .flags = get_be16(h + 4),
+                          .type = get_be16(h + 6),
+                          .cookie = get_be64(h + 8),
+                          .off = get_be64(h + 16),
                           .len = get_be32(h + 24)};
     data = q->type == NBD_CMD_READ || q->type == NBD_CMD_WRITE;
     if (data && q->len > NBD_MAX_BUFFER) {
@@ -497,8 +502,8 @@ struct nbd_server *nbd_server_new(struct blk_set *set, int listen_fd, unsigned m
     return s;
 }
 
-struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const char *desc, struct blk_node *n, bool writable,
-                                  struct err **errp)
+struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const char *desc, struct blk_node *n,
+                                  bool writable, struct err **errp)
 {
     struct nbd_export *e;
     struct blk_child *root;

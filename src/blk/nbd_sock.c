@@ -226,7 +226,8 @@ static int inet_open(const struct nbd_addr *a, bool passive, struct err **errp)
     snprintf(port, sizeof port, "%d", NBD_DEFAULT_PORT);
     r = getaddrinfo(a->host && *a->host ? a->host : NULL, a->port ? a->port : port, &hints, &list);
     if (r) {
-        err_set(errp, "address resolution failed for %s:%s: %s", a->host ? a->host : "", a->port ? a->port : port, gai_strerror(r));
+        err_set(errp, "address resolution failed for %s:%s: %s", a->host ? a->host : "", a->port ? a->port : port,
+                gai_strerror(r));
         return -1;
     }
     for (i = list; i && fd < 0; i = i->ai_next) {
@@ -235,7 +236,8 @@ static int inet_open(const struct nbd_addr *a, bool passive, struct err **errp)
             continue;
         if (passive)
             setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (passive ? bind(fd, i->ai_addr, i->ai_addrlen) < 0 || listen(fd, 16) < 0 : connect(fd, i->ai_addr, i->ai_addrlen) < 0) {
+        if (passive ? bind(fd, i->ai_addr, i->ai_addrlen) < 0 || listen(fd, 16) < 0
+                    : connect(fd, i->ai_addr, i->ai_addrlen) < 0) {
             e = errno;
             close(fd);
             fd = -1;
@@ -243,8 +245,8 @@ static int inet_open(const struct nbd_addr *a, bool passive, struct err **errp)
     }
     freeaddrinfo(list);
     if (fd < 0)
-        err_set_errno(errp, e, passive ? "Failed to find an available port" : "Failed to connect to '%s:%s'", a->host ? a->host : "",
-                      a->port ? a->port : port);
+        err_set_errno(errp, e, passive ? "Failed to find an available port" : "Failed to connect to '%s:%s'",
+                      a->host ? a->host : "", a->port ? a->port : port);
     return fd;
 }
 

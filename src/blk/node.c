@@ -1,7 +1,7 @@
 /* The graph: drivers by name, nodes, edges and what each edge may do.
  *
- * Permissions. Every edge states what its parent does (perm) and what it lets other parents do (shared). Two edges of one
- * node agree when neither does what the other does not share. What a node's parents do decides what it needs of its
+ * Permissions. Every edge states what its parent does (perm) and what it lets other parents do (shared). Two edges of
+ * one node agree when neither does what the other does not share. What a node's parents do decides what it needs of its
  * children (child_perm), down to the leaves, which turn it into locks on the host file. A change is tried from the top
  * down and, when some level refuses, put back.
  *
@@ -226,7 +226,8 @@ static void default_child_perm(const struct blk_node *n, const struct blk_child 
 
     if (c == n->backing) {
         *cperm = BLK_PERM_READ;
-        *cshared = perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_SAME | BLK_PERM_RESIZE) && !(n->open_flags & BLK_O_SHARE) && !n->backing_rw
+        *cshared = perm & (BLK_PERM_WRITE | BLK_PERM_WRITE_SAME | BLK_PERM_RESIZE) && !(n->open_flags & BLK_O_SHARE) &&
+                           !n->backing_rw
                        ? BLK_PERM_READ | BLK_PERM_WRITE_SAME
                        : BLK_PERM_ALL;
     } else if (n->drv->kind == BLK_FILTER) {
@@ -310,7 +311,8 @@ struct blk_child *blk_child_attach(struct blk_node *parent, struct blk_node *nod
     return NULL;
 }
 
-struct blk_child *blk_child_root(struct blk_node *node, const char *who, unsigned perm, unsigned shared, struct err **errp)
+struct blk_child *blk_child_root(struct blk_node *node, const char *who, unsigned perm, unsigned shared,
+                                 struct err **errp)
 {
     struct blk_child *c = child_link(NULL, node, "root", who);
 

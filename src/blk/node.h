@@ -5,16 +5,17 @@
  * main child is n->file; a copy-on-write format may have n->backing, filled in by the core after open.
  *
  * Threads: everything here runs on the set's loop thread. The request functions run in a fibre and may suspend, except
- * while a node is being opened or created, when they may also run outside fibres and then block. Offsets and lengths are
- * bytes; the core has clipped them to the node's size and aligned them to n->request_align (a driver that sets none gets
- * any byte range). Vectors are borrowed: (q, qoff) means len bytes starting qoff bytes into q. Results: 0 or -errno.
+ * while a node is being opened or created, when they may also run outside fibres and then block. Offsets and lengths
+ * are bytes; the core has clipped them to the node's size and aligned them to n->request_align (a driver that sets none
+ * gets any byte range). Vectors are borrowed: (q, qoff) means len bytes starting qoff bytes into q. Results: 0 or
+ * -errno.
  *
  * Header bytes, tables and everything else read from a file are hostile: check in open, so that I/O can be short. */
 #ifndef BLK_NODE_H
 #define BLK_NODE_H
 
-#include "blk/blk.h"
 #include "base/str.h"
+#include "blk/blk.h"
 #include "run/fibre.h"
 
 struct blk_node;
@@ -32,16 +33,16 @@ enum {
 /* Flags a node is opened with. */
 enum {
     BLK_O_RDWR = 1,
-    BLK_O_DIRECT = 2,      /* bypass the host's page cache */
-    BLK_O_NO_FLUSH = 4,    /* cache=unsafe */
-    BLK_O_UNMAP = 8,       /* discard=unmap */
-    BLK_O_NO_BACKING = 16, /* leave n->backing empty */
-    BLK_O_AUTO_RO = 32,    /* fall back to read-only when the file cannot be written */
-    BLK_O_PROTOCOL = 64,   /* open the named protocol itself, no format on top */
+    BLK_O_DIRECT = 2,       /* bypass the host's page cache */
+    BLK_O_NO_FLUSH = 4,     /* cache=unsafe */
+    BLK_O_UNMAP = 8,        /* discard=unmap */
+    BLK_O_NO_BACKING = 16,  /* leave n->backing empty */
+    BLK_O_AUTO_RO = 32,     /* fall back to read-only when the file cannot be written */
+    BLK_O_PROTOCOL = 64,    /* open the named protocol itself, no format on top */
     BLK_O_FROM_IMAGE = 128, /* the name came out of an image file: only plain local files */
-    BLK_O_CHECK = 256,     /* opened to be checked or described: damage is no reason to refuse */
-    BLK_O_NO_IO = 512,     /* only described: data files may be missing */
-    BLK_O_SHARE = 1024,    /* force-share: take no locks */
+    BLK_O_CHECK = 256,      /* opened to be checked or described: damage is no reason to refuse */
+    BLK_O_NO_IO = 512,      /* only described: data files may be missing */
+    BLK_O_SHARE = 1024,     /* force-share: take no locks */
     BLK_O_WRITETHROUGH = 2048,
     BLK_O_RESIZE_OK = 4096, /* the user asked for a change of size: file children may grow */
 };
@@ -68,50 +69,50 @@ struct blk_child {
 
 struct blk_node {
     const struct blk_driver *drv;
-    void *priv;               /* drv->priv_size bytes, owned, zeroed before open */
-    struct blk_set *set;      /* borrowed */
+    void *priv;          /* drv->priv_size bytes, owned, zeroed before open */
+    struct blk_set *set; /* borrowed */
     struct list in_set;
-    char *name;               /* owned: node-name, "#block123" when made up */
-    bool named;               /* by the user: lives until blockdev-del */
-    char *filename;           /* owned: as shown to people, may be "" */
-    struct opts *opts;        /* owned: what it was opened with, for json: names */
+    char *name;        /* owned: node-name, "#block123" when made up */
+    bool named;        /* by the user: lives until blockdev-del */
+    char *filename;    /* owned: as shown to people, may be "" */
+    struct opts *opts; /* owned: what it was opened with, for json: names */
     unsigned open_flags;
     unsigned refs;
     struct list children, parents; /* of struct blk_child */
     struct blk_child *file, *backing;
 
-    uint64_t size;            /* bytes; set by open and truncate */
-    uint32_t request_align;   /* power of two; 0 and 1 mean any */
+    uint64_t size;          /* bytes; set by open and truncate */
+    uint32_t request_align; /* power of two; 0 and 1 mean any */
     uint32_t mem_align;
-    uint32_t max_transfer;    /* bytes; 0 = no limit */
-    uint32_t cluster_size;    /* formats: for info and copy sizes; 0 = none */
+    uint32_t max_transfer; /* bytes; 0 = no limit */
+    uint32_t cluster_size; /* formats: for info and copy sizes; 0 = none */
     uint32_t discard_align, zero_align;
     bool encrypted, dirty_flag;
-    bool compressed_only;     /* an output stream: convert must write compressed clusters */
-    bool growable;            /* protocol: a write beyond the end extends the node */
+    bool compressed_only; /* an output stream: convert must write compressed clusters */
+    bool growable;        /* protocol: a write beyond the end extends the node */
     bool zero_is_cheap;
 
-    char *backing_name;       /* owned: as recorded in the image, NULL = none */
-    char *backing_fmt;        /* owned: as recorded, NULL = not stated */
-    bool probed;              /* the format was guessed, not named */
+    char *backing_name; /* owned: as recorded in the image, NULL = none */
+    char *backing_fmt;  /* owned: as recorded, NULL = not stated */
+    bool probed;        /* the format was guessed, not named */
     bool detect_zeroes, detect_unmap;
     bool copy_on_read;
-    bool backing_rw;          /* a job writes a layer below: the backing edge allows it */
+    bool backing_rw; /* a job writes a layer below: the backing edge allows it */
 
     unsigned in_flight;
-    struct list tracked;      /* of struct blk_track, oldest first */
-    struct list bitmaps;      /* of struct blk_bitmap */
-    struct list notifiers;    /* of struct blk_notify */
+    struct list tracked;           /* of struct blk_track, oldest first */
+    struct list bitmaps;           /* of struct blk_bitmap */
+    struct list notifiers;         /* of struct blk_notify */
     uint64_t write_gen, flush_gen; /* a flush with nothing written since the last is free */
     uint64_t wr_highest;
 };
 
 /* One extent as block_status reports it. */
 enum {
-    BLK_ST_DATA = 1,    /* reads come from this layer and may be nonzero */
-    BLK_ST_ZERO = 2,    /* reads as zeros */
-    BLK_ST_ALLOC = 4,   /* decided by this layer: backing is not consulted */
-    BLK_ST_OFFSET = 8,  /* map is where the raw bytes lie in n->file (or map_node) */
+    BLK_ST_DATA = 1,   /* reads come from this layer and may be nonzero */
+    BLK_ST_ZERO = 2,   /* reads as zeros */
+    BLK_ST_ALLOC = 4,  /* decided by this layer: backing is not consulted */
+    BLK_ST_OFFSET = 8, /* map is where the raw bytes lie in n->file (or map_node) */
     BLK_ST_COMPRESSED = 16,
     BLK_ST_RECURSE = 32, /* ask map_node for more about zeros */
 };
@@ -161,11 +162,11 @@ struct blk_driver {
     const char *name;
     enum blk_kind kind;
     size_t priv_size;
-    const char *prefix;      /* protocol prefix in file names: "nbd" for nbd:..., NULL = none */
+    const char *prefix;          /* protocol prefix in file names: "nbd" for nbd:..., NULL = none */
     const char *const *prefixes; /* further ones, NULL-terminated, may be NULL */
-    bool no_file;            /* a format or filter without a "file" child */
-    bool backing_ok;         /* may have a backing child */
-    const char *const *known; /* keys for near-miss hints, may be NULL */
+    bool no_file;                /* a format or filter without a "file" child */
+    bool backing_ok;             /* may have a backing child */
+    const char *const *known;    /* keys for near-miss hints, may be NULL */
 
     /* Score 0..100 of how surely buf (the first n bytes) starts an image of this format. */
     int (*probe)(const uint8_t *buf, size_t n, const char *filename);
@@ -248,12 +249,13 @@ void blk_node_ref(struct blk_node *n);
 void blk_node_unref(struct blk_node *n); /* closes it with the last one */
 struct blk_node *blk_node_next(struct blk_set *s, struct blk_node *prev);
 /* Opens options "<role>.*" (or a node named by "<role>") as a child of n, for drivers with further children. */
-struct blk_child *blk_child_open(struct blk_node *n, const char *filename, struct opts *o, const char *role, unsigned flags,
-                                 bool optional, struct err **errp);
+struct blk_child *blk_child_open(struct blk_node *n, const char *filename, struct opts *o, const char *role,
+                                 unsigned flags, bool optional, struct err **errp);
 struct blk_child *blk_child_attach(struct blk_node *parent, struct blk_node *node /* reference taken over */,
                                    const char *role, struct err **errp);
 /* Edge of a parent that is not a node (handle, job, export); perm is claimed at once. */
-struct blk_child *blk_child_root(struct blk_node *node, const char *who, unsigned perm, unsigned shared, struct err **errp);
+struct blk_child *blk_child_root(struct blk_node *node, const char *who, unsigned perm, unsigned shared,
+                                 struct err **errp);
 bool blk_child_set_perm(struct blk_child *c, unsigned perm, unsigned shared, struct err **errp);
 void blk_child_detach(struct blk_child *c); /* NULL allowed; drops the node reference */
 /* Puts `to` in the place of `from` below every parent of from except `except`. */
@@ -271,7 +273,8 @@ struct blk_node *blk_node_cow(struct blk_node *n); /* its backing node below fil
 /* Re-evaluates the permissions below n; on failure nothing changed. */
 bool blk_perm_update(struct blk_node *n, struct err **errp);
 
-/* Requests from a parent to a child. Reads beyond the child's end give zeros; writes beyond it need a growable child. */
+/* Requests from a parent to a child. Reads beyond the child's end give zeros; writes beyond it need a growable child.
+ */
 int blk_preadv(struct blk_child *c, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags);
 int blk_pwritev(struct blk_child *c, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags);
 int blk_pread(struct blk_child *c, uint64_t off, void *buf, size_t len);
@@ -281,7 +284,8 @@ int blk_pdiscard(struct blk_child *c, uint64_t off, uint64_t len);
 int blk_pflush(struct blk_child *c);
 /* The same for holders of a node (jobs, tools, exports). */
 int blk_node_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags);
-int blk_node_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags);
+int blk_node_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                     unsigned flags);
 int blk_node_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags);
 int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len);
 /* Makes [off, off+len) allocated in n with the contents it reads as; ordered against writes. */
@@ -295,10 +299,10 @@ int blk_node_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk_e
 int blk_node_status_above(struct blk_node *n, struct blk_node *base, uint64_t off, uint64_t len, struct blk_extent *e,
                           unsigned *depth);
 int blk_node_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, struct err **errp);
-uint64_t blk_node_length(struct blk_node *n);   /* refreshed */
+uint64_t blk_node_length(struct blk_node *n);    /* refreshed */
 uint64_t blk_node_allocated(struct blk_node *n); /* host bytes; ~0 = unknown */
-/* Runs fn in a fibre on the set's loop and returns when it ended; turns the loop meanwhile (loop thread, no fibre). In a
- * fibre: just calls it. */
+/* Runs fn in a fibre on the set's loop and returns when it ended; turns the loop meanwhile (loop thread, no fibre). In
+ * a fibre: just calls it. */
 void blk_run(struct blk_set *s, fibre_fn *fn, void *opaque);
 /* Synchronous forms for tools and start-up, any context of the loop thread. */
 int blk_node_pread_sync(struct blk_node *n, uint64_t off, void *buf, size_t len);
@@ -326,10 +330,10 @@ struct blk_bitmap {
     char *name;            /* owned, NULL = anonymous (a job's) */
     uint32_t gran;         /* power of two */
     uint64_t nr_bits;
-    uint64_t *bits;        /* owned */
-    uint64_t dirty;        /* set bits */
+    uint64_t *bits; /* owned */
+    uint64_t dirty; /* set bits */
     bool enabled, busy, persistent, inconsistent, readonly;
-    bool stored;           /* the image holds a version of it */
+    bool stored; /* the image holds a version of it */
     struct blk_bitmap *successor;
 };
 struct blk_bitmap *blk_bitmap_new(struct blk_node *n, const char *name, uint32_t gran, struct err **errp);
@@ -346,7 +350,8 @@ void blk_bitmaps_resize(struct blk_node *n, uint64_t size);
 /* Creation helpers for formats. */
 bool blk_create(struct blk_set *s, const char *filename, const char *fmt, struct opts *o, struct err **errp);
 /* Makes (or truncates) the host file a format writes to and opens it read-write. */
-struct blk_node *blk_create_file(struct blk_set *s, const char *filename, uint64_t size, struct opts *o, struct err **errp);
+struct blk_node *blk_create_file(struct blk_set *s, const char *filename, uint64_t size, struct opts *o,
+                                 struct err **errp);
 /* Checks option names against the driver's table; message and nearest name as hint. */
 bool blk_create_opts_check(const struct blk_driver *d, struct opts *o, struct err **errp);
 bool blk_prealloc_parse(struct opts *o, enum blk_prealloc *out, struct err **errp);

@@ -1,8 +1,9 @@
 /* From a name and options to an opened node: choosing the driver, opening what lies below, then the driver itself.
  *
- * Trust. A format named by the user is used as named. A format that has to be guessed is marked (n->probed), and the raw
- * driver then refuses writes that would turn the first block into another format's header. Names that come out of an
- * image file (backing files, data files, extents) may only be plain paths: no json:, no network, no other protocol. */
+ * Trust. A format named by the user is used as named. A format that has to be guessed is marked (n->probed), and the
+ * raw driver then refuses writes that would turn the first block into another format's header. Names that come out of
+ * an image file (backing files, data files, extents) may only be plain paths: no json:, no network, no other protocol.
+ */
 #include "base/json.h"
 #include "blk/blk_int.h"
 #include <errno.h>
@@ -107,7 +108,8 @@ static bool take_detect_zeroes(struct blk_node *n, struct opts *o, struct err **
     if (!v || !strcmp(v, "off"))
         return true;
     if (!strcmp(v, "unmap") && !(n->open_flags & BLK_O_UNMAP))
-        return err_set(errp, "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
+        return err_set(errp,
+                       "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
     if (strcmp(v, "on") && strcmp(v, "unmap"))
         return err_set(errp, "Invalid detect-zeroes option '%s': use off, on or unmap", v);
     n->detect_zeroes = true;
@@ -191,8 +193,8 @@ static const struct blk_driver *protocol_for(const char *filename, struct err **
 
 /* ---- children ---- */
 
-struct blk_child *blk_child_open(struct blk_node *n, const char *filename, struct opts *o, const char *role, unsigned flags,
-                                 bool optional, struct err **errp)
+struct blk_child *blk_child_open(struct blk_node *n, const char *filename, struct opts *o, const char *role,
+                                 unsigned flags, bool optional, struct err **errp)
 {
     const char *ref = opts_get(o, role);
     struct opts *sub = opts_sub(o, role);
@@ -213,8 +215,8 @@ struct blk_child *blk_child_open(struct blk_node *n, const char *filename, struc
                 err_set(errp, "A block device must be specified for \"%s\"", role);
             return NULL;
         }
-        child = blk_node_open(n->set, list_empty(&sub->all) || !opts_peek(sub, "filename") ? filename : NULL, NULL, flags,
-                              sub, errp);
+        child = blk_node_open(n->set, list_empty(&sub->all) || !opts_peek(sub, "filename") ? filename : NULL, NULL,
+                              flags, sub, errp);
         if (!child)
             return NULL;
     }
@@ -267,8 +269,8 @@ bool blk_node_open_backing(struct blk_node *n, struct err **errp)
 
     if (!path || n->backing)
         return true;
-    b = blk_node_open(n->set, path, n->backing_fmt && *n->backing_fmt ? n->backing_fmt : NULL, flags | BLK_O_FROM_IMAGE, NULL,
-                      errp);
+    b = blk_node_open(n->set, path, n->backing_fmt && *n->backing_fmt ? n->backing_fmt : NULL, flags | BLK_O_FROM_IMAGE,
+                      NULL, errp);
     if (!b) {
         err_prefix(errp, "Could not open backing file: ");
         return false;
@@ -293,7 +295,8 @@ static bool attach_backing(struct blk_node *n, const char *ref, struct opts *sub
         return true;
     if (list_empty(&sub->all))
         return blk_node_open_backing(n, errp);
-    if (opts_peek(sub, "driver") || opts_peek(sub, "file.filename") || opts_peek(sub, "file") || opts_peek(sub, "file.driver")) {
+    if (opts_peek(sub, "driver") || opts_peek(sub, "file.filename") || opts_peek(sub, "file") ||
+        opts_peek(sub, "file.driver")) {
         b = blk_node_open(n->set, NULL, NULL, flags, opts_dup(sub), errp);
     } else {
         char *path AUTOFREE = blk_node_backing_path(n);
@@ -378,8 +381,8 @@ static bool merge_json(const char *filename, struct opts *o, struct err **errp)
     return true;
 }
 
-static struct blk_node *open_any(struct blk_set *s, const char *filename, const char *fmt, unsigned flags, struct opts *o,
-                                 struct err **errp)
+static struct blk_node *open_any(struct blk_set *s, const char *filename, const char *fmt, unsigned flags,
+                                 struct opts *o, struct err **errp)
 {
     const struct blk_driver *d = NULL;
     const char *name;
@@ -491,7 +494,8 @@ bool blk_create(struct blk_set *s, const char *filename, const char *fmt, struct
     return d->create(s, filename, o, errp);
 }
 
-struct blk_node *blk_create_file(struct blk_set *s, const char *filename, uint64_t size, struct opts *o, struct err **errp)
+struct blk_node *blk_create_file(struct blk_set *s, const char *filename, uint64_t size, struct opts *o,
+                                 struct err **errp)
 {
     const struct blk_driver *d = protocol_for(filename, errp);
     struct opts *fo;
@@ -502,7 +506,8 @@ struct blk_node *blk_create_file(struct blk_set *s, const char *filename, uint64
     if (!d)
         return NULL;
     if (!d->create) {
-        err_set(errp, "Protocol driver '%s' does not support image creation, and opening the image is needed for it", d->name);
+        err_set(errp, "Protocol driver '%s' does not support image creation, and opening the image is needed for it",
+                d->name);
         return NULL;
     }
     fo = opts_new();

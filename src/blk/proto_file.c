@@ -1,8 +1,8 @@
 /* Host files and devices: file, host_device, host_cdrom.
  *
- * Reads of up to INLINE_MAX bytes are tried at once without waiting (preadv2 with RWF_NOWAIT): what the page cache holds
- * needs no thread. Everything else goes to a worker thread, or to the kernel's queue with aio=native and aio=io_uring.
- * Outside fibres (start-up) calls are made directly. A short read at the end of the file gives zeros.
+ * Reads of up to INLINE_MAX bytes are tried at once without waiting (preadv2 with RWF_NOWAIT): what the page cache
+ * holds needs no thread. Everything else goes to a worker thread, or to the kernel's queue with aio=native and
+ * aio=io_uring. Outside fibres (start-up) calls are made directly. A short read at the end of the file gives zeros.
  *
  * Left out: persistent reservations. */
 #include "blk/aio.h"
@@ -10,11 +10,11 @@
 #include "blk/lock.h"
 #include "blk/node.h"
 #include <errno.h>
-#include <stdio.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,9 +30,14 @@ struct file {
     char *path; /* owned */
 };
 
-static const char *const file_known[] = {"filename", "aio", "locking", "pr-manager", "drop-cache", "x-check-cache-dropped",
-                                         "driver", "node-name", "read-only", "auto-read-only", "cache.direct",
-                                         "cache.no-flush", "discard", "detect-zeroes", "force-share", NULL};
+static const char *const file_known[] = {"filename",     "aio",
+                                         "locking",      "pr-manager",
+                                         "drop-cache",   "x-check-cache-dropped",
+                                         "driver",       "node-name",
+                                         "read-only",    "auto-read-only",
+                                         "cache.direct", "cache.no-flush",
+                                         "discard",      "detect-zeroes",
+                                         "force-share",  NULL};
 static const char *const aio_names[] = {"threads", "native", "io_uring", NULL};
 
 /* ---- opening ---- */
@@ -84,7 +89,8 @@ static bool check_kind(struct blk_node *n, const struct stat *st, struct err **e
     if (n->drv->name[0] == 'f' && dev)
         return err_set(errp, "'file' driver requires '%s' to be a regular file", f->path);
     if (n->drv->name[0] == 'h' && !dev)
-        return err_set(errp, "'%s' driver requires '%s' to be either a character or block device", n->drv->name, f->path);
+        return err_set(errp, "'%s' driver requires '%s' to be either a character or block device", n->drv->name,
+                       f->path);
     return true;
 }
 
@@ -120,8 +126,8 @@ static void find_alignment(struct blk_node *n)
     {
         struct statx sx;
 
-        if (!statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN && sx.stx_dio_offset_align &&
-            is_pow2(sx.stx_dio_offset_align)) {
+        if (!statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) && sx.stx_mask & STATX_DIOALIGN &&
+            sx.stx_dio_offset_align && is_pow2(sx.stx_dio_offset_align)) {
             n->request_align = sx.stx_dio_offset_align;
             n->mem_align = max_u64(sx.stx_dio_mem_align, 512);
             return;
@@ -298,7 +304,8 @@ static int xfer_run(void *opaque)
 
     while (x->len) {
         unsigned nr = x->nr < IOV_MAX ? x->nr : IOV_MAX;
-        ssize_t n = x->write ? pwritev(x->f->fd, x->v, (int)nr, (off_t)x->off) : preadv(x->f->fd, x->v, (int)nr, (off_t)x->off);
+        ssize_t n =
+            x->write ? pwritev(x->f->fd, x->v, (int)nr, (off_t)x->off) : preadv(x->f->fd, x->v, (int)nr, (off_t)x->off);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -367,12 +374,14 @@ static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct 
     return r;
 }
 
-static int file_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int file_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     return file_rw(n, off, len, q, qoff, false);
 }
 
-static int file_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int file_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     return file_rw(n, off, len, q, qoff, true);
 }
@@ -393,7 +402,8 @@ static int do_falloc(struct file *f, int mode, uint64_t off, uint64_t len)
         r = fallocate(f->fd, mode, (off_t)off, (off_t)len);
     while (r < 0 && errno == EINTR);
     if (r < 0)
-        return errno == EOPNOTSUPP || errno == ENOSYS || errno == EPERM || errno == EINVAL || errno == ENODEV ? -ENOTSUP : -errno;
+        return errno == EOPNOTSUPP || errno == ENOSYS || errno == EPERM || errno == EINVAL || errno == ENODEV ? -ENOTSUP
+                                                                                                              : -errno;
     return 0;
 }
 
@@ -475,7 +485,8 @@ static int file_status(struct blk_node *n, uint64_t off, uint64_t len, struct bl
     struct file *f = n->priv;
     off_t data, hole;
 
-    *e = (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC, .len = len, .map = off, .map_node = n};
+    *e =
+        (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC, .len = len, .map = off, .map_node = n};
     if (f->is_dev)
         return 0;
     data = lseek(f->fd, (off_t)off, SEEK_DATA);
@@ -596,9 +607,9 @@ static bool create_locked(int fd, const char *path, const struct grow *g, struct
     struct grow run = *g;
     int r;
 
-    if (blk_lock_supported(fd) && !blk_lock_apply(&l, fd, BLK_PERM_WRITE | BLK_PERM_RESIZE,
-                                                  BLK_PERM_ALL & ~(unsigned)(BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE),
-                                                  path, errp))
+    if (blk_lock_supported(fd) &&
+        !blk_lock_apply(&l, fd, BLK_PERM_WRITE | BLK_PERM_RESIZE,
+                        BLK_PERM_ALL & ~(unsigned)(BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE), path, errp))
         return false;
     if (ftruncate(fd, 0) < 0)
         return err_set_errno(errp, errno, "Could not clear '%s'", path);
@@ -606,7 +617,9 @@ static bool create_locked(int fd, const char *path, const struct grow *g, struct
     r = grow_run(&run);
     if (r == -EFBIG)
         return err_set(errp, "Could not resize file: File too large");
-    return r < 0 ? err_set_errno(errp, -r, g->p ? "Could not preallocate data for the new file" : "Could not resize file") : true;
+    return r < 0
+               ? err_set_errno(errp, -r, g->p ? "Could not preallocate data for the new file" : "Could not resize file")
+               : true;
 }
 
 static bool file_create(struct blk_set *s, const char *filename, struct opts *o, struct err **errp)
@@ -617,7 +630,8 @@ static bool file_create(struct blk_set *s, const char *filename, struct opts *o,
 
     if (str_starts(filename, "file:"))
         filename += 5;
-    if (!opts_size(o, "size", &g.to, errp) || !opts_bool(o, "nocow", &nocow, errp) || !blk_prealloc_parse(o, &g.p, errp))
+    if (!opts_size(o, "size", &g.to, errp) || !opts_bool(o, "nocow", &nocow, errp) ||
+        !blk_prealloc_parse(o, &g.p, errp))
         return false;
     if (g.p == BLK_PREALLOC_METADATA)
         return err_set(errp, "Unsupported preallocation mode 'metadata'");
@@ -653,14 +667,15 @@ static bool dev_create(struct blk_set *s, const char *filename, struct opts *o, 
     if (ioctl(fd, BLKGETSIZE64, &have) < 0)
         have = 0;
     close(fd);
-    return have >= want || err_set(errp, "The device '%s' is smaller (%" PRIu64 ") than the image (%" PRIu64 ")", filename, have, want);
+    return have >= want ||
+           err_set(errp, "The device '%s' is smaller (%" PRIu64 ") than the image (%" PRIu64 ")", filename, have, want);
 }
 
 #define FILE_CALLS                                                                                                     \
-    .kind = BLK_PROTOCOL, .priv_size = sizeof(struct file), .known = file_known, .open = file_open, .close = file_close, \
-    .reopen = file_reopen, .set_perm = file_set_perm, .preadv = file_preadv, .pwritev = file_pwritev,                  \
-    .pwrite_zeroes = file_zeroes, .discard = file_discard, .flush = file_flush, .block_status = file_status,           \
-    .truncate = file_truncate, .getlength = file_getlength, .allocated = file_allocated
+    .kind = BLK_PROTOCOL, .priv_size = sizeof(struct file), .known = file_known, .open = file_open,                    \
+    .close = file_close, .reopen = file_reopen, .set_perm = file_set_perm, .preadv = file_preadv,                      \
+    .pwritev = file_pwritev, .pwrite_zeroes = file_zeroes, .discard = file_discard, .flush = file_flush,               \
+    .block_status = file_status, .truncate = file_truncate, .getlength = file_getlength, .allocated = file_allocated
 
 static const struct blk_create_opt file_create_opts[] = {
     {"extent_size_hint", "size", "Extent size hint for the image file, 0 to disable", NULL},
@@ -671,10 +686,10 @@ static const struct blk_create_opt file_create_opts[] = {
 };
 static const struct blk_create_opt dev_create_opts[] = {{"size", "size", "Virtual disk size", NULL}, {NULL}};
 
-static const struct blk_driver drv_file = {.name = "file", FILE_CALLS, .create = file_create,
-                                           .create_opts = file_create_opts};
-static const struct blk_driver drv_host_device = {.name = "host_device", .prefix = "host_device", FILE_CALLS,
-                                                  .create = dev_create, .create_opts = dev_create_opts};
+static const struct blk_driver drv_file = {
+    .name = "file", FILE_CALLS, .create = file_create, .create_opts = file_create_opts};
+static const struct blk_driver drv_host_device = {
+    .name = "host_device", .prefix = "host_device", FILE_CALLS, .create = dev_create, .create_opts = dev_create_opts};
 static const struct blk_driver drv_host_cdrom = {.name = "host_cdrom", FILE_CALLS};
 BLK_REGISTER(drv_file)
 BLK_REGISTER(drv_host_device)

@@ -1,4 +1,5 @@
-/* NBD client: nbd:HOST:PORT[:exportname=E], nbd:unix:PATH[:exportname=E], nbd://..., nbd+unix://..., or server.* options.
+/* NBD client: nbd:HOST:PORT[:exportname=E], nbd:unix:PATH[:exportname=E], nbd://..., nbd+unix://..., or server.*
+ * options.
  *
  * Requests are sent under a mutex; one fibre reads all replies and hands each to the request that waits for it, by the
  * cookie. A broken connection fails what is in flight with EIO; reconnect-delay=N tries again for N seconds with the
@@ -42,8 +43,9 @@ struct waiter {
     struct fibre *f;
 };
 
-static const char *const nbd_known[] = {"host", "port", "path", "export", "server.type", "server.path", "server.host", "server.port",
-                                        "tls-creds", "tls-hostname", "reconnect-delay", "open-timeout", "filename", NULL};
+static const char *const nbd_known[] = {
+    "host",        "port",      "path",         "export",          "server.type",  "server.path", "server.host",
+    "server.port", "tls-creds", "tls-hostname", "reconnect-delay", "open-timeout", "filename",    NULL};
 
 /* ---- names ---- */
 
@@ -136,7 +138,8 @@ static const char *either(struct opts *o, const char *a, const char *b)
 
 static bool take_options(struct nbd *s, struct opts *o, struct err **errp)
 {
-    const char *path = either(o, "path", "server.path"), *host = either(o, "host", "server.host"), *port = either(o, "port", "server.port");
+    const char *path = either(o, "path", "server.path"), *host = either(o, "host", "server.host"),
+               *port = either(o, "port", "server.port");
     const char *exp = opts_get(o, "export");
     uint64_t timeout = 0;
 
@@ -296,7 +299,8 @@ int nbd_client_list(const struct nbd_addr *a, struct nbd_info **out, struct err 
             break;
         }
         v = xrealloc(v, (size_t)(nr + 1) * sizeof *v);
-        v[nr] = (struct nbd_info){.name = xstrndup((char *)d + 4, n), .desc = n < len - 4 ? xstrdup((char *)d + 4 + n) : NULL};
+        v[nr] = (struct nbd_info){.name = xstrndup((char *)d + 4, n),
+                                  .desc = n < len - 4 ? xstrdup((char *)d + 4 + n) : NULL};
         nr++;
         free(d);
     }
@@ -524,7 +528,8 @@ static void call_run(void *opaque)
         x->qoff = c->qoff;
         x->len = c->len;
     }
-    r = send_request(s, c->type, c->flags, x->cookie, c->off, (uint32_t)c->len, c->type == NBD_CMD_WRITE ? c->q : NULL, c->qoff);
+    r = send_request(s, c->type, c->flags, x->cookie, c->off, (uint32_t)c->len, c->type == NBD_CMD_WRITE ? c->q : NULL,
+                     c->qoff);
     if (r < 0 && !x->done) {
         nbd_sock_shutdown(&s->sock);
         if (!s->reader_running)
@@ -537,7 +542,8 @@ static void call_run(void *opaque)
     slot_put(s, x);
 }
 
-static int call(struct blk_node *n, uint16_t type, uint16_t flags, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff)
+static int call(struct blk_node *n, uint16_t type, uint16_t flags, uint64_t off, uint64_t len, const struct iov *q,
+                uint64_t qoff)
 {
     struct call c = {n, type, flags, off, len, q, qoff, 0};
 
@@ -545,11 +551,13 @@ static int call(struct blk_node *n, uint16_t type, uint16_t flags, uint64_t off,
     return c.ret;
 }
 
-static int nbd_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int nbd_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                      unsigned flags)
 {
     return call(n, NBD_CMD_READ, 0, off, len, q, qoff);
 }
-static int nbd_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int nbd_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     return call(n, NBD_CMD_WRITE, 0, off, len, q, qoff);
 }
@@ -608,8 +616,19 @@ static void nbd_close(struct blk_node *n)
 
 static const char *const nbd_prefixes[] = {"nbd+tcp", "nbd+unix", NULL};
 static const struct blk_driver drv_nbd = {
-    .name = "nbd", .kind = BLK_PROTOCOL, .prefix = "nbd", .prefixes = nbd_prefixes, .priv_size = sizeof(struct nbd), .known = nbd_known,
-    .parse_filename = nbd_parse, .open = nbd_open, .close = nbd_close, .preadv = nbd_preadv, .pwritev = nbd_pwritev,
-    .pwrite_zeroes = nbd_zeroes, .discard = nbd_discard, .flush = nbd_flush,
+    .name = "nbd",
+    .kind = BLK_PROTOCOL,
+    .prefix = "nbd",
+    .prefixes = nbd_prefixes,
+    .priv_size = sizeof(struct nbd),
+    .known = nbd_known,
+    .parse_filename = nbd_parse,
+    .open = nbd_open,
+    .close = nbd_close,
+    .preadv = nbd_preadv,
+    .pwritev = nbd_pwritev,
+    .pwrite_zeroes = nbd_zeroes,
+    .discard = nbd_discard,
+    .flush = nbd_flush,
 };
 BLK_REGISTER(drv_nbd)

@@ -52,13 +52,15 @@ static int delay(struct blk_node *n)
     return s->latency ? blk_offload(n->set, nap, s) : 0;
 }
 
-static int null_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int null_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     iov_set(q, qoff, 0, len);
     return delay(n);
 }
 
-static int null_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int null_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     return delay(n);
 }
@@ -78,7 +80,9 @@ static int null_status(struct blk_node *n, uint64_t off, uint64_t len, struct bl
     struct null *s = n->priv;
 
     *e = (struct blk_extent){.flags = BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_DATA | (s->read_zeroes ? BLK_ST_ZERO : 0),
-                             .len = len, .map = off, .map_node = n};
+                             .len = len,
+                             .map = off,
+                             .map_node = n};
     return 0;
 }
 
@@ -89,8 +93,8 @@ static uint64_t null_allocated(struct blk_node *n)
 
 #define NULL_CALLS                                                                                                     \
     .kind = BLK_PROTOCOL, .priv_size = sizeof(struct null), .known = null_known, .parse_filename = null_parse,         \
-    .open = null_open, .preadv = null_preadv, .pwritev = null_pwritev, .pwrite_zeroes = null_zeroes,                   \
-    .discard = NULL, .flush = null_flush, .block_status = null_status, .allocated = null_allocated
+    .open = null_open, .preadv = null_preadv, .pwritev = null_pwritev, .pwrite_zeroes = null_zeroes, .discard = NULL,  \
+    .flush = null_flush, .block_status = null_status, .allocated = null_allocated
 
 static const struct blk_driver drv_null_co = {.name = "null-co", .prefix = "null-co", NULL_CALLS};
 static const struct blk_driver drv_null_aio = {.name = "null-aio", .prefix = "null-aio", NULL_CALLS};

@@ -1,10 +1,10 @@
 /* A folder of the host as a FAT disk: fat:[floppy:][12:|16:|32:]DIR, or driver=vvfat,dir=DIR.
  *
- * The folder is walked once, at open: boot sector, FAT and directories are made in memory, file contents are read from the
- * files themselves on demand, bounded by the size they had. A disk (FAT16 or FAT32) has a partition table and one
- * partition; a floppy (FAT12, 2.88 MB) has none. Names follow Microsoft's "FAT: General Overview of On-Disk Format" 1.03,
- * long names included. Symbolic links, devices and names outside Unicode's basic plane are left out of the disk. The disk
- * is read-only: fat:rw: is refused, snapshot=on gives the guest a writable view. */
+ * The folder is walked once, at open: boot sector, FAT and directories are made in memory, file contents are read from
+ * the files themselves on demand, bounded by the size they had. A disk (FAT16 or FAT32) has a partition table and one
+ * partition; a floppy (FAT12, 2.88 MB) has none. Names follow Microsoft's "FAT: General Overview of On-Disk
+ * Format" 1.03, long names included. Symbolic links, devices and names outside Unicode's basic plane are left out of
+ * the disk. The disk is read-only: fat:rw: is refused, snapshot=on gives the guest a writable view. */
 #include "base/bytes.h"
 #include "blk/node.h"
 #include <dirent.h>
@@ -15,14 +15,23 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SECT = 512, MAX_DEPTH = 32, MAX_NODES = 100000, ROOT_ENTRIES = 512, PART_START = 63, ATTR_DIR = 0x10, ATTR_VOLUME = 8, ATTR_LFN = 0xf };
+enum {
+    SECT = 512,
+    MAX_DEPTH = 32,
+    MAX_NODES = 100000,
+    ROOT_ENTRIES = 512,
+    PART_START = 63,
+    ATTR_DIR = 0x10,
+    ATTR_VOLUME = 8,
+    ATTR_LFN = 0xf
+};
 
 /* A file or folder of the tree, in cluster order after layout. */
 struct item {
-    char *path;        /* owned, relative to dir; "" = the root */
+    char *path; /* owned, relative to dir; "" = the root */
     bool is_dir;
-    uint64_t size;     /* of the file as found, or of the directory's bytes */
-    uint8_t *bytes;    /* owned: a directory's entries */
+    uint64_t size;  /* of the file as found, or of the directory's bytes */
+    uint8_t *bytes; /* owned: a directory's entries */
     size_t cap;
     uint32_t first, nr; /* clusters */
     unsigned parent;
@@ -33,12 +42,12 @@ struct vvfat {
     int dirfd; /* owned */
     unsigned bits;
     bool floppy;
-    uint32_t spc;      /* sectors per cluster */
+    uint32_t spc;                                              /* sectors per cluster */
     uint32_t reserved, fat_sectors, root_sectors, part, total; /* sectors; total of the partition */
     uint64_t clusters;
-    struct item *it;   /* owned */
+    struct item *it; /* owned */
     unsigned nr, cap;
-    uint8_t *fat;      /* owned: fat_sectors * SECT bytes */
+    uint8_t *fat; /* owned: fat_sectors * SECT bytes */
     uint8_t boot[SECT], mbr[SECT], info[SECT];
     uint32_t root_first;
     char label[12];
@@ -227,7 +236,8 @@ static void put_entry(struct item *d, const struct item *x, const uint8_t *name)
     put_le32(e + 28, x->is_dir ? 0 : (uint32_t)x->size);
 }
 
-/* Directory contents need first clusters, and those need directory sizes: entries are counted, laid out, then written. */
+/* Directory contents need first clusters, and those need directory sizes: entries are counted, laid out, then written.
+ */
 static size_t entries_for(const char *name, bool with_long)
 {
     uint16_t u[260];
@@ -282,7 +292,8 @@ static bool walk(struct vvfat *s, unsigned self, unsigned depth, struct err **er
             ok = err_set(errp, "fat: '%s' is too large for FAT (4 GiB at most)", path);
             free(path);
         } else {
-            unsigned k = item_add(s, path, S_ISDIR(st.st_mode), S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0, self, st.st_mtime);
+            unsigned k = item_add(s, path, S_ISDIR(st.st_mode), S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0, self,
+                                  st.st_mtime);
 
             if (s->it[k].is_dir)
                 ok = walk(s, k, depth + 1, errp);
@@ -483,7 +494,8 @@ static bool build(struct blk_node *n, struct opts *o, struct err **errp)
     bool rw = false;
 
     opts_get(o, "filename");
-    if (!opts_bool(o, "floppy", &s->floppy, errp) || !opts_bool(o, "rw", &rw, errp) || !opts_u64(o, "fat-type", &bits, errp))
+    if (!opts_bool(o, "floppy", &s->floppy, errp) || !opts_bool(o, "rw", &rw, errp) ||
+        !opts_u64(o, "fat-type", &bits, errp))
         return false;
     if (!dir)
         return err_set(errp, "vvfat: the folder (dir=) is missing");
@@ -633,7 +645,8 @@ static int read_run(void *opaque)
     return 0;
 }
 
-static int vvfat_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int vvfat_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     struct job j = {n->priv, off, len, qoff, q};
 
@@ -651,7 +664,15 @@ static uint64_t vvfat_allocated(struct blk_node *n)
 }
 
 static const struct blk_driver drv_vvfat = {
-    .name = "vvfat", .prefix = "fat", .kind = BLK_PROTOCOL, .priv_size = sizeof(struct vvfat), .known = vvfat_known,
-    .parse_filename = vvfat_parse, .open = vvfat_open, .close = vvfat_close, .preadv = vvfat_preadv, .allocated = vvfat_allocated,
+    .name = "vvfat",
+    .prefix = "fat",
+    .kind = BLK_PROTOCOL,
+    .priv_size = sizeof(struct vvfat),
+    .known = vvfat_known,
+    .parse_filename = vvfat_parse,
+    .open = vvfat_open,
+    .close = vvfat_close,
+    .preadv = vvfat_preadv,
+    .allocated = vvfat_allocated,
 };
 BLK_REGISTER(drv_vvfat)

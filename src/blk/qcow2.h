@@ -3,27 +3,26 @@
  * On disk after a crash between any two writes ("durable" = written and followed by a completed flush):
  *   I1  A cluster that any durable table refers to has a durable refcount at least as high as its references.
  *   I2  An L2 entry is written only when the data it points to, copied parts included, is durable.
- *   I3  An L1 entry is written only when the L2 table it points to is durable; a refcount table entry only when its block is.
- *   I4  A refcount is lowered on disk only after the reference it counted is durably gone.
- *   I5  A host cluster is given out again only after I4's point, after every request that may still use it ended, and after
- *       its hole was punched.
- *   I6  The header changes by one write within its first sector, only when all it newly points to is durable.
- *   I7  No table carries COPIED for a cluster that two durable tables refer to.
- *   I8  A bitmap on disk is marked in use, durably, before the first write it would miss.
- * So a crash can leak clusters and never lose or double-use one. The guard is q2_commit() in qcow2_ref.c, the only place
- * that writes L2 tables, L1 entries and refcount blocks; drops wait in q2->drops until it is their turn. */
+ *   I3  An L1 entry is written only when the L2 table it points to is durable; a refcount table entry only when its
+ * block is. I4  A refcount is lowered on disk only after the reference it counted is durably gone. I5  A host cluster
+ * is given out again only after I4's point, after every request that may still use it ended, and after its hole was
+ * punched. I6  The header changes by one write within its first sector, only when all it newly points to is durable. I7
+ * No table carries COPIED for a cluster that two durable tables refer to. I8  A bitmap on disk is marked in use,
+ * durably, before the first write it would miss. So a crash can leak clusters and never lose or double-use one. The
+ * guard is q2_commit() in qcow2_ref.c, the only place that writes L2 tables, L1 entries and refcount blocks; drops wait
+ * in q2->drops until it is their turn. */
 #ifndef BLK_QCOW2_H
 #define BLK_QCOW2_H
 
-#include "blk/node.h"
 #include "base/bytes.h"
+#include "blk/node.h"
 
 enum {
     Q2_MAGIC = 0x514649fb,
     Q2_MIN_BITS = 9,
     Q2_MAX_BITS = 21,
-    Q2_MAX_L1 = 32 << 20,         /* bytes */
-    Q2_MAX_REFTABLE = 8 << 20,    /* bytes */
+    Q2_MAX_L1 = 32 << 20,      /* bytes */
+    Q2_MAX_REFTABLE = 8 << 20, /* bytes */
     Q2_MAX_SNAPSHOTS = 65536,
     Q2_MAX_SNAP_TABLE = 64 << 20, /* bytes */
     Q2_HEADER_V2 = 72,
@@ -37,9 +36,15 @@ enum {
 
 /* Feature bits. */
 enum {
-    Q2_INC_DIRTY = 1, Q2_INC_CORRUPT = 2, Q2_INC_DATA_FILE = 4, Q2_INC_COMPRESSION = 8, Q2_INC_EXTL2 = 16, Q2_INC_KNOWN = 31,
+    Q2_INC_DIRTY = 1,
+    Q2_INC_CORRUPT = 2,
+    Q2_INC_DATA_FILE = 4,
+    Q2_INC_COMPRESSION = 8,
+    Q2_INC_EXTL2 = 16,
+    Q2_INC_KNOWN = 31,
     Q2_COMPAT_LAZY = 1,
-    Q2_AUTO_BITMAPS = 1, Q2_AUTO_RAW = 2,
+    Q2_AUTO_BITMAPS = 1,
+    Q2_AUTO_RAW = 2,
 };
 /* Header extensions. */
 enum {
@@ -109,8 +114,8 @@ struct q2 {
     uint32_t version, cluster_bits, l2_bits, refcount_order, header_len;
     uint64_t cs; /* cluster size */
     bool ext_l2, zstd;
-    unsigned entry_size; /* of an L2 entry in bytes */
-    uint64_t sc;         /* subcluster size: cs, or cs / 32 */
+    unsigned entry_size;    /* of an L2 entry in bytes */
+    uint64_t sc;            /* subcluster size: cs, or cs / 32 */
     struct blk_child *data; /* external data file, or n->file */
     bool ext_data, data_raw;
     unsigned csize_shift; /* compressed descriptor layout */
@@ -149,9 +154,9 @@ struct q2 {
     uint64_t comp_off;       /* where the next compressed cluster continues, 0 = nowhere */
     struct q2_drop *drops;   /* owned */
     size_t nr_drops, cap_drops;
-    unsigned epoch;          /* flips at each commit that makes drops durable */
-    unsigned users[2];       /* requests on host clusters begun in an even/odd epoch */
-    uint64_t *meta;          /* owned hash set of host clusters holding L2 tables and refcount blocks; 0 = empty */
+    unsigned epoch;    /* flips at each commit that makes drops durable */
+    unsigned users[2]; /* requests on host clusters begun in an even/odd epoch */
+    uint64_t *meta;    /* owned hash set of host clusters holding L2 tables and refcount blocks; 0 = empty */
     size_t meta_cap, meta_nr;
     bool meta_built, corrupt, in_commit;
     uint64_t *comp_cache_key; /* last decompressed cluster */
@@ -178,7 +183,7 @@ int q2_ref_get(struct blk_node *n, uint64_t idx, uint64_t *out);
 int q2_ref_add(struct blk_node *n, uint64_t idx, uint64_t nr, int64_t delta);
 /* Up to nr contiguous clusters, refcount 1: *got >= 1. whole: exactly nr or failure. */
 int q2_alloc(struct blk_node *n, uint64_t nr, bool whole, uint64_t *off, uint64_t *got);
-void q2_unalloc(struct blk_node *n, uint64_t off, uint64_t nr); /* never referenced by anything written */
+void q2_unalloc(struct blk_node *n, uint64_t off, uint64_t nr);      /* never referenced by anything written */
 int q2_alloc_bytes(struct blk_node *n, uint64_t len, uint64_t *off); /* for a compressed cluster */
 void q2_drop(struct blk_node *n, uint64_t off, uint64_t nr);
 void q2_drop_entry(struct blk_node *n, uint64_t entry); /* what an L2 entry refers to */
@@ -196,15 +201,16 @@ int q2_mark_corrupt(struct blk_node *n, const char *why, uint64_t off);
 uint64_t q2_ref_max(const struct q2 *s);
 uint64_t q2_refblock_get(const struct q2 *s, const uint8_t *blk, uint64_t i);
 void q2_refblock_set(const struct q2 *s, uint8_t *blk, uint64_t i, uint64_t v);
-int q2_table_write(struct blk_node *n, uint64_t off, const uint64_t *tab, uint64_t from, uint64_t nr); /* big-endian entries */
+int q2_table_write(struct blk_node *n, uint64_t off, const uint64_t *tab, uint64_t from,
+                   uint64_t nr); /* big-endian entries */
 
 /* qcow2_map.c: guest ranges. */
 enum q2_kind { Q2K_UNALLOC, Q2K_ZERO, Q2K_DATA, Q2K_COMPRESSED };
 struct q2_run {
     enum q2_kind kind;
-    bool copied;      /* may be written in place */
-    bool has_host;    /* host is valid (also for zero runs over an allocated cluster) */
-    uint64_t host;    /* host offset of the first byte; for compressed runs the descriptor */
+    bool copied;   /* may be written in place */
+    bool has_host; /* host is valid (also for zero runs over an allocated cluster) */
+    uint64_t host; /* host offset of the first byte; for compressed runs the descriptor */
     uint64_t len;
 };
 int q2_map(struct blk_node *n, uint64_t off, uint64_t len, struct q2_run *r);

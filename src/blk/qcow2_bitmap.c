@@ -1,6 +1,6 @@
-/* qcow2: dirty bitmaps kept in the image. While an image is open for writing its bitmaps live in memory and are marked in
- * use on disk (I8); closing writes new data, a new directory, and then the header. A bitmap found in use was not closed
- * properly: it is kept, reported as inconsistent, and never trusted. */
+/* qcow2: dirty bitmaps kept in the image. While an image is open for writing its bitmaps live in memory and are marked
+ * in use on disk (I8); closing writes new data, a new directory, and then the header. A bitmap found in use was not
+ * closed properly: it is kept, reported as inconsistent, and never trusted. */
 #include "base/json.h"
 #include "blk/qcow2.h"
 #include <errno.h>

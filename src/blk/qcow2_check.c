@@ -2,8 +2,8 @@
  *
  * More references than counted is corruption (the next writer would destroy data), fewer is a leak. A COPIED flag on a
  * cluster with several references is corruption; a missing one merely costs a copy and is set right when repairing.
- * Leaks and counts are repaired in place; when refcount structures themselves are broken, new ones are written at the end
- * of the file and then named by the header. */
+ * Leaks and counts are repaired in place; when refcount structures themselves are broken, new ones are written at the
+ * end of the file and then named by the header. */
 #include "blk/qcow2.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -72,7 +72,8 @@ static bool walk_entry(struct walk *w, uint64_t e, uint64_t bm, bool active)
 
     if (e & Q2_COMPRESSED) {
         if (e & Q2_COPIED) {
-            say(w, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters", e & s->coff_mask);
+            say(w, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed clusters",
+                e & s->coff_mask);
             w->c->corruptions++;
         }
         q2_compressed_span(s, e, &off, &len);
@@ -107,7 +108,8 @@ static int clear_entry(struct walk *w, struct q2_tab *t, uint64_t k)
 
     if (!(w->fix & BLK_FIX_ERRORS))
         return 0;
-    q2_entry_write(s, t->data, k, s->version >= 3 && !s->ext_l2 ? Q2_ZERO : 0, s->ext_l2 ? UINT64_C(0xffffffff) << 32 : 0);
+    q2_entry_write(s, t->data, k, s->version >= 3 && !s->ext_l2 ? Q2_ZERO : 0,
+                   s->ext_l2 ? UINT64_C(0xffffffff) << 32 : 0);
     q2_tab_dirty(&s->l2c, t);
     w->c->corruptions_fixed++;
     return 0;
@@ -284,8 +286,8 @@ static int compare(struct walk *w, bool fix)
             continue;
         say(w, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
             fix && (have < want ? w->fix & BLK_FIX_ERRORS : w->fix & BLK_FIX_LEAKS) ? "Repairing"
-            : have < want                                                          ? "ERROR"
-                                                                                   : "Leaked",
+            : have < want                                                           ? "ERROR"
+                                                                                    : "Leaked",
             i, have, want);
         if (have < want)
             w->c->corruptions++;
@@ -350,7 +352,8 @@ static int check_copied(struct walk *w)
 static int rebuild(struct walk *w)
 {
     struct q2 *s = w->n->priv;
-    uint64_t bb = s->cluster_bits + 3 - s->refcount_order, per = UINT64_C(1) << bb, end, blocks = 1, rt = 1, total, *tab;
+    uint64_t bb = s->cluster_bits + 3 - s->refcount_order, per = UINT64_C(1) << bb, end, blocks = 1, rt = 1, total,
+             *tab;
     uint8_t *buf AUTOFREE = try_alloc(1, s->cs);
     int r = 0;
 

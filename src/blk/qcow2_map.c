@@ -4,8 +4,8 @@
  * under the lock host clusters are allocated and the guest range is put on q2->busy; without the lock the data and what
  * has to be copied around it are written; under the lock the L2 entries are set. Others who want to write the range
  * wait. Readers see the old mapping until the last step. */
-#include "blk/qcow2.h"
 #include "blk/compress.h"
+#include "blk/qcow2.h"
 #include <errno.h>
 
 /* ---- entries ---- */
@@ -122,8 +122,8 @@ again:
             *r = x;
             if (x.kind != Q2K_COMPRESSED)
                 r->host += in;
-        } else if (x.kind != r->kind || x.copied != r->copied || x.has_host != r->has_host || x.kind == Q2K_COMPRESSED ||
-                   (x.has_host && x.host != r->host + done)) {
+        } else if (x.kind != r->kind || x.copied != r->copied || x.has_host != r->has_host ||
+                   x.kind == Q2K_COMPRESSED || (x.has_host && x.host != r->host + done)) {
             break;
         }
         done += (x.kind == Q2K_COMPRESSED ? s->cs - (o & (s->cs - 1)) : s->sc - (o & (s->sc - 1)));
@@ -145,7 +145,8 @@ int q2_map(struct blk_node *n, uint64_t off, uint64_t len, struct q2_run *r)
 
 /* ---- reading ---- */
 
-static int read_compressed(struct blk_node *n, uint64_t entry, uint64_t in, uint64_t len, const struct iov *q, uint64_t qoff)
+static int read_compressed(struct blk_node *n, uint64_t entry, uint64_t in, uint64_t len, const struct iov *q,
+                           uint64_t qoff)
 {
     struct q2 *s = n->priv;
     uint64_t off, clen;
@@ -394,12 +395,12 @@ int q2_grow_l1(struct blk_node *n, uint64_t entries, bool exact)
 
 struct job {
     struct blk_node *n;
-    uint64_t off, len;      /* guest range of the data */
-    uint64_t lo, hi;        /* guest range written, with what is copied around the data */
-    uint64_t host;          /* host offset of the cluster that holds lo */
-    bool keep;              /* host clusters were there already */
-    bool fresh;             /* host clusters lie beyond the end of the file: they read as zeros */
-    bool whole;             /* old contents copied: every subcluster becomes allocated */
+    uint64_t off, len; /* guest range of the data */
+    uint64_t lo, hi;   /* guest range written, with what is copied around the data */
+    uint64_t host;     /* host offset of the cluster that holds lo */
+    bool keep;         /* host clusters were there already */
+    bool fresh;        /* host clusters lie beyond the end of the file: they read as zeros */
+    bool whole;        /* old contents copied: every subcluster becomes allocated */
     struct q2_busy busy;
 };
 
@@ -407,7 +408,8 @@ struct job {
 static uint64_t count_new(struct blk_node *n, struct q2_tab *t, uint64_t off, uint64_t len)
 {
     struct q2 *s = n->priv;
-    uint64_t i = l2_index(s, off), last = min_u64(i + div_up((off & (s->cs - 1)) + len, s->cs), UINT64_C(1) << s->l2_bits), k;
+    uint64_t i = l2_index(s, off),
+             last = min_u64(i + div_up((off & (s->cs - 1)) + len, s->cs), UINT64_C(1) << s->l2_bits), k;
 
     for (k = i; k < last; k++) {
         uint64_t e, bm;
@@ -847,7 +849,8 @@ int q2_prealloc(struct blk_node *n, uint64_t from, uint64_t to)
 
     fibre_mutex_lock(&s->lock);
     while (off < to && r >= 0) {
-        uint64_t i = l2_index(s, off), nr = min_u64(div_up(to - off, s->cs), (UINT64_C(1) << s->l2_bits) - i), host = off, e, bm;
+        uint64_t i = l2_index(s, off), nr = min_u64(div_up(to - off, s->cs), (UINT64_C(1) << s->l2_bits) - i),
+                 host = off, e, bm;
         struct q2_tab *t;
 
         r = q2_l2_for_write(n, l1_index(s, off), &t);

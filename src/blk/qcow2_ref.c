@@ -1,7 +1,7 @@
 /* qcow2: table caches, refcounts, allocation, and the commit that keeps the on-disk order. Invariants I1..I7: qcow2.h.
  *
- * Refcounts in memory run ahead of the disk: raised at once when a cluster is allocated, lowered only by q2_commit() when
- * the reference is durably gone. What is free in memory is therefore free for good. */
+ * Refcounts in memory run ahead of the disk: raised at once when a cluster is allocated, lowered only by q2_commit()
+ * when the reference is durably gone. What is free in memory is therefore free for good. */
 #include "blk/qcow2.h"
 #include <errno.h>
 
@@ -656,8 +656,8 @@ void q2_use_end(struct q2 *s, unsigned token)
     s->users[token]--;
 }
 
-/* I4, I5: every reference dropped before this commit is durably gone. Lowers the refcounts of those that no request of an
- * older epoch may still be using; the rest waits for the next commit. */
+/* I4, I5: every reference dropped before this commit is durably gone. Lowers the refcounts of those that no request of
+ * an older epoch may still be using; the rest waits for the next commit. */
 static int settle_drops(struct blk_node *n)
 {
     struct q2 *s = n->priv;

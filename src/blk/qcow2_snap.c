@@ -1,5 +1,6 @@
 /* qcow2: internal snapshots. The snapshot table is never changed in place: a new one is written, made durable, and then
- * named by the header (I6). Taking a snapshot first clears COPIED everywhere (I7), then raises refcounts, then publishes. */
+ * named by the header (I6). Taking a snapshot first clears COPIED everywhere (I7), then raises refcounts, then
+ * publishes. */
 #include "blk/qcow2.h"
 #include <errno.h>
 #include <time.h>
@@ -368,7 +369,8 @@ static int read_l1(struct blk_node *n, const struct q2_snap *x, uint64_t **out)
 static int goto_steps(struct blk_node *n, const struct q2_snap *x)
 {
     struct q2 *s = n->priv;
-    uint64_t *l1, *old = s->l1, off, old_off = s->l1_off, clusters = max_u64(div_up((uint64_t)x->l1_size * 8, s->cs), 1);
+    uint64_t *l1, *old = s->l1, off, old_off = s->l1_off,
+                  clusters = max_u64(div_up((uint64_t)x->l1_size * 8, s->cs), 1);
     uint64_t old_size = s->l1_size, was = n->size;
     uint8_t *dirty = NULL, *pad AUTOFREE = try_alloc(clusters, s->cs);
     int r = read_l1(n, x, &l1);

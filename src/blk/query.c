@@ -21,10 +21,10 @@ static struct json_object *snap_list(struct blk_node *n)
         return NULL;
     a = json_object_new_array();
     for (int i = 0; i < nr; i++) {
-        struct json_object *o = json_make("u:vm-state-size", sn[i].vm_size, "s:name", sn[i].name, "s:id", sn[i].id,
-                                          "i:date-sec", sn[i].date_sec, "u:date-nsec", (uint64_t)sn[i].date_nsec,
-                                          "u:vm-clock-sec", sn[i].vm_clock_ns / 1000000000, "u:vm-clock-nsec",
-                                          sn[i].vm_clock_ns % 1000000000, NULL);
+        struct json_object *o =
+            json_make("u:vm-state-size", sn[i].vm_size, "s:name", sn[i].name, "s:id", sn[i].id, "i:date-sec",
+                      sn[i].date_sec, "u:date-nsec", (uint64_t)sn[i].date_nsec, "u:vm-clock-sec",
+                      sn[i].vm_clock_ns / 1000000000, "u:vm-clock-nsec", sn[i].vm_clock_ns % 1000000000, NULL);
 
         if (sn[i].icount != UINT64_MAX)
             put(o, "icount", json_object_new_uint64(sn[i].icount));
@@ -69,8 +69,9 @@ static struct json_object *bitmap_list(struct blk_node *n)
     struct blk_bitmap *b;
 
     list_each (b, &n->bitmaps, link) {
-        struct json_object *o = json_make("s:name", b->name, "b:recording", b->enabled, "b:persistent", b->persistent, "b:busy",
-                                          b->busy, "i:granularity", (int64_t)b->gran, "u:count", b->dirty * b->gran, NULL);
+        struct json_object *o =
+            json_make("s:name", b->name, "b:recording", b->enabled, "b:persistent", b->persistent, "b:busy", b->busy,
+                      "i:granularity", (int64_t)b->gran, "u:count", b->dirty * b->gran, NULL);
 
         if (b->inconsistent)
             put(o, "inconsistent", json_object_new_boolean(1));
@@ -97,7 +98,10 @@ static struct json_object *device_info(struct blk_node *n, struct blk *b)
     struct json_object *o = json_make("s:file", blk_node_filename(u), "s:node-name", n->name, "b:ro",
                                       b ? blk_readonly(b) : blk_node_readonly(n), "s:drv", n->drv->name, "b:encrypted",
                                       u->encrypted, "s:detect_zeroes",
-                                      !n->detect_zeroes ? "off" : n->detect_unmap ? "unmap" : "on", NULL);
+                                      !n->detect_zeroes ? "off"
+                                      : n->detect_unmap ? "unmap"
+                                                        : "on",
+                                      NULL);
     static const char *const zero_keys[] = {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr", "write_threshold"};
 
     if (u->backing_name)
@@ -106,8 +110,9 @@ static struct json_object *device_info(struct blk_node *n, struct blk *b)
     for (size_t i = 0; i < ARRAY_LEN(zero_keys); i++)
         put(o, zero_keys[i], json_object_new_int64(0));
     put(o, "image", blk_node_image_info(n, true));
-    put(o, "cache", json_make("b:writeback", b ? !b->writethrough : 1, "b:direct", !!(n->open_flags & BLK_O_DIRECT), "b:no-flush",
-                              !!(n->open_flags & BLK_O_NO_FLUSH), NULL));
+    put(o, "cache",
+        json_make("b:writeback", b ? !b->writethrough : 1, "b:direct", !!(n->open_flags & BLK_O_DIRECT), "b:no-flush",
+                  !!(n->open_flags & BLK_O_NO_FLUSH), NULL));
     put(o, "dirty-bitmaps", bitmap_list(n));
     return o;
 }
@@ -123,8 +128,9 @@ struct json_object *blk_query(struct blk_set *s)
     struct blk *b;
 
     list_each (b, &s->drives, in_set) {
-        struct json_object *o = json_make("s:device", b->is_drive ? b->id : "", "s:type", "unknown", "b:removable", removable(b),
-                                          "b:locked", b->ops && b->ops->is_locked && b->ops->is_locked(b->ops_opaque), NULL);
+        struct json_object *o =
+            json_make("s:device", b->is_drive ? b->id : "", "s:type", "unknown", "b:removable", removable(b),
+                      "b:locked", b->ops && b->ops->is_locked && b->ops->is_locked(b->ops_opaque), NULL);
 
         if (b->dev) {
             char *path AUTOFREE = obj_path(b->dev);
@@ -215,8 +221,8 @@ static void info_inserted(struct strbuf *t, struct blk *b, bool verbose)
     if (verbose) {
         struct json_object *i = blk_node_image_info(n, false);
 
-        str_addf(t, "\nImages:\nimage: %s\nfile format: %s\nvirtual size: %" PRIu64 " bytes\n", blk_node_filename(n), n->drv->name,
-                 n->size);
+        str_addf(t, "\nImages:\nimage: %s\nfile format: %s\nvirtual size: %" PRIu64 " bytes\n", blk_node_filename(n),
+                 n->drv->name, n->size);
         json_object_put(i);
     }
 }

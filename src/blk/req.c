@@ -1,9 +1,10 @@
-/* The life of a request on one node: clipped to the size, aligned, ordered against its neighbours, handed to the driver.
+/* The life of a request on one node: clipped to the size, aligned, ordered against its neighbours, handed to the
+ * driver.
  *
- * Order. Every request lies on n->tracked from entry to end. A serialising request (a read-modify-write, or one that asks
- * to be) waits for every older overlapping request with a write among the two, and is waited for by younger ones; since
- * only older requests are waited for, there is no cycle. Unaligned writes are widened to n->request_align here, so that
- * two writers of one block cannot undo each other.
+ * Order. Every request lies on n->tracked from entry to end. A serialising request (a read-modify-write, or one that
+ * asks to be) waits for every older overlapping request with a write among the two, and is waited for by younger ones;
+ * since only older requests are waited for, there is no cycle. Unaligned writes are widened to n->request_align here,
+ * so that two writers of one block cannot undo each other.
  *
  * Outside fibres (start-up) nothing else can be in flight on the node, and requests run to their end at once. */
 #include "blk/blk_int.h"
@@ -23,7 +24,8 @@ static bool conflicts(const struct blk_track *a, const struct blk_track *b)
            b->off < a->off + a->len;
 }
 
-static void track_begin(struct blk_node *n, struct blk_track *t, uint64_t off, uint64_t len, bool write, bool serialising)
+static void track_begin(struct blk_node *n, struct blk_track *t, uint64_t off, uint64_t len, bool write,
+                        bool serialising)
 {
     *t = (struct blk_track){.off = off, .len = len, .write = write, .serialising = serialising};
     list_init(&t->waiters);
@@ -117,7 +119,8 @@ static int drv_write(struct blk_node *n, uint64_t off, uint64_t len, const struc
 }
 
 /* Through a buffer of our own that is aligned on both sides. */
-static int read_bounced(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int read_bounced(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     uint64_t a = align_of(n);
 
@@ -186,7 +189,8 @@ static int fill_edges(struct blk_node *n, uint64_t lo, uint64_t hi, uint64_t off
     return r;
 }
 
-static int write_bounced(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int write_bounced(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                         unsigned flags)
 {
     uint64_t a = align_of(n);
 
@@ -313,7 +317,8 @@ static int write_check(struct blk_node *n, uint64_t off, uint64_t len)
     return 0;
 }
 
-static int write_locked(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int write_locked(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                        unsigned flags)
 {
     if (flags & BLK_REQ_COMPRESSED)
         return n->drv->pwrite_compressed ? n->drv->pwrite_compressed(n, off, len, q, qoff) : -ENOTSUP;
@@ -470,7 +475,8 @@ int blk_node_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk_e
         if (n->drv->kind == BLK_FILTER && f)
             *e = (struct blk_extent){.flags = BLK_ST_RECURSE | BLK_ST_OFFSET, .len = len, .map = off, .map_node = f};
         else if (n->drv->kind == BLK_PROTOCOL)
-            *e = (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_ALLOC | BLK_ST_OFFSET, .len = len, .map = off, .map_node = n};
+            *e = (struct blk_extent){
+                .flags = BLK_ST_DATA | BLK_ST_ALLOC | BLK_ST_OFFSET, .len = len, .map = off, .map_node = n};
     } else {
         n->in_flight++;
         r = n->drv->block_status(n, off, len, e);
@@ -672,7 +678,7 @@ static void rw_entry(void *opaque)
 {
     struct rw_arg *a = opaque;
 
-    a->ret = a->what == 0 ? blk_node_pread(a->n, a->off, a->buf, a->len)
+    a->ret = a->what == 0   ? blk_node_pread(a->n, a->off, a->buf, a->len)
              : a->what == 1 ? blk_node_pwrite(a->n, a->off, a->buf, a->len)
                             : blk_node_flush(a->n);
 }

@@ -1,4 +1,5 @@
-/* Internal snapshots of all drives at once, the machine state kept in the first one that can hold it; and HMP commit. */
+/* Internal snapshots of all drives at once, the machine state kept in the first one that can hold it; and HMP commit.
+ */
 #include "base/json.h"
 #include "blk/blk_int.h"
 #include "blk/job.h"
@@ -23,7 +24,8 @@ bool blk_snap_can(struct blk_set *s, struct err **errp)
         if (!n)
             continue;
         if (!n->drv->snap_create)
-            return err_set(errp, "Device '%s' is writable but does not support snapshots", b->is_drive ? b->id : n->name);
+            return err_set(errp, "Device '%s' is writable but does not support snapshots",
+                           b->is_drive ? b->id : n->name);
         any = true;
     }
     return any || err_set(errp, "No block device can accept snapshots");
@@ -67,7 +69,9 @@ static bool move_state(struct blk_set *s, uint64_t pos, void *buf, size_t len, b
         return err_set(errp, "No block device can store the machine's state");
     iov_init_ext(&x.q, &v, 1);
     blk_run(s, xfer_run, &x);
-    return x.ret >= 0 || err_set_errno(errp, -x.ret, save ? "Could not store the machine's state" : "Could not read the machine's state");
+    return x.ret >= 0 ||
+           err_set_errno(errp, -x.ret,
+                         save ? "Could not store the machine's state" : "Could not read the machine's state");
 }
 
 bool blk_vmstate_write(struct blk_set *s, uint64_t pos, const void *buf, size_t len, struct err **errp)
@@ -119,8 +123,12 @@ static void save_run(void *opaque)
     clock_gettime(CLOCK_REALTIME, &ts);
     list_each (b, &a->s->drives, in_set) {
         struct blk_node *n = snap_node(b);
-        struct blk_snap sn = {.name = (char *)(uintptr_t)a->name, .date_sec = ts.tv_sec, .date_nsec = (uint32_t)ts.tv_nsec,
-                              .vm_clock_ns = a->clock, .icount = UINT64_MAX, .vm_size = n == keeper ? a->vm_size : 0};
+        struct blk_snap sn = {.name = (char *)(uintptr_t)a->name,
+                              .date_sec = ts.tv_sec,
+                              .date_nsec = (uint32_t)ts.tv_nsec,
+                              .vm_clock_ns = a->clock,
+                              .icount = UINT64_MAX,
+                              .vm_size = n == keeper ? a->vm_size : 0};
 
         if (!n)
             continue;
@@ -224,8 +232,8 @@ char *blk_snap_info(struct blk_set *s)
         str_add(&t, n ? "There is no snapshot available.\n" : "No available block device supports snapshots\n");
         return str_take(&t);
     }
-    str_addf(&t, "List of snapshots present on all disks:\n%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK",
-             "ICOUNT");
+    str_addf(&t, "List of snapshots present on all disks:\n%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE",
+             "VM CLOCK", "ICOUNT");
     for (int i = 0; i < nr; i++) {
         uint64_t sec = sn[i].vm_clock_ns / 1000000000, ms = sn[i].vm_clock_ns / 1000000 % 1000;
         time_t when = (time_t)sn[i].date_sec;
@@ -234,9 +242,10 @@ char *blk_snap_info(struct blk_set *s)
 
         localtime_r(&when, &tm);
         strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &tm);
-        snprintf(clock, sizeof clock, "%02u:%02u:%02u.%03u", (unsigned)(sec / 3600), (unsigned)(sec / 60 % 60), (unsigned)(sec % 60),
-                 (unsigned)ms);
-        str_addf(&t, "%-9s %-16s %8s%20s%13s%11s\n", "--", sn[i].name, str_size(sn[i].vm_size, size, sizeof size), date, clock, "");
+        snprintf(clock, sizeof clock, "%02u:%02u:%02u.%03u", (unsigned)(sec / 3600), (unsigned)(sec / 60 % 60),
+                 (unsigned)(sec % 60), (unsigned)ms);
+        str_addf(&t, "%-9s %-16s %8s%20s%13s%11s\n", "--", sn[i].name, str_size(sn[i].vm_size, size, sizeof size), date,
+                 clock, "");
     }
     blk_snaps_free(sn, nr);
     return str_take(&t);

@@ -391,7 +391,8 @@ static size_t enqueue(struct chr *c, const uint8_t *buf, size_t len)
     if (!take)
         return 0;
     if (c->out_off + c->out_len + take > c->out_cap) {
-        memmove(c->out, c->out + c->out_off, c->out_len);
+        if (c->out_len)
+            memmove(c->out, c->out + c->out_off, c->out_len);
         c->out_off = 0;
         if (c->out_len + take > c->out_cap) {
             c->out_cap = min_u64(CHR_OUT_MAX, max_u64(4096, 2 * (c->out_len + take)));
@@ -603,8 +604,8 @@ static bool prop_chr_set(struct obj *o, const struct prop *p, void *field, const
     struct chr *c = s ? chr_find(s, val) : NULL;
 
     if (!c)
-        return err_set(errp, "property '%s': no chardev with id '%s'; define it with -chardev BACKEND,id=%s", p->name, val,
-                       val);
+        return err_set(errp, "property '%s': no chardev with id '%s'; define it with -chardev BACKEND,id=%s", p->name,
+                       val, val);
     chr_fe_fini(field);
     return chr_fe_init(field, c, errp);
 }

@@ -23,7 +23,7 @@ struct chr_fe {
     struct chr *chr; /* NULL = not connected: writes vanish */
     const struct chr_fe_ops *ops;
     void *opaque;
-    unsigned tag;    /* of a mux */
+    unsigned tag; /* of a mux */
     bool open;
     void (*on_writable)(void *opaque); /* armed by chr_fe_try_write, run once */
 };
@@ -47,11 +47,11 @@ struct chr *chr_create_legacy(struct chr_set *s, const char *label, const char *
 bool chr_remove(struct chr_set *s, const char *id, struct err **errp); /* refused while in use */
 void chr_each(struct chr_set *s, void (*fn)(struct chr *c, void *opaque), void *opaque);
 const char *chr_id(const struct chr *c);
-const char *chr_label(const struct chr *c); /* back end description for `info chardev`: "unix:/x,server=on" */
+const char *chr_label(const struct chr *c);  /* back end description for `info chardev`: "unix:/x,server=on" */
 bool chr_frontend_open(const struct chr *c); /* some front end is attached and open */
 bool chr_is_mux(const struct chr *c);
-bool chr_is_terminal(const struct chr *c);   /* a person may sit there: line editing makes sense */
-bool chr_is_network(const struct chr *c);    /* listens where other hosts can reach it */
+bool chr_is_terminal(const struct chr *c); /* a person may sit there: line editing makes sense */
+bool chr_is_network(const struct chr *c);  /* listens where other hosts can reach it */
 /* Back end types for help and introspection: name order, NULL starts and ends. */
 const char *chr_type_next(const char *prev);
 /* The descriptor most recently passed over the peer's UNIX socket (SCM_RIGHTS); the caller owns it. -1 = none. */
@@ -71,7 +71,7 @@ void chr_fe_fini(struct chr_fe *fe);
  * Returns len. chr_fe_try_write returns how much was taken (0..len) and the front end waits for on_writable. */
 size_t chr_fe_write(struct chr_fe *fe, const void *buf, size_t len);
 size_t chr_fe_try_write(struct chr_fe *fe, const void *buf, size_t len, void (*on_writable)(void *opaque));
-void chr_fe_accept(struct chr_fe *fe); /* can_read grew: deliver what is waiting */
+void chr_fe_accept(struct chr_fe *fe);              /* can_read grew: deliver what is waiting */
 void chr_fe_set_open(struct chr_fe *fe, bool open); /* DTR-like: the guest opened its end */
 /* Serial line ioctls; back ends without a line ignore them. */
 struct chr_serial_params {
@@ -80,9 +80,13 @@ struct chr_serial_params {
 };
 void chr_fe_serial_params(struct chr_fe *fe, const struct chr_serial_params *p);
 void chr_fe_break(struct chr_fe *fe, bool on);
-/* Device property of this type: text is a chardev id; the field is a struct chr_fe. The set is found through chr_set_of. */
+/* Device property of this type: text is a chardev id; the field is a struct chr_fe. The set is found through
+ * chr_set_of. */
 extern const struct prop_type chr_prop;
-#define PROP_CHR(n, S, f) {.name = (n), .type = &chr_prop, .off = offsetof(S, f)}
+#define PROP_CHR(n, S, f)                                                                                              \
+    {                                                                                                                  \
+        .name = (n), .type = &chr_prop, .off = offsetof(S, f)                                                          \
+    }
 /* cmd/ ties a machine's object tree to its sets. */
 void chr_set_bind(struct chr_set *s, void *machine_ctx);
 struct chr_set *chr_set_of(void *machine_ctx);

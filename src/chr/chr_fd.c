@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 struct chr_fd {
-    struct chr chr; /* first */
-    int in, out;    /* -1 = none */
-    bool own;       /* close them */
-    bool watching;  /* set up: in/out are valid */
+    struct chr chr;               /* first */
+    int in, out;                  /* -1 = none */
+    bool own;                     /* close them */
+    bool watching;                /* set up: in/out are valid */
     struct ev_fd *ev_in, *ev_out; /* owned; one descriptor for both has only ev_in */
     bool eof;
     /* stdio */
@@ -169,7 +169,8 @@ static bool stdio_open(struct chr *c, struct opts *o, struct err **errp)
         return false;
     if (c->set->stdio) {
         err_set(errp, "cannot use stdio by multiple character devices");
-        err_hint(errp, "chardev '%s' has it; share it with mon:stdio or -chardev stdio,mux=on,id=ID", chr_id(c->set->stdio));
+        err_hint(errp, "chardev '%s' has it; share it with mon:stdio or -chardev stdio,mux=on,id=ID",
+                 chr_id(c->set->stdio));
         return false;
     }
     c->set->stdio = c;
@@ -198,9 +199,15 @@ static void stdio_close(struct chr *c)
 }
 
 static const char *const stdio_keys[] = {"signal", NULL};
-static const struct chr_class stdio_class = {
-    CHR_CLASS("stdio"), .desc = "standard input and output", .size = sizeof(struct chr_fd), .keys = stdio_keys,
-    .open = stdio_open, .close = stdio_close, .write = fd_write, .refresh = fd_refresh, .terminal = stdio_terminal};
+static const struct chr_class stdio_class = {CHR_CLASS("stdio"),
+                                             .desc = "standard input and output",
+                                             .size = sizeof(struct chr_fd),
+                                             .keys = stdio_keys,
+                                             .open = stdio_open,
+                                             .close = stdio_close,
+                                             .write = fd_write,
+                                             .refresh = fd_refresh,
+                                             .terminal = stdio_terminal};
 CHR_REGISTER(stdio_class)
 
 /* file */
@@ -232,9 +239,14 @@ static bool file_open(struct chr *c, struct opts *o, struct err **errp)
 }
 
 static const char *const file_keys[] = {"path", "append", "input-path", NULL};
-static const struct chr_class file_class = {
-    CHR_CLASS("file"), .desc = "a file that receives the output", .size = sizeof(struct chr_fd), .keys = file_keys,
-    .open = file_open, .close = fd_close, .write = fd_write, .refresh = fd_refresh};
+static const struct chr_class file_class = {CHR_CLASS("file"),
+                                            .desc = "a file that receives the output",
+                                            .size = sizeof(struct chr_fd),
+                                            .keys = file_keys,
+                                            .open = file_open,
+                                            .close = fd_close,
+                                            .write = fd_write,
+                                            .refresh = fd_refresh};
 CHR_REGISTER(file_class)
 
 /* pipe: PATH.in and PATH.out when they exist, else PATH both ways. */
@@ -271,9 +283,14 @@ static bool pipe_open(struct chr *c, struct opts *o, struct err **errp)
 }
 
 static const char *const pipe_keys[] = {"path", NULL};
-static const struct chr_class pipe_class = {
-    CHR_CLASS("pipe"), .desc = "a pair of named pipes", .size = sizeof(struct chr_fd), .keys = pipe_keys,
-    .open = pipe_open, .close = fd_close, .write = fd_write, .refresh = fd_refresh};
+static const struct chr_class pipe_class = {CHR_CLASS("pipe"),
+                                            .desc = "a pair of named pipes",
+                                            .size = sizeof(struct chr_fd),
+                                            .keys = pipe_keys,
+                                            .open = pipe_open,
+                                            .close = fd_close,
+                                            .write = fd_write,
+                                            .refresh = fd_refresh};
 CHR_REGISTER(pipe_class)
 
 /* Host serial line. */
@@ -281,9 +298,9 @@ CHR_REGISTER(pipe_class)
 static const struct {
     int rate;
     speed_t code;
-} speeds[] = {{50, B50},       {75, B75},       {110, B110},     {134, B134},     {150, B150},      {200, B200},
-              {300, B300},     {600, B600},     {1200, B1200},   {1800, B1800},   {2400, B2400},    {4800, B4800},
-              {9600, B9600},   {19200, B19200}, {38400, B38400}, {57600, B57600}, {115200, B115200}};
+} speeds[] = {{50, B50},     {75, B75},       {110, B110},     {134, B134},     {150, B150},      {200, B200},
+              {300, B300},   {600, B600},     {1200, B1200},   {1800, B1800},   {2400, B2400},    {4800, B4800},
+              {9600, B9600}, {19200, B19200}, {38400, B38400}, {57600, B57600}, {115200, B115200}};
 
 static void serial_params(struct chr *c, const struct chr_serial_params *p)
 {
@@ -335,10 +352,17 @@ static bool serial_open(struct chr *c, struct opts *o, struct err **errp)
     return true;
 }
 
-static const struct chr_class serial_class = {
-    CHR_CLASS("serial"), .alias = "tty", .desc = "a serial line of the host", .size = sizeof(struct chr_fd), .keys = pipe_keys,
-    .open = serial_open, .close = fd_close, .write = fd_write, .refresh = fd_refresh, .serial_params = serial_params,
-    .send_break = serial_break};
+static const struct chr_class serial_class = {CHR_CLASS("serial"),
+                                              .alias = "tty",
+                                              .desc = "a serial line of the host",
+                                              .size = sizeof(struct chr_fd),
+                                              .keys = pipe_keys,
+                                              .open = serial_open,
+                                              .close = fd_close,
+                                              .write = fd_write,
+                                              .refresh = fd_refresh,
+                                              .serial_params = serial_params,
+                                              .send_break = serial_break};
 CHR_REGISTER(serial_class)
 
 /* Pseudo-terminal: the master tells by POLLHUP that nobody has the slave open, so while it is closed a timer looks. */
@@ -424,7 +448,11 @@ static void pty_close(struct chr *c)
     fd_close(c);
 }
 
-static const struct chr_class pty_class = {
-    CHR_CLASS("pty"), .desc = "a new pseudo-terminal", .size = sizeof(struct chr_fd), .open = pty_open, .close = pty_close,
-    .write = pty_write, .refresh = fd_refresh};
+static const struct chr_class pty_class = {CHR_CLASS("pty"),
+                                           .desc = "a new pseudo-terminal",
+                                           .size = sizeof(struct chr_fd),
+                                           .open = pty_open,
+                                           .close = pty_close,
+                                           .write = pty_write,
+                                           .refresh = fd_refresh};
 CHR_REGISTER(pty_class)

@@ -2,9 +2,9 @@
 #include "chr/chr_int.h"
 
 struct chr_ring {
-    struct chr chr; /* first */
-    uint8_t *buf;   /* owned, size bytes */
-    uint64_t size;  /* a power of two */
+    struct chr chr;      /* first */
+    uint8_t *buf;        /* owned, size bytes */
+    uint64_t size;       /* a power of two */
     uint64_t prod, cons; /* running counts; prod - cons <= size */
 };
 
@@ -22,8 +22,8 @@ static bool null_open(struct chr *c, struct opts *o, struct err **errp)
     return true;
 }
 
-static const struct chr_class null_class = {
-    CHR_CLASS("null"), .desc = "output vanishes", .size = sizeof(struct chr), .open = null_open, .write = null_write};
+static const struct chr_class null_class = {CHR_CLASS("null"), .desc = "output vanishes", .size = sizeof(struct chr),
+                                            .open = null_open, .write = null_write};
 CHR_REGISTER(null_class)
 
 static const char *const vc_keys[] = {"width", "height", "cols", "rows", NULL};
@@ -40,8 +40,12 @@ static bool vc_open(struct chr *c, struct opts *o, struct err **errp)
     return null_open(c, o, errp);
 }
 
-static const struct chr_class vc_class = {CHR_CLASS("vc"), .desc = "a text console in a window (none is built: output vanishes)",
-                                          .size = sizeof(struct chr), .keys = vc_keys, .open = vc_open, .write = null_write};
+static const struct chr_class vc_class = {CHR_CLASS("vc"),
+                                          .desc = "a text console in a window (none is built: output vanishes)",
+                                          .size = sizeof(struct chr),
+                                          .keys = vc_keys,
+                                          .open = vc_open,
+                                          .write = null_write};
 CHR_REGISTER(vc_class)
 
 /* ringbuf */
@@ -86,9 +90,14 @@ static void ring_close(struct chr *c)
 }
 
 static const char *const ring_keys[] = {"size", NULL};
-static const struct chr_class ring_class = {
-    CHR_CLASS("ringbuf"), .alias = "memory", .desc = "the latest output in memory, read by ringbuf-read",
-    .size = sizeof(struct chr_ring), .keys = ring_keys, .open = ring_open, .close = ring_close, .write = ring_write};
+static const struct chr_class ring_class = {CHR_CLASS("ringbuf"),
+                                            .alias = "memory",
+                                            .desc = "the latest output in memory, read by ringbuf-read",
+                                            .size = sizeof(struct chr_ring),
+                                            .keys = ring_keys,
+                                            .open = ring_open,
+                                            .close = ring_close,
+                                            .write = ring_write};
 CHR_REGISTER(ring_class)
 
 ssize_t chr_ringbuf_read(struct chr *c, void *buf, size_t len)
@@ -134,6 +143,7 @@ static size_t testdev_write(struct chr *c, const uint8_t *buf, size_t len)
     return len;
 }
 
-static const struct chr_class testdev_class = {CHR_CLASS("testdev"), .desc = "ends the program when the guest writes NNNq",
-                                               .size = sizeof(struct chr_testdev), .open = null_open, .write = testdev_write};
+static const struct chr_class testdev_class = {
+    CHR_CLASS("testdev"), .desc = "ends the program when the guest writes NNNq", .size = sizeof(struct chr_testdev),
+    .open = null_open, .write = testdev_write};
 CHR_REGISTER(testdev_class)

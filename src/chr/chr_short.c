@@ -107,10 +107,11 @@ static bool vc_form(struct opts *o, const char *rest, const char *form, struct e
 
 static bool parse(struct opts *o, const char *form, struct err **errp)
 {
-    static const char *const plain[] = {"null",    "pty",    "msmouse", "wctablet", "braille",
-                                        "testdev", "stdio",  "ringbuf", "memory",   NULL};
-    static const char *const all[] = {"null",   "none",  "stdio", "pty",  "vc",     "file:",   "pipe:",   "tcp:",    "telnet:",
-                                      "tn3270:", "unix:", "udp:",  "mon:", "ringbuf", "memory", "testdev", "chardev:", NULL};
+    static const char *const plain[] = {"null",    "pty",   "msmouse", "wctablet", "braille",
+                                        "testdev", "stdio", "ringbuf", "memory",   NULL};
+    static const char *const all[] = {
+        "null",    "none",  "stdio", "pty",  "vc",      "file:",  "pipe:",   "tcp:",     "telnet:",
+        "tn3270:", "unix:", "udp:",  "mon:", "ringbuf", "memory", "testdev", "chardev:", NULL};
     const char *colon = strchr(form, ':');
 
     for (unsigned i = 0; plain[i]; i++)
@@ -151,9 +152,11 @@ static bool parse(struct opts *o, const char *form, struct err **errp)
     if (colon || *form) {
         const char *near = str_nearest(form, all);
 
-        err_hint(errp, "%s%s%sforms: null, none, stdio, mon:stdio, pty, vc, file:PATH, pipe:PATH, tcp:HOST:PORT[,server,nowait], "
-                 "telnet:HOST:PORT, unix:PATH[,server,nowait], udp:HOST:PORT, chardev:ID",
-                 near ? "did you mean '" : "", near ? near : "", near ? "'? " : "");
+        err_hint(
+            errp,
+            "%s%s%sforms: null, none, stdio, mon:stdio, pty, vc, file:PATH, pipe:PATH, tcp:HOST:PORT[,server,nowait], "
+            "telnet:HOST:PORT, unix:PATH[,server,nowait], udp:HOST:PORT, chardev:ID",
+            near ? "did you mean '" : "", near ? near : "", near ? "'? " : "");
     }
     return false;
 }

@@ -25,7 +25,7 @@ enum telnet_state { TS_DATA, TS_IAC, TS_OPTION, TS_SUB, TS_SUB_IAC };
 struct chr_socket {
     struct chr chr; /* first */
     bool server, wait, telnet, nodelay, is_unix, abstract, fd_given, unlink_path;
-    uint64_t reconnect; /* seconds, 0 = never */
+    uint64_t reconnect;       /* seconds, 0 = never */
     char *host, *port, *path; /* owned */
     bool ipv4, ipv6;
     uint64_t to; /* last port to try, 0 = only `port` */
@@ -705,10 +705,16 @@ int chr_fe_take_fd(struct chr_fe *fe)
     return fd;
 }
 
-static const char *const sock_keys[] = {"host", "port", "path", "fd", "to", "ipv4", "ipv6", "server", "wait", "nowait",
-                                        "telnet", "nodelay", "delay", "reconnect", "abstract", "tight", "websocket", "tn3270",
+static const char *const sock_keys[] = {"host",      "port",      "path",     "fd",     "to",        "ipv4",
+                                        "ipv6",      "server",    "wait",     "nowait", "telnet",    "nodelay",
+                                        "delay",     "reconnect", "abstract", "tight",  "websocket", "tn3270",
                                         "tls-creds", "tls-authz", NULL};
-static const struct chr_class sock_class = {
-    CHR_CLASS("socket"), .desc = "a TCP or UNIX stream socket", .size = sizeof(struct chr_socket), .keys = sock_keys,
-    .open = sock_open, .close = sock_close, .write = sock_write, .refresh = sock_refresh};
+static const struct chr_class sock_class = {CHR_CLASS("socket"),
+                                            .desc = "a TCP or UNIX stream socket",
+                                            .size = sizeof(struct chr_socket),
+                                            .keys = sock_keys,
+                                            .open = sock_open,
+                                            .close = sock_close,
+                                            .write = sock_write,
+                                            .refresh = sock_refresh};
 CHR_REGISTER(sock_class)

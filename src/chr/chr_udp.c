@@ -63,7 +63,8 @@ static size_t udp_write(struct chr *c, const uint8_t *buf, size_t len)
 
 static struct addrinfo *look_up(const char *host, const char *port, int family, bool passive, struct err **errp)
 {
-    struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_flags = passive ? AI_PASSIVE : 0}, *res = NULL;
+    struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_flags = passive ? AI_PASSIVE : 0},
+                    *res = NULL;
     int r = getaddrinfo(host && *host ? host : NULL, port, &hints, &res);
 
     if (r)
@@ -118,7 +119,7 @@ static void udp_close(struct chr *c)
 }
 
 static const char *const udp_keys[] = {"host", "port", "localaddr", "localport", "ipv4", "ipv6", NULL};
-static const struct chr_class udp_class = {
-    CHR_CLASS("udp"), .desc = "UDP datagrams", .size = sizeof(struct chr_udp), .keys = udp_keys, .open = udp_open,
-    .close = udp_close, .write = udp_write, .refresh = udp_refresh};
+static const struct chr_class udp_class = {CHR_CLASS("udp"),   .desc = "UDP datagrams", .size = sizeof(struct chr_udp),
+                                           .keys = udp_keys,   .open = udp_open,        .close = udp_close,
+                                           .write = udp_write, .refresh = udp_refresh};
 CHR_REGISTER(udp_class)

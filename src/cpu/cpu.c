@@ -2,8 +2,8 @@
 #include "cpu/cpu.h"
 
 #include <stdatomic.h>
-#include <unistd.h>
 #include <stdio.h>
+#include <unistd.h>
 
 struct call {
     struct list link;

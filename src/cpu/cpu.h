@@ -30,23 +30,23 @@ struct vcpu_arch {
 enum vcpu_exit { VCPU_EXIT_KICKED, VCPU_EXIT_HALTED, VCPU_EXIT_DEBUG, VCPU_EXIT_SHUTDOWN, VCPU_EXIT_ERROR };
 
 struct vcpu {
-    struct obj obj;       /* first */
+    struct obj obj; /* first */
     struct machine *m;
     unsigned index;
     const struct vcpu_arch *arch;
     struct mem_space *as; /* what it sees outside SMM */
     /* The accelerator's loop: runs guest code until kicked, halted or stopped. Own thread, no machine lock held. */
     enum vcpu_exit (*run)(struct vcpu *c);
-    void (*kick)(struct vcpu *c);     /* any thread: make run return or look at pins soon; set by the accelerator */
+    void (*kick)(struct vcpu *c); /* any thread: make run return or look at pins soon; set by the accelerator */
     void *accel_data;
-    _Atomic uint32_t pins;            /* raised lines; bit meanings are the architecture's (cpu/x86.h) */
-    _Atomic bool exit_request;        /* run must return VCPU_EXIT_KICKED */
+    _Atomic uint32_t pins;              /* raised lines; bit meanings are the architecture's (cpu/x86.h) */
+    _Atomic bool exit_request;          /* run must return VCPU_EXIT_KICKED */
     _Atomic bool stop_request, stopped; /* paused by the machine */
-    _Atomic bool halted;              /* waits for has_work */
+    _Atomic bool halted;                /* waits for has_work */
     bool created, unplug;
     pthread_t thread;
-    _Atomic int tid;                  /* of the thread, as the host's tools show it; 0 before it runs */
-    pthread_mutex_t lock;             /* guards the sleep and the call queue */
+    _Atomic int tid;      /* of the thread, as the host's tools show it; 0 before it runs */
+    pthread_mutex_t lock; /* guards the sleep and the call queue */
     pthread_cond_t cond;
     struct list calls;
     uint64_t stat_exits;
@@ -62,8 +62,8 @@ void vcpu_kick(struct vcpu *c);
 void vcpu_call(struct vcpu *c, void (*fn)(struct vcpu *c, void *arg), void *arg);
 /* The same without waiting; arg must stay alive. */
 void vcpu_call_async(struct vcpu *c, void (*fn)(struct vcpu *c, void *arg), void *arg);
-struct vcpu *vcpu_self(void); /* on a vCPU thread, else NULL */
-void vcpus_pause(struct machine *m);  /* main thread, lock held (dropped while waiting): returns when all stand still */
+struct vcpu *vcpu_self(void);        /* on a vCPU thread, else NULL */
+void vcpus_pause(struct machine *m); /* main thread, lock held (dropped while waiting): returns when all stand still */
 void vcpus_resume(struct machine *m);
 
 #endif

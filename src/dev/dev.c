@@ -73,7 +73,8 @@ static struct bus *choose_bus(struct dev *d, struct bus *bus, struct err **errp)
         return bus_find(dev_machine(d), NULL, type, errp);
     if (!strcmp(bus->cls->type, type))
         return bus;
-    err_set(errp, "device '%s' needs a %s bus, but '%s' is a %s bus", d->obj.cls->name, type, bus->name, bus->cls->type);
+    err_set(errp, "device '%s' needs a %s bus, but '%s' is a %s bus", d->obj.cls->name, type, bus->name,
+            bus->cls->type);
     return NULL;
 }
 
@@ -102,7 +103,8 @@ static void dispose(struct dev *d)
         obj_unref(&d->obj);
 }
 
-static bool realize(struct dev *d, struct bus *bus, const char *id, struct obj *home, const char *name, struct err **errp)
+static bool realize(struct dev *d, struct bus *bus, const char *id, struct obj *home, const char *name,
+                    struct err **errp)
 {
     const struct dev_class *c = dev_class(d);
 

@@ -13,18 +13,30 @@
 #include "obj/state.h"
 
 enum { DEV_MAX_MMIO = 16 };
-enum dev_category { DEV_CAT_MISC, DEV_CAT_BRIDGE, DEV_CAT_USB, DEV_CAT_STORAGE, DEV_CAT_NETWORK, DEV_CAT_INPUT, DEV_CAT_DISPLAY,
-                    DEV_CAT_SOUND, DEV_CAT_CPU, DEV_CAT_WATCHDOG, DEV_CAT_NR };
+enum dev_category {
+    DEV_CAT_MISC,
+    DEV_CAT_BRIDGE,
+    DEV_CAT_USB,
+    DEV_CAT_STORAGE,
+    DEV_CAT_NETWORK,
+    DEV_CAT_INPUT,
+    DEV_CAT_DISPLAY,
+    DEV_CAT_SOUND,
+    DEV_CAT_CPU,
+    DEV_CAT_WATCHDOG,
+    DEV_CAT_NR
+};
 
 struct dev;
 struct bus;
 
 struct dev_class {
     struct obj_class; /* name, desc, size, props ... */
-    const char *bus_type; /* "PCI", "ISA", "virtio-bus", "SCSI", "USB", ... ; NULL: sits on the system bus, board only */
+    const char
+        *bus_type; /* "PCI", "ISA", "virtio-bus", "SCSI", "USB", ... ; NULL: sits on the system bus, board only */
     enum dev_category category;
-    bool board_only;  /* not creatable with -device */
-    bool hotplug;     /* may come and go while the machine runs */
+    bool board_only; /* not creatable with -device */
+    bool hotplug;    /* may come and go while the machine runs */
     bool (*realize)(struct dev *d, struct err **errp);
     void (*unrealize)(struct dev *d);
     void (*reset)(struct dev *d);
@@ -36,16 +48,16 @@ struct dev_class {
 
 struct dev_wire;
 struct dev {
-    struct obj obj;       /* must be first */
-    struct bus *bus;      /* where it is plugged; borrowed */
-    struct list link;     /* in bus->devs */
-    char *id;             /* owned; NULL when anonymous */
+    struct obj obj;   /* must be first */
+    struct bus *bus;  /* where it is plugged; borrowed */
+    struct list link; /* in bus->devs */
+    char *id;         /* owned; NULL when anonymous */
     bool realized;
     bool hotplugged;
-    struct list buses;    /* of struct bus: what this device offers */
+    struct list buses;                     /* of struct bus: what this device offers */
     struct mem_region *mmio[DEV_MAX_MMIO]; /* borrowed: embedded in the device */
     unsigned nr_mmio;
-    struct list wires;    /* of struct dev_wire: named inputs and outputs */
+    struct list wires; /* of struct dev_wire: named inputs and outputs */
 };
 static inline const struct dev_class *dev_class(const struct dev *d)
 {
@@ -77,12 +89,12 @@ struct bus_class {
 };
 struct bus {
     const struct bus_class *cls;
-    char *name;         /* owned: "pci.0", "ide.0", "scsi.0" */
-    struct dev *owner;  /* the device that offers it; NULL for the system bus */
+    char *name;        /* owned: "pci.0", "ide.0", "scsi.0" */
+    struct dev *owner; /* the device that offers it; NULL for the system bus */
     struct machine *machine;
-    struct list devs;   /* of struct dev */
-    struct list sib;    /* in owner->buses */
-    bool hotplug;       /* accepts devices after start */
+    struct list devs; /* of struct dev */
+    struct list sib;  /* in owner->buses */
+    bool hotplug;     /* accepts devices after start */
 };
 /* name NULL: "<owner id>.N" or "<type lower case>.N". The bus is embedded in the owner. */
 void bus_init(struct bus *b, const struct bus_class *c, struct dev *owner, const char *name);
@@ -95,8 +107,8 @@ struct dev *dev_new(struct machine *m, const char *cls, struct err **errp);
 /* Convenience for boards; the value is text as in obj_set; aborts only on a programming error (unknown property). */
 void dev_prop(struct dev *d, const char *prop, const char *val);
 void dev_prop_u64(struct dev *d, const char *prop, uint64_t v);
-/* Plugs into bus (NULL: system bus or the class's default), realizes, enters the tree under `id` (may be NULL). Takes over
- * the reference also on failure. */
+/* Plugs into bus (NULL: system bus or the class's default), realizes, enters the tree under `id` (may be NULL). Takes
+ * over the reference also on failure. */
 bool dev_realize(struct dev *d, struct bus *bus, const char *id, struct err **errp);
 /* -device: class from opts "driver", bus=, id=, the rest properties. */
 struct dev *dev_create(struct machine *m, struct opts *o, struct err **errp);
@@ -104,7 +116,7 @@ struct dev *dev_by_id(struct machine *m, const char *id);
 /* Removes now: unrealize children first, unparent, DEVICE_DELETED event. */
 void dev_remove(struct dev *d);
 bool dev_unplug(struct dev *d, struct err **errp); /* device_del: asks the bus */
-void dev_reset_tree(struct dev *d); /* d and everything below it, children last */
+void dev_reset_tree(struct dev *d);                /* d and everything below it, children last */
 void bus_reset_tree(struct bus *b);
 void machine_each_dev(struct machine *m, void (*fn)(struct dev *d, void *opaque), void *opaque); /* tree order */
 char *dev_fw_path(struct dev *d); /* Open Firmware path for fw_cfg "bootorder"; caller frees */
@@ -117,8 +129,8 @@ void dev_map_io(struct dev *d, struct mem_region *r, uint16_t port);
 
 /* Wires. name NULL is the unnamed group. */
 void dev_add_irq_out(struct dev *d, const char *name, struct irq_line **pins, unsigned nr);
-void dev_add_irq_in(struct dev *d, const char *name, irq_fn *fn, unsigned nr); /* fn's opaque is d */
-struct irq_line *dev_irq_in(struct dev *d, const char *name, unsigned n); /* borrowed */
+void dev_add_irq_in(struct dev *d, const char *name, irq_fn *fn, unsigned nr);        /* fn's opaque is d */
+struct irq_line *dev_irq_in(struct dev *d, const char *name, unsigned n);             /* borrowed */
 void dev_connect(struct dev *d, const char *name, unsigned n, struct irq_line *line); /* output n -> line */
 #define dev_add_irq(d, pin) dev_add_irq_out(d, NULL, pin, 1)
 /* Test channel: report changes of every wire in the group, then pass them on (in) or not (out). */

@@ -21,7 +21,7 @@ static inline void irq_pulse(struct irq_line *l)
     irq_set(l, 1);
     irq_set(l, 0);
 }
-struct irq_line *irq_new(irq_fn *fn, void *opaque, int n);                    /* owned by the caller, free() */
+struct irq_line *irq_new(irq_fn *fn, void *opaque, int n);                   /* owned by the caller, free() */
 struct irq_line *irq_new_array(irq_fn *fn, void *opaque, int first, int nr); /* one allocation of nr lines */
 
 #endif

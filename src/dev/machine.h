@@ -13,9 +13,9 @@ struct dev;
 enum run_state {
     RS_PRELAUNCH, /* -S, before the first cont */
     RS_RUNNING,
-    RS_PAUSED,    /* stop */
+    RS_PAUSED, /* stop */
     RS_DEBUG,
-    RS_SHUTDOWN,  /* guest powered off, -no-shutdown */
+    RS_SHUTDOWN, /* guest powered off, -no-shutdown */
     RS_IO_ERROR,
     RS_INTERNAL_ERROR,
     RS_WATCHDOG,
@@ -25,47 +25,47 @@ enum run_state {
     RS_PAUSE_SAVE, /* while state is saved or restored */
 };
 enum cause { /* of reset and shutdown; reported in events */
-    CAUSE_HOST_QMP_QUIT,
-    CAUSE_HOST_QMP_RESET,
-    CAUSE_HOST_SIGNAL,
-    CAUSE_HOST_UI,
-    CAUSE_HOST_ERROR,
-    CAUSE_GUEST_SHUTDOWN,
-    CAUSE_GUEST_RESET,
-    CAUSE_GUEST_PANIC,
-    CAUSE_SUBSYSTEM_RESET,
+             CAUSE_HOST_QMP_QUIT,
+             CAUSE_HOST_QMP_RESET,
+             CAUSE_HOST_SIGNAL,
+             CAUSE_HOST_UI,
+             CAUSE_HOST_ERROR,
+             CAUSE_GUEST_SHUTDOWN,
+             CAUSE_GUEST_RESET,
+             CAUSE_GUEST_PANIC,
+             CAUSE_SUBSYSTEM_RESET,
 };
 
 enum panic_action { PANIC_SHUTDOWN, PANIC_PAUSE, PANIC_EXIT_FAILURE, PANIC_NONE }; /* -action panic= */
 
 struct machine {
-    struct obj obj;          /* first; the tree's root is obj.parent */
+    struct obj obj; /* first; the tree's root is obj.parent */
     struct run *run;
     struct mem_sys *mem_sys;
-    struct mem_region sysmem, sysio;   /* roots: 2^64 bytes and 64 Ki ports */
-    struct mem_space *mem, *io;        /* what bus masters and vCPUs see */
-    struct obj *root;        /* "/": machine, objects, chardevs, backend */
+    struct mem_region sysmem, sysio;                       /* roots: 2^64 bytes and 64 Ki ports */
+    struct mem_space *mem, *io;                            /* what bus masters and vCPUs see */
+    struct obj *root;                                      /* "/": machine, objects, chardevs, backend */
     struct obj *peripheral, *peripheral_anon, *unattached; /* homes of devices with id, without, and board parts */
-    struct obj *objects;     /* home of -object */
-    struct bus *sysbus;      /* root of the bus tree */
-    struct vcpu **cpus;      /* nr_cpus present; max_cpus entries */
+    struct obj *objects;                                   /* home of -object */
+    struct bus *sysbus;                                    /* root of the bus tree */
+    struct vcpu **cpus;                                    /* nr_cpus present; max_cpus entries */
     unsigned nr_cpus, max_cpus;
-    _Atomic int state;       /* enum run_state */
-    const void *accel;       /* const struct accel_class * once chosen */
-    void *accel_data;        /* owned by the accelerator */
+    _Atomic int state; /* enum run_state */
+    const void *accel; /* const struct accel_class * once chosen */
+    void *accel_data;  /* owned by the accelerator */
     uint64_t ram_size;
     struct list reset_handlers;
     struct list powerdown_handlers, wakeup_handlers, state_handlers;
-    bool no_reboot, no_shutdown; /* -action reboot=shutdown, shutdown=pause */
+    bool no_reboot, no_shutdown;    /* -action reboot=shutdown, shutdown=pause */
     enum panic_action panic_action; /* what a guest's report of its own crash does */
-    bool stepped;            /* -accel qtest: no CPU runs, the clock is stepped */
-    const char *name;        /* -name, borrowed */
+    bool stepped;                   /* -accel qtest: no CPU runs, the clock is stepped */
+    const char *name;               /* -name, borrowed */
     uint8_t uuid[16];
     bool uuid_set;
-    void *board;             /* the board's private data */
-    _Atomic int exit_code;   /* what the program returns; isa-debug-exit sets it */
+    void *board;           /* the board's private data */
+    _Atomic int exit_code; /* what the program returns; isa-debug-exit sets it */
     /* Requests raised by any thread, served on the main loop (dev/machine.c). */
-    _Atomic unsigned req;    /* bits private to machine.c */
+    _Atomic unsigned req; /* bits private to machine.c */
     _Atomic int req_cause;
     struct ev_bh req_bh;
     void (*quit)(struct machine *m, enum cause c); /* set by cmd/: ends the program */
@@ -109,7 +109,7 @@ struct machine_hook {
 void machine_on_reset(struct machine *m, struct machine_hook *h);     /* after all devices were reset, in order */
 void machine_on_powerdown(struct machine *m, struct machine_hook *h); /* the power button was pressed */
 void machine_on_wakeup(struct machine *m, struct machine_hook *h);
-void machine_on_state(struct machine *m, struct machine_hook *h);     /* m->state changed between running and not */
+void machine_on_state(struct machine *m, struct machine_hook *h); /* m->state changed between running and not */
 void machine_hook_del(struct machine_hook *h);
 
 #endif

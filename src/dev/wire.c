@@ -9,7 +9,7 @@ struct watch {
 };
 struct dev_wire {
     struct list link;
-    char *name;            /* owned, NULL = unnamed group */
+    char *name; /* owned, NULL = unnamed group */
     unsigned nr;
     struct irq_line **out; /* borrowed: fields of the device, nr pins in a row */
     struct irq_line *in;   /* owned array */

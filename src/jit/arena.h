@@ -8,10 +8,10 @@
 #include "base/err.h"
 
 struct jit_arena {
-    uint8_t *x;     /* executable view */
-    uint8_t *w;     /* writable view of the same bytes */
+    uint8_t *x; /* executable view */
+    uint8_t *w; /* writable view of the same bytes */
     size_t size, used;
-    size_t keep;    /* bytes at the start that reset leaves: shared stubs */
+    size_t keep; /* bytes at the start that reset leaves: shared stubs */
 };
 bool jit_arena_init(struct jit_arena *a, size_t size, struct err **errp);
 void jit_arena_free(struct jit_arena *a);

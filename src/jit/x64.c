@@ -28,7 +28,7 @@ void jit_modrm_mem(struct jit_buf *b, unsigned reg, struct jit_mem m)
     unsigned mod;
 
     assert(m.index != JR_RSP); /* that encoding means no index */
-    if (m.base == JR_NONE) { /* SIB without base: absolute or index * scale + disp32 */
+    if (m.base == JR_NONE) {   /* SIB without base: absolute or index * scale + disp32 */
         jit_8(b, r | 4);
         jit_8(b, ss << 6 | (m.index == JR_NONE ? 4u : m.index & 7u) << 3 | 5);
         jit_32(b, (uint32_t)m.disp);

@@ -1,18 +1,35 @@
 /* Assembler for x86-64 hosts: bytes into a bounded buffer. Encodings after the Intel SDM vol. 2.
  *
- * The buffer is the writable view; `delta` turns a write position into the address the code runs at. Overflow is sticky and
- * checked once at the end (jit_ok), so emitters need no error paths. */
+ * The buffer is the writable view; `delta` turns a write position into the address the code runs at. Overflow is sticky
+ * and checked once at the end (jit_ok), so emitters need no error paths. */
 #ifndef JIT_X64_H
 #define JIT_X64_H
 
 #include "base/bytes.h"
 
-enum jit_reg { JR_RAX, JR_RCX, JR_RDX, JR_RBX, JR_RSP, JR_RBP, JR_RSI, JR_RDI, JR_R8, JR_R9, JR_R10, JR_R11, JR_R12, JR_R13,
-               JR_R14, JR_R15, JR_NONE = 0xff };
+enum jit_reg {
+    JR_RAX,
+    JR_RCX,
+    JR_RDX,
+    JR_RBX,
+    JR_RSP,
+    JR_RBP,
+    JR_RSI,
+    JR_RDI,
+    JR_R8,
+    JR_R9,
+    JR_R10,
+    JR_R11,
+    JR_R12,
+    JR_R13,
+    JR_R14,
+    JR_R15,
+    JR_NONE = 0xff
+};
 
 struct jit_buf {
     uint8_t *start, *p, *end;
-    ptrdiff_t delta;    /* run address - write address */
+    ptrdiff_t delta; /* run address - write address */
     bool full;
 };
 static inline bool jit_ok(const struct jit_buf *b)
@@ -51,32 +68,38 @@ struct jit_mem {
     bool gs;
     int32_t disp;
 };
-#define JIT_GS(d)       ((struct jit_mem){JR_NONE, JR_NONE, 1, true, (int32_t)(d)})
-#define JIT_BASE(r, d)  ((struct jit_mem){(r), JR_NONE, 1, false, (int32_t)(d)})
-#define JIT_SUM(r, i)   ((struct jit_mem){(r), (i), 1, false, 0})
+#define JIT_GS(d)        ((struct jit_mem){JR_NONE, JR_NONE, 1, true, (int32_t)(d)})
+#define JIT_BASE(r, d)   ((struct jit_mem){(r), JR_NONE, 1, false, (int32_t)(d)})
+#define JIT_SUM(r, i)    ((struct jit_mem){(r), (i), 1, false, 0})
 #define JIT_GSX(i, s, d) ((struct jit_mem){JR_NONE, (i), (s), true, (int32_t)(d)})
 
 /* Operation flags. */
-enum { JIT_W = 1, JIT_66 = 2, JIT_F3 = 4, JIT_F2 = 8, JIT_B8 = 16 /* byte register in reg: force REX for SPL..DIL */,
-       JIT_RM8 = 32 /* byte register in rm */ };
+enum {
+    JIT_W = 1,
+    JIT_66 = 2,
+    JIT_F3 = 4,
+    JIT_F2 = 8,
+    JIT_B8 = 16 /* byte register in reg: force REX for SPL..DIL */,
+    JIT_RM8 = 32 /* byte register in rm */
+};
 /* opcode: 0x8b, 0x0fb6, 0x0f38xx (three bytes) ... */
 void jit_op_mem(struct jit_buf *b, unsigned flags, unsigned opcode, unsigned reg, struct jit_mem m, unsigned imm_len);
 void jit_op_reg(struct jit_buf *b, unsigned flags, unsigned opcode, unsigned reg, unsigned rm);
 /* ModRM, SIB and displacement for a memory operand; reg is the low 3 bits. */
 void jit_modrm_mem(struct jit_buf *b, unsigned reg, struct jit_mem m);
 
-void jit_mov_rr(struct jit_buf *b, unsigned dst, unsigned src);            /* 64-bit */
+void jit_mov_rr(struct jit_buf *b, unsigned dst, unsigned src); /* 64-bit */
 void jit_mov_rr32(struct jit_buf *b, unsigned dst, unsigned src);
-void jit_load(struct jit_buf *b, unsigned dst, struct jit_mem m);          /* 64-bit */
+void jit_load(struct jit_buf *b, unsigned dst, struct jit_mem m); /* 64-bit */
 void jit_store(struct jit_buf *b, struct jit_mem m, unsigned src);
 void jit_load32(struct jit_buf *b, unsigned dst, struct jit_mem m);
 void jit_store32(struct jit_buf *b, struct jit_mem m, unsigned src);
-void jit_lea(struct jit_buf *b, unsigned dst, struct jit_mem m);           /* 64-bit */
+void jit_lea(struct jit_buf *b, unsigned dst, struct jit_mem m); /* 64-bit */
 void jit_lea32(struct jit_buf *b, unsigned dst, struct jit_mem m);
-void jit_mov_ri(struct jit_buf *b, unsigned dst, uint64_t v);              /* shortest form, flags kept */
+void jit_mov_ri(struct jit_buf *b, unsigned dst, uint64_t v); /* shortest form, flags kept */
 void jit_store8_imm(struct jit_buf *b, struct jit_mem m, unsigned v);
 void jit_store32_imm(struct jit_buf *b, struct jit_mem m, uint32_t v);
-void jit_cmp_imm(struct jit_buf *b, unsigned reg, int32_t v);              /* 64-bit */
+void jit_cmp_imm(struct jit_buf *b, unsigned reg, int32_t v);                          /* 64-bit */
 void jit_pext_mem(struct jit_buf *b, unsigned dst, unsigned src, struct jit_mem mask); /* 64-bit, BMI2 */
 void jit_push(struct jit_buf *b, unsigned r);
 void jit_pop(struct jit_buf *b, unsigned r);
@@ -91,9 +114,26 @@ void jit_jmp_reg(struct jit_buf *b, unsigned r);
 uint8_t *jit_jmp_fwd(struct jit_buf *b);              /* rel32 */
 uint8_t *jit_jcc_fwd(struct jit_buf *b, unsigned cc); /* rel32 */
 uint8_t *jit_jcc8_fwd(struct jit_buf *b, unsigned cc);
-uint8_t *jit_jrcxz_fwd(struct jit_buf *b);            /* rel8 */
+uint8_t *jit_jrcxz_fwd(struct jit_buf *b); /* rel8 */
 void jit_patch32(struct jit_buf *b, uint8_t *at);
 void jit_patch8(struct jit_buf *b, uint8_t *at);
-enum { JCC_O, JCC_NO, JCC_B, JCC_AE, JCC_E, JCC_NE, JCC_BE, JCC_A, JCC_S, JCC_NS, JCC_P, JCC_NP, JCC_L, JCC_GE, JCC_LE, JCC_G };
+enum {
+    JCC_O,
+    JCC_NO,
+    JCC_B,
+    JCC_AE,
+    JCC_E,
+    JCC_NE,
+    JCC_BE,
+    JCC_A,
+    JCC_S,
+    JCC_NS,
+    JCC_P,
+    JCC_NP,
+    JCC_L,
+    JCC_GE,
+    JCC_LE,
+    JCC_G
+};
 
 #endif

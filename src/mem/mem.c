@@ -600,8 +600,8 @@ static void dump_region(struct strbuf *b, struct mem_region *r, uint64_t base, i
 {
     struct mem_region *sub;
 
-    str_addf(b, "%*s%016" PRIx64 "-%016" PRIx64 " (prio %d, %s): %s", depth * 2, "", base, base + (r->size - 1), r->prio,
-             r->kind == MEM_CONTAINER ? "container" : kind_name(r), r->name);
+    str_addf(b, "%*s%016" PRIx64 "-%016" PRIx64 " (prio %d, %s): %s", depth * 2, "", base, base + (r->size - 1),
+             r->prio, r->kind == MEM_CONTAINER ? "container" : kind_name(r), r->name);
     if (r->kind == MEM_ALIAS)
         str_addf(b, " @%s %016" PRIx64, r->target->name, r->target_off);
     str_add(b, r->enabled ? "\n" : " [disabled]\n");

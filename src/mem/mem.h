@@ -31,40 +31,46 @@ struct mem_ops {
 enum mem_kind { MEM_CONTAINER, MEM_RAM, MEM_ROM, MEM_IO, MEM_ALIAS, MEM_ROMD };
 
 /* Bytes of host memory behind RAM and ROM, with per-page (4 KiB) flags. Shared by aliases. */
-enum { MEM_DIRTY_VGA = 1, MEM_DIRTY_MIGRATE = 2, MEM_PAGE_WCACHE = 0x40 /* some translator may write it without
-       asking */, MEM_PAGE_CODE = 0x80 /* holds translated code: writes are reported */ };
+enum {
+    MEM_DIRTY_VGA = 1,
+    MEM_DIRTY_MIGRATE = 2,
+    MEM_PAGE_WCACHE = 0x40 /* some translator may write it without
+asking */
+    ,
+    MEM_PAGE_CODE = 0x80 /* holds translated code: writes are reported */
+};
 struct mem_ram {
-    uint8_t *host;   /* page-aligned */
-    uint64_t size;   /* bytes, multiple of 4 KiB */
-    int fd;          /* memfd or file behind it, -1 = anonymous; offset fd_off */
+    uint8_t *host; /* page-aligned */
+    uint64_t size; /* bytes, multiple of 4 KiB */
+    int fd;        /* memfd or file behind it, -1 = anonymous; offset fd_off */
     uint64_t fd_off;
     bool shared;
-    uint64_t id;     /* base of this block in the ram-page number space: page n of the block is id + n, unique */
+    uint64_t id;           /* base of this block in the ram-page number space: page n of the block is id + n, unique */
     _Atomic uint8_t *page; /* flags, one byte per page */
-    char *name;      /* owned, unique in the machine: "pc.ram", "pc.bios" ... */
+    char *name;            /* owned, unique in the machine: "pc.ram", "pc.bios" ... */
     struct list link;
     struct mem_sys *sys;
     unsigned refs;
 };
 
 struct mem_region {
-    const char *name;        /* borrowed or static */
+    const char *name; /* borrowed or static */
     enum mem_kind kind;
-    uint64_t size;           /* bytes; UINT64_MAX stands for 2^64 */
+    uint64_t size;             /* bytes; UINT64_MAX stands for 2^64 */
     const struct mem_ops *ops; /* IO, ROMD */
     void *opaque;
-    struct mem_ram *ram;     /* RAM, ROM, ROMD */
+    struct mem_ram *ram;       /* RAM, ROM, ROMD */
     struct mem_region *target; /* ALIAS */
     uint64_t target_off;
-    bool enabled;            /* true after init */
-    bool readonly;           /* RAM: writes are dropped */
-    bool romd;               /* ROMD: reads come straight from ram (true) or go to ops (false); writes go to ops */
-    int prio;                /* higher wins over overlapping siblings */
-    gpa_t addr;              /* offset in parent */
+    bool enabled;  /* true after init */
+    bool readonly; /* RAM: writes are dropped */
+    bool romd;     /* ROMD: reads come straight from ram (true) or go to ops (false); writes go to ops */
+    int prio;      /* higher wins over overlapping siblings */
+    gpa_t addr;    /* offset in parent */
     struct mem_region *parent;
     struct list subs, sib;
     struct mem_sys *sys;
-    uint8_t dirty_log;       /* MEM_DIRTY_* bits this region wants tracked */
+    uint8_t dirty_log; /* MEM_DIRTY_* bits this region wants tracked */
 };
 
 /* Shared by all spaces of a machine: RAM blocks, commit batching, the code-write hook. */
@@ -78,8 +84,8 @@ void mem_region_init_ram_from(struct mem_region *r, struct mem_sys *s, const cha
 bool mem_region_init_rom(struct mem_region *r, struct mem_sys *s, const char *name, uint64_t size, struct err **errp);
 bool mem_region_init_romd(struct mem_region *r, struct mem_sys *s, const struct mem_ops *ops, void *opaque,
                           const char *name, uint64_t size, struct err **errp);
-void mem_region_init_io(struct mem_region *r, struct mem_sys *s, const struct mem_ops *ops, void *opaque, const char *name,
-                        uint64_t size);
+void mem_region_init_io(struct mem_region *r, struct mem_sys *s, const struct mem_ops *ops, void *opaque,
+                        const char *name, uint64_t size);
 void mem_region_init_alias(struct mem_region *r, struct mem_sys *s, const char *name, struct mem_region *target,
                            uint64_t off, uint64_t size);
 void mem_region_free(struct mem_region *r); /* unmapped by then; drops RAM */
@@ -114,13 +120,13 @@ void mem_ram_written(struct mem_ram *m, uint64_t off, uint64_t len);
 /* True when any page of the range has `bits` set; clears them there. */
 bool mem_ram_test_clear(struct mem_ram *m, uint64_t off, uint64_t len, uint8_t bits);
 void mem_ram_each(struct mem_sys *s, void (*fn)(struct mem_ram *m, void *opaque), void *opaque);
-/* Translators and decode caches mark pages they read code from (MEM_PAGE_CODE) and learn of writes to them here. Each hook
- * runs on the writing thread and returns true when it keeps nothing of the page; when all do, the flag is cleared. Hooks are
- * added before any vCPU runs. */
+/* Translators and decode caches mark pages they read code from (MEM_PAGE_CODE) and learn of writes to them here. Each
+ * hook runs on the writing thread and returns true when it keeps nothing of the page; when all do, the flag is cleared.
+ * Hooks are added before any vCPU runs. */
 typedef bool mem_code_fn(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len);
 void mem_add_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque);
-/* Sets MEM_PAGE_CODE on the page at off. When it was clear and MEM_PAGE_WCACHE set, the mark hooks run: whoever caches permission to write the page
- * without asking (translators) must forget it. */
+/* Sets MEM_PAGE_CODE on the page at off. When it was clear and MEM_PAGE_WCACHE set, the mark hooks run: whoever caches
+ * permission to write the page without asking (translators) must forget it. */
 void mem_ram_mark_code(struct mem_ram *m, uint64_t off);
 typedef void mem_mark_fn(void *opaque, struct mem_ram *m, uint64_t off);
 void mem_add_mark_hook(struct mem_sys *s, mem_mark_fn *fn, void *opaque);
@@ -137,11 +143,11 @@ struct mem_section {
     uint64_t len;
     struct mem_region *region; /* never NULL */
     uint64_t region_off;
-    struct mem_ram *ram;       /* RAM/ROM/ROMD in read mode */
+    struct mem_ram *ram; /* RAM/ROM/ROMD in read mode */
     uint64_t ram_off;
-    uint8_t *host;             /* ram->host + ram_off, or NULL */
-    bool readonly;             /* writes must go through mem_write (dropped, or ops of a ROMD) */
-    uint8_t dirty_log;         /* MEM_DIRTY_* wanted: every write must pass mem_ram_written, so never cache it as writable */
+    uint8_t *host;     /* ram->host + ram_off, or NULL */
+    bool readonly;     /* writes must go through mem_write (dropped, or ops of a ROMD) */
+    uint8_t dirty_log; /* MEM_DIRTY_* wanted: every write must pass mem_ram_written, so never cache it as writable */
 };
 /* The section holding addr; false when unmapped. The result is a copy, valid until the next commit. */
 bool mem_find(struct mem_space *as, gpa_t addr, struct mem_section *out);
@@ -161,8 +167,9 @@ enum mem_result mem_write(struct mem_space *as, gpa_t addr, const void *buf, uin
 enum mem_result mem_load(struct mem_space *as, gpa_t addr, unsigned size, uint64_t *val);
 enum mem_result mem_store(struct mem_space *as, gpa_t addr, unsigned size, uint64_t val);
 enum mem_result mem_set(struct mem_space *as, gpa_t addr, int byte, uint64_t len);
-/* DMA without copying: host pointer to at most *len bytes of RAM at addr (shrunk to what is contiguous), or NULL when it
- * is not plain RAM (then use mem_read/mem_write). After writing call mem_unmap with is_write and the bytes touched. */
+/* DMA without copying: host pointer to at most *len bytes of RAM at addr (shrunk to what is contiguous), or NULL when
+ * it is not plain RAM (then use mem_read/mem_write). After writing call mem_unmap with is_write and the bytes touched.
+ */
 void *mem_map(struct mem_space *as, gpa_t addr, uint64_t *len, bool is_write);
 void mem_unmap(struct mem_space *as, void *host, uint64_t len, bool is_write, uint64_t touched);
 static inline uint64_t mem_ld(struct mem_space *as, gpa_t addr, unsigned size)

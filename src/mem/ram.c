@@ -13,7 +13,9 @@ static struct mem_ram *ram_new(struct mem_sys *s, const char *name, uint64_t siz
                                bool readonly, struct err **errp)
 {
     int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
-    int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
+    int flags = fd < 0   ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+                : shared ? MAP_SHARED
+                         : MAP_PRIVATE | MAP_NORESERVE;
     uint64_t len = align_up(size, PAGE);
     struct mem_ram *m;
     void *host;

@@ -18,7 +18,8 @@ static void insert_at(struct mem_view *v, unsigned at, const struct mem_section 
 }
 
 /* Adds the part [first, last] of leaf r, whose offset 0 would lie at base (modulo 2^64). */
-static void add_part(struct mem_view *v, unsigned at, struct mem_region *r, uint64_t base, uint64_t first, uint64_t last)
+static void add_part(struct mem_view *v, unsigned at, struct mem_region *r, uint64_t base, uint64_t first,
+                     uint64_t last)
 {
     struct mem_section s = {.start = first, .len = last - first + 1, .region = r, .region_off = first - base};
 
@@ -33,7 +34,8 @@ static void add_part(struct mem_view *v, unsigned at, struct mem_region *r, uint
 }
 
 /* Fills the gaps of the view within [first, last]: what is there already has higher priority. */
-static void add_leaf(struct mem_view *v, struct mem_region *r, uint64_t base, uint64_t first, uint64_t last, bool readonly)
+static void add_leaf(struct mem_view *v, struct mem_region *r, uint64_t base, uint64_t first, uint64_t last,
+                     bool readonly)
 {
     unsigned i = 0;
 
@@ -60,7 +62,8 @@ static void add_leaf(struct mem_view *v, struct mem_region *r, uint64_t base, ui
 }
 
 /* Renders r with its offset 0 at base, clipped to [first, last]. */
-static void render(struct mem_view *v, struct mem_region *r, uint64_t base, uint64_t first, uint64_t last, bool ro, int depth)
+static void render(struct mem_view *v, struct mem_region *r, uint64_t base, uint64_t first, uint64_t last, bool ro,
+                   int depth)
 {
     uint64_t r_last = last_of(base, r->size);
     struct mem_region *sub;

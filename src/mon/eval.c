@@ -1,8 +1,8 @@
 /* Expressions of the human monitor: numbers, $registers, + - * / % & | ^ ~ and parentheses, as in C (64-bit, unsigned).
  * Grammar, loosest first: logic = sum { (& | ^) sum }; sum = term { +- term };
  * term = unary { (* / %) unary }; unary = [-~+] unary, ( logic ), $name, number, character. */
-#include "mon/mon_int.h"
 #include "base/bytes.h"
+#include "mon/mon_int.h"
 
 #include <ctype.h>
 
@@ -18,11 +18,12 @@ static void blanks(const char **p)
 static const struct {
     const char *name, *alt;
     unsigned nr;
-} regs[] = {{"rax", "eax", 0},  {"rbx", "ebx", 1},  {"rcx", "ecx", 2},  {"rdx", "edx", 3},  {"rsi", "esi", 4}, {"rdi", "edi", 5},
-            {"rbp", "ebp", 6},  {"rsp", "esp", 7},  {"r8", NULL, 8},    {"r9", NULL, 9},    {"r10", NULL, 10}, {"r11", NULL, 11},
-            {"r12", NULL, 12},  {"r13", NULL, 13},  {"r14", NULL, 14},  {"r15", NULL, 15},  {"rip", "eip", 16}, {"eflags", "rflags", 17},
-            {"cs", NULL, 18},   {"ss", NULL, 19},   {"ds", NULL, 20},   {"es", NULL, 21},   {"fs", NULL, 22},  {"gs", NULL, 23},
-            {"pc", NULL, 16},   {"sp", NULL, 7}};
+} regs[] = {{"rax", "eax", 0}, {"rbx", "ebx", 1},  {"rcx", "ecx", 2},        {"rdx", "edx", 3}, {"rsi", "esi", 4},
+            {"rdi", "edi", 5}, {"rbp", "ebp", 6},  {"rsp", "esp", 7},        {"r8", NULL, 8},   {"r9", NULL, 9},
+            {"r10", NULL, 10}, {"r11", NULL, 11},  {"r12", NULL, 12},        {"r13", NULL, 13}, {"r14", NULL, 14},
+            {"r15", NULL, 15}, {"rip", "eip", 16}, {"eflags", "rflags", 17}, {"cs", NULL, 18},  {"ss", NULL, 19},
+            {"ds", NULL, 20},  {"es", NULL, 21},   {"fs", NULL, 22},         {"gs", NULL, 23},  {"pc", NULL, 16},
+            {"sp", NULL, 7}};
 
 static bool eval_reg(struct mon *m, const char **p, uint64_t *v, struct err **errp)
 {
@@ -35,7 +36,8 @@ static bool eval_reg(struct mon *m, const char **p, uint64_t *v, struct err **er
         uint8_t buf[16] = {0};
         unsigned size;
 
-        if ((strncmp(regs[i].name, *p, n) || regs[i].name[n]) && (!regs[i].alt || strncmp(regs[i].alt, *p, n) || regs[i].alt[n]))
+        if ((strncmp(regs[i].name, *p, n) || regs[i].name[n]) &&
+            (!regs[i].alt || strncmp(regs[i].alt, *p, n) || regs[i].alt[n]))
             continue;
         mon_freeze(mon_machine(m));
         size = c->arch->gdb_read ? c->arch->gdb_read(c, regs[i].nr, buf) : 0;

@@ -181,13 +181,54 @@ static void hmp_info(struct mon *m, struct hmp_args *a)
 
 /* Shown by `help` in this order. */
 #define HMP(n) void n(struct mon *m, struct hmp_args *a)
-HMP(hmp_quit); HMP(hmp_stop); HMP(hmp_cont); HMP(hmp_reset); HMP(hmp_powerdown); HMP(hmp_wakeup); HMP(hmp_screendump);
-HMP(hmp_sendkey); HMP(hmp_mouse_move); HMP(hmp_mouse_button); HMP(hmp_mouse_set); HMP(hmp_device_add); HMP(hmp_device_del);
-HMP(hmp_object_add); HMP(hmp_object_del); HMP(hmp_netdev_add); HMP(hmp_netdev_del); HMP(hmp_set_link); HMP(hmp_hostfwd_add);
-HMP(hmp_hostfwd_remove); HMP(hmp_chardev_add); HMP(hmp_chardev_remove); HMP(hmp_chardev_break); HMP(hmp_ringbuf_read);
-HMP(hmp_ringbuf_write); HMP(hmp_change); HMP(hmp_eject); HMP(hmp_log); HMP(hmp_logfile); HMP(hmp_x); HMP(hmp_xp); HMP(hmp_print);
-HMP(hmp_in); HMP(hmp_out); HMP(hmp_sum); HMP(hmp_gpa2hva); HMP(hmp_gva2gpa); HMP(hmp_memsave); HMP(hmp_pmemsave); HMP(hmp_nmi);
-HMP(hmp_cpu); HMP(hmp_balloon); HMP(hmp_qom_list); HMP(hmp_qom_get); HMP(hmp_qom_set); HMP(hmp_not_built); HMP(hmp_set_password); HMP(hmp_expire_password);
+HMP(hmp_quit);
+HMP(hmp_stop);
+HMP(hmp_cont);
+HMP(hmp_reset);
+HMP(hmp_powerdown);
+HMP(hmp_wakeup);
+HMP(hmp_screendump);
+HMP(hmp_sendkey);
+HMP(hmp_mouse_move);
+HMP(hmp_mouse_button);
+HMP(hmp_mouse_set);
+HMP(hmp_device_add);
+HMP(hmp_device_del);
+HMP(hmp_object_add);
+HMP(hmp_object_del);
+HMP(hmp_netdev_add);
+HMP(hmp_netdev_del);
+HMP(hmp_set_link);
+HMP(hmp_hostfwd_add);
+HMP(hmp_hostfwd_remove);
+HMP(hmp_chardev_add);
+HMP(hmp_chardev_remove);
+HMP(hmp_chardev_break);
+HMP(hmp_ringbuf_read);
+HMP(hmp_ringbuf_write);
+HMP(hmp_change);
+HMP(hmp_eject);
+HMP(hmp_log);
+HMP(hmp_logfile);
+HMP(hmp_x);
+HMP(hmp_xp);
+HMP(hmp_print);
+HMP(hmp_in);
+HMP(hmp_out);
+HMP(hmp_sum);
+HMP(hmp_gpa2hva);
+HMP(hmp_gva2gpa);
+HMP(hmp_memsave);
+HMP(hmp_pmemsave);
+HMP(hmp_nmi);
+HMP(hmp_cpu);
+HMP(hmp_balloon);
+HMP(hmp_qom_list);
+HMP(hmp_qom_get);
+HMP(hmp_qom_set);
+HMP(hmp_not_built);
+HMP(hmp_set_password);
+HMP(hmp_expire_password);
 const struct hmp_cmd hmp_cmds[] = {
     {"help|?", "[cmd]", "show the help", hmp_help, 0, 2},
     {"info", "[item]", "show information; 'info' alone lists the items", hmp_info, 0, 255},
@@ -209,16 +250,19 @@ const struct hmp_cmd hmp_cmds[] = {
     {"netdev_add", "type,id=name[,prop=value][,...]", "make a network back end", hmp_netdev_add, 1, 255},
     {"netdev_del", "id", "remove a network back end", hmp_netdev_del, 1, 1},
     {"set_link", "name on|off", "plug or unplug a network cable", hmp_set_link, 2, 2},
-    {"hostfwd_add", "[netdev_id] tcp|udp:[host]:port-[guest]:port", "forward a host port to the guest", hmp_hostfwd_add, 1, 2},
+    {"hostfwd_add", "[netdev_id] tcp|udp:[host]:port-[guest]:port", "forward a host port to the guest", hmp_hostfwd_add,
+     1, 2},
     {"hostfwd_remove", "[netdev_id] tcp|udp:[host]:port", "end a forward", hmp_hostfwd_remove, 1, 2},
     {"chardev-add", "backend,id=name[,prop=value][,...]", "make a character device", hmp_chardev_add, 1, 255},
     {"chardev-remove", "id", "remove a character device", hmp_chardev_remove, 1, 1},
     {"chardev-send-break", "id", "send a break", hmp_chardev_break, 1, 1},
     {"ringbuf_read", "id size", "take bytes out of a ringbuf", hmp_ringbuf_read, 2, 2},
     {"ringbuf_write", "id text", "put bytes into a ringbuf", hmp_ringbuf_write, 2, 2},
-    {"change", "device file [format] | vnc password [text]", "put another medium in, or set the VNC password", hmp_change, 2, 4},
+    {"change", "device file [format] | vnc password [text]", "put another medium in, or set the VNC password",
+     hmp_change, 2, 4},
     {"set_password", "vnc password [keep]", "set the password of the VNC server", hmp_set_password, 2, 3},
-    {"expire_password", "vnc now|never|+seconds|time", "say when the password stops working", hmp_expire_password, 2, 2},
+    {"expire_password", "vnc now|never|+seconds|time", "say when the password stops working", hmp_expire_password, 2,
+     2},
     {"eject", "[-f] device", "take the medium out (-f: even when locked)", hmp_eject, 1, 2},
     {"log", "item1[,...]|none", "choose what is logged", hmp_log, 1, 1},
     {"logfile", "file", "write the log to this file", hmp_logfile, 1, 1},
@@ -246,10 +290,33 @@ const struct hmp_cmd hmp_cmds[] = {
     {"migrate", "uri", "move the machine (not built into this program)", hmp_not_built, 0, 4},
     {NULL, NULL, NULL, NULL, 0, 0}};
 
-HMP(info_status); HMP(info_version); HMP(info_name); HMP(info_uuid); HMP(info_kvm); HMP(info_jit); HMP(info_registers); HMP(info_cpus);
-HMP(info_mtree); HMP(info_qtree); HMP(info_qom_tree); HMP(info_block); HMP(info_blockstats); HMP(info_network); HMP(info_chardev);
-HMP(info_pci); HMP(info_mice); HMP(info_history); HMP(info_tlb); HMP(info_mem); HMP(info_memsize); HMP(info_balloon);
-HMP(info_snapshots); HMP(info_usb); HMP(info_roms); HMP(info_numa); HMP(info_vnc);
+HMP(info_status);
+HMP(info_version);
+HMP(info_name);
+HMP(info_uuid);
+HMP(info_kvm);
+HMP(info_jit);
+HMP(info_registers);
+HMP(info_cpus);
+HMP(info_mtree);
+HMP(info_qtree);
+HMP(info_qom_tree);
+HMP(info_block);
+HMP(info_blockstats);
+HMP(info_network);
+HMP(info_chardev);
+HMP(info_pci);
+HMP(info_mice);
+HMP(info_history);
+HMP(info_tlb);
+HMP(info_mem);
+HMP(info_memsize);
+HMP(info_balloon);
+HMP(info_snapshots);
+HMP(info_usb);
+HMP(info_roms);
+HMP(info_numa);
+HMP(info_vnc);
 #undef HMP
 const struct hmp_cmd hmp_info_cmds[] = {
     {"balloon", "", "how much memory the balloon leaves the guest", info_balloon, 0, 0},

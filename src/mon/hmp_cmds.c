@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define HMP(n) void n(struct mon *m, struct hmp_args *a); void n(struct mon *m, struct hmp_args *a)
+#define HMP(n)                                                                                                         \
+    void n(struct mon *m, struct hmp_args *a);                                                                         \
+    void n(struct mon *m, struct hmp_args *a)
 
 /* By address: the call that sets it is an argument too. */
 static void done(struct mon *m, bool ok, struct err **e)
@@ -21,7 +23,7 @@ static void done(struct mon *m, bool ok, struct err **e)
     {                                                                                                                  \
         struct err *e = NULL;                                                                                          \
                                                                                                                        \
-        done(m, call(m, &e), &e);                                                                                       \
+        done(m, call(m, &e), &e);                                                                                      \
     }
 SIMPLE(hmp_quit, qmp_quit)
 SIMPLE(hmp_stop, qmp_stop)
@@ -201,7 +203,7 @@ HMP(hmp_chardev_add)
         struct err *e = NULL;                                                                                          \
         struct argt q = {.field = a->v[0]};                                                                            \
                                                                                                                        \
-        done(m, call(m, &q, &e), &e);                                                                                   \
+        done(m, call(m, &q, &e), &e);                                                                                  \
     }
 BY_ID(hmp_device_del, qmp_device_del, qmp_args_device_del, id)
 BY_ID(hmp_object_del, qmp_object_del, qmp_args_object_del, id)
@@ -544,7 +546,8 @@ HMP(hmp_gpa2hva)
     else if (!s.host)
         mon_printf(m, "Memory at address 0x%" PRIx64 " is not RAM\n", v[0]);
     else
-        mon_printf(m, "Host virtual address for 0x%" PRIx64 " (%s) is %p\n", v[0], s.region->name, (void *)(s.host + (v[0] - s.start)));
+        mon_printf(m, "Host virtual address for 0x%" PRIx64 " (%s) is %p\n", v[0], s.region->name,
+                   (void *)(s.host + (v[0] - s.start)));
 }
 
 HMP(hmp_gva2gpa)

@@ -4,7 +4,9 @@
 #include "mon/qmp_gen.h"
 #include "ui/ui.h"
 
-#define INFO(n) void n(struct mon *m, struct hmp_args *a); void n(struct mon *m, struct hmp_args *a)
+#define INFO(n)                                                                                                        \
+    void n(struct mon *m, struct hmp_args *a);                                                                         \
+    void n(struct mon *m, struct hmp_args *a)
 
 INFO(info_status)
 {
@@ -45,7 +47,9 @@ INFO(info_kvm)
     if (!qmp_query_kvm(m, &r, NULL))
         return;
     mon_printf(m, "kvm support: %s\n",
-               json_get_bool(r, "enabled", false) ? "enabled" : json_get_bool(r, "present", false) ? "disabled" : "not compiled");
+               json_get_bool(r, "enabled", false)   ? "enabled"
+               : json_get_bool(r, "present", false) ? "disabled"
+                                                    : "not compiled");
     json_object_put(r);
 }
 
@@ -92,7 +96,8 @@ INFO(info_cpus)
     struct machine *mm = mon_machine(m);
 
     for (unsigned i = 0; i < mm->nr_cpus; i++)
-        mon_printf(m, "%c CPU #%u: thread_id=%d%s\n", i == m->cpu ? '*' : ' ', i, mm->cpus[i]->tid, mm->cpus[i]->halted ? " (halted)" : "");
+        mon_printf(m, "%c CPU #%u: thread_id=%d%s\n", i == m->cpu ? '*' : ' ', i, mm->cpus[i]->tid,
+                   mm->cpus[i]->halted ? " (halted)" : "");
 }
 
 INFO(info_mtree)
@@ -176,9 +181,8 @@ INFO(info_blockstats)
         struct json_object *o = json_object_array_get_idx(list, i), *s = json_get(o, "stats");
 
         mon_printf(m, "%s:", json_get_str(o, "device") ? json_get_str(o, "device") : "");
-        json_object_object_foreach(s, k, v)
-            if (json_object_is_type(v, json_type_int))
-                mon_printf(m, " %s=%s", k, json_object_get_string(v));
+        json_object_object_foreach(s, k, v) if (json_object_is_type(v, json_type_int))
+            mon_printf(m, " %s=%s", k, json_object_get_string(v));
         mon_puts(m, "\n");
     }
     json_object_put(list);
@@ -204,13 +208,15 @@ static void show_function(struct mon *m, struct json_object *f)
     struct json_object *id = json_get(f, "id"), *cls = json_get(f, "class_info"), *regs = json_get(f, "regions");
     const char *name = json_get_str(f, "qdev_id");
 
-    mon_printf(m, "  Bus %2" PRIi64 ", device %3" PRIi64 ", function %" PRIi64 ":\n", json_get_int(f, "bus", 0), json_get_int(f, "slot", 0),
-               json_get_int(f, "function", 0));
+    mon_printf(m, "  Bus %2" PRIi64 ", device %3" PRIi64 ", function %" PRIi64 ":\n", json_get_int(f, "bus", 0),
+               json_get_int(f, "slot", 0), json_get_int(f, "function", 0));
     mon_printf(m, "    %s: PCI device %04" PRIx64 ":%04" PRIx64 " (class %04" PRIx64 ")\n",
-               json_get_str(cls, "desc") ? json_get_str(cls, "desc") : "Device", (uint64_t)json_get_int(id, "vendor", 0),
-               (uint64_t)json_get_int(id, "device", 0), (uint64_t)json_get_int(cls, "class", 0));
+               json_get_str(cls, "desc") ? json_get_str(cls, "desc") : "Device",
+               (uint64_t)json_get_int(id, "vendor", 0), (uint64_t)json_get_int(id, "device", 0),
+               (uint64_t)json_get_int(cls, "class", 0));
     if (json_get_int(f, "irq_pin", 0))
-        mon_printf(m, "      IRQ %" PRIi64 ", pin %c\n", json_get_int(f, "irq", 0), (char)('A' + json_get_int(f, "irq_pin", 1) - 1));
+        mon_printf(m, "      IRQ %" PRIi64 ", pin %c\n", json_get_int(f, "irq", 0),
+                   (char)('A' + json_get_int(f, "irq_pin", 1) - 1));
     for (size_t i = 0; i < json_object_array_length(regs); i++) {
         struct json_object *r = json_object_array_get_idx(regs, i);
         uint64_t at = (uint64_t)json_get_int(r, "address", -1), size = (uint64_t)json_get_int(r, "size", 0);
@@ -220,7 +226,8 @@ static void show_function(struct mon *m, struct json_object *f)
         if (io)
             mon_printf(m, "I/O at 0x%04" PRIx64 " [0x%04" PRIx64 "].\n", at & 0xffffffff, (at + size - 1) & 0xffffffff);
         else
-            mon_printf(m, "%d bit%s memory at 0x%08" PRIx64 " [0x%08" PRIx64 "].\n", json_get_bool(r, "mem_type_64", false) ? 64 : 32,
+            mon_printf(m, "%d bit%s memory at 0x%08" PRIx64 " [0x%08" PRIx64 "].\n",
+                       json_get_bool(r, "mem_type_64", false) ? 64 : 32,
                        json_get_bool(r, "prefetch", false) ? " prefetchable" : "", at, at + size - 1);
     }
     mon_printf(m, "      id \"%s\"\n", name ? name : "");
@@ -246,7 +253,8 @@ INFO(info_pci)
 static void show_mouse(unsigned index, const char *name, unsigned kinds, bool current, void *opaque)
 {
     if (kinds & (UI_POINTER_REL | UI_POINTER_ABS))
-        mon_printf(opaque, "%c Mouse #%u: %s%s\n", current ? '*' : ' ', index, name, kinds & UI_POINTER_ABS ? " (absolute)" : "");
+        mon_printf(opaque, "%c Mouse #%u: %s%s\n", current ? '*' : ' ', index, name,
+                   kinds & UI_POINTER_ABS ? " (absolute)" : "");
 }
 
 INFO(info_mice)
@@ -292,7 +300,8 @@ static void show_rom(struct mem_ram *r, void *opaque)
 {
     struct mon *m = opaque;
 
-    if (str_starts(r->name, "pc.bios") || str_starts(r->name, "pc.rom") || strstr(r->name, "rom") || strstr(r->name, "flash"))
+    if (str_starts(r->name, "pc.bios") || str_starts(r->name, "pc.rom") || strstr(r->name, "rom") ||
+        strstr(r->name, "flash"))
         mon_printf(m, "size=0x%06" PRIx64 " name=\"%s\"\n", r->size, r->name);
 }
 
@@ -307,5 +316,6 @@ INFO(info_numa)
 
     mon_printf(m, "%u nodes\n", n->nodes);
     for (unsigned i = 0; i < n->nodes; i++)
-        mon_printf(m, "node %u cpus: %s\nnode %u size: %" PRIu64 " MB\n", i, n->node[i].cpus ? n->node[i].cpus : "", i, n->node[i].mem >> 20);
+        mon_printf(m, "node %u cpus: %s\nnode %u size: %" PRIu64 " MB\n", i, n->node[i].cpus ? n->node[i].cpus : "", i,
+                   n->node[i].mem >> 20);
 }

@@ -21,8 +21,9 @@ static uint64_t canonical(const struct walk *w, uint64_t va)
 static void end_range(struct walk *w)
 {
     if (w->end && w->lines < MAX_LINES) {
-        mon_printf(w->m, "%016" PRIx64 "-%016" PRIx64 " %016" PRIx64 " %c%c%c\n", canonical(w, w->start), canonical(w, w->end - 1) + 1,
-                   w->end - w->start, w->rights & US ? 'u' : '-', 'r', w->rights & RW ? 'w' : '-');
+        mon_printf(w->m, "%016" PRIx64 "-%016" PRIx64 " %016" PRIx64 " %c%c%c\n", canonical(w, w->start),
+                   canonical(w, w->end - 1) + 1, w->end - w->start, w->rights & US ? 'u' : '-', 'r',
+                   w->rights & RW ? 'w' : '-');
         w->lines++;
     }
     w->end = 0;
@@ -41,9 +42,10 @@ static void page(struct walk *w, uint64_t va, uint64_t size, uint64_t pte, uint6
         return;
     }
     if (w->lines++ < MAX_LINES)
-        mon_printf(w->m, "%016" PRIx64 ": %016" PRIx64 " %c%c%c%c%c%c%c%c%c\n", canonical(w, va), pte & ADDR & ~(size - 1), pte & NX ? 'X' : '-',
-                   pte & G ? 'G' : '-', size > 4096 ? 'P' : '-', pte & D ? 'D' : '-', pte & A ? 'A' : '-', pte & PCD ? 'C' : '-',
-                   pte & PWT ? 'T' : '-', pte & US ? 'U' : '-', pte & RW ? 'W' : '-');
+        mon_printf(w->m, "%016" PRIx64 ": %016" PRIx64 " %c%c%c%c%c%c%c%c%c\n", canonical(w, va),
+                   pte & ADDR & ~(size - 1), pte & NX ? 'X' : '-', pte & G ? 'G' : '-', size > 4096 ? 'P' : '-',
+                   pte & D ? 'D' : '-', pte & A ? 'A' : '-', pte & PCD ? 'C' : '-', pte & PWT ? 'T' : '-',
+                   pte & US ? 'U' : '-', pte & RW ? 'W' : '-');
 }
 
 static void table(struct walk *w, uint64_t base, unsigned level, uint64_t va, uint64_t rights)

@@ -76,8 +76,8 @@ int mon_take_fd(struct mon_set *s, const char *name)
 static void greet(struct mon *m)
 {
     if (!m->greeted)
-        mon_printf(m, "QEMU %d.%d.%d monitor (Lyrebird %s) - type 'help' for more information\n", MON_QEMU_MAJOR, MON_QEMU_MINOR,
-                   MON_QEMU_MICRO, LYREBIRD_VERSION);
+        mon_printf(m, "QEMU %d.%d.%d monitor (Lyrebird %s) - type 'help' for more information\n", MON_QEMU_MAJOR,
+                   MON_QEMU_MINOR, MON_QEMU_MICRO, LYREBIRD_VERSION);
     m->greeted = true;
     le_prompt(m);
 }
@@ -325,7 +325,8 @@ unsigned mon_key_by_scancode(unsigned code)
         uint8_t set1[8];
         unsigned n = ui_key_set1(k, set1);
 
-        if ((n == 1 && code < 0x80 && set1[0] == code) || (n == 2 && set1[0] == 0xe0 && code >= 0x80 && set1[1] == (code & 0x7f)))
+        if ((n == 1 && code < 0x80 && set1[0] == code) ||
+            (n == 2 && set1[0] == 0xe0 && code >= 0x80 && set1[1] == (code & 0x7f)))
             return k;
     }
     return 0;
@@ -335,8 +336,8 @@ void mon_uuid_text(const struct machine *m, char out[40])
 {
     const uint8_t *u = m->uuid;
 
-    snprintf(out, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7],
-             u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+    snprintf(out, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3],
+             u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
 }
 
 void mon_freeze(struct machine *m)

@@ -36,8 +36,8 @@ struct mon {
     /* QMP */
     bool negotiated;
     struct json_tokener *tok; /* owned */
-    struct strbuf text;     /* bytes of the value being received */
-    bool skip;              /* after a syntax error: up to the end of the line */
+    struct strbuf text;       /* bytes of the value being received */
+    bool skip;                /* after a syntax error: up to the end of the line */
 };
 
 struct mon_fd {
@@ -49,7 +49,7 @@ struct mon_fd {
 struct mon_set {
     struct mon_cfg cfg;
     struct list mons;
-    struct list fds; /* getfd */
+    struct list fds;  /* getfd */
     int abs_x, abs_y; /* last absolute pointer position sent */
 };
 
@@ -105,7 +105,7 @@ struct vcpu *mon_cpu(struct mon *m, struct err **errp);
 int mon_take_fd(struct mon_set *s, const char *name); /* -1 = none */
 bool mon_screendump(struct machine *m, const char *file, const char *device, bool png, struct err **errp);
 struct blk *mon_blk_of_dev(struct mon_set *s, const char *id); /* what the device's drive= names, or NULL */
-unsigned mon_key_by_scancode(unsigned code); /* set 1, 0x80 = extended; 0 = unknown */
+unsigned mon_key_by_scancode(unsigned code);                   /* set 1, 0x80 = extended; 0 = unknown */
 void mon_uuid_text(const struct machine *m, char out[40]);
 /* All vCPUs stand still in between, so that their registers may be read. */
 void mon_freeze(struct machine *m);

@@ -55,8 +55,9 @@ static void send(struct mon *m, struct json_object *v)
 
 static struct json_object *version(void)
 {
-    return json_make("o:qemu", json_make("i:micro", (int64_t)MON_QEMU_MICRO, "i:minor", (int64_t)MON_QEMU_MINOR, "i:major",
-                                         (int64_t)MON_QEMU_MAJOR, NULL),
+    return json_make("o:qemu",
+                     json_make("i:micro", (int64_t)MON_QEMU_MICRO, "i:minor", (int64_t)MON_QEMU_MINOR, "i:major",
+                               (int64_t)MON_QEMU_MAJOR, NULL),
                      "s:package", "Lyrebird " LYREBIRD_VERSION, NULL);
 }
 
@@ -68,7 +69,8 @@ void qmp_open(struct mon *m)
     json_tokener_reset(m->tok);
     m->text.len = 0;
     m->skip = false;
-    send(m, json_make("o:QMP", json_make("o:version", version(), "o:capabilities", json_object_new_array(), NULL), NULL));
+    send(m,
+         json_make("o:QMP", json_make("o:version", version(), "o:capabilities", json_object_new_array(), NULL), NULL));
 }
 
 void qmp_close(struct mon *m)
@@ -83,8 +85,8 @@ void qmp_close(struct mon *m)
 void qmp_event(struct mon *m, const char *name, struct json_object *data, int64_t host_ns)
 {
     send(m, json_make("o:timestamp",
-                      json_make("i:seconds", host_ns / NS_PER_SEC, "i:microseconds", host_ns % NS_PER_SEC / 1000, NULL), "s:event", name,
-                      "o:data", data ? json_object_get(data) : NULL, NULL));
+                      json_make("i:seconds", host_ns / NS_PER_SEC, "i:microseconds", host_ns % NS_PER_SEC / 1000, NULL),
+                      "s:event", name, "o:data", data ? json_object_get(data) : NULL, NULL));
 }
 
 /* Types. */
@@ -182,7 +184,8 @@ bool qmp_check(const struct qmp_type *t, struct json_object *v, const char *name
 
 static void send_error(struct mon *m, struct err *e, struct json_object *id)
 {
-    static const char *const classes[] = {"GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound", "KVMMissingCap"};
+    static const char *const classes[] = {"GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound",
+                                          "KVMMissingCap"};
 
     send(m, json_make("o:id", id ? json_object_get(id) : NULL, "o:error",
                       json_make("s:class", classes[e->class_], "s:desc", e->msg, NULL), NULL));
@@ -235,7 +238,8 @@ static bool dispatch(struct mon *m, struct json_object *req, struct json_object 
     if (!m->negotiated && !caps)
         return err_set_class(errp, ERR_COMMAND_NOT_FOUND, "Expecting capabilities negotiation with 'qmp_capabilities'");
     if (m->negotiated && caps)
-        return err_set_class(errp, ERR_COMMAND_NOT_FOUND, "Capabilities negotiation is already complete, command ignored");
+        return err_set_class(errp, ERR_COMMAND_NOT_FOUND,
+                             "Capabilities negotiation is already complete, command ignored");
     if (!c)
         return err_set_class(errp, ERR_COMMAND_NOT_FOUND, "The command %s has not been found", name);
     none = json_object_new_object();
@@ -253,7 +257,8 @@ static void serve(struct mon *m, struct json_object *req)
     struct err *e = NULL;
 
     if (dispatch(m, req, &ret, &e)) {
-        send(m, json_make("o:return", ret ? ret : json_object_new_object(), "o:id", id ? json_object_get(id) : NULL, NULL));
+        send(m, json_make("o:return", ret ? ret : json_object_new_object(), "o:id", id ? json_object_get(id) : NULL,
+                          NULL));
     } else {
         json_object_put(ret);
         send_error(m, e, id);

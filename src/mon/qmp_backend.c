@@ -8,7 +8,8 @@
 
 static void add_chr(struct chr *c, void *opaque)
 {
-    json_object_array_add(opaque, json_make("b:frontend-open", chr_frontend_open(c), "s:filename", chr_label(c), "s:label", chr_id(c), NULL));
+    json_object_array_add(opaque, json_make("b:frontend-open", chr_frontend_open(c), "s:filename", chr_label(c),
+                                            "s:label", chr_id(c), NULL));
 }
 
 bool qmp_query_chardev(struct mon *m, struct json_object **ret, struct err **errp)
@@ -49,7 +50,8 @@ static bool address(struct mon *m, struct opts *o, struct json_object *addr, boo
     }
     json_object_object_foreach(d, k, v)
     {
-        const char *s = json_object_is_type(v, json_type_boolean) ? json_object_get_boolean(v) ? "on" : "off" : json_object_get_string(v);
+        const char *s = json_object_is_type(v, json_type_boolean) ? json_object_get_boolean(v) ? "on" : "off"
+                                                                  : json_object_get_string(v);
 
         if (local)
             opts_set(o, !strcmp(k, "host") ? "localaddr" : "localport", s);
@@ -133,7 +135,8 @@ static struct json_object *base64(const uint8_t *p, size_t len)
 
     for (size_t i = 0; i < len; i += 3) {
         uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < len ? p[i + 1] << 8 : 0) | (i + 2 < len ? p[i + 2] : 0);
-        char c[4] = {b64[v >> 18], b64[v >> 12 & 63], i + 1 < len ? b64[v >> 6 & 63] : '=', i + 2 < len ? b64[v & 63] : '='};
+        char c[4] = {b64[v >> 18], b64[v >> 12 & 63], i + 1 < len ? b64[v >> 6 & 63] : '=',
+                     i + 2 < len ? b64[v & 63] : '='};
 
         str_addn(&b, c, 4);
     }
@@ -244,13 +247,15 @@ bool qmp_query_block(struct mon *m, struct json_object **ret, struct err **errp)
     return true;
 }
 
-bool qmp_query_named_block_nodes(struct mon *m, const struct qmp_args_query_named_block_nodes *a, struct json_object **ret, struct err **errp)
+bool qmp_query_named_block_nodes(struct mon *m, const struct qmp_args_query_named_block_nodes *a,
+                                 struct json_object **ret, struct err **errp)
 {
     *ret = blk_query_nodes(m->set->cfg.blks, a->has_flat && a->flat);
     return true;
 }
 
-bool qmp_query_blockstats(struct mon *m, const struct qmp_args_query_blockstats *a, struct json_object **ret, struct err **errp)
+bool qmp_query_blockstats(struct mon *m, const struct qmp_args_query_blockstats *a, struct json_object **ret,
+                          struct err **errp)
 {
     *ret = blk_query_stats(m->set->cfg.blks);
     return true;
@@ -272,7 +277,6 @@ bool qmp_blockdev_del(struct mon *m, const struct qmp_args_blockdev_del *a, stru
 {
     return blk_node_del(m->set->cfg.blks, a->node_name, errp);
 }
-
 
 static struct blk *the_blk(struct mon *m, const char *device, const char *id, struct err **errp)
 {
@@ -410,8 +414,8 @@ bool qmp_input_send_event(struct mon *m, const struct qmp_args_input_send_event 
 static void add_mouse(unsigned index, const char *name, unsigned kinds, bool current, void *opaque)
 {
     if (kinds & (UI_POINTER_REL | UI_POINTER_ABS))
-        json_object_array_add(opaque, json_make("s:name", name, "i:index", (int64_t)index, "b:current", current, "b:absolute",
-                                                (kinds & UI_POINTER_ABS) != 0, NULL));
+        json_object_array_add(opaque, json_make("s:name", name, "i:index", (int64_t)index, "b:current", current,
+                                                "b:absolute", (kinds & UI_POINTER_ABS) != 0, NULL));
 }
 
 bool qmp_query_mice(struct mon *m, struct json_object **ret, struct err **errp)

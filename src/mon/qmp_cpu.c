@@ -36,9 +36,10 @@ static void add_model(const char *name, const char *desc, void *opaque)
 
     (void)desc;
     x86_model_missing(name, l->mask, add_name, missing);
-    json_object_array_add(l->list, json_make("s:name", name, "s:typename", type, "o:unavailable-features", missing, "b:static",
-                                             !strcmp(name, "base"), "b:migration-safe", strcmp(name, "max") && strcmp(name, "host"), "s:alias-of",
-                                             alias, "b:deprecated", false, NULL));
+    json_object_array_add(l->list, json_make("s:name", name, "s:typename", type, "o:unavailable-features", missing,
+                                             "b:static", !strcmp(name, "base"), "b:migration-safe",
+                                             strcmp(name, "max") && strcmp(name, "host"), "s:alias-of", alias,
+                                             "b:deprecated", false, NULL));
 }
 
 bool qmp_query_cpu_definitions(struct mon *m, struct json_object **ret, struct err **errp)
@@ -59,7 +60,8 @@ static void add_feature(const char *name, bool on, void *opaque)
     json_object_object_add(opaque, name, json_object_new_boolean(on));
 }
 
-/* "name,key=value,..." as -cpu would have it. NULL + error when a property is no scalar or would change the text's meaning. */
+/* "name,key=value,..." as -cpu would have it. NULL + error when a property is no scalar or would change the text's
+ * meaning. */
 static char *model_text(struct json_object *model, struct err **errp)
 {
     struct strbuf b CLEANUP(str_free) = {0};
@@ -79,9 +81,11 @@ static char *model_text(struct json_object *model, struct err **errp)
     }
     json_object_object_foreach(props, key, val)
     {
-        const char *text = json_object_is_type(val, json_type_boolean) ? (json_object_get_boolean(val) ? "on" : "off") : json_object_get_string(val);
+        const char *text = json_object_is_type(val, json_type_boolean) ? (json_object_get_boolean(val) ? "on" : "off")
+                                                                       : json_object_get_string(val);
 
-        if (json_object_is_type(val, json_type_object) || json_object_is_type(val, json_type_array) || !text || strchr(text, ',') || strchr(key, ',')) {
+        if (json_object_is_type(val, json_type_object) || json_object_is_type(val, json_type_array) || !text ||
+            strchr(text, ',') || strchr(key, ',')) {
             err_set(errp, "property '%s' of the CPU model is no plain value", key);
             return NULL;
         }
@@ -90,7 +94,8 @@ static char *model_text(struct json_object *model, struct err **errp)
     return str_take(&b);
 }
 
-bool qmp_query_cpu_model_expansion(struct mon *m, const struct qmp_args_query_cpu_model_expansion *a, struct json_object **ret, struct err **errp)
+bool qmp_query_cpu_model_expansion(struct mon *m, const struct qmp_args_query_cpu_model_expansion *a,
+                                   struct json_object **ret, struct err **errp)
 {
     struct x86_features own, f;
     const struct x86_features *mask;
@@ -100,8 +105,9 @@ bool qmp_query_cpu_model_expansion(struct mon *m, const struct qmp_args_query_cp
 
     if (!quiet || !cpu_mask(m, &own, &mask, errp) || !x86_cpu_parse_model(quiet, mask, &f, NULL, errp))
         return false;
-    props = json_make("s:vendor", f.vendor, "s:model-id", f.model_id, "i:family", (int64_t)f.family, "i:model", (int64_t)f.model, "i:stepping",
-                      (int64_t)f.stepping, "b:migratable", f.migratable, "b:l3-cache", f.l3_cache, "b:pmu", f.pmu, NULL);
+    props = json_make("s:vendor", f.vendor, "s:model-id", f.model_id, "i:family", (int64_t)f.family, "i:model",
+                      (int64_t)f.model, "i:stepping", (int64_t)f.stepping, "b:migratable", f.migratable, "b:l3-cache",
+                      f.l3_cache, "b:pmu", f.pmu, NULL);
     if (full) {
         json_object_object_add(props, "level", json_object_new_int64(f.level));
         json_object_object_add(props, "xlevel", json_object_new_int64(f.xlevel));
@@ -116,6 +122,7 @@ bool qmp_query_cpu_model_expansion(struct mon *m, const struct qmp_args_query_cp
         json_object_object_add(props, "hv-frequencies", json_object_new_boolean(f.hv_frequencies));
     }
     x86_features_each(&f, add_feature, props);
-    *ret = json_make("o:model", json_make("s:name", full ? json_get_str(a->model, "name") : "base", "o:props", props, NULL), NULL);
+    *ret = json_make("o:model",
+                     json_make("s:name", full ? json_get_str(a->model, "name") : "base", "o:props", props, NULL), NULL);
     return true;
 }

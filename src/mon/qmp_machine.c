@@ -16,9 +16,10 @@ bool qmp_query_machines(struct mon *m, struct json_object **ret, struct err **er
 
     *ret = json_object_new_array();
     while ((b = board_next(m->set->cfg.arch, b))) {
-        struct json_object *o = json_make("b:hotpluggable-cpus", b->cpu_plug != NULL, "s:name", b->machine, "b:numa-mem-supported", false,
-                                          "s:default-cpu-type", NULL, "i:cpu-max", (int64_t)(b->max_cpus ? b->max_cpus : 1), "b:deprecated",
-                                          b->deprecated != NULL, "s:alias", b->alias, NULL);
+        struct json_object *o =
+            json_make("b:hotpluggable-cpus", b->cpu_plug != NULL, "s:name", b->machine, "b:numa-mem-supported", false,
+                      "s:default-cpu-type", NULL, "i:cpu-max", (int64_t)(b->max_cpus ? b->max_cpus : 1), "b:deprecated",
+                      b->deprecated != NULL, "s:alias", b->alias, NULL);
 
         if (b->is_default)
             json_object_object_add(o, "is-default", json_object_new_boolean(true));
@@ -42,10 +43,11 @@ bool qmp_query_current_machine(struct mon *m, struct json_object **ret, struct e
 static struct json_object *cpu_props(const struct mon_set *s, unsigned index)
 {
     const struct board_cfg *c = s->cfg.cfg;
-    unsigned t = c->smp.threads ? c->smp.threads : 1, k = c->smp.cores ? c->smp.cores : 1, d = c->smp.dies ? c->smp.dies : 1;
+    unsigned t = c->smp.threads ? c->smp.threads : 1, k = c->smp.cores ? c->smp.cores : 1,
+             d = c->smp.dies ? c->smp.dies : 1;
 
-    return json_make("i:core-id", (int64_t)(index / t % k), "i:thread-id", (int64_t)(index % t), "i:die-id", (int64_t)(index / (t * k) % d),
-                     "i:socket-id", (int64_t)(index / (t * k * d)), NULL);
+    return json_make("i:core-id", (int64_t)(index / t % k), "i:thread-id", (int64_t)(index % t), "i:die-id",
+                     (int64_t)(index / (t * k) % d), "i:socket-id", (int64_t)(index / (t * k * d)), NULL);
 }
 
 /* "MODEL-ARCH-cpu" of the CPUs in use. Caller frees. */
@@ -70,8 +72,9 @@ bool qmp_query_cpus_fast(struct mon *m, struct json_object **ret, struct err **e
     for (unsigned i = 0; i < mm->nr_cpus; i++) {
         AUTOFREE char *path = cpu_path(mm->cpus[i]);
 
-        json_object_array_add(*ret, json_make("i:thread-id", (int64_t)mm->cpus[i]->tid, "o:props", cpu_props(m->set, i), "s:qom-path", path,
-                                              "s:target", m->set->cfg.arch, "i:cpu-index", (int64_t)i, NULL));
+        json_object_array_add(*ret, json_make("i:thread-id", (int64_t)mm->cpus[i]->tid, "o:props", cpu_props(m->set, i),
+                                              "s:qom-path", path, "s:target", m->set->cfg.arch, "i:cpu-index",
+                                              (int64_t)i, NULL));
     }
     return true;
 }
@@ -88,7 +91,8 @@ bool qmp_query_hotpluggable_cpus(struct mon *m, struct json_object **ret, struct
     for (unsigned i = max; i-- > 0;) {
         AUTOFREE char *path = i < mm->nr_cpus ? cpu_path(mm->cpus[i]) : NULL;
 
-        json_object_array_add(*ret, json_make("o:props", cpu_props(m->set, i), "i:vcpus-count", (int64_t)1, "s:qom-path", path, "s:type", type, NULL));
+        json_object_array_add(*ret, json_make("o:props", cpu_props(m->set, i), "i:vcpus-count", (int64_t)1,
+                                              "s:qom-path", path, "s:type", type, NULL));
     }
     return true;
 }
@@ -267,10 +271,10 @@ bool qmp_qom_set(struct mon *m, const struct qmp_args_qom_set *a, struct err **e
     if (!obj_prop_find(o->cls, a->property))
         return err_set(errp, "Property '%s.%s' not found", o->cls->name, a->property);
     if (obj_class_is(o->cls, "device") && container_of(o, struct dev, obj)->realized)
-        return err_set(errp, "Attempt to set property '%s' on device '%s' (type '%s') after it was realized", a->property,
-                       o->name ? o->name : "", o->cls->name);
+        return err_set(errp, "Attempt to set property '%s' on device '%s' (type '%s') after it was realized",
+                       a->property, o->name ? o->name : "", o->cls->name);
     text = json_object_is_type(a->value, json_type_boolean) ? json_object_get_boolean(a->value) ? "on" : "off"
-                                                              : json_object_get_string(a->value);
+                                                            : json_object_get_string(a->value);
     return obj_set(o, a->property, text ? text : "", errp);
 }
 
@@ -279,7 +283,8 @@ static bool is_abstract(const struct obj_class *c)
     return !c->size;
 }
 
-bool qmp_qom_list_types(struct mon *m, const struct qmp_args_qom_list_types *a, struct json_object **ret, struct err **errp)
+bool qmp_qom_list_types(struct mon *m, const struct qmp_args_qom_list_types *a, struct json_object **ret,
+                        struct err **errp)
 {
     *ret = json_object_new_array();
     for (const struct obj_class *c = NULL; (c = obj_class_next(c));) {
@@ -300,7 +305,8 @@ static struct json_object *class_props(const struct obj_class *c)
     struct json_object *list = json_object_new_array();
 
     for (const struct prop *p = NULL; (p = obj_prop_next(c, p));) {
-        struct json_object *o = json_make("s:name", p->name, "s:type", prop_type_name(p), "s:description", p->help, NULL);
+        struct json_object *o =
+            json_make("s:name", p->name, "s:type", prop_type_name(p), "s:description", p->help, NULL);
         bool b;
         int64_t n;
 
@@ -315,7 +321,8 @@ static struct json_object *class_props(const struct obj_class *c)
     return list;
 }
 
-bool qmp_qom_list_properties(struct mon *m, const struct qmp_args_qom_list_properties *a, struct json_object **ret, struct err **errp)
+bool qmp_qom_list_properties(struct mon *m, const struct qmp_args_qom_list_properties *a, struct json_object **ret,
+                             struct err **errp)
 {
     const struct obj_class *c = obj_class_find(a->typename);
 
@@ -325,7 +332,8 @@ bool qmp_qom_list_properties(struct mon *m, const struct qmp_args_qom_list_prope
     return true;
 }
 
-bool qmp_device_list_properties(struct mon *m, const struct qmp_args_device_list_properties *a, struct json_object **ret, struct err **errp)
+bool qmp_device_list_properties(struct mon *m, const struct qmp_args_device_list_properties *a,
+                                struct json_object **ret, struct err **errp)
 {
     const struct obj_class *c = obj_class_find(a->typename);
 
@@ -411,8 +419,8 @@ static struct json_object *regions(const struct pci_dev *p)
 
         if (!p->bar[i])
             continue;
-        o = json_make("i:bar", (int64_t)i, "s:type", io ? "io" : "memory", "i:address", (int64_t)p->bar_addr[i], "i:size",
-                      (int64_t)p->bar[i]->size, NULL);
+        o = json_make("i:bar", (int64_t)i, "s:type", io ? "io" : "memory", "i:address", (int64_t)p->bar_addr[i],
+                      "i:size", (int64_t)p->bar[i]->size, NULL);
         if (!io) {
             json_object_object_add(o, "prefetch", json_object_new_boolean(p->bar_type[i] & PCI_BAR_PREFETCH));
             json_object_object_add(o, "mem_type_64", json_object_new_boolean(p->bar_type[i] & PCI_BAR_MEM64));
@@ -428,11 +436,11 @@ static struct json_object *pci_function(const struct pci_dev *p)
     unsigned vendor = p->config[0] | p->config[1] << 8, device = p->config[2] | p->config[3] << 8;
     const struct pci_bus *b = pci_dev_bus(p);
 
-    return json_make("i:bus", (int64_t)b->nr, "i:slot", (int64_t)(p->devfn >> 3), "i:function", (int64_t)(p->devfn & 7), "o:class_info",
-                     json_make("i:class", (int64_t)class_id, "s:desc", p->dev.obj.cls->desc, NULL), "o:id",
-                     json_make("i:device", (int64_t)device, "i:vendor", (int64_t)vendor, NULL), "i:irq",
-                     (int64_t)p->config[PCI_INTERRUPT_LINE], "i:irq_pin", (int64_t)p->config[PCI_INTERRUPT_PIN], "s:qdev_id",
-                     p->dev.id ? p->dev.id : "", "o:regions", regions(p), NULL);
+    return json_make("i:bus", (int64_t)b->nr, "i:slot", (int64_t)(p->devfn >> 3), "i:function", (int64_t)(p->devfn & 7),
+                     "o:class_info", json_make("i:class", (int64_t)class_id, "s:desc", p->dev.obj.cls->desc, NULL),
+                     "o:id", json_make("i:device", (int64_t)device, "i:vendor", (int64_t)vendor, NULL), "i:irq",
+                     (int64_t)p->config[PCI_INTERRUPT_LINE], "i:irq_pin", (int64_t)p->config[PCI_INTERRUPT_PIN],
+                     "s:qdev_id", p->dev.id ? p->dev.id : "", "o:regions", regions(p), NULL);
 }
 
 static void add_function(struct dev *d, void *opaque)

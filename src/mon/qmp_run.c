@@ -18,14 +18,16 @@ bool qmp_query_status(struct mon *m, struct json_object **ret, struct err **errp
 {
     struct machine *mm = mon_machine(m);
 
-    *ret = json_make("s:status", run_state_name((enum run_state)mm->state), "b:singlestep", false, "b:running", machine_running(mm), NULL);
+    *ret = json_make("s:status", run_state_name((enum run_state)mm->state), "b:singlestep", false, "b:running",
+                     machine_running(mm), NULL);
     return true;
 }
 
 bool qmp_query_version(struct mon *m, struct json_object **ret, struct err **errp)
 {
     *ret = json_make("o:qemu",
-                     json_make("i:micro", (int64_t)MON_QEMU_MICRO, "i:minor", (int64_t)MON_QEMU_MINOR, "i:major", (int64_t)MON_QEMU_MAJOR, NULL),
+                     json_make("i:micro", (int64_t)MON_QEMU_MICRO, "i:minor", (int64_t)MON_QEMU_MINOR, "i:major",
+                               (int64_t)MON_QEMU_MAJOR, NULL),
                      "s:package", "Lyrebird " LYREBIRD_VERSION, NULL);
     return true;
 }
@@ -134,10 +136,12 @@ bool qmp_set_action(struct mon *m, const struct qmp_args_set_action *a, struct e
     return true;
 }
 
-bool qmp_human_monitor_command(struct mon *m, const struct qmp_args_human_monitor_command *a, struct json_object **ret, struct err **errp)
+bool qmp_human_monitor_command(struct mon *m, const struct qmp_args_human_monitor_command *a, struct json_object **ret,
+                               struct err **errp)
 {
     struct strbuf out = {0};
-    struct mon tmp = {.set = m->set, .mode = MON_HMP, .capture = &out, .cpu = a->has_cpu_index ? (unsigned)a->cpu_index : 0};
+    struct mon tmp = {
+        .set = m->set, .mode = MON_HMP, .capture = &out, .cpu = a->has_cpu_index ? (unsigned)a->cpu_index : 0};
     AUTOFREE char *line = xstrdup(a->command_line);
 
     if (a->has_cpu_index && (a->cpu_index < 0 || a->cpu_index >= mon_machine(m)->nr_cpus))
@@ -203,15 +207,18 @@ static const struct {
     const char *option;
     const char *params; /* "name:type ..." with s, b, n, z for string, boolean, number, size */
 } option_info[] = {
-    {"machine", "type:s accel:s kernel:s initrd:s append:s dtb:s usb:b hpet:b memory-backend:s dump-guest-core:b smm:b vmport:b"},
+    {"machine",
+     "type:s accel:s kernel:s initrd:s append:s dtb:s usb:b hpet:b memory-backend:s dump-guest-core:b smm:b vmport:b"},
     {"memory", "size:z slots:n maxmem:z"},
     {"smp-opts", "cpus:n sockets:n dies:n clusters:n cores:n threads:n maxcpus:n"},
     {"boot-opts", "order:s once:s menu:b splash:s splash-time:n reboot-timeout:n strict:b"},
     {"rtc", "base:s clock:s driftfix:s"},
     {"name", "guest:s process:s debug-threads:b"},
-    {"chardev", "backend:s id:s path:s host:s port:s server:b wait:b nodelay:b telnet:b reconnect:n mux:b logfile:s logappend:b fd:s"},
+    {"chardev", "backend:s id:s path:s host:s port:s server:b wait:b nodelay:b telnet:b reconnect:n mux:b logfile:s "
+                "logappend:b fd:s"},
     {"device", "driver:s id:s bus:s"},
-    {"drive", "file:s if:s bus:n unit:n index:n media:s format:s snapshot:b cache:s aio:s readonly:b serial:s werror:s rerror:s"},
+    {"drive", "file:s if:s bus:n unit:n index:n media:s format:s snapshot:b cache:s aio:s readonly:b serial:s werror:s "
+              "rerror:s"},
     {"netdev", "type:s id:s"},
     {"mon", "chardev:s mode:s pretty:b"},
     {"object", "qom-type:s id:s"},
@@ -232,7 +239,10 @@ static struct json_object *params(const char *text)
 
     for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
         char *colon = strchr(w, ':');
-        const char *type = colon[1] == 'b' ? "boolean" : colon[1] == 'n' ? "number" : colon[1] == 'z' ? "size" : "string";
+        const char *type = colon[1] == 'b'   ? "boolean"
+                           : colon[1] == 'n' ? "number"
+                           : colon[1] == 'z' ? "size"
+                                             : "string";
 
         *colon = 0;
         json_object_array_add(list, json_make("s:name", w, "s:type", type, NULL));
@@ -240,13 +250,14 @@ static struct json_object *params(const char *text)
     return list;
 }
 
-bool qmp_query_command_line_options(struct mon *m, const struct qmp_args_query_command_line_options *a, struct json_object **ret,
-                                    struct err **errp)
+bool qmp_query_command_line_options(struct mon *m, const struct qmp_args_query_command_line_options *a,
+                                    struct json_object **ret, struct err **errp)
 {
     *ret = json_object_new_array();
     for (unsigned i = 0; i < ARRAY_LEN(option_info); i++)
         if (!a->option || !strcmp(a->option, option_info[i].option))
-            json_object_array_add(*ret, json_make("s:option", option_info[i].option, "o:parameters", params(option_info[i].params), NULL));
+            json_object_array_add(*ret, json_make("s:option", option_info[i].option, "o:parameters",
+                                                  params(option_info[i].params), NULL));
     if (a->option && !json_object_array_length(*ret))
         return err_set(errp, "invalid option name: %s", a->option);
     return true;

@@ -21,12 +21,12 @@ struct qmp_variant {
 struct qmp_type {
     const char *name;
     enum qmp_kind kind;
-    const struct qmp_type *elem;         /* ARRAY */
-    const struct qmp_member *members;    /* OBJECT, ended by a NULL name */
-    const char *const *values;           /* ENUM */
-    const char *tag;                     /* OBJECT with variants */
+    const struct qmp_type *elem;      /* ARRAY */
+    const struct qmp_member *members; /* OBJECT, ended by a NULL name */
+    const char *const *values;        /* ENUM */
+    const char *tag;                  /* OBJECT with variants */
     const struct qmp_variant *variants;
-    bool open;                           /* further members are allowed */
+    bool open; /* further members are allowed */
 };
 /* False with an error that names the member ("Parameter 'x' is missing") when v is not of the type. */
 bool qmp_check(const struct qmp_type *t, struct json_object *v, const char *name, struct err **errp);

@@ -5,7 +5,8 @@
 
 static void add_client(const char *host, const char *service, const char *family, bool shared, void *opaque)
 {
-    json_object_array_add(opaque, json_make("s:host", host, "s:service", service, "s:family", family, "b:websocket", false, NULL));
+    json_object_array_add(
+        opaque, json_make("s:host", host, "s:service", service, "s:family", family, "b:websocket", false, NULL));
 }
 
 bool qmp_query_vnc(struct mon *m, struct json_object **ret, struct err **errp)
@@ -19,8 +20,8 @@ bool qmp_query_vnc(struct mon *m, struct json_object **ret, struct err **errp)
     }
     clients = json_object_new_array();
     vnc_each_client(v, add_client, clients);
-    *ret = json_make("b:enabled", true, "s:host", vnc_host(v), "s:service", vnc_service(v), "s:family", vnc_family(v), "s:auth", vnc_auth(v),
-                     "o:clients", clients, NULL);
+    *ret = json_make("b:enabled", true, "s:host", vnc_host(v), "s:service", vnc_service(v), "s:family", vnc_family(v),
+                     "s:auth", vnc_auth(v), "o:clients", clients, NULL);
     return true;
 }
 
@@ -80,13 +81,14 @@ void info_vnc(struct mon *m, struct hmp_args *a)
     if (!json_get_bool(r, "enabled", false)) {
         mon_puts(m, "None\n");
     } else {
-        mon_printf(m, "default:\n  Server: %s:%s (%s)\n    Auth: %s\n", json_get_str(r, "host"), json_get_str(r, "service"),
-                   json_get_str(r, "family"), json_get_str(r, "auth"));
+        mon_printf(m, "default:\n  Server: %s:%s (%s)\n    Auth: %s\n", json_get_str(r, "host"),
+                   json_get_str(r, "service"), json_get_str(r, "family"), json_get_str(r, "auth"));
         clients = json_get(r, "clients");
         for (size_t i = 0; i < json_object_array_length(clients); i++) {
             struct json_object *c = json_object_array_get_idx(clients, i);
 
-            mon_printf(m, "  Client: %s:%s (%s)\n", json_get_str(c, "host"), json_get_str(c, "service"), json_get_str(c, "family"));
+            mon_printf(m, "  Client: %s:%s (%s)\n", json_get_str(c, "host"), json_get_str(c, "service"),
+                       json_get_str(c, "family"));
         }
     }
     json_object_put(r);

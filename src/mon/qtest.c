@@ -14,8 +14,8 @@ struct qtest {
     struct machine *m;
     struct chr_fe fe;
     struct strbuf line;
-    FILE *log;             /* owned or NULL */
-    struct dev *watched;   /* the one device whose wires are reported */
+    FILE *log;           /* owned or NULL */
+    struct dev *watched; /* the one device whose wires are reported */
 };
 
 struct request {
@@ -130,7 +130,10 @@ static void do_read(struct request *r)
 
 static int nibble(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 static void do_write(struct request *r)
@@ -165,7 +168,8 @@ static void do_b64read(struct request *r)
     mem_read(r->q->m->mem, addr, buf, len);
     for (uint64_t i = 0; i < len; i += 3) {
         uint32_t v = (uint32_t)buf[i] << 16 | (i + 1 < len ? buf[i + 1] << 8 : 0) | (i + 2 < len ? buf[i + 2] : 0);
-        char c[4] = {b64[v >> 18], b64[v >> 12 & 63], i + 1 < len ? b64[v >> 6 & 63] : '=', i + 2 < len ? b64[v & 63] : '='};
+        char c[4] = {b64[v >> 18], b64[v >> 12 & 63], i + 1 < len ? b64[v >> 6 & 63] : '=',
+                     i + 2 < len ? b64[v & 63] : '='};
 
         str_addn(&out, c, 4);
     }
@@ -328,13 +332,33 @@ static void do_absent(struct request *r)
 static const struct {
     const char *name;
     request_fn *fn;
-} requests[] = {{"inb", do_in},         {"inw", do_in},         {"inl", do_in},           {"outb", do_out},
-                {"outw", do_out},       {"outl", do_out},       {"readb", do_readx},      {"readw", do_readx},
-                {"readl", do_readx},    {"readq", do_readx},    {"writeb", do_writex},    {"writew", do_writex},
-                {"writel", do_writex},  {"writeq", do_writex},  {"read", do_read},        {"write", do_write},
-                {"b64read", do_b64read}, {"b64write", do_b64write}, {"memset", do_memset}, {"clock_step", do_clock_step},
-                {"clock_set", do_clock_set}, {"irq_intercept_in", do_intercept}, {"irq_intercept_out", do_intercept},
-                {"set_irq_in", do_set_irq}, {"endianness", do_endianness}, {"rtas", do_absent}, {"module_load", do_absent}};
+} requests[] = {{"inb", do_in},
+                {"inw", do_in},
+                {"inl", do_in},
+                {"outb", do_out},
+                {"outw", do_out},
+                {"outl", do_out},
+                {"readb", do_readx},
+                {"readw", do_readx},
+                {"readl", do_readx},
+                {"readq", do_readx},
+                {"writeb", do_writex},
+                {"writew", do_writex},
+                {"writel", do_writex},
+                {"writeq", do_writex},
+                {"read", do_read},
+                {"write", do_write},
+                {"b64read", do_b64read},
+                {"b64write", do_b64write},
+                {"memset", do_memset},
+                {"clock_step", do_clock_step},
+                {"clock_set", do_clock_set},
+                {"irq_intercept_in", do_intercept},
+                {"irq_intercept_out", do_intercept},
+                {"set_irq_in", do_set_irq},
+                {"endianness", do_endianness},
+                {"rtas", do_absent},
+                {"module_load", do_absent}};
 
 static void serve(struct qtest *q, char *line)
 {

@@ -4,8 +4,26 @@
 
 #include <stdio.h>
 
-enum { CTRL_A = 1, CTRL_B, CTRL_C, CTRL_D, CTRL_E, CTRL_F, BS = 8, TAB = 9, LF = 10, CTRL_K = 11, CTRL_L = 12, CR = 13, CTRL_N = 14,
-       CTRL_P = 16, CTRL_U = 21, CTRL_W = 23, ESC = 27, DEL = 127 };
+enum {
+    CTRL_A = 1,
+    CTRL_B,
+    CTRL_C,
+    CTRL_D,
+    CTRL_E,
+    CTRL_F,
+    BS = 8,
+    TAB = 9,
+    LF = 10,
+    CTRL_K = 11,
+    CTRL_L = 12,
+    CR = 13,
+    CTRL_N = 14,
+    CTRL_P = 16,
+    CTRL_U = 21,
+    CTRL_W = 23,
+    ESC = 27,
+    DEL = 127
+};
 
 static const char prompt[] = "(qemu) ";
 
@@ -186,7 +204,7 @@ static void accept(struct mon *m)
     struct line_editor *l = &m->le;
     char *line;
 
-    void (*answer)(struct mon *m, const char *text) = l->answer;
+    void (*answer)(struct mon * m, const char *text) = l->answer;
 
     l->buf[l->len] = 0;
     mon_puts(m, "\n");

@@ -1,6 +1,6 @@
 /* -object filter-dump: writes every frame of a back end to a file in pcap format (link type Ethernet). */
-#include "net/net_int.h"
 #include "base/bytes.h"
+#include "net/net_int.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +15,7 @@ struct dump {
     int fd;
     bool failed;
     struct net_tap tap;
-    struct run *run;     /* borrowed */
+    struct run *run; /* borrowed */
 };
 
 static void dump_frame(void *opaque, const struct iov *frame, unsigned hdr)
@@ -90,7 +90,12 @@ static const struct prop dump_props[] = {
     PROP("maxlen", u32, struct dump, maxlen, .dflt = "65536", .help = "bytes kept of each frame"),
     PROP_END,
 };
-static const struct obj_class dump_class = {.name = "filter-dump", .size = sizeof(struct dump), .props = dump_props,
-                                            .init = dump_init, .ready = dump_ready, .free = dump_free, .user = true,
+static const struct obj_class dump_class = {.name = "filter-dump",
+                                            .size = sizeof(struct dump),
+                                            .props = dump_props,
+                                            .init = dump_init,
+                                            .ready = dump_ready,
+                                            .free = dump_free,
+                                            .user = true,
                                             .desc = "records the frames of a network back end in pcap format"};
 OBJ_REGISTER(dump_class)

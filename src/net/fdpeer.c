@@ -1,7 +1,8 @@
 /* Peers over file descriptors: watching, back pressure both ways, framing of streams, addresses.
  *
- * Frames may be sent from any thread that holds the machine lock; a descriptor that has no room keeps the rest of one frame
- * and makes the core queue the others. Reading stops while the peer has no room. Watching changes on the loop only. */
+ * Frames may be sent from any thread that holds the machine lock; a descriptor that has no room keeps the rest of one
+ * frame and makes the core queue the others. Reading stops while the peer has no room. Watching changes on the loop
+ * only. */
 #include "net/fdpeer.h"
 #include "base/bytes.h"
 #include "base/log.h"
@@ -304,7 +305,8 @@ bool dgram_readable(struct fdpeer *p)
 
 /* ---- addresses ---- */
 
-bool net_addr_make(const char *host, const char *port, bool passive, int socktype, struct net_addr *a, struct err **errp)
+bool net_addr_make(const char *host, const char *port, bool passive, int socktype, struct net_addr *a,
+                   struct err **errp)
 {
     struct addrinfo hint = {.ai_socktype = socktype, .ai_flags = passive ? AI_PASSIVE : 0}, *r = NULL;
     const char *h = host && *host ? host : passive ? "0.0.0.0" : "127.0.0.1";
@@ -338,7 +340,8 @@ bool net_addr_unix(const char *path, bool abstract, struct net_addr *a, struct e
 
     memset(a, 0, sizeof *a);
     if (!n || n + abstract >= sizeof a->un.sun_path)
-        return err_set(errp, "UNIX socket path '%s' must have 1 to %zu characters", path, sizeof a->un.sun_path - 1 - abstract);
+        return err_set(errp, "UNIX socket path '%s' must have 1 to %zu characters", path,
+                       sizeof a->un.sun_path - 1 - abstract);
     a->un.sun_family = AF_UNIX;
     memcpy(a->un.sun_path + abstract, path, n);
     a->len = offsetof(struct sockaddr_un, sun_path) + n + 1;

@@ -11,28 +11,29 @@
 struct fdpeer;
 struct fdpeer_kind {
     const struct net_ops *ops;
-    /* Sends one frame: bytes taken, 0 = blocked (called again when writable), -errno: dropped or, for streams, hung up. */
+    /* Sends one frame: bytes taken, 0 = blocked (called again when writable), -errno: dropped or, for streams, hung up.
+     */
     ssize_t (*send)(struct fdpeer *p, const struct iov *frame);
     /* Something can be read; delivers frames while net_can_send. False: the other end is gone. */
     bool (*readable)(struct fdpeer *p);
-    void (*hangup)(struct fdpeer *p); /* may be NULL */
+    void (*hangup)(struct fdpeer *p);  /* may be NULL */
     void (*release)(struct fdpeer *p); /* owner's data; may be NULL */
 };
 struct fdpeer {
     struct net_peer *peer;
-    struct net_set *set;      /* borrowed */
+    struct net_set *set; /* borrowed */
     const struct fdpeer_kind *kind;
-    int fd;                   /* owned, -1 = not connected */
+    int fd; /* owned, -1 = not connected */
     struct ev_fd *ev;
-    struct ev_bh watch_bh;    /* descriptors are watched from the loop's thread only */
-    bool blocked;             /* a send waits for room */
-    bool paused;              /* the peer has no room */
-    bool gone;                /* to be hung up on the loop */
-    uint8_t *out;             /* owned: the unsent rest of a frame */
+    struct ev_bh watch_bh; /* descriptors are watched from the loop's thread only */
+    bool blocked;          /* a send waits for room */
+    bool paused;           /* the peer has no room */
+    bool gone;             /* to be hung up on the loop */
+    uint8_t *out;          /* owned: the unsent rest of a frame */
     size_t out_len, out_off;
-    uint8_t *in;              /* owned: NET_MAX_FRAME + 64 bytes */
+    uint8_t *in; /* owned: NET_MAX_FRAME + 64 bytes */
     size_t in_len;
-    char *what;               /* owned: for info */
+    char *what; /* owned: for info */
     void *owner;
 };
 /* NULL kind->ops->receive etc.: the table of ops is fdpeer_ops with its type replaced. */
@@ -71,7 +72,8 @@ struct net_addr {
 };
 /* "host:port", ":port" (any address when passive, else loopback) or "[v6]:port". */
 bool net_addr_parse(const char *text, bool passive, int socktype, struct net_addr *a, struct err **errp);
-bool net_addr_make(const char *host, const char *port, bool passive, int socktype, struct net_addr *a, struct err **errp);
+bool net_addr_make(const char *host, const char *port, bool passive, int socktype, struct net_addr *a,
+                   struct err **errp);
 bool net_addr_unix(const char *path, bool abstract, struct net_addr *a, struct err **errp);
 char *net_addr_text(const struct net_addr *a); /* caller frees */
 /* A descriptor number given on the command line: open, a socket if asked. -1 and error otherwise. */

@@ -1,12 +1,12 @@
 /* Hubs: every frame that enters one port leaves through all others. `-net` puts NICs and back ends on hub 0; hubport is
  * the same for -netdev. */
-#include "net/net_int.h"
 #include "base/str.h"
+#include "net/net_int.h"
 
 enum { HUB_MAX = 65535, HUB_PORTS_MAX = 256 };
 
 struct net_hub {
-    struct list link;  /* in set->hubs */
+    struct list link; /* in set->hubs */
     int number;
     struct list ports; /* of struct hub_port */
     unsigned nr;
@@ -70,8 +70,12 @@ static void port_cleanup(void *opaque)
         free(h);
     }
 }
-static const struct net_ops port_ops = {.type = "hubport", .receive = port_receive, .can_receive = port_can_receive,
-                                        .send_ready = port_ready, .info = port_info, .cleanup = port_cleanup};
+static const struct net_ops port_ops = {.type = "hubport",
+                                        .receive = port_receive,
+                                        .can_receive = port_can_receive,
+                                        .send_ready = port_ready,
+                                        .info = port_info,
+                                        .cleanup = port_cleanup};
 
 static struct net_hub *hub_get(struct net_set *s, int number)
 {

@@ -1,9 +1,9 @@
 /* Peers of a network: who is connected to whom, bounded queues between them, NIC set-up and MAC assignment.
  *
- * A frame goes straight to the peer's receive(). When that cannot take it, or older frames still wait, it is copied to the
- * peer's queue (at most NET_QUEUE_MAX, then dropped and counted) until the peer calls net_flush(). */
-#include "net/net_int.h"
+ * A frame goes straight to the peer's receive(). When that cannot take it, or older frames still wait, it is copied to
+ * the peer's queue (at most NET_QUEUE_MAX, then dropped and counted) until the peer calls net_flush(). */
 #include "base/str.h"
+#include "net/net_int.h"
 
 struct queued {
     struct list link;
@@ -402,8 +402,10 @@ static bool mac_assign(struct net_set *s, struct mac *m, struct err **errp)
 
     if (memcmp(m, &none, sizeof none)) {
         if (m->a[0] & 1)
-            return err_set(errp, "MAC address %02x:%02x:%02x:%02x:%02x:%02x is a group address; the lowest bit of the first "
-                           "byte must be 0", m->a[0], m->a[1], m->a[2], m->a[3], m->a[4], m->a[5]);
+            return err_set(errp,
+                           "MAC address %02x:%02x:%02x:%02x:%02x:%02x is a group address; the lowest bit of the first "
+                           "byte must be 0",
+                           m->a[0], m->a[1], m->a[2], m->a[3], m->a[4], m->a[5]);
     } else {
         for (slot = 0; slot < NET_MACS && s->mac_used[slot]; slot++)
             ;
@@ -466,8 +468,8 @@ static bool netdev_set(struct obj *o, const struct prop *p, void *field, const c
     struct net_peer *b = s ? net_find(s, val) : NULL;
 
     if (!b || !strcmp(b->ops->type, "nic"))
-        return err_set(errp, "property '%s': no network back end with id '%s'; define it with -netdev TYPE,id=%s", p->name,
-                       val, val);
+        return err_set(errp, "property '%s': no network back end with id '%s'; define it with -netdev TYPE,id=%s",
+                       p->name, val, val);
     if (b->peer)
         return err_set(errp, "network back end '%s' is already in use by '%s'", b->id, b->peer->id);
     *(struct net_peer **)field = b;

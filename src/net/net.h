@@ -18,7 +18,8 @@ struct net_ops {
      * after net_flush(peer). */
     size_t (*receive)(void *opaque, const struct iov *frame);
     bool (*can_receive)(void *opaque); /* NULL: always */
-    /* The peer took its queue: net_can_send() may be true again. Any thread that holds the machine lock. May be NULL. */
+    /* The peer took its queue: net_can_send() may be true again. Any thread that holds the machine lock. May be NULL.
+     */
     void (*send_ready)(void *opaque);
     void (*link_changed)(void *opaque, bool up);
     char *(*info)(void *opaque); /* text for `info network`, caller frees */
@@ -30,19 +31,19 @@ struct net_ops {
 enum { NET_OFF_CSUM = 1, NET_OFF_TSO4 = 2, NET_OFF_TSO6 = 4, NET_OFF_ECN = 8, NET_OFF_UFO = 16 };
 
 struct net_peer {
-    char *id;            /* owned */
+    char *id; /* owned */
     const struct net_ops *ops;
     void *opaque;
     struct net_peer *peer; /* NULL when unconnected */
     struct net_set *set;
     struct list link;
-    struct list queue;   /* frames waiting for this peer to receive */
+    struct list queue; /* frames waiting for this peer to receive */
     unsigned queued;
-    uint64_t dropped;    /* frames lost because the queue was full */
-    struct list taps;    /* of struct net_tap */
+    uint64_t dropped; /* frames lost because the queue was full */
+    struct list taps; /* of struct net_tap */
     bool link_down;
     unsigned vnet_hdr_len; /* bytes in front of frames this side sends and takes */
-    char model[32];      /* NICs: class name */
+    char model[32];        /* NICs: class name */
     struct mac mac;
 };
 struct net_set *net_set_new(struct run *r);
@@ -103,14 +104,16 @@ char *net_user_info(struct net_set *s); /* `info usernet`; caller frees */
 
 /* NIC configuration embedded in each NIC model; NET_NIC_PROPS gives mac, netdev, bootindex is the bus's. */
 struct net_nic {
-    struct net_peer *peer; /* own side, made by net_nic_init */
+    struct net_peer *peer;    /* own side, made by net_nic_init */
     struct net_peer *backend; /* property netdev: what to connect to; NULL = cable unplugged */
-    struct mac mac;        /* property; all zero = assigned: 52:54:00:12:34:56 counting up */
+    struct mac mac;           /* property; all zero = assigned: 52:54:00:12:34:56 counting up */
 };
 extern const struct prop_type net_prop; /* "netdev" by id; field is struct net_peer * */
 #define NET_NIC_PROPS(S, f)                                                                                            \
     {.name = "netdev", .type = &net_prop, .off = offsetof(S, f.backend)},                                              \
-    {.name = "mac", .type = &prop_mac, .off = offsetof(S, f.mac)}
+    {                                                                                                                  \
+        .name = "mac", .type = &prop_mac, .off = offsetof(S, f.mac)                                                    \
+    }
 bool net_nic_init(struct net_nic *n, void *machine_ctx, const struct net_ops *ops, void *opaque, const char *model,
                   const char *id, struct err **errp);
 void net_nic_fini(struct net_nic *n);

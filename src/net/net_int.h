@@ -7,10 +7,10 @@
 enum { NET_QUEUE_MAX = 1024, NET_MACS = 256 };
 
 struct net_set {
-    struct obj obj;          /* first; appears in the machine's tree so that properties find it */
-    struct run *run;         /* borrowed */
-    struct list peers;       /* of struct net_peer */
-    struct list hubs;        /* of struct net_hub, private to hub.c */
+    struct obj obj;              /* first; appears in the machine's tree so that properties find it */
+    struct run *run;             /* borrowed */
+    struct list peers;           /* of struct net_peer */
+    struct list hubs;            /* of struct net_hub, private to hub.c */
     uint16_t mac_used[NET_MACS]; /* users of 52:54:00:12:34:56 + i */
 };
 

@@ -3,9 +3,9 @@
  * Streams carry 4 bytes of length before each frame, datagrams one frame each. A server takes one client at a time and
  * listens again when it leaves. On a multicast group frames are sent from a socket of their own, so that the ones that
  * come back to us are recognised and dropped. */
-#include "net/fdpeer.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "net/fdpeer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,14 +14,14 @@
 
 struct sock {
     struct fdpeer *p;
-    int listen_fd;           /* -1 = not a server */
+    int listen_fd; /* -1 = not a server */
     struct ev_fd *listen_ev;
-    char *unlink_path;       /* owned: socket file to remove at the end */
-    int mcast_fd;            /* sender to a group, -1 = none */
+    char *unlink_path; /* owned: socket file to remove at the end */
+    int mcast_fd;      /* sender to a group, -1 = none */
     struct net_addr mcast_self;
-    struct net_addr to;      /* of each datagram, when the socket is not connected (len > 0) */
-    char *label;             /* owned */
-    bool events;             /* raise NETDEV_STREAM_* */
+    struct net_addr to; /* of each datagram, when the socket is not connected (len > 0) */
+    char *label;        /* owned */
+    bool events;        /* raise NETDEV_STREAM_* */
 };
 
 static struct sock *sock_of(struct fdpeer *p)
@@ -81,8 +81,8 @@ static void sock_hangup(struct fdpeer *p)
 static ssize_t unix_send(struct fdpeer *p, const struct iov *frame)
 {
     struct sock *s = sock_of(p);
-    struct msghdr m = {.msg_name = &s->to.sa, .msg_namelen = s->to.len, .msg_iov = frame->v,
-                       .msg_iovlen = min_u64(frame->nr, 1024)};
+    struct msghdr m = {
+        .msg_name = &s->to.sa, .msg_namelen = s->to.len, .msg_iov = frame->v, .msg_iovlen = min_u64(frame->nr, 1024)};
 
     return sendmsg(p->fd, &m, MSG_NOSIGNAL) < 0 && errno == EAGAIN ? 0 : (ssize_t)frame->len;
 }
@@ -105,7 +105,8 @@ static bool mcast_readable(struct fdpeer *p)
 
         if (n <= 0)
             return true;
-        if (from.in.sin_port == s->mcast_self.in.sin_port && from.in.sin_addr.s_addr == s->mcast_self.in.sin_addr.s_addr)
+        if (from.in.sin_port == s->mcast_self.in.sin_port &&
+            from.in.sin_addr.s_addr == s->mcast_self.in.sin_addr.s_addr)
             continue; /* our own */
         net_send_buf(p->peer, p->in, n);
     }
@@ -124,7 +125,8 @@ static const struct fdpeer_kind dgram_kind = {&dgram_ops, dgram_send, dgram_read
 static const struct fdpeer_kind dgram_unix = {&dgram_ops, unix_send, dgram_readable, NULL, sock_release};
 static const struct fdpeer_kind dgram_mcast = {&dgram_ops, mcast_send, mcast_readable, NULL, sock_release};
 
-static struct sock *sock_new(struct net_set *set, const char *id, const struct fdpeer_kind *k, char *label /* taken over */)
+static struct sock *sock_new(struct net_set *set, const char *id, const struct fdpeer_kind *k,
+                             char *label /* taken over */)
 {
     struct sock *s = xnew(struct sock);
 
@@ -134,7 +136,8 @@ static struct sock *sock_new(struct net_set *set, const char *id, const struct f
     return s;
 }
 
-static struct net_peer *start_client(struct net_set *set, const char *id, const struct fdpeer_kind *k, int fd, char *label)
+static struct net_peer *start_client(struct net_set *set, const char *id, const struct fdpeer_kind *k, int fd,
+                                     char *label)
 {
     struct sock *s = sock_new(set, id, k, label);
 
@@ -144,8 +147,8 @@ static struct net_peer *start_client(struct net_set *set, const char *id, const 
     return s->p->peer;
 }
 
-static struct net_peer *start_server(struct net_set *set, const char *id, const struct fdpeer_kind *k, const struct net_addr *a,
-                                     struct err **errp)
+static struct net_peer *start_server(struct net_set *set, const char *id, const struct fdpeer_kind *k,
+                                     const struct net_addr *a, struct err **errp)
 {
     int fd = net_listen_on(a, id, errp);
     struct sock *s;
@@ -173,8 +176,8 @@ static bool bad(struct err **errp, int fd, const char *what, const char *text)
 }
 
 /* Joins the group `a`, from the interface that has the address local (may be NULL). */
-static struct net_peer *start_mcast(struct net_set *set, const char *id, const struct fdpeer_kind *k, struct net_addr *a,
-                                    const char *local, struct err **errp)
+static struct net_peer *start_mcast(struct net_set *set, const char *id, const struct fdpeer_kind *k,
+                                    struct net_addr *a, const char *local, struct err **errp)
 {
     AUTOFREE char *text = net_addr_text(a);
     struct ip_mreq mr = {.imr_multiaddr = a->in.sin_addr};
@@ -208,8 +211,8 @@ static struct net_peer *start_mcast(struct net_set *set, const char *id, const s
     return s->p->peer;
 }
 
-static struct net_peer *start_udp(struct net_set *set, const char *id, const struct fdpeer_kind *k, const struct net_addr *local,
-                                  const struct net_addr *remote, struct err **errp)
+static struct net_peer *start_udp(struct net_set *set, const char *id, const struct fdpeer_kind *k,
+                                  const struct net_addr *local, const struct net_addr *remote, struct err **errp)
 {
     AUTOFREE char *tl = local ? net_addr_text(local) : xstrdup("any"), *tr = net_addr_text(remote);
     int on = 1, fd = socket(remote->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -239,8 +242,8 @@ static struct net_peer *start_udp(struct net_set *set, const char *id, const str
 
 static struct net_peer *socket_create(struct net_set *set, const char *id, struct opts *o, struct err **errp)
 {
-    const char *fd = opts_get(o, "fd"), *lis = opts_get(o, "listen"), *con = opts_get(o, "connect"), *mc = opts_get(o, "mcast"),
-               *udp = opts_get(o, "udp"), *local = opts_get(o, "localaddr");
+    const char *fd = opts_get(o, "fd"), *lis = opts_get(o, "listen"), *con = opts_get(o, "connect"),
+               *mc = opts_get(o, "mcast"), *udp = opts_get(o, "udp"), *local = opts_get(o, "localaddr");
     struct net_addr a, l;
 
     if (!!fd + !!lis + !!con + !!mc + !!udp != 1)
@@ -256,7 +259,8 @@ static struct net_peer *socket_create(struct net_set *set, const char *id, struc
         return start_client(set, id, type == SOCK_DGRAM ? &socket_dgram : &socket_stream, n, xasprintf("fd=%d", n));
     }
     if (lis)
-        return net_addr_parse(lis, true, SOCK_STREAM, &a, errp) ? start_server(set, id, &socket_stream, &a, errp) : NULL;
+        return net_addr_parse(lis, true, SOCK_STREAM, &a, errp) ? start_server(set, id, &socket_stream, &a, errp)
+                                                                : NULL;
     if (con) {
         int n;
         if (!net_addr_parse(con, false, SOCK_STREAM, &a, errp) || (n = net_connect_to(&a, "netdev 'socket'", errp)) < 0)
@@ -264,7 +268,8 @@ static struct net_peer *socket_create(struct net_set *set, const char *id, struc
         return start_client(set, id, &socket_stream, n, net_addr_text(&a));
     }
     if (mc)
-        return net_addr_parse(mc, false, SOCK_DGRAM, &a, errp) ? start_mcast(set, id, &socket_mcast, &a, local, errp) : NULL;
+        return net_addr_parse(mc, false, SOCK_DGRAM, &a, errp) ? start_mcast(set, id, &socket_mcast, &a, local, errp)
+                                                               : NULL;
     if (!local)
         return err_set(errp, "netdev 'socket': udp= needs localaddr=HOST:PORT"), NULL;
     if (!net_addr_parse(udp, false, SOCK_DGRAM, &a, errp) || !net_addr_parse(local, true, SOCK_DGRAM, &l, errp))
@@ -272,15 +277,16 @@ static struct net_peer *socket_create(struct net_set *set, const char *id, struc
     return start_udp(set, id, &socket_dgram, &l, &a, errp);
 }
 static const char *const socket_keys[] = {"fd", "listen", "connect", "mcast", "udp", "localaddr", NULL};
-static const struct net_backend socket_backend = {"socket", "frames over TCP, UDP or a multicast group", socket_keys, socket_create};
+static const struct net_backend socket_backend = {"socket", "frames over TCP, UDP or a multicast group", socket_keys,
+                                                  socket_create};
 NET_REGISTER(socket_backend)
 
 /* ---- -netdev stream, dgram: addresses as prefix.type, prefix.host ... ---- */
 
 enum addr_kind { ADDR_NONE, ADDR_SOCKET, ADDR_FD };
 
-static enum addr_kind read_addr(struct opts *o, const char *prefix, bool passive, int socktype, struct net_addr *a, int *fd,
-                                struct err **errp)
+static enum addr_kind read_addr(struct opts *o, const char *prefix, bool passive, int socktype, struct net_addr *a,
+                                int *fd, struct err **errp)
 {
     struct opts *sub = opts_sub(o, prefix);
     const char *type = opts_get(sub, "type"), *host = opts_get(sub, "host"), *port = opts_get(sub, "port"),
@@ -330,7 +336,9 @@ static struct net_peer *stream_create(struct net_set *set, const char *id, struc
         return NULL;
     case ADDR_FD:
         if (server)
-            return err_set(errp, "netdev 'stream': server=on with addr.type=fd is not offered; pass a connected socket"), NULL;
+            return err_set(errp,
+                           "netdev 'stream': server=on with addr.type=fd is not offered; pass a connected socket"),
+                   NULL;
         return start_client(set, id, &stream_kind, fd, xasprintf("fd=%d", fd));
     default:
         break;
@@ -341,9 +349,10 @@ static struct net_peer *stream_create(struct net_set *set, const char *id, struc
         return NULL;
     return start_client(set, id, &stream_kind, fd, net_addr_text(&a));
 }
-static const char *const stream_keys[] = {"server", "addr.type", "addr.host", "addr.port", "addr.path", "addr.abstract",
-                                          "addr.ipv4", "addr.ipv6", "addr.str", NULL};
-static const struct net_backend stream_backend = {"stream", "frames over a TCP or UNIX stream (passt)", stream_keys, stream_create};
+static const char *const stream_keys[] = {"server",        "addr.type", "addr.host", "addr.port", "addr.path",
+                                          "addr.abstract", "addr.ipv4", "addr.ipv6", "addr.str",  NULL};
+static const struct net_backend stream_backend = {"stream", "frames over a TCP or UNIX stream (passt)", stream_keys,
+                                                  stream_create};
 NET_REGISTER(stream_backend)
 
 static bool has_prefix(struct opts *o, const char *prefix)
@@ -391,7 +400,7 @@ static struct net_peer *dgram_create(struct net_set *set, const char *id, struct
         return err_set(errp, "netdev 'dgram': local.type and remote.type must be of the same kind"), NULL;
     return start_udp(set, id, &dgram_kind, &local, &remote, errp);
 }
-static const char *const dgram_keys[] = {"local.type", "local.host", "local.port", "local.path", "local.str", "remote.type",
-                                         "remote.host", "remote.port", "remote.path", NULL};
+static const char *const dgram_keys[] = {"local.type",  "local.host",  "local.port",  "local.path",  "local.str",
+                                         "remote.type", "remote.host", "remote.port", "remote.path", NULL};
 static const struct net_backend dgram_backend = {"dgram", "frames as UDP or UNIX datagrams", dgram_keys, dgram_create};
 NET_REGISTER(dgram_backend)

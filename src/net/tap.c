@@ -1,10 +1,10 @@
-/* Back ends `tap` and `bridge`: frames through a TAP device of the host, opened here, handed in (fd=), or made by the bridge
- * helper, a small privileged program that passes the descriptor back over a socket.
+/* Back ends `tap` and `bridge`: frames through a TAP device of the host, opened here, handed in (fd=), or made by the
+ * bridge helper, a small privileged program that passes the descriptor back over a socket.
  *
  * The offload header is used when the kernel has it (vnet_hdr=on by default). vhost=on: the kernel's ring engine is not
  * used; one warning says so and the plain device serves. Left out: more than one queue, sndbuf limits. */
-#include "net/fdpeer.h"
 #include "base/str.h"
+#include "net/fdpeer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -90,7 +90,8 @@ static bool tap_set_offload(void *opaque, unsigned flags)
 }
 
 static const struct net_ops tap_ops = {FDPEER_OPS("tap")};
-static const struct net_ops tap_hdr_ops = {FDPEER_OPS("tap"), .set_vnet_hdr = tap_set_vnet_hdr, .set_offload = tap_set_offload};
+static const struct net_ops tap_hdr_ops = {FDPEER_OPS("tap"), .set_vnet_hdr = tap_set_vnet_hdr,
+                                           .set_offload = tap_set_offload};
 static const struct fdpeer_kind tap_kind = {&tap_ops, tap_send, dgram_readable, NULL, tap_release};
 static const struct fdpeer_kind tap_hdr_kind = {&tap_hdr_ops, tap_send, dgram_readable, NULL, tap_release};
 
@@ -186,8 +187,10 @@ static int ask_helper(const char *helper, const char *br, struct err **errp)
         if (fd >= 0)
             close(fd);
         err_set(errp, "netdev 'bridge': the helper %s gave no device on bridge '%s'", helper, br);
-        err_hint(errp, "It says why above; the bridge must exist, be allowed in /etc/qemu/bridge.conf, and the helper must be "
-                       "setuid root or have cap_net_admin.");
+        err_hint(
+            errp,
+            "It says why above; the bridge must exist, be allowed in /etc/qemu/bridge.conf, and the helper must be "
+            "setuid root or have cap_net_admin.");
         return -1;
     }
     return fd;
@@ -218,7 +221,8 @@ static bool vhost_option(struct opts *o, struct err **errp)
     if (!opts_bool(o, "vhost", &on, errp) || !opts_bool(o, "vhostforce", &force, errp))
         return false;
     if (opts_get(o, "vhostfd") || opts_get(o, "vhostfds"))
-        return err_set(errp, "netdev 'tap': vhostfd= needs the kernel's vhost-net, which is not used here; leave it out");
+        return err_set(errp,
+                       "netdev 'tap': vhostfd= needs the kernel's vhost-net, which is not used here; leave it out");
     if (force)
         return err_set(errp, "netdev 'tap': vhostforce=on cannot be honoured: vhost-net is not used here");
     if (on)
@@ -234,10 +238,12 @@ static bool one_queue(struct opts *o, struct err **errp)
         return err_set(errp, "netdev 'tap': fds= (several queues) is not offered; pass one with fd=");
     if (!opts_u64(o, "queues", &n, errp))
         return false;
-    return n == 1 || err_set(errp, "netdev 'tap': queues=%" PRIu64 " is not offered; a TAP device has one queue here", n);
+    return n == 1 ||
+           err_set(errp, "netdev 'tap': queues=%" PRIu64 " is not offered; a TAP device has one queue here", n);
 }
 
-static struct net_peer *tap_with_name(struct net_set *set, const char *id, struct opts *o, bool hdr, bool must, struct err **errp)
+static struct net_peer *tap_with_name(struct net_set *set, const char *id, struct opts *o, bool hdr, bool must,
+                                      struct err **errp)
 {
     const char *ifname = opts_get(o, "ifname"), *up = opts_get(o, "script"), *down = opts_get(o, "downscript");
     char name[IFNAMSIZ] = "";
@@ -262,7 +268,8 @@ static struct net_peer *tap_with_name(struct net_set *set, const char *id, struc
     return p;
 }
 
-static struct net_peer *bridge_start(struct net_set *set, const char *id, struct opts *o, const char *helper, struct err **errp)
+static struct net_peer *bridge_start(struct net_set *set, const char *id, struct opts *o, const char *helper,
+                                     struct err **errp)
 {
     const char *br = opts_get(o, "br");
     char name[IFNAMSIZ];
@@ -292,7 +299,9 @@ static struct net_peer *tap_create(struct net_set *set, const char *id, struct o
         return err_set(errp, "netdev 'tap': %s is not offered; leave it out", sndbuf ? "sndbuf=" : "poll-us="), NULL;
     if (fdtext || helper) {
         if (opts_peek(o, "ifname") || opts_peek(o, "script") || opts_peek(o, "downscript") || hdr_set)
-            return err_set(errp, "netdev 'tap': ifname=, script=, downscript= and vnet_hdr= do not go with fd= or helper="), NULL;
+            return err_set(errp,
+                           "netdev 'tap': ifname=, script=, downscript= and vnet_hdr= do not go with fd= or helper="),
+                   NULL;
     }
     if (fdtext) {
         int fd = net_fd_parse(fdtext, false, errp);
@@ -302,8 +311,9 @@ static struct net_peer *tap_create(struct net_set *set, const char *id, struct o
         return bridge_start(set, id, o, helper, errp);
     return tap_with_name(set, id, o, hdr, hdr_set && hdr, errp);
 }
-static const char *const tap_keys[] = {"ifname", "script", "downscript", "fd", "fds", "helper", "br", "vnet_hdr", "vhost",
-                                       "vhostfd", "vhostfds", "vhostforce", "queues", "sndbuf", "poll-us", NULL};
+static const char *const tap_keys[] = {"ifname", "script",   "downscript", "fd",      "fds",      "helper",
+                                       "br",     "vnet_hdr", "vhost",      "vhostfd", "vhostfds", "vhostforce",
+                                       "queues", "sndbuf",   "poll-us",    NULL};
 static const struct net_backend tap_backend = {"tap", "TAP device of the host", tap_keys, tap_create};
 NET_REGISTER(tap_backend)
 
@@ -312,6 +322,6 @@ static struct net_peer *bridge_create(struct net_set *set, const char *id, struc
     return bridge_start(set, id, o, opts_get(o, "helper"), errp);
 }
 static const char *const bridge_keys[] = {"br", "helper", NULL};
-static const struct net_backend bridge_backend = {"bridge", "TAP device on a bridge, made by the bridge helper", bridge_keys,
-                                                  bridge_create};
+static const struct net_backend bridge_backend = {"bridge", "TAP device on a bridge, made by the bridge helper",
+                                                  bridge_keys, bridge_create};
 NET_REGISTER(bridge_backend)

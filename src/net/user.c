@@ -4,9 +4,9 @@
  * after every activity (refresh), each event or timeout makes it look at all of them (work). It is not thread-safe and
  * opens descriptors while it takes frames, so frames from other threads wait for the loop.
  * Left out: smb= (no server is started), guestfwd to a character device. */
-#include "net/net_int.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "net/net_int.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,7 +21,7 @@
 enum { WAITING_MAX = 512, FDS_MAX = 4096 };
 
 struct watch {
-    struct list link;  /* in user->watches */
+    struct list link; /* in user->watches */
     int fd;
     unsigned events;
     bool seen;
@@ -43,16 +43,16 @@ struct slirp_timer {
 
 struct user {
     struct net_peer *peer;
-    struct run *run;     /* borrowed */
+    struct run *run; /* borrowed */
     Slirp *slirp;
-    struct pollfd *pfd;  /* owned: what libslirp asked for last */
+    struct pollfd *pfd; /* owned: what libslirp asked for last */
     unsigned nr_pfd, cap_pfd;
     struct list watches;
     struct clk_timer timeout;
     struct ev_bh work_bh;
     struct list waiting; /* of struct waiting: frames from other threads */
     unsigned nr_waiting;
-    char *net_text;      /* owned: for info */
+    char *net_text; /* owned: for info */
     bool restricted, polling;
     struct in_addr guest; /* default target of forwards */
     uint8_t buf[NET_MAX_FRAME];
@@ -285,9 +285,16 @@ static void cb_notify(void *opaque)
 }
 
 static const SlirpCb slirp_cb = {
-    .send_packet = cb_send_packet, .guest_error = cb_guest_error, .clock_get_ns = cb_clock, .timer_new = cb_timer_new,
-    .timer_free = cb_timer_free, .timer_mod = cb_timer_mod, .register_poll_fd = cb_register_fd,
-    .unregister_poll_fd = cb_unregister_fd, .notify = cb_notify, .timer_new_opaque = cb_timer_new_id,
+    .send_packet = cb_send_packet,
+    .guest_error = cb_guest_error,
+    .clock_get_ns = cb_clock,
+    .timer_new = cb_timer_new,
+    .timer_free = cb_timer_free,
+    .timer_mod = cb_timer_mod,
+    .register_poll_fd = cb_register_fd,
+    .unregister_poll_fd = cb_unregister_fd,
+    .notify = cb_notify,
+    .timer_new_opaque = cb_timer_new_id,
 };
 
 /* ---- the peer ---- */
@@ -340,7 +347,8 @@ static void user_cleanup(void *opaque)
     free(u->net_text);
     free(u);
 }
-static const struct net_ops user_ops = {.type = "user", .receive = user_receive, .info = user_info, .cleanup = user_cleanup};
+static const struct net_ops user_ops = {
+    .type = "user", .receive = user_receive, .info = user_info, .cleanup = user_cleanup};
 
 /* ---- configuration ---- */
 
@@ -370,8 +378,10 @@ static bool parse_net(const char *text, uint32_t *net, uint32_t *mask, struct er
     if (!parse_ip4("net", addr, net, errp))
         return false;
     if (!slash)
-        *mask = !(*net & 0x80000000) ? 0xff000000 : (*net & 0xfff00000) == 0xac100000 ? 0xfff00000
-                : (*net & 0xc0000000) == 0x80000000 ? 0xffff0000 : 0xffffff00;
+        *mask = !(*net & 0x80000000)                ? 0xff000000
+                : (*net & 0xfff00000) == 0xac100000 ? 0xfff00000
+                : (*net & 0xc0000000) == 0x80000000 ? 0xffff0000
+                                                    : 0xffffff00;
     else if (strchr(slash, '.')) {
         if (!parse_ip4("net", slash + 1, mask, errp))
             return false;
@@ -414,7 +424,8 @@ static bool read_ip4(struct user_cfg *c, struct opts *o, struct err **errp)
         uint32_t *field = (uint32_t *)((char *)c + addr[i].off);
 
         *field = c->net | (addr[i].last & ~c->mask);
-        if ((t = opts_get(o, addr[i].key)) && (!parse_ip4(addr[i].key, t, field, errp) || !inside(c, addr[i].key, *field, errp)))
+        if ((t = opts_get(o, addr[i].key)) &&
+            (!parse_ip4(addr[i].key, t, field, errp) || !inside(c, addr[i].key, *field, errp)))
             return false;
     }
     if (c->host == c->dns)
@@ -491,7 +502,7 @@ static bool read_names(struct user_cfg *c, struct opts *o, struct err **errp)
         return err_set_errno(errp, errno, "netdev 'user': cannot read the folder tftp=%s", c->c.tftp_path);
     if (opts_get(o, "smb") || opts_get(o, "smbserver"))
         return err_set(errp, "netdev 'user': smb= is not offered; share the folder with virtio-9p or run a server and "
-                       "reach it at the host address");
+                             "reach it at the host address");
     return true;
 }
 
@@ -499,7 +510,8 @@ static bool read_cfg(struct user_cfg *c, struct opts *o, struct err **errp)
 {
     bool restricted = false, v4 = true, v6 = true, v4_set = opts_peek(o, "ipv4"), v6_set = opts_peek(o, "ipv6");
 
-    if (!opts_bool(o, "restrict", &restricted, errp) || !opts_bool(o, "ipv4", &v4, errp) || !opts_bool(o, "ipv6", &v6, errp))
+    if (!opts_bool(o, "restrict", &restricted, errp) || !opts_bool(o, "ipv4", &v4, errp) ||
+        !opts_bool(o, "ipv6", &v6, errp))
         return false;
     if (v6_set && v6 && !v4_set)
         v4 = true;
@@ -535,7 +547,8 @@ static bool take_addr(const char **p, char *out, size_t n, char sep)
     return true;
 }
 
-static bool fill_addr(const char *text, const struct in_addr *dflt, uint16_t port, struct sockaddr_storage *ss, socklen_t *len)
+static bool fill_addr(const char *text, const struct in_addr *dflt, uint16_t port, struct sockaddr_storage *ss,
+                      socklen_t *len)
 {
     struct sockaddr_in *a4 = (struct sockaddr_in *)ss;
     struct sockaddr_in6 *a6 = (struct sockaddr_in6 *)ss;
@@ -621,7 +634,8 @@ static bool fwd_add(struct user *u, const char *rule, struct err **errp)
         return false;
     errno = 0;
     if (slirp_add_hostxfwd(u->slirp, (struct sockaddr *)&f.host, f.host_len, (struct sockaddr *)&f.guest, f.guest_len,
-                           (f.udp ? SLIRP_HOSTFWD_UDP : 0) | (f.host.ss_family == AF_INET6 ? SLIRP_HOSTFWD_V6ONLY : 0)) < 0)
+                           (f.udp ? SLIRP_HOSTFWD_UDP : 0) |
+                               (f.host.ss_family == AF_INET6 ? SLIRP_HOSTFWD_V6ONLY : 0)) < 0)
         return err_set_errno(errp, errno, "netdev 'user': cannot set up hostfwd=%s", rule);
     ev_bh_schedule(&u->work_bh);
     return true;
@@ -642,7 +656,8 @@ static bool guestfwd_add(struct user *u, const char *rule, struct err **errp)
         p++;
     else
         return err_set(errp, "netdev 'user': guestfwd=%s: only tcp can be forwarded", rule);
-    if (!take_addr(&p, addr, sizeof addr, ':') || !take_port(&p, '-', false, &port) || inet_pton(AF_INET, addr, &server) != 1) {
+    if (!take_addr(&p, addr, sizeof addr, ':') || !take_port(&p, '-', false, &port) ||
+        inet_pton(AF_INET, addr, &server) != 1) {
         err_set(errp, "netdev 'user': guestfwd=%s is malformed", rule);
         err_hint(errp, "The form is guestfwd=tcp:SERVER:PORT-cmd:COMMAND or ...-unix:PATH");
         return false;
@@ -654,8 +669,10 @@ static bool guestfwd_add(struct user *u, const char *rule, struct err **errp)
     else
         return err_set(errp, "netdev 'user': guestfwd target '%s' is not offered; use cmd:COMMAND or unix:PATH", p);
     if (r < 0)
-        return err_set(errp, "netdev 'user': guestfwd=%s conflicts: the address must be in the network and not the host's, "
-                       "and each may be used once", rule);
+        return err_set(errp,
+                       "netdev 'user': guestfwd=%s conflicts: the address must be in the network and not the host's, "
+                       "and each may be used once",
+                       rule);
     return true;
 }
 
@@ -713,9 +730,11 @@ static struct net_peer *user_create(struct net_set *s, const char *id, struct op
     ev_bh_schedule(&u->work_bh);
     return u->peer;
 }
-static const char *const user_keys[] = {
-    "ipv4", "ipv6", "restrict", "net", "host", "dhcpstart", "dns", "dnssearch", "domainname", "hostname", "tftp",
-    "tftp-server-name", "bootfile", "hostfwd", "guestfwd", "ipv6-prefix", "ipv6-prefixlen", "ipv6-host", "ipv6-dns", NULL};
+static const char *const user_keys[] = {"ipv4",           "ipv6",      "restrict", "net",
+                                        "host",           "dhcpstart", "dns",      "dnssearch",
+                                        "domainname",     "hostname",  "tftp",     "tftp-server-name",
+                                        "bootfile",       "hostfwd",   "guestfwd", "ipv6-prefix",
+                                        "ipv6-prefixlen", "ipv6-host", "ipv6-dns", NULL};
 static const struct net_backend user_backend = {"user", "NAT without privileges, with DHCP, DNS and TFTP", user_keys,
                                                 user_create};
 NET_REGISTER(user_backend)

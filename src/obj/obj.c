@@ -10,7 +10,7 @@ static struct obj_reg *registry;
 static struct family {
     const char *name, *parent;
     struct family *next;
-} *families;
+} * families;
 /* -global settings: filled while the command line is read. */
 static struct list globals = LIST_INIT(globals);
 struct global {

@@ -19,11 +19,11 @@ struct json_object;
 struct prop {
     const char *name;
     const struct prop_type *type;
-    ptrdiff_t off;           /* of the field in the object */
-    const char *dflt;        /* textual default, NULL = type's zero */
-    uint64_t min, max;       /* integers and sizes: bounds when max != 0 */
+    ptrdiff_t off;            /* of the field in the object */
+    const char *dflt;         /* textual default, NULL = type's zero */
+    uint64_t min, max;        /* integers and sizes: bounds when max != 0 */
     const char *const *names; /* enums: NULL-terminated; the field is an int index */
-    unsigned bit;            /* bit properties */
+    unsigned bit;             /* bit properties */
     const char *help;
 };
 
@@ -44,34 +44,43 @@ struct mac {
     uint8_t a[6];
 };
 
-#define PROP(n, t, S, f, ...)   {.name = (n), .type = &prop_##t, .off = offsetof(S, f), __VA_ARGS__}
-#define PROP_BIT32(n, S, f, b, d) {.name = (n), .type = &prop_bit32, .off = offsetof(S, f), .bit = (b), .dflt = (d)}
-#define PROP_END                {.name = NULL}
+#define PROP(n, t, S, f, ...)                                                                                          \
+    {                                                                                                                  \
+        .name = (n), .type = &prop_##t, .off = offsetof(S, f), __VA_ARGS__                                             \
+    }
+#define PROP_BIT32(n, S, f, b, d)                                                                                      \
+    {                                                                                                                  \
+        .name = (n), .type = &prop_bit32, .off = offsetof(S, f), .bit = (b), .dflt = (d)                               \
+    }
+#define PROP_END                                                                                                       \
+    {                                                                                                                  \
+        .name = NULL                                                                                                   \
+    }
 
 /* Every class starts with these. Sub-rooms extend it (struct dev_class) with the class struct first. */
 struct obj_class {
-    const char *name;   /* type name users type, e.g. "virtio-net-pci" */
-    const char *parent; /* abstract family, e.g. "pci-device"; NULL = "object" */
-    const char *desc;   /* one line for help, may be NULL */
-    const char *const *aliases; /* further accepted names, NULL-terminated, may be NULL */
-    size_t size;        /* of the instance */
-    const struct prop *props;   /* own table, PROP_END-terminated, may be NULL */
-    const struct prop *more_props; /* a shared table of the family, may be NULL */
-    void (*init)(struct obj *o);   /* after zeroing and defaults; may be NULL */
+    const char *name;                                /* type name users type, e.g. "virtio-net-pci" */
+    const char *parent;                              /* abstract family, e.g. "pci-device"; NULL = "object" */
+    const char *desc;                                /* one line for help, may be NULL */
+    const char *const *aliases;                      /* further accepted names, NULL-terminated, may be NULL */
+    size_t size;                                     /* of the instance */
+    const struct prop *props;                        /* own table, PROP_END-terminated, may be NULL */
+    const struct prop *more_props;                   /* a shared table of the family, may be NULL */
+    void (*init)(struct obj *o);                     /* after zeroing and defaults; may be NULL */
     bool (*ready)(struct obj *o, struct err **errp); /* all properties set; may be NULL */
-    void (*free)(struct obj *o);   /* releases what init and ready took; may be NULL */
-    bool user;          /* may be created with -object */
+    void (*free)(struct obj *o);                     /* releases what init and ready took; may be NULL */
+    bool user;                                       /* may be created with -object */
 };
 
 struct obj {
     const struct obj_class *cls;
-    struct obj *parent;      /* borrowed; NULL for a root */
-    char *name;              /* owned: component of the path */
-    struct list children;    /* of struct obj by sibling */
+    struct obj *parent;   /* borrowed; NULL for a root */
+    char *name;           /* owned: component of the path */
+    struct list children; /* of struct obj by sibling */
     struct list sibling;
     unsigned refs;
     bool is_ready;
-    void *ctx;               /* borrowed: the machine this tree belongs to (struct machine *) */
+    void *ctx; /* borrowed: the machine this tree belongs to (struct machine *) */
 };
 
 /* Registry. */
@@ -82,15 +91,15 @@ struct obj_reg {
 };
 void obj_register(struct obj_reg *r);
 #define OBJ_REGISTER_AS(cls_, kind_)                                                                                   \
-    static struct obj_reg cls_##_reg = {.cls = (const struct obj_class *)&(cls_), .kind = #kind_};                                    \
+    static struct obj_reg cls_##_reg = {.cls = (const struct obj_class *)&(cls_), .kind = #kind_};                     \
     static void CONSTRUCTOR cls_##_register(void)                                                                      \
     {                                                                                                                  \
         obj_register(&cls_##_reg);                                                                                     \
     }
 #define OBJ_REGISTER(cls_) OBJ_REGISTER_AS(cls_, obj)
-const struct obj_class *obj_class_find(const char *name); /* by name or alias */
+const struct obj_class *obj_class_find(const char *name);             /* by name or alias */
 const struct obj_class *obj_class_next(const struct obj_class *prev); /* in name order; NULL starts and ends */
-bool obj_class_is(const struct obj_class *c, const char *family); /* name or any parent equals family */
+bool obj_class_is(const struct obj_class *c, const char *family);     /* name or any parent equals family */
 /* Family names without a class of their own (abstract): declares name and its parent, for qom-list-types. */
 void obj_register_family(const char *name, const char *parent);
 
@@ -116,8 +125,8 @@ void obj_global_clear(void);
 void obj_add_child(struct obj *parent, const char *name, struct obj *child);
 void obj_unparent(struct obj *o); /* drops the parent's reference */
 struct obj *obj_child(struct obj *parent, const char *name);
-struct obj *obj_resolve(struct obj *root, const char *path); /* absolute, or a unique trailing part */
-char *obj_path(const struct obj *o); /* caller frees */
+struct obj *obj_resolve(struct obj *root, const char *path);     /* absolute, or a unique trailing part */
+char *obj_path(const struct obj *o);                             /* caller frees */
 struct obj *obj_container(struct obj *parent, const char *name); /* finds or makes a plain container */
 
 #endif

@@ -187,7 +187,8 @@ static bool set_mac(struct obj *o, const struct prop *p, void *f, const char *va
         unsigned long v = strtoul(s, &end, 16);
 
         if (end == s || end - s > 2 || v > 255 || (i < 5 ? *end != ':' && *end != '-' : *end != '\0')) {
-            err_set(errp, "Property '%s.%s': '%s' is not a MAC address: bad digits at '%s'", o->cls->name, p->name, val, s);
+            err_set(errp, "Property '%s.%s': '%s' is not a MAC address: bad digits at '%s'", o->cls->name, p->name, val,
+                    s);
             err_hint(errp, "Write six hexadecimal bytes, e.g. 52:54:00:12:34:57.");
             return false;
         }

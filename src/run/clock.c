@@ -1,4 +1,5 @@
-/* Clocks and their timer queues. The virtual clock is host monotonic time plus an offset, read under a sequence count. */
+/* Clocks and their timer queues. The virtual clock is host monotonic time plus an offset, read under a sequence count.
+ */
 #include "run/clock.h"
 #include "run/run_int.h"
 
@@ -7,12 +8,12 @@
 
 struct clk {
     enum clk_kind kind;
-    struct ev_loop *loop;  /* borrowed; NULL: nobody waits for the timers */
+    struct ev_loop *loop; /* borrowed; NULL: nobody waits for the timers */
     struct list in_loop;
-    pthread_mutex_t lock;  /* guards the queue and changes of the virtual clock */
-    struct list timers;    /* by deadline */
-    _Atomic unsigned seq;  /* odd while base/mode change */
-    _Atomic int64_t base;  /* running: added to monotonic time; else the value itself */
+    pthread_mutex_t lock; /* guards the queue and changes of the virtual clock */
+    struct list timers;   /* by deadline */
+    _Atomic unsigned seq; /* odd while base/mode change */
+    _Atomic int64_t base; /* running: added to monotonic time; else the value itself */
     _Atomic int mode;
 };
 enum { MODE_RUN, MODE_PAUSED, MODE_STEPPED };

@@ -87,7 +87,7 @@ static void thread_key_make(void)
     pthread_key_create(&thread_key, thread_gone);
 }
 
-static struct fibre_thread __attribute__((noinline)) *thread_get(void)
+static struct fibre_thread __attribute__((noinline)) * thread_get(void)
 {
     if (!this_thread) {
         this_thread = xnew(struct fibre_thread);

@@ -15,7 +15,7 @@ struct ev_fd {
     struct ev_loop *loop;
     int fd;
     unsigned events;
-    bool always;  /* a plain file: epoll refuses it, it is always ready */
+    bool always; /* a plain file: epoll refuses it, it is always ready */
     bool added, dead;
     ev_fd_fn *fn;
     void *opaque;
@@ -29,8 +29,8 @@ struct ev_call {
 
 struct ev_loop {
     int epfd, wakefd;
-    struct list fds;     /* of struct ev_fd */
-    struct list graves;  /* deleted while events were being handed out */
+    struct list fds;    /* of struct ev_fd */
+    struct list graves; /* deleted while events were being handed out */
     struct list clks;
     unsigned nr_always;
     bool dispatching;

@@ -41,9 +41,9 @@ void ev_call(struct ev_loop *l, ev_fn *fn, void *opaque);
 /* One turn: waits until something is ready, a timer of an attached clock is due or timeout_ns passed (-1: no limit),
  * then runs callbacks. True when any ran. */
 bool ev_loop_turn(struct ev_loop *l, int64_t timeout_ns);
-void ev_loop_run(struct ev_loop *l);  /* turns until ev_loop_stop */
-void ev_loop_stop(struct ev_loop *l); /* any thread */
-void ev_loop_wake(struct ev_loop *l); /* any thread: makes a wait return */
+void ev_loop_run(struct ev_loop *l);           /* turns until ev_loop_stop */
+void ev_loop_stop(struct ev_loop *l);          /* any thread */
+void ev_loop_wake(struct ev_loop *l);          /* any thread: makes a wait return */
 bool ev_loop_is_mine(const struct ev_loop *l); /* on the loop's thread? (the thread of the latest turn) */
 
 #endif

@@ -1,5 +1,5 @@
-/* Consoles and surfaces: the meeting point of display adapters, which draw, and displays, which show. Dirty rectangles are
- * clipped to the surface here, so neither side has to trust the other. */
+/* Consoles and surfaces: the meeting point of display adapters, which draw, and displays, which show. Dirty rectangles
+ * are clipped to the surface here, so neither side has to trust the other. */
 #include "ui/ui_int.h"
 
 enum { UI_MAX_EDGE = 16384 }; /* pixels; guests choose the size */
@@ -64,7 +64,8 @@ struct ui_surface *ui_console_resize(struct ui_console *c, int width, int height
         if (!pixels)
             return NULL;
     }
-    c->surface = (struct ui_surface){.width = width, .height = height, .stride = stride, .data = pixels, .owned = !data};
+    c->surface =
+        (struct ui_surface){.width = width, .height = height, .stride = stride, .data = pixels, .owned = !data};
     list_each_safe (l, tmp, &c->listeners, link)
         if (l->resized)
             l->resized(l->opaque, c);

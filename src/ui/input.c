@@ -44,7 +44,8 @@ static struct ui_input *find(void *machine_ctx, unsigned kinds)
 void ui_input_each(void *machine_ctx, ui_input_fn *fn, void *opaque)
 {
     struct ui_state *s = ui_state_of(machine_ctx);
-    struct ui_input *i, *pointer = find(machine_ctx, UI_POINTER_REL | UI_POINTER_ABS), *kbd = find(machine_ctx, UI_KEYBOARD);
+    struct ui_input *i, *pointer = find(machine_ctx, UI_POINTER_REL | UI_POINTER_ABS),
+                        *kbd = find(machine_ctx, UI_KEYBOARD);
 
     list_each (i, &s->inputs, link)
         fn(i->index, i->ops->name, i->ops->kinds, i == pointer || i == kbd, opaque);
@@ -86,7 +87,13 @@ void ui_send_abs(void *machine_ctx, int x, int y)
     struct ui_input *i = find(machine_ctx, UI_POINTER_ABS);
 
     if (i && i->ops->abs)
-        i->ops->abs(i->opaque, x < 0 ? 0 : x > UI_ABS_MAX ? UI_ABS_MAX : x, y < 0 ? 0 : y > UI_ABS_MAX ? UI_ABS_MAX : y);
+        i->ops->abs(i->opaque,
+                    x < 0            ? 0
+                    : x > UI_ABS_MAX ? UI_ABS_MAX
+                                     : x,
+                    y < 0            ? 0
+                    : y > UI_ABS_MAX ? UI_ABS_MAX
+                                     : y);
 }
 
 void ui_send_button(void *machine_ctx, enum ui_button b, bool down)

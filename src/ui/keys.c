@@ -1,4 +1,5 @@
-/* Key names and PC scan codes: lookups in the table ui/keys.def. Leaves out set 3, which no firmware or system asks for. */
+/* Key names and PC scan codes: lookups in the table ui/keys.def. Leaves out set 3, which no firmware or system asks
+ * for. */
 #include "ui/keys.h"
 #include "ui/ui.h"
 

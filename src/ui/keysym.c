@@ -1,5 +1,5 @@
-/* Keysyms to keys, for clients that do not send scan codes: the layout of a US keyboard. Letters and shifted symbols map to
- * the key that carries them; the shift state comes from the client's own shift events. */
+/* Keysyms to keys, for clients that do not send scan codes: the layout of a US keyboard. Letters and shifted symbols
+ * map to the key that carries them; the shift state comes from the client's own shift events. */
 #include "ui/keys.h"
 #include "ui/ui.h"
 
@@ -8,11 +8,28 @@ static unsigned ascii_key(uint32_t c)
     static const struct {
         char chars[3]; /* plain and shifted */
         uint8_t key;
-    } symbols[] = {{"1!", UI_KEY_1}, {"2@", UI_KEY_2}, {"3#", UI_KEY_3}, {"4$", UI_KEY_4}, {"5%", UI_KEY_5}, {"6^", UI_KEY_6},
-                   {"7&", UI_KEY_7}, {"8*", UI_KEY_8}, {"9(", UI_KEY_9}, {"0)", UI_KEY_0}, {"-_", UI_KEY_MINUS},
-                   {"=+", UI_KEY_EQUAL}, {"[{", UI_KEY_BRACKET_LEFT}, {"]}", UI_KEY_BRACKET_RIGHT}, {";:", UI_KEY_SEMICOLON},
-                   {"'\"", UI_KEY_APOSTROPHE}, {"`~", UI_KEY_GRAVE_ACCENT}, {"\\|", UI_KEY_BACKSLASH}, {",<", UI_KEY_COMMA},
-                   {".>", UI_KEY_DOT}, {"/?", UI_KEY_SLASH}, {"  ", UI_KEY_SPC}};
+    } symbols[] = {{"1!", UI_KEY_1},
+                   {"2@", UI_KEY_2},
+                   {"3#", UI_KEY_3},
+                   {"4$", UI_KEY_4},
+                   {"5%", UI_KEY_5},
+                   {"6^", UI_KEY_6},
+                   {"7&", UI_KEY_7},
+                   {"8*", UI_KEY_8},
+                   {"9(", UI_KEY_9},
+                   {"0)", UI_KEY_0},
+                   {"-_", UI_KEY_MINUS},
+                   {"=+", UI_KEY_EQUAL},
+                   {"[{", UI_KEY_BRACKET_LEFT},
+                   {"]}", UI_KEY_BRACKET_RIGHT},
+                   {";:", UI_KEY_SEMICOLON},
+                   {"'\"", UI_KEY_APOSTROPHE},
+                   {"`~", UI_KEY_GRAVE_ACCENT},
+                   {"\\|", UI_KEY_BACKSLASH},
+                   {",<", UI_KEY_COMMA},
+                   {".>", UI_KEY_DOT},
+                   {"/?", UI_KEY_SLASH},
+                   {"  ", UI_KEY_SPC}};
     char name[2] = {(char)c, 0};
 
     if (c >= 'A' && c <= 'Z')

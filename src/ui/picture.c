@@ -1,5 +1,5 @@
-/* Screen pictures: binary PPM (P6, netpbm) and PNG (libpng, 8-bit RGB). The file appears whole or not at all: it is written
- * beside its place and renamed. Special files (a pipe, /dev/stdout) are written directly. */
+/* Screen pictures: binary PPM (P6, netpbm) and PNG (libpng, 8-bit RGB). The file appears whole or not at all: it is
+ * written beside its place and renamed. Special files (a pipe, /dev/stdout) are written directly. */
 #include "base/bytes.h"
 #include "ui/ui_int.h"
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* The machine's user-interface state: created at first use as the child "ui" of the machine object and freed with it. */
+/* The machine's user-interface state: created at first use as the child "ui" of the machine object and freed with it.
+ */
 #include "ui/ui_int.h"
 #include "ui/vnc.h"
 

@@ -13,7 +13,7 @@ struct ui_surface {
     bool owned;
 };
 struct ui_console;
-struct ui_console_ops { /* the adapter's side */
+struct ui_console_ops {               /* the adapter's side */
     void (*update)(void *opaque);     /* bring the surface up to date, calling ui_dirty for what changed */
     void (*invalidate)(void *opaque); /* redraw everything at the next update */
     /* The window's size changed: the guest may want to follow. */
@@ -53,7 +53,15 @@ bool ui_screendump(struct ui_console *c, const char *path, bool png, struct err 
 
 /* Input. Keys are by QMP key names ("a", "ret", "ctrl", "f2" ...) numbered in ui/keys.def. */
 enum ui_input_kind { UI_KEYBOARD = 1, UI_POINTER_REL = 2, UI_POINTER_ABS = 4 };
-enum ui_button { UI_BTN_LEFT, UI_BTN_MIDDLE, UI_BTN_RIGHT, UI_BTN_WHEEL_UP, UI_BTN_WHEEL_DOWN, UI_BTN_SIDE, UI_BTN_EXTRA };
+enum ui_button {
+    UI_BTN_LEFT,
+    UI_BTN_MIDDLE,
+    UI_BTN_RIGHT,
+    UI_BTN_WHEEL_UP,
+    UI_BTN_WHEEL_DOWN,
+    UI_BTN_SIDE,
+    UI_BTN_EXTRA
+};
 struct ui_input_ops { /* a keyboard or pointer model */
     const char *name;
     unsigned kinds;
@@ -65,7 +73,8 @@ struct ui_input_ops { /* a keyboard or pointer model */
 };
 enum { UI_ABS_MAX = 0x7fff };
 struct ui_input;
-struct ui_input *ui_input_add(void *machine_ctx, const struct ui_input_ops *ops, void *opaque); /* newest gets the events */
+struct ui_input *ui_input_add(void *machine_ctx, const struct ui_input_ops *ops,
+                              void *opaque); /* newest gets the events */
 void ui_input_del(struct ui_input *i);
 /* For `info mice` and `mouse_set`: newest first; current marks the one that gets pointer (or key) events now. */
 typedef void ui_input_fn(unsigned index, const char *name, unsigned kinds, bool current, void *opaque);

@@ -5,8 +5,8 @@
 #include "ui/ui.h"
 
 struct ui_state {
-    struct obj obj; /* first */
-    struct run *run; /* borrowed; NULL until ui_bind */
+    struct obj obj;       /* first */
+    struct run *run;      /* borrowed; NULL until ui_bind */
     struct list consoles; /* of struct ui_console, in order of creation: head 0 first */
     struct list inputs;   /* of struct ui_input, newest first */
     struct list vncs;     /* of struct vnc */

@@ -1,5 +1,5 @@
-/* The VNC server: what -vnc says, listening sockets, the refresh that feeds all connections, passwords. Leaves out TLS, SASL,
- * WebSocket and reverse connections: those keys are refused. */
+/* The VNC server: what -vnc says, listening sockets, the refresh that feeds all connections, passwords. Leaves out TLS,
+ * SASL, WebSocket and reverse connections: those keys are refused. */
 #include "ui/vnc_int.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -89,7 +89,8 @@ static void on_accept(void *opaque, int fd, unsigned events)
     }
     if (!v->path) {
         setsockopt(c, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        getnameinfo((struct sockaddr *)&a, len, host, sizeof host, service, sizeof service, NI_NUMERICHOST | NI_NUMERICSERV);
+        getnameinfo((struct sockaddr *)&a, len, host, sizeof host, service, sizeof service,
+                    NI_NUMERICHOST | NI_NUMERICSERV);
     }
     vnc_client_new(v, c, host, service);
     clk_timer_set(&v->refresh, clk_now(v->run->real));
@@ -115,7 +116,8 @@ static int bound_socket(const struct addrinfo *ai)
 /* Binds every address of host at this port, or none. */
 static int listen_port(struct vnc *v, const char *host, unsigned port, int family)
 {
-    struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list, *ai;
+    struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
+                    *list, *ai;
     char service[8];
     int r;
 
@@ -150,7 +152,8 @@ static void name_bound(struct vnc *v)
     char host[NI_MAXHOST] = "", service[NI_MAXSERV] = "";
 
     getsockname(v->fds[0], (struct sockaddr *)&a, &len);
-    getnameinfo((struct sockaddr *)&a, len, host, sizeof host, service, sizeof service, NI_NUMERICHOST | NI_NUMERICSERV);
+    getnameinfo((struct sockaddr *)&a, len, host, sizeof host, service, sizeof service,
+                NI_NUMERICHOST | NI_NUMERICSERV);
     v->host = xstrdup(host);
     v->service = xstrdup(service);
     v->family = a.ss_family == AF_INET6 ? "ipv6" : "ipv4";
@@ -190,7 +193,8 @@ static bool split_address(const char *addr, char **host, uint64_t *display, stru
 
     if (!colon || !str_to_u64(colon + 1, display) || *display > 65535 - FIRST_PORT) {
         err_set(errp, "vnc: '%s' is no display address", addr);
-        err_hint(errp, "Use HOST:D with D from 0 to %d (port 5900+D), for example 127.0.0.1:0, or unix:PATH.", 65535 - FIRST_PORT);
+        err_hint(errp, "Use HOST:D with D from 0 to %d (port 5900+D), for example 127.0.0.1:0, or unix:PATH.",
+                 65535 - FIRST_PORT);
         return false;
     }
     if (addr[0] == '[' && colon > addr + 1 && colon[-1] == ']')
@@ -207,8 +211,8 @@ static bool listen_tcp(struct vnc *v, const char *addr, struct opts *o, struct e
     bool v4 = false, v6 = false;
     int r, family;
 
-    if (!split_address(addr, &host, &display, errp) || !opts_u64(o, "to", &to, errp) || !opts_bool(o, "ipv4", &v4, errp) ||
-        !opts_bool(o, "ipv6", &v6, errp))
+    if (!split_address(addr, &host, &display, errp) || !opts_u64(o, "to", &to, errp) ||
+        !opts_bool(o, "ipv4", &v4, errp) || !opts_bool(o, "ipv6", &v6, errp))
         return false;
     if (to > 65535 - FIRST_PORT)
         return err_set(errp, "vnc: to=%" PRIu64 " is past the last port", to);
@@ -218,14 +222,17 @@ static bool listen_tcp(struct vnc *v, const char *addr, struct opts *o, struct e
         r = listen_port(v, host, (unsigned)(FIRST_PORT + display), family);
     while (r == -EADDRINUSE && display++ < to);
     if (r < 0) {
-        err_set_errno(errp, -r, "vnc: cannot listen on '%s' (port %" PRIu64 ")", addr, FIRST_PORT + min_u64(display, to));
+        err_set_errno(errp, -r, "vnc: cannot listen on '%s' (port %" PRIu64 ")", addr,
+                      FIRST_PORT + min_u64(display, to));
         if (r == -EADDRINUSE)
             err_hint(errp, "Take another display number, or add to=99 to try the next ones.");
         return false;
     }
     name_bound(v);
     if (!*host && !v->password_on)
-        warn_report("VNC on %s accepts anyone who reaches this host; 127.0.0.1%s keeps it local, password=on asks for one", addr, addr);
+        warn_report(
+            "VNC on %s accepts anyone who reaches this host; 127.0.0.1%s keeps it local, password=on asks for one",
+            addr, addr);
     return true;
 }
 
@@ -245,9 +252,11 @@ static bool read_share(struct vnc *v, struct opts *o, struct err **errp)
 
 static bool configure(struct vnc *v, struct opts *o, struct err **errp)
 {
-    static const char *const known[] = {"vnc", "id", "to", "title", "password", "share", "ipv4", "ipv6", "lossy", "non-adaptive",
-                                        "lock-key-sync", "key-delay-ms", "power-control", NULL};
-    static const char *const absent[] = {"websocket", "tls-creds", "sasl", "reverse", "tls-authz", "sasl-authz", "audiodev", "display", NULL};
+    static const char *const known[] = {
+        "vnc",  "id",    "to",           "title",         "password",     "share",         "ipv4",
+        "ipv6", "lossy", "non-adaptive", "lock-key-sync", "key-delay-ms", "power-control", NULL};
+    static const char *const absent[] = {"websocket",  "tls-creds", "sasl",    "reverse", "tls-authz",
+                                         "sasl-authz", "audiodev",  "display", NULL};
     const char *addr = opts_get(o, "vnc"), *id = opts_get(o, "id"), *title = opts_get(o, "title");
     bool unused;
 

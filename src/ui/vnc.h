@@ -6,8 +6,8 @@
 #include "ui/ui.h"
 
 struct vnc;
-/* What follows -vnc: "vnc" (implied key: "HOST:D", ":D", "[V6]:D", "unix:PATH"; D = port - 5900), id, title, to, password,
- * share, ipv4, ipv6. The machine's UI must be bound (ui_bind). Listens when it returns. */
+/* What follows -vnc: "vnc" (implied key: "HOST:D", ":D", "[V6]:D", "unix:PATH"; D = port - 5900), id, title, to,
+ * password, share, ipv4, ipv6. The machine's UI must be bound (ui_bind). Listens when it returns. */
 struct vnc *vnc_new(void *machine_ctx, struct opts *o, struct err **errp);
 void vnc_free(struct vnc *v); /* closes every connection; NULL is allowed */
 /* The server called id, or the first one when id is NULL. */

@@ -1,6 +1,6 @@
-/* One VNC connection: RFC 6143 handshake, security types None and VNC authentication, client messages, updates. Input from
- * the peer is bounded: a message waits in `in` until its fixed part and counted part are there; cut text is skipped. The
- * QEMU extended key message (scan codes) is understood, as clients send it when it is offered. */
+/* One VNC connection: RFC 6143 handshake, security types None and VNC authentication, client messages, updates. Input
+ * from the peer is bounded: a message waits in `in` until its fixed part and counted part are there; cut text is
+ * skipped. The QEMU extended key message (scan codes) is understood, as clients send it when it is offered. */
 #include "ui/keys.h"
 #include "ui/vnc_int.h"
 #include <errno.h>
@@ -69,7 +69,8 @@ static void expect(struct vnc_client *c, vnc_msg_fn *fn, size_t need)
 
 static void set_native_format(struct vnc_client *c)
 {
-    c->fmt = (struct vnc_format){.bpp = 32, .true_color = true, .rmax = 255, .gmax = 255, .bmax = 255, .rshift = 16, .gshift = 8};
+    c->fmt = (struct vnc_format){
+        .bpp = 32, .true_color = true, .rmax = 255, .gmax = 255, .bmax = 255, .rshift = 16, .gshift = 8};
     c->fmt_native = true;
 }
 
@@ -189,8 +190,15 @@ static size_t msg_version(struct vnc_client *c, const uint8_t *m, size_t len)
 
 static void set_format(struct vnc_client *c, const uint8_t *m)
 {
-    struct vnc_format f = {.bpp = m[0], .big = m[2], .true_color = m[3], .rmax = get_be16(m + 4), .gmax = get_be16(m + 6),
-                           .bmax = get_be16(m + 8), .rshift = m[10], .gshift = m[11], .bshift = m[12]};
+    struct vnc_format f = {.bpp = m[0],
+                           .big = m[2],
+                           .true_color = m[3],
+                           .rmax = get_be16(m + 4),
+                           .gmax = get_be16(m + 6),
+                           .bmax = get_be16(m + 8),
+                           .rshift = m[10],
+                           .gshift = m[11],
+                           .bshift = m[12]};
 
     if (!f.true_color) { /* a colour map: ours is 3-3-2 */
         f = (struct vnc_format){.bpp = m[0], .big = m[2], .rmax = 7, .gmax = 7, .bmax = 3, .gshift = 3, .bshift = 6};
@@ -209,7 +217,8 @@ static void set_format(struct vnc_client *c, const uint8_t *m)
         return;
     }
     c->fmt = f;
-    c->fmt_native = f.bpp == 32 && f.rmax == 255 && f.gmax == 255 && f.bmax == 255 && f.rshift == 16 && f.gshift == 8 && !f.bshift;
+    c->fmt_native =
+        f.bpp == 32 && f.rmax == 255 && f.gmax == 255 && f.bmax == 255 && f.rshift == 16 && f.gshift == 8 && !f.bshift;
     vnc_client_dirty(c, 0, 0, c->width, c->height);
 }
 
@@ -280,7 +289,8 @@ static size_t msg_any(struct vnc_client *c, const uint8_t *m, size_t len)
 {
     static const struct {
         uint8_t type, len;
-    } fixed[] = {{MSG_FORMAT, 20}, {MSG_ENCODINGS, 4}, {MSG_UPDATE, 10}, {MSG_KEY, 8}, {MSG_POINTER, 6}, {MSG_CUT, 8}, {MSG_QEMU, 2}};
+    } fixed[] = {{MSG_FORMAT, 20}, {MSG_ENCODINGS, 4}, {MSG_UPDATE, 10}, {MSG_KEY, 8},
+                 {MSG_POINTER, 6}, {MSG_CUT, 8},       {MSG_QEMU, 2}};
     size_t need = 0;
 
     for (unsigned i = 0; i < ARRAY_LEN(fixed); i++)

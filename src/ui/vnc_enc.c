@@ -1,5 +1,6 @@
-/* Encodings of one rectangle: Raw, Hextile and ZRLE as in RFC 6143 section 7.7, and Zlib (a raw rectangle in one deflate
- * stream per connection). Pixels are converted to the client's format first. Leaves out Tight and lossy encodings. */
+/* Encodings of one rectangle: Raw, Hextile and ZRLE as in RFC 6143 section 7.7, and Zlib (a raw rectangle in one
+ * deflate stream per connection). Pixels are converted to the client's format first. Leaves out Tight and lossy
+ * encodings. */
 #include "ui/vnc_int.h"
 
 enum { HEX_RAW = 1, HEX_BG = 2, HEX_FG = 4, HEX_SUBRECTS = 8, HEX_COLORED = 16 };
@@ -102,7 +103,8 @@ struct hextile {
 };
 
 /* Horizontal runs that differ from bg, as subrectangles; their count, or -1 when raw is smaller. */
-static int hextile_runs(const struct vnc_format *f, const uint32_t *t, int w, int h, uint32_t bg, bool colored, struct strbuf *out)
+static int hextile_runs(const struct vnc_format *f, const uint32_t *t, int w, int h, uint32_t bg, bool colored,
+                        struct strbuf *out)
 {
     size_t limit = (size_t)(w * h) * f->bpp / 8;
     uint8_t b[8];
@@ -176,7 +178,8 @@ static void hextile(struct vnc_client *c, int x, int y, int w, int h)
 
     for (int j = 0; j < h; j += VNC_TILE)
         for (int i = 0; i < w; i += VNC_TILE)
-            hextile_tile(c, x + i, y + j, w - i < VNC_TILE ? w - i : VNC_TILE, h - j < VNC_TILE ? h - j : VNC_TILE, &st);
+            hextile_tile(c, x + i, y + j, w - i < VNC_TILE ? w - i : VNC_TILE, h - j < VNC_TILE ? h - j : VNC_TILE,
+                         &st);
 }
 
 /* ---- deflate ---- */
@@ -290,7 +293,8 @@ static void zrle(struct vnc_client *c, int x, int y, int w, int h, struct strbuf
 {
     for (int j = 0; j < h; j += ZRLE_TILE)
         for (int i = 0; i < w; i += ZRLE_TILE)
-            zrle_tile(c, x + i, y + j, w - i < ZRLE_TILE ? w - i : ZRLE_TILE, h - j < ZRLE_TILE ? h - j : ZRLE_TILE, out);
+            zrle_tile(c, x + i, y + j, w - i < ZRLE_TILE ? w - i : ZRLE_TILE, h - j < ZRLE_TILE ? h - j : ZRLE_TILE,
+                      out);
 }
 
 void vnc_encode_rect(struct vnc_client *c, int x, int y, int w, int h)

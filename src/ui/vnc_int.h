@@ -10,7 +10,15 @@
 
 enum { VNC_TILE = 16, VNC_MAX_LISTEN = 4, VNC_MAX_CLIENTS = 64 };
 enum vnc_share { VNC_SHARE_EXCLUSIVE, VNC_SHARE_FORCE, VNC_SHARE_IGNORE };
-enum { ENC_RAW = 0, ENC_HEXTILE = 5, ENC_ZLIB = 6, ENC_ZRLE = 16, ENC_DESKTOP_SIZE = -223, ENC_POINTER_CHANGE = -257, ENC_EXT_KEY = -258 };
+enum {
+    ENC_RAW = 0,
+    ENC_HEXTILE = 5,
+    ENC_ZLIB = 6,
+    ENC_ZRLE = 16,
+    ENC_DESKTOP_SIZE = -223,
+    ENC_POINTER_CHANGE = -257,
+    ENC_EXT_KEY = -258
+};
 
 struct vnc {
     struct list link; /* in ui_state.vncs */
@@ -32,7 +40,7 @@ struct vnc {
     struct clk_timer refresh;
 };
 struct vnc_format { /* pixels as the client wants them */
-    unsigned bpp; /* bits: 8, 16, 32 */
+    unsigned bpp;   /* bits: 8, 16, 32 */
     bool big, true_color;
     unsigned rmax, gmax, bmax, rshift, gshift, bshift;
 };
@@ -46,11 +54,11 @@ struct vnc_client {
     struct ev_fd *watch;
     char *host, *service;
     vnc_msg_fn *handler;
-    size_t need;        /* bytes the handler waits for */
+    size_t need; /* bytes the handler waits for */
     struct strbuf in, out;
-    size_t out_off;     /* sent already */
-    uint64_t skip;      /* bytes of input to drop (cut text) */
-    unsigned minor;     /* protocol 3.x */
+    size_t out_off; /* sent already */
+    uint64_t skip;  /* bytes of input to drop (cut text) */
+    unsigned minor; /* protocol 3.x */
     uint8_t challenge[16];
     bool shared, closing, ready; /* ready: past initialisation */
     struct vnc_format fmt;
@@ -58,10 +66,10 @@ struct vnc_client {
     int encoding;
     bool has_desktop_size, has_ext_key, has_pointer_change;
     bool ext_key_told, abs_told, abs_known;
-    int width, height;  /* as the client knows */
-    bool resized;       /* it must be told */
-    bool wants;         /* an update request is open */
-    uint8_t *dirty;     /* owned: one byte per tile */
+    int width, height; /* as the client knows */
+    bool resized;      /* it must be told */
+    bool wants;        /* an update request is open */
+    uint8_t *dirty;    /* owned: one byte per tile */
     int tiles_x, tiles_y;
     unsigned buttons;
     int last_x, last_y;
@@ -76,7 +84,7 @@ void vnc_client_new(struct vnc *v, int fd, const char *host, const char *service
 void vnc_client_free(struct vnc_client *c);
 void vnc_client_resized(struct vnc_client *c); /* the surface has another size */
 void vnc_client_dirty(struct vnc_client *c, int x, int y, int w, int h);
-void vnc_client_update(struct vnc_client *c);  /* sends what is dirty when it may */
+void vnc_client_update(struct vnc_client *c); /* sends what is dirty when it may */
 void vnc_put(struct vnc_client *c, const void *p, size_t n);
 void vnc_put_u8(struct vnc_client *c, unsigned v);
 void vnc_put_u16(struct vnc_client *c, unsigned v);

@@ -12,7 +12,7 @@ CASES = [
     ('qcow2', ''), ('qcow2', 'compat=0.10'), ('qcow2', 'cluster_size=512'), ('qcow2', 'cluster_size=2M'), ('qcow2', 'extended_l2=on'),
     ('qcow2', 'refcount_bits=1'), ('qcow2', 'refcount_bits=64,cluster_size=4k'), ('qcow2', 'lazy_refcounts=on'),
     ('qcow2', 'preallocation=metadata'), ('qcow2', 'data_file=ext.raw'), ('qcow2', 'data_file=ext.raw,data_file_raw=on'),
-    ('vdi', ''), ('vdi', 'static=on'), ('vpc', ''), ('vpc', 'subformat=fixed'), ('vhdx', ''), ('vhdx', 'subformat=fixed'),
+    ('qcow', ''), ('vdi', ''), ('vdi', 'static=on'), ('vpc', ''), ('vpc', 'subformat=fixed'), ('vhdx', ''), ('vhdx', 'subformat=fixed'),
     ('vhdx', 'block_size=1M'), ('vmdk', ''), ('vmdk', 'subformat=monolithicFlat'), ('vmdk', 'subformat=twoGbMaxExtentSparse'),
     ('vmdk', 'subformat=twoGbMaxExtentFlat'), ('vmdk', 'zeroed_grain=on'), ('raw', ''),
 ]
@@ -32,7 +32,7 @@ def writes(rng, size):
     return cmds
 
 
-@pytest.mark.proves('F-IMG-02', 'F-IMG-04', 'F-IMG-05', 'F-IMG-06', 'F-IMG-07', 'F-IMG-15')
+@pytest.mark.proves('F-IMG-02', 'F-IMG-03', 'F-IMG-04', 'F-IMG-05', 'F-IMG-06', 'F-IMG-07', 'F-IMG-15')
 @pytest.mark.parametrize('fmt,opts', CASES, ids=lambda v: v or 'plain')
 def test_images_are_exchanged_both_ways(t, fmt, opts):
     size, o = 24 << 20, ['-o', opts] if opts else []

@@ -4,18 +4,25 @@
 
 #include "guest/x86/state.h"
 
-/* One window of memory lies at the same linear address for the host's run and the guest's: code first, then data. The page
- * behind it is unmapped for both. */
-enum { WIN_BASE = 0x10000000, WIN_SIZE = 2 << 20, CODE_AT = WIN_BASE + 0x8000, DATA_AT = WIN_BASE + 0x10000, DATA_SIZE = 0x2000,
-       WIN_END = WIN_BASE + WIN_SIZE, XS_SIZE = 832 };
+/* One window of memory lies at the same linear address for the host's run and the guest's: code first, then data. The
+ * page behind it is unmapped for both. */
+enum {
+    WIN_BASE = 0x10000000,
+    WIN_SIZE = 2 << 20,
+    CODE_AT = WIN_BASE + 0x8000,
+    DATA_AT = WIN_BASE + 0x10000,
+    DATA_SIZE = 0x2000,
+    WIN_END = WIN_BASE + WIN_SIZE,
+    XS_SIZE = 832
+};
 
 /* Registers before or after. xs is a standard XSAVE image (x87, SSE, AVX). */
 struct dregs {
     uint8_t xs[1024] __attribute__((aligned(64)));
     uint64_t gpr[16], flags;
-    int vec;          /* -1 = no fault */
-    uint32_t err;     /* #PF error code, low three bits */
-    uint64_t cr2;     /* #PF */
+    int vec;      /* -1 = no fault */
+    uint32_t err; /* #PF error code, low three bits */
+    uint64_t cr2; /* #PF */
 };
 
 /* ---- native.c ---- */
@@ -25,15 +32,15 @@ void native_run(const struct x86_insn *in, int mode, const struct dregs *before,
 
 /* ---- guest.c ---- */
 struct guest;
-/* A CPU in user mode. engine: "exec" (x86_exec on the decoded record), or an accelerator: "interp", "tcg", "kvm". *fd is the
- * memory file of the window. NULL with a message on standard error when it cannot be had. */
+/* A CPU in user mode. engine: "exec" (x86_exec on the decoded record), or an accelerator: "interp", "tcg", "kvm". *fd
+ * is the memory file of the window. NULL with a message on standard error when it cannot be had. */
 struct guest *guest_new(const char *engine, int mode, int *fd);
 void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *before, struct dregs *after);
 bool guest_has(const struct guest *g, unsigned feature);
 
 /* ---- gen.c ---- */
 struct drow {
-    const char *name;       /* OP name */
+    const char *name; /* OP name */
     const char *ops[4];
     int map, pp, opcode, modrm, cond;
     bool vex;

@@ -1,11 +1,24 @@
-/* Makes random instances of the rows of insn.def: bytes first (the decoder then says what they mean), then registers and
- * memory that let the instruction do something interesting and keep its memory operand inside the window. */
+/* Makes random instances of the rows of insn.def: bytes first (the decoder then says what they mean), then registers
+ * and memory that let the instruction do something interesting and keep its memory operand inside the window. */
 #include "diff.h"
 
 #include "base/bytes.h"
 #include "guest/x86/ops.h"
 
-enum { W0 = 1, W1 = 2, L0 = 4, L1 = 8, O16 = 16, O32 = 32, O64 = 64, NB = 128, IM0 = 256, F2 = 512, M64 = 1024, NO64M = 2048 };
+enum {
+    W0 = 1,
+    W1 = 2,
+    L0 = 4,
+    L1 = 8,
+    O16 = 16,
+    O32 = 32,
+    O64 = 64,
+    NB = 128,
+    IM0 = 256,
+    F2 = 512,
+    M64 = 1024,
+    NO64M = 2048
+};
 enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 #define g(n) (MR_REG | (n))
 #define MEM  MR_MEM
@@ -14,7 +27,7 @@ enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 enum { NP = 1, P66 = 2, PF3 = 4, PF2 = 8, ANY = 15, N66 = 3, PS = 12 };
 enum { m1 = X86_MAP_1, m0F = X86_MAP_0F, m38 = X86_MAP_0F38, m3A = X86_MAP_0F3A };
 
-#define ROW(N, v, mp, p, opc, mr, c, a0, a1, a2, a3) \
+#define ROW(N, v, mp, p, opc, mr, c, a0, a1, a2, a3)                                                                   \
     {.name = #N, .ops = {#a0, #a1, #a2, #a3}, .map = mp, .pp = p, .opcode = opc, .modrm = mr, .cond = c, .vex = v},
 #define OP(...)
 #define E(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, false, mp, p, opc, mr, c, a0, a1, a2, a3)
@@ -132,26 +145,28 @@ bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *
     p = row->vex ? put_vex(r, row, mode, p) : put_legacy(r, row, mode, p);
     if (row->modrm || row->ops[0][0] != '_')
         *p = pick_modrm(r, row); /* an immediate's first byte when there is no ModRM */
-    return x86_decode(b, X86_MAX_INSN, mode, in) == X86_DECODE_OK &&
-           x86_row_index(in->row) == (unsigned)(row - drows);
+    return x86_decode(b, X86_MAX_INSN, mode, in) == X86_DECODE_OK && x86_row_index(in->row) == (unsigned)(row - drows);
 }
 
 /* ---- what is left out ---- */
 
 bool gen_is_xstate(const struct x86_insn *in)
 {
-    return (strncmp(in->row->mnem, "xsave", 5) == 0 && in->row->mnem[5] != 's') || strncmp(in->row->mnem, "fxsave", 6) == 0 ||
-           strncmp(in->row->mnem, "fxrstor", 7) == 0 || (strncmp(in->row->mnem, "xrstor", 6) == 0 && in->row->mnem[6] != 's');
+    return (strncmp(in->row->mnem, "xsave", 5) == 0 && in->row->mnem[5] != 's') ||
+           strncmp(in->row->mnem, "fxsave", 6) == 0 || strncmp(in->row->mnem, "fxrstor", 7) == 0 ||
+           (strncmp(in->row->mnem, "xrstor", 6) == 0 && in->row->mnem[6] != 's');
 }
 
 const char *gen_skip(const struct x86_insn *in)
 {
     static const char *const names[] = {
-        "cpuid", "rdtsc", "rdtscp", "rdrand", "rdseed", "rdpid", "xgetbv", "rdpkru", "wrpkru", "syscall", "sysenter", "int3", "int1",
-        "into", "int", "ud0", "ud1", "ud2", "monitor", "mwait", "serialize", "clflush", "clflushopt", "clwb", "clzero", "pause",
-        "xbegin", "xend", "xabort", "xtest", "rdfsbase", "rdgsbase", "wrfsbase", "wrgsbase", "swapgs", "vmcall", "vmmcall", "sldt",
-        "str", "smsw", "sgdt", "sidt", "lar", "lsl", "verr", "verw", "sti", "cli", "hlt", "popf",
-        "xsaves", "xrstors", "xsaves64", "xrstors64", "monitorx", "mwaitx", "rdpru", "endbr64", "endbr32"};
+        "cpuid",    "rdtsc",    "rdtscp",    "rdrand",   "rdseed",     "rdpid",    "xgetbv",   "rdpkru",   "wrpkru",
+        "syscall",  "sysenter", "int3",      "int1",     "into",       "int",      "ud0",      "ud1",      "ud2",
+        "monitor",  "mwait",    "serialize", "clflush",  "clflushopt", "clwb",     "clzero",   "pause",    "xbegin",
+        "xend",     "xabort",   "xtest",     "rdfsbase", "rdgsbase",   "wrfsbase", "wrgsbase", "swapgs",   "vmcall",
+        "vmmcall",  "sldt",     "str",       "smsw",     "sgdt",       "sidt",     "lar",      "lsl",      "verr",
+        "verw",     "sti",      "cli",       "hlt",      "popf",       "xsaves",   "xrstors",  "xsaves64", "xrstors64",
+        "monitorx", "mwaitx",   "rdpru",     "endbr64",  "endbr32"};
     uint32_t at = in->row->attr;
 
     if (at & (X86_A_PRIV | X86_A_IO | X86_A_ENDS))
@@ -166,8 +181,8 @@ const char *gen_skip(const struct x86_insn *in)
         return "system state";
     if (in->map == X86_MAP_0F && in->opcode == 0x0d && in->modrm >= 0xc0)
         return "PREFETCH with a register: makers differ";
-    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22) && !(in->rex & 8) &&
-        in->bytes[in->off_opcode - 1] & 0x80)
+    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22) &&
+        !(in->rex & 8) && in->bytes[in->off_opcode - 1] & 0x80)
         return "VPEXTRQ and VPINSRQ outside 64-bit mode: makers differ";
     if (in->seg == X86_FS || in->seg == X86_GS)
         return "FS and GS belong to the C library";
@@ -180,18 +195,43 @@ uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before)
     static const struct {
         const char *name;
         uint16_t flags;
-    } t[] = {
-        {"and", X86_AF}, {"or", X86_AF}, {"xor", X86_AF}, {"test", X86_AF}, {"shl", X86_AF | X86_OF | X86_CF}, {"shr", X86_AF | X86_OF | X86_CF},
-        {"sar", X86_AF | X86_OF | X86_CF}, {"rol", X86_OF}, {"ror", X86_OF}, {"rcl", X86_OF}, {"rcr", X86_OF},
-        {"shld", X86_AF | X86_OF}, {"shrd", X86_AF | X86_OF}, {"mul", X86_SF | X86_ZF | X86_AF | X86_PF},
-        {"imul", X86_SF | X86_ZF | X86_AF | X86_PF}, {"div", X86_ARITH}, {"idiv", X86_ARITH},
-        {"bsf", X86_ARITH & ~X86_ZF}, {"bsr", X86_ARITH & ~X86_ZF}, {"bt", X86_OF | X86_SF | X86_AF | X86_PF},
-        {"bts", X86_OF | X86_SF | X86_AF | X86_PF}, {"btr", X86_OF | X86_SF | X86_AF | X86_PF},
-        {"btc", X86_OF | X86_SF | X86_AF | X86_PF}, {"lzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
-        {"tzcnt", X86_OF | X86_SF | X86_AF | X86_PF}, {"andn", X86_AF | X86_PF}, {"blsr", X86_AF | X86_PF}, {"blsi", X86_AF | X86_PF},
-        {"blsmsk", X86_AF | X86_PF}, {"bextr", X86_AF | X86_SF | X86_PF}, {"bzhi", X86_AF | X86_PF}, {"aam", X86_OF | X86_AF | X86_CF},
-        {"aad", X86_OF | X86_AF | X86_CF}, {"daa", X86_OF}, {"das", X86_OF}, {"aaa", X86_OF | X86_SF | X86_ZF | X86_PF},
-        {"aas", X86_OF | X86_SF | X86_ZF | X86_PF}};
+    } t[] = {{"and", X86_AF},
+             {"or", X86_AF},
+             {"xor", X86_AF},
+             {"test", X86_AF},
+             {"shl", X86_AF | X86_OF | X86_CF},
+             {"shr", X86_AF | X86_OF | X86_CF},
+             {"sar", X86_AF | X86_OF | X86_CF},
+             {"rol", X86_OF},
+             {"ror", X86_OF},
+             {"rcl", X86_OF},
+             {"rcr", X86_OF},
+             {"shld", X86_AF | X86_OF},
+             {"shrd", X86_AF | X86_OF},
+             {"mul", X86_SF | X86_ZF | X86_AF | X86_PF},
+             {"imul", X86_SF | X86_ZF | X86_AF | X86_PF},
+             {"div", X86_ARITH},
+             {"idiv", X86_ARITH},
+             {"bsf", X86_ARITH & ~X86_ZF},
+             {"bsr", X86_ARITH & ~X86_ZF},
+             {"bt", X86_OF | X86_SF | X86_AF | X86_PF},
+             {"bts", X86_OF | X86_SF | X86_AF | X86_PF},
+             {"btr", X86_OF | X86_SF | X86_AF | X86_PF},
+             {"btc", X86_OF | X86_SF | X86_AF | X86_PF},
+             {"lzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
+             {"tzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
+             {"andn", X86_AF | X86_PF},
+             {"blsr", X86_AF | X86_PF},
+             {"blsi", X86_AF | X86_PF},
+             {"blsmsk", X86_AF | X86_PF},
+             {"bextr", X86_AF | X86_SF | X86_PF},
+             {"bzhi", X86_AF | X86_PF},
+             {"aam", X86_OF | X86_AF | X86_CF},
+             {"aad", X86_OF | X86_AF | X86_CF},
+             {"daa", X86_OF},
+             {"das", X86_OF},
+             {"aaa", X86_OF | X86_SF | X86_ZF | X86_PF},
+             {"aas", X86_OF | X86_SF | X86_ZF | X86_PF}};
 
     (void)before;
     for (size_t i = 0; i < ARRAY_LEN(t); i++)
@@ -204,21 +244,38 @@ uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before)
 
 static uint64_t int_value(struct rng *r)
 {
-    static const uint64_t edge[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-                                    INT64_MAX, (uint64_t)INT64_MIN, UINT64_MAX};
+    static const uint64_t edge[] = {
+        0,         1,      2,          0x7f,       0x80,       0xff,      0x7fff,
+        0x8000,    0xffff, 0x7fffffff, 0x80000000, 0xffffffff, INT64_MAX, (uint64_t)INT64_MIN,
+        UINT64_MAX};
 
     switch (rnd_below(r, 4)) {
-    case 0: return edge[rnd_below(r, ARRAY_LEN(edge))];
-    case 1: return rnd(r) >> rnd_below(r, 64);
-    default: return rnd(r);
+    case 0:
+        return edge[rnd_below(r, ARRAY_LEN(edge))];
+    case 1:
+        return rnd(r) >> rnd_below(r, 64);
+    default:
+        return rnd(r);
     }
 }
 
 static uint64_t f64_value(struct rng *r)
 {
-    static const uint64_t edge[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000,
-                                    0xfff0000000000000, 0x7ff8000000000000, 0x7ff0000000000001, 1, 0x000fffffffffffff,
-                                    0x0010000000000000, 0x7fefffffffffffff, 0x4330000000000000, 0x41dfffffffc00000, 0x43e0000000000000};
+    static const uint64_t edge[] = {0,
+                                    0x8000000000000000,
+                                    0x3ff0000000000000,
+                                    0xbff0000000000000,
+                                    0x7ff0000000000000,
+                                    0xfff0000000000000,
+                                    0x7ff8000000000000,
+                                    0x7ff0000000000001,
+                                    1,
+                                    0x000fffffffffffff,
+                                    0x0010000000000000,
+                                    0x7fefffffffffffff,
+                                    0x4330000000000000,
+                                    0x41dfffffffc00000,
+                                    0x43e0000000000000};
 
     if (one_in(r, 3))
         return edge[rnd_below(r, ARRAY_LEN(edge))];
@@ -227,8 +284,8 @@ static uint64_t f64_value(struct rng *r)
 
 static uint32_t f32_value(struct rng *r)
 {
-    static const uint32_t edge[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 1,
-                                    0x007fffff, 0x00800000, 0x7f7fffff, 0x4b000000, 0x4f000000};
+    static const uint32_t edge[] = {0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000,
+                                    0x7f800001, 1,          0x007fffff, 0x00800000, 0x7f7fffff, 0x4b000000, 0x4f000000};
 
     if (one_in(r, 3))
         return edge[rnd_below(r, ARRAY_LEN(edge))];
@@ -270,8 +327,8 @@ static void fill_xs(struct rng *r, uint8_t *xs)
     }
     put_le16(xs + 2, fsw);
     xs[4] = (uint8_t)(one_in(r, 3) ? rnd(r) : 0xff);
-    put_le32(xs + 24, (uint32_t)((one_in(r, 6) ? rnd(r) & 0x1f80 : 0x1f80) | (rnd(r) & 0xe040 & -(uint32_t)one_in(r, 2)) |
-                                 (one_in(r, 8) ? rnd(r) & 0x3f : 0)));
+    put_le32(xs + 24, (uint32_t)((one_in(r, 6) ? rnd(r) & 0x1f80 : 0x1f80) |
+                                 (rnd(r) & 0xe040 & -(uint32_t)one_in(r, 2)) | (one_in(r, 8) ? rnd(r) & 0x3f : 0)));
     for (unsigned i = 0; i < 8; i++)
         f80_value(r, xs + 32 + 16 * i);
     gen_fill(r, xs + 160, 256);

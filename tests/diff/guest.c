@@ -1,8 +1,8 @@
 /* The guest side of the differential tester: a CPU at user level over the shared window.
  *
- * "exec" hands the decoded record to x86_exec. The accelerators run the bytes themselves: INT3 stands behind the instruction,
- * every gate of the IDT leads to a HLT at supervisor level, and which HLT was reached and the frame on its stack tell what
- * happened. The supervisor's pages lie far behind the window. */
+ * "exec" hands the decoded record to x86_exec. The accelerators run the bytes themselves: INT3 stands behind the
+ * instruction, every gate of the IDT leads to a HLT at supervisor level, and which HLT was reached and the frame on its
+ * stack tell what happened. The supervisor's pages lie far behind the window. */
 #include "diff.h"
 
 #include "accel/accel.h"
@@ -11,11 +11,23 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* The supervisor's pages: SUP is where they are seen, AT turns that into the physical address, which is in the window's file. */
-enum { SUP = WIN_BASE + (8 << 20), PHYS = WIN_BASE + WIN_SIZE, PML4 = PHYS, PDPT = PHYS + 0x1000, PD = PHYS + 0x2000,
-       PT = PHYS + 0x3000, PT_SUP = PHYS + 0x4000,
-       IDT = SUP + 0x5000, GDT = SUP + 0x6000, TSS = SUP + 0x7000, HANDLERS = SUP + 0x8000, STACK_TOP = SUP + 0xb000,
-       RAM_SIZE = 4 << 20 };
+/* The supervisor's pages: SUP is where they are seen, AT turns that into the physical address, which is in the window's
+ * file. */
+enum {
+    SUP = WIN_BASE + (8 << 20),
+    PHYS = WIN_BASE + WIN_SIZE,
+    PML4 = PHYS,
+    PDPT = PHYS + 0x1000,
+    PD = PHYS + 0x2000,
+    PT = PHYS + 0x3000,
+    PT_SUP = PHYS + 0x4000,
+    IDT = SUP + 0x5000,
+    GDT = SUP + 0x6000,
+    TSS = SUP + 0x7000,
+    HANDLERS = SUP + 0x8000,
+    STACK_TOP = SUP + 0xb000,
+    RAM_SIZE = 4 << 20
+};
 enum { SEL_CODE0 = 0x08, SEL_DATA0 = 0x10, SEL_USER32 = 0x23, SEL_DATA3 = 0x2b, SEL_USER64 = 0x33, SEL_TSS = 0x40 };
 
 struct guest {
@@ -74,7 +86,8 @@ static void build_descriptors(struct guest *g)
     for (unsigned v = 0; v < 256; v++) {
         uint64_t h = HANDLERS + v * 16;
 
-        put64(g, IDT + v * 16, (h & 0xffff) | (uint64_t)SEL_CODE0 << 16 | UINT64_C(0xee) << 40 | (h >> 16 & 0xffff) << 48);
+        put64(g, IDT + v * 16,
+              (h & 0xffff) | (uint64_t)SEL_CODE0 << 16 | UINT64_C(0xee) << 40 | (h >> 16 & 0xffff) << 48);
         put64(g, IDT + v * 16 + 8, h >> 32);
         *host(g, h) = 0xf4;
     }
@@ -99,7 +112,8 @@ static void enter_user_mode(struct guest *g)
     c->gdt.limit = 0x4f;
     c->idt.base = IDT;
     c->idt.limit = 0xfff;
-    set_seg(c, X86_CS, g->mode == X86_MODE_64 ? SEL_USER64 : SEL_USER32, user | X86_SEG_CODE | (g->mode == X86_MODE_64 ? X86_SEG_L : X86_SEG_DB));
+    set_seg(c, X86_CS, g->mode == X86_MODE_64 ? SEL_USER64 : SEL_USER32,
+            user | X86_SEG_CODE | (g->mode == X86_MODE_64 ? X86_SEG_L : X86_SEG_DB));
     for (int s = X86_ES; s <= X86_GS; s++)
         if (s != X86_CS)
             set_seg(c, s, SEL_DATA3, user | X86_SEG_DB);

@@ -1,5 +1,6 @@
 /* Runs one instruction on the bare host CPU with given registers, in user mode, and catches its fault.
- * The control block stands at a fixed low address, so that the entry and exit code can reach it without any register. */
+ * The control block stands at a fixed low address, so that the entry and exit code can reach it without any register.
+ */
 #include "diff.h"
 
 #include <setjmp.h>
@@ -80,7 +81,7 @@ static uint8_t *build_entry(bool m32)
 
     p = bytes(p, "\x53\x55\x41\x54\x41\x55\x41\x56\x41\x57", 10);
     p = move_gpr(p, false, 4, &ctl->host_rsp);
-    p = bytes(p, "\xb8\x07\0\0\0\x31\xd2", 7); /* mov eax,7; xor edx,edx */
+    p = bytes(p, "\xb8\x07\0\0\0\x31\xd2", 7);       /* mov eax,7; xor edx,edx */
     p = abs_op(p, "\x48\x0f\xae", 3, 5, ctl->in.xs); /* xrstor64 */
     p = bytes(p, "\x48\xc7\xc4", 3);
     {
@@ -118,7 +119,7 @@ static unsigned build_exit(uint8_t *b)
     p = abs_op(p, "\x8f", 1, 0, &ctl->out.flags);
     p = bytes(p, "\xfc\xb8\x07\0\0\0\x31\xd2", 8);
     p = abs_op(p, "\x48\x0f\xae", 3, 4, ctl->out.xs); /* xsave64 */
-    p = bytes(p, "\xdb\xe3\xc5\xf8\x77", 5);           /* fninit, vzeroupper */
+    p = bytes(p, "\xdb\xe3\xc5\xf8\x77", 5);          /* fninit, vzeroupper */
     p = move_gpr(p, true, 4, &ctl->host_rsp);
     p = bytes(p, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5d\x5b\xc3", 11);
     return (unsigned)(p - b);
@@ -129,8 +130,10 @@ bool native_init(int memfd)
     static const int sigs[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     stack_t ss = {.ss_size = 1 << 16};
-    void *p = mmap((void *)(uintptr_t)WIN_BASE, WIN_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
-    void *q = mmap((void *)(uintptr_t)CTL_AT, sizeof *ctl, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    void *p = mmap((void *)(uintptr_t)WIN_BASE, WIN_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+                   MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
+    void *q = mmap((void *)(uintptr_t)CTL_AT, sizeof *ctl, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
     ss.ss_sp = malloc(ss.ss_size);
     if (p == MAP_FAILED || q == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL))

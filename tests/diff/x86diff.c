@@ -1,13 +1,15 @@
-/* x86diff [--count N] [--seed S] [--op NAME] [--mode 32|64] [--engine E] [--verbose]: every row of insn.def, N random instances of each, on the host CPU and
- * through one of our engines; registers, flags, vectors, x87, memory and faults must agree. Prints a line per disagreement and
- * the coverage of the table. Exit status 1 when anything differed.
+/* x86diff [--count N] [--seed S] [--op NAME] [--mode 32|64] [--engine E] [--verbose]: every row of insn.def, N random
+ * instances of each, on the host CPU and through one of our engines; registers, flags, vectors, x87, memory and faults
+ * must agree. Prints a line per disagreement and the coverage of the table. Exit status 1 when anything differed.
  *
  * Compared under what the manuals define: undefined flags (gen.c), x87 pointers, and the bytes an instruction leaves
- * unspecified are masked. Runs 64-bit or 32-bit (compatibility) user mode. proves: issue item 4 of the engine (differential tester) */
+ * unspecified are masked. Runs 64-bit or 32-bit (compatibility) user mode. proves: issue item 4 of the engine
+ * (differential tester) */
 #include "diff.h"
 
 #include "base/bytes.h"
 #include <stdio.h>
+#include <unistd.h>
 
 struct diff {
     struct guest *g;
@@ -44,11 +46,12 @@ static bool is_fpu_env(const struct x86_insn *in)
 {
     const char *m = in->row->mnem;
 
-    return strcmp(m, "fnstenv") == 0 || strcmp(m, "fnsave") == 0 || strcmp(m, "fldenv") == 0 || strcmp(m, "frstor") == 0;
+    return strcmp(m, "fnstenv") == 0 || strcmp(m, "fnsave") == 0 || strcmp(m, "fldenv") == 0 ||
+           strcmp(m, "frstor") == 0;
 }
 
-static const char *first_difference(struct diff *d, const struct x86_insn *in, const struct dregs *before, struct dregs *a,
-                                    struct dregs *b, char *buf, size_t n)
+static const char *first_difference(struct diff *d, const struct x86_insn *in, const struct dregs *before,
+                                    struct dregs *a, struct dregs *b, char *buf, size_t n)
 {
     uint64_t fmask = (X86_ARITH | X86_DF) & ~gen_undefined(in, before);
     static const char *const name[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -58,7 +61,8 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
         snprintf(buf, n, "fault: cpu %d, ours %d", a->vec, b->vec);
         return buf;
     }
-    if (a->vec == X86_PGF && (a->cr2 < WIN_BASE || a->cr2 >= WIN_END + 0x1000)) /* what lies there is the host's affair */
+    if (a->vec == X86_PGF &&
+        (a->cr2 < WIN_BASE || a->cr2 >= WIN_END + 0x1000)) /* what lies there is the host's affair */
         a->err = (a->err & ~1u) | (b->err & 1);
     if (is_fpu_env(in)) { /* written in pieces of the processor's choice */
         a->cr2 &= ~UINT64_C(0xfff);
@@ -74,7 +78,8 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
             return buf;
         }
     if ((a->flags ^ b->flags) & fmask && a->vec < 0) {
-        snprintf(buf, n, "flags: cpu %#" PRIx64 ", ours %#" PRIx64 " (of %#" PRIx64 ")", a->flags & fmask, b->flags & fmask, fmask);
+        snprintf(buf, n, "flags: cpu %#" PRIx64 ", ours %#" PRIx64 " (of %#" PRIx64 ")", a->flags & fmask,
+                 b->flags & fmask, fmask);
         return buf;
     }
     normalise(a);
@@ -87,8 +92,10 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
         if (a->xs[i] != b->xs[i] && (i < 416 || i >= 576)) {
             unsigned at = i < 32 ? i & ~1u : i & ~15u;
 
-            snprintf(buf, n, "xsave image byte %u (from %u): cpu %016" PRIx64 "%016" PRIx64 ", ours %016" PRIx64 "%016" PRIx64, i, at,
-                     get_le64(a->xs + at + 8), get_le64(a->xs + at), get_le64(b->xs + at + 8), get_le64(b->xs + at));
+            snprintf(buf, n,
+                     "xsave image byte %u (from %u): cpu %016" PRIx64 "%016" PRIx64 ", ours %016" PRIx64 "%016" PRIx64,
+                     i, at, get_le64(a->xs + at + 8), get_le64(a->xs + at), get_le64(b->xs + at + 8),
+                     get_le64(b->xs + at));
             return buf;
         }
     return NULL;
@@ -107,14 +114,16 @@ static uint64_t operand_at(const struct x86_insn *in, const struct dregs *r)
     return in->adsz == 4 ? (uint32_t)a : a;
 }
 
-static const char *memory_difference(const uint8_t *a, const uint8_t *b, const struct x86_insn *in, uint64_t lin, char *buf, size_t n)
+static const char *memory_difference(const uint8_t *a, const uint8_t *b, const struct x86_insn *in, uint64_t lin,
+                                     char *buf, size_t n)
 {
     unsigned off = (unsigned)(lin - DATA_AT);
 
     for (unsigned i = 0; i < DATA_SIZE; i++) {
         if (a[i] == b[i])
             continue;
-        if (is_fpu_env(in) && i >= lin - DATA_AT + (in->opsz == 2 ? 6 : 12) && i < lin - DATA_AT + (in->opsz == 2 ? 14 : 28))
+        if (is_fpu_env(in) && i >= lin - DATA_AT + (in->opsz == 2 ? 6 : 12) &&
+            i < lin - DATA_AT + (in->opsz == 2 ? 14 : 28))
             continue;
         if (gen_is_xstate(in) && i - off >= 5 && i - off < 24) /* FOP, FIP, FDP */
             continue;
@@ -225,7 +234,9 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--verbose") == 0)
             d.verbose = true;
         else
-            return fprintf(stderr, "usage: x86diff [--count N] [--seed S] [--op NAME] [--mode 32|64] [--engine exec|interp|tcg|kvm] [--verbose]\n"), 2;
+            return fprintf(stderr, "usage: x86diff [--count N] [--seed S] [--op NAME] [--mode 32|64] [--engine "
+                                   "exec|interp|tcg|kvm] [--verbose]\n"),
+                   2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
     d.g = guest_new(engine, d.mode, &fd);
@@ -234,8 +245,9 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < nr_drows; i++)
         if (!only || strcmp(only, drows[i].name) == 0)
             run_row(&d, &drows[i], count);
-    printf("rows: %u run, %u not run in user mode or not offered, %u with differences; %" PRIu64 " instructions, %" PRIu64
-           " faulted on the CPU, %" PRIu64 " differences\n",
+    printf("rows: %u run, %u not run in user mode or not offered, %u with differences; %" PRIu64
+           " instructions, %" PRIu64 " faulted on the CPU, %" PRIu64 " differences\n",
            d.rows_run, d.rows_skipped, d.rows_failed, d.runs, d.faults, d.bad);
-    return d.bad ? 1 : 0;
+    fflush(stdout);
+    _exit(d.bad ? 1 : 0); /* the guest is alive to the end: nothing is taken down */
 }

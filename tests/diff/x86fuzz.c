@@ -1,6 +1,7 @@
-/* x86fuzz [--rounds N] [--seed S] [--engine interp|tcg]: random code with random registers in every mode and privilege, with the
- * guest free to wreck its own tables. Nothing is compared: the claim is that no guest crashes or hangs the program.
- * Each round runs for a few milliseconds at most; a CPU that does not come back when kicked ends the program with status 1. */
+/* x86fuzz [--rounds N] [--seed S] [--engine interp|tcg]: random code with random registers in every mode and privilege,
+ * with the guest free to wreck its own tables. Nothing is compared: the claim is that no guest crashes or hangs the
+ * program. Each round runs for a few milliseconds at most; a CPU that does not come back when kicked ends the program
+ * with status 1. */
 #include "diff.h"
 
 #include "accel/accel.h"
@@ -104,18 +105,24 @@ static void random_state(struct fuzz *f)
         c->regs[i] = rnd_below(r, 2) ? rnd_below(r, RAM) : rnd(r);
     c->regs[X86_RSP] = 0x8000 + (rnd(r) & 0xff8);
     for (int s = X86_ES; s <= X86_GS; s++)
-        c->seg[s] = (struct x86_seg){.sel = (uint16_t)(rnd_below(r, 8) * 8 | cpl), .limit = kind < 2 ? 0xffff : UINT32_MAX,
+        c->seg[s] = (struct x86_seg){.sel = (uint16_t)(rnd_below(r, 8) * 8 | cpl),
+                                     .limit = kind < 2 ? 0xffff : UINT32_MAX,
                                      .flags = seg | (kind >= 2 ? X86_SEG_DB | X86_SEG_G : 0)};
-    c->seg[X86_CS].flags = (c->seg[X86_CS].flags & ~(uint32_t)X86_SEG_DB) | X86_SEG_CODE | (kind == 4 ? X86_SEG_L : kind >= 2 ? X86_SEG_DB : 0);
+    c->seg[X86_CS].flags = (c->seg[X86_CS].flags & ~(uint32_t)X86_SEG_DB) | X86_SEG_CODE |
+                           (kind == 4   ? X86_SEG_L
+                            : kind >= 2 ? X86_SEG_DB
+                                        : 0);
     c->seg[X86_CS].base = kind < 2 ? CODE : 0;
     c->rip = kind < 2 ? 0 : CODE;
     c->gdt.base = 0x6000;
     c->gdt.limit = 0xff;
     c->idt.base = kind ? 0x7000 : 0;
     c->idt.limit = kind ? 0x7ff : 0x3ff;
-    c->cr0 = X86_CR0_ET | X86_CR0_NE | (kind ? X86_CR0_PE : 0) | (kind >= 3 || (kind && rnd_below(r, 2)) ? X86_CR0_PG : 0) |
+    c->cr0 = X86_CR0_ET | X86_CR0_NE | (kind ? X86_CR0_PE : 0) |
+             (kind >= 3 || (kind && rnd_below(r, 2)) ? X86_CR0_PG : 0) |
              (rnd(r) & (X86_CR0_WP | X86_CR0_TS | X86_CR0_MP | X86_CR0_AM));
-    c->cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | (kind >= 3 ? X86_CR4_PAE : 0) | (rnd(r) & (X86_CR4_PSE | X86_CR4_PGE));
+    c->cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | (kind >= 3 ? X86_CR4_PAE : 0) |
+             (rnd(r) & (X86_CR4_PSE | X86_CR4_PGE));
     c->cr4 |= kind < 3 ? X86_CR4_PSE : 0;
     c->cr3 = 0x1000;
     c->efer = kind >= 3 ? X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA : X86_EFER_SCE;
@@ -153,7 +160,8 @@ static bool set_up(struct fuzz *f, const char *engine)
 
     f->m = machine_new(run_new());
     f->m->accel = a;
-    ok = a && mem_region_init_ram(&f->ram, f->m->mem_sys, "ram", RAM, &e) && (!a->init || a->init(f->m, opts_new(), &e));
+    ok =
+        a && mem_region_init_ram(&f->ram, f->m->mem_sys, "ram", RAM, &e) && (!a->init || a->init(f->m, opts_new(), &e));
     if (ok) {
         mem_region_add(&f->m->sysmem, 0, &f->ram);
         mem_region_init_io(&f->io, f->m->mem_sys, &io_ops, f, "io", 0x100);
@@ -198,5 +206,6 @@ int main(int argc, char **argv)
     f.stop = true;
     pthread_join(t, NULL);
     printf("x86fuzz: %lu rounds with %s\n", rounds, engine);
-    return 0;
+    fflush(stdout);
+    _exit(0); /* the guest is alive to the end: nothing is taken down */
 }

@@ -1,8 +1,8 @@
 /* The code cache: blocks by physical place, links between them, invalidation. All with dbt.lock held unless noted.
  *
- * A block dies when a byte it was made from is written: its incoming links are turned back to their stubs, its entries and the
- * continuations behind its calls are overwritten by jumps that leave, and the memory is reused only when the whole cache is
- * emptied with every vCPU outside. */
+ * A block dies when a byte it was made from is written: its incoming links are turned back to their stubs, its entries
+ * and the continuations behind its calls are overwritten by jumps that leave, and the memory is reused only when the
+ * whole cache is emptied with every vCPU outside. */
 #include "accel/dbt/dbt_int.h"
 #include "base/log.h"
 
@@ -68,7 +68,8 @@ uint32_t dbt_pair_id(struct dbt *d, uint64_t lin, uint64_t no)
 static void patch(struct dbt *d, const uint8_t *at, const uint8_t *to)
 {
     /* Aligned within 8 bytes (the rewriter saw to it): one store, seen whole by other CPUs. */
-    __atomic_store_n((uint32_t *)(void *)jit_arena_writable(&d->arena, at), (uint32_t)(to - (at + 4)), __ATOMIC_RELEASE);
+    __atomic_store_n((uint32_t *)(void *)jit_arena_writable(&d->arena, at), (uint32_t)(to - (at + 4)),
+                     __ATOMIC_RELEASE);
 }
 
 void dbt_link_to(struct dbt *d, struct dbt_link *l, struct dbt_block *to)
@@ -175,8 +176,13 @@ static bool record_links(struct dbt *d, struct dbt_block *b, const struct x86_rw
         struct dbt_link *l = dbt_link_get(d, d->nr_links++);
         const struct x86_rw_link *r = &o->link[i];
 
-        *l = (struct dbt_link){.from = b, .at = b->host + r->at, .stub = b->host + r->stub, .target = r->target, .poll_pc = r->poll_pc,
-                               .poll = r->poll ? b->host + r->poll : NULL, .cont = r->kind == X86_LINK_CONT};
+        *l = (struct dbt_link){.from = b,
+                               .at = b->host + r->at,
+                               .stub = b->host + r->stub,
+                               .target = r->target,
+                               .poll_pc = r->poll_pc,
+                               .poll = r->poll ? b->host + r->poll : NULL,
+                               .cont = r->kind == X86_LINK_CONT};
         list_init(&l->in);
     }
     return true;
@@ -227,16 +233,24 @@ struct dbt_block *dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt
     struct dbt_block *b;
     struct x86_rw_out out;
     struct jit_buf buf;
-    struct x86_rw_env env = {.stubs = &d->stubs, .feat = &c->cpu->feat, .mode = mode | d->one_insn, .pc = pc,
-                             .code = x->host + off, .avail = 4096 - off, .next_slot = &d->next_slot,
-                             .fast_pext = d->fast_pext, .vex = d->host_avx};
+    struct x86_rw_env env = {.stubs = &d->stubs,
+                             .feat = &c->cpu->feat,
+                             .mode = mode | d->one_insn,
+                             .pc = pc,
+                             .code = x->host + off,
+                             .avail = 4096 - off,
+                             .next_slot = &d->next_slot,
+                             .fast_pext = d->fast_pext,
+                             .vex = d->host_avx};
 
     if (!jit_arena_room(&d->arena, X86_RW_ROOM) || !reserve_links(d))
         return NULL;
     env.first_link = d->nr_links;
     env.page_id = dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
-    buf = (struct jit_buf){.start = d->arena.w + d->arena.used, .p = d->arena.w + d->arena.used,
-                           .end = d->arena.w + d->arena.used + X86_RW_ROOM, .delta = d->arena.x - d->arena.w};
+    buf = (struct jit_buf){.start = d->arena.w + d->arena.used,
+                           .p = d->arena.w + d->arena.used,
+                           .end = d->arena.w + d->arena.used + X86_RW_ROOM,
+                           .delta = d->arena.x - d->arena.w};
     b = xnew(struct dbt_block);
     list_init(&b->incoming);
     b->pc = pc;

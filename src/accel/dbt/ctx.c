@@ -1,7 +1,8 @@
 /* Address-space contexts: what one vCPU has learnt about one CR3 and privilege class, kept while others run.
  *
- * A context is exact for its key as long as no flush was reported; flushes mark contexts stale and the work is done when one
- * is used again. Slots and TLB entries are logged as they are filled, so that emptying costs what filling did. */
+ * A context is exact for its key as long as no flush was reported; flushes mark contexts stale and the work is done
+ * when one is used again. Slots and TLB entries are logged as they are filled, so that emptying costs what filling did.
+ */
 #include "accel/dbt/dbt_int.h"
 
 #include <stdatomic.h>
@@ -55,11 +56,11 @@ static uint64_t ctx_key(const struct x86_cpu *c, unsigned mode)
 {
     uint64_t k = mode;
 
-    k |= (uint64_t)!!(c->cr0 & X86_CR0_PG) << 16 | (uint64_t)!!(c->cr0 & X86_CR0_WP) << 17;
-    k |= (uint64_t)!!(c->cr4 & X86_CR4_PAE) << 18 | (uint64_t)!!(c->cr4 & X86_CR4_PSE) << 19;
-    k |= (uint64_t)!!(c->cr4 & X86_CR4_SMEP) << 20 | (uint64_t)!!(c->cr4 & X86_CR4_SMAP) << 21;
-    k |= (uint64_t)!!(c->cr4 & X86_CR4_PKE) << 22 | (uint64_t)!!(c->cr4 & X86_CR4_LA57) << 23;
-    k |= (uint64_t)!!(c->efer & X86_EFER_NXE) << 24 | (uint64_t)c->long_mode << 25 | (uint64_t)c->smm << 26;
+    k |= (uint64_t) !!(c->cr0 & X86_CR0_PG) << 16 | (uint64_t) !!(c->cr0 & X86_CR0_WP) << 17;
+    k |= (uint64_t) !!(c->cr4 & X86_CR4_PAE) << 18 | (uint64_t) !!(c->cr4 & X86_CR4_PSE) << 19;
+    k |= (uint64_t) !!(c->cr4 & X86_CR4_SMEP) << 20 | (uint64_t) !!(c->cr4 & X86_CR4_SMAP) << 21;
+    k |= (uint64_t) !!(c->cr4 & X86_CR4_PKE) << 22 | (uint64_t) !!(c->cr4 & X86_CR4_LA57) << 23;
+    k |= (uint64_t) !!(c->efer & X86_EFER_NXE) << 24 | (uint64_t)c->long_mode << 25 | (uint64_t)c->smm << 26;
     if (c->cr4 & X86_CR4_SMAP && c->cpl != 3 && c->rflags & X86_AC)
         k |= UINT64_C(1) << 27;
     if (c->cr4 & X86_CR4_PKE)
@@ -353,6 +354,6 @@ static void mode_changed(struct x86_cpu *cpu)
 
 void dbt_hooks(struct dbt_cpu *c)
 {
-    c->cpu->hooks = (struct x86_mmu_hooks){.flush_all = flush_all, .flush_page = flush_page,
-                                            .flush_pcid = flush_pcid, .mode_changed = mode_changed};
+    c->cpu->hooks = (struct x86_mmu_hooks){
+        .flush_all = flush_all, .flush_page = flush_page, .flush_pcid = flush_pcid, .mode_changed = mode_changed};
 }

@@ -1,12 +1,13 @@
 /* The translating accelerator ("tcg" to the command line): the loop that runs a vCPU on translated code.
  *
- * Real mode, non-flat segments, single-step, debug registers, DF = 1 and interrupt shadows are left to the interpreter. */
+ * Real mode, non-flat segments, single-step, debug registers, DF = 1 and interrupt shadows are left to the interpreter.
+ */
 #include "accel/dbt/dbt_int.h"
 #include "base/log.h"
 #include "base/str.h"
 
-#include <stdatomic.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 
@@ -210,9 +211,11 @@ static void trace_block(const struct x86_cpu *c, const uint8_t *code, size_t ava
 
     if (x86_decode(code, avail, c->mode, &in) == X86_DECODE_OK)
         x86_format(&in, c->rip, text, sizeof text);
-    log_write(LOG_EXEC, "%04x:%016" PRIx64 " %-40s ax=%" PRIx64 " bx=%" PRIx64 " cx=%" PRIx64 " dx=%" PRIx64 " si=%" PRIx64
-              " di=%" PRIx64 " sp=%" PRIx64 " bp=%" PRIx64 " f=%" PRIx64, c->seg[X86_CS].sel, c->rip, text, c->regs[0],
-              c->regs[3], c->regs[1], c->regs[2], c->regs[6], c->regs[7], c->regs[4], c->regs[5], c->rflags);
+    log_write(LOG_EXEC,
+              "%04x:%016" PRIx64 " %-40s ax=%" PRIx64 " bx=%" PRIx64 " cx=%" PRIx64 " dx=%" PRIx64 " si=%" PRIx64
+              " di=%" PRIx64 " sp=%" PRIx64 " bp=%" PRIx64 " f=%" PRIx64,
+              c->seg[X86_CS].sel, c->rip, text, c->regs[0], c->regs[3], c->regs[1], c->regs[2], c->regs[6], c->regs[7],
+              c->regs[4], c->regs[5], c->rflags);
 }
 
 /* Runs translated code from rip until something needs the loop. */
@@ -420,8 +423,9 @@ static char *info(struct machine *m)
     struct strbuf s = {0};
 
     pthread_mutex_lock(&d->lock);
-    str_addf(&s, "Translation cache:\n  %" PRIu64 " blocks, %" PRIu64 " guest instructions, %.1f host bytes each\n"
-                 "  %zu of %zu MiB used, emptied %" PRIu64 " times, %" PRIu64 " blocks invalidated\n",
+    str_addf(&s,
+             "Translation cache:\n  %" PRIu64 " blocks, %" PRIu64 " guest instructions, %.1f host bytes each\n"
+             "  %zu of %zu MiB used, emptied %" PRIu64 " times, %" PRIu64 " blocks invalidated\n",
              d->stat.blocks, d->stat.insns, d->stat.insns ? (double)d->stat.bytes / (double)d->stat.insns : 0.0,
              d->arena.used >> 20, d->arena.size >> 20, d->stat.flushes, d->stat.invalidated);
     pthread_mutex_unlock(&d->lock);
@@ -429,9 +433,10 @@ static char *info(struct machine *m)
         struct dbt_cpu *c = d->cpus[i];
 
         if (c)
-            str_addf(&s, "CPU %u: entered %" PRIu64 ", interpreted %" PRIu64 ", TLB exits %" PRIu64 " (filled %" PRIu64
-                         "), dispatched %" PRIu64 ", linked %" PRIu64 ", polls %" PRIu64 ", signals %" PRIu64
-                         ", contexts emptied %" PRIu64 "\n",
+            str_addf(&s,
+                     "CPU %u: entered %" PRIu64 ", interpreted %" PRIu64 ", TLB exits %" PRIu64 " (filled %" PRIu64
+                     "), dispatched %" PRIu64 ", linked %" PRIu64 ", polls %" PRIu64 ", signals %" PRIu64
+                     ", contexts emptied %" PRIu64 "\n",
                      i, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
                      c->stat.polls, c->stat.signals, c->stat.flushes);
     }
@@ -440,6 +445,13 @@ static char *info(struct machine *m)
 
 static const char *const aliases[] = {"dbt", NULL};
 static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", NULL};
-static const struct accel_class dbt_class = {.name = "tcg", .aliases = aliases, .desc = "translator", .keys = keys, .probe = probe,
-                                             .init = init, .vcpu_init = vcpu_init_dbt, .vcpu_free = vcpu_free, .info = info};
+static const struct accel_class dbt_class = {.name = "tcg",
+                                             .aliases = aliases,
+                                             .desc = "translator",
+                                             .keys = keys,
+                                             .probe = probe,
+                                             .init = init,
+                                             .vcpu_init = vcpu_init_dbt,
+                                             .vcpu_free = vcpu_free,
+                                             .info = info};
 ACCEL_REGISTER(dbt_class)

@@ -1,7 +1,7 @@
 /* Inside the translating accelerator: code cache, contexts, stubs. x86 guests on x86-64 hosts.
  *
- * Locks: dbt.lock guards the block tables, links and the arena. It is taken on vCPU threads outside translated code and may
- * be taken with the machine lock held (a device's DMA hits a code page), never the other way round. */
+ * Locks: dbt.lock guards the block tables, links and the arena. It is taken on vCPU threads outside translated code and
+ * may be taken with the machine lock held (a device's DMA hits a code page), never the other way round. */
 #ifndef ACCEL_DBT_DBT_INT_H
 #define ACCEL_DBT_DBT_INT_H
 
@@ -17,12 +17,12 @@ struct dbt_link {
     const uint8_t *stub;         /* where it goes unlinked */
     const uint8_t *poll;         /* NULL = none */
     uint64_t target, poll_pc;
-    struct list in;              /* in to->incoming */
-    bool cont;                   /* runs after a return: left alone by relinking rules, redirected when the block dies */
+    struct list in; /* in to->incoming */
+    bool cont;      /* runs after a return: left alone by relinking rules, redirected when the block dies */
 };
 struct dbt_block {
     uint64_t pc;
-    uint64_t pa;       /* page number in the RAM number space << 12 | offset */
+    uint64_t pa; /* page number in the RAM number space << 12 | offset */
     unsigned mode;
     uint32_t guest_len;
     const uint8_t *host; /* run address of the guarded entry; NULL: interpret the first instruction */
@@ -30,7 +30,7 @@ struct dbt_block {
     uint32_t first_link, nr_links;
     uint16_t nr_insn;
     bool dead;
-    uint16_t *map;     /* owned: nr_insn + 1 pairs of host and guest offsets */
+    uint16_t *map; /* owned: nr_insn + 1 pairs of host and guest offsets */
     struct dbt_block *hnext, *pnext;
     struct list incoming;
 };
@@ -45,34 +45,43 @@ struct dbt_pair { /* (linear page, physical page): the ids that guards compare *
     uint32_t id;
     struct dbt_pair *next;
 };
-enum { DBT_HASH = 1 << 16, DBT_PAGE_HASH = 1 << 14, DBT_LINK_CHUNK = 1 << 12, DBT_LINK_CHUNKS = 1 << 12, DBT_CTX = 16, DBT_XTLB = 256 };
+enum {
+    DBT_HASH = 1 << 16,
+    DBT_PAGE_HASH = 1 << 14,
+    DBT_LINK_CHUNK = 1 << 12,
+    DBT_LINK_CHUNKS = 1 << 12,
+    DBT_CTX = 16,
+    DBT_XTLB = 256
+};
 
 struct dbt {
     struct machine *m;
     pthread_mutex_t lock;
     struct jit_arena arena;
     struct x86_stubs stubs;
-    struct dbt_block **hash;    /* DBT_HASH heads */
-    struct dbt_page **pages;    /* DBT_PAGE_HASH heads */
-    struct dbt_pair **pairs;    /* DBT_PAGE_HASH heads */
+    struct dbt_block **hash; /* DBT_HASH heads */
+    struct dbt_page **pages; /* DBT_PAGE_HASH heads */
+    struct dbt_pair **pairs; /* DBT_PAGE_HASH heads */
     uint32_t next_pair;
     struct dbt_link *links[DBT_LINK_CHUNKS];
     uint32_t nr_links;
-    struct dbt_block **order;   /* all blocks with code, by host address */
+    struct dbt_block **order; /* all blocks with code, by host address */
     uint32_t nr_order, cap_order;
     uint32_t next_slot;
     _Atomic uint32_t generation; /* grows with each flush of the whole cache */
     _Atomic bool flushing;
     bool host_avx, fast_pext;
     unsigned one_insn, no_link;
-    struct { uint64_t blocks, insns, bytes, flushes, invalidated; } stat;
+    struct {
+        uint64_t blocks, insns, bytes, flushes, invalidated;
+    } stat;
     struct dbt_cpu *cpus[1024];
 };
 enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL };
 
 struct dbt_xtlb {
-    uint64_t lin;      /* page, or no canonical address: empty */
-    uint64_t no;       /* physical page number */
+    uint64_t lin; /* page, or no canonical address: empty */
+    uint64_t no;  /* physical page number */
     const uint8_t *host;
     struct mem_ram *ram;
     uint64_t ram_off;
@@ -82,20 +91,22 @@ struct dbt_cpu {
     struct x86_cpu *cpu;
     struct x86_ctx *ctx[DBT_CTX]; /* owned; allocated when first needed */
     struct dbt_xtlb xtlb[DBT_CTX][DBT_XTLB];
-    struct x86_ctx *_Atomic cur;  /* what GS holds */
+    struct x86_ctx *_Atomic cur; /* what GS holds */
     unsigned cur_n;
     bool stale[DBT_CTX];
     bool switch_ctx;
-    uint64_t clock;               /* for least-recently-used contexts */
-    uint8_t *ss;                  /* shadow stack mapping, owned */
+    uint64_t clock; /* for least-recently-used contexts */
+    uint8_t *ss;    /* shadow stack mapping, owned */
     uint64_t ss_top;
-    uint64_t last_cr3[2];         /* by privilege: the shadow stack is dropped when it changes */
+    uint64_t last_cr3[2]; /* by privilege: the shadow stack is dropped when it changes */
     uint32_t generation;
     _Atomic bool in_code, kicked;
     int sig;
     uintptr_t sig_rip, sig_addr;
     void *altstack;
-    struct { uint64_t enters, interp, slow, fills, links, dispatch, polls, flushes, signals; } stat;
+    struct {
+        uint64_t enters, interp, slow, fills, links, dispatch, polls, flushes, signals;
+    } stat;
 };
 enum { DBT_SS_SIZE = 256 * 1024 };
 /* A load from here faults: the way to stop code at its next poll. */

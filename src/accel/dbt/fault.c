@@ -1,7 +1,7 @@
 /* Host signals raised by translated code: polls, shadow-stack overflow, and faults of rewritten instructions.
  *
- * The handler only notes what happened and makes the thread leave translated code with all guest state in its registers; the
- * run loop sorts it out (dbt.c). A signal elsewhere keeps its normal meaning. */
+ * The handler only notes what happened and makes the thread leave translated code with all guest state in its
+ * registers; the run loop sorts it out (dbt.c). A signal elsewhere keeps its normal meaning. */
 #include "accel/dbt/dbt_int.h"
 
 #include <errno.h>

@@ -21,13 +21,14 @@ static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n, unsign
     }
 }
 
-static const struct { uint8_t host, guest; } pinned[] = {
-    {JR_RAX, 0}, {JR_RCX, 1}, {JR_RDX, 2}, {JR_RBX, 3}, {HSP, 4}, {JR_RBP, 5}, {JR_RSI, 6}, {JR_RDI, 7},
-    {JR_R8, 8}, {JR_R12, 12}, {JR_R13, 13}, {JR_R14, 14}, {JR_R15, 15}};
+static const struct {
+    uint8_t host, guest;
+} pinned[] = {{JR_RAX, 0}, {JR_RCX, 1}, {JR_RDX, 2},  {JR_RBX, 3},  {HSP, 4},     {JR_RBP, 5}, {JR_RSI, 6},
+              {JR_RDI, 7}, {JR_R8, 8},  {JR_R12, 12}, {JR_R13, 13}, {JR_R14, 14}, {JR_R15, 15}};
 
 static void save_flags(struct jit_buf *b) /* AH = SF ZF AF PF CF, AL = OF; RAX must be free */
 {
-    jit_8(b, 0x9f);               /* lahf */
+    jit_8(b, 0x9f);                      /* lahf */
     jit_op_reg(b, 0, 0x0f90, 0, JR_RAX); /* seto al */
 }
 
@@ -136,7 +137,7 @@ static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slo
     jit_mov_rr(b, JR_RCX, T0);
     jit_op_reg(b, JIT_W, 0xc1, 5, JR_RCX); /* shr rcx, 12 */
     jit_8(b, 12);
-    jit_op_reg(b, 0, 0x81, 4, JR_RCX);     /* and ecx, size - 1 */
+    jit_op_reg(b, 0, 0x81, 4, JR_RCX); /* and ecx, size - 1 */
     jit_32(b, X86_TLB_SIZE - 1);
     jit_mov_rr(b, JR_RAX, T0);
     jit_op_reg(b, JIT_W, 0x81, 4, JR_RAX); /* and rax, -4096 */
@@ -225,7 +226,8 @@ static const uint8_t *make_ret_miss(struct jit_buf *b, const uint8_t *jump)
 
 bool dbt_make_stubs(struct dbt *d, struct err **errp)
 {
-    struct jit_buf b = {.start = d->arena.w, .p = d->arena.w, .end = d->arena.w + 16384, .delta = d->arena.x - d->arena.w};
+    struct jit_buf b = {
+        .start = d->arena.w, .p = d->arena.w, .end = d->arena.w + 16384, .delta = d->arena.x - d->arena.w};
     const uint8_t *exit, *slow;
 
     d->stubs.enter = make_enter(&b, d->host_avx);

@@ -1,4 +1,5 @@
-/* The interpreting accelerator: guest/x86's interpreter as the vCPU's loop. Slow and exact; translators are compared with it. */
+/* The interpreting accelerator: guest/x86's interpreter as the vCPU's loop. Slow and exact; translators are compared
+ * with it. */
 #include "accel/accel.h"
 #include "guest/x86/state.h"
 

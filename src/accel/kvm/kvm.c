@@ -1,8 +1,8 @@
 /* KVM: the kernel runs the guest's code on the processor's virtualisation extension.
  *
- * This file: the device node, the virtual machine, memory slots and dirty logs, and the accelerator class. The interrupt
- * controllers are our own models; the kernel gets single vectors (KVM_INTERRUPT). Follows Documentation/virt/kvm/api.rst.
- * Left out: the in-kernel irqchip and PIT, coalesced MMIO, nested state, KVM clocks. */
+ * This file: the device node, the virtual machine, memory slots and dirty logs, and the accelerator class. The
+ * interrupt controllers are our own models; the kernel gets single vectors (KVM_INTERRUPT). Follows
+ * Documentation/virt/kvm/api.rst. Left out: the in-kernel irqchip and PIT, coalesced MMIO, nested state, KVM clocks. */
 #include "accel/kvm/kvm_int.h"
 #include "base/log.h"
 #include "base/str.h"
@@ -25,9 +25,9 @@ static const char *canon_arch(const char *a)
 {
     static const struct {
         const char *name, *canon;
-    } t[] = {{"amd64", "x86_64"}, {"x86-64", "x86_64"}, {"i486", "i386"}, {"i586", "i386"}, {"i686", "i386"},
-             {"armv6", "arm"},    {"armv7", "arm"},     {"armv6l", "arm"}, {"armv7l", "arm"}, {"arm64", "aarch64"},
-             {"ppc64le", "ppc64"}, {"mips64el", "mips64"}};
+    } t[] = {{"amd64", "x86_64"}, {"x86-64", "x86_64"}, {"i486", "i386"},     {"i586", "i386"},
+             {"i686", "i386"},    {"armv6", "arm"},     {"armv7", "arm"},     {"armv6l", "arm"},
+             {"armv7l", "arm"},   {"arm64", "aarch64"}, {"ppc64le", "ppc64"}, {"mips64el", "mips64"}};
 
     for (size_t i = 0; i < ARRAY_LEN(t); i++)
         if (strcmp(t[i].name, a) == 0)
@@ -39,9 +39,8 @@ bool kvm_can_run(const char *host, const char *guest)
 {
     static const struct {
         const char *host, *guests;
-    } t[] = {{"x86_64", " i386 x86_64 "}, {"i386", " i386 "},       {"aarch64", " arm aarch64 "},
-             {"riscv64", " riscv64 "},    {"ppc64", " ppc ppc64 "}, {"s390x", " s390x "},
-             {"mips64", " mips mips64 "}};
+    } t[] = {{"x86_64", " i386 x86_64 "}, {"i386", " i386 "},   {"aarch64", " arm aarch64 "}, {"riscv64", " riscv64 "},
+             {"ppc64", " ppc ppc64 "},    {"s390x", " s390x "}, {"mips64", " mips mips64 "}};
     AUTOFREE char *word = xasprintf(" %s ", canon_arch(guest));
 
     for (size_t i = 0; i < ARRAY_LEN(t); i++)
@@ -63,13 +62,16 @@ static int open_device(struct err **errp)
     case ENODEV:
     case ENXIO:
         err_set_errno(errp, errno, "KVM is not available: cannot open /dev/kvm");
-        err_hint(errp, "Load the module (modprobe kvm_intel or kvm_amd), switch virtualisation on in the firmware's set-up, or use "
+        err_hint(errp, "Load the module (modprobe kvm_intel or kvm_amd), switch virtualisation on in the firmware's "
+                       "set-up, or use "
                        "-accel tcg.");
         break;
     case EACCES:
     case EPERM:
         err_set_errno(errp, errno, "KVM: no permission to open /dev/kvm");
-        err_hint(errp, "Add yourself to the group that owns it (usermod -aG kvm USER, then log in again), or use -accel tcg.");
+        err_hint(
+            errp,
+            "Add yourself to the group that owns it (usermod -aG kvm USER, then log in again), or use -accel tcg.");
         break;
     default:
         err_set_errno(errp, errno, "KVM: cannot open /dev/kvm");
@@ -84,7 +86,8 @@ static bool check_device(int fd, struct err **errp)
 
     if (v != KVM_API_VERSION)
         return err_set(errp, "KVM: the kernel's interface has version %d, %d is needed", v, KVM_API_VERSION);
-    if (ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY) <= 0 || ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0)
+    if (ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_USER_MEMORY) <= 0 ||
+        ioctl(fd, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) <= 0)
         return err_set(errp, "KVM: the kernel is too old (it lacks user memory slots or immediate exit)");
     return true;
 }
@@ -146,7 +149,9 @@ static bool slot_of(const struct kvm_view *v, const struct mem_section *sec, str
     out->r.guest_phys_addr = sec->start + skip;
     out->r.memory_size = align_down(sec->len - skip, PAGE);
     out->r.userspace_addr = (uintptr_t)sec->host + skip;
-    out->r.flags = sec->readonly ? KVM_MEM_READONLY : sec->region->dirty_log & MEM_DIRTY_VGA ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+    out->r.flags = sec->readonly                            ? KVM_MEM_READONLY
+                   : sec->region->dirty_log & MEM_DIRTY_VGA ? KVM_MEM_LOG_DIRTY_PAGES
+                                                            : 0;
     out->ram = sec->ram;
     out->ram_off = sec->ram_off + skip;
     return true;
@@ -186,7 +191,8 @@ static void add_section(const struct mem_section *sec, void *opaque)
         }
     }
     if (!free_slot) {
-        warn_report("KVM: more than %u pieces of memory; the one at %#" PRIx64 " is left out", v->vm->nr_slots, sec->start);
+        warn_report("KVM: more than %u pieces of memory; the one at %#" PRIx64 " is left out", v->vm->nr_slots,
+                    sec->start);
         return;
     }
     if (set_slot(v, &want))
@@ -312,11 +318,19 @@ static void features_of(const struct kvm_vm *vm, struct x86_features *out)
     static const struct {
         uint8_t word, reg;
         uint32_t leaf, sub;
-    } t[] = {{X86_FW_1_EDX, 3, 1, 0},          {X86_FW_1_ECX, 2, 1, 0},          {X86_FW_7_EBX, 1, 7, 0},
-             {X86_FW_7_ECX, 2, 7, 0},          {X86_FW_7_EDX, 3, 7, 0},          {X86_FW_7_1_EAX, 0, 7, 1},
-             {X86_FW_80000001_EDX, 3, 0x80000001, 0}, {X86_FW_80000001_ECX, 2, 0x80000001, 0},
-             {X86_FW_80000007_EDX, 3, 0x80000007, 0}, {X86_FW_80000008_EBX, 1, 0x80000008, 0},
-             {X86_FW_D_1_EAX, 0, 0xd, 1},      {X86_FW_6_EAX, 0, 6, 0},          {X86_FW_8000000A_EDX, 3, 0x8000000a, 0},
+    } t[] = {{X86_FW_1_EDX, 3, 1, 0},
+             {X86_FW_1_ECX, 2, 1, 0},
+             {X86_FW_7_EBX, 1, 7, 0},
+             {X86_FW_7_ECX, 2, 7, 0},
+             {X86_FW_7_EDX, 3, 7, 0},
+             {X86_FW_7_1_EAX, 0, 7, 1},
+             {X86_FW_80000001_EDX, 3, 0x80000001, 0},
+             {X86_FW_80000001_ECX, 2, 0x80000001, 0},
+             {X86_FW_80000007_EDX, 3, 0x80000007, 0},
+             {X86_FW_80000008_EBX, 1, 0x80000008, 0},
+             {X86_FW_D_1_EAX, 0, 0xd, 1},
+             {X86_FW_6_EAX, 0, 6, 0},
+             {X86_FW_8000000A_EDX, 3, 0x8000000a, 0},
              {X86_FW_KVM_EAX, 0, 0x40000001, 0}};
 
     x86_features_host(out);
@@ -400,12 +414,14 @@ static bool kvm_init(struct machine *m, struct opts *o, struct err **errp)
     vm->m = m;
     vm->vm = -1;
     vm->fd = open_device(errp);
-    if (vm->fd < 0 || !check_device(vm->fd, errp) || !opts_check(o, errp) || !vm_create(vm, errp) || !read_cpuid(vm, errp)) {
+    if (vm->fd < 0 || !check_device(vm->fd, errp) || !opts_check(o, errp) || !vm_create(vm, errp) ||
+        !read_cpuid(vm, errp)) {
         vm_free(vm);
         return false;
     }
     read_msr_list(vm);
-    vm->run_size = (unsigned)max_u64((uint64_t)max_i64(ioctl(vm->fd, KVM_GET_VCPU_MMAP_SIZE, 0), 0), sizeof(struct kvm_run));
+    vm->run_size =
+        (unsigned)max_u64((uint64_t)max_i64(ioctl(vm->fd, KVM_GET_VCPU_MMAP_SIZE, 0), 0), sizeof(struct kvm_run));
     vm->nr_slots = (unsigned)min_u64(max_u64(cap(vm, KVM_CAP_NR_MEMSLOTS), 32), MAX_SLOTS);
     vm->cap_readonly = cap(vm, KVM_CAP_READONLY_MEM);
     vm->cap_xsave = cap(vm, KVM_CAP_XSAVE);
@@ -470,11 +486,11 @@ static void kvm_vcpu_free(struct vcpu *c)
 
 static const char *exit_name(unsigned reason)
 {
-    static const char *const names[] = {
-        [KVM_EXIT_UNKNOWN] = "unknown",     [KVM_EXIT_IO] = "port",         [KVM_EXIT_MMIO] = "mmio",
-        [KVM_EXIT_HLT] = "halt",            [KVM_EXIT_SHUTDOWN] = "shutdown", [KVM_EXIT_FAIL_ENTRY] = "fail-entry",
-        [KVM_EXIT_INTR] = "signal",         [KVM_EXIT_IRQ_WINDOW_OPEN] = "irq-window", [KVM_EXIT_SET_TPR] = "set-tpr",
-        [KVM_EXIT_INTERNAL_ERROR] = "internal-error"};
+    static const char *const names[] = {[KVM_EXIT_UNKNOWN] = "unknown",   [KVM_EXIT_IO] = "port",
+                                        [KVM_EXIT_MMIO] = "mmio",         [KVM_EXIT_HLT] = "halt",
+                                        [KVM_EXIT_SHUTDOWN] = "shutdown", [KVM_EXIT_FAIL_ENTRY] = "fail-entry",
+                                        [KVM_EXIT_INTR] = "signal",       [KVM_EXIT_IRQ_WINDOW_OPEN] = "irq-window",
+                                        [KVM_EXIT_SET_TPR] = "set-tpr",   [KVM_EXIT_INTERNAL_ERROR] = "internal-error"};
 
     return reason < ARRAY_LEN(names) && names[reason] ? names[reason] : "other";
 }
@@ -510,7 +526,16 @@ static bool kvm_has_smm(struct machine *m)
 }
 
 static const char *const kvm_keys[] = {"kernel-irqchip", "kvm-shadow-mem", "dirty-ring-size", "notify-vmexit", NULL};
-static const struct accel_class kvm_class = {
-    .name = "kvm", .desc = "hardware virtualisation through /dev/kvm", .keys = kvm_keys, .probe = kvm_probe, .init = kvm_init,
-    .vcpu_init = kvm_vcpu_create, .vcpu_free = kvm_vcpu_free, .cpu_features = kvm_cpu_features, .has_smm = kvm_has_smm, .info = kvm_info, .get_state = kvm_x86_get, .put_state = kvm_x86_put};
+static const struct accel_class kvm_class = {.name = "kvm",
+                                             .desc = "hardware virtualisation through /dev/kvm",
+                                             .keys = kvm_keys,
+                                             .probe = kvm_probe,
+                                             .init = kvm_init,
+                                             .vcpu_init = kvm_vcpu_create,
+                                             .vcpu_free = kvm_vcpu_free,
+                                             .cpu_features = kvm_cpu_features,
+                                             .has_smm = kvm_has_smm,
+                                             .info = kvm_info,
+                                             .get_state = kvm_x86_get,
+                                             .put_state = kvm_x86_put};
 ACCEL_REGISTER(kvm_class)

@@ -18,7 +18,7 @@ struct kvm_slot {
 struct kvm_view {
     struct kvm_vm *vm;
     struct mem_space *as;
-    unsigned id; /* KVM address space: 1 is SMM */
+    unsigned id;           /* KVM address space: 1 is SMM */
     struct kvm_slot *slot; /* owned, nr_slots of the machine */
 };
 struct kvm_vm {
@@ -28,9 +28,9 @@ struct kvm_vm {
     bool cap_readonly, cap_xsave, cap_xcrs, cap_debugregs, cap_events, cap_nmi, cap_smm;
     struct kvm_view mem, smm;
     struct clk_timer dirty_timer;
-    bool logging;               /* some slot is dirty-logged */
-    struct kvm_cpuid2 *cpuid;   /* owned: what the kernel supports */
-    struct kvm_msr_list *msrs;  /* owned: which MSRs it knows */
+    bool logging;              /* some slot is dirty-logged */
+    struct kvm_cpuid2 *cpuid;  /* owned: what the kernel supports */
+    struct kvm_msr_list *msrs; /* owned: which MSRs it knows */
     unsigned nr_cpus;
     _Atomic uint64_t slot_changes;
 };
@@ -39,8 +39,8 @@ struct kvm_vcpu {
     int fd;
     struct kvm_run *run;
     struct kvm_vcpu_events events;
-    struct kvm_xsave *xsave;   /* owned, page-aligned */
-    bool in_kernel;            /* the kernel's registers are newer than the struct's */
+    struct kvm_xsave *xsave; /* owned, page-aligned */
+    bool in_kernel;          /* the kernel's registers are newer than the struct's */
     bool sig_ready;
     _Atomic uint64_t exits[64]; /* by reason */
 };

@@ -1,7 +1,7 @@
 /* The loop of a vCPU under KVM: enter the guest, serve the exit, look at requests, again.
  *
- * A kick sets kvm_run.immediate_exit and sends the thread a signal: whichever side of the entry the thread is on, KVM_RUN
- * returns at once. Registers come back from the kernel when the loop is left, and go in when it is entered. */
+ * A kick sets kvm_run.immediate_exit and sends the thread a signal: whichever side of the entry the thread is on,
+ * KVM_RUN returns at once. Registers come back from the kernel when the loop is left, and go in when it is entered. */
 #include "accel/kvm/kvm_int.h"
 
 #include <errno.h>
@@ -86,10 +86,14 @@ static enum vcpu_exit exit_error(struct vcpu *c, const char *what, unsigned long
 static const char *suberror(uint32_t s)
 {
     switch (s) {
-    case KVM_INTERNAL_ERROR_EMULATION: return "the kernel could not carry out an instruction";
-    case KVM_INTERNAL_ERROR_SIMUL_EX: return "an exception arose while another was delivered";
-    case KVM_INTERNAL_ERROR_DELIVERY_EV: return "an exit arose while an event was delivered";
-    default: return "internal error of the kernel";
+    case KVM_INTERNAL_ERROR_EMULATION:
+        return "the kernel could not carry out an instruction";
+    case KVM_INTERNAL_ERROR_SIMUL_EX:
+        return "an exception arose while another was delivered";
+    case KVM_INTERNAL_ERROR_DELIVERY_EV:
+        return "an exit arose while an event was delivered";
+    default:
+        return "internal error of the kernel";
     }
 }
 

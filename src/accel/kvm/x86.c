@@ -4,8 +4,8 @@
  * register or MSR the kernel refuses is logged by name and left as it is: hosts differ in what they let through. INIT,
  * SIPI and (where the kernel has no SMM) nothing else are handled by our own code on the struct. */
 #include "accel/kvm/kvm_int.h"
-#include "base/log.h"
 #include "base/bytes.h"
+#include "base/log.h"
 #include "base/str.h"
 
 #include <errno.h>
@@ -18,15 +18,25 @@ static struct kvm_segment seg_to_kvm(const struct x86_seg *s)
 {
     uint32_t f = s->flags;
 
-    return (struct kvm_segment){.base = s->base, .limit = s->limit, .selector = s->sel, .type = f >> 8 & 15, .s = f >> 12 & 1,
-                                .dpl = f >> 13 & 3, .present = f >> 15 & 1, .avl = f >> 20 & 1, .l = f >> 21 & 1,
-                                .db = f >> 22 & 1, .g = f >> 23 & 1, .unusable = !(f >> 15 & 1)};
+    return (struct kvm_segment){.base = s->base,
+                                .limit = s->limit,
+                                .selector = s->sel,
+                                .type = f >> 8 & 15,
+                                .s = f >> 12 & 1,
+                                .dpl = f >> 13 & 3,
+                                .present = f >> 15 & 1,
+                                .avl = f >> 20 & 1,
+                                .l = f >> 21 & 1,
+                                .db = f >> 22 & 1,
+                                .g = f >> 23 & 1,
+                                .unusable = !(f >> 15 & 1)};
 }
 
 static struct x86_seg seg_from_kvm(const struct kvm_segment *k)
 {
-    uint32_t f = (uint32_t)k->type << 8 | (uint32_t)k->s << 12 | (uint32_t)k->dpl << 13 | (uint32_t)(k->present && !k->unusable) << 15 |
-                 (uint32_t)k->avl << 20 | (uint32_t)k->l << 21 | (uint32_t)k->db << 22 | (uint32_t)k->g << 23;
+    uint32_t f = (uint32_t)k->type << 8 | (uint32_t)k->s << 12 | (uint32_t)k->dpl << 13 |
+                 (uint32_t)(k->present && !k->unusable) << 15 | (uint32_t)k->avl << 20 | (uint32_t)k->l << 21 |
+                 (uint32_t)k->db << 22 | (uint32_t)k->g << 23;
 
     return (struct x86_seg){.sel = k->selector, .base = k->base, .limit = k->limit, .flags = f};
 }
@@ -34,8 +44,9 @@ static struct x86_seg seg_from_kvm(const struct kvm_segment *k)
 /* Where each segment stands in struct kvm_sregs. */
 static struct kvm_segment *kvm_seg(struct kvm_sregs *s, unsigned i)
 {
-    struct kvm_segment *const t[X86_NR_SEG] = {[X86_ES] = &s->es, [X86_CS] = &s->cs, [X86_SS] = &s->ss, [X86_DS] = &s->ds,
-                                               [X86_FS] = &s->fs, [X86_GS] = &s->gs, [X86_LDTR] = &s->ldt, [X86_TR] = &s->tr};
+    struct kvm_segment *const t[X86_NR_SEG] = {
+        [X86_ES] = &s->es, [X86_CS] = &s->cs, [X86_SS] = &s->ss,    [X86_DS] = &s->ds,
+        [X86_FS] = &s->fs, [X86_GS] = &s->gs, [X86_LDTR] = &s->ldt, [X86_TR] = &s->tr};
 
     return t[i];
 }
@@ -97,9 +108,24 @@ static void get_sregs(struct x86_cpu *c, struct kvm_vcpu *k)
 static void put_regs(struct x86_cpu *c, struct kvm_vcpu *k)
 {
     const uint64_t *r = c->regs;
-    struct kvm_regs g = {.rax = r[0], .rcx = r[1], .rdx = r[2], .rbx = r[3], .rsp = r[4], .rbp = r[5], .rsi = r[6], .rdi = r[7],
-                         .r8 = r[8], .r9 = r[9], .r10 = r[10], .r11 = r[11], .r12 = r[12], .r13 = r[13], .r14 = r[14],
-                         .r15 = r[15], .rip = c->rip, .rflags = c->rflags | 2};
+    struct kvm_regs g = {.rax = r[0],
+                         .rcx = r[1],
+                         .rdx = r[2],
+                         .rbx = r[3],
+                         .rsp = r[4],
+                         .rbp = r[5],
+                         .rsi = r[6],
+                         .rdi = r[7],
+                         .r8 = r[8],
+                         .r9 = r[9],
+                         .r10 = r[10],
+                         .r11 = r[11],
+                         .r12 = r[12],
+                         .r13 = r[13],
+                         .r14 = r[14],
+                         .r15 = r[15],
+                         .rip = c->rip,
+                         .rflags = c->rflags | 2};
 
     call(k, KVM_SET_REGS, &g, "KVM_SET_REGS");
 }
@@ -209,14 +235,17 @@ struct msr_map {
     uint32_t index;
     uint16_t off; /* of the uint64_t in struct x86_cpu */
 };
-#define MSR(i, field) {(i), offsetof(struct x86_cpu, field)}
+#define MSR(i, field)                                                                                                  \
+    {                                                                                                                  \
+        (i), offsetof(struct x86_cpu, field)                                                                           \
+    }
 static const struct msr_map msr_map[] = {
-    MSR(0x174, sysenter_cs), MSR(0x175, sysenter_esp), MSR(0x176, sysenter_eip), MSR(0x277, pat), MSR(0x1a0, misc_enable),
-    MSR(0xc0000081, star), MSR(0xc0000082, lstar), MSR(0xc0000083, cstar), MSR(0xc0000084, fmask),
-    MSR(0xc0000102, kernel_gs_base), MSR(0xc0000103, tsc_aux), MSR(0x2ff, mtrr_deftype), MSR(0x250, mtrr_fixed[0]),
-    MSR(0x258, mtrr_fixed[1]), MSR(0x259, mtrr_fixed[2]), MSR(0x268, mtrr_fixed[3]), MSR(0x269, mtrr_fixed[4]),
-    MSR(0x26a, mtrr_fixed[5]), MSR(0x26b, mtrr_fixed[6]), MSR(0x26c, mtrr_fixed[7]), MSR(0x26d, mtrr_fixed[8]),
-    MSR(0x26e, mtrr_fixed[9]), MSR(0x26f, mtrr_fixed[10])};
+    MSR(0x174, sysenter_cs),   MSR(0x175, sysenter_esp),        MSR(0x176, sysenter_eip),  MSR(0x277, pat),
+    MSR(0x1a0, misc_enable),   MSR(0xc0000081, star),           MSR(0xc0000082, lstar),    MSR(0xc0000083, cstar),
+    MSR(0xc0000084, fmask),    MSR(0xc0000102, kernel_gs_base), MSR(0xc0000103, tsc_aux),  MSR(0x2ff, mtrr_deftype),
+    MSR(0x250, mtrr_fixed[0]), MSR(0x258, mtrr_fixed[1]),       MSR(0x259, mtrr_fixed[2]), MSR(0x268, mtrr_fixed[3]),
+    MSR(0x269, mtrr_fixed[4]), MSR(0x26a, mtrr_fixed[5]),       MSR(0x26b, mtrr_fixed[6]), MSR(0x26c, mtrr_fixed[7]),
+    MSR(0x26d, mtrr_fixed[8]), MSR(0x26e, mtrr_fixed[9]),       MSR(0x26f, mtrr_fixed[10])};
 enum { NR_MSR = ARRAY_LEN(msr_map), NR_VAR_MTRR = 8, MAX_MSRS = NR_MSR + 2 * NR_VAR_MTRR };
 
 struct msr_buf {
@@ -370,8 +399,13 @@ static bool cpuid_add(struct x86_cpu *c, struct cpuid_buf *b, uint32_t leaf, uin
     if (b->h.nent == MAX_CPUID)
         return false;
     x86_cpuid(c, leaf, sub, r);
-    *e = (struct kvm_cpuid_entry2){.function = leaf, .index = sub, .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
-                                   .eax = r[0], .ebx = r[1], .ecx = r[2], .edx = r[3]};
+    *e = (struct kvm_cpuid_entry2){.function = leaf,
+                                   .index = sub,
+                                   .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+                                   .eax = r[0],
+                                   .ebx = r[1],
+                                   .ecx = r[2],
+                                   .edx = r[3]};
     b->h.nent++;
     return r[0] | r[1] | r[2] | r[3];
 }
@@ -403,7 +437,8 @@ static void cpuid_leaf(struct x86_cpu *c, struct cpuid_buf *b, uint32_t leaf)
     }
 }
 
-/* Some kernels put words of their own in the place of what they were given: the guest then sees those, which must be said. */
+/* Some kernels put words of their own in the place of what they were given: the guest then sees those, which must be
+ * said. */
 static void cpuid_check(struct vcpu *vc, struct kvm_vcpu *k, const struct cpuid_buf *set)
 {
     enum { LIVE_ECX = 1u << 27, LIVE_EDX = 1u << 9 }; /* OSXSAVE, APIC */
@@ -417,7 +452,8 @@ static void cpuid_check(struct vcpu *vc, struct kvm_vcpu *k, const struct cpuid_
     for (unsigned i = 0; i < got.h.nent && i < MAX_CPUID && !b; i++)
         b = got.e[i].function == 1 ? &got.e[i] : NULL;
     if (a && b && (((a->ecx ^ b->ecx) & ~LIVE_ECX) || ((a->edx ^ b->edx) & ~LIVE_EDX)))
-        warn_report("KVM: the kernel shows features %#x:%#x in CPUID leaf 1 where the model has %#x:%#x", b->ecx, b->edx, a->ecx, a->edx);
+        warn_report("KVM: the kernel shows features %#x:%#x in CPUID leaf 1 where the model has %#x:%#x", b->ecx,
+                    b->edx, a->ecx, a->edx);
 }
 
 bool kvm_x86_vcpu_init(struct vcpu *vc, struct err **errp)

@@ -34,6 +34,9 @@ static bool qtest_vcpu_init(struct vcpu *c, struct err **errp)
 }
 
 static const char *const no_keys[] = {NULL};
-static const struct accel_class qtest_class = {.name = "qtest", .desc = "no CPU runs; devices are driven by a test program",
-                                               .keys = no_keys, .init = qtest_init, .vcpu_init = qtest_vcpu_init};
+static const struct accel_class qtest_class = {.name = "qtest",
+                                               .desc = "no CPU runs; devices are driven by a test program",
+                                               .keys = no_keys,
+                                               .init = qtest_init,
+                                               .vcpu_init = qtest_vcpu_init};
 ACCEL_REGISTER(qtest_class)

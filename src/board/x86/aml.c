@@ -63,7 +63,8 @@ void aml_bytes(struct aml *a, const void *p, size_t n)
 void aml_zero(struct aml *a, size_t n)
 {
     aml_grow(a, n);
-    memset(a->p + a->len, 0, n);
+    if (n)
+        memset(a->p + a->len, 0, n);
     a->len += n;
 }
 

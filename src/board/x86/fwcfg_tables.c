@@ -110,7 +110,8 @@ static bool add_boot_order(struct pc *p, struct err **errp)
     if (p->kernel_rom)
         add_boot_entry(&l, -1, xasprintf("/rom@genroms/%s", p->kernel_rom));
     machine_each_dev(p->m, collect_boot_dev, &l);
-    qsort(l.e, l.nr, sizeof *l.e, cmp_boot);
+    if (l.nr)
+        qsort(l.e, l.nr, sizeof *l.e, cmp_boot);
     for (unsigned i = 0; i < l.nr; i++) {
         if (i && l.e[i].index == l.e[i - 1].index && ok)
             ok = err_set(errp, "two devices have bootindex %" PRId64, l.e[i].index);

@@ -2,8 +2,8 @@
  *
  * Order: properties, RAM, CPUs with their APICs, host bridge, ROMs and flash, south bridge, fixed devices; then the
  * caller adds -device devices; finish() writes what firmware reads (CMOS, fw_cfg files, tables, kernel). */
-#include "board/x86/pc_int.h"
 #include "accel/accel.h"
+#include "board/x86/pc_int.h"
 
 #include "base/str.h"
 
@@ -104,7 +104,8 @@ static bool pc_read_props(struct pc *p, struct err **errp)
         return err_set(errp, "the isapc machine has no system management mode");
     p->has_smm = p->smm != OOA_OFF && p->kind != PC_ISA && accel_smm;
     if (p->smm == OOA_ON && !accel_smm)
-        return err_set(errp, "smm=on: accelerator '%s' offers no system management mode here", machine_accel(p->m)->name);
+        return err_set(errp, "smm=on: accelerator '%s' offers no system management mode here",
+                       machine_accel(p->m)->name);
     p->usb |= c->usb;
     return pc_boot_order_valid(c->boot.order, errp) && pc_boot_order_valid(c->boot.once, errp);
 }

@@ -1,8 +1,8 @@
 /* qemu-bridge-helper: makes a TAP device on a bridge for an unprivileged user and passes it over a UNIX socket.
  *
- * Runs setuid root or with cap_net_admin; gives up everything but that capability first, and the user's identity decides
- * what may be read: /etc/qemu/bridge.conf must allow the bridge ("allow NAME|all", "deny NAME|all", "include FILE"; a deny
- * always wins, nothing said means no). Prints one line and exits 1 on any failure. */
+ * Runs setuid root or with cap_net_admin; gives up everything but that capability first, and the user's identity
+ * decides what may be read: /etc/qemu/bridge.conf must allow the bridge ("allow NAME|all", "deny NAME|all", "include
+ * FILE"; a deny always wins, nothing said means no). Prints one line and exits 1 on any failure. */
 #include "base/str.h"
 #include "base/util.h"
 

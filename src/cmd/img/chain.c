@@ -123,8 +123,11 @@ static int rebase(struct rebase *x, const char *base, const char *fmt, bool unsa
 
 int cmd_rebase(struct img *im)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"object", required_argument, 0, OPT_OBJECT},
-                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {"force-share", no_argument, 0, 'U'}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"object", required_argument, 0, OPT_OBJECT},
+                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                          {"force-share", no_argument, 0, 'U'},
+                                          {0}};
     const char *fmt = NULL, *base = NULL, *base_fmt = NULL, *cache = NULL, *src_cache = NULL;
     struct blk_child *claim = NULL;
     struct rebase x = {.im = im};
@@ -133,18 +136,41 @@ int cmd_rebase(struct img *im)
 
     while ((opt = getopt_long(im->argc, im->argv, "hf:F:b:upt:T:qUc", longs, NULL)) != -1)
         switch (opt) {
-        case 'f': fmt = optarg; break;
-        case 'F': base_fmt = optarg; break;
-        case 'b': base = optarg; break;
-        case 'u': unsafe = true; break;
-        case 'p': im->progress = true; break;
-        case 't': cache = optarg; break;
-        case 'T': src_cache = optarg; break;
-        case 'q': im->quiet = true; break;
-        case 'U': im->force_share = true; break;
-        case OPT_IMAGE_OPTS: im->image_opts = true; break;
-        case 'h': printf("usage: qemu-img rebase [options] -b backing_file [-F backing_fmt] filename\n"); return 0;
-        default: return 1;
+        case 'f':
+            fmt = optarg;
+            break;
+        case 'F':
+            base_fmt = optarg;
+            break;
+        case 'b':
+            base = optarg;
+            break;
+        case 'u':
+            unsafe = true;
+            break;
+        case 'p':
+            im->progress = true;
+            break;
+        case 't':
+            cache = optarg;
+            break;
+        case 'T':
+            src_cache = optarg;
+            break;
+        case 'q':
+            im->quiet = true;
+            break;
+        case 'U':
+            im->force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            im->image_opts = true;
+            break;
+        case 'h':
+            printf("usage: qemu-img rebase [options] -b backing_file [-F backing_fmt] filename\n");
+            return 0;
+        default:
+            return 1;
         }
     if (im->quiet)
         im->progress = false;
@@ -241,8 +267,10 @@ static int commit(struct img *im, struct blk_node *top, struct blk_node *base, b
 
 int cmd_commit(struct img *im)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"object", required_argument, 0, OPT_OBJECT},
-                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"object", required_argument, 0, OPT_OBJECT},
+                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                          {0}};
     const char *fmt = NULL, *base_name = NULL, *cache = NULL;
     struct blk_child *claim;
     struct blk_node *top, *base;
@@ -251,15 +279,32 @@ int cmd_commit(struct img *im)
 
     while ((opt = getopt_long(im->argc, im->argv, "f:ht:b:dpqr:", longs, NULL)) != -1)
         switch (opt) {
-        case 'f': fmt = optarg; break;
-        case 't': cache = optarg; break;
-        case 'b': base_name = optarg; keep = true; break;
-        case 'd': keep = true; break;
-        case 'p': im->progress = true; break;
-        case 'q': im->quiet = true; break;
-        case 'r': break;
-        case OPT_IMAGE_OPTS: im->image_opts = true; break;
-        default: return 1;
+        case 'f':
+            fmt = optarg;
+            break;
+        case 't':
+            cache = optarg;
+            break;
+        case 'b':
+            base_name = optarg;
+            keep = true;
+            break;
+        case 'd':
+            keep = true;
+            break;
+        case 'p':
+            im->progress = true;
+            break;
+        case 'q':
+            im->quiet = true;
+            break;
+        case 'r':
+            break;
+        case OPT_IMAGE_OPTS:
+            im->image_opts = true;
+            break;
+        default:
+            return 1;
         }
     if (im->quiet)
         im->progress = false;
@@ -317,9 +362,13 @@ static void bench_worker(void *opaque)
 
 int cmd_bench(struct img *im)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"flush-interval", required_argument, 0, OPT_FLUSH_INTERVAL},
-                                          {"pattern", required_argument, 0, OPT_PATTERN}, {"no-drain", no_argument, 0, OPT_NO_DRAIN},
-                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {"force-share", no_argument, 0, 'U'}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"flush-interval", required_argument, 0, OPT_FLUSH_INTERVAL},
+                                          {"pattern", required_argument, 0, OPT_PATTERN},
+                                          {"no-drain", no_argument, 0, OPT_NO_DRAIN},
+                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                          {"force-share", no_argument, 0, 'U'},
+                                          {0}};
     struct bench b = {.count = 75000, .size = 4096};
     const char *fmt = NULL, *cache = NULL;
     uint64_t depth = 64, pattern = 0, start = 0;
@@ -331,23 +380,55 @@ int cmd_bench(struct img *im)
         bool ok = true;
 
         switch (opt) {
-        case 'c': ok = str_to_u64(optarg, &b.count); break;
-        case 'd': ok = str_to_u64(optarg, &depth) && depth && depth <= 4096; break;
-        case 'f': fmt = optarg; break;
-        case 'n': cache = "none"; break;
-        case 'i': break;
-        case 'o': ok = str_to_size(optarg, 'b', &start); break;
-        case 's': ok = str_to_size(optarg, 'b', &b.size) && b.size && b.size <= 1 << 30; break;
-        case 'S': ok = str_to_size(optarg, 'b', &b.step); break;
-        case 't': cache = optarg; break;
-        case 'q': im->quiet = true; break;
-        case 'w': b.write = true; break;
-        case 'U': im->force_share = true; break;
-        case OPT_IMAGE_OPTS: im->image_opts = true; break;
-        case OPT_FLUSH_INTERVAL: ok = str_to_u64(optarg, &b.flush_every); break;
-        case OPT_NO_DRAIN: b.no_drain = true; break;
-        case OPT_PATTERN: ok = str_to_u64(optarg, &pattern) && pattern < 256; break;
-        default: return 1;
+        case 'c':
+            ok = str_to_u64(optarg, &b.count);
+            break;
+        case 'd':
+            ok = str_to_u64(optarg, &depth) && depth && depth <= 4096;
+            break;
+        case 'f':
+            fmt = optarg;
+            break;
+        case 'n':
+            cache = "none";
+            break;
+        case 'i':
+            break;
+        case 'o':
+            ok = str_to_size(optarg, 'b', &start);
+            break;
+        case 's':
+            ok = str_to_size(optarg, 'b', &b.size) && b.size && b.size <= 1 << 30;
+            break;
+        case 'S':
+            ok = str_to_size(optarg, 'b', &b.step);
+            break;
+        case 't':
+            cache = optarg;
+            break;
+        case 'q':
+            im->quiet = true;
+            break;
+        case 'w':
+            b.write = true;
+            break;
+        case 'U':
+            im->force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            im->image_opts = true;
+            break;
+        case OPT_FLUSH_INTERVAL:
+            ok = str_to_u64(optarg, &b.flush_every);
+            break;
+        case OPT_NO_DRAIN:
+            b.no_drain = true;
+            break;
+        case OPT_PATTERN:
+            ok = str_to_u64(optarg, &pattern) && pattern < 256;
+            break;
+        default:
+            return 1;
         }
         if (!ok)
             return img_error("Invalid value '%s' for option", optarg);
@@ -366,8 +447,9 @@ int cmd_bench(struct img *im)
     if (claim && b.buf && b.n->size >= b.size) {
         memset(b.buf, (int)pattern, b.size);
         if (!im->quiet) {
-            printf("Sending %" PRIu64 " %s requests, %" PRIu64 " bytes each, %" PRIu64 " in parallel (starting at offset %" PRIu64
-                   ", step size %" PRIu64 ")\n", b.count, b.write ? "write" : "read", b.size, depth, start, b.step);
+            printf("Sending %" PRIu64 " %s requests, %" PRIu64 " bytes each, %" PRIu64
+                   " in parallel (starting at offset %" PRIu64 ", step size %" PRIu64 ")\n",
+                   b.count, b.write ? "write" : "read", b.size, depth, start, b.step);
             if (b.flush_every)
                 printf("Sending flush every %" PRIu64 " requests\n", b.flush_every);
         }
@@ -385,7 +467,8 @@ int cmd_bench(struct img *im)
         }
         clock_gettime(CLOCK_MONOTONIC, &t2);
         if (!im->quiet)
-            printf("Run completed in %3.3f seconds.\n", (double)(t2.tv_sec - t1.tv_sec) + (double)(t2.tv_nsec - t1.tv_nsec) / 1e9);
+            printf("Run completed in %3.3f seconds.\n",
+                   (double)(t2.tv_sec - t1.tv_sec) + (double)(t2.tv_nsec - t1.tv_nsec) / 1e9);
         r = b.ret < 0 ? img_error("Failed request: %s", strerror(-b.ret)) : 0;
     } else if (claim) {
         r = img_error("the image is smaller than one request");

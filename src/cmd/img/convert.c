@@ -22,7 +22,7 @@ struct copy {
     struct blk_node *base; /* source layers from here down are the target's backing file; NULL = none */
     bool with_base;
     uint64_t size;
-    uint64_t next;   /* where the next piece starts */
+    uint64_t next;         /* where the next piece starts */
     uint64_t ticket, turn; /* order of writes */
     struct list waiting;   /* of struct turn_wait */
     uint64_t piece, done, min_sparse;
@@ -332,45 +332,91 @@ struct conv {
 };
 
 enum { LONGS = 24 };
-static const struct option conv_longs[LONGS] = {
-    {"help", no_argument, 0, 'h'}, {"object", required_argument, 0, OPT_OBJECT}, {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
-    {"source-format", required_argument, 0, 'f'}, {"source-image-opts", no_argument, 0, OPT_IMAGE_OPTS},
-    {"force-share", no_argument, 0, 'U'}, {"target-image-opts", no_argument, 0, OPT_TARGET_OPTS},
-    {"salvage", no_argument, 0, OPT_SALVAGE}, {"target-is-zero", no_argument, 0, OPT_TARGET_ZERO},
-    {"bitmaps", no_argument, 0, OPT_BITMAPS}, {"skip-broken-bitmaps", no_argument, 0, OPT_SKIP_BROKEN}, {0}};
+static const struct option conv_longs[LONGS] = {{"help", no_argument, 0, 'h'},
+                                                {"object", required_argument, 0, OPT_OBJECT},
+                                                {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                                {"source-format", required_argument, 0, 'f'},
+                                                {"source-image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                                {"force-share", no_argument, 0, 'U'},
+                                                {"target-image-opts", no_argument, 0, OPT_TARGET_OPTS},
+                                                {"salvage", no_argument, 0, OPT_SALVAGE},
+                                                {"target-is-zero", no_argument, 0, OPT_TARGET_ZERO},
+                                                {"bitmaps", no_argument, 0, OPT_BITMAPS},
+                                                {"skip-broken-bitmaps", no_argument, 0, OPT_SKIP_BROKEN},
+                                                {0}};
 
 static int conv_option(struct img *im, struct conv *v, int opt)
 {
     uint64_t n;
 
     switch (opt) {
-    case 'f': v->fmt = optarg; break;
-    case 'O': v->out_fmt = optarg; break;
-    case 'B': v->base = optarg; break;
-    case 'F': v->base_fmt = optarg; break;
-    case 'C': break; /* copy offloading: our copies go through the node graph */
-    case 'c': v->compress = true; break;
-    case 'l': v->snap = optarg; break;
-    case 't': v->cache = optarg; break;
-    case 'T': v->src_cache = optarg; break;
-    case 'p': im->progress = true; break;
-    case 'q': im->quiet = true; break;
-    case 'n': v->no_create = true; break;
-    case 'W': break; /* pieces may finish in any order as it is */
-    case 'U': im->force_share = true; break;
-    case OPT_IMAGE_OPTS: im->image_opts = true; break;
-    case OPT_TARGET_OPTS: v->target_opts = true; break;
-    case OPT_TARGET_ZERO: v->target_zero = true; break;
-    case OPT_BITMAPS: v->bitmaps = true; break;
-    case OPT_SALVAGE: v->salvage = true; break;
-    case OPT_SKIP_BROKEN: v->skip_broken = true; break;
+    case 'f':
+        v->fmt = optarg;
+        break;
+    case 'O':
+        v->out_fmt = optarg;
+        break;
+    case 'B':
+        v->base = optarg;
+        break;
+    case 'F':
+        v->base_fmt = optarg;
+        break;
+    case 'C':
+        break; /* copy offloading: our copies go through the node graph */
+    case 'c':
+        v->compress = true;
+        break;
+    case 'l':
+        v->snap = optarg;
+        break;
+    case 't':
+        v->cache = optarg;
+        break;
+    case 'T':
+        v->src_cache = optarg;
+        break;
+    case 'p':
+        im->progress = true;
+        break;
+    case 'q':
+        im->quiet = true;
+        break;
+    case 'n':
+        v->no_create = true;
+        break;
+    case 'W':
+        break; /* pieces may finish in any order as it is */
+    case 'U':
+        im->force_share = true;
+        break;
+    case OPT_IMAGE_OPTS:
+        im->image_opts = true;
+        break;
+    case OPT_TARGET_OPTS:
+        v->target_opts = true;
+        break;
+    case OPT_TARGET_ZERO:
+        v->target_zero = true;
+        break;
+    case OPT_BITMAPS:
+        v->bitmaps = true;
+        break;
+    case OPT_SALVAGE:
+        v->salvage = true;
+        break;
+    case OPT_SKIP_BROKEN:
+        v->skip_broken = true;
+        break;
     case 'o':
         v->options = optarg;
         return !strcmp(optarg, "help") || !strcmp(optarg, "?") || img_add_options(&v->o, optarg) ? 0 : 1;
     case 'S':
         if (!str_to_size(optarg, 'b', &v->sparse) || v->sparse & 511 || v->sparse > PIECE)
-            return img_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to %d. Select 0 to "
-                             "disable sparse detection (fully allocates output).", PIECE);
+            return img_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to "
+                             "%d. Select 0 to "
+                             "disable sparse detection (fully allocates output).",
+                             PIECE);
         break;
     case 'r':
         if (!img_size(optarg, "rate limit", &v->rate))
@@ -378,7 +424,8 @@ static int conv_option(struct img *im, struct conv *v, int opt)
         break;
     case 'm':
         if (!str_to_u64(optarg, &n) || n < 1 || n > MAX_WORKERS)
-            return img_error("Invalid number of coroutines. Allowed number of coroutines is between 1 and %d", MAX_WORKERS);
+            return img_error("Invalid number of coroutines. Allowed number of coroutines is between 1 and %d",
+                             MAX_WORKERS);
         v->workers = (unsigned)n;
         break;
     case OPT_OBJECT:
@@ -426,7 +473,8 @@ static int load_snapshot(struct blk_node *n, const char *text)
     bool ok;
 
     if (!n->drv->snap_load)
-        return img_error("Failed to load snapshot: Device '%s' does not support internal snapshots", blk_node_filename(n));
+        return img_error("Failed to load snapshot: Device '%s' does not support internal snapshots",
+                         blk_node_filename(n));
     if (str_starts(text, "snapshot.")) {
         o = opts_parse(text, NULL, NULL);
         id = o ? opts_get(o, "snapshot.id") : NULL;
@@ -478,10 +526,12 @@ static int prepare_base(struct img *im, struct copy *c, struct conv *v)
     if (!v->base)
         return 0;
     if (c->nr_src > 1)
-        return img_error("Having a backing file for the target makes no sense when concatenating multiple input images");
+        return img_error(
+            "Having a backing file for the target makes no sense when concatenating multiple input images");
     c->with_base = true;
     path = xstrdup(v->base);
-    for (n = c->src[0]; n; n = blk_node_cow(n)) /* the same file in the source's chain: what it provides is not copied */
+    for (n = c->src[0]; n;
+         n = blk_node_cow(n)) /* the same file in the source's chain: what it provides is not copied */
         if (!strcmp(blk_node_filename(n), path) && n != c->src[0])
             break;
     c->base = n;
@@ -531,13 +581,15 @@ static int fit_sizes(struct copy *c, struct conv *v, const char *name)
     struct err *e = NULL;
 
     if (c->dst->size >= c->size || v->no_create == false)
-        return c->dst->size >= c->size || c->dst->growable || blk_node_truncate(c->dst, c->size, BLK_PREALLOC_OFF, &e) >= 0 ? 0 : img_fail(e);
+        return c->dst->size >= c->size || c->dst->growable ||
+                       blk_node_truncate(c->dst, c->size, BLK_PREALLOC_OFF, &e) >= 0
+                   ? 0
+                   : img_fail(e);
     return img_error("output file is smaller than input file");
 }
 
 static int convert(struct img *im, struct copy *c, struct conv *v, const char *name)
 {
-
     int r;
 
     if (!v->no_create && (r = make_target(im, v, name, c->size)))
@@ -555,7 +607,9 @@ static int convert(struct img *im, struct copy *c, struct conv *v, const char *n
     c->always_write = !v->sparse;
     c->salvage = v->salvage;
     c->rate = v->rate;
-    if (run_copy(c, c->compressed && c->dst->drv->kind == BLK_FORMAT && !strcmp(c->dst->drv->name, "vmdk") ? 1 : v->workers) < 0)
+    if (run_copy(c, c->compressed && c->dst->drv->kind == BLK_FORMAT && !strcmp(c->dst->drv->name, "vmdk")
+                        ? 1
+                        : v->workers) < 0)
         return 1;
     return v->bitmaps ? copy_bitmaps(c, v->skip_broken) : 0;
 }
@@ -666,8 +720,11 @@ static int dd_copy(struct blk_node *in, struct blk_node *out, uint64_t from, uin
 
 int cmd_dd(struct img *im)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"object", required_argument, 0, OPT_OBJECT},
-                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {"force-share", no_argument, 0, 'U'}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"object", required_argument, 0, OPT_OBJECT},
+                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                          {"force-share", no_argument, 0, 'U'},
+                                          {0}};
     struct conv v = {.out_fmt = "raw", .o = opts_new()};
     struct dd d = {.bs = 512};
     struct copy c = {.im = im};

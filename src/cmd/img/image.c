@@ -8,8 +8,12 @@
 #include <time.h>
 
 #define COMMON_LONG                                                                                                    \
-    {"help", no_argument, 0, 'h'}, {"object", required_argument, 0, OPT_OBJECT}, {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, \
-        {"force-share", no_argument, 0, 'U'}, {"quiet", no_argument, 0, 'q'}, {"format", required_argument, 0, 'f'}
+    {"help", no_argument, 0, 'h'}, {"object", required_argument, 0, OPT_OBJECT},                                       \
+        {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {"force-share", no_argument, 0, 'U'},                          \
+        {"quiet", no_argument, 0, 'q'},                                                                                \
+    {                                                                                                                  \
+        "format", required_argument, 0, 'f'                                                                            \
+    }
 
 /* Handles what all commands share; true when it was one of these. */
 static bool common(struct img *im, int c, const char **fmt)
@@ -92,8 +96,8 @@ static void show_value(const char *v)
 /* "Formatting 'x', fmt=qcow2 cluster_size=..." with the defaults of the format filled in. */
 static void show_formatting(const struct create *c, const struct blk_driver *d)
 {
-    static const char *const order[] = {"cluster_size", "extended_l2", "compression_type", "size", "compat", "backing_file",
-                                        "backing_fmt", NULL};
+    static const char *const order[] = {"cluster_size", "extended_l2",  "compression_type", "size",
+                                        "compat",       "backing_file", "backing_fmt",      NULL};
 
     printf("Formatting '%s', fmt=%s", c->name, c->fmt);
     for (int pass = 0; pass < 2; pass++)
@@ -213,7 +217,8 @@ int cmd_create(struct img *im)
     if (!c.name) {
         r = img_usage("Expecting image file name");
         if (text && strchr(text, '=') == NULL)
-            fprintf(stderr, "The option list '%s' is incomplete too: write -o NAME=VALUE[,NAME=VALUE...] FILE SIZE.\n", text);
+            fprintf(stderr, "The option list '%s' is incomplete too: write -o NAME=VALUE[,NAME=VALUE...] FILE SIZE.\n",
+                    text);
         goto out;
     }
     if (im->argc - optind > 1) {
@@ -265,7 +270,8 @@ static void print_value(struct json_object *v, int depth)
             print_value(x, depth + 1);
         }
     } else {
-        printf("%s\n", json_object_is_type(v, json_type_string) ? json_object_get_string(v) : json_object_to_json_string(v));
+        printf("%s\n",
+               json_object_is_type(v, json_type_string) ? json_object_get_string(v) : json_object_to_json_string(v));
     }
 }
 
@@ -281,7 +287,8 @@ static void print_snapshots(struct json_object *list)
 
         localtime_r(&t, &tm);
         strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &tm);
-        snprintf(clock, sizeof clock, "%02d:%02d:%02d.%03d", (int)(sec / 3600), (int)(sec / 60 % 60), (int)(sec % 60), (int)ms);
+        snprintf(clock, sizeof clock, "%02d:%02d:%02d.%03d", (int)(sec / 3600), (int)(sec / 60 % 60), (int)(sec % 60),
+                 (int)ms);
         if (json_get(s, "icount"))
             snprintf(ic, sizeof ic, "%" PRId64, json_get_int(s, "icount", 0));
         printf("%-9s %-16s %8s%20s%13s%11s\n", json_get_str(s, "id"), json_get_str(s, "name"),
@@ -298,8 +305,8 @@ static void print_info(struct json_object *o)
 
     if (json_get(o, "actual-size"))
         str_size((uint64_t)json_get_int(o, "actual-size", 0), b, sizeof b);
-    printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n", json_get_str(o, "filename"),
-           json_get_str(o, "format"), str_size(size, a, sizeof a), size, b);
+    printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n",
+           json_get_str(o, "filename"), json_get_str(o, "format"), str_size(size, a, sizeof a), size, b);
     if (json_get_bool(o, "encrypted", false))
         printf("encrypted: yes\n");
     if (json_get(o, "cluster-size"))
@@ -324,8 +331,10 @@ static void print_info(struct json_object *o)
 
 int cmd_info(struct img *im)
 {
-    static const struct option longs[] = {COMMON_LONG, {"output", required_argument, 0, OPT_OUTPUT},
-                                          {"backing-chain", no_argument, 0, OPT_BACKING_CHAIN}, {0}};
+    static const struct option longs[] = {COMMON_LONG,
+                                          {"output", required_argument, 0, OPT_OUTPUT},
+                                          {"backing-chain", no_argument, 0, OPT_BACKING_CHAIN},
+                                          {0}};
     const char *fmt = NULL;
     char *name = NULL;
     bool json = false, chain = false, first = true;
@@ -409,16 +418,20 @@ static void check_text(const struct blk_check *c, bool quiet)
     if (!c->corruptions && !c->leaks && !c->errors)
         printf("No errors were found on the image.\n");
     if (c->corruptions)
-        printf("\n%" PRIu64 " errors were found on the image.\nData may be corrupted, or further writes to the image may corrupt it.\n",
-               c->corruptions);
+        printf(
+            "\n%" PRIu64
+            " errors were found on the image.\nData may be corrupted, or further writes to the image may corrupt it.\n",
+            c->corruptions);
     if (c->leaks)
-        printf("\n%" PRIu64 " leaked clusters were found on the image.\nThis means waste of disk space, but no harm to data.\n",
+        printf("\n%" PRIu64
+               " leaked clusters were found on the image.\nThis means waste of disk space, but no harm to data.\n",
                c->leaks);
     if (c->errors)
         printf("\n%" PRIu64 " internal errors have occurred during the check.\n", c->errors);
     if (c->have_clusters && c->total_clusters && c->allocated_clusters)
         printf("%" PRIu64 "/%" PRIu64 " = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed clusters\n",
-               c->allocated_clusters, c->total_clusters, (double)c->allocated_clusters * 100.0 / (double)c->total_clusters,
+               c->allocated_clusters, c->total_clusters,
+               (double)c->allocated_clusters * 100.0 / (double)c->total_clusters,
                (double)c->fragmented_clusters * 100.0 / (double)c->allocated_clusters,
                (double)c->compressed_clusters * 100.0 / (double)c->allocated_clusters);
     if (c->image_end)
@@ -427,14 +440,18 @@ static void check_text(const struct blk_check *c, bool quiet)
 
 static void check_json(const struct blk_check *c, const char *name, const char *fmt)
 {
-    struct json_object *o = json_make("u:image-end-offset", c->image_end, "u:total-clusters", c->total_clusters, "u:check-errors",
-                                      c->errors, "s:filename", name, "s:format", fmt, NULL);
+    struct json_object *o = json_make("u:image-end-offset", c->image_end, "u:total-clusters", c->total_clusters,
+                                      "u:check-errors", c->errors, "s:filename", name, "s:format", fmt, NULL);
     const struct {
         const char *key;
         uint64_t v;
-    } more[] = {{"corruptions", c->corruptions}, {"leaks", c->leaks}, {"corruptions-fixed", c->corruptions_fixed},
-                {"leaks-fixed", c->leaks_fixed}, {"allocated-clusters", c->allocated_clusters},
-                {"fragmented-clusters", c->fragmented_clusters}, {"compressed-clusters", c->compressed_clusters}};
+    } more[] = {{"corruptions", c->corruptions},
+                {"leaks", c->leaks},
+                {"corruptions-fixed", c->corruptions_fixed},
+                {"leaks-fixed", c->leaks_fixed},
+                {"allocated-clusters", c->allocated_clusters},
+                {"fragmented-clusters", c->fragmented_clusters},
+                {"compressed-clusters", c->compressed_clusters}};
 
     for (size_t i = 0; i < ARRAY_LEN(more); i++)
         if (more[i].v)
@@ -444,8 +461,8 @@ static void check_json(const struct blk_check *c, const char *name, const char *
 
 int cmd_check(struct img *im)
 {
-    static const struct option longs[] = {COMMON_LONG, {"output", required_argument, 0, OPT_OUTPUT},
-                                          {"repair", required_argument, 0, 'r'}, {0}};
+    static const struct option longs[] = {
+        COMMON_LONG, {"output", required_argument, 0, OPT_OUTPUT}, {"repair", required_argument, 0, 'r'}, {0}};
     const char *fmt = NULL, *cache = NULL;
     struct blk_check c = {.line = check_line};
     struct blk_child *claim = NULL;
@@ -492,8 +509,9 @@ int cmd_check(struct img *im)
         struct blk_check again = {0};
 
         if (!im->quiet && !json)
-            printf("The following inconsistencies were found and repaired:\n\n    %" PRIu64 " leaked clusters\n    %" PRIu64
-                   " corruptions\n\nDouble checking the fixed image now...\n", c.leaks_fixed, c.corruptions_fixed);
+            printf("The following inconsistencies were found and repaired:\n\n    %" PRIu64
+                   " leaked clusters\n    %" PRIu64 " corruptions\n\nDouble checking the fixed image now...\n",
+                   c.leaks_fixed, c.corruptions_fixed);
         again.leaks_fixed = c.leaks_fixed;
         again.corruptions_fixed = c.corruptions_fixed;
         again.line = check_line;
@@ -554,7 +572,8 @@ static uint64_t last_partition(struct blk_node *n, unsigned *which)
     return last;
 }
 
-static int do_resize(struct img *im, struct blk_node *n, const char *name, uint64_t size, bool shrink, enum blk_prealloc p)
+static int do_resize(struct img *im, struct blk_node *n, const char *name, uint64_t size, bool shrink,
+                     enum blk_prealloc p)
 {
     uint64_t old = n->size, end;
     struct err *e = NULL;
@@ -562,18 +581,21 @@ static int do_resize(struct img *im, struct blk_node *n, const char *name, uint6
 
     if (size < old && !shrink) {
         img_error("Use the --shrink option to perform a shrink operation.");
-        warn_report("Shrinking an image will delete all data beyond the shrunken image's end. Before performing such an "
-                    "operation, make sure there is no important data there.");
+        warn_report(
+            "Shrinking an image will delete all data beyond the shrunken image's end. Before performing such an "
+            "operation, make sure there is no important data there.");
         return 1;
     }
     end = size < old ? last_partition(n, &part) * 512 : 0;
     if (end > size && end <= old)
-        return img_error("partition %u of '%s' ends at %" PRIu64 ", beyond the new size %" PRIu64 "; shrink or remove it first", part,
-                         name, end, size);
+        return img_error("partition %u of '%s' ends at %" PRIu64 ", beyond the new size %" PRIu64
+                         "; shrink or remove it first",
+                         part, name, end, size);
     if (blk_node_truncate(n, size, p, &e) < 0)
         return img_fail(e);
     if (n->size != size && !im->quiet)
-        warn_report("Image should have been resized to %" PRIu64 " bytes, but was resized to %" PRIu64 " bytes", size, n->size);
+        warn_report("Image should have been resized to %" PRIu64 " bytes, but was resized to %" PRIu64 " bytes", size,
+                    n->size);
     if (blk_node_flush(n) < 0)
         return img_error("Could not flush '%s'", name);
     if (!im->quiet)
@@ -583,8 +605,10 @@ static int do_resize(struct img *im, struct blk_node *n, const char *name, uint6
 
 int cmd_resize(struct img *im)
 {
-    static const struct option longs[] = {COMMON_LONG, {"shrink", no_argument, 0, OPT_SHRINK},
-                                          {"preallocation", required_argument, 0, OPT_PREALLOC}, {0}};
+    static const struct option longs[] = {COMMON_LONG,
+                                          {"shrink", no_argument, 0, OPT_SHRINK},
+                                          {"preallocation", required_argument, 0, OPT_PREALLOC},
+                                          {0}};
     const char *fmt = NULL, *text, *name;
     enum blk_prealloc p = BLK_PREALLOC_OFF;
     struct blk_child *claim;
@@ -619,7 +643,8 @@ int cmd_resize(struct img *im)
     sign = *text == '+' ? 1 : *text == '-' ? -1 : 0;
     if (!str_to_size(text + (sign != 0), 'b', &v) || v > INT64_MAX) {
         img_error("Parameter 'size' expects a non-negative number below 2^64");
-        fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.\n");
+        fprintf(stderr, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, "
+                        "respectively.\n");
         return 1;
     }
     n = img_open(im, name, fmt, BLK_O_RDWR | BLK_O_RESIZE_OK, NULL);
@@ -632,7 +657,8 @@ int cmd_resize(struct img *im)
     }
     if (sign)
         v = sign > 0 ? n->size + v : n->size >= v ? n->size - v : 0;
-    r = (sign && sign < 0 && !v) || v == 0 ? img_error("New image size must be positive") : do_resize(im, n, name, v, shrink, p);
+    r = (sign && sign < 0 && !v) || v == 0 ? img_error("New image size must be positive")
+                                           : do_resize(im, n, name, v, shrink, p);
     blk_child_detach(claim);
     blk_node_unref(n);
     return r;
@@ -656,7 +682,10 @@ static int do_snapshot(struct img *im, struct blk_node *n, int action, const cha
     }
     if (!n->drv->snap_create)
         return img_error("Could not %s snapshot '%s': %s (Operation not supported)",
-                         action == 'c' ? "create" : action == 'a' ? "apply" : "delete", name, strerror(ENOTSUP));
+                         action == 'c'   ? "create"
+                         : action == 'a' ? "apply"
+                                         : "delete",
+                         name, strerror(ENOTSUP));
     clock_gettime(CLOCK_REALTIME, &ts);
     sn.name = (char *)(uintptr_t)name;
     sn.date_sec = ts.tv_sec;
@@ -789,15 +818,16 @@ struct bm_act {
     const char *src;
 };
 
-static int bitmap_act(struct img *im, struct blk_node *n, struct blk_node *srcn, const struct bm_act *a, const char *name,
-                      uint32_t gran)
+static int bitmap_act(struct img *im, struct blk_node *n, struct blk_node *srcn, const struct bm_act *a,
+                      const char *name, uint32_t gran)
 {
     struct blk_bitmap *b = blk_bitmap_find(n, name), *src;
     struct err *e = NULL;
 
     if (a->what == OPT_ADD) {
         if (!n->drv->bitmap_remove)
-            return img_error("Operation add on bitmap %s failed: Driver '%s' does not support persistent bitmaps", name, n->drv->name);
+            return img_error("Operation add on bitmap %s failed: Driver '%s' does not support persistent bitmaps", name,
+                             n->drv->name);
         b = blk_bitmap_new(n, name, gran, &e);
         if (b)
             b->persistent = true;
@@ -828,11 +858,17 @@ static int bitmap_act(struct img *im, struct blk_node *n, struct blk_node *srcn,
 
 int cmd_bitmap(struct img *im)
 {
-    static const struct option longs[] = {COMMON_LONG, {"add", no_argument, 0, OPT_ADD}, {"remove", no_argument, 0, OPT_REMOVE},
-                                          {"clear", no_argument, 0, OPT_CLEAR}, {"enable", no_argument, 0, OPT_ENABLE},
-                                          {"disable", no_argument, 0, OPT_DISABLE}, {"merge", required_argument, 0, OPT_MERGE},
-                                          {"source-file", required_argument, 0, 'b'}, {"source-format", required_argument, 0, 'F'},
-                                          {"granularity", required_argument, 0, 'g'}, {0}};
+    static const struct option longs[] = {COMMON_LONG,
+                                          {"add", no_argument, 0, OPT_ADD},
+                                          {"remove", no_argument, 0, OPT_REMOVE},
+                                          {"clear", no_argument, 0, OPT_CLEAR},
+                                          {"enable", no_argument, 0, OPT_ENABLE},
+                                          {"disable", no_argument, 0, OPT_DISABLE},
+                                          {"merge", required_argument, 0, OPT_MERGE},
+                                          {"source-file", required_argument, 0, 'b'},
+                                          {"source-format", required_argument, 0, 'F'},
+                                          {"granularity", required_argument, 0, 'g'},
+                                          {0}};
     const char *fmt = NULL, *src = NULL, *src_fmt = NULL;
     struct bm_act acts[16];
     struct blk_node *n, *sn = NULL;

@@ -14,20 +14,44 @@ struct img {
 };
 
 /* Options every command may have; the rest is the command's own. */
-enum { OPT_OUTPUT = 256, OPT_OBJECT, OPT_IMAGE_OPTS, OPT_BACKING_CHAIN, OPT_SHRINK, OPT_PREALLOC, OPT_SIZE, OPT_START, OPT_MAXLEN,
-       OPT_TARGET_OPTS, OPT_TARGET_ZERO, OPT_BITMAPS, OPT_SALVAGE, OPT_FORCE, OPT_ADD, OPT_REMOVE, OPT_CLEAR, OPT_ENABLE,
-       OPT_DISABLE, OPT_MERGE, OPT_FLUSH_INTERVAL, OPT_NO_DRAIN, OPT_PATTERN, OPT_SKIP_BROKEN };
+enum {
+    OPT_OUTPUT = 256,
+    OPT_OBJECT,
+    OPT_IMAGE_OPTS,
+    OPT_BACKING_CHAIN,
+    OPT_SHRINK,
+    OPT_PREALLOC,
+    OPT_SIZE,
+    OPT_START,
+    OPT_MAXLEN,
+    OPT_TARGET_OPTS,
+    OPT_TARGET_ZERO,
+    OPT_BITMAPS,
+    OPT_SALVAGE,
+    OPT_FORCE,
+    OPT_ADD,
+    OPT_REMOVE,
+    OPT_CLEAR,
+    OPT_ENABLE,
+    OPT_DISABLE,
+    OPT_MERGE,
+    OPT_FLUSH_INTERVAL,
+    OPT_NO_DRAIN,
+    OPT_PATTERN,
+    OPT_SKIP_BROKEN
+};
 
 /* Reports "qemu-img: ..." and returns 1. Takes over e. */
 int img_fail(struct err *e);
 int img_error(const char *fmt, ...) PRINTF_FMT(1, 2);
-int img_usage(const char *fmt, ...) PRINTF_FMT(1, 2); /* with the pointer to --help */
+int img_usage(const char *fmt, ...) PRINTF_FMT(1, 2);             /* with the pointer to --help */
 bool img_size(const char *text, const char *what, uint64_t *out); /* reports */
 /* NULL and a report on failure. flags as BLK_O_; cache may be NULL. */
 struct blk_node *img_open(struct img *im, const char *name, const char *fmt, unsigned flags, const char *cache);
-/* Claims what a tool does with the node: write and resize for a read-write one. NULL and a report when somebody else has it. */
+/* Claims what a tool does with the node: write and resize for a read-write one. NULL and a report when somebody else
+ * has it. */
 struct blk_child *img_claim(struct blk_node *n, bool resize);
-void img_json(struct json_object *o); /* prints and frees */
+void img_json(struct json_object *o);          /* prints and frees */
 bool img_output(const char *text, bool *json); /* reports */
 /* -o lists given several times, joined; consumed into o. */
 bool img_add_options(struct opts **o, const char *text);

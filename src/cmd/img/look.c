@@ -93,7 +93,8 @@ static int compare(struct cmp *c)
         if ((r = status(c->b, off, total - off, &y)) < 0)
             return img_error("Sector allocation test failed for %s", blk_node_filename(c->b)) + 2;
         len = min_u64(x.len, y.len);
-        if (c->strict && (x.flags & ~(unsigned)(BLK_ST_OFFSET | BLK_ST_COMPRESSED)) != (y.flags & ~(unsigned)(BLK_ST_OFFSET | BLK_ST_COMPRESSED))) {
+        if (c->strict && (x.flags & ~(unsigned)(BLK_ST_OFFSET | BLK_ST_COMPRESSED)) !=
+                             (y.flags & ~(unsigned)(BLK_ST_OFFSET | BLK_ST_COMPRESSED))) {
             if (!c->im->quiet)
                 printf("Strict mode: Offset %" PRIu64 " block status mismatch!\n", off);
             return 1;
@@ -119,24 +120,46 @@ static int compare(struct cmp *c)
 
 int cmd_compare(struct img *im)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"object", required_argument, 0, OPT_OBJECT},
-                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {"force-share", no_argument, 0, 'U'}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"object", required_argument, 0, OPT_OBJECT},
+                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                          {"force-share", no_argument, 0, 'U'},
+                                          {0}};
     const char *f1 = NULL, *f2 = NULL, *cache = NULL;
     struct cmp c = {.im = im};
     int opt, r = 2;
 
     while ((opt = getopt_long(im->argc, im->argv, "hf:F:T:pqsU", longs, NULL)) != -1)
         switch (opt) {
-        case 'f': f1 = optarg; break;
-        case 'F': f2 = optarg; break;
-        case 'T': cache = optarg; break;
-        case 'p': im->progress = true; break;
-        case 'q': im->quiet = true; break;
-        case 's': c.strict = true; break;
-        case 'U': im->force_share = true; break;
-        case OPT_IMAGE_OPTS: im->image_opts = true; break;
-        case 'h': printf("usage: qemu-img compare [options] filename1 filename2\n"); return 0;
-        default: return 2;
+        case 'f':
+            f1 = optarg;
+            break;
+        case 'F':
+            f2 = optarg;
+            break;
+        case 'T':
+            cache = optarg;
+            break;
+        case 'p':
+            im->progress = true;
+            break;
+        case 'q':
+            im->quiet = true;
+            break;
+        case 's':
+            c.strict = true;
+            break;
+        case 'U':
+            im->force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            im->image_opts = true;
+            break;
+        case 'h':
+            printf("usage: qemu-img compare [options] filename1 filename2\n");
+            return 0;
+        default:
+            return 2;
         }
     if (optind != im->argc - 2) {
         img_usage("Expecting two image file names");
@@ -175,10 +198,12 @@ static void print_line(const struct line *l, bool json, bool first, bool last)
             return;
         }
         if (l->data && !l->zero)
-            printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", l->start, l->len, l->map, l->file ? l->file : "");
+            printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", l->start, l->len, l->map,
+                   l->file ? l->file : "");
         return;
     }
-    printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64 ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
+    printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
+           ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
            first ? "[" : "", l->start, l->len, l->depth, l->present ? "true" : "false", l->zero ? "true" : "false",
            l->data ? "true" : "false");
     if (l->has_map)
@@ -194,9 +219,16 @@ static int next_line(struct blk_node *n, uint64_t off, uint64_t len, struct line
 
     if (r < 0)
         return r;
-    *l = (struct line){.start = off, .len = e.len, .depth = depth, .present = e.flags & BLK_ST_ALLOC, .zero = e.flags & BLK_ST_ZERO,
-                       .data = e.flags & BLK_ST_DATA, .has_map = e.flags & BLK_ST_OFFSET, .map = e.map,
-                       .compressed = e.flags & BLK_ST_COMPRESSED, .file = e.map_node ? blk_node_filename(e.map_node) : NULL};
+    *l = (struct line){.start = off,
+                       .len = e.len,
+                       .depth = depth,
+                       .present = e.flags & BLK_ST_ALLOC,
+                       .zero = e.flags & BLK_ST_ZERO,
+                       .data = e.flags & BLK_ST_DATA,
+                       .has_map = e.flags & BLK_ST_OFFSET,
+                       .map = e.map,
+                       .compressed = e.flags & BLK_ST_COMPRESSED,
+                       .file = e.map_node ? blk_node_filename(e.map_node) : NULL};
     if (!l->present) { /* nothing anywhere: the deepest layer answers */
         unsigned layers = 0;
 
@@ -216,10 +248,15 @@ static bool joins(const struct line *a, const struct line *b)
 
 int cmd_map(struct img *im)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"format", required_argument, 0, 'f'},
-                                          {"output", required_argument, 0, OPT_OUTPUT}, {"object", required_argument, 0, OPT_OBJECT},
-                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS}, {"force-share", no_argument, 0, 'U'},
-                                          {"start-offset", required_argument, 0, 's'}, {"max-length", required_argument, 0, 'l'}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"format", required_argument, 0, 'f'},
+                                          {"output", required_argument, 0, OPT_OUTPUT},
+                                          {"object", required_argument, 0, OPT_OBJECT},
+                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                          {"force-share", no_argument, 0, 'U'},
+                                          {"start-offset", required_argument, 0, 's'},
+                                          {"max-length", required_argument, 0, 'l'},
+                                          {0}};
     const char *fmt = NULL;
     uint64_t start = 0, max = UINT64_MAX, end;
     struct line cur = {0}, next;
@@ -229,9 +266,15 @@ int cmd_map(struct img *im)
 
     while ((opt = getopt_long(im->argc, im->argv, "f:s:l:hU", longs, NULL)) != -1)
         switch (opt) {
-        case 'f': fmt = optarg; break;
-        case 'U': im->force_share = true; break;
-        case OPT_IMAGE_OPTS: im->image_opts = true; break;
+        case 'f':
+            fmt = optarg;
+            break;
+        case 'U':
+            im->force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            im->image_opts = true;
+            break;
         case OPT_OUTPUT:
             if (!img_output(optarg, &json))
                 return 1;
@@ -244,7 +287,8 @@ int cmd_map(struct img *im)
             if (!img_size(optarg, "max length", &max))
                 return 1;
             break;
-        default: return 1;
+        default:
+            return 1;
         }
     if (optind != im->argc - 1)
         return img_usage("Expecting one image file name");
@@ -283,9 +327,13 @@ int cmd_map(struct img *im)
 
 int cmd_measure(struct img *im)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
-                                          {"object", required_argument, 0, OPT_OBJECT}, {"output", required_argument, 0, OPT_OUTPUT},
-                                          {"size", required_argument, 0, OPT_SIZE}, {"force-share", no_argument, 0, 'U'}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"image-opts", no_argument, 0, OPT_IMAGE_OPTS},
+                                          {"object", required_argument, 0, OPT_OBJECT},
+                                          {"output", required_argument, 0, OPT_OUTPUT},
+                                          {"size", required_argument, 0, OPT_SIZE},
+                                          {"force-share", no_argument, 0, 'U'},
+                                          {0}};
     const char *fmt = NULL, *out = "raw", *size = NULL;
     const struct blk_driver *d;
     struct opts *o = opts_new();
@@ -299,11 +347,21 @@ int cmd_measure(struct img *im)
 
     while ((opt = getopt_long(im->argc, im->argv, "hf:l:o:O:U", longs, NULL)) != -1)
         switch (opt) {
-        case 'f': fmt = optarg; break;
-        case 'O': out = optarg; break;
-        case 'U': im->force_share = true; break;
-        case OPT_IMAGE_OPTS: im->image_opts = true; break;
-        case OPT_SIZE: size = optarg; break;
+        case 'f':
+            fmt = optarg;
+            break;
+        case 'O':
+            out = optarg;
+            break;
+        case 'U':
+            im->force_share = true;
+            break;
+        case OPT_IMAGE_OPTS:
+            im->image_opts = true;
+            break;
+        case OPT_SIZE:
+            size = optarg;
+            break;
         case 'o':
             if (!img_add_options(&o, optarg))
                 goto out;
@@ -312,14 +370,16 @@ int cmd_measure(struct img *im)
             if (!img_output(optarg, &json))
                 goto out;
             break;
-        default: goto out;
+        default:
+            goto out;
         }
     if (im->argc - optind > 1) {
         img_error("At most one filename argument is allowed.");
         goto out;
     }
     if (!size == (optind == im->argc)) {
-        img_error(size ? "--size N cannot be used together with a filename." : "Either --size N or one filename must be specified.");
+        img_error(size ? "--size N cannot be used together with a filename."
+                       : "Either --size N or one filename must be specified.");
         goto out;
     }
     d = blk_driver_find(out);

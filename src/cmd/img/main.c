@@ -13,32 +13,46 @@ static const struct command {
     int (*fn)(struct img *im);
     const char *args;
 } commands[] = {
-    {"amend", cmd_amend, "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename"},
-    {"bench", cmd_bench, "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] [--no-drain] [-o offset] "
-                         "[--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename"},
-    {"bitmap", cmd_bitmap, "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
-                           "[-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap"},
-    {"check", cmd_check, "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] "
-                         "filename"},
-    {"commit", cmd_commit, "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename"},
-    {"compare", cmd_compare, "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 "
-                             "filename2"},
-    {"convert", cmd_convert, "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] "
-                             "[-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] "
-                             "[-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] "
-                             "filename [filename2 [...]] output_filename"},
-    {"create", cmd_create, "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]"},
-    {"dd", cmd_dd, "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output"},
+    {"amend", cmd_amend,
+     "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename"},
+    {"bench", cmd_bench,
+     "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] [--no-drain] [-o offset] "
+     "[--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename"},
+    {"bitmap", cmd_bitmap,
+     "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
+     "[-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap"},
+    {"check", cmd_check,
+     "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] "
+     "filename"},
+    {"commit", cmd_commit,
+     "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename"},
+    {"compare", cmd_compare,
+     "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 "
+     "filename2"},
+    {"convert", cmd_convert,
+     "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] "
+     "[-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] "
+     "[-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] "
+     "filename [filename2 [...]] output_filename"},
+    {"create", cmd_create,
+     "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]"},
+    {"dd", cmd_dd,
+     "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output"},
     {"info", cmd_info, "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename"},
-    {"map", cmd_map, "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] "
-                     "filename"},
-    {"measure", cmd_measure, "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] [--image-opts] [-f fmt] "
-                             "[-l snapshot_param] filename]"},
-    {"rebase", cmd_rebase, "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file "
-                           "[-F backing_fmt] filename"},
-    {"resize", cmd_resize, "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename "
-                           "[+ | -]size"},
-    {"snapshot", cmd_snapshot, "[--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename"},
+    {"map", cmd_map,
+     "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] "
+     "filename"},
+    {"measure", cmd_measure,
+     "[--output=ofmt] [-O output_fmt] [-o options] [--size N | [--object objectdef] [--image-opts] [-f fmt] "
+     "[-l snapshot_param] filename]"},
+    {"rebase", cmd_rebase,
+     "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file "
+     "[-F backing_fmt] filename"},
+    {"resize", cmd_resize,
+     "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename "
+     "[+ | -]size"},
+    {"snapshot", cmd_snapshot,
+     "[--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename"},
 };
 
 static void help(void)
@@ -52,8 +66,10 @@ static void help(void)
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         printf("  %s %s\n", commands[i].name, commands[i].args);
     printf("\n'qemu-img COMMAND --help' shows one command; 'qemu-img create -f FMT -o help' the options of a format.\n"
-           "Sizes are bytes, with suffixes k, M, G, T, P, E (powers of 1024). Cache modes: none, writeback, writethrough,\n"
-           "directsync, unsafe. --output is human or json. -p shows progress, -q only errors, -U opens an image in use.\n\n"
+           "Sizes are bytes, with suffixes k, M, G, T, P, E (powers of 1024). Cache modes: none, writeback, "
+           "writethrough,\n"
+           "directsync, unsafe. --output is human or json. -p shows progress, -q only errors, -U opens an image in "
+           "use.\n\n"
            "Supported formats:");
     for (const struct blk_driver *d = NULL; (d = blk_driver_next(d));)
         printf(" %s", d->name);
@@ -108,8 +124,13 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
     static const struct {
         const char *name;
         unsigned flags;
-    } modes[] = {{"none", BLK_O_DIRECT}, {"off", BLK_O_DIRECT}, {"writeback", 0}, {"unsafe", BLK_O_NO_FLUSH},
-                 {"directsync", BLK_O_DIRECT | BLK_O_WRITETHROUGH}, {"writethrough", BLK_O_WRITETHROUGH}, {NULL, 0}};
+    } modes[] = {{"none", BLK_O_DIRECT},
+                 {"off", BLK_O_DIRECT},
+                 {"writeback", 0},
+                 {"unsafe", BLK_O_NO_FLUSH},
+                 {"directsync", BLK_O_DIRECT | BLK_O_WRITETHROUGH},
+                 {"writethrough", BLK_O_WRITETHROUGH},
+                 {NULL, 0}};
     int i;
 
     for (i = 0; cache && modes[i].name && strcmp(modes[i].name, cache) != 0; i++)
@@ -161,8 +182,9 @@ struct blk_child *img_claim(struct blk_node *n, bool resize)
 {
     bool rw = !blk_node_readonly(n);
     struct err *e = NULL;
-    struct blk_child *c = blk_child_root(n, "qemu-img", BLK_PERM_READ | (rw ? BLK_PERM_WRITE : 0) | (rw && resize ? BLK_PERM_RESIZE : 0),
-                                         rw ? BLK_PERM_READ | BLK_PERM_WRITE_SAME | BLK_PERM_WRITE | BLK_PERM_RESIZE : BLK_PERM_ALL, &e);
+    struct blk_child *c =
+        blk_child_root(n, "qemu-img", BLK_PERM_READ | (rw ? BLK_PERM_WRITE : 0) | (rw && resize ? BLK_PERM_RESIZE : 0),
+                       rw ? BLK_PERM_READ | BLK_PERM_WRITE_SAME | BLK_PERM_WRITE | BLK_PERM_RESIZE : BLK_PERM_ALL, &e);
 
     if (!c) {
         err_prefix(&e, "Could not open '%s': ", blk_node_filename(n));
@@ -263,13 +285,15 @@ bool img_options_help(const char *fmt, const char *text, bool with_file)
     for (const struct blk_create_opt *c = d->create_opts; c->name; c++) {
         char head[80];
 
-        if (!with_file && (!strcmp(c->name, "nocow") || !strcmp(c->name, "extent_size_hint")) && strcmp(fmt, "raw") != 0)
+        if (!with_file && (!strcmp(c->name, "nocow") || !strcmp(c->name, "extent_size_hint")) &&
+            strcmp(fmt, "raw") != 0)
             continue;
         snprintf(head, sizeof head, "%s=<%s>", c->name, c->type);
         printf("  %-22s - %s\n", head, c->help);
     }
     if (!with_file)
-        printf("\nThe protocol level may support further options.\nSpecify the target filename to include those options.\n");
+        printf("\nThe protocol level may support further options.\nSpecify the target filename to include those "
+               "options.\n");
     return true;
 }
 
@@ -306,8 +330,8 @@ static void show(uint64_t done, uint64_t total)
         char rate[16];
         int64_t left = (int64_t)((double)ms * (double)(total - done) / (double)done) / 1000;
 
-        fprintf(to, "  %s/s, %" PRId64 ":%02" PRId64 " left  ", str_size(done * 1000 / (uint64_t)ms, rate, sizeof rate), left / 60,
-                left % 60);
+        fprintf(to, "  %s/s, %" PRId64 ":%02" PRId64 " left  ", str_size(done * 1000 / (uint64_t)ms, rate, sizeof rate),
+                left / 60, left % 60);
     }
     fprintf(to, "\r");
     fflush(to);

@@ -122,7 +122,8 @@ static int rw_transfer(struct rw *x)
     if (x->vmstate) {
         if (!n->drv->save_vmstate)
             return -ENOTSUP;
-        return x->write ? n->drv->save_vmstate(n, x->off, x->len, &q, 0) : n->drv->load_vmstate(n, x->off, x->len, &q, 0);
+        return x->write ? n->drv->save_vmstate(n, x->off, x->len, &q, 0)
+                        : n->drv->load_vmstate(n, x->off, x->len, &q, 0);
     }
     if (x->off > n->size || x->len > n->size - x->off)
         return -EIO;
@@ -153,7 +154,10 @@ static int fill_source(struct rw *x)
 
 static int rw_report(struct rw *x, int r, int64_t ns)
 {
-    const char *verb = x->async ? (x->write ? "aio_write" : "aio_read") : x->vec ? (x->write ? "writev" : "readv") : x->write ? "write" : "read";
+    const char *verb = x->async   ? (x->write ? "aio_write" : "aio_read")
+                       : x->vec   ? (x->write ? "writev" : "readv")
+                       : x->write ? "write"
+                                  : "read";
 
     if (r < 0) {
         printf("%s failed: %s\n", verb, strerror(-r));
@@ -164,7 +168,8 @@ static int rw_report(struct rw *x, int r, int64_t ns)
 
         for (uint64_t i = 0; i < len; i++)
             if (x->buf[x->pat_off + i] != (uint8_t)x->pattern) {
-                printf("Pattern verification failed at offset %" PRIu64 ", %" PRIu64 " bytes\n", x->off + x->pat_off, len);
+                printf("Pattern verification failed at offset %" PRIu64 ", %" PRIu64 " bytes\n", x->off + x->pat_off,
+                       len);
                 r = -EINVAL;
                 break;
             }
@@ -206,17 +211,38 @@ static int rw_options(struct rw *x, int argc, char **argv)
     optind = 0;
     while ((c = getopt(argc, argv, "abcCfiP:qs:uznvpl:")) != -1)
         switch (c) {
-        case 'a': case 'i': break;
-        case 'b': x->vmstate = true; break;
-        case 'p': break;
-        case 'c': x->compressed = true; break;
-        case 'C': x->compact = true; break;
-        case 'f': x->fua = true; break;
-        case 'n': x->no_fallback = true; break;
-        case 'q': x->quiet = true; break;
-        case 'u': x->unmap = true; break;
-        case 'v': x->verbose = true; break;
-        case 'z': x->zero = true; break;
+        case 'a':
+        case 'i':
+            break;
+        case 'b':
+            x->vmstate = true;
+            break;
+        case 'p':
+            break;
+        case 'c':
+            x->compressed = true;
+            break;
+        case 'C':
+            x->compact = true;
+            break;
+        case 'f':
+            x->fua = true;
+            break;
+        case 'n':
+            x->no_fallback = true;
+            break;
+        case 'q':
+            x->quiet = true;
+            break;
+        case 'u':
+            x->unmap = true;
+            break;
+        case 'v':
+            x->verbose = true;
+            break;
+        case 'z':
+            x->zero = true;
+            break;
         case 'l':
             if (!number(optarg, &x->pat_len))
                 return -EINVAL;
@@ -253,7 +279,8 @@ static int rw_command(struct io *io, int argc, char **argv, bool write, bool vec
     if (r < 0)
         return r;
     if (argc - optind < 2 || (!vec && argc - optind > 2)) {
-        printf("bad argument count %d to %s, expected %s2 arguments\n", argc - optind, argv[0], vec ? "at least " : "exactly ");
+        printf("bad argument count %d to %s, expected %s2 arguments\n", argc - optind, argv[0],
+               vec ? "at least " : "exactly ");
         return -EINVAL;
     }
     if (!number(argv[optind++], &x.off))
@@ -468,11 +495,12 @@ static int c_map(struct io *io, int argc, char **argv)
         if (is != was || off >= io->n->size) {
             uint64_t end = is != was ? off - e.len : off;
 
-            printf("%s (0x%" PRIx64 ") bytes %sallocated at offset %s (0x%" PRIx64 ")\n", human(end - start, a, sizeof a), end - start,
-                   was ? "    " : "not ", human(start, b, sizeof b), start);
+            printf("%s (0x%" PRIx64 ") bytes %sallocated at offset %s (0x%" PRIx64 ")\n",
+                   human(end - start, a, sizeof a), end - start, was ? "    " : "not ", human(start, b, sizeof b),
+                   start);
             if (is != was && off >= io->n->size)
-                printf("%s (0x%" PRIx64 ") bytes %sallocated at offset %s (0x%" PRIx64 ")\n", human(e.len, a, sizeof a), e.len,
-                       is ? "    " : "not ", human(end, b, sizeof b), end);
+                printf("%s (0x%" PRIx64 ") bytes %sallocated at offset %s (0x%" PRIx64 ")\n", human(e.len, a, sizeof a),
+                       e.len, is ? "    " : "not ", human(end, b, sizeof b), end);
             start = end;
             was = is;
         }
@@ -529,12 +557,23 @@ static int c_open(struct io *io, int argc, char **argv)
     optind = 0;
     while ((c = getopt(argc, argv, "snro:kt:d:U")) != -1)
         switch (c) {
-        case 'r': io->ro = true; break;
-        case 'n': io->cache = "none"; break;
-        case 'U': io->share = true; break;
-        case 't': io->cache = xstrdup(optarg); break;
-        case 'd': io->discard = xstrdup(optarg); break;
-        default: return -EINVAL;
+        case 'r':
+            io->ro = true;
+            break;
+        case 'n':
+            io->cache = "none";
+            break;
+        case 'U':
+            io->share = true;
+            break;
+        case 't':
+            io->cache = xstrdup(optarg);
+            break;
+        case 'd':
+            io->discard = xstrdup(optarg);
+            break;
+        default:
+            return -EINVAL;
         }
     if (optind != argc - 1)
         return -EINVAL;
@@ -560,7 +599,8 @@ static int c_reopen(struct io *io, int argc, char **argv)
             rw = c == 'w';
     blk_child_set_perm(io->claim, BLK_PERM_READ, BLK_PERM_ALL, NULL);
     if (!blk_node_reopen(io->n, rw, &e) ||
-        (rw && !blk_child_set_perm(io->claim, BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_READ | BLK_PERM_WRITE_SAME, &e))) {
+        (rw && !blk_child_set_perm(io->claim, BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
+                                   BLK_PERM_READ | BLK_PERM_WRITE_SAME, &e))) {
         err_report(e);
         return -EIO;
     }
@@ -606,8 +646,10 @@ static int c_help(struct io *io, int argc, char **argv);
 static const struct command commands[] = {
     {"abort", NULL, c_abort, 0, 0, false, "", "simulate a program crash using abort(3)"},
     {"aio_flush", NULL, c_aio_flush, 0, 0, true, "", "completes all outstanding aio requests"},
-    {"aio_read", NULL, c_aio_read, 2, -1, true, "[-Ciqv] [-P pattern] off len [len..]", "asynchronously reads a number of bytes"},
-    {"aio_write", NULL, c_aio_write, 2, -1, true, "[-Cfiquz] [-P pattern] off len [len..]", "asynchronously writes a number of bytes"},
+    {"aio_read", NULL, c_aio_read, 2, -1, true, "[-Ciqv] [-P pattern] off len [len..]",
+     "asynchronously reads a number of bytes"},
+    {"aio_write", NULL, c_aio_write, 2, -1, true, "[-Cfiquz] [-P pattern] off len [len..]",
+     "asynchronously writes a number of bytes"},
     {"alloc", NULL, c_alloc, 1, 2, true, "offset [count]", "checks if offset is allocated in the file"},
     {"close", NULL, c_close, 0, 0, true, "", "close the current open file"},
     {"discard", "d", c_discard, 2, -1, true, "[-Cq] off len", "discards a number of bytes at a specified offset"},
@@ -618,15 +660,19 @@ static const struct command commands[] = {
     {"map", NULL, c_map, 0, 0, true, "", "prints the allocated areas of a file"},
     {"open", "o", c_open, 1, -1, false, "[-rnU] [-t cache] [-d discard] path", "open the file specified by path"},
     {"quit", "q", c_quit, 0, 0, false, "", "exit the program"},
-    {"read", "r", c_read, 2, -1, true, "[-abCqv] [-P pattern [-s off] [-l len]] off len", "reads a number of bytes at a specified offset"},
-    {"readv", "rv", c_readv, 2, -1, true, "[-Cqv] [-P pattern] off len [len..]", "reads a number of bytes at a specified offset"},
+    {"read", "r", c_read, 2, -1, true, "[-abCqv] [-P pattern [-s off] [-l len]] off len",
+     "reads a number of bytes at a specified offset"},
+    {"readv", "rv", c_readv, 2, -1, true, "[-Cqv] [-P pattern] off len [len..]",
+     "reads a number of bytes at a specified offset"},
     {"reopen", NULL, c_reopen, 0, -1, true, "[(-r|-w)]", "reopens an image with new options"},
     {"sigraise", NULL, c_sigraise, 1, 1, false, "signal", "raises a signal"},
     {"sleep", NULL, c_sleep, 1, 1, false, "ms", "waits for the given value in milliseconds"},
-    {"truncate", "t", c_truncate, 1, -1, true, "[-m prealloc_mode] off", "truncates the current file at the given offset"},
+    {"truncate", "t", c_truncate, 1, -1, true, "[-m prealloc_mode] off",
+     "truncates the current file at the given offset"},
     {"write", "w", c_write, 2, -1, true, "[-bcCfnquz] [-P pattern | -s source_file] off len",
      "writes a number of bytes at a specified offset"},
-    {"writev", "wv", c_writev, 2, -1, true, "[-Cfq] [-P pattern] off len [len..]", "writes a number of bytes at a specified offset"},
+    {"writev", "wv", c_writev, 2, -1, true, "[-Cfq] [-P pattern] off len [len..]",
+     "writes a number of bytes at a specified offset"},
 };
 
 static int c_help(struct io *io, int argc, char **argv)
@@ -668,9 +714,11 @@ static int run_line(struct io *io, const char *line)
         }
         if (argc - 1 < c->min || (c->max >= 0 && argc - 1 > c->max)) {
             if (c->max < 0)
-                fprintf(stderr, "bad argument count %d to %s, expected at least %d arguments\n", argc - 1, c->name, c->min);
+                fprintf(stderr, "bad argument count %d to %s, expected at least %d arguments\n", argc - 1, c->name,
+                        c->min);
             else
-                fprintf(stderr, "bad argument count %d to %s, expected between %d and %d arguments\n", argc - 1, c->name, c->min, c->max);
+                fprintf(stderr, "bad argument count %d to %s, expected between %d and %d arguments\n", argc - 1,
+                        c->name, c->min, c->max);
             return -EINVAL;
         }
         return c->fn(io, argc, argv);
@@ -709,25 +757,30 @@ static void session(void *opaque)
 
 static void usage(void)
 {
-    printf("Usage: qemu-io [OPTIONS]... [-c STRING]... [file]\nDisk exerciser\n\n"
-           "  --image-opts         treat file as option string\n  -c, --cmd STRING     execute command with its arguments\n"
-           "  -f, --format FMT     specifies the block driver to use\n  -r, --read-only      export read-only\n"
-           "  -n, --nocache        disable host cache\n  -d, --discard=MODE   use the given discard mode for the image\n"
-           "  -t, --cache=MODE     use the given cache mode for the image\n  -U, --force-share    force shared permissions\n"
-           "  -h, --help           display this help and exit\n  -V, --version        output version information and exit\n\n"
-           "Commands: ");
+    printf(
+        "Usage: qemu-io [OPTIONS]... [-c STRING]... [file]\nDisk exerciser\n\n"
+        "  --image-opts         treat file as option string\n  -c, --cmd STRING     execute command with its "
+        "arguments\n"
+        "  -f, --format FMT     specifies the block driver to use\n  -r, --read-only      export read-only\n"
+        "  -n, --nocache        disable host cache\n  -d, --discard=MODE   use the given discard mode for the image\n"
+        "  -t, --cache=MODE     use the given cache mode for the image\n  -U, --force-share    force shared "
+        "permissions\n"
+        "  -h, --help           display this help and exit\n  -V, --version        output version information and "
+        "exit\n\n"
+        "Commands: ");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         printf("%s%s", commands[i].name, i + 1 < ARRAY_LEN(commands) ? ", " : "\n");
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'}, {"version", no_argument, 0, 'V'}, {"cmd", required_argument, 0, 'c'},
-                                          {"format", required_argument, 0, 'f'}, {"read-only", no_argument, 0, 'r'},
-                                          {"nocache", no_argument, 0, 'n'}, {"misalign", no_argument, 0, 'm'},
-                                          {"native-aio", no_argument, 0, 'k'}, {"aio", required_argument, 0, 'i'},
-                                          {"discard", required_argument, 0, 'd'}, {"cache", required_argument, 0, 't'},
-                                          {"image-opts", no_argument, 0, 256}, {"force-share", no_argument, 0, 'U'}, {0}};
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},        {"version", no_argument, 0, 'V'},
+                                          {"cmd", required_argument, 0, 'c'},   {"format", required_argument, 0, 'f'},
+                                          {"read-only", no_argument, 0, 'r'},   {"nocache", no_argument, 0, 'n'},
+                                          {"misalign", no_argument, 0, 'm'},    {"native-aio", no_argument, 0, 'k'},
+                                          {"aio", required_argument, 0, 'i'},   {"discard", required_argument, 0, 'd'},
+                                          {"cache", required_argument, 0, 't'}, {"image-opts", no_argument, 0, 256},
+                                          {"force-share", no_argument, 0, 'U'}, {0}};
     char *cmds[256];
     struct io io = {.cmds = cmds};
     int c;
@@ -739,17 +792,41 @@ int main(int argc, char **argv)
             if (io.nr_cmds < ARRAY_LEN(cmds))
                 cmds[io.nr_cmds++] = optarg;
             break;
-        case 'f': io.fmt = optarg; break;
-        case 'r': io.ro = true; break;
-        case 'n': io.cache = "none"; break;
-        case 'd': io.discard = optarg; break;
-        case 't': io.cache = optarg; break;
-        case 'U': io.share = true; break;
-        case 'm': case 'k': case 'i': case 'T': break;
-        case 256: io.image_opts = true; break;
-        case 'V': printf("qemu-io version 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n"); return 0;
-        case 'h': usage(); return 0;
-        default: fprintf(stderr, "Try 'qemu-io --help' for more information.\n"); return 1;
+        case 'f':
+            io.fmt = optarg;
+            break;
+        case 'r':
+            io.ro = true;
+            break;
+        case 'n':
+            io.cache = "none";
+            break;
+        case 'd':
+            io.discard = optarg;
+            break;
+        case 't':
+            io.cache = optarg;
+            break;
+        case 'U':
+            io.share = true;
+            break;
+        case 'm':
+        case 'k':
+        case 'i':
+        case 'T':
+            break;
+        case 256:
+            io.image_opts = true;
+            break;
+        case 'V':
+            printf("qemu-io version 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n");
+            return 0;
+        case 'h':
+            usage();
+            return 0;
+        default:
+            fprintf(stderr, "Try 'qemu-io --help' for more information.\n");
+            return 1;
         }
     if (argc - optind > 1) {
         fprintf(stderr, "Try 'qemu-io --help' for more information.\n");

@@ -16,8 +16,14 @@
 
 /* ioctls of the kernel's client, as in <linux/nbd.h>, whose other names clash with the protocol's. */
 enum {
-    NBD_SET_SOCK = _IO(0xab, 0), NBD_SET_BLKSIZE = _IO(0xab, 1), NBD_DO_IT = _IO(0xab, 3), NBD_CLEAR_SOCK = _IO(0xab, 4),
-    NBD_CLEAR_QUE = _IO(0xab, 5), NBD_SET_SIZE_BLOCKS = _IO(0xab, 7), NBD_DISCONNECT = _IO(0xab, 8), NBD_SET_FLAGS = _IO(0xab, 10),
+    NBD_SET_SOCK = _IO(0xab, 0),
+    NBD_SET_BLKSIZE = _IO(0xab, 1),
+    NBD_DO_IT = _IO(0xab, 3),
+    NBD_CLEAR_SOCK = _IO(0xab, 4),
+    NBD_CLEAR_QUE = _IO(0xab, 5),
+    NBD_SET_SIZE_BLOCKS = _IO(0xab, 7),
+    NBD_DISCONNECT = _IO(0xab, 8),
+    NBD_SET_FLAGS = _IO(0xab, 10),
 };
 
 static struct ev_loop *g_loop; /* for the signal handler */
@@ -38,33 +44,39 @@ static void on_signal(int sig)
 
 static void usage(void)
 {
-    printf("Usage: qemu-nbd [OPTIONS] FILE\n  or:  qemu-nbd -L [OPTIONS]\nDisk network block device server\n\n"
-           "  -h, --help                display this help and exit\n  -V, --version             output version information and exit\n\n"
-           "Connection properties:\n"
-           "  -p, --port=PORT           port to listen on (default `10809')\n"
-           "  -b, --bind=IFACE          interface to bind to (default `0.0.0.0')\n"
-           "  -k, --socket=PATH         path to the unix socket\n"
-           "  -e, --shared=NUM          device can be shared by NUM clients (default '1')\n"
-           "  -t, --persistent          don't exit on the last connection\n"
-           "  -v, --verbose             display extra debugging information\n"
-           "  -x, --export-name=NAME    expose export by name (default is empty string)\n"
-           "  -D, --description=TEXT    export a human-readable description\n\n"
-           "Exposing part of the image:\n"
-           "  -o, --offset=OFFSET       offset into the image\n  -P, --partition=NUM       only expose partition NUM\n\n"
-           "General purpose options:\n"
-           "  -L, --list                list exports available from another NBD server\n"
-           "      --fork                fork off the server process and exit the parent\n"
-           "                            once the server is running\n"
-           "      --pid-file=PATH       store the server's process ID in the given file\n\n"
-           "Kernel NBD client support:\n"
-           "  -c, --connect=DEV         connect FILE to the local NBD device DEV\n  -d, --disconnect          disconnect the specified device\n\n"
-           "Block device options:\n"
-           "  -f, --format=FORMAT       set image format (raw, qcow2, ...)\n  -r, --read-only           export read-only\n"
-           "  -s, --snapshot            use FILE as an external snapshot, create a temporary\n"
-           "                            file with backing_file=FILE, redirect the write to\n                            the temporary one\n"
-           "  -n, --nocache             disable host cache\n      --cache=MODE          set cache mode used to access the disk image\n"
-           "      --discard=MODE        set discard mode (ignore, unmap)\n      --detect-zeroes=MODE  set detect-zeroes mode (off, on, unmap)\n"
-           "      --image-opts          treat FILE as a full set of image options\n");
+    printf(
+        "Usage: qemu-nbd [OPTIONS] FILE\n  or:  qemu-nbd -L [OPTIONS]\nDisk network block device server\n\n"
+        "  -h, --help                display this help and exit\n  -V, --version             output version "
+        "information and exit\n\n"
+        "Connection properties:\n"
+        "  -p, --port=PORT           port to listen on (default `10809')\n"
+        "  -b, --bind=IFACE          interface to bind to (default `0.0.0.0')\n"
+        "  -k, --socket=PATH         path to the unix socket\n"
+        "  -e, --shared=NUM          device can be shared by NUM clients (default '1')\n"
+        "  -t, --persistent          don't exit on the last connection\n"
+        "  -v, --verbose             display extra debugging information\n"
+        "  -x, --export-name=NAME    expose export by name (default is empty string)\n"
+        "  -D, --description=TEXT    export a human-readable description\n\n"
+        "Exposing part of the image:\n"
+        "  -o, --offset=OFFSET       offset into the image\n  -P, --partition=NUM       only expose partition NUM\n\n"
+        "General purpose options:\n"
+        "  -L, --list                list exports available from another NBD server\n"
+        "      --fork                fork off the server process and exit the parent\n"
+        "                            once the server is running\n"
+        "      --pid-file=PATH       store the server's process ID in the given file\n\n"
+        "Kernel NBD client support:\n"
+        "  -c, --connect=DEV         connect FILE to the local NBD device DEV\n  -d, --disconnect          disconnect "
+        "the specified device\n\n"
+        "Block device options:\n"
+        "  -f, --format=FORMAT       set image format (raw, qcow2, ...)\n  -r, --read-only           export read-only\n"
+        "  -s, --snapshot            use FILE as an external snapshot, create a temporary\n"
+        "                            file with backing_file=FILE, redirect the write to\n                            "
+        "the temporary one\n"
+        "  -n, --nocache             disable host cache\n      --cache=MODE          set cache mode used to access the "
+        "disk image\n"
+        "      --discard=MODE        set discard mode (ignore, unmap)\n      --detect-zeroes=MODE  set detect-zeroes "
+        "mode (off, on, unmap)\n"
+        "      --image-opts          treat FILE as a full set of image options\n");
 }
 
 static int fail(struct err *e)
@@ -80,9 +92,15 @@ static void print_export(const struct nbd_info *i)
     static const struct {
         unsigned bit;
         const char *name;
-    } names[] = {{NBD_TF_READ_ONLY, "readonly"}, {NBD_TF_SEND_FLUSH, "flush"}, {NBD_TF_SEND_FUA, "fua"}, {NBD_TF_ROTATIONAL, "rotational"},
-                 {NBD_TF_SEND_TRIM, "trim"}, {NBD_TF_SEND_WRITE_ZEROES, "zeroes"}, {NBD_TF_SEND_DF, "df"},
-                 {NBD_TF_CAN_MULTI_CONN, "multi"}, {NBD_TF_SEND_FAST_ZERO, "fast-zero"}};
+    } names[] = {{NBD_TF_READ_ONLY, "readonly"},
+                 {NBD_TF_SEND_FLUSH, "flush"},
+                 {NBD_TF_SEND_FUA, "fua"},
+                 {NBD_TF_ROTATIONAL, "rotational"},
+                 {NBD_TF_SEND_TRIM, "trim"},
+                 {NBD_TF_SEND_WRITE_ZEROES, "zeroes"},
+                 {NBD_TF_SEND_DF, "df"},
+                 {NBD_TF_CAN_MULTI_CONN, "multi"},
+                 {NBD_TF_SEND_FAST_ZERO, "fast-zero"}};
 
     printf(" export: '%s'\n", i->name);
     if (i->desc && *i->desc)
@@ -98,7 +116,10 @@ static void print_export(const struct nbd_info *i)
 
 static int do_list(const struct opt_set *o)
 {
-    struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock, .host = (char *)(uintptr_t)(o->sock ? NULL : o->bind ? o->bind : "localhost"),
+    struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock,
+                         .host = (char *)(uintptr_t)(o->sock   ? NULL
+                                                     : o->bind ? o->bind
+                                                               : "localhost"),
                          .port = (char *)(uintptr_t)o->port};
     struct nbd_info *v;
     struct err *e = NULL;
@@ -121,7 +142,8 @@ static int open_device(const char *dev, struct err **errp)
     if (fd < 0) {
         err_set_errno(errp, errno, "Failed to open %s", dev);
         if (access("/sys/module/nbd", F_OK) < 0)
-            err_hint(errp, "The kernel's nbd module is not loaded: run 'modprobe nbd', or serve on a socket with -k PATH.");
+            err_hint(errp,
+                     "The kernel's nbd module is not loaded: run 'modprobe nbd', or serve on a socket with -k PATH.");
     }
     return fd;
 }
@@ -190,7 +212,8 @@ static bool find_partition(struct blk_node *n, unsigned want, uint64_t *off, uin
     if (blk_node_pread_sync(n, 512, g, 512) >= 0 && !memcmp(g, "EFI PART", 8)) {
         uint64_t at = get_le64(g + 72) * 512 + (uint64_t)(want - 1) * get_le32(g + 84);
 
-        if (want > get_le32(g + 80) || get_le32(g + 84) < 128 || blk_node_pread_sync(n, at, ent, 128) < 0 || !get_le64(ent + 40))
+        if (want > get_le32(g + 80) || get_le32(g + 84) < 128 || blk_node_pread_sync(n, at, ent, 128) < 0 ||
+            !get_le64(ent + 40))
             return err_set(errp, "Could not find partition %u", want);
         *off = get_le64(ent + 32) * 512;
         *len = (get_le64(ent + 40) + 1) * 512 - *off;
@@ -338,7 +361,8 @@ static int split_off(int *rc)
 
 static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
 {
-    struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock, .host = (char *)(uintptr_t)(o->bind ? o->bind : "0.0.0.0"),
+    struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock,
+                         .host = (char *)(uintptr_t)(o->bind ? o->bind : "0.0.0.0"),
                          .port = (char *)(uintptr_t)o->port};
     struct err *e = NULL;
     struct blk_node *n = open_image(set, o, &e);
@@ -373,7 +397,8 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
         s->opaque = o;
         if (ready_fd >= 0 && write(ready_fd, &zero, 1) == 1) {
             close(ready_fd);
-            if (!freopen("/dev/null", "r", stdin) || !freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr))
+            if (!freopen("/dev/null", "r", stdin) || !freopen("/dev/null", "w", stdout) ||
+                !freopen("/dev/null", "w", stderr))
                 r = 1;
         }
         while (!g_stop)
@@ -388,18 +413,39 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
 
 enum { O_CACHE = 256, O_AIO, O_DISCARD, O_DETECT, O_FORK, O_PID, O_OPTS, O_TLS, O_OBJECT };
 
-static const struct option longs[] = {
-    {"help", no_argument, 0, 'h'}, {"version", no_argument, 0, 'V'}, {"port", required_argument, 0, 'p'}, {"bind", required_argument, 0, 'b'},
-    {"socket", required_argument, 0, 'k'}, {"shared", required_argument, 0, 'e'}, {"persistent", no_argument, 0, 't'},
-    {"verbose", no_argument, 0, 'v'}, {"export-name", required_argument, 0, 'x'}, {"description", required_argument, 0, 'D'},
-    {"offset", required_argument, 0, 'o'}, {"partition", required_argument, 0, 'P'}, {"list", no_argument, 0, 'L'},
-    {"fork", no_argument, 0, O_FORK}, {"pid-file", required_argument, 0, O_PID}, {"connect", required_argument, 0, 'c'},
-    {"disconnect", no_argument, 0, 'd'}, {"format", required_argument, 0, 'f'}, {"read-only", no_argument, 0, 'r'},
-    {"snapshot", no_argument, 0, 's'}, {"load-snapshot", required_argument, 0, 'l'}, {"nocache", no_argument, 0, 'n'},
-    {"cache", required_argument, 0, O_CACHE}, {"aio", required_argument, 0, O_AIO}, {"discard", required_argument, 0, O_DISCARD},
-    {"detect-zeroes", required_argument, 0, O_DETECT}, {"image-opts", no_argument, 0, O_OPTS}, {"bitmap", required_argument, 0, 'B'},
-    {"allocation-depth", no_argument, 0, 'A'}, {"tls-creds", required_argument, 0, O_TLS}, {"tls-authz", required_argument, 0, O_TLS},
-    {"object", required_argument, 0, O_OBJECT}, {0}};
+static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                      {"version", no_argument, 0, 'V'},
+                                      {"port", required_argument, 0, 'p'},
+                                      {"bind", required_argument, 0, 'b'},
+                                      {"socket", required_argument, 0, 'k'},
+                                      {"shared", required_argument, 0, 'e'},
+                                      {"persistent", no_argument, 0, 't'},
+                                      {"verbose", no_argument, 0, 'v'},
+                                      {"export-name", required_argument, 0, 'x'},
+                                      {"description", required_argument, 0, 'D'},
+                                      {"offset", required_argument, 0, 'o'},
+                                      {"partition", required_argument, 0, 'P'},
+                                      {"list", no_argument, 0, 'L'},
+                                      {"fork", no_argument, 0, O_FORK},
+                                      {"pid-file", required_argument, 0, O_PID},
+                                      {"connect", required_argument, 0, 'c'},
+                                      {"disconnect", no_argument, 0, 'd'},
+                                      {"format", required_argument, 0, 'f'},
+                                      {"read-only", no_argument, 0, 'r'},
+                                      {"snapshot", no_argument, 0, 's'},
+                                      {"load-snapshot", required_argument, 0, 'l'},
+                                      {"nocache", no_argument, 0, 'n'},
+                                      {"cache", required_argument, 0, O_CACHE},
+                                      {"aio", required_argument, 0, O_AIO},
+                                      {"discard", required_argument, 0, O_DISCARD},
+                                      {"detect-zeroes", required_argument, 0, O_DETECT},
+                                      {"image-opts", no_argument, 0, O_OPTS},
+                                      {"bitmap", required_argument, 0, 'B'},
+                                      {"allocation-depth", no_argument, 0, 'A'},
+                                      {"tls-creds", required_argument, 0, O_TLS},
+                                      {"tls-authz", required_argument, 0, O_TLS},
+                                      {"object", required_argument, 0, O_OBJECT},
+                                      {0}};
 
 static int refuse(const char *what)
 {
@@ -414,10 +460,18 @@ static int parse(int argc, char **argv, struct opt_set *o)
 
     while ((c = getopt_long(argc, argv, "hVb:o:p:rsnc:dvk:e:f:tl:x:D:AB:LP:", longs, NULL)) != -1)
         switch (c) {
-        case 'h': usage(); return 0;
-        case 'V': printf("qemu-nbd 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n"); return 0;
-        case 'p': o->port = optarg; break;
-        case 'b': o->bind = optarg; break;
+        case 'h':
+            usage();
+            return 0;
+        case 'V':
+            printf("qemu-nbd 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n");
+            return 0;
+        case 'p':
+            o->port = optarg;
+            break;
+        case 'b':
+            o->bind = optarg;
+            break;
         case 'k':
             if (*optarg != '/') {
                 fprintf(stderr, "qemu-nbd: socket path must be absolute\n");
@@ -444,30 +498,73 @@ static int parse(int argc, char **argv, struct opt_set *o)
                 return 1;
             }
             break;
-        case 't': o->persistent = true; break;
-        case 'v': o->verbose = true; break;
-        case 'x': o->name = optarg; break;
-        case 'D': o->desc = optarg; break;
-        case 'L': o->list = true; break;
-        case 'c': o->device = optarg; break;
-        case 'd': o->disconnect = true; break;
-        case 'f': o->fmt = optarg; break;
-        case 'r': o->readonly = true; break;
-        case 's': o->snapshot = true; break;
-        case 'n': o->cache = "none"; break;
-        case O_CACHE: o->cache = optarg; break;
-        case O_AIO: o->aio = optarg; break;
-        case O_DISCARD: o->discard = optarg; break;
-        case O_DETECT: o->detect = optarg; break;
-        case O_FORK: o->fork = true; break;
-        case O_PID: o->pid_file = optarg; break;
-        case O_OPTS: o->image_opts = true; break;
-        case 'A': return refuse("--allocation-depth");
-        case 'B': return refuse("--bitmap");
-        case 'l': return refuse("--load-snapshot");
-        case O_TLS: return refuse("TLS");
-        case O_OBJECT: return refuse("--object");
-        default: fprintf(stderr, "Try `qemu-nbd --help' for more information.\n"); return 1;
+        case 't':
+            o->persistent = true;
+            break;
+        case 'v':
+            o->verbose = true;
+            break;
+        case 'x':
+            o->name = optarg;
+            break;
+        case 'D':
+            o->desc = optarg;
+            break;
+        case 'L':
+            o->list = true;
+            break;
+        case 'c':
+            o->device = optarg;
+            break;
+        case 'd':
+            o->disconnect = true;
+            break;
+        case 'f':
+            o->fmt = optarg;
+            break;
+        case 'r':
+            o->readonly = true;
+            break;
+        case 's':
+            o->snapshot = true;
+            break;
+        case 'n':
+            o->cache = "none";
+            break;
+        case O_CACHE:
+            o->cache = optarg;
+            break;
+        case O_AIO:
+            o->aio = optarg;
+            break;
+        case O_DISCARD:
+            o->discard = optarg;
+            break;
+        case O_DETECT:
+            o->detect = optarg;
+            break;
+        case O_FORK:
+            o->fork = true;
+            break;
+        case O_PID:
+            o->pid_file = optarg;
+            break;
+        case O_OPTS:
+            o->image_opts = true;
+            break;
+        case 'A':
+            return refuse("--allocation-depth");
+        case 'B':
+            return refuse("--bitmap");
+        case 'l':
+            return refuse("--load-snapshot");
+        case O_TLS:
+            return refuse("TLS");
+        case O_OBJECT:
+            return refuse("--object");
+        default:
+            fprintf(stderr, "Try `qemu-nbd --help' for more information.\n");
+            return 1;
         }
     if (o->list && optind == argc)
         return -1;

@@ -1,5 +1,5 @@
-/* Back ends from the command line: objects, chardevs, block nodes, drives, network, monitors, and the defaults that stand
- * in where nothing was asked for. */
+/* Back ends from the command line: objects, chardevs, block nodes, drives, network, monitors, and the defaults that
+ * stand in where nothing was asked for. */
 #include "cmd/system/sys.h"
 
 #include <errno.h>
@@ -9,8 +9,9 @@
 
 static bool object_is_late(const char *type)
 {
-    return !strcmp(type, "rng-egd") || str_starts(type, "filter-") || str_starts(type, "colo-") || str_starts(type, "cryptodev-vhost") ||
-           str_starts(type, "can-") || str_starts(type, "x-remote") || str_starts(type, "input-");
+    return !strcmp(type, "rng-egd") || str_starts(type, "filter-") || str_starts(type, "colo-") ||
+           str_starts(type, "cryptodev-vhost") || str_starts(type, "can-") || str_starts(type, "x-remote") ||
+           str_starts(type, "input-");
 }
 
 bool on_object(struct sys *s, const struct option *o, const char *val, struct err **errp)
@@ -66,9 +67,9 @@ static const struct {
     const char *name;
     enum drive_if iface;
     unsigned per_bus; /* units on one bus; 0 = all on bus 0 */
-} ifaces[] = {{"none", IF_NONE, 0},       {"ide", IF_IDE, 2},     {"scsi", IF_SCSI, 7}, {"floppy", IF_FLOPPY, 0},
-              {"pflash", IF_PFLASH, 0},   {"mtd", IF_MTD, 0},     {"sd", IF_SD, 0},     {"virtio", IF_VIRTIO, 0},
-              {"sata", IF_SATA, 2}};
+} ifaces[] = {{"none", IF_NONE, 0},     {"ide", IF_IDE, 2},       {"scsi", IF_SCSI, 7},
+              {"floppy", IF_FLOPPY, 0}, {"pflash", IF_PFLASH, 0}, {"mtd", IF_MTD, 0},
+              {"sd", IF_SD, 0},         {"virtio", IF_VIRTIO, 0}, {"sata", IF_SATA, 2}};
 
 static bool drive_if(struct sys *s, const char *text, enum drive_if *out, struct err **errp)
 {
@@ -202,8 +203,8 @@ static bool drive_add(struct sys *s, struct opts *p, struct err **errp)
         return err_set(errp, "too many drives: at most %zu", ARRAY_LEN(s->drives));
     }
     d->cdrom = media && !strcmp(media, "cdrom");
-    ok = drive_if(s, opts_get(p, "if"), &d->iface, errp) && take_int(p, "bus", &d->bus, errp) && take_int(p, "unit", &d->unit, errp) &&
-         take_int(p, "index", &d->index, errp);
+    ok = drive_if(s, opts_get(p, "if"), &d->iface, errp) && take_int(p, "bus", &d->bus, errp) &&
+         take_int(p, "unit", &d->unit, errp) && take_int(p, "index", &d->index, errp);
     if (ok && media && !d->cdrom && strcmp(media, "disk"))
         ok = err_set(errp, "media=%s: expected disk or cdrom", media);
     if (ok && d->cdrom && d->iface == IF_VIRTIO)
@@ -238,9 +239,10 @@ bool on_disk(struct sys *s, const struct option *o, const char *val, struct err 
 {
     static const struct {
         const char *name, *iface, *index, *media;
-    } map[] = {{"fda", "floppy", "0", NULL}, {"fdb", "floppy", "1", NULL}, {"hda", NULL, "0", "disk"},   {"hdb", NULL, "1", "disk"},
-               {"hdc", NULL, "2", "disk"},   {"hdd", NULL, "3", "disk"},   {"cdrom", NULL, "2", "cdrom"}, {"pflash", "pflash", NULL, NULL},
-               {"sd", "sd", NULL, NULL},     {"mtdblock", "mtd", NULL, NULL}};
+    } map[] = {{"fda", "floppy", "0", NULL},   {"fdb", "floppy", "1", NULL},     {"hda", NULL, "0", "disk"},
+               {"hdb", NULL, "1", "disk"},     {"hdc", NULL, "2", "disk"},       {"hdd", NULL, "3", "disk"},
+               {"cdrom", NULL, "2", "cdrom"},  {"pflash", "pflash", NULL, NULL}, {"sd", "sd", NULL, NULL},
+               {"mtdblock", "mtd", NULL, NULL}};
     struct opts *p = opts_new();
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++) {
@@ -475,7 +477,8 @@ bool on_parallel(struct sys *s, const struct option *o, const char *val, struct 
 bool on_debugcon(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
     if (s->nr_debugcon++)
-        return err_set(errp, "only one -debugcon is possible; further ones are -device isa-debugcon,chardev=ID,iobase=PORT");
+        return err_set(errp,
+                       "only one -debugcon is possible; further ones are -device isa-debugcon,chardev=ID,iobase=PORT");
     return legacy(s, "debugcon", val, &s->cfg.debugcon, errp);
 }
 
@@ -484,11 +487,13 @@ bool on_debugcon(struct sys *s, const struct option *o, const char *val, struct 
 static void warn_if_open(const struct chr *c, const char *what)
 {
     if (c && chr_is_network(c))
-        warn_report("%s on %s is reachable from other hosts without authentication; listen on 127.0.0.1 or a unix: socket", what,
-                    chr_label(c));
+        warn_report(
+            "%s on %s is reachable from other hosts without authentication; listen on 127.0.0.1 or a unix: socket",
+            what, chr_label(c));
 }
 
-static bool monitor_on(struct sys *s, const char *base, const char *val, enum mon_mode mode, bool pretty, struct err **errp)
+static bool monitor_on(struct sys *s, const char *base, const char *val, enum mon_mode mode, bool pretty,
+                       struct err **errp)
 {
     AUTOFREE char *label = xasprintf("%s%u", base, s->nr_monitor_opts++);
     struct chr *c;
@@ -504,7 +509,8 @@ static bool monitor_on(struct sys *s, const char *base, const char *val, enum mo
 bool on_monitor(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
     s->default_monitor = false;
-    return monitor_on(s, "compat_monitor", val, *o->name == 'm' ? MON_HMP : MON_QMP, !strcmp(o->name, "qmp-pretty"), errp);
+    return monitor_on(s, "compat_monitor", val, *o->name == 'm' ? MON_HMP : MON_QMP, !strcmp(o->name, "qmp-pretty"),
+                      errp);
 }
 
 bool on_mon(struct sys *s, const struct option *o, const char *val, struct err **errp)
@@ -527,7 +533,8 @@ bool on_mon(struct sys *s, const struct option *o, const char *val, struct err *
             err_hint(errp, "define it with -chardev BACKEND,id=%s", id);
     } else if (mode && strcmp(mode, "readline") && strcmp(mode, "control")) {
         err_set(errp, "mode=%s: expected readline or control", mode);
-    } else if (opts_bool(p, "pretty", &pretty, errp) && opts_bool(p, "default", &unused, errp) && opts_done(p, "mon", keys, errp)) {
+    } else if (opts_bool(p, "pretty", &pretty, errp) && opts_bool(p, "default", &unused, errp) &&
+               opts_done(p, "mon", keys, errp)) {
         warn_if_open(c, mode && *mode == 'c' ? "QMP" : "the monitor");
         ok = mon_add(s->mons, c, mode && *mode == 'c' ? MON_QMP : MON_HMP, pretty, errp);
     }
@@ -566,7 +573,8 @@ static bool default_chardevs(struct sys *s, struct err **errp)
 
     if (s->default_serial && !s->board->no_serial) {
         s->default_serial = false;
-        if (!legacy(s, "serial0", terminal ? s->default_monitor ? "mon:stdio" : "stdio" : "vc", &s->cfg.serial[0], errp))
+        if (!legacy(s, "serial0", terminal ? s->default_monitor ? "mon:stdio" : "stdio" : "vc", &s->cfg.serial[0],
+                    errp))
             return false;
         s->cfg.nr_serial = 1;
     } else if (terminal && s->default_monitor && !have_stdio) {

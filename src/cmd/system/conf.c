@@ -45,9 +45,9 @@ bool on_string(struct sys *s, const struct option *o, const char *val, struct er
     const struct {
         const char *name;
         const char **to;
-    } map[] = {{"mem-path", &s->cfg.mem_path}, {"append", &s->cfg.append}, {"bios", &s->cfg.bios},
-               {"pidfile", &s->pidfile},       {"chroot", &s->chroot},     {"qtest-log", &s->qtest_log},
-               {"k", &s->keyboard}};
+    } map[] = {
+        {"mem-path", &s->cfg.mem_path}, {"append", &s->cfg.append},   {"bios", &s->cfg.bios}, {"pidfile", &s->pidfile},
+        {"chroot", &s->chroot},         {"qtest-log", &s->qtest_log}, {"k", &s->keyboard}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++)
         if (!strcmp(o->name, map[i].name))
@@ -60,8 +60,9 @@ bool on_flag(struct sys *s, const struct option *o, const char *val, struct err 
     const struct {
         const char *name;
         bool *to;
-    } map[] = {{"mem-prealloc", &s->cfg.mem_prealloc}, {"snapshot", &s->snapshot},        {"S", &s->start_paused},
-               {"no-reboot", &s->m->no_reboot},        {"no-shutdown", &s->m->no_shutdown}, {"daemonize", &s->daemonize}};
+    } map[] = {
+        {"mem-prealloc", &s->cfg.mem_prealloc}, {"snapshot", &s->snapshot},          {"S", &s->start_paused},
+        {"no-reboot", &s->m->no_reboot},        {"no-shutdown", &s->m->no_shutdown}, {"daemonize", &s->daemonize}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++)
         if (!strcmp(o->name, map[i].name))
@@ -74,8 +75,10 @@ bool on_kernel_file(struct sys *s, const struct option *o, const char *val, stru
     const struct {
         const char *name, *what;
         const char **to;
-    } map[] = {{"kernel", "kernel", &s->cfg.kernel}, {"initrd", "initial RAM disk", &s->cfg.initrd},
-               {"dtb", "device tree", &s->cfg.dtb}, {"shim", "EFI shim", &s->cfg.shim}};
+    } map[] = {{"kernel", "kernel", &s->cfg.kernel},
+               {"initrd", "initial RAM disk", &s->cfg.initrd},
+               {"dtb", "device tree", &s->cfg.dtb},
+               {"shim", "EFI shim", &s->cfg.shim}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++) {
         if (strcmp(o->name, map[i].name))
@@ -98,8 +101,8 @@ bool on_fw_dir(struct sys *s, const struct option *o, const char *val, struct er
 /* Firmware folders: -L, then beside the program, then where Debian keeps them. */
 void finish_fw_dirs(struct sys *s)
 {
-    static const char *const standard[] = {"/usr/share/lyrebird", "/usr/share/seabios", "/usr/share/qemu", "/usr/share/OVMF",
-                                           "/usr/lib/ipxe/qemu"};
+    static const char *const standard[] = {"/usr/share/lyrebird", "/usr/share/seabios", "/usr/share/qemu",
+                                           "/usr/share/OVMF", "/usr/lib/ipxe/qemu"};
 
     for (unsigned i = 0; i < ARRAY_LEN(standard); i++)
         s->fw_dirs[s->nr_fw_dirs++] = standard[i];
@@ -125,7 +128,8 @@ bool on_seed(struct sys *s, const struct option *o, const char *val, struct err 
 
 bool on_compat(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
-    static const char *const keys[] = {"deprecated-input", "deprecated-output", "unstable-input", "unstable-output", NULL};
+    static const char *const keys[] = {"deprecated-input", "deprecated-output", "unstable-input", "unstable-output",
+                                       NULL};
     struct opts *p = opts_parse(val, NULL, errp);
     bool ok;
 
@@ -146,7 +150,8 @@ bool on_overcommit(struct sys *s, const struct option *o, const char *val, struc
 
     if (!p)
         return false;
-    ok = opts_bool(p, "mem-lock", &lock, errp) && opts_bool(p, "cpu-pm", &pm, errp) && opts_done(p, "overcommit", keys, errp);
+    ok = opts_bool(p, "mem-lock", &lock, errp) && opts_bool(p, "cpu-pm", &pm, errp) &&
+         opts_done(p, "overcommit", keys, errp);
     if (ok && lock)
         ok = err_set(errp, "mem-lock=on is not built into this program");
     if (ok && pm)
@@ -172,8 +177,8 @@ bool on_machine(struct sys *s, const struct option *o, const char *val, struct e
     if (!p)
         return false;
     opts_free(p);
-    str_addf(&s->machine_text, "%s%s%s", s->machine_text.len ? "," : "", strchr(val, '=') && strcspn(val, "=") < strcspn(val, ",") ? "" : "type=",
-             val);
+    str_addf(&s->machine_text, "%s%s%s", s->machine_text.len ? "," : "",
+             strchr(val, '=') && strcspn(val, "=") < strcspn(val, ",") ? "" : "type=", val);
     return true;
 }
 
@@ -247,8 +252,8 @@ static bool memory_finish(struct sys *s, struct err **errp)
     if (!c->maxram_size) {
         c->maxram_size = c->ram_size;
     } else if (c->maxram_size < c->ram_size) {
-        err_set(errp, "-m: maxmem (%" PRIu64 " MiB) is smaller than the memory at start (%" PRIu64 " MiB)", c->maxram_size >> 20,
-                c->ram_size >> 20);
+        err_set(errp, "-m: maxmem (%" PRIu64 " MiB) is smaller than the memory at start (%" PRIu64 " MiB)",
+                c->maxram_size >> 20, c->ram_size >> 20);
         err_hint(errp, "raise maxmem or lower size");
         return false;
     }
@@ -318,14 +323,17 @@ static bool smp_finish(struct sys *s, struct err **errp)
     smp_fill(c);
     product = (uint64_t)c->smp.sockets * c->smp.dies * c->smp.cores * c->smp.threads;
     if (product != c->smp.maxcpus) {
-        err_set(errp, "-smp: invalid CPU topology: sockets (%u) * dies (%u) * cores (%u) * threads (%u) = %" PRIu64
-                " does not match %s (%u)", c->smp.sockets, c->smp.dies, c->smp.cores, c->smp.threads, product,
+        err_set(errp,
+                "-smp: invalid CPU topology: sockets (%u) * dies (%u) * cores (%u) * threads (%u) = %" PRIu64
+                " does not match %s (%u)",
+                c->smp.sockets, c->smp.dies, c->smp.cores, c->smp.threads, product,
                 options_given(s, "smp") && c->smp.maxcpus != c->smp.cpus ? "maxcpus" : "cpus", c->smp.maxcpus);
         err_hint(errp, "leave one number out and it is computed, or give numbers whose product is %u", c->smp.maxcpus);
         return false;
     }
     if (c->smp.cpus > c->smp.maxcpus)
-        return err_set(errp, "-smp: maxcpus (%u) must be at least the number of CPUs (%u)", c->smp.maxcpus, c->smp.cpus);
+        return err_set(errp, "-smp: maxcpus (%u) must be at least the number of CPUs (%u)", c->smp.maxcpus,
+                       c->smp.cpus);
     if (c->smp.maxcpus > limit)
         return err_set(errp, "-smp: %u CPUs are too many: machine '%s' supports at most %u", c->smp.maxcpus,
                        s->board->alias ? s->board->alias : s->board->machine, limit);
@@ -350,7 +358,8 @@ static bool boot_letters(const char *order, const char *key, struct err **errp)
 
 bool on_boot(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
-    static const char *const keys[] = {"order", "once", "menu", "splash", "splash-time", "reboot-timeout", "strict", NULL};
+    static const char *const keys[] = {"order",       "once",           "menu",   "splash",
+                                       "splash-time", "reboot-timeout", "strict", NULL};
     struct opts *p = opts_parse(val, "order", errp);
     const char *v;
     uint64_t splash = UINT64_MAX;
@@ -586,8 +595,10 @@ static bool numa_node(struct sys *s, struct opts *p, struct err **errp)
 
         n->node[id].memdev = obj_child(s->m->objects, memdev);
         if (!n->node[id].memdev)
-            return err_set(errp, "there is no memory back end with id '%s'; define it with -object memory-backend-ram,id=%s,size=...",
-                           memdev, memdev);
+            return err_set(
+                errp,
+                "there is no memory back end with id '%s'; define it with -object memory-backend-ram,id=%s,size=...",
+                memdev, memdev);
         size = obj_get(n->node[id].memdev, "size", NULL);
         if (size && !str_to_size(size, 'b', &n->node[id].mem))
             n->node[id].mem = 0;
@@ -620,8 +631,9 @@ bool on_action(struct sys *s, const struct option *o, const char *val, struct er
 {
     static const char *const keys[] = {"reboot", "shutdown", "panic", "watchdog", NULL};
     static const char *const reboot[] = {"reset", "shutdown", NULL}, *const shut[] = {"poweroff", "pause", NULL},
-                      *const panic[] = {"shutdown", "pause", "exit-failure", "none", NULL},
-                      *const dog[] = {"reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none", NULL};
+                             *const panic[] = {"shutdown", "pause", "exit-failure", "none", NULL},
+                             *const dog[] = {"reset", "shutdown", "poweroff", "inject-nmi",
+                                             "pause", "debug",    "none",     NULL};
     struct opts *p = opts_parse(val, *o->name == 'w' ? "watchdog" : NULL, errp);
     const char *r, *d, *a, *w;
     bool ok;
@@ -707,7 +719,8 @@ bool on_accel(struct sys *s, const struct option *o, const char *val, struct err
         AUTOFREE char *list = xstrdup(name);
         char *save = NULL;
 
-        for (char *t = strtok_r(list, ":", &save); t && s->nr_accels < ARRAY_LEN(s->accels); t = strtok_r(NULL, ":", &save))
+        for (char *t = strtok_r(list, ":", &save); t && s->nr_accels < ARRAY_LEN(s->accels);
+             t = strtok_r(NULL, ":", &save))
             s->accels[s->nr_accels++] = xstrdup(t);
     } else {
         s->accels[s->nr_accels++] = xstrdup(val);
@@ -726,8 +739,12 @@ bool on_enable_kvm(struct sys *s, const struct option *o, const char *val, struc
 /* Names of ways to run that belong to other hosts, so that the refusal can say so. */
 static const char *foreign_accel(const char *name)
 {
-    static const char *const map[][2] = {{"hvf", "macOS"}, {"whpx", "Windows"}, {"nvmm", "NetBSD"}, {"haxm", "Windows or macOS"},
-                                         {"hax", "Windows or macOS"}, {"xen", "a Xen dom0"}};
+    static const char *const map[][2] = {{"hvf", "macOS"},
+                                         {"whpx", "Windows"},
+                                         {"nvmm", "NetBSD"},
+                                         {"haxm", "Windows or macOS"},
+                                         {"hax", "Windows or macOS"},
+                                         {"xen", "a Xen dom0"}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++)
         if (!strcmp(name, map[i][0]))
@@ -785,7 +802,8 @@ bool accel_start(struct sys *s, struct err **errp)
     bool chosen_by_user = s->accel_asked || s->accel_kvm_flag;
 
     if (s->accel_kvm_flag && s->nr_accels)
-        return err_set(errp, "-enable-kvm and -accel contradict each other; write -accel kvm first, then the fall-back");
+        return err_set(errp,
+                       "-enable-kvm and -accel contradict each other; write -accel kvm first, then the fall-back");
     if (s->accel_kvm_flag)
         s->accels[s->nr_accels++] = xstrdup("kvm");
     if (!s->nr_accels)
@@ -796,8 +814,11 @@ bool accel_start(struct sys *s, struct err **errp)
         struct err *e = NULL;
 
         if (accel_try(s, s->accels[i], &e)) {
-            s->accel_line = xasprintf("accelerator %s%s%s%s", machine_accel(s->m)->name, why.len ? " (" : "", why.s ? why.s : "",
-                                      why.len ? ")" : chosen_by_user ? "" : " (none was asked for)");
+            s->accel_line =
+                xasprintf("accelerator %s%s%s%s", machine_accel(s->m)->name, why.len ? " (" : "", why.s ? why.s : "",
+                          why.len          ? ")"
+                          : chosen_by_user ? ""
+                                           : " (none was asked for)");
             if (why.len && chosen_by_user)
                 info_report("%s", s->accel_line);
             str_free(&why);
@@ -824,7 +845,9 @@ static bool choose_board(struct sys *s, const char *type, struct err **errp)
     struct str_nearest near;
     const struct board_class *b = NULL;
 
-    s->board = type ? board_find(s->arch, type) : s->is_microvm ? board_find(s->arch, "microvm") : board_default(s->arch);
+    s->board = type            ? board_find(s->arch, type)
+               : s->is_microvm ? board_find(s->arch, "microvm")
+                               : board_default(s->arch);
     if (s->board)
         return true;
     if (!type) {

@@ -16,7 +16,8 @@ bool on_help(struct sys *s, const struct option *o, const char *val, struct err 
 
 bool on_version(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
-    printf("QEMU emulator version %d.%d.%d (Lyrebird %s)\nLyrebird: an independent machine emulator with the command line and "
+    printf("QEMU emulator version %d.%d.%d (Lyrebird %s)\nLyrebird: an independent machine emulator with the command "
+           "line and "
            "monitor of QEMU; MIT licence\n",
            MON_QEMU_MAJOR, MON_QEMU_MINOR, MON_QEMU_MICRO, LYREBIRD_VERSION);
     sys_exit(0);
@@ -31,21 +32,24 @@ void help_machine(struct sys *s, const char *what)
     if (what) {
         b = board_find(s->arch, what);
         if (!b) {
-            fprintf(stderr, "%s: unsupported machine type '%s'\nuse -machine help to list supported machines\n", s->prog, what);
+            fprintf(stderr, "%s: unsupported machine type '%s'\nuse -machine help to list supported machines\n",
+                    s->prog, what);
             sys_exit(1);
         }
         printf("%s options:\n", b->name);
         for (const struct prop *p = NULL; (p = obj_prop_next((const struct obj_class *)b, p));)
             printf("  %s=<%s>%s%s\n", p->name, p->type->name, p->help ? " - " : "", p->help ? p->help : "");
-        printf("  accel=<string> - Accelerator list\n  memory-backend=<string> - Id of a memory back end to use as RAM\n"
-               "  usb=<bool> - Add the board's USB controller\n");
+        printf(
+            "  accel=<string> - Accelerator list\n  memory-backend=<string> - Id of a memory back end to use as RAM\n"
+            "  usb=<bool> - Add the board's USB controller\n");
         return;
     }
     printf("Supported machines are:\n");
     while ((b = board_next(s->arch, b))) {
         if (b->alias)
             printf("%-20s %s (alias of %s)\n", b->alias, b->desc ? b->desc : "", b->machine);
-        printf("%-20s %s%s%s\n", b->machine, b->desc ? b->desc : "", b->is_default ? " (default)" : "", b->deprecated ? " (deprecated)" : "");
+        printf("%-20s %s%s%s\n", b->machine, b->desc ? b->desc : "", b->is_default ? " (default)" : "",
+               b->deprecated ? " (deprecated)" : "");
     }
 }
 
@@ -61,8 +65,8 @@ static void prop_line(const struct prop *p)
     AUTOFREE char *left = xasprintf("%s=<%s>", p->name, p->type->name);
 
     if (p->help || p->dflt)
-        printf("  %-22s - %s%s%s%s\n", left, p->help ? p->help : "", p->dflt ? " (default: " : "", p->dflt ? p->dflt : "",
-               p->dflt ? ")" : "");
+        printf("  %-22s - %s%s%s%s\n", left, p->help ? p->help : "", p->dflt ? " (default: " : "",
+               p->dflt ? p->dflt : "", p->dflt ? ")" : "");
     else
         printf("  %s\n", left);
 }
@@ -82,7 +86,8 @@ static void class_help(struct sys *s, const char *what, const char *kind, bool d
     for (c = NULL; (c = obj_class_next(c));)
         if (device ? creatable(c) : c->user)
             str_nearest_try(&near, c->name);
-    fprintf(stderr, "%s: -%s %s: '%s' is not a valid %s name\n", s->prog, kind, what, what, device ? "device model" : "object type");
+    fprintf(stderr, "%s: -%s %s: '%s' is not a valid %s name\n", s->prog, kind, what, what,
+            device ? "device model" : "object type");
     if (near.best)
         fprintf(stderr, "did you mean '%s'? -%s help lists all\n", near.best, kind);
     else
@@ -92,11 +97,17 @@ static void class_help(struct sys *s, const char *what, const char *kind, bool d
 
 void help_device(struct sys *s, const char *what)
 {
-    static const char *const names[DEV_CAT_NR] = {
-        [DEV_CAT_BRIDGE] = "Controller/Bridge/Hub", [DEV_CAT_USB] = "USB", [DEV_CAT_STORAGE] = "Storage", [DEV_CAT_NETWORK] = "Network",
-        [DEV_CAT_INPUT] = "Input", [DEV_CAT_DISPLAY] = "Display", [DEV_CAT_SOUND] = "Sound", [DEV_CAT_MISC] = "Misc",
-        [DEV_CAT_CPU] = "CPU", [DEV_CAT_WATCHDOG] = "Watchdog"};
-    static const int order[] = {DEV_CAT_BRIDGE, DEV_CAT_USB,     DEV_CAT_STORAGE, DEV_CAT_NETWORK, DEV_CAT_INPUT,
+    static const char *const names[DEV_CAT_NR] = {[DEV_CAT_BRIDGE] = "Controller/Bridge/Hub",
+                                                  [DEV_CAT_USB] = "USB",
+                                                  [DEV_CAT_STORAGE] = "Storage",
+                                                  [DEV_CAT_NETWORK] = "Network",
+                                                  [DEV_CAT_INPUT] = "Input",
+                                                  [DEV_CAT_DISPLAY] = "Display",
+                                                  [DEV_CAT_SOUND] = "Sound",
+                                                  [DEV_CAT_MISC] = "Misc",
+                                                  [DEV_CAT_CPU] = "CPU",
+                                                  [DEV_CAT_WATCHDOG] = "Watchdog"};
+    static const int order[] = {DEV_CAT_BRIDGE,  DEV_CAT_USB,   DEV_CAT_STORAGE, DEV_CAT_NETWORK, DEV_CAT_INPUT,
                                 DEV_CAT_DISPLAY, DEV_CAT_SOUND, DEV_CAT_MISC,    DEV_CAT_CPU,     DEV_CAT_WATCHDOG};
     bool any = false;
 
@@ -202,9 +213,10 @@ void help_display(struct sys *s, const char *what)
 
 void help_vga(struct sys *s, const char *what)
 {
-    static const char *const map[][3] = {{"none", NULL, "no graphic card"}, {"std", "VGA", "standard VGA (default)"},
-                                         {"cirrus", "cirrus-vga", "Cirrus VGA"}, {"virtio", "virtio-vga", "Virtio VGA"},
-                                         {"vmware", "vmware-svga", "VMWare SVGA"}, {"qxl", "qxl-vga", "QXL VGA"}};
+    static const char *const map[][3] = {
+        {"none", NULL, "no graphic card"},        {"std", "VGA", "standard VGA (default)"},
+        {"cirrus", "cirrus-vga", "Cirrus VGA"},   {"virtio", "virtio-vga", "Virtio VGA"},
+        {"vmware", "vmware-svga", "VMWare SVGA"}, {"qxl", "qxl-vga", "QXL VGA"}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++)
         if (!map[i][1] || obj_class_find(map[i][1]))
@@ -248,7 +260,8 @@ static bool device_item(struct sys *s, unsigned i, struct err **errp)
     bool ok = p != NULL;
 
     it->done = true;
-    if (ok && opts_peek(p, "bus") && opts_names_later_bus(s, i, opts_peek(p, "bus"), &later) && !device_item(s, later, errp)) {
+    if (ok && opts_peek(p, "bus") && opts_names_later_bus(s, i, opts_peek(p, "bus"), &later) &&
+        !device_item(s, later, errp)) {
         opts_free(p);
         return false;
     }
@@ -293,12 +306,14 @@ void devices_scan(struct sys *s)
     const struct {
         const char *driver;
         bool *flag;
-    } map[] = {{"isa-serial", &s->default_serial}, {"isa-parallel", &s->default_parallel}, {"isa-fdc", &s->default_floppy},
-               {"ide-cd", &s->default_cdrom},      {"ide-hd", &s->default_cdrom},          {"scsi-cd", &s->default_cdrom},
-               {"VGA", &s->default_vga},           {"isa-vga", &s->default_vga},           {"cirrus-vga", &s->default_vga},
-               {"virtio-vga", &s->default_vga},    {"qxl-vga", &s->default_vga},           {"vmware-svga", &s->default_vga},
-               {"bochs-display", &s->default_vga}, {"ramfb", &s->default_vga},             {"virtio-vga-gl", &s->default_vga},
-               {"virtio-gpu-pci", &s->default_vga}};
+    } map[] = {{"isa-serial", &s->default_serial}, {"isa-parallel", &s->default_parallel},
+               {"isa-fdc", &s->default_floppy},    {"ide-cd", &s->default_cdrom},
+               {"ide-hd", &s->default_cdrom},      {"scsi-cd", &s->default_cdrom},
+               {"VGA", &s->default_vga},           {"isa-vga", &s->default_vga},
+               {"cirrus-vga", &s->default_vga},    {"virtio-vga", &s->default_vga},
+               {"qxl-vga", &s->default_vga},       {"vmware-svga", &s->default_vga},
+               {"bochs-display", &s->default_vga}, {"ramfb", &s->default_vga},
+               {"virtio-vga-gl", &s->default_vga}, {"virtio-gpu-pci", &s->default_vga}};
 
     for (unsigned i = 0; i < s->nr_items; i++) {
         struct item *it = &s->items[i];
@@ -337,7 +352,8 @@ bool on_display(struct sys *s, const struct option *o, const char *val, struct e
     for (unsigned i = 0; known[i]; i++)
         if (!strcmp(type, known[i])) {
             err_set(errp, "display '%s' is not built into this program", type);
-            err_hint(errp, "available: none, vnc=ADDRESS; for a text console use -nographic, for pictures the monitor's screendump");
+            err_hint(errp, "available: none, vnc=ADDRESS; for a text console use -nographic, for pictures the "
+                           "monitor's screendump");
             return false;
         }
     near = str_nearest(type, known);
@@ -386,7 +402,8 @@ void display_default(struct sys *s)
     v = vnc_new(s->m, p, NULL);
     opts_free(p);
     if (v)
-        info_report("no display was chosen: VNC server running on %s:%s (-display none for none, -nographic for a serial console here)",
+        info_report("no display was chosen: VNC server running on %s:%s (-display none for none, -nographic for a "
+                    "serial console here)",
                     vnc_host(v), vnc_service(v));
     else
         info_report("no display was chosen and no VNC port is free: running headless");
@@ -400,8 +417,12 @@ bool on_nographic(struct sys *s, const struct option *o, const char *val, struct
 
 bool on_vga(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
-    static const char *const map[][2] = {{"none", NULL}, {"std", "VGA"}, {"cirrus", "cirrus-vga"}, {"virtio", "virtio-vga"},
-                                         {"vmware", "vmware-svga"}, {"qxl", "qxl-vga"}};
+    static const char *const map[][2] = {{"none", NULL},
+                                         {"std", "VGA"},
+                                         {"cirrus", "cirrus-vga"},
+                                         {"virtio", "virtio-vga"},
+                                         {"vmware", "vmware-svga"},
+                                         {"qxl", "qxl-vga"}};
 
     s->default_vga = false;
     for (unsigned i = 0; i < ARRAY_LEN(map); i++) {
@@ -467,7 +488,8 @@ bool on_run_with(struct sys *s, const struct option *o, const char *val, struct 
     root = opts_get(p, "chroot");
     if (root)
         s->chroot = xstrdup(root);
-    ok = (!user || proc_parse_user(s, user, errp)) && opts_bool(p, "async-teardown", &async, errp) && opts_done(p, "run-with", keys, errp);
+    ok = (!user || proc_parse_user(s, user, errp)) && opts_bool(p, "async-teardown", &async, errp) &&
+         opts_done(p, "run-with", keys, errp);
     opts_free(p);
     return ok;
 }

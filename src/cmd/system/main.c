@@ -1,6 +1,7 @@
 /* qemu-system-*: reads the options, builds one machine, runs it, and goes away leaving nothing behind.
  *
- * Order of work: collect options -> early settings -> background -> machine measures -> accelerator -> objects, back ends
+ * Order of work: collect options -> early settings -> background -> machine measures -> accelerator -> objects, back
+ * ends
  * -> board -> devices -> board finish -> monitors -> give up root -> run. */
 #include "cmd/system/sys.h"
 #include "ui/vnc.h"
@@ -136,7 +137,8 @@ static bool unused_parts(struct sys *s, struct err **errp)
     return true;
 }
 
-/* What -machine names: memory-backend=ID, pflash0=NODE, pflash1=NODE. The board lets the nodes go to its flash devices. */
+/* What -machine names: memory-backend=ID, pflash0=NODE, pflash1=NODE. The board lets the nodes go to its flash devices.
+ */
 static bool find_named(struct sys *s, struct err **errp)
 {
     const char *id = opts_get(s->cfg.machine_opts, "memory-backend");
@@ -158,7 +160,8 @@ static bool find_named(struct sys *s, struct err **errp)
     for (unsigned i = 0; i < s->cfg.numa.nodes; i++)
         total += s->cfg.numa.node[i].mem;
     if (s->cfg.numa.nodes && total && total != s->cfg.ram_size && s->cfg.numa.node[0].memdev) {
-        err_set(errp, "-numa: total memory for NUMA nodes (%#" PRIx64 ") should equal RAM size (%#" PRIx64 ")", total, s->cfg.ram_size);
+        err_set(errp, "-numa: total memory for NUMA nodes (%#" PRIx64 ") should equal RAM size (%#" PRIx64 ")", total,
+                s->cfg.ram_size);
         err_hint(errp, "make the sizes of the memory back ends add up to -m");
         return false;
     }
@@ -189,10 +192,17 @@ static bool build(struct sys *s, struct err **errp)
     if (!opts_done(s->cfg.machine_opts, "-machine", NULL, errp))
         return false;
     obj_global_unused(unused_global, NULL);
-    mc = (struct mon_cfg){.m = s->m, .chrs = s->chrs, .nets = s->nets, .blks = s->blks, .board = s->board, .cfg = &s->cfg,
-                          .arch = s->arch, .accel_line = s->accel_line};
+    mc = (struct mon_cfg){.m = s->m,
+                          .chrs = s->chrs,
+                          .nets = s->nets,
+                          .blks = s->blks,
+                          .board = s->board,
+                          .cfg = &s->cfg,
+                          .arch = s->arch,
+                          .accel_line = s->accel_line};
     s->mons = mon_set_new(&mc);
-    return options_run(s, ST_MONITOR, errp) && monitors_finish(s, errp) && options_run(s, ST_LAST, errp) && proc_drop(s, errp);
+    return options_run(s, ST_MONITOR, errp) && monitors_finish(s, errp) && options_run(s, ST_LAST, errp) &&
+           proc_drop(s, errp);
 }
 
 /* What was chosen because nobody did: one line. */
@@ -202,8 +212,8 @@ static void say_defaults(struct sys *s)
 
     if (!strcmp(s->board->machine, "none") || (!accel && !memory) || s->m->stepped)
         return;
-    info_report("%u CPU%s, %" PRIu64 " MiB of memory%s, %s", s->cfg.smp.cpus, s->cfg.smp.cpus == 1 ? "" : "s", s->cfg.ram_size >> 20,
-                memory ? " (-m changes it)" : "", s->accel_line);
+    info_report("%u CPU%s, %" PRIu64 " MiB of memory%s, %s", s->cfg.smp.cpus, s->cfg.smp.cpus == 1 ? "" : "s",
+                s->cfg.ram_size >> 20, memory ? " (-m changes it)" : "", s->accel_line);
 }
 
 int main(int argc, char **argv)

@@ -142,10 +142,11 @@ bool proc_drop(struct sys *s, struct err **errp)
         return true;
     if (geteuid() != 0 && geteuid() != s->run_uid)
         return err_set(errp, "cannot become user '%s': the program was not started as root", s->runas);
-    if (geteuid() == 0 && (setgid((gid_t)s->run_gid) < 0 ||
-                           (getpwuid((uid_t)s->run_uid) ? initgroups(getpwuid((uid_t)s->run_uid)->pw_name, (gid_t)s->run_gid)
-                                                        : setgroups(1, &(gid_t){(gid_t)s->run_gid})) < 0 ||
-                           setuid((uid_t)s->run_uid) < 0))
+    if (geteuid() == 0 &&
+        (setgid((gid_t)s->run_gid) < 0 ||
+         (getpwuid((uid_t)s->run_uid) ? initgroups(getpwuid((uid_t)s->run_uid)->pw_name, (gid_t)s->run_gid)
+                                      : setgroups(1, &(gid_t){(gid_t)s->run_gid})) < 0 ||
+         setuid((uid_t)s->run_uid) < 0))
         return err_set_errno(errp, errno, "cannot become user '%s'", s->runas);
     if (s->run_uid && setuid(0) == 0)
         return err_set(errp, "root rights could not be given up for good");

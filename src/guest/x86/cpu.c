@@ -1,6 +1,7 @@
 /* The x86 CPU as an object: creation, reset, what the neutral vCPU, the monitor and the debugger ask of it.
  *
- * Reset values after the Intel SDM vol. 3 table 9-1. Register numbers for the debugger are those of GDB's amd64 layout. */
+ * Reset values after the Intel SDM vol. 3 table 9-1. Register numbers for the debugger are those of GDB's amd64 layout.
+ */
 #include "base/log.h"
 #include "base/str.h"
 #include "guest/x86/x86_int.h"
@@ -48,7 +49,9 @@ void x86_reset_cpu(struct x86_cpu *c, bool init)
     memset(c->regs, 0, sizeof c->regs);
     for (int i = 0; i < 6; i++)
         c->seg[i] = reset_data();
-    c->seg[X86_CS] = (struct x86_seg){.sel = 0xf000, .base = 0xffff0000, .limit = 0xffff,
+    c->seg[X86_CS] = (struct x86_seg){.sel = 0xf000,
+                                      .base = 0xffff0000,
+                                      .limit = 0xffff,
                                       .flags = X86_SEG_P | X86_SEG_S | X86_SEG_CODE | X86_SEG_R | X86_SEG_A};
     c->seg[X86_LDTR] = (struct x86_seg){.limit = 0xffff, .flags = X86_SEG_P | 2 << 8};
     c->seg[X86_TR] = (struct x86_seg){.limit = 0xffff, .flags = X86_SEG_P | 11 << 8};
@@ -107,7 +110,8 @@ static uint64_t tsc_now(struct vcpu *v)
 {
     struct x86_cpu *c = x86_cpu(v);
 
-    return (uint64_t)((__extension__ (unsigned __int128)(uint64_t)clk_now(v->m->run->virt) * c->port.tsc_hz) / (uint64_t)NS_PER_SEC) +
+    return (uint64_t)((__extension__(unsigned __int128)(uint64_t) clk_now(v->m->run->virt) * c->port.tsc_hz) /
+                      (uint64_t)NS_PER_SEC) +
            (uint64_t)c->tsc_offset;
 }
 static struct x86_port *arch_port(struct vcpu *v)
@@ -121,22 +125,23 @@ static void dump_segs(struct x86_cpu *c, struct strbuf *s)
     static const char *const names[X86_NR_SEG] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
 
     for (int i = 0; i < X86_NR_SEG; i++)
-        str_addf(s, "%-4s %04x  base %016" PRIx64 "  limit %08x  attr %06x dpl %u%s\n", names[i], c->seg[i].sel, c->seg[i].base,
-                   c->seg[i].limit, c->seg[i].flags, c->seg[i].flags >> 13 & 3, c->seg[i].flags & X86_SEG_P ? "" : " (not present)");
-    str_addf(s, "gdt        base %016" PRIx64 "  limit %08x\nidt        base %016" PRIx64 "  limit %08x\n", c->gdt.base, c->gdt.limit,
-               c->idt.base, c->idt.limit);
+        str_addf(s, "%-4s %04x  base %016" PRIx64 "  limit %08x  attr %06x dpl %u%s\n", names[i], c->seg[i].sel,
+                 c->seg[i].base, c->seg[i].limit, c->seg[i].flags, c->seg[i].flags >> 13 & 3,
+                 c->seg[i].flags & X86_SEG_P ? "" : " (not present)");
+    str_addf(s, "gdt        base %016" PRIx64 "  limit %08x\nidt        base %016" PRIx64 "  limit %08x\n", c->gdt.base,
+             c->gdt.limit, c->idt.base, c->idt.limit);
 }
 static char *arch_dump(struct vcpu *v, unsigned flags)
 {
-    static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-                                          "r14", "r15"};
+    static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
     static const char bits[] = "c.p.a.zstido..n";
     static const char *const modes[] = {"16-bit", "32-bit", "64-bit"};
     struct x86_cpu *c = x86_cpu(v);
     struct strbuf s = {0};
 
-    str_addf(&s, "CPU %u  %s code, privilege %u%s%s\n", v->index, modes[c->mode], c->cpl, c->smm ? ", system management mode" : "",
-               v->halted ? ", halted" : "");
+    str_addf(&s, "CPU %u  %s code, privilege %u%s%s\n", v->index, modes[c->mode], c->cpl,
+             c->smm ? ", system management mode" : "", v->halted ? ", halted" : "");
     for (int i = 0; i < 16; i++)
         str_addf(&s, "%-3s %016" PRIx64 "%s", names[i], c->regs[i], i % 4 == 3 ? "\n" : "  ");
     str_addf(&s, "rip %016" PRIx64 "  rflags %08" PRIx64 " [", c->rip, c->rflags);
@@ -145,10 +150,12 @@ static char *arch_dump(struct vcpu *v, unsigned flags)
             str_addf(&s, "%c", bits[i] - 32);
     str_addf(&s, "]\n");
     dump_segs(c, &s);
-    str_addf(&s, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "  efer %04" PRIx64 "\n", c->cr0, c->cr2,
-               c->cr3, c->cr4, c->efer);
-    str_addf(&s, "dr0 %016" PRIx64 "  dr1 %016" PRIx64 "  dr2 %016" PRIx64 "  dr3 %016" PRIx64 "\ndr6 %08" PRIx64 "  dr7 %08" PRIx64 "\n",
-               c->dr[0], c->dr[1], c->dr[2], c->dr[3], c->dr[6], c->dr[7]);
+    str_addf(&s, "cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %08" PRIx64 "  efer %04" PRIx64 "\n",
+             c->cr0, c->cr2, c->cr3, c->cr4, c->efer);
+    str_addf(&s,
+             "dr0 %016" PRIx64 "  dr1 %016" PRIx64 "  dr2 %016" PRIx64 "  dr3 %016" PRIx64 "\ndr6 %08" PRIx64
+             "  dr7 %08" PRIx64 "\n",
+             c->dr[0], c->dr[1], c->dr[2], c->dr[3], c->dr[6], c->dr[7]);
     if (flags & 1) {
         x86_x87_sync(c);
         str_addf(&s, "fcw %04x  fsw %04x  ftw %02x  mxcsr %08x\n", c->fx.fcw, c->fx.fsw, c->fx.ftw, c->fx.mxcsr);
@@ -170,7 +177,8 @@ static bool arch_translate(struct vcpu *v, uint64_t va, gpa_t *pa)
     return true;
 }
 enum { GDB_RIP = 16, GDB_FLAGS, GDB_CS, GDB_ST0 = 24, GDB_FCTRL = 32, GDB_XMM0 = 40, GDB_MXCSR = 56, GDB_NR };
-static const uint8_t gdb_gpr[16] = {X86_RAX, X86_RBX, X86_RCX, X86_RDX, X86_RSI, X86_RDI, X86_RBP, X86_RSP, 8, 9, 10, 11, 12, 13, 14, 15};
+static const uint8_t gdb_gpr[16] = {X86_RAX, X86_RBX, X86_RCX, X86_RDX, X86_RSI, X86_RDI, X86_RBP, X86_RSP,
+                                    8,       9,       10,      11,      12,      13,      14,      15};
 static const uint8_t gdb_seg[6] = {X86_CS, X86_SS, X86_DS, X86_ES, X86_FS, X86_GS};
 static unsigned get_bytes(uint8_t *buf, const void *p, unsigned n)
 {
@@ -180,13 +188,20 @@ static unsigned get_bytes(uint8_t *buf, const void *p, unsigned n)
 static uint32_t gdb_fctrl(const struct x86_cpu *c, unsigned i)
 {
     switch (i) {
-    case 0: return c->fx.fcw;
-    case 1: return c->fx.fsw;
-    case 2: return c->fx.ftw;
-    case 4: return (uint32_t)c->fx.fip;
-    case 6: return (uint32_t)c->fx.fdp;
-    case 7: return c->fx.fop;
-    default: return 0;
+    case 0:
+        return c->fx.fcw;
+    case 1:
+        return c->fx.fsw;
+    case 2:
+        return c->fx.ftw;
+    case 4:
+        return (uint32_t)c->fx.fip;
+    case 6:
+        return (uint32_t)c->fx.fdp;
+    case 7:
+        return c->fx.fop;
+    default:
+        return 0;
     }
 }
 static unsigned arch_gdb_read(struct vcpu *v, unsigned reg, uint8_t *buf)
@@ -205,8 +220,10 @@ static unsigned arch_gdb_read(struct vcpu *v, unsigned reg, uint8_t *buf)
     x86_x87_sync(c);
     if (reg >= GDB_ST0 && reg < GDB_FCTRL)
         return get_bytes(buf, c->fx.st[reg - GDB_ST0], 10);
-    w = reg == GDB_FLAGS ? (uint32_t)c->rflags : reg < GDB_ST0 ? c->seg[gdb_seg[reg - GDB_CS]].sel
-        : reg == GDB_MXCSR ? c->fx.mxcsr : gdb_fctrl(c, reg - GDB_FCTRL);
+    w = reg == GDB_FLAGS   ? (uint32_t)c->rflags
+        : reg < GDB_ST0    ? c->seg[gdb_seg[reg - GDB_CS]].sel
+        : reg == GDB_MXCSR ? c->fx.mxcsr
+                           : gdb_fctrl(c, reg - GDB_FCTRL);
     return get_bytes(buf, &w, 4);
 }
 static unsigned arch_gdb_write(struct vcpu *v, unsigned reg, const uint8_t *buf)

@@ -2,8 +2,9 @@
  * vol. 2 (CPUID) and AMD APM vol. 3 appendix E.
  *
  * Feature words come from the model (models.c); the rest - caches, topology, XSAVE sizes - is computed here. Live bits:
- * OSXSAVE, OSPKE, the APIC id, APIC in leaf 1 (IA32_APIC_BASE). Leaf 40000000h answers our own signature, KVM's when the
- * accelerator is KVM, Microsoft's when hv_* was asked for. Left out: performance monitoring, tracing, SGX, SEV, AMX. */
+ * OSXSAVE, OSPKE, the APIC id, APIC in leaf 1 (IA32_APIC_BASE). Leaf 40000000h answers our own signature, KVM's when
+ * the accelerator is KVM, Microsoft's when hv_* was asked for. Left out: performance monitoring, tracing, SGX, SEV,
+ * AMX. */
 #include "base/bytes.h"
 #include "guest/x86/cpuid_int.h"
 #include "guest/x86/state.h"
@@ -20,7 +21,8 @@ struct caches {
     bool inclusive_l3, indexed_l3;
 };
 static const struct caches cache_shapes[] = {
-    [CACHE_LEGACY] = {{1, 1, 8, 64, 32}, {1, 2, 8, 64, 32}, {2, 3, 16, 4096, 4096}, {3, 3, 16, 16384, 16384}, true, true},
+    [CACHE_LEGACY] =
+        {{1, 1, 8, 64, 32}, {1, 2, 8, 64, 32}, {2, 3, 16, 4096, 4096}, {3, 3, 16, 16384, 16384}, true, true},
     [CACHE_ZEN] = {{1, 1, 8, 64, 32}, {1, 2, 4, 256, 64}, {2, 3, 8, 1024, 512}, {3, 3, 16, 8192, 8192}, true, true},
     [CACHE_ZEN2] = {{1, 1, 8, 64, 32}, {1, 2, 8, 64, 32}, {2, 3, 8, 1024, 512}, {3, 3, 16, 16384, 16384}, true, true},
     [CACHE_ZEN3] = {{1, 1, 8, 64, 32}, {1, 2, 8, 64, 32}, {2, 3, 8, 1024, 512}, {3, 3, 16, 32768, 32768}, true, true},
@@ -41,14 +43,15 @@ static unsigned bits_for(unsigned n) /* bits that count n things */
 }
 
 struct topo_bits {
-    unsigned threads, cores, dies;  /* per core, die, package */
-    unsigned smt, core, die;        /* shifts of the APIC id to the next level */
-    unsigned logical;               /* logical CPUs of a package */
+    unsigned threads, cores, dies; /* per core, die, package */
+    unsigned smt, core, die;       /* shifts of the APIC id to the next level */
+    unsigned logical;              /* logical CPUs of a package */
 };
 
 static struct topo_bits topology(const struct x86_cpu *c)
 {
-    struct topo_bits t = {.threads = c->topo.threads ? c->topo.threads : 1, .cores = c->topo.cores ? c->topo.cores : 1,
+    struct topo_bits t = {.threads = c->topo.threads ? c->topo.threads : 1,
+                          .cores = c->topo.cores ? c->topo.cores : 1,
                           .dies = c->topo.dies ? c->topo.dies : 1};
 
     t.smt = bits_for(t.threads);
@@ -98,13 +101,17 @@ static const struct cache *cache_nr(const struct x86_cpu *c, unsigned sub, unsig
 
     *sharing = 1u << t.smt;
     switch (sub) {
-    case 0: return &s->l1d;
-    case 1: return &s->l1i;
-    case 2: return &s->l2;
+    case 0:
+        return &s->l1d;
+    case 1:
+        return &s->l1i;
+    case 2:
+        return &s->l2;
     case 3:
         *sharing = 1u << t.core;
         return c->feat.l3_cache ? &s->l3 : NULL;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 

@@ -5,21 +5,98 @@
 #include "base/err.h"
 
 /* Feature words. */
-enum x86_fword { X86_FW_1_EDX, X86_FW_1_ECX, X86_FW_7_EBX, X86_FW_7_ECX, X86_FW_7_EDX, X86_FW_7_1_EAX, X86_FW_80000001_EDX,
-                 X86_FW_80000001_ECX, X86_FW_80000007_EDX, X86_FW_80000008_EBX, X86_FW_D_1_EAX, X86_FW_6_EAX,
-                 X86_FW_8000000A_EDX, X86_FW_KVM_EAX /* 40000001h */, X86_FW_ARCH_CAP /* MSR 10ah */,
-                 X86_FW_CORE_CAP /* MSR cfh */, X86_FW_NR };
+enum x86_fword {
+    X86_FW_1_EDX,
+    X86_FW_1_ECX,
+    X86_FW_7_EBX,
+    X86_FW_7_ECX,
+    X86_FW_7_EDX,
+    X86_FW_7_1_EAX,
+    X86_FW_80000001_EDX,
+    X86_FW_80000001_ECX,
+    X86_FW_80000007_EDX,
+    X86_FW_80000008_EBX,
+    X86_FW_D_1_EAX,
+    X86_FW_6_EAX,
+    X86_FW_8000000A_EDX,
+    X86_FW_KVM_EAX /* 40000001h */,
+    X86_FW_ARCH_CAP /* MSR 10ah */,
+    X86_FW_CORE_CAP /* MSR cfh */,
+    X86_FW_NR
+};
 /* Instruction gates: the `feature` column of insn.def; each names a bit of a word (table in cpuid.c). */
 enum x86_feature_id {
     X86_F_BASE, /* always there */
-    X86_F_FPU, X86_F_TSC, X86_F_MSR, X86_F_CX8, X86_F_SEP, X86_F_CMOV, X86_F_CLFSH, X86_F_MMX, X86_F_FXSR, X86_F_SSE, X86_F_SSE2,
-    X86_F_SSE3, X86_F_PCLMUL, X86_F_MONITOR, X86_F_SSSE3, X86_F_FMA, X86_F_CX16, X86_F_SSE41, X86_F_SSE42, X86_F_MOVBE, X86_F_POPCNT,
-    X86_F_AES, X86_F_XSAVE, X86_F_AVX, X86_F_F16C, X86_F_RDRAND, X86_F_FSGSBASE, X86_F_BMI1, X86_F_AVX2, X86_F_BMI2, X86_F_INVPCID,
-    X86_F_RDSEED, X86_F_ADX, X86_F_SMAP, X86_F_CLFLUSHOPT, X86_F_CLWB, X86_F_SHA, X86_F_PKU, X86_F_RDPID, X86_F_GFNI, X86_F_VAES,
-    X86_F_VPCLMUL, X86_F_SYSCALL, X86_F_RDTSCP, X86_F_LM, X86_F_LAHF_LM, X86_F_LZCNT /* abm */, X86_F_SSE4A, X86_F_PREFETCHW,
-    X86_F_3DNOW, X86_F_XSAVEOPT, X86_F_XSAVEC, X86_F_XSAVES, X86_F_CLZERO, X86_F_AVX512F, X86_F_AVX512DQ, X86_F_AVX512BW, X86_F_AVX512VL,
-    X86_F_AVX512CD, X86_F_FSRM, X86_F_XGETBV1, X86_F_SVM, X86_F_AVXVNNI, X86_F_MOVDIRI, X86_F_MOVDIR64B, X86_F_SERIALIZE, X86_F_CMPCCXADD,
-    X86_F_HLE, X86_F_RTM, X86_F_NR
+    X86_F_FPU,
+    X86_F_TSC,
+    X86_F_MSR,
+    X86_F_CX8,
+    X86_F_SEP,
+    X86_F_CMOV,
+    X86_F_CLFSH,
+    X86_F_MMX,
+    X86_F_FXSR,
+    X86_F_SSE,
+    X86_F_SSE2,
+    X86_F_SSE3,
+    X86_F_PCLMUL,
+    X86_F_MONITOR,
+    X86_F_SSSE3,
+    X86_F_FMA,
+    X86_F_CX16,
+    X86_F_SSE41,
+    X86_F_SSE42,
+    X86_F_MOVBE,
+    X86_F_POPCNT,
+    X86_F_AES,
+    X86_F_XSAVE,
+    X86_F_AVX,
+    X86_F_F16C,
+    X86_F_RDRAND,
+    X86_F_FSGSBASE,
+    X86_F_BMI1,
+    X86_F_AVX2,
+    X86_F_BMI2,
+    X86_F_INVPCID,
+    X86_F_RDSEED,
+    X86_F_ADX,
+    X86_F_SMAP,
+    X86_F_CLFLUSHOPT,
+    X86_F_CLWB,
+    X86_F_SHA,
+    X86_F_PKU,
+    X86_F_RDPID,
+    X86_F_GFNI,
+    X86_F_VAES,
+    X86_F_VPCLMUL,
+    X86_F_SYSCALL,
+    X86_F_RDTSCP,
+    X86_F_LM,
+    X86_F_LAHF_LM,
+    X86_F_LZCNT /* abm */,
+    X86_F_SSE4A,
+    X86_F_PREFETCHW,
+    X86_F_3DNOW,
+    X86_F_XSAVEOPT,
+    X86_F_XSAVEC,
+    X86_F_XSAVES,
+    X86_F_CLZERO,
+    X86_F_AVX512F,
+    X86_F_AVX512DQ,
+    X86_F_AVX512BW,
+    X86_F_AVX512VL,
+    X86_F_AVX512CD,
+    X86_F_FSRM,
+    X86_F_XGETBV1,
+    X86_F_SVM,
+    X86_F_AVXVNNI,
+    X86_F_MOVDIRI,
+    X86_F_MOVDIR64B,
+    X86_F_SERIALIZE,
+    X86_F_CMPCCXADD,
+    X86_F_HLE,
+    X86_F_RTM,
+    X86_F_NR
 };
 struct x86_features {
     uint32_t w[X86_FW_NR];
@@ -32,20 +109,21 @@ struct x86_features {
     uint32_t hv_spinlocks;              /* 0 = off */
     bool kvm_hidden;
     bool hv_vpindex, hv_frequencies, hv_runtime, hv_reset, hv_passthrough;
-    char hv_vendor[13];                 /* "Microsoft Hv" unless hv-vendor-id says otherwise; empty = no hv_* given */
-    bool kvm_leaves;                    /* the accelerator is KVM: 40000000h says so */
-    bool l3_cache, host_cache;          /* show a third-level cache; pass the host's cache leaves */
+    char hv_vendor[13];        /* "Microsoft Hv" unless hv-vendor-id says otherwise; empty = no hv_* given */
+    bool kvm_leaves;           /* the accelerator is KVM: 40000000h says so */
+    bool l3_cache, host_cache; /* show a third-level cache; pass the host's cache leaves */
     bool pmu, migratable;
-    uint8_t cache;                      /* private to cpuid.c: which cache shapes */
-    uint64_t tsc_hz;                    /* tsc-frequency=, 0 = the host's */
+    uint8_t cache;   /* private to cpuid.c: which cache shapes */
+    uint64_t tsc_hz; /* tsc-frequency=, 0 = the host's */
 };
 struct x86_model;
 struct x86_cpu;
 bool x86_has(const struct x86_features *f, enum x86_feature_id id);
-/* "MODEL[,+f|-f|f=on|off|key=value]...". What the translator (or the given mask) cannot offer is removed with one warning
- * that lists each feature; with `enforce` it is an error. host_mask NULL: what the translator implements here. */
-bool x86_cpu_parse_model(const char *text, const struct x86_features *mask, struct x86_features *out, const struct x86_model **model,
-                         struct err **errp);
+/* "MODEL[,+f|-f|f=on|off|key=value]...". What the translator (or the given mask) cannot offer is removed with one
+ * warning that lists each feature; with `enforce` it is an error. host_mask NULL: what the translator implements here.
+ */
+bool x86_cpu_parse_model(const char *text, const struct x86_features *mask, struct x86_features *out,
+                         const struct x86_model **model, struct err **errp);
 /* The named feature of a set on or off by its -cpu spelling; false when there is no such feature. */
 bool x86_features_set(struct x86_features *f, const char *name, bool on);
 /* What the translator offers on this host ("max"). */
@@ -62,6 +140,7 @@ char *x86_model_alias_of(const char *name);
 /* Every named feature, and whether it is on. */
 void x86_features_each(const struct x86_features *f, void (*fn)(const char *name, bool on, void *opaque), void *opaque);
 /* The features a model asks for that mask (NULL: the translator) lacks. */
-void x86_model_missing(const char *name, const struct x86_features *mask, void (*fn)(const char *feature, void *opaque), void *opaque);
+void x86_model_missing(const char *name, const struct x86_features *mask, void (*fn)(const char *feature, void *opaque),
+                       void *opaque);
 
 #endif

@@ -1,41 +1,181 @@
 /* The x86 decoder: bytes in, struct x86_insn out, driven by insn.def.
  *
- * Follows the Intel SDM vol. 2 chapters 2 (formats) and appendix A. Pure: it knows no CPU state beyond the mode. The row
- * index is built once before main and only read afterwards. Left out: EVEX, XOP, 3DNow! (all decode as #UD). */
-#include "guest/x86/insn.h"
+ * Follows the Intel SDM vol. 2 chapters 2 (formats) and appendix A. Pure: it knows no CPU state beyond the mode. The
+ * row index is built once before main and only read afterwards. Left out: EVEX, XOP, 3DNow! (all decode as #UD). */
 #include "guest/x86/cpuid.h"
+#include "guest/x86/insn.h"
 #include "guest/x86/ops.h"
 
 /* Operand kinds. */
-enum { K_NONE, K_E, K_G, K_M, K_R, K_I, K_SI, K_I2, K_J, K_O, K_V, K_W, K_H, K_L, K_U, K_P, K_Q, K_N, K_S, K_SEG, K_C, K_D, K_X,
-       K_Y, K_B, K_FAR, K_ACC, K_CL, K_DX, K_Z, K_ST0, K_STI, K_ONE, K_XMM0, K_RM, K_DI, K_BXAL };
+enum {
+    K_NONE,
+    K_E,
+    K_G,
+    K_M,
+    K_R,
+    K_I,
+    K_SI,
+    K_I2,
+    K_J,
+    K_O,
+    K_V,
+    K_W,
+    K_H,
+    K_L,
+    K_U,
+    K_P,
+    K_Q,
+    K_N,
+    K_S,
+    K_SEG,
+    K_C,
+    K_D,
+    K_X,
+    K_Y,
+    K_B,
+    K_FAR,
+    K_ACC,
+    K_CL,
+    K_DX,
+    K_Z,
+    K_ST0,
+    K_STI,
+    K_ONE,
+    K_XMM0,
+    K_RM,
+    K_DI,
+    K_BXAL
+};
 /* Operand sizes; below SZ_V a fixed number of bytes. */
-enum { SZ_0 = 0, SZ_b = 1, SZ_w = 2, SZ_d = 4, SZ_q = 8, SZ_t = 10, SZ_dq = 16, SZ_qq = 32, SZ_V = 0x40, SZ_v = SZ_V, SZ_z, SZ_y, SZ_k,
-       SZ_p, SZ_s, SZ_a, SZ_x, SZ_h, SZ_f, SZ_e, SZ_fe, SZ_fs, SZ_512, SZ_vw, SZ_db, SZ_dw };
+enum {
+    SZ_0 = 0,
+    SZ_b = 1,
+    SZ_w = 2,
+    SZ_d = 4,
+    SZ_q = 8,
+    SZ_t = 10,
+    SZ_dq = 16,
+    SZ_qq = 32,
+    SZ_V = 0x40,
+    SZ_v = SZ_V,
+    SZ_z,
+    SZ_y,
+    SZ_k,
+    SZ_p,
+    SZ_s,
+    SZ_a,
+    SZ_x,
+    SZ_h,
+    SZ_f,
+    SZ_e,
+    SZ_fe,
+    SZ_fs,
+    SZ_512,
+    SZ_vw,
+    SZ_db,
+    SZ_dw
+};
 #define K_(k, s) ((k) | SZ_##s << 8)
 enum {
     __ = 0,
-    Eb = K_(K_E, b), Ew = K_(K_E, w), Ed = K_(K_E, d), Ev = K_(K_E, v), Ey = K_(K_E, y), Ez = K_(K_E, z),
-    Gb = K_(K_G, b), Gw = K_(K_G, w), Gd = K_(K_G, d), Gv = K_(K_G, v), Gy = K_(K_G, y), Gk = K_(K_G, k),
-    M0 = K_(K_M, 0), Mb = K_(K_M, b), Mw = K_(K_M, w), Md = K_(K_M, d), Mq = K_(K_M, q), Mt = K_(K_M, t), Mdq = K_(K_M, dq),
-    Mx = K_(K_M, x), Mv = K_(K_M, v), My = K_(K_M, y), Mp = K_(K_M, p), Ms = K_(K_M, s), Ma = K_(K_M, a), Mfe = K_(K_M, fe),
-    Mfs = K_(K_M, fs), M512 = K_(K_M, 512),
-    Rv = K_(K_R, v), Ry = K_(K_R, y), Rk = K_(K_R, k),
-    Ib = K_(K_I, b), Iw = K_(K_I, w), Iz = K_(K_I, z), Iv = K_(K_I, v), sIb = K_(K_SI, b), Ib2 = K_(K_I2, b),
-    Jb = K_(K_J, b), Jz = K_(K_J, z), Ob = K_(K_O, b), Ov = K_(K_O, v),
-    Vx = K_(K_V, x), Vdq = K_(K_V, dq), Vh = K_(K_V, h),
-    Wx = K_(K_W, x), Wdq = K_(K_W, dq), Wb = K_(K_W, b), Ww = K_(K_W, w), Wd = K_(K_W, d), Wq = K_(K_W, q), Wh = K_(K_W, h),
-    Wf = K_(K_W, f), We = K_(K_W, e),
-    Hx = K_(K_H, x), Hdq = K_(K_H, dq), Hh = K_(K_H, h), Lx = K_(K_L, x), Ux = K_(K_U, x), Udq = K_(K_U, dq),
-    Pq = K_(K_P, q), Qq = K_(K_Q, q), Qd = K_(K_Q, d), Nq = K_(K_N, q),
-    Sw = K_(K_S, w), sES = K_SEG | X86_ES << 12 | SZ_w << 8, sCS = K_SEG | X86_CS << 12 | SZ_w << 8,
-    sSS = K_SEG | X86_SS << 12 | SZ_w << 8, sDS = K_SEG | X86_DS << 12 | SZ_w << 8, sFS = K_SEG | X86_FS << 12 | SZ_w << 8,
+    Eb = K_(K_E, b),
+    Ew = K_(K_E, w),
+    Ed = K_(K_E, d),
+    Ev = K_(K_E, v),
+    Ey = K_(K_E, y),
+    Ez = K_(K_E, z),
+    Gb = K_(K_G, b),
+    Gw = K_(K_G, w),
+    Gd = K_(K_G, d),
+    Gv = K_(K_G, v),
+    Gy = K_(K_G, y),
+    Gk = K_(K_G, k),
+    M0 = K_(K_M, 0),
+    Mb = K_(K_M, b),
+    Mw = K_(K_M, w),
+    Md = K_(K_M, d),
+    Mq = K_(K_M, q),
+    Mt = K_(K_M, t),
+    Mdq = K_(K_M, dq),
+    Mx = K_(K_M, x),
+    Mv = K_(K_M, v),
+    My = K_(K_M, y),
+    Mp = K_(K_M, p),
+    Ms = K_(K_M, s),
+    Ma = K_(K_M, a),
+    Mfe = K_(K_M, fe),
+    Mfs = K_(K_M, fs),
+    M512 = K_(K_M, 512),
+    Rv = K_(K_R, v),
+    Ry = K_(K_R, y),
+    Rk = K_(K_R, k),
+    Ib = K_(K_I, b),
+    Iw = K_(K_I, w),
+    Iz = K_(K_I, z),
+    Iv = K_(K_I, v),
+    sIb = K_(K_SI, b),
+    Ib2 = K_(K_I2, b),
+    Jb = K_(K_J, b),
+    Jz = K_(K_J, z),
+    Ob = K_(K_O, b),
+    Ov = K_(K_O, v),
+    Vx = K_(K_V, x),
+    Vdq = K_(K_V, dq),
+    Vh = K_(K_V, h),
+    Wx = K_(K_W, x),
+    Wdq = K_(K_W, dq),
+    Wb = K_(K_W, b),
+    Ww = K_(K_W, w),
+    Wd = K_(K_W, d),
+    Wq = K_(K_W, q),
+    Wh = K_(K_W, h),
+    Wf = K_(K_W, f),
+    We = K_(K_W, e),
+    Hx = K_(K_H, x),
+    Hdq = K_(K_H, dq),
+    Hh = K_(K_H, h),
+    Lx = K_(K_L, x),
+    Ux = K_(K_U, x),
+    Udq = K_(K_U, dq),
+    Pq = K_(K_P, q),
+    Qq = K_(K_Q, q),
+    Qd = K_(K_Q, d),
+    Nq = K_(K_N, q),
+    Sw = K_(K_S, w),
+    sES = K_SEG | X86_ES << 12 | SZ_w << 8,
+    sCS = K_SEG | X86_CS << 12 | SZ_w << 8,
+    sSS = K_SEG | X86_SS << 12 | SZ_w << 8,
+    sDS = K_SEG | X86_DS << 12 | SZ_w << 8,
+    sFS = K_SEG | X86_FS << 12 | SZ_w << 8,
     sGS = K_SEG | X86_GS << 12 | SZ_w << 8,
-    Ck = K_(K_C, k), Dk = K_(K_D, k), Xb = K_(K_X, b), Xv = K_(K_X, v), Xz = K_(K_X, z), Yb = K_(K_Y, b), Yv = K_(K_Y, v),
-    Yz = K_(K_Y, z), By = K_(K_B, y), Ap = K_(K_FAR, p), Ab = K_(K_ACC, b), Aw = K_(K_ACC, w), Av = K_(K_ACC, v), Az = K_(K_ACC, z),
-    CLb = K_(K_CL, b), DXw = K_(K_DX, w), Zb = K_(K_Z, b), Zv = K_(K_Z, v), ST0 = K_(K_ST0, t), STi = K_(K_STI, t),
-    ONE = K_(K_ONE, b), XMM0 = K_(K_XMM0, dq), RvMw = K_(K_RM, vw), RdMb = K_(K_RM, db), RdMw = K_(K_RM, dw), DIq = K_(K_DI, q),
-    DIdq = K_(K_DI, dq), BXAL = K_(K_BXAL, b),
+    Ck = K_(K_C, k),
+    Dk = K_(K_D, k),
+    Xb = K_(K_X, b),
+    Xv = K_(K_X, v),
+    Xz = K_(K_X, z),
+    Yb = K_(K_Y, b),
+    Yv = K_(K_Y, v),
+    Yz = K_(K_Y, z),
+    By = K_(K_B, y),
+    Ap = K_(K_FAR, p),
+    Ab = K_(K_ACC, b),
+    Aw = K_(K_ACC, w),
+    Av = K_(K_ACC, v),
+    Az = K_(K_ACC, z),
+    CLb = K_(K_CL, b),
+    DXw = K_(K_DX, w),
+    Zb = K_(K_Z, b),
+    Zv = K_(K_Z, v),
+    ST0 = K_(K_ST0, t),
+    STi = K_(K_STI, t),
+    ONE = K_(K_ONE, b),
+    XMM0 = K_(K_XMM0, dq),
+    RvMw = K_(K_RM, vw),
+    RdMb = K_(K_RM, db),
+    RdMw = K_(K_RM, dw),
+    DIq = K_(K_DI, q),
+    DIdq = K_(K_DI, dq),
+    BXAL = K_(K_BXAL, b),
 };
 static inline unsigned op_kind(unsigned o)
 {
@@ -46,7 +186,20 @@ static inline unsigned op_szcode(unsigned o)
     return op_kind(o) == K_SEG ? 2 : o >> 8;
 }
 /* Constraints of a row. */
-enum { W0 = 1, W1 = 2, L0 = 4, L1 = 8, O16 = 16, O32 = 32, O64 = 64, NB = 128, IM0 = 256, F2 = 512, M64 = 1024, NO64M = 2048 };
+enum {
+    W0 = 1,
+    W1 = 2,
+    L0 = 4,
+    L1 = 8,
+    O16 = 16,
+    O32 = 32,
+    O64 = 64,
+    NB = 128,
+    IM0 = 256,
+    F2 = 512,
+    M64 = 1024,
+    NO64M = 2048
+};
 enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 #define g(n) (MR_REG | (n))
 #define MEM  MR_MEM
@@ -54,18 +207,54 @@ enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 #define x(b) (MR_EXACT | (b))
 enum { NP = 1, P66 = 2, PF3 = 4, PF2 = 8, ANY = 15, N66 = 3, PS = 12 };
 enum { m1 = X86_MAP_1, m0F = X86_MAP_0F, m38 = X86_MAP_0F38, m3A = X86_MAP_0F3A };
-enum { n = 0, r = 1, w = 2, m = 3, rr = 5, wr = 6, mr = 7, wn = 2, nn = 0, mm = 15, rrr = 0x15, wrr = 0x16, mrr = 0x17, wwr = 0x1a,
-       mrm = 0x37, wrrr = 0x56, mrrr = 0x57 };
+enum {
+    n = 0,
+    r = 1,
+    w = 2,
+    m = 3,
+    rr = 5,
+    wr = 6,
+    mr = 7,
+    wn = 2,
+    nn = 0,
+    mm = 15,
+    rrr = 0x15,
+    wrr = 0x16,
+    mrr = 0x17,
+    wwr = 0x1a,
+    mrm = 0x37,
+    wrrr = 0x56,
+    mrrr = 0x57
+};
 enum { rAX = 1, rCX = 2, rDX = 4, rBX = 8, rSP = 16, rBP = 32, rSI = 64, rDI = 128, rR11 = 1 << 11 };
 enum { CF = X86_CF, PF = X86_PF, AF = X86_AF, ZF = X86_ZF, SF = X86_SF, OF = X86_OF, DF = X86_DF, ARITH = X86_ARITH };
-enum { LOCK = X86_A_LOCK, ENDS = X86_A_ENDS, STACK = X86_A_STACK, PRIV = X86_A_PRIV, SYS = X86_A_SYS, IO = X86_A_IO,
-       STRING = X86_A_STRING, REP = X86_A_REP, NO64 = X86_A_NO64, ONLY64 = X86_A_ONLY64, FPU = X86_A_FPU, MMX = X86_A_MMX,
-       SSE = X86_A_SSE, AVX = X86_A_AVX, UNALIGNED = X86_A_UNALIGNED, MEMONLY = X86_A_MEMONLY, NT_DEF64 = X86_A_NT_DEF64,
-       COND = X86_A_COND, VSIB = X86_A_VSIB, NOP_MEM = X86_A_NOP_MEM, ALIGNED = X86_A_ALIGNED };
+enum {
+    LOCK = X86_A_LOCK,
+    ENDS = X86_A_ENDS,
+    STACK = X86_A_STACK,
+    PRIV = X86_A_PRIV,
+    SYS = X86_A_SYS,
+    IO = X86_A_IO,
+    STRING = X86_A_STRING,
+    REP = X86_A_REP,
+    NO64 = X86_A_NO64,
+    ONLY64 = X86_A_ONLY64,
+    FPU = X86_A_FPU,
+    MMX = X86_A_MMX,
+    SSE = X86_A_SSE,
+    AVX = X86_A_AVX,
+    UNALIGNED = X86_A_UNALIGNED,
+    MEMONLY = X86_A_MEMONLY,
+    NT_DEF64 = X86_A_NT_DEF64,
+    COND = X86_A_COND,
+    VSIB = X86_A_VSIB,
+    NOP_MEM = X86_A_NOP_MEM,
+    ALIGNED = X86_A_ALIGNED
+};
 
 /* Pass 1 over the table: what each instruction is. */
-#define OP(N, mn, feat, at, fr, fw, gr, gw) \
-    static const char mnem_##N[] = mn;      \
+#define OP(N, mn, feat, at, fr, fw, gr, gw)                                                                            \
+    static const char mnem_##N[] = mn;                                                                                 \
     enum { feat_##N = X86_F_##feat, attr_##N = (at), fr_##N = (fr), fw_##N = (fw), gr_##N = (gr), gw_##N = (gw) };
 #define E(...)
 #define EF(...)
@@ -82,10 +271,23 @@ struct enc_row {
     bool has_modrm, any_mod; /* any_mod: mod is ignored, always a register (MOV CR) */
     bool has_vvvv;
 };
-#define ROW(N, mn, f, en, map_, pp_, opc, m_, c_, a0, a1, a2, a3, ac) \
-    {.row = {.mnem = mn, .op = X86_I_##N, .feature = feat_##N, .attr = attr_##N, .flags_r = fr_##N | (f), .flags_w = fw_##N, \
-             .gpr_r = gr_##N, .gpr_w = gw_##N}, \
-     .enc = en, .map = map_, .pp = pp_, .opcode = opc, .modrm = m_, .cond = c_, .o = {a0, a1, a2, a3}, .acc = ac},
+#define ROW(N, mn, f, en, map_, pp_, opc, m_, c_, a0, a1, a2, a3, ac)                                                  \
+    {.row = {.mnem = mn,                                                                                               \
+             .op = X86_I_##N,                                                                                          \
+             .feature = feat_##N,                                                                                      \
+             .attr = attr_##N,                                                                                         \
+             .flags_r = fr_##N | (f),                                                                                  \
+             .flags_w = fw_##N,                                                                                        \
+             .gpr_r = gr_##N,                                                                                          \
+             .gpr_w = gw_##N},                                                                                         \
+     .enc = en,                                                                                                        \
+     .map = map_,                                                                                                      \
+     .pp = pp_,                                                                                                        \
+     .opcode = opc,                                                                                                    \
+     .modrm = m_,                                                                                                      \
+     .cond = c_,                                                                                                       \
+     .o = {a0, a1, a2, a3},                                                                                            \
+     .acc = ac},
 #define OP(...)
 #define E(N, ...)         ROW(N, mnem_##N, 0, X86_ENC_LEGACY, __VA_ARGS__)
 #define EF(N, mn, f, ...) ROW(N, mn, f, X86_ENC_LEGACY, __VA_ARGS__)
@@ -114,8 +316,21 @@ unsigned x86_row_index(const struct x86_row *row)
 static bool kind_uses_modrm(unsigned k)
 {
     switch (k) {
-    case K_E: case K_G: case K_M: case K_R: case K_V: case K_W: case K_U: case K_P: case K_Q: case K_N: case K_S: case K_C:
-    case K_D: case K_RM: case K_STI:
+    case K_E:
+    case K_G:
+    case K_M:
+    case K_R:
+    case K_V:
+    case K_W:
+    case K_U:
+    case K_P:
+    case K_Q:
+    case K_N:
+    case K_S:
+    case K_C:
+    case K_D:
+    case K_RM:
+    case K_STI:
         return true;
     default:
         return false;
@@ -206,7 +421,7 @@ struct dec {
     const uint8_t *code;
     unsigned pos, n; /* n: bytes that may be read; pos runs past it when they do not suffice */
     int mode;
-    uint8_t pp;      /* effective mandatory prefix, 0..3 */
+    uint8_t pp; /* effective mandatory prefix, 0..3 */
     uint8_t vvvv, vex_l, seg_pfx;
     bool vex_w;
 };
@@ -239,17 +454,30 @@ static uint8_t read_prefixes(struct dec *d)
         uint8_t b = next(d);
 
         switch (b) {
-        case 0x66: in->opsize_pfx = true; break;
-        case 0x67: in->adsize_pfx = true; break;
-        case 0xf0: in->lock = true; break;
-        case 0xf2: case 0xf3: in->rep = b; break;
-        case 0x26: case 0x2e: case 0x36: case 0x3e:
+        case 0x66:
+            in->opsize_pfx = true;
+            break;
+        case 0x67:
+            in->adsize_pfx = true;
+            break;
+        case 0xf0:
+            in->lock = true;
+            break;
+        case 0xf2:
+        case 0xf3:
+            in->rep = b;
+            break;
+        case 0x26:
+        case 0x2e:
+        case 0x36:
+        case 0x3e:
             if (d->mode != X86_MODE_64) {
                 in->seg = (b >> 3) & 3;
                 in->seg_override = true;
             }
             break;
-        case 0x64: case 0x65:
+        case 0x64:
+        case 0x65:
             in->seg = b - 0x60;
             in->seg_override = true;
             break;
@@ -337,8 +565,8 @@ static bool row_matches(const struct dec *d, const struct enc_row *e)
         if (e->modrm & MR_EXACT) {
             if (mod_rm != (e->modrm & 0xff))
                 return false;
-        } else if (((e->modrm & MR_REG) && (mod_rm >> 3 & 7) != (e->modrm & 7)) || ((e->modrm & MR_MEM) && mod_rm >= 0xc0)
-                   || ((e->modrm & MR_MOD3) && mod_rm < 0xc0)) {
+        } else if (((e->modrm & MR_REG) && (mod_rm >> 3 & 7) != (e->modrm & 7)) ||
+                   ((e->modrm & MR_MEM) && mod_rm >= 0xc0) || ((e->modrm & MR_MOD3) && mod_rm < 0xc0)) {
             return false;
         }
     }
@@ -346,8 +574,8 @@ static bool row_matches(const struct dec *d, const struct enc_row *e)
         return false;
     if (!c)
         return true;
-    return !(((c & W0) && wbit) || ((c & W1) && !wbit) || ((c & L0) && d->vex_l) || ((c & L1) && !d->vex_l)
-             || ((c & NB) && (in->rex & 1)) || ((c & M64) && d->mode != X86_MODE_64) || (c & IM0));
+    return !(((c & W0) && wbit) || ((c & W1) && !wbit) || ((c & L0) && d->vex_l) || ((c & L1) && !d->vex_l) ||
+             ((c & NB) && (in->rex & 1)) || ((c & M64) && d->mode != X86_MODE_64) || (c & IM0));
 }
 static const struct enc_row *find_row(const struct dec *d, const struct cell *c)
 {
@@ -395,28 +623,46 @@ static unsigned size_of(const struct dec *d, unsigned code, bool mem)
     if (code < SZ_V)
         return code;
     switch (code) {
-    case SZ_v: return in->opsz;
-    case SZ_z: return in->opsz == 2 ? 2 : 4;
-    case SZ_y: return in->rex & 8 && d->mode == X86_MODE_64 ? 8 : 4;
-    case SZ_k: return d->mode == X86_MODE_64 ? 8 : 4;
-    case SZ_p: return in->opsz + 2;
-    case SZ_s: return d->mode == X86_MODE_64 ? 10 : 6;
-    case SZ_a: return in->opsz * 2;
-    case SZ_x: return in->vl;
-    case SZ_h: return in->vl / 2;
-    case SZ_f: return in->vl / 4;
-    case SZ_e: return in->vl / 8;
-    case SZ_vw: return mem ? 2 : in->opsz;
-    case SZ_db: return mem ? 1 : 4;
-    case SZ_dw: return mem ? 2 : 4;
-    default: return 0; /* SZ_fe, SZ_fs, SZ_512: see mem_size_of */
+    case SZ_v:
+        return in->opsz;
+    case SZ_z:
+        return in->opsz == 2 ? 2 : 4;
+    case SZ_y:
+        return in->rex & 8 && d->mode == X86_MODE_64 ? 8 : 4;
+    case SZ_k:
+        return d->mode == X86_MODE_64 ? 8 : 4;
+    case SZ_p:
+        return in->opsz + 2;
+    case SZ_s:
+        return d->mode == X86_MODE_64 ? 10 : 6;
+    case SZ_a:
+        return in->opsz * 2;
+    case SZ_x:
+        return in->vl;
+    case SZ_h:
+        return in->vl / 2;
+    case SZ_f:
+        return in->vl / 4;
+    case SZ_e:
+        return in->vl / 8;
+    case SZ_vw:
+        return mem ? 2 : in->opsz;
+    case SZ_db:
+        return mem ? 1 : 4;
+    case SZ_dw:
+        return mem ? 2 : 4;
+    default:
+        return 0; /* SZ_fe, SZ_fs, SZ_512: see mem_size_of */
     }
 }
 static unsigned mem_size_of(const struct dec *d, unsigned code)
 {
     bool wide = d->in->opsz != 2;
 
-    return code == SZ_fe ? (wide ? 28 : 14) : code == SZ_fs ? (wide ? 108 : 94) : code == SZ_512 ? 512 : size_of(d, code, true);
+    return code == SZ_fe    ? (wide ? 28 : 14)
+           : code == SZ_fs  ? (wide ? 108 : 94)
+           : code == SZ_512 ? 512
+                            : size_of(d, code, true);
 }
 
 /* ---- memory operand ---- */
@@ -589,12 +835,28 @@ static bool set_operand(struct dec *d, unsigned i, unsigned o)
 {
     struct x86_insn *in = d->in;
     struct x86_operand *op = &in->ops[i];
-    unsigned k = op_kind(o), code = op_szcode(o), reg = (in->modrm >> 3 & 7) | (in->rex & 4) << 1, s = size_of(d, code, false);
+    unsigned k = op_kind(o), code = op_szcode(o), reg = (in->modrm >> 3 & 7) | (in->rex & 4) << 1,
+             s = size_of(d, code, false);
 
     switch (k) {
-    case K_E: case K_M: case K_R: case K_W: case K_U: case K_Q: case K_N: case K_RM: set_rm(d, op, i, k, code); break;
-    case K_G: set_gpr(d, op, reg, s, X86_IN_REG); break;
-    case K_I: case K_SI: case K_I2: set_imm(d, op, k, s); break;
+    case K_E:
+    case K_M:
+    case K_R:
+    case K_W:
+    case K_U:
+    case K_Q:
+    case K_N:
+    case K_RM:
+        set_rm(d, op, i, k, code);
+        break;
+    case K_G:
+        set_gpr(d, op, reg, s, X86_IN_REG);
+        break;
+    case K_I:
+    case K_SI:
+    case K_I2:
+        set_imm(d, op, k, s);
+        break;
     case K_J:
         if (code == SZ_z && d->mode == X86_MODE_64)
             s = 4;
@@ -610,33 +872,74 @@ static bool set_operand(struct dec *d, unsigned i, unsigned o)
         if (!in->seg_override)
             in->seg = X86_DS;
         break;
-    case K_V: set_reg(op, X86_OP_XMM, reg, vec_size(s), X86_IN_REG); break;
-    case K_H: set_reg(op, X86_OP_XMM, d->vvvv, vec_size(s), X86_IN_VVVV); break;
+    case K_V:
+        set_reg(op, X86_OP_XMM, reg, vec_size(s), X86_IN_REG);
+        break;
+    case K_H:
+        set_reg(op, X86_OP_XMM, d->vvvv, vec_size(s), X86_IN_VVVV);
+        break;
     case K_L:
         in->imm2 = read_imm(d, 1);
         set_reg(op, X86_OP_XMM, in->imm2 >> 4 & (d->mode == X86_MODE_64 ? 15 : 7), vec_size(s), X86_IN_IS4);
         break;
-    case K_P: set_reg(op, X86_OP_MM, reg & 7, 8, X86_IN_REG); break;
+    case K_P:
+        set_reg(op, X86_OP_MM, reg & 7, 8, X86_IN_REG);
+        break;
     case K_S:
         set_reg(op, X86_OP_SEG, reg & 7, 2, X86_IN_REG);
         return op->reg <= X86_GS && !(in->row->op == X86_I_MOV_TO_SEG && op->reg == X86_CS);
-    case K_SEG: set_reg(op, X86_OP_SEG, o >> 12, 2, X86_IN_NONE); break;
-    case K_C: set_reg(op, X86_OP_CR, reg, s, X86_IN_REG); return reg == 0 || (reg >= 2 && reg <= 4) || reg == 8;
-    case K_D: set_reg(op, X86_OP_DR, reg, s, X86_IN_REG); return reg < 8;
-    case K_X: set_implicit_mem(d, op, i, code, X86_RSI, false); break;
-    case K_Y: set_implicit_mem(d, op, i, code, X86_RDI, true); break;
-    case K_DI: set_implicit_mem(d, op, i, code, X86_RDI, false); break;
-    case K_BXAL: set_implicit_mem(d, op, i, code, X86_RBX, false); break;
-    case K_B: set_gpr(d, op, d->vvvv, s, X86_IN_VVVV); break;
-    case K_FAR: set_far(d, op); break;
-    case K_ACC: set_gpr(d, op, X86_RAX, s, X86_IN_NONE); break;
-    case K_CL: set_gpr(d, op, X86_RCX, 1, X86_IN_NONE); break;
-    case K_DX: set_gpr(d, op, X86_RDX, 2, X86_IN_NONE); break;
-    case K_Z: set_gpr(d, op, (in->opcode & 7) | (in->rex & 1) << 3, s, X86_IN_OPC); break;
-    case K_ST0: set_reg(op, X86_OP_ST, 0, 10, X86_IN_NONE); break;
-    case K_STI: set_reg(op, X86_OP_ST, in->modrm & 7, 10, X86_IN_RM); break;
-    case K_ONE: set_reg(op, X86_OP_IMM, X86_NO_REG, 0, X86_IN_NONE); in->imm = 1; break;
-    case K_XMM0: set_reg(op, X86_OP_XMM, 0, 16, X86_IN_NONE); break;
+    case K_SEG:
+        set_reg(op, X86_OP_SEG, o >> 12, 2, X86_IN_NONE);
+        break;
+    case K_C:
+        set_reg(op, X86_OP_CR, reg, s, X86_IN_REG);
+        return reg == 0 || (reg >= 2 && reg <= 4) || reg == 8;
+    case K_D:
+        set_reg(op, X86_OP_DR, reg, s, X86_IN_REG);
+        return reg < 8;
+    case K_X:
+        set_implicit_mem(d, op, i, code, X86_RSI, false);
+        break;
+    case K_Y:
+        set_implicit_mem(d, op, i, code, X86_RDI, true);
+        break;
+    case K_DI:
+        set_implicit_mem(d, op, i, code, X86_RDI, false);
+        break;
+    case K_BXAL:
+        set_implicit_mem(d, op, i, code, X86_RBX, false);
+        break;
+    case K_B:
+        set_gpr(d, op, d->vvvv, s, X86_IN_VVVV);
+        break;
+    case K_FAR:
+        set_far(d, op);
+        break;
+    case K_ACC:
+        set_gpr(d, op, X86_RAX, s, X86_IN_NONE);
+        break;
+    case K_CL:
+        set_gpr(d, op, X86_RCX, 1, X86_IN_NONE);
+        break;
+    case K_DX:
+        set_gpr(d, op, X86_RDX, 2, X86_IN_NONE);
+        break;
+    case K_Z:
+        set_gpr(d, op, (in->opcode & 7) | (in->rex & 1) << 3, s, X86_IN_OPC);
+        break;
+    case K_ST0:
+        set_reg(op, X86_OP_ST, 0, 10, X86_IN_NONE);
+        break;
+    case K_STI:
+        set_reg(op, X86_OP_ST, in->modrm & 7, 10, X86_IN_RM);
+        break;
+    case K_ONE:
+        set_reg(op, X86_OP_IMM, X86_NO_REG, 0, X86_IN_NONE);
+        in->imm = 1;
+        break;
+    case K_XMM0:
+        set_reg(op, X86_OP_XMM, 0, 16, X86_IN_NONE);
+        break;
     }
     return true;
 }
@@ -660,8 +963,8 @@ static const struct enc_row *settle_shift(const struct x86_insn *in, const struc
 {
     const struct enc_row *next_row = e + 1;
 
-    if (next_row < rows + NR_ROWS && (next_row->cond & IM0) && next_row->opcode == e->opcode
-        && (in->imm & (in->opsz == 8 && in->ops[0].size == 8 ? 63 : 31)) == 0)
+    if (next_row < rows + NR_ROWS && (next_row->cond & IM0) && next_row->opcode == e->opcode &&
+        (in->imm & (in->opsz == 8 && in->ops[0].size == 8 ? 63 : 31)) == 0)
         return next_row;
     return e;
 }

@@ -1,7 +1,7 @@
 /* Raising and delivering exceptions and interrupts.
  *
- * After the Intel SDM vol. 3 chapter 6 and the AMD APM vol. 2 chapter 8. A fault while one is delivered becomes a double fault by
- * table 6-5; a third ends in shutdown. */
+ * After the Intel SDM vol. 3 chapter 6 and the AMD APM vol. 2 chapter 8. A fault while one is delivered becomes a
+ * double fault by table 6-5; a third ends in shutdown. */
 #include "base/log.h"
 #include "guest/x86/x86_int.h"
 
@@ -48,7 +48,8 @@ static uint32_t err_of(const struct event *e, uint32_t sel_or_vec, bool idt)
 
 static bool is_fault(const struct event *e)
 {
-    return !e->is_int && !e->ext && e->vec != X86_DB && e->vec != X86_BP && e->vec != X86_VEC_OF && e->vec != X86_VEC_NMI;
+    return !e->is_int && !e->ext && e->vec != X86_DB && e->vec != X86_BP && e->vec != X86_VEC_OF &&
+           e->vec != X86_VEC_NMI;
 }
 
 static void deliver_real(struct x86_cpu *c, const struct event *e)
@@ -330,9 +331,13 @@ static bool combine(struct x86_cpu *c, const struct event *first, struct event *
 
 static void log_event(struct x86_cpu *c, const struct event *e)
 {
-    log_write(LOG_INT, "%s %02x err=%04x rip=%04x:%016" PRIx64 " cpl=%d rsp=%016" PRIx64 " cr2=%016" PRIx64 " rax=%" PRIx64,
-              e->ext ? "interrupt" : e->is_int ? "int" : "exception", e->vec, e->err, c->seg[X86_CS].sel, c->rip, c->cpl,
-              c->regs[X86_RSP], e->vec == X86_PGF ? c->exc.cr2 : c->cr2, c->regs[X86_RAX]);
+    log_write(LOG_INT,
+              "%s %02x err=%04x rip=%04x:%016" PRIx64 " cpl=%d rsp=%016" PRIx64 " cr2=%016" PRIx64 " rax=%" PRIx64,
+              e->ext      ? "interrupt"
+              : e->is_int ? "int"
+                          : "exception",
+              e->vec, e->err, c->seg[X86_CS].sel, c->rip, c->cpl, c->regs[X86_RSP],
+              e->vec == X86_PGF ? c->exc.cr2 : c->cr2, c->regs[X86_RAX]);
 }
 
 static void deliver(struct x86_cpu *c, struct event e)
@@ -362,7 +367,8 @@ static void deliver(struct x86_cpu *c, struct event e)
 
 void x86_deliver(struct x86_cpu *c, int vec, bool has_err, uint32_t err, bool is_int, bool ext, uint64_t next_rip)
 {
-    deliver(c, (struct event){.vec = vec, .has_err = has_err, .err = err, .is_int = is_int, .ext = ext, .ret = next_rip});
+    deliver(c,
+            (struct event){.vec = vec, .has_err = has_err, .err = err, .is_int = is_int, .ext = ext, .ret = next_rip});
 }
 
 void x86_deliver_fault(struct x86_cpu *c)

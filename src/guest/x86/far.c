@@ -1,7 +1,7 @@
 /* Far transfers: jumps, calls, returns, interrupts by instruction, task switches, fast system calls.
  *
- * After the Intel SDM vol. 2 (each instruction's operation) and vol. 3 chapters 5-8; SYSCALL as in the AMD APM. Each function
- * checks everything it can before it changes registers, so that a fault finds the instruction undone. */
+ * After the Intel SDM vol. 2 (each instruction's operation) and vol. 3 chapters 5-8; SYSCALL as in the AMD APM. Each
+ * function checks everything it can before it changes registers, so that a fault finds the instruction undone. */
 #include "guest/x86/x86_int.h"
 
 static NORETURN void gp(struct x86_cpu *c, uint32_t sel)
@@ -71,7 +71,7 @@ static void check_direct(struct x86_cpu *c, const struct x86_desc *d, uint16_t s
 struct gate {
     uint16_t sel;
     uint64_t off;
-    unsigned size;   /* 2, 4, 8: of what is pushed */
+    unsigned size; /* 2, 4, 8: of what is pushed */
     unsigned params;
 };
 
@@ -314,7 +314,8 @@ static void check_return_cs(struct x86_cpu *c, uint16_t sel, struct x86_desc *d)
         x86_raise_err(c, X86_NP, sel & ~3u);
 }
 
-static void check_return_ss(struct x86_cpu *c, uint16_t sel, unsigned rpl, const struct x86_desc *cs, struct x86_seg *ss)
+static void check_return_ss(struct x86_cpu *c, uint16_t sel, unsigned rpl, const struct x86_desc *cs,
+                            struct x86_seg *ss)
 {
     struct x86_desc d;
 
@@ -546,7 +547,8 @@ void x86_int_n(struct x86_cpu *c, uint8_t vec, uint64_t next, bool int3_or_into)
 
 static struct x86_seg flat(uint16_t sel, uint32_t flags)
 {
-    return (struct x86_seg){.sel = sel, .limit = UINT32_MAX, .flags = flags | X86_SEG_P | X86_SEG_S | X86_SEG_G | X86_SEG_A};
+    return (struct x86_seg){
+        .sel = sel, .limit = UINT32_MAX, .flags = flags | X86_SEG_P | X86_SEG_S | X86_SEG_G | X86_SEG_A};
 }
 
 static void flat_pair(struct x86_cpu *c, uint16_t cs, uint16_t ss, unsigned cpl, bool is64)

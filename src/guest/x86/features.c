@@ -2,7 +2,8 @@
  *
  * Names: features.def. The list of what the translator carries out is `offered` below: a bit belongs there once the
  * instruction or register it stands for works here. Vector extensions run on the host's units, so they are offered only
- * when the host has them too. Left out: virtualisation (VMX, SVM), AVX-512, TSX, MPX, SGX, speculation controls, PMU. */
+ * when the host has them too. Left out: virtualisation (VMX, SVM), AVX-512, TSX, MPX, SGX, speculation controls, PMU.
+ */
 #include "guest/x86/cpuid_int.h"
 #include <stdio.h>
 
@@ -36,22 +37,75 @@ static const struct feature {
 
 /* Gate of each feature id: a bit by name. */
 static const char *const gates[X86_F_NR] = {
-    [X86_F_FPU] = "fpu", [X86_F_TSC] = "tsc", [X86_F_MSR] = "msr", [X86_F_CX8] = "cx8", [X86_F_SEP] = "sep",
-    [X86_F_CMOV] = "cmov", [X86_F_CLFSH] = "clflush", [X86_F_MMX] = "mmx", [X86_F_FXSR] = "fxsr", [X86_F_SSE] = "sse",
-    [X86_F_SSE2] = "sse2", [X86_F_SSE3] = "pni", [X86_F_PCLMUL] = "pclmulqdq", [X86_F_MONITOR] = "monitor",
-    [X86_F_SSSE3] = "ssse3", [X86_F_FMA] = "fma", [X86_F_CX16] = "cx16", [X86_F_SSE41] = "sse4.1", [X86_F_SSE42] = "sse4.2",
-    [X86_F_MOVBE] = "movbe", [X86_F_POPCNT] = "popcnt", [X86_F_AES] = "aes", [X86_F_XSAVE] = "xsave", [X86_F_AVX] = "avx",
-    [X86_F_F16C] = "f16c", [X86_F_RDRAND] = "rdrand", [X86_F_FSGSBASE] = "fsgsbase", [X86_F_BMI1] = "bmi1",
-    [X86_F_AVX2] = "avx2", [X86_F_BMI2] = "bmi2", [X86_F_INVPCID] = "invpcid", [X86_F_RDSEED] = "rdseed", [X86_F_ADX] = "adx",
-    [X86_F_SMAP] = "smap", [X86_F_CLFLUSHOPT] = "clflushopt", [X86_F_CLWB] = "clwb", [X86_F_SHA] = "sha-ni",
-    [X86_F_PKU] = "pku", [X86_F_RDPID] = "rdpid", [X86_F_GFNI] = "gfni", [X86_F_VAES] = "vaes", [X86_F_VPCLMUL] = "vpclmulqdq",
-    [X86_F_SYSCALL] = "syscall", [X86_F_RDTSCP] = "rdtscp", [X86_F_LM] = "lm", [X86_F_LAHF_LM] = "lahf-lm",
-    [X86_F_LZCNT] = "abm", [X86_F_SSE4A] = "sse4a", [X86_F_PREFETCHW] = "3dnowprefetch", [X86_F_3DNOW] = "3dnow",
-    [X86_F_XSAVEOPT] = "xsaveopt", [X86_F_XSAVEC] = "xsavec", [X86_F_XSAVES] = "xsaves", [X86_F_CLZERO] = "clzero",
-    [X86_F_AVX512F] = "avx512f", [X86_F_AVX512DQ] = "avx512dq", [X86_F_AVX512BW] = "avx512bw", [X86_F_AVX512VL] = "avx512vl",
-    [X86_F_AVX512CD] = "avx512cd", [X86_F_FSRM] = "fsrm", [X86_F_XGETBV1] = "xgetbv1", [X86_F_SVM] = "svm",
-    [X86_F_AVXVNNI] = "avx-vnni", [X86_F_MOVDIRI] = "movdiri", [X86_F_MOVDIR64B] = "movdir64b", [X86_F_SERIALIZE] = "serialize",
-    [X86_F_CMPCCXADD] = "cmpccxadd", [X86_F_HLE] = "hle", [X86_F_RTM] = "rtm",
+    [X86_F_FPU] = "fpu",
+    [X86_F_TSC] = "tsc",
+    [X86_F_MSR] = "msr",
+    [X86_F_CX8] = "cx8",
+    [X86_F_SEP] = "sep",
+    [X86_F_CMOV] = "cmov",
+    [X86_F_CLFSH] = "clflush",
+    [X86_F_MMX] = "mmx",
+    [X86_F_FXSR] = "fxsr",
+    [X86_F_SSE] = "sse",
+    [X86_F_SSE2] = "sse2",
+    [X86_F_SSE3] = "pni",
+    [X86_F_PCLMUL] = "pclmulqdq",
+    [X86_F_MONITOR] = "monitor",
+    [X86_F_SSSE3] = "ssse3",
+    [X86_F_FMA] = "fma",
+    [X86_F_CX16] = "cx16",
+    [X86_F_SSE41] = "sse4.1",
+    [X86_F_SSE42] = "sse4.2",
+    [X86_F_MOVBE] = "movbe",
+    [X86_F_POPCNT] = "popcnt",
+    [X86_F_AES] = "aes",
+    [X86_F_XSAVE] = "xsave",
+    [X86_F_AVX] = "avx",
+    [X86_F_F16C] = "f16c",
+    [X86_F_RDRAND] = "rdrand",
+    [X86_F_FSGSBASE] = "fsgsbase",
+    [X86_F_BMI1] = "bmi1",
+    [X86_F_AVX2] = "avx2",
+    [X86_F_BMI2] = "bmi2",
+    [X86_F_INVPCID] = "invpcid",
+    [X86_F_RDSEED] = "rdseed",
+    [X86_F_ADX] = "adx",
+    [X86_F_SMAP] = "smap",
+    [X86_F_CLFLUSHOPT] = "clflushopt",
+    [X86_F_CLWB] = "clwb",
+    [X86_F_SHA] = "sha-ni",
+    [X86_F_PKU] = "pku",
+    [X86_F_RDPID] = "rdpid",
+    [X86_F_GFNI] = "gfni",
+    [X86_F_VAES] = "vaes",
+    [X86_F_VPCLMUL] = "vpclmulqdq",
+    [X86_F_SYSCALL] = "syscall",
+    [X86_F_RDTSCP] = "rdtscp",
+    [X86_F_LM] = "lm",
+    [X86_F_LAHF_LM] = "lahf-lm",
+    [X86_F_LZCNT] = "abm",
+    [X86_F_SSE4A] = "sse4a",
+    [X86_F_PREFETCHW] = "3dnowprefetch",
+    [X86_F_3DNOW] = "3dnow",
+    [X86_F_XSAVEOPT] = "xsaveopt",
+    [X86_F_XSAVEC] = "xsavec",
+    [X86_F_XSAVES] = "xsaves",
+    [X86_F_CLZERO] = "clzero",
+    [X86_F_AVX512F] = "avx512f",
+    [X86_F_AVX512DQ] = "avx512dq",
+    [X86_F_AVX512BW] = "avx512bw",
+    [X86_F_AVX512VL] = "avx512vl",
+    [X86_F_AVX512CD] = "avx512cd",
+    [X86_F_FSRM] = "fsrm",
+    [X86_F_XGETBV1] = "xgetbv1",
+    [X86_F_SVM] = "svm",
+    [X86_F_AVXVNNI] = "avx-vnni",
+    [X86_F_MOVDIRI] = "movdiri",
+    [X86_F_MOVDIR64B] = "movdir64b",
+    [X86_F_SERIALIZE] = "serialize",
+    [X86_F_CMPCCXADD] = "cmpccxadd",
+    [X86_F_HLE] = "hle",
+    [X86_F_RTM] = "rtm",
 };
 /* Word and bit of each gate, resolved once before main and read-only afterwards. */
 static struct {
@@ -173,7 +227,8 @@ static const char offered_plain[] =
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush acpi mmx fxsr sse sse2 ss "
     "monitor cx16 pcid x2apic movbe popcnt tsc-deadline xsave rdrand hypervisor "
     "fsgsbase tsc-adjust bmi1 smep bmi2 erms invpcid rdseed adx smap clflushopt clwb umip pku rdpid fsrm "
-    "syscall nx pdpe1gb rdtscp lm mmxext fxsr-opt lahf-lm cmp-legacy cr8legacy abm misalignsse 3dnowprefetch osvw topoext "
+    "syscall nx pdpe1gb rdtscp lm mmxext fxsr-opt lahf-lm cmp-legacy cr8legacy abm misalignsse 3dnowprefetch osvw "
+    "topoext "
     "invtsc clzero xsaveerptr wbnoinvd xsaveopt xsavec xgetbv1 xsaves arat";
 /* Extensions that run on the host's vector units. */
 static const char offered_host[] =
@@ -242,8 +297,9 @@ static const struct {
     {"xsave", "avx xsaveopt xsavec xgetbv1 xsaves pku avx512f"},
     {"avx", "avx2 fma f16c xop fma4 vaes vpclmulqdq avx-vnni avx512f"},
     {"avx2", "avx512f avx-vnni"},
-    {"avx512f", "avx512dq avx512bw avx512vl avx512cd avx512ifma avx512vbmi avx512vbmi2 avx512vnni avx512bitalg avx512-vpopcntdq "
-                "avx512-bf16 avx512-vp2intersect avx512pf avx512er avx512-4vnniw avx512-4fmaps avx512-fp16"},
+    {"avx512f",
+     "avx512dq avx512bw avx512vl avx512cd avx512ifma avx512vbmi avx512vbmi2 avx512vnni avx512bitalg avx512-vpopcntdq "
+     "avx512-bf16 avx512-vp2intersect avx512pf avx512er avx512-4vnniw avx512-4fmaps avx512-fp16"},
     {"svm", "npt lbrv svm-lock nrip-save tsc-scale vmcb-clean flushbyasid decodeassists pause-filter pfthreshold avic "
             "v-vmsave-vmload vgif svme-addr-chk"},
     {"arch-capabilities", "rdctl-no ibrs-all rsba skip-l1dfl-vmentry ssb-no mds-no pschange-mc-no tsx-ctrl taa-no"},
@@ -315,7 +371,8 @@ void x86_xsave_component(unsigned i, uint32_t *size, uint32_t *off)
 {
     static const struct {
         uint16_t size, off;
-    } c[] = {{160, 0}, {256, 160}, {256, 576}, {64, 960}, {64, 1024}, {64, 1088}, {512, 1152}, {1024, 1664}, {0, 0}, {8, 2688}};
+    } c[] = {{160, 0},   {256, 160},  {256, 576},   {64, 960}, {64, 1024},
+             {64, 1088}, {512, 1152}, {1024, 1664}, {0, 0},    {8, 2688}};
 
     *size = i < ARRAY_LEN(c) ? c[i].size : 0;
     *off = i < ARRAY_LEN(c) ? c[i].off : 0;

@@ -41,16 +41,26 @@ static void put_gpr(struct out *o, unsigned reg, unsigned size, bool high8)
 static const char *mem_ptr(unsigned size)
 {
     switch (size) {
-    case 1: return "BYTE PTR ";
-    case 2: return "WORD PTR ";
-    case 4: return "DWORD PTR ";
-    case 6: return "FWORD PTR ";
-    case 8: return "QWORD PTR ";
-    case 10: return "TBYTE PTR ";
-    case 16: return "XMMWORD PTR ";
-    case 32: return "YMMWORD PTR ";
-    case 64: return "ZMMWORD PTR ";
-    default: return "";
+    case 1:
+        return "BYTE PTR ";
+    case 2:
+        return "WORD PTR ";
+    case 4:
+        return "DWORD PTR ";
+    case 6:
+        return "FWORD PTR ";
+    case 8:
+        return "QWORD PTR ";
+    case 10:
+        return "TBYTE PTR ";
+    case 16:
+        return "XMMWORD PTR ";
+    case 32:
+        return "YMMWORD PTR ";
+    case 64:
+        return "ZMMWORD PTR ";
+    default:
+        return "";
     }
 }
 static void put_vec(struct out *o, unsigned reg, unsigned size)
@@ -113,8 +123,12 @@ static void put_operand(struct out *o, const struct x86_insn *in, unsigned i, ui
     const struct x86_operand *op = &in->ops[i];
 
     switch (op->kind) {
-    case X86_OP_GPR: put_gpr(o, op->reg, op->size, op->high8); break;
-    case X86_OP_MEM: put_mem(o, in, op, pc); break;
+    case X86_OP_GPR:
+        put_gpr(o, op->reg, op->size, op->high8);
+        break;
+    case X86_OP_MEM:
+        put_mem(o, in, op, pc);
+        break;
     case X86_OP_IMM: {
         uint64_t v = i && in->ops[i - 1].kind == X86_OP_IMM ? in->imm2 : in->imm;
         unsigned s = in->ops[0].kind == X86_OP_GPR || in->ops[0].kind == X86_OP_MEM ? in->ops[0].size : 8;
@@ -130,14 +144,30 @@ static void put_operand(struct out *o, const struct x86_insn *in, unsigned i, ui
         put(o, "0x%" PRIx64, in->opsz == 8 ? t : in->opsz == 4 ? (uint32_t)t : (uint16_t)t);
         break;
     }
-    case X86_OP_SEG: put(o, "%s", seg_names[op->reg & 7]); break;
-    case X86_OP_CR: put(o, "cr%u", op->reg); break;
-    case X86_OP_DR: put(o, "dr%u", op->reg); break;
-    case X86_OP_XMM: put_vec(o, op->reg, op->size); break;
-    case X86_OP_MM: put(o, "mm%u", op->reg); break;
-    case X86_OP_ST: put(o, op->reg || op->where == X86_IN_RM ? "st(%u)" : "st", op->reg); break;
-    case X86_OP_K: put(o, "k%u", op->reg); break;
-    case X86_OP_FAR: put(o, "0x%" PRIx64 ":0x%" PRIx64, in->imm2, in->imm); break;
+    case X86_OP_SEG:
+        put(o, "%s", seg_names[op->reg & 7]);
+        break;
+    case X86_OP_CR:
+        put(o, "cr%u", op->reg);
+        break;
+    case X86_OP_DR:
+        put(o, "dr%u", op->reg);
+        break;
+    case X86_OP_XMM:
+        put_vec(o, op->reg, op->size);
+        break;
+    case X86_OP_MM:
+        put(o, "mm%u", op->reg);
+        break;
+    case X86_OP_ST:
+        put(o, op->reg || op->where == X86_IN_RM ? "st(%u)" : "st", op->reg);
+        break;
+    case X86_OP_K:
+        put(o, "k%u", op->reg);
+        break;
+    case X86_OP_FAR:
+        put(o, "0x%" PRIx64 ":0x%" PRIx64, in->imm2, in->imm);
+        break;
     }
 }
 /* Names that depend on the operand or address size. */
@@ -145,14 +175,19 @@ static const char *sized_mnem(const struct x86_insn *in)
 {
     unsigned i = in->opsz == 8 ? 2 : in->opsz == 4 ? 1 : 0, a = in->adsz == 8 ? 2 : in->adsz == 4 ? 1 : 0;
     static const char *const cbw[] = {"cbw", "cwde", "cdqe"}, *const cwd[] = {"cwd", "cdq", "cqo"},
-        *const jcxz[] = {"jcxz", "jecxz", "jrcxz"}, *const iret[] = {"iretw", "iretd", "iretq"};
+                             *const jcxz[] = {"jcxz", "jecxz", "jrcxz"}, *const iret[] = {"iretw", "iretd", "iretq"};
 
     switch (in->op) {
-    case X86_I_CBW: return cbw[i];
-    case X86_I_CWD: return cwd[i];
-    case X86_I_JCXZ: return jcxz[a];
-    case X86_I_IRET: return iret[i];
-    default: return in->row->mnem;
+    case X86_I_CBW:
+        return cbw[i];
+    case X86_I_CWD:
+        return cwd[i];
+    case X86_I_JCXZ:
+        return jcxz[a];
+    case X86_I_IRET:
+        return iret[i];
+    default:
+        return in->row->mnem;
     }
 }
 

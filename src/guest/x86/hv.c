@@ -1,13 +1,27 @@
-/* Hyper-V enlightenments: the synthetic MSRs that hv_* of -cpu switches on (Hypervisor Top-Level Functional Specification).
+/* Hyper-V enlightenments: the synthetic MSRs that hv_* of -cpu switches on (Hypervisor Top-Level Functional
+ * Specification).
  *
- * hv-time: reference counter and TSC page; hv-vapic: EOI, ICR and TPR, assist page; hv-vpindex, hv-runtime, hv-frequencies,
- * hv-reset. The hypercall page answers every call with "invalid hypercall code". Left out: synthetic interrupts and timers,
- * hypercalls. */
+ * hv-time: reference counter and TSC page; hv-vapic: EOI, ICR and TPR, assist page; hv-vpindex, hv-runtime,
+ * hv-frequencies, hv-reset. The hypercall page answers every call with "invalid hypercall code". Left out: synthetic
+ * interrupts and timers, hypercalls. */
 #include "base/bytes.h"
 #include "guest/x86/state.h"
 
-enum { HV_GUEST_OS_ID = 0x40000000, HV_HYPERCALL, HV_VP_INDEX, HV_RESET, HV_VP_RUNTIME = 0x40000010, HV_TIME_REF_COUNT = 0x40000020,
-       HV_REFERENCE_TSC, HV_TSC_FREQUENCY, HV_APIC_FREQUENCY, HV_EOI = 0x40000070, HV_ICR, HV_TPR, HV_VP_ASSIST_PAGE };
+enum {
+    HV_GUEST_OS_ID = 0x40000000,
+    HV_HYPERCALL,
+    HV_VP_INDEX,
+    HV_RESET,
+    HV_VP_RUNTIME = 0x40000010,
+    HV_TIME_REF_COUNT = 0x40000020,
+    HV_REFERENCE_TSC,
+    HV_TSC_FREQUENCY,
+    HV_APIC_FREQUENCY,
+    HV_EOI = 0x40000070,
+    HV_ICR,
+    HV_TPR,
+    HV_VP_ASSIST_PAGE
+};
 enum { ENABLE = 1, PAGE = 4096, APIC_HZ = 1000000000, TICK_NS = 100 };
 enum { APIC_TPR = 0x80, APIC_EOI = 0xb0, APIC_ICR = 0x300, APIC_ICR2 = 0x310 };
 
@@ -52,19 +66,27 @@ static bool msr_there(const struct x86_features *f, uint32_t msr)
         return false;
     switch (msr) {
     case HV_GUEST_OS_ID:
-    case HV_HYPERCALL: return true;
-    case HV_VP_INDEX: return f->hv_vpindex;
-    case HV_RESET: return f->hv_reset;
-    case HV_VP_RUNTIME: return f->hv_runtime;
+    case HV_HYPERCALL:
+        return true;
+    case HV_VP_INDEX:
+        return f->hv_vpindex;
+    case HV_RESET:
+        return f->hv_reset;
+    case HV_VP_RUNTIME:
+        return f->hv_runtime;
     case HV_TIME_REF_COUNT:
-    case HV_REFERENCE_TSC: return f->hv_time;
+    case HV_REFERENCE_TSC:
+        return f->hv_time;
     case HV_TSC_FREQUENCY:
-    case HV_APIC_FREQUENCY: return f->hv_frequencies;
+    case HV_APIC_FREQUENCY:
+        return f->hv_frequencies;
     case HV_EOI:
     case HV_ICR:
     case HV_TPR:
-    case HV_VP_ASSIST_PAGE: return f->hv_vapic;
-    default: return false;
+    case HV_VP_ASSIST_PAGE:
+        return f->hv_vapic;
+    default:
+        return false;
     }
 }
 
@@ -73,16 +95,34 @@ bool x86_hv_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *v)
     if (!msr_there(&c->feat, msr))
         return false;
     switch (msr) {
-    case HV_GUEST_OS_ID: *v = c->hv.guest_os_id; return true;
-    case HV_HYPERCALL: *v = c->hv.hypercall; return true;
-    case HV_VP_INDEX: *v = c->vcpu.index; return true;
-    case HV_RESET: *v = 0; return true;
+    case HV_GUEST_OS_ID:
+        *v = c->hv.guest_os_id;
+        return true;
+    case HV_HYPERCALL:
+        *v = c->hv.hypercall;
+        return true;
+    case HV_VP_INDEX:
+        *v = c->vcpu.index;
+        return true;
+    case HV_RESET:
+        *v = 0;
+        return true;
     case HV_VP_RUNTIME:
-    case HV_TIME_REF_COUNT: *v = ref_count(c); return true;
-    case HV_REFERENCE_TSC: *v = c->hv.ref_tsc; return true;
-    case HV_TSC_FREQUENCY: *v = c->port.tsc_hz; return true;
-    case HV_APIC_FREQUENCY: *v = APIC_HZ; return true;
-    case HV_VP_ASSIST_PAGE: *v = c->hv.vp_assist; return true;
+    case HV_TIME_REF_COUNT:
+        *v = ref_count(c);
+        return true;
+    case HV_REFERENCE_TSC:
+        *v = c->hv.ref_tsc;
+        return true;
+    case HV_TSC_FREQUENCY:
+        *v = c->port.tsc_hz;
+        return true;
+    case HV_APIC_FREQUENCY:
+        *v = APIC_HZ;
+        return true;
+    case HV_VP_ASSIST_PAGE:
+        *v = c->hv.vp_assist;
+        return true;
     case HV_ICR:
         if (!c->port.apic)
             return false;
@@ -93,7 +133,8 @@ bool x86_hv_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *v)
             return false;
         *v = mem_ld(x86_as(c), apic_at(c, APIC_TPR), 4);
         return true;
-    default: return false; /* EOI is write-only */
+    default:
+        return false; /* EOI is write-only */
     }
 }
 

@@ -1,9 +1,9 @@
 /* The interpreter: cached decoded blocks, the checks common to all instructions, the run loop, interrupt pins.
  *
- * A block is a run of decoded instructions from one page of memory, found by physical address and mode. Pages that blocks were
- * read from carry MEM_PAGE_CODE; a write to one bumps its generation, and a block whose generation is old is compared with memory
- * before it is used again. Each CPU has its own blocks; only the generations are shared. Instructions that cross a page or come
- * from device memory are decoded each time. */
+ * A block is a run of decoded instructions from one page of memory, found by physical address and mode. Pages that
+ * blocks were read from carry MEM_PAGE_CODE; a write to one bumps its generation, and a block whose generation is old
+ * is compared with memory before it is used again. Each CPU has its own blocks; only the generations are shared.
+ * Instructions that cross a page or come from device memory are decoded each time. */
 #include "base/log.h"
 #include "guest/x86/interp_int.h"
 
@@ -16,11 +16,11 @@ struct entry {
     struct x86_insn in;
 };
 struct block {
-    uint64_t key;            /* page number in the RAM number space << 14 | offset << 2 | mode */
+    uint64_t key; /* page number in the RAM number space << 14 | offset << 2 | mode */
     _Atomic uint32_t *gen_at;
     uint32_t gen;
     uint16_t nr, bytes;
-    const uint8_t *host;     /* where the bytes are */
+    const uint8_t *host; /* where the bytes are */
     struct entry e[];
 };
 /* Write generations of the pages of each RAM block, shared by the CPUs of a machine. */
@@ -41,7 +41,7 @@ struct x86_icache {
     struct x86_codepages *pages;
     struct jump jump[2][JUMPS]; /* by CPL 3 */
     struct block *hash[HASH];
-    struct entry single;     /* an instruction that is not cached */
+    struct entry single; /* an instruction that is not cached */
     size_t used;
     uint8_t arena[ARENA] __attribute__((aligned(64)));
 };
@@ -154,7 +154,8 @@ static void run_too_long(struct x86_cpu *c, const struct x86_insn *in)
 }
 static x86_fn *handler_of(const struct x86_insn *in)
 {
-    static const struct x86_handler *const tables[] = {x86_ops_alu, x86_ops_bits, x86_ops_move, x86_ops_string, x86_ops_sys};
+    static const struct x86_handler *const tables[] = {x86_ops_alu, x86_ops_bits, x86_ops_move, x86_ops_string,
+                                                       x86_ops_sys};
     unsigned size = in->nr_ops ? in->ops[0].size : in->opsz, n = size == 8 ? 3 : size == 4 ? 2 : size == 2 ? 1 : 0;
 
     if (in->op == X86_I_PUSH)
@@ -176,8 +177,8 @@ static x86_fn *choose(struct x86_cpu *c, const struct x86_insn *in)
 
     if (!fn)
         return at & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX) ? run_simd : run_undefined;
-    if (at & (X86_A_PRIV | X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX) || in->enc == X86_ENC_VEX
-        || (in->row->feature && !x86_has(&c->feat, in->row->feature)))
+    if (at & (X86_A_PRIV | X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX) || in->enc == X86_ENC_VEX ||
+        (in->row->feature && !x86_has(&c->feat, in->row->feature)))
         return run_checked;
     return fn;
 }
@@ -185,7 +186,10 @@ static inline uint64_t rip_after(const struct x86_cpu *c, const struct x86_insn 
 {
     uint64_t n = c->rip + in->len;
 
-    return c->mode == X86_MODE_64 ? n : c->mode == X86_MODE_32 ? (uint32_t)n : c->rip > 0xffff ? (uint32_t)n : (uint16_t)n;
+    return c->mode == X86_MODE_64   ? n
+           : c->mode == X86_MODE_32 ? (uint32_t)n
+           : c->rip > 0xffff        ? (uint32_t)n
+                                    : (uint16_t)n;
 }
 void x86_exec(struct x86_cpu *c, const struct x86_insn *in)
 {
@@ -234,7 +238,8 @@ static struct block *arena_room(struct x86_icache *ic)
     }
     return (struct block *)(ic->arena + ic->used);
 }
-static struct block *make_block(struct x86_cpu *c, uint64_t key, const uint8_t *host, struct mem_ram *ram, uint64_t page_off, unsigned off)
+static struct block *make_block(struct x86_cpu *c, uint64_t key, const uint8_t *host, struct mem_ram *ram,
+                                uint64_t page_off, unsigned off)
 {
     struct x86_icache *ic = c->icache;
     _Atomic uint32_t *gen = page_gen_new(c, ram, page_off);
@@ -298,8 +303,8 @@ static inline struct block *find_block(struct x86_cpu *c)
     struct jump *j = &c->icache->jump[c->cpl == 3][(lin ^ lin >> 12) % JUMPS];
     struct block *b = j->b;
 
-    if (likely(b && j->lin == lin && j->epoch == c->itlb->epoch && (b->key & 3) == c->mode
-               && b->gen == atomic_load_explicit(b->gen_at, memory_order_relaxed)))
+    if (likely(b && j->lin == lin && j->epoch == c->itlb->epoch && (b->key & 3) == c->mode &&
+               b->gen == atomic_load_explicit(b->gen_at, memory_order_relaxed)))
         return b;
     b = look_up_block(c, lin);
     *j = (struct jump){.lin = lin, .epoch = c->itlb->epoch, .b = b};
@@ -327,9 +332,11 @@ static void trace_insn(struct x86_cpu *c, const struct x86_insn *in)
     char text[96];
 
     x86_format(in, c->rip, text, sizeof text);
-    log_write(LOG_EXEC, "%04x:%016" PRIx64 " %-40s ax=%" PRIx64 " bx=%" PRIx64 " cx=%" PRIx64 " dx=%" PRIx64 " si=%" PRIx64 " di=%" PRIx64
-              " sp=%" PRIx64 " bp=%" PRIx64 " f=%" PRIx64, c->seg[X86_CS].sel, c->rip, text, c->regs[0], c->regs[3], c->regs[1], c->regs[2],
-              c->regs[6], c->regs[7], c->regs[4], c->regs[5], c->rflags);
+    log_write(LOG_EXEC,
+              "%04x:%016" PRIx64 " %-40s ax=%" PRIx64 " bx=%" PRIx64 " cx=%" PRIx64 " dx=%" PRIx64 " si=%" PRIx64
+              " di=%" PRIx64 " sp=%" PRIx64 " bp=%" PRIx64 " f=%" PRIx64,
+              c->seg[X86_CS].sel, c->rip, text, c->regs[0], c->regs[3], c->regs[1], c->regs[2], c->regs[6], c->regs[7],
+              c->regs[4], c->regs[5], c->rflags);
 }
 /* Instruction breakpoints of DR0..DR3 (SDM vol. 3, 18.2): a fault before the instruction, held off by RF. */
 static void check_breakpoints(struct x86_cpu *c)
@@ -360,7 +367,8 @@ static inline void run_entry(struct x86_cpu *c, const struct entry *e)
 /* These clear TF on their way: the handler is not stepped into. */
 static bool enters_handler(unsigned op)
 {
-    return op == X86_I_INT || op == X86_I_INT3 || op == X86_I_INTO || op == X86_I_INT1 || op == X86_I_SYSCALL || op == X86_I_SYSENTER;
+    return op == X86_I_INT || op == X86_I_INT3 || op == X86_I_INTO || op == X86_I_INT1 || op == X86_I_SYSCALL ||
+           op == X86_I_SYSENTER;
 }
 /* One instruction with everything that may surround it. */
 static void step(struct x86_cpu *c)

@@ -1,7 +1,7 @@
 /* What the instruction handlers of the interpreter share: operands, flags, the handler tables.
  *
- * A handler runs with c->rip at its instruction and c->next_rip after it. It may fault (x86_raise*) at any point before it has
- * changed a register; memory it wrote by then must not matter when the instruction is run again. */
+ * A handler runs with c->rip at its instruction and c->next_rip after it. It may fault (x86_raise*) at any point before
+ * it has changed a register; memory it wrote by then must not matter when the instruction is run again. */
 #ifndef GUEST_X86_INTERP_INT_H
 #define GUEST_X86_INTERP_INT_H
 
@@ -14,10 +14,20 @@ struct x86_handler {
     x86_fn *f[4];
 };
 /* Each file fills in its instructions; NULL entries belong to another file. */
-extern const struct x86_handler x86_ops_alu[X86_I_NR], x86_ops_bits[X86_I_NR], x86_ops_move[X86_I_NR], x86_ops_string[X86_I_NR],
-    x86_ops_sys[X86_I_NR];
-#define ALL_SIZES(fn) {{fn, fn, fn, fn}}
-#define BY_SIZE(fn)   {{fn##8, fn##16, fn##32, fn##64}}
+extern const struct x86_handler x86_ops_alu[X86_I_NR], x86_ops_bits[X86_I_NR], x86_ops_move[X86_I_NR],
+    x86_ops_string[X86_I_NR], x86_ops_sys[X86_I_NR];
+#define ALL_SIZES(fn)                                                                                                  \
+    {                                                                                                                  \
+        {                                                                                                              \
+            fn, fn, fn, fn                                                                                             \
+        }                                                                                                              \
+    }
+#define BY_SIZE(fn)                                                                                                    \
+    {                                                                                                                  \
+        {                                                                                                              \
+            fn##8, fn##16, fn##32, fn##64                                                                              \
+        }                                                                                                              \
+    }
 
 /* ---- registers ---- */
 static inline uint64_t x86_mask(unsigned size)
@@ -33,10 +43,18 @@ static inline uint64_t x86_gpr(const struct x86_cpu *c, const struct x86_operand
 static inline void x86_gpr_set(struct x86_cpu *c, unsigned reg, unsigned size, uint64_t v)
 {
     switch (size) {
-    case 1: c->regs[reg] = (c->regs[reg] & ~UINT64_C(0xff)) | (v & 0xff); break;
-    case 2: c->regs[reg] = (c->regs[reg] & ~UINT64_C(0xffff)) | (v & 0xffff); break;
-    case 4: c->regs[reg] = (uint32_t)v; break;
-    default: c->regs[reg] = v; break;
+    case 1:
+        c->regs[reg] = (c->regs[reg] & ~UINT64_C(0xff)) | (v & 0xff);
+        break;
+    case 2:
+        c->regs[reg] = (c->regs[reg] & ~UINT64_C(0xffff)) | (v & 0xffff);
+        break;
+    case 4:
+        c->regs[reg] = (uint32_t)v;
+        break;
+    default:
+        c->regs[reg] = v;
+        break;
     }
 }
 static inline void x86_gpr_op_set(struct x86_cpu *c, const struct x86_operand *op, unsigned size, uint64_t v)
@@ -139,14 +157,30 @@ static inline bool x86_cond(uint64_t fl, unsigned cc)
     bool r;
 
     switch (cc >> 1 & 7) {
-    case 0: r = fl & X86_OF; break;
-    case 1: r = fl & X86_CF; break;
-    case 2: r = fl & X86_ZF; break;
-    case 3: r = fl & (X86_CF | X86_ZF); break;
-    case 4: r = fl & X86_SF; break;
-    case 5: r = fl & X86_PF; break;
-    case 6: r = !(fl & X86_SF) != !(fl & X86_OF); break;
-    default: r = (fl & X86_ZF) || !(fl & X86_SF) != !(fl & X86_OF); break;
+    case 0:
+        r = fl & X86_OF;
+        break;
+    case 1:
+        r = fl & X86_CF;
+        break;
+    case 2:
+        r = fl & X86_ZF;
+        break;
+    case 3:
+        r = fl & (X86_CF | X86_ZF);
+        break;
+    case 4:
+        r = fl & X86_SF;
+        break;
+    case 5:
+        r = fl & X86_PF;
+        break;
+    case 6:
+        r = !(fl & X86_SF) != !(fl & X86_OF);
+        break;
+    default:
+        r = (fl & X86_ZF) || !(fl & X86_SF) != !(fl & X86_OF);
+        break;
     }
     return r != (cc & 1);
 }

@@ -1,7 +1,8 @@
 /* Paging and guest memory: page walks, the interpreter's TLB, linear accesses.
  *
- * After the Intel SDM vol. 3 chapter 4. Page-table entries are updated with compare-and-swap, so that CPUs and the guest's own
- * locked accesses see each other. Paging-structure caches are not modelled beyond a small cache of host pointers. */
+ * After the Intel SDM vol. 3 chapter 4. Page-table entries are updated with compare-and-swap, so that CPUs and the
+ * guest's own locked accesses see each other. Paging-structure caches are not modelled beyond a small cache of host
+ * pointers. */
 #include "base/bytes.h"
 #include "base/log.h"
 #include "guest/x86/mmu_int.h"
@@ -51,7 +52,8 @@ static uint64_t pte_load(struct x86_cpu *c, gpa_t at, unsigned size)
     void *h = pte_host(c, at, &ram, &off);
 
     if (h)
-        return size == 8 ? __atomic_load_n((uint64_t *)h, __ATOMIC_RELAXED) : __atomic_load_n((uint32_t *)h, __ATOMIC_RELAXED);
+        return size == 8 ? __atomic_load_n((uint64_t *)h, __ATOMIC_RELAXED)
+                         : __atomic_load_n((uint32_t *)h, __ATOMIC_RELAXED);
     mem_load(x86_as(c), at, size, &v);
     return v;
 }
@@ -73,7 +75,8 @@ static bool pte_set(struct x86_cpu *c, gpa_t at, unsigned size, uint64_t old, ui
     } else {
         uint32_t o = (uint32_t)old;
 
-        ok = __atomic_compare_exchange_n((uint32_t *)h, &o, o | (uint32_t)bits, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+        ok = __atomic_compare_exchange_n((uint32_t *)h, &o, o | (uint32_t)bits, false, __ATOMIC_SEQ_CST,
+                                         __ATOMIC_RELAXED);
     }
     if (ok)
         mem_ram_written(ram, off, size);
@@ -130,7 +133,8 @@ static bool allowed(struct walk *w, enum x86_access a, unsigned pkey, bool *pk)
 }
 
 /* Permission check, accessed and dirty bits, and the result. -1: the entry changed under us. */
-static int finish(struct walk *w, gpa_t at, unsigned size, uint64_t pte, uint64_t page, gpa_t base, struct x86_xlat *out)
+static int finish(struct walk *w, gpa_t at, unsigned size, uint64_t pte, uint64_t page, gpa_t base,
+                  struct x86_xlat *out)
 {
     struct x86_cpu *c = w->c;
     unsigned pkey = size == 8 && c->long_mode ? pte >> 59 & 15 : 0;
@@ -234,8 +238,8 @@ bool x86_walk(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user, str
     int r;
 
     if (!(c->cr0 & X86_CR0_PG)) {
-        *out = (struct x86_xlat){.gpa = lin & UINT32_MAX & c->a20_mask, .page = UINT64_MAX, .r = true, .w = true, .x = true,
-                                 .user = true};
+        *out = (struct x86_xlat){
+            .gpa = lin & UINT32_MAX & c->a20_mask, .page = UINT64_MAX, .r = true, .w = true, .x = true, .user = true};
         return true;
     }
     do {
@@ -360,7 +364,8 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
         c->hooks.flush_page(c, lin);
 }
 
-/* ---- data breakpoints (SDM vol. 3, 18.2): pages that hold one stay out of the TLB, so that every access comes by here ---- */
+/* ---- data breakpoints (SDM vol. 3, 18.2): pages that hold one stay out of the TLB, so that every access comes by here
+ * ---- */
 static unsigned watch_len(const struct x86_cpu *c, unsigned i)
 {
     static const uint8_t len[4] = {1, 2, 8, 4};

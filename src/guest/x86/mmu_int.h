@@ -13,8 +13,8 @@ enum { ITLB = 1024, PTC = 64, PAGE = 4096 };
 /* By who accesses: supervisor with SMAP in force, user, supervisor with SMAP off (EFLAGS.AC). */
 enum { IDX_SYS, IDX_USER, IDX_SYS_AC, NR_IDX };
 struct x86_itlb_entry {
-    uint64_t tag[3];  /* by enum x86_access: linear page, or EMPTY */
-    uint64_t add;     /* host - linear */
+    uint64_t tag[3]; /* by enum x86_access: linear page, or EMPTY */
+    uint64_t add;    /* host - linear */
     struct mem_ram *ram;
     uint64_t ram_off;
 };
@@ -23,7 +23,13 @@ struct x86_itlb {
     bool used[NR_IDX];      /* anything filled since the last flush */
     uint64_t big[16], huge; /* hashed bits of 2 (4) MiB and 1 GiB pieces with entries from larger pages */
     struct x86_itlb_entry e[NR_IDX][ITLB];
-    struct { uint64_t page; uint8_t *host; struct mem_ram *ram; uint64_t ram_off; bool smm; } pt[PTC];
+    struct {
+        uint64_t page;
+        uint8_t *host;
+        struct mem_ram *ram;
+        uint64_t ram_off;
+        bool smm;
+    } pt[PTC];
 };
 static inline unsigned x86_tlb_index(const struct x86_cpu *c, bool user)
 {
@@ -49,10 +55,14 @@ static inline uint64_t x86_rd_lin(struct x86_cpu *c, uint64_t lin, unsigned size
         const void *p = (const void *)(uintptr_t)(lin + e->add);
 
         switch (size) {
-        case 1: return *(const uint8_t *)p;
-        case 2: return get_le16(p);
-        case 4: return get_le32(p);
-        default: return get_le64(p);
+        case 1:
+            return *(const uint8_t *)p;
+        case 2:
+            return get_le16(p);
+        case 4:
+            return get_le32(p);
+        default:
+            return get_le64(p);
         }
     }
     return x86_ld(c, lin, size);
@@ -66,15 +76,23 @@ static inline void x86_wr_lin(struct x86_cpu *c, uint64_t lin, unsigned size, ui
         return;
     }
     switch (size) {
-    case 1: *(uint8_t *)(uintptr_t)(lin + e->add) = (uint8_t)v; break;
-    case 2: put_le16((void *)(uintptr_t)(lin + e->add), (uint16_t)v); break;
-    case 4: put_le32((void *)(uintptr_t)(lin + e->add), (uint32_t)v); break;
-    default: put_le64((void *)(uintptr_t)(lin + e->add), v); break;
+    case 1:
+        *(uint8_t *)(uintptr_t)(lin + e->add) = (uint8_t)v;
+        break;
+    case 2:
+        put_le16((void *)(uintptr_t)(lin + e->add), (uint16_t)v);
+        break;
+    case 4:
+        put_le32((void *)(uintptr_t)(lin + e->add), (uint32_t)v);
+        break;
+    default:
+        put_le64((void *)(uintptr_t)(lin + e->add), v);
+        break;
     }
     x86_tlb_wrote(e, lin, size);
 }
-/* Read-modify-write: host pointer of size bytes that may be written (faults raised), or NULL when they are not plain memory or
- * cross a page: load and store then. x86_rmw_done must follow the write. */
+/* Read-modify-write: host pointer of size bytes that may be written (faults raised), or NULL when they are not plain
+ * memory or cross a page: load and store then. x86_rmw_done must follow the write. */
 void *x86_rmw_slow(struct x86_cpu *c, uint64_t lin, unsigned size);
 static inline void *x86_rmw_ptr(struct x86_cpu *c, uint64_t lin, unsigned size)
 {

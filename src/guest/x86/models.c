@@ -21,10 +21,26 @@ struct x86_model {
 };
 static const struct x86_model models[] = {
 #define M(n, p, v, f, m, s, l, x, c, b, d)                                                                             \
-    {.name = (n), .parent = (p), .vendor = (v), .family = (f), .model = (m), .stepping = (s), .level = (l), .xlevel = (x),   \
-     .cache = CACHE_##c, .brand = (b), .delta = (d)},
+    {.name = (n),                                                                                                      \
+     .parent = (p),                                                                                                    \
+     .vendor = (v),                                                                                                    \
+     .family = (f),                                                                                                    \
+     .model = (m),                                                                                                     \
+     .stepping = (s),                                                                                                  \
+     .level = (l),                                                                                                     \
+     .xlevel = (x),                                                                                                    \
+     .cache = CACHE_##c,                                                                                               \
+     .brand = (b),                                                                                                     \
+     .delta = (d)},
 #define V(n, p, s, a, no, b, d)                                                                                        \
-    {.name = (n), .parent = (p), .stepping = (s), .alias = (a), .note = (no), .brand = (b), .delta = (d), .version = true},
+    {.name = (n),                                                                                                      \
+     .parent = (p),                                                                                                    \
+     .stepping = (s),                                                                                                  \
+     .alias = (a),                                                                                                     \
+     .note = (no),                                                                                                     \
+     .brand = (b),                                                                                                     \
+     .delta = (d),                                                                                                     \
+     .version = true},
 #include "guest/x86/models.def"
 #undef M
 #undef V
@@ -124,12 +140,13 @@ static bool opt_num(struct parse *p, const char *key, const char *val, uint64_t 
 static bool *bool_field(struct parse *p, const char *key)
 {
     struct x86_features *f = p->f;
-    static const char *const names[] = {"enforce", "check", "host-phys-bits", "pmu", "l3-cache", "host-cache-info", "migratable",
-                                        "hv-relaxed", "hv-vapic", "hv-time", "hv-vpindex", "hv-frequencies", "hv-runtime",
-                                        "hv-reset", "hv-passthrough"};
-    bool *const fields[] = {&p->enforce, &p->check, &p->host_phys_bits, &f->pmu, &f->l3_cache, &f->host_cache, &f->migratable,
-                            &f->hv_relaxed, &f->hv_vapic, &f->hv_time, &f->hv_vpindex, &f->hv_frequencies, &f->hv_runtime,
-                            &f->hv_reset, &f->hv_passthrough};
+    static const char *const names[] = {"enforce",    "check",           "host-phys-bits", "pmu",
+                                        "l3-cache",   "host-cache-info", "migratable",     "hv-relaxed",
+                                        "hv-vapic",   "hv-time",         "hv-vpindex",     "hv-frequencies",
+                                        "hv-runtime", "hv-reset",        "hv-passthrough"};
+    bool *const fields[] = {&p->enforce,    &p->check,          &p->host_phys_bits, &f->pmu,      &f->l3_cache,
+                            &f->host_cache, &f->migratable,     &f->hv_relaxed,     &f->hv_vapic, &f->hv_time,
+                            &f->hv_vpindex, &f->hv_frequencies, &f->hv_runtime,     &f->hv_reset, &f->hv_passthrough};
 
     static_assert(ARRAY_LEN(names) == ARRAY_LEN(fields), "one field per name");
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -141,10 +158,23 @@ static bool *bool_field(struct parse *p, const char *key)
 /* Switches accepted because nothing here depends on them. */
 static bool is_noop_switch(const char *key)
 {
-    static const char *const names[] = {"x-intel-pt-auto-level", "x-force-features", "fill-mtrr-mask", "full-cpuid-auto-level",
-                                        "tcg-cpuid", "legacy-cache", "lmce", "kvm-no-smi-migration", "hv-no-nonarch-coresharing",
-                                        "kvm-pv-enforce-cpuid", "hotpluggable", "realized", "start-powered-off", "vmware-cpuid-freq",
-                                        "start-in-tz", "x-migrate-smi-count", "hv-enforce-cpuid"};
+    static const char *const names[] = {"x-intel-pt-auto-level",
+                                        "x-force-features",
+                                        "fill-mtrr-mask",
+                                        "full-cpuid-auto-level",
+                                        "tcg-cpuid",
+                                        "legacy-cache",
+                                        "lmce",
+                                        "kvm-no-smi-migration",
+                                        "hv-no-nonarch-coresharing",
+                                        "kvm-pv-enforce-cpuid",
+                                        "hotpluggable",
+                                        "realized",
+                                        "start-powered-off",
+                                        "vmware-cpuid-freq",
+                                        "start-in-tz",
+                                        "x-migrate-smi-count",
+                                        "hv-enforce-cpuid"};
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (x86_name_eq(names[i], key))
@@ -159,9 +189,17 @@ static enum opt_result opt_number(struct parse *p, const char *key, const char *
     static const struct {
         const char *name;
         uint64_t max;
-    } nums[] = {{"family", 270},          {"model", 255},           {"stepping", 15},         {"level", 0x20},
-                {"xlevel", UINT32_MAX},   {"phys-bits", 52},        {"tsc-frequency", INT64_MAX},
-                {"hv-spinlocks", UINT32_MAX}, {"min-level", 0x20}, {"min-xlevel", UINT32_MAX}, {"host-phys-bits-limit", 52}};
+    } nums[] = {{"family", 270},
+                {"model", 255},
+                {"stepping", 15},
+                {"level", 0x20},
+                {"xlevel", UINT32_MAX},
+                {"phys-bits", 52},
+                {"tsc-frequency", INT64_MAX},
+                {"hv-spinlocks", UINT32_MAX},
+                {"min-level", 0x20},
+                {"min-xlevel", UINT32_MAX},
+                {"host-phys-bits-limit", 52}};
     struct x86_features *f = p->f;
     unsigned i;
     uint64_t v;
@@ -173,11 +211,23 @@ static enum opt_result opt_number(struct parse *p, const char *key, const char *
     if (!opt_num(p, key, val, nums[i].max, &v))
         return OPT_BAD;
     switch (i) {
-    case 0: f->family = (uint32_t)v; break;
-    case 1: f->model = (uint32_t)v; break;
-    case 2: f->stepping = (uint32_t)v; break;
-    case 3: f->level = (uint32_t)v; p->level_set = true; break;
-    case 4: f->xlevel = (uint32_t)v; p->xlevel_set = true; break;
+    case 0:
+        f->family = (uint32_t)v;
+        break;
+    case 1:
+        f->model = (uint32_t)v;
+        break;
+    case 2:
+        f->stepping = (uint32_t)v;
+        break;
+    case 3:
+        f->level = (uint32_t)v;
+        p->level_set = true;
+        break;
+    case 4:
+        f->xlevel = (uint32_t)v;
+        p->xlevel_set = true;
+        break;
     case 5:
         if (v < 32) {
             err_set(p->errp, "-cpu: phys-bits must be from 32 to 52, not %" PRIu64, v);
@@ -185,11 +235,22 @@ static enum opt_result opt_number(struct parse *p, const char *key, const char *
         }
         f->phys_bits = (uint32_t)v;
         break;
-    case 6: f->tsc_hz = v; break;
-    case 7: f->hv_spinlocks = (uint32_t)v; p->hv_any = true; break;
-    case 8: p->min_level = (uint32_t)v; break;
-    case 9: p->min_xlevel = (uint32_t)v; break;
-    default: p->phys_limit = (uint32_t)v; break;
+    case 6:
+        f->tsc_hz = v;
+        break;
+    case 7:
+        f->hv_spinlocks = (uint32_t)v;
+        p->hv_any = true;
+        break;
+    case 8:
+        p->min_level = (uint32_t)v;
+        break;
+    case 9:
+        p->min_xlevel = (uint32_t)v;
+        break;
+    default:
+        p->phys_limit = (uint32_t)v;
+        break;
     }
     return OPT_OK;
 }
@@ -243,16 +304,40 @@ static void near_feature(const char *name, void *opaque)
 
 static bool unknown_key(struct parse *p, const char *key)
 {
-    static const char *const keys[] = {
-        "vendor", "model-id", "family", "model", "stepping", "level", "xlevel", "phys-bits", "host-phys-bits", "tsc-frequency",
-        "enforce", "check", "kvm", "migratable", "l3-cache", "pmu", "hv-relaxed", "hv-spinlocks", "hv-vapic", "hv-time",
-        "hv-vpindex", "hv-frequencies", "hv-runtime", "hv-reset", "hv-vendor-id", "host-cache-info"};
+    static const char *const keys[] = {"vendor",
+                                       "model-id",
+                                       "family",
+                                       "model",
+                                       "stepping",
+                                       "level",
+                                       "xlevel",
+                                       "phys-bits",
+                                       "host-phys-bits",
+                                       "tsc-frequency",
+                                       "enforce",
+                                       "check",
+                                       "kvm",
+                                       "migratable",
+                                       "l3-cache",
+                                       "pmu",
+                                       "hv-relaxed",
+                                       "hv-spinlocks",
+                                       "hv-vapic",
+                                       "hv-time",
+                                       "hv-vpindex",
+                                       "hv-frequencies",
+                                       "hv-runtime",
+                                       "hv-reset",
+                                       "hv-vendor-id",
+                                       "host-cache-info"};
     struct str_nearest n;
 
     if (str_starts(key, "hv-") || str_starts(key, "hv_")) {
-        static const char *const known[] = {"hv-synic", "hv-stimer", "hv-stimer-direct", "hv-crash", "hv-reenlightenment",
-                                            "hv-tlbflush", "hv-ipi", "hv-evmcs", "hv-avic", "hv-emsr-bitmap", "hv-syndbg",
-                                            "hv-xmm-input", "hv-tlbflush-ext", "hv-tlbflush-direct", "hv-apicv"};
+        static const char *const known[] = {"hv-synic",        "hv-stimer",          "hv-stimer-direct",
+                                            "hv-crash",        "hv-reenlightenment", "hv-tlbflush",
+                                            "hv-ipi",          "hv-evmcs",           "hv-avic",
+                                            "hv-emsr-bitmap",  "hv-syndbg",          "hv-xmm-input",
+                                            "hv-tlbflush-ext", "hv-tlbflush-direct", "hv-apicv"};
 
         for (size_t i = 0; i < ARRAY_LEN(known); i++)
             if (x86_name_eq(known[i], key))
@@ -302,7 +387,8 @@ static bool parse_word(struct parse *p, const struct opt *o)
 
 /* ---- what cannot be offered ---- */
 
-static void mask_features(struct parse *p, const char *text, const struct x86_features *mask, bool quiet, struct strbuf *missing)
+static void mask_features(struct parse *p, const char *text, const struct x86_features *mask, bool quiet,
+                          struct strbuf *missing)
 {
     struct x86_features *f = p->f;
 
@@ -354,7 +440,8 @@ static void finish(struct parse *p, const struct x86_features *mask)
             raise_level(&f->xlevel, 0x8000000a);
     }
     if (strcmp(f->vendor, AMD) == 0)
-        f->w[X86_FW_80000001_EDX] = (f->w[X86_FW_80000001_EDX] & ~(uint32_t)AMD_MIRROR) | (f->w[X86_FW_1_EDX] & AMD_MIRROR);
+        f->w[X86_FW_80000001_EDX] =
+            (f->w[X86_FW_80000001_EDX] & ~(uint32_t)AMD_MIRROR) | (f->w[X86_FW_1_EDX] & AMD_MIRROR);
     if (p->host_phys_bits && mask->phys_bits)
         f->phys_bits = p->phys_limit ? (uint32_t)min_u64(mask->phys_bits, p->phys_limit) : mask->phys_bits;
     if (!f->phys_bits)
@@ -363,7 +450,8 @@ static void finish(struct parse *p, const struct x86_features *mask)
     f->hypervisor = f->w[X86_FW_1_ECX] >> 31;
     f->kvm_leaves = mask->kvm_leaves;
     if (f->hv_passthrough)
-        f->hv_relaxed = f->hv_vapic = f->hv_time = f->hv_vpindex = f->hv_frequencies = f->hv_runtime = f->hv_reset = true;
+        f->hv_relaxed = f->hv_vapic = f->hv_time = f->hv_vpindex = f->hv_frequencies = f->hv_runtime = f->hv_reset =
+            true;
     if (p->hv_any && !*f->hv_vendor)
         strcpy(f->hv_vendor, "Microsoft Hv");
 }
@@ -432,8 +520,8 @@ static bool parse_opts(struct parse *p, const char *rest)
     return ok;
 }
 
-bool x86_cpu_parse_model(const char *text, const struct x86_features *mask, struct x86_features *out, const struct x86_model **model,
-                         struct err **errp)
+bool x86_cpu_parse_model(const char *text, const struct x86_features *mask, struct x86_features *out,
+                         const struct x86_model **model, struct err **errp)
 {
     size_t n = strcspn(text, ",");
     AUTOFREE char *name = xstrndup(text, n);
@@ -536,7 +624,8 @@ void x86_features_each(const struct x86_features *f, void (*fn)(const char *name
                 fn(x86_feature_name(w, b), f->w[w] >> b & 1, opaque);
 }
 
-void x86_model_missing(const char *name, const struct x86_features *mask, void (*fn)(const char *feature, void *opaque), void *opaque)
+void x86_model_missing(const char *name, const struct x86_features *mask, void (*fn)(const char *feature, void *opaque),
+                       void *opaque)
 {
     const struct x86_model *m = model_find(name);
     struct x86_features f = {0}, own;

@@ -12,7 +12,8 @@ static uint64_t bt_apply(enum bt_kind k, uint64_t v, uint64_t bit)
         T *p_ = p, a_ = __atomic_load_n(p_, __ATOMIC_SEQ_CST);                                                         \
                                                                                                                        \
         if (lock)                                                                                                      \
-            while (!__atomic_compare_exchange_n(p_, &a_, (T)bt_apply(k, a_, bit), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) \
+            while (!__atomic_compare_exchange_n(p_, &a_, (T)bt_apply(k, a_, bit), false, __ATOMIC_SEQ_CST,             \
+                                                __ATOMIC_SEQ_CST))                                                     \
                 ;                                                                                                      \
         else                                                                                                           \
             *p_ = (T)bt_apply(k, a_, bit);                                                                             \
@@ -52,7 +53,10 @@ static void bt(struct x86_cpu *c, const struct x86_insn *in)
 {
     unsigned size = in->ops[0].size;
     int64_t index = in->ops[1].kind == X86_OP_GPR ? sext64(x86_gpr(c, &in->ops[1]), size * 8) : (int64_t)in->imm;
-    enum bt_kind k = in->op == X86_I_BTS ? BT_SET : in->op == X86_I_BTR ? BT_RESET : in->op == X86_I_BTC ? BT_COMPLEMENT : BT_TEST;
+    enum bt_kind k = in->op == X86_I_BTS   ? BT_SET
+                     : in->op == X86_I_BTR ? BT_RESET
+                     : in->op == X86_I_BTC ? BT_COMPLEMENT
+                                           : BT_TEST;
     unsigned n = index & (8 * size - 1);
     uint64_t old;
 
@@ -292,12 +296,14 @@ static void salc(struct x86_cpu *c, const struct x86_insn *in)
 }
 
 const struct x86_handler x86_ops_bits[X86_I_NR] = {
-    [X86_I_BT] = ALL_SIZES(bt), [X86_I_BTS] = ALL_SIZES(bt), [X86_I_BTR] = ALL_SIZES(bt), [X86_I_BTC] = ALL_SIZES(bt),
-    [X86_I_BSF] = ALL_SIZES(bsf), [X86_I_BSR] = ALL_SIZES(bsr), [X86_I_TZCNT] = ALL_SIZES(tzcnt), [X86_I_LZCNT] = ALL_SIZES(lzcnt),
-    [X86_I_POPCNT] = ALL_SIZES(popcnt), [X86_I_ANDN] = ALL_SIZES(andn), [X86_I_BLSR] = ALL_SIZES(blsr), [X86_I_BLSMSK] = ALL_SIZES(blsmsk),
-    [X86_I_BLSI] = ALL_SIZES(blsi), [X86_I_BZHI] = ALL_SIZES(bzhi), [X86_I_BEXTR] = ALL_SIZES(bextr), [X86_I_PEXT] = ALL_SIZES(pext),
-    [X86_I_PDEP] = ALL_SIZES(pdep), [X86_I_SHLX] = ALL_SIZES(shiftx), [X86_I_SHRX] = ALL_SIZES(shiftx), [X86_I_SARX] = ALL_SIZES(shiftx),
-    [X86_I_RORX] = ALL_SIZES(rorx), [X86_I_CRC32] = ALL_SIZES(crc32), [X86_I_DAA] = ALL_SIZES(daa_das), [X86_I_DAS] = ALL_SIZES(daa_das),
-    [X86_I_AAA] = ALL_SIZES(aaa_aas), [X86_I_AAS] = ALL_SIZES(aaa_aas), [X86_I_AAM] = ALL_SIZES(aam), [X86_I_AAD] = ALL_SIZES(aad),
-    [X86_I_SALC] = ALL_SIZES(salc),
+    [X86_I_BT] = ALL_SIZES(bt),       [X86_I_BTS] = ALL_SIZES(bt),      [X86_I_BTR] = ALL_SIZES(bt),
+    [X86_I_BTC] = ALL_SIZES(bt),      [X86_I_BSF] = ALL_SIZES(bsf),     [X86_I_BSR] = ALL_SIZES(bsr),
+    [X86_I_TZCNT] = ALL_SIZES(tzcnt), [X86_I_LZCNT] = ALL_SIZES(lzcnt), [X86_I_POPCNT] = ALL_SIZES(popcnt),
+    [X86_I_ANDN] = ALL_SIZES(andn),   [X86_I_BLSR] = ALL_SIZES(blsr),   [X86_I_BLSMSK] = ALL_SIZES(blsmsk),
+    [X86_I_BLSI] = ALL_SIZES(blsi),   [X86_I_BZHI] = ALL_SIZES(bzhi),   [X86_I_BEXTR] = ALL_SIZES(bextr),
+    [X86_I_PEXT] = ALL_SIZES(pext),   [X86_I_PDEP] = ALL_SIZES(pdep),   [X86_I_SHLX] = ALL_SIZES(shiftx),
+    [X86_I_SHRX] = ALL_SIZES(shiftx), [X86_I_SARX] = ALL_SIZES(shiftx), [X86_I_RORX] = ALL_SIZES(rorx),
+    [X86_I_CRC32] = ALL_SIZES(crc32), [X86_I_DAA] = ALL_SIZES(daa_das), [X86_I_DAS] = ALL_SIZES(daa_das),
+    [X86_I_AAA] = ALL_SIZES(aaa_aas), [X86_I_AAS] = ALL_SIZES(aaa_aas), [X86_I_AAM] = ALL_SIZES(aam),
+    [X86_I_AAD] = ALL_SIZES(aad),     [X86_I_SALC] = ALL_SIZES(salc),
 };

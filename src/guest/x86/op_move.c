@@ -2,22 +2,24 @@
 #include "guest/x86/interp_int.h"
 
 /* ---- moves ---- */
-#define MOV(bits, s)                                                              \
-    static void mov##bits(struct x86_cpu *c, const struct x86_insn *in)           \
-    {                                                                             \
-        x86_wr(c, in, 0, s, x86_rd(c, in, 1, s));                                 \
-    }                                                                             \
-    static void movzx##bits(struct x86_cpu *c, const struct x86_insn *in)         \
-    {                                                                             \
-        x86_gpr_set(c, in->ops[0].reg, s, in->ops[1].size == 1 ? x86_rd(c, in, 1, 1) : x86_rd(c, in, 1, 2)); \
-    }                                                                             \
-    static void movsx##bits(struct x86_cpu *c, const struct x86_insn *in)         \
-    {                                                                             \
-        x86_gpr_set(c, in->ops[0].reg, s, (uint64_t)(in->ops[1].size == 1 ? (int64_t)(int8_t)x86_rd(c, in, 1, 1) : (int64_t)(int16_t)x86_rd(c, in, 1, 2))); \
-    }                                                                             \
-    static void lea##bits(struct x86_cpu *c, const struct x86_insn *in)           \
-    {                                                                             \
-        x86_gpr_set(c, in->ops[0].reg, s, x86_ea_in(c, in));                      \
+#define MOV(bits, s)                                                                                                   \
+    static void mov##bits(struct x86_cpu *c, const struct x86_insn *in)                                                \
+    {                                                                                                                  \
+        x86_wr(c, in, 0, s, x86_rd(c, in, 1, s));                                                                      \
+    }                                                                                                                  \
+    static void movzx##bits(struct x86_cpu *c, const struct x86_insn *in)                                              \
+    {                                                                                                                  \
+        x86_gpr_set(c, in->ops[0].reg, s, in->ops[1].size == 1 ? x86_rd(c, in, 1, 1) : x86_rd(c, in, 1, 2));           \
+    }                                                                                                                  \
+    static void movsx##bits(struct x86_cpu *c, const struct x86_insn *in)                                              \
+    {                                                                                                                  \
+        x86_gpr_set(c, in->ops[0].reg, s,                                                                              \
+                    (uint64_t)(in->ops[1].size == 1 ? (int64_t)(int8_t)x86_rd(c, in, 1, 1)                             \
+                                                    : (int64_t)(int16_t)x86_rd(c, in, 1, 2)));                         \
+    }                                                                                                                  \
+    static void lea##bits(struct x86_cpu *c, const struct x86_insn *in)                                                \
+    {                                                                                                                  \
+        x86_gpr_set(c, in->ops[0].reg, s, x86_ea_in(c, in));                                                           \
     }
 MOV(8, 1)
 MOV(16, 2)
@@ -35,7 +37,9 @@ static void mov_nt(struct x86_cpu *c, const struct x86_insn *in)
 }
 static uint64_t swap(uint64_t v, unsigned size)
 {
-    return size == 2 ? __builtin_bswap16((uint16_t)v) : size == 4 ? __builtin_bswap32((uint32_t)v) : __builtin_bswap64(v);
+    return size == 2   ? __builtin_bswap16((uint16_t)v)
+           : size == 4 ? __builtin_bswap32((uint32_t)v)
+                       : __builtin_bswap64(v);
 }
 static void bswap(struct x86_cpu *c, const struct x86_insn *in)
 {
@@ -186,7 +190,9 @@ static void enter(struct x86_cpu *c, const struct x86_insn *in)
     x86_wr_lin(c, x86_lin(c, X86_SS, sp, s, X86_WRITE), s, bp);
     frame = sp;
     for (unsigned i = 1; i < level; i++) {
-        uint64_t from = c->mode == X86_MODE_64 ? bp - i * s : x86_stack_size(c) == 4 ? (uint32_t)(bp - i * s) : (uint16_t)(bp - i * s);
+        uint64_t from = c->mode == X86_MODE_64   ? bp - i * s
+                        : x86_stack_size(c) == 4 ? (uint32_t)(bp - i * s)
+                                                 : (uint16_t)(bp - i * s);
         uint64_t v = x86_rd_lin(c, x86_lin(c, X86_SS, from, s, X86_READ), s);
 
         sp = x86_sp_after(c, (int64_t)s * (i + 1));
@@ -313,18 +319,56 @@ static void jcxz(struct x86_cpu *c, const struct x86_insn *in)
 }
 
 const struct x86_handler x86_ops_move[X86_I_NR] = {
-    [X86_I_MOV] = BY_SIZE(mov), [X86_I_MOVZX] = BY_SIZE(movzx), [X86_I_MOVSX] = BY_SIZE(movsx), [X86_I_MOVSXD] = ALL_SIZES(movsxd),
-    [X86_I_LEA] = BY_SIZE(lea), [X86_I_MOVNTI] = ALL_SIZES(mov_nt), [X86_I_MOVDIRI] = ALL_SIZES(mov_nt), [X86_I_BSWAP] = ALL_SIZES(bswap),
-    [X86_I_MOVBE] = ALL_SIZES(movbe), [X86_I_CBW] = ALL_SIZES(cbw), [X86_I_CWD] = ALL_SIZES(cwd), [X86_I_XLAT] = ALL_SIZES(xlat),
-    [X86_I_CMOVCC] = ALL_SIZES(cmov), [X86_I_SETCC] = ALL_SIZES(setcc), [X86_I_NOP] = ALL_SIZES(nop), [X86_I_PAUSE] = ALL_SIZES(pause_hint),
-    [X86_I_ENDBR64] = ALL_SIZES(nop), [X86_I_ENDBR32] = ALL_SIZES(nop), [X86_I_PREFETCH] = ALL_SIZES(nop), [X86_I_PREFETCHW] = ALL_SIZES(nop),
-    [X86_I_PREFETCHNTA] = ALL_SIZES(nop), [X86_I_PREFETCHT0] = ALL_SIZES(nop), [X86_I_PREFETCHT1] = ALL_SIZES(nop),
-    [X86_I_PREFETCHT2] = ALL_SIZES(nop), [X86_I_LFENCE] = ALL_SIZES(fence), [X86_I_MFENCE] = ALL_SIZES(fence), [X86_I_SFENCE] = ALL_SIZES(fence),
-    [X86_I_PUSH] = {{push, push, push, push64}}, [X86_I_POP] = ALL_SIZES(pop), [X86_I_PUSHA] = ALL_SIZES(pusha), [X86_I_POPA] = ALL_SIZES(popa),
-    [X86_I_PUSHF] = ALL_SIZES(pushf), [X86_I_POPF] = ALL_SIZES(popf), [X86_I_ENTER] = ALL_SIZES(enter), [X86_I_LEAVE] = ALL_SIZES(leave),
-    [X86_I_LAHF] = ALL_SIZES(lahf), [X86_I_SAHF] = ALL_SIZES(sahf), [X86_I_CMC] = ALL_SIZES(cmc), [X86_I_CLC] = ALL_SIZES(clc),
-    [X86_I_STC] = ALL_SIZES(stc), [X86_I_CLD] = ALL_SIZES(cld), [X86_I_STD] = ALL_SIZES(std), [X86_I_JCC] = ALL_SIZES(jcc),
-    [X86_I_JMP] = ALL_SIZES(jmp), [X86_I_JMP_IND] = ALL_SIZES(jmp_ind), [X86_I_CALL] = ALL_SIZES(call), [X86_I_CALL_IND] = ALL_SIZES(call_ind),
-    [X86_I_RET] = ALL_SIZES(ret), [X86_I_LOOP] = ALL_SIZES(loop), [X86_I_LOOPE] = ALL_SIZES(loop), [X86_I_LOOPNE] = ALL_SIZES(loop),
+    [X86_I_MOV] = BY_SIZE(mov),
+    [X86_I_MOVZX] = BY_SIZE(movzx),
+    [X86_I_MOVSX] = BY_SIZE(movsx),
+    [X86_I_MOVSXD] = ALL_SIZES(movsxd),
+    [X86_I_LEA] = BY_SIZE(lea),
+    [X86_I_MOVNTI] = ALL_SIZES(mov_nt),
+    [X86_I_MOVDIRI] = ALL_SIZES(mov_nt),
+    [X86_I_BSWAP] = ALL_SIZES(bswap),
+    [X86_I_MOVBE] = ALL_SIZES(movbe),
+    [X86_I_CBW] = ALL_SIZES(cbw),
+    [X86_I_CWD] = ALL_SIZES(cwd),
+    [X86_I_XLAT] = ALL_SIZES(xlat),
+    [X86_I_CMOVCC] = ALL_SIZES(cmov),
+    [X86_I_SETCC] = ALL_SIZES(setcc),
+    [X86_I_NOP] = ALL_SIZES(nop),
+    [X86_I_PAUSE] = ALL_SIZES(pause_hint),
+    [X86_I_ENDBR64] = ALL_SIZES(nop),
+    [X86_I_ENDBR32] = ALL_SIZES(nop),
+    [X86_I_PREFETCH] = ALL_SIZES(nop),
+    [X86_I_PREFETCHW] = ALL_SIZES(nop),
+    [X86_I_PREFETCHNTA] = ALL_SIZES(nop),
+    [X86_I_PREFETCHT0] = ALL_SIZES(nop),
+    [X86_I_PREFETCHT1] = ALL_SIZES(nop),
+    [X86_I_PREFETCHT2] = ALL_SIZES(nop),
+    [X86_I_LFENCE] = ALL_SIZES(fence),
+    [X86_I_MFENCE] = ALL_SIZES(fence),
+    [X86_I_SFENCE] = ALL_SIZES(fence),
+    [X86_I_PUSH] = {{push, push, push, push64}},
+    [X86_I_POP] = ALL_SIZES(pop),
+    [X86_I_PUSHA] = ALL_SIZES(pusha),
+    [X86_I_POPA] = ALL_SIZES(popa),
+    [X86_I_PUSHF] = ALL_SIZES(pushf),
+    [X86_I_POPF] = ALL_SIZES(popf),
+    [X86_I_ENTER] = ALL_SIZES(enter),
+    [X86_I_LEAVE] = ALL_SIZES(leave),
+    [X86_I_LAHF] = ALL_SIZES(lahf),
+    [X86_I_SAHF] = ALL_SIZES(sahf),
+    [X86_I_CMC] = ALL_SIZES(cmc),
+    [X86_I_CLC] = ALL_SIZES(clc),
+    [X86_I_STC] = ALL_SIZES(stc),
+    [X86_I_CLD] = ALL_SIZES(cld),
+    [X86_I_STD] = ALL_SIZES(std),
+    [X86_I_JCC] = ALL_SIZES(jcc),
+    [X86_I_JMP] = ALL_SIZES(jmp),
+    [X86_I_JMP_IND] = ALL_SIZES(jmp_ind),
+    [X86_I_CALL] = ALL_SIZES(call),
+    [X86_I_CALL_IND] = ALL_SIZES(call_ind),
+    [X86_I_RET] = ALL_SIZES(ret),
+    [X86_I_LOOP] = ALL_SIZES(loop),
+    [X86_I_LOOPE] = ALL_SIZES(loop),
+    [X86_I_LOOPNE] = ALL_SIZES(loop),
     [X86_I_JCXZ] = ALL_SIZES(jcxz),
 };

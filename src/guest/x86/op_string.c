@@ -1,8 +1,9 @@
 /* String instructions (SDM vol. 2: MOVS CMPS STOS LODS SCAS INS OUTS and REP).
  *
- * A REP runs in bursts: one page of host memory at a time where both sides are plain memory and DF is clear, else single elements
- * up to a bound. An unfinished burst leaves rIP at the instruction with rCX, rSI and rDI advanced, so that interrupts are taken
- * between bursts exactly as between iterations. Each element's registers change only after its accesses are done. */
+ * A REP runs in bursts: one page of host memory at a time where both sides are plain memory and DF is clear, else
+ * single elements up to a bound. An unfinished burst leaves rIP at the instruction with rCX, rSI and rDI advanced, so
+ * that interrupts are taken between bursts exactly as between iterations. Each element's registers change only after
+ * its accesses are done. */
 #include "guest/x86/interp_int.h"
 
 enum { BURST = 1024 };
@@ -130,7 +131,8 @@ static void fill(void *to, const struct str *s, uint64_t n)
     for (uint64_t i = 0; i < n; i += s->size)
         put_le((uint8_t *)to + i, v, s->size);
 }
-/* Copies forward element by element in effect: an overlap that a byte-wise copy would repeat is left to the slow way. */
+/* Copies forward element by element in effect: an overlap that a byte-wise copy would repeat is left to the slow way.
+ */
 static bool copy(uint8_t *to, const uint8_t *from, uint64_t n)
 {
     if (to > from && (uint64_t)(to - from) < n)
@@ -198,7 +200,8 @@ static void repeat(const struct str *s)
 static void string(struct x86_cpu *c, const struct x86_insn *in)
 {
     unsigned size = in->mem_size;
-    struct str s = {.c = c, .in = in, .size = size, .adsz = in->adsz, .step = c->rflags & X86_DF ? -(int64_t)size : (int64_t)size};
+    struct str s = {
+        .c = c, .in = in, .size = size, .adsz = in->adsz, .step = c->rflags & X86_DF ? -(int64_t)size : (int64_t)size};
 
     if (in->row->attr & X86_A_IO)
         x86_check_io(c, (uint16_t)c->regs[X86_RDX], size);
@@ -209,6 +212,7 @@ static void string(struct x86_cpu *c, const struct x86_insn *in)
 }
 
 const struct x86_handler x86_ops_string[X86_I_NR] = {
-    [X86_I_MOVS] = ALL_SIZES(string), [X86_I_CMPS] = ALL_SIZES(string), [X86_I_STOS] = ALL_SIZES(string), [X86_I_LODS] = ALL_SIZES(string),
-    [X86_I_SCAS] = ALL_SIZES(string), [X86_I_INS] = ALL_SIZES(string), [X86_I_OUTS] = ALL_SIZES(string),
+    [X86_I_MOVS] = ALL_SIZES(string), [X86_I_CMPS] = ALL_SIZES(string), [X86_I_STOS] = ALL_SIZES(string),
+    [X86_I_LODS] = ALL_SIZES(string), [X86_I_SCAS] = ALL_SIZES(string), [X86_I_INS] = ALL_SIZES(string),
+    [X86_I_OUTS] = ALL_SIZES(string),
 };

@@ -1,6 +1,6 @@
-/* System instructions (SDM vol. 2): segments, descriptor tables, control and debug registers, MSRs, ports, interrupts, far
- * transfers (which far.c carries out), state saving, CPUID and clocks. Privilege by CPL is checked by the caller from the row's
- * PRIV attribute. */
+/* System instructions (SDM vol. 2): segments, descriptor tables, control and debug registers, MSRs, ports, interrupts,
+ * far transfers (which far.c carries out), state saving, CPUID and clocks. Privilege by CPL is checked by the caller
+ * from the row's PRIV attribute. */
 #include "base/log.h"
 #include "guest/x86/interp_int.h"
 #include <sched.h>
@@ -40,7 +40,11 @@ static void pop_seg(struct x86_cpu *c, const struct x86_insn *in)
 static void load_far(struct x86_cpu *c, const struct x86_insn *in)
 {
     static const uint8_t segs[] = {X86_ES, X86_DS, X86_SS, X86_FS, X86_GS};
-    unsigned seg = segs[in->op == X86_I_LES ? 0 : in->op == X86_I_LDS ? 1 : in->op == X86_I_LSS ? 2 : in->op == X86_I_LFS ? 3 : 4];
+    unsigned seg = segs[in->op == X86_I_LES   ? 0
+                        : in->op == X86_I_LDS ? 1
+                        : in->op == X86_I_LSS ? 2
+                        : in->op == X86_I_LFS ? 3
+                                              : 4];
     unsigned n = in->opsz;
     uint64_t ea = x86_ea_in(c, in), off = x86_rd_lin(c, x86_lin(c, in->seg, ea, n, X86_READ), n);
     uint16_t sel = (uint16_t)x86_rd_lin(c, x86_lin(c, in->seg, (ea + n) & x86_mask(in->adsz), 2, X86_READ), 2);
@@ -196,11 +200,21 @@ static void mov_from_cr(struct x86_cpu *c, const struct x86_insn *in)
     uint64_t v;
 
     switch (in->ops[1].reg) {
-    case 0: v = c->cr0; break;
-    case 2: v = c->cr2; break;
-    case 3: v = c->cr3; break;
-    case 4: v = c->cr4; break;
-    default: v = c->port.apic ? c->port.tpr_get(c->port.apic) : 0; break;
+    case 0:
+        v = c->cr0;
+        break;
+    case 2:
+        v = c->cr2;
+        break;
+    case 3:
+        v = c->cr3;
+        break;
+    case 4:
+        v = c->cr4;
+        break;
+    default:
+        v = c->port.apic ? c->port.tpr_get(c->port.apic) : 0;
+        break;
     }
     x86_gpr_set(c, in->ops[0].reg, s, v);
 }
@@ -209,10 +223,18 @@ static void mov_to_cr(struct x86_cpu *c, const struct x86_insn *in)
     uint64_t v = c->regs[in->ops[1].reg] & x86_mask(in->ops[1].size);
 
     switch (in->ops[0].reg) {
-    case 0: x86_set_cr0(c, v); break;
-    case 2: c->cr2 = v; break;
-    case 3: x86_set_cr3(c, v); break;
-    case 4: x86_set_cr4(c, v); break;
+    case 0:
+        x86_set_cr0(c, v);
+        break;
+    case 2:
+        c->cr2 = v;
+        break;
+    case 3:
+        x86_set_cr3(c, v);
+        break;
+    case 4:
+        x86_set_cr4(c, v);
+        break;
     default:
         if (v >> 4)
             x86_raise_err(c, X86_GP, 0);
@@ -393,8 +415,8 @@ static void invpcid(struct x86_cpu *c, const struct x86_insn *in)
     uint64_t type = c->regs[in->ops[0].reg] & x86_mask(in->ops[0].size), lin = x86_mem_lin(c, in, 16, X86_READ);
     uint64_t pcid = x86_ld(c, lin, 8), addr = x86_ld(c, lin + 8, 8);
 
-    if (x86_v86(c) || type > 3 || (type < 2 && pcid >> 12) || (type == 0 && !x86_canonical(c, addr))
-        || (type < 2 && pcid && !(c->cr4 & X86_CR4_PCIDE)))
+    if (x86_v86(c) || type > 3 || (type < 2 && pcid >> 12) || (type == 0 && !x86_canonical(c, addr)) ||
+        (type < 2 && pcid && !(c->cr4 & X86_CR4_PCIDE)))
         x86_raise_err(c, X86_GP, 0);
     if (type == 0)
         x86_tlb_flush_page(c, addr);
@@ -525,21 +547,37 @@ static void far(struct x86_cpu *c, const struct x86_insn *in)
     if (in->op == X86_I_SYSENTER || in->op == X86_I_SYSEXIT || in->op == X86_I_SYSCALL || in->op == X86_I_SYSRET)
         fast_call_exists(c, in);
     switch (in->op) {
-    case X86_I_CALL_FAR: case X86_I_CALL_FARM:
+    case X86_I_CALL_FAR:
+    case X86_I_CALL_FARM:
         far_pointer(c, in, &sel, &off);
         x86_far_call(c, sel, off, in->opsz, c->next_rip);
         break;
-    case X86_I_JMP_FAR: case X86_I_JMP_FARM:
+    case X86_I_JMP_FAR:
+    case X86_I_JMP_FARM:
         far_pointer(c, in, &sel, &off);
         x86_far_jmp(c, sel, off, in->opsz);
         break;
-    case X86_I_RETF: x86_far_ret(c, in->opsz, in->nr_ops ? (uint16_t)in->imm : 0); break;
-    case X86_I_IRET: x86_iret(c, in->opsz); break;
-    case X86_I_SYSCALL: x86_syscall(c, c->next_rip); break;
-    case X86_I_SYSRET: x86_sysret(c, in->opsz); break;
-    case X86_I_SYSENTER: x86_sysenter(c); break;
-    case X86_I_SYSEXIT: x86_sysexit(c, in->opsz); break;
-    default: x86_rsm(c); break;
+    case X86_I_RETF:
+        x86_far_ret(c, in->opsz, in->nr_ops ? (uint16_t)in->imm : 0);
+        break;
+    case X86_I_IRET:
+        x86_iret(c, in->opsz);
+        break;
+    case X86_I_SYSCALL:
+        x86_syscall(c, c->next_rip);
+        break;
+    case X86_I_SYSRET:
+        x86_sysret(c, in->opsz);
+        break;
+    case X86_I_SYSENTER:
+        x86_sysenter(c);
+        break;
+    case X86_I_SYSEXIT:
+        x86_sysexit(c, in->opsz);
+        break;
+    default:
+        x86_rsm(c);
+        break;
     }
     c->next_rip = c->rip;
 }
@@ -585,28 +623,100 @@ static void load_state(struct x86_cpu *c, const struct x86_insn *in)
 
 #define ALL(fn) ALL_SIZES(fn)
 const struct x86_handler x86_ops_sys[X86_I_NR] = {
-    [X86_I_MOV_FROM_SEG] = ALL(mov_from_seg), [X86_I_MOV_TO_SEG] = ALL(mov_to_seg), [X86_I_PUSH_SEG] = ALL(push_seg),
-    [X86_I_POP_SEG] = ALL(pop_seg), [X86_I_PUSH_FSGS] = ALL(push_seg), [X86_I_POP_FSGS] = ALL(pop_seg), [X86_I_LES] = ALL(load_far),
-    [X86_I_LDS] = ALL(load_far), [X86_I_LSS] = ALL(load_far), [X86_I_LFS] = ALL(load_far), [X86_I_LGS] = ALL(load_far),
-    [X86_I_SLDT] = ALL(sldt_str), [X86_I_STR] = ALL(sldt_str), [X86_I_LLDT] = ALL(lldt), [X86_I_LTR] = ALL(ltr),
-    [X86_I_SGDT] = ALL(store_table), [X86_I_SIDT] = ALL(store_table), [X86_I_LGDT] = ALL(load_table), [X86_I_LIDT] = ALL(load_table),
-    [X86_I_LAR] = ALL(lar_lsl), [X86_I_LSL] = ALL(lar_lsl), [X86_I_VERR] = ALL(verr_verw), [X86_I_VERW] = ALL(verr_verw),
-    [X86_I_ARPL] = ALL(arpl), [X86_I_SMSW] = ALL(smsw), [X86_I_LMSW] = ALL(lmsw), [X86_I_CLTS] = ALL(clts),
-    [X86_I_MOV_FROM_CR] = ALL(mov_from_cr), [X86_I_MOV_TO_CR] = ALL(mov_to_cr), [X86_I_MOV_FROM_DR] = ALL(mov_from_dr),
-    [X86_I_MOV_TO_DR] = ALL(mov_to_dr), [X86_I_RDMSR] = ALL(rdmsr), [X86_I_WRMSR] = ALL(wrmsr), [X86_I_RDTSC] = ALL(rdtsc),
-    [X86_I_RDTSCP] = ALL(rdtsc), [X86_I_RDPMC] = ALL(rdpmc), [X86_I_RDPID] = ALL(rdpid), [X86_I_CPUID] = ALL(cpuid),
-    [X86_I_RDRAND] = ALL(rdrand), [X86_I_RDSEED] = ALL(rdrand), [X86_I_XGETBV] = ALL(xgetbv), [X86_I_XSETBV] = ALL(xsetbv),
-    [X86_I_RDPKRU] = ALL(pkru), [X86_I_WRPKRU] = ALL(pkru), [X86_I_RDFSBASE] = ALL(fsgsbase), [X86_I_RDGSBASE] = ALL(fsgsbase),
-    [X86_I_WRFSBASE] = ALL(fsgsbase), [X86_I_WRGSBASE] = ALL(fsgsbase), [X86_I_SWAPGS] = ALL(swapgs), [X86_I_INVLPG] = ALL(invlpg),
-    [X86_I_INVPCID] = ALL(invpcid), [X86_I_INVD] = ALL(cache_op), [X86_I_WBINVD] = ALL(cache_op), [X86_I_SERIALIZE] = ALL(cache_op),
-    [X86_I_CLFLUSH] = ALL(clflush), [X86_I_CLFLUSHOPT] = ALL(clflush), [X86_I_CLWB] = ALL(clflush), [X86_I_CLZERO] = ALL(clzero),
-    [X86_I_CLI] = ALL(cli), [X86_I_STI] = ALL(sti), [X86_I_STAC] = ALL(stac_clac), [X86_I_CLAC] = ALL(stac_clac), [X86_I_HLT] = ALL(hlt),
-    [X86_I_MONITOR] = ALL(monitor), [X86_I_MWAIT] = ALL(mwait), [X86_I_INT3] = ALL(int_n), [X86_I_INT] = ALL(int_n), [X86_I_INTO] = ALL(int_n),
-    [X86_I_INT1] = ALL(int1), [X86_I_BOUND] = ALL(bound), [X86_I_UD0] = ALL(ud), [X86_I_UD1] = ALL(ud), [X86_I_UD2] = ALL(ud),
-    [X86_I_VMCALL] = ALL(ud), [X86_I_VMMCALL] = ALL(ud), [X86_I_CALL_FAR] = ALL(far), [X86_I_CALL_FARM] = ALL(far),
-    [X86_I_JMP_FAR] = ALL(far), [X86_I_JMP_FARM] = ALL(far), [X86_I_RETF] = ALL(far), [X86_I_IRET] = ALL(far), [X86_I_SYSCALL] = ALL(far),
-    [X86_I_SYSRET] = ALL(far), [X86_I_SYSENTER] = ALL(far), [X86_I_SYSEXIT] = ALL(far), [X86_I_RSM] = ALL(far), [X86_I_IN] = ALL(in_port),
-    [X86_I_OUT] = ALL(out_port), [X86_I_FXSAVE] = ALL(save_state), [X86_I_FXRSTOR] = ALL(load_state), [X86_I_XSAVE] = ALL(save_state),
-    [X86_I_XRSTOR] = ALL(load_state), [X86_I_XSAVEOPT] = ALL(save_state), [X86_I_XSAVEC] = ALL(save_state), [X86_I_XSAVES] = ALL(save_state),
+    [X86_I_MOV_FROM_SEG] = ALL(mov_from_seg),
+    [X86_I_MOV_TO_SEG] = ALL(mov_to_seg),
+    [X86_I_PUSH_SEG] = ALL(push_seg),
+    [X86_I_POP_SEG] = ALL(pop_seg),
+    [X86_I_PUSH_FSGS] = ALL(push_seg),
+    [X86_I_POP_FSGS] = ALL(pop_seg),
+    [X86_I_LES] = ALL(load_far),
+    [X86_I_LDS] = ALL(load_far),
+    [X86_I_LSS] = ALL(load_far),
+    [X86_I_LFS] = ALL(load_far),
+    [X86_I_LGS] = ALL(load_far),
+    [X86_I_SLDT] = ALL(sldt_str),
+    [X86_I_STR] = ALL(sldt_str),
+    [X86_I_LLDT] = ALL(lldt),
+    [X86_I_LTR] = ALL(ltr),
+    [X86_I_SGDT] = ALL(store_table),
+    [X86_I_SIDT] = ALL(store_table),
+    [X86_I_LGDT] = ALL(load_table),
+    [X86_I_LIDT] = ALL(load_table),
+    [X86_I_LAR] = ALL(lar_lsl),
+    [X86_I_LSL] = ALL(lar_lsl),
+    [X86_I_VERR] = ALL(verr_verw),
+    [X86_I_VERW] = ALL(verr_verw),
+    [X86_I_ARPL] = ALL(arpl),
+    [X86_I_SMSW] = ALL(smsw),
+    [X86_I_LMSW] = ALL(lmsw),
+    [X86_I_CLTS] = ALL(clts),
+    [X86_I_MOV_FROM_CR] = ALL(mov_from_cr),
+    [X86_I_MOV_TO_CR] = ALL(mov_to_cr),
+    [X86_I_MOV_FROM_DR] = ALL(mov_from_dr),
+    [X86_I_MOV_TO_DR] = ALL(mov_to_dr),
+    [X86_I_RDMSR] = ALL(rdmsr),
+    [X86_I_WRMSR] = ALL(wrmsr),
+    [X86_I_RDTSC] = ALL(rdtsc),
+    [X86_I_RDTSCP] = ALL(rdtsc),
+    [X86_I_RDPMC] = ALL(rdpmc),
+    [X86_I_RDPID] = ALL(rdpid),
+    [X86_I_CPUID] = ALL(cpuid),
+    [X86_I_RDRAND] = ALL(rdrand),
+    [X86_I_RDSEED] = ALL(rdrand),
+    [X86_I_XGETBV] = ALL(xgetbv),
+    [X86_I_XSETBV] = ALL(xsetbv),
+    [X86_I_RDPKRU] = ALL(pkru),
+    [X86_I_WRPKRU] = ALL(pkru),
+    [X86_I_RDFSBASE] = ALL(fsgsbase),
+    [X86_I_RDGSBASE] = ALL(fsgsbase),
+    [X86_I_WRFSBASE] = ALL(fsgsbase),
+    [X86_I_WRGSBASE] = ALL(fsgsbase),
+    [X86_I_SWAPGS] = ALL(swapgs),
+    [X86_I_INVLPG] = ALL(invlpg),
+    [X86_I_INVPCID] = ALL(invpcid),
+    [X86_I_INVD] = ALL(cache_op),
+    [X86_I_WBINVD] = ALL(cache_op),
+    [X86_I_SERIALIZE] = ALL(cache_op),
+    [X86_I_CLFLUSH] = ALL(clflush),
+    [X86_I_CLFLUSHOPT] = ALL(clflush),
+    [X86_I_CLWB] = ALL(clflush),
+    [X86_I_CLZERO] = ALL(clzero),
+    [X86_I_CLI] = ALL(cli),
+    [X86_I_STI] = ALL(sti),
+    [X86_I_STAC] = ALL(stac_clac),
+    [X86_I_CLAC] = ALL(stac_clac),
+    [X86_I_HLT] = ALL(hlt),
+    [X86_I_MONITOR] = ALL(monitor),
+    [X86_I_MWAIT] = ALL(mwait),
+    [X86_I_INT3] = ALL(int_n),
+    [X86_I_INT] = ALL(int_n),
+    [X86_I_INTO] = ALL(int_n),
+    [X86_I_INT1] = ALL(int1),
+    [X86_I_BOUND] = ALL(bound),
+    [X86_I_UD0] = ALL(ud),
+    [X86_I_UD1] = ALL(ud),
+    [X86_I_UD2] = ALL(ud),
+    [X86_I_VMCALL] = ALL(ud),
+    [X86_I_VMMCALL] = ALL(ud),
+    [X86_I_CALL_FAR] = ALL(far),
+    [X86_I_CALL_FARM] = ALL(far),
+    [X86_I_JMP_FAR] = ALL(far),
+    [X86_I_JMP_FARM] = ALL(far),
+    [X86_I_RETF] = ALL(far),
+    [X86_I_IRET] = ALL(far),
+    [X86_I_SYSCALL] = ALL(far),
+    [X86_I_SYSRET] = ALL(far),
+    [X86_I_SYSENTER] = ALL(far),
+    [X86_I_SYSEXIT] = ALL(far),
+    [X86_I_RSM] = ALL(far),
+    [X86_I_IN] = ALL(in_port),
+    [X86_I_OUT] = ALL(out_port),
+    [X86_I_FXSAVE] = ALL(save_state),
+    [X86_I_FXRSTOR] = ALL(load_state),
+    [X86_I_XSAVE] = ALL(save_state),
+    [X86_I_XRSTOR] = ALL(load_state),
+    [X86_I_XSAVEOPT] = ALL(save_state),
+    [X86_I_XSAVEC] = ALL(save_state),
+    [X86_I_XSAVES] = ALL(save_state),
     [X86_I_XRSTORS] = ALL(load_state),
 };

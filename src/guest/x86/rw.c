@@ -44,7 +44,8 @@ static void decode(struct rw *r)
     r->out->guest_len = (uint32_t)at;
 }
 
-/* Which arithmetic flags matter before each instruction. All do at the end and wherever the block may be left for good. */
+/* Which arithmetic flags matter before each instruction. All do at the end and wherever the block may be left for good.
+ */
 static void liveness(struct rw *r)
 {
     uint16_t live = X86_ARITH;
@@ -56,8 +57,8 @@ static void liveness(struct rw *r)
             live = X86_ARITH; /* the block may be left here */
         r->live_after[i] = live;
         live = (uint16_t)((live & ~in->row->flags_w) | in->row->flags_r) & X86_ARITH;
-        /* An access that writes flags itself is checked before it: what is live then is what it reads. A conditional writer
-         * (shift by CL) lists the flags it may leave alone in flags_r. */
+        /* An access that writes flags itself is checked before it: what is live then is what it reads. A conditional
+         * writer (shift by CL) lists the flags it may leave alone in flags_r. */
         r->live[i] = live;
     }
 }
@@ -141,9 +142,17 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw
     bool ok;
 
     *out = (struct x86_rw_out){0};
-    *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = env->mode & X86_RWM_64, .stack_rslot = -1, .stack_wslot = -1, .sti_at = -1};
+    *r = (struct rw){.b = b,
+                     .env = env,
+                     .out = out,
+                     .in = in,
+                     .m64 = env->mode & X86_RWM_64,
+                     .stack_rslot = -1,
+                     .stack_wslot = -1,
+                     .sti_at = -1};
     decode(r);
-    ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked to */
+    ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked
+                   to */
     if (ok) {
         liveness(r);
         ok = emit_block(r);
@@ -152,7 +161,15 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw
             struct x86_rw_out keep = *out;
 
             b->p = b->start;
-            *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = r->m64, .nr = nr, .stack_rslot = -1, .stack_wslot = -1, .sti_at = -1};
+            *r = (struct rw){.b = b,
+                             .env = env,
+                             .out = out,
+                             .in = in,
+                             .m64 = r->m64,
+                             .nr = nr,
+                             .stack_rslot = -1,
+                             .stack_wslot = -1,
+                             .sti_at = -1};
             *out = (struct x86_rw_out){0};
             memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
             out->guest_len = out->guest_off[nr];

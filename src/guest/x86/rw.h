@@ -1,12 +1,14 @@
 /* The x86 rewriter: guest instructions re-encoded with host registers, for x86-64 hosts.
  *
- * Register assignment (system mode): RAX RBX RCX RDX RBP RSI RDI R8 R12-R15 stand for themselves, guest RSP lives in host
- * R9, guest R9 R10 R11 in the context (GS-relative), host R10 = T0 and R11 = T1 are scratch, host RSP is the shadow stack
- * of (host return address, minus guest return address) pairs. RFLAGS, vector, x87 and MXCSR state are the host's own.
- * Anything the rewriter does not take ends the block with an exit to the interpreter for that one instruction.
+ * Register assignment (system mode): RAX RBX RCX RDX RBP RSI RDI R8 R12-R15 stand for themselves, guest RSP lives in
+ * host R9, guest R9 R10 R11 in the context (GS-relative), host R10 = T0 and R11 = T1 are scratch, host RSP is the
+ * shadow stack of (host return address, minus guest return address) pairs. RFLAGS, vector, x87 and MXCSR state are the
+ * host's own. Anything the rewriter does not take ends the block with an exit to the interpreter for that one
+ * instruction.
  *
- * A memory access uses a site slot {minus page, addend} of the context; a miss calls a stub that probes the context's TLB and
- * refills the slot, else leaves to the runtime. Guest state is complete in host registers at every instruction boundary. */
+ * A memory access uses a site slot {minus page, addend} of the context; a miss calls a stub that probes the context's
+ * TLB and refills the slot, else leaves to the runtime. Guest state is complete in host registers at every instruction
+ * boundary. */
 #ifndef GUEST_X86_RW_H
 #define GUEST_X86_RW_H
 
@@ -14,8 +16,15 @@
 #include "guest/x86/insn.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 2048, X86_SLOTS = 4096, X86_JC_SIZE = 4096, X86_ISLOTS = 1024, X86_RW_MAX_INSN = 64, X86_RW_MAX_LINKS = 80,
-       X86_RW_ROOM = 64 * 1024 /* most bytes one block can take */ };
+enum {
+    X86_TLB_SIZE = 2048,
+    X86_SLOTS = 4096,
+    X86_JC_SIZE = 4096,
+    X86_ISLOTS = 1024,
+    X86_RW_MAX_INSN = 64,
+    X86_RW_MAX_LINKS = 80,
+    X86_RW_ROOM = 64 * 1024 /* most bytes one block can take */
+};
 
 struct x86_slot {
     struct x86_way {
@@ -24,35 +33,35 @@ struct x86_slot {
     } way[2];              /* the page used last, and the one before it */
 };
 struct x86_jc {
-    uint64_t neg_pc;   /* minus the guest pc */
+    uint64_t neg_pc; /* minus the guest pc */
     const uint8_t *host;
 };
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
 struct x86_ctx {
     struct x86_cpu *cpu;
-    uint64_t home[3];        /* guest R9 R10 R11 */
-    _Atomic uintptr_t poll;  /* &poll_ok, or an unmapped address to make the next poll fault */
+    uint64_t home[3];       /* guest R9 R10 R11 */
+    _Atomic uintptr_t poll; /* &poll_ok, or an unmapped address to make the next poll fault */
     uint64_t poll_ok;
-    uint64_t seg_base[6];    /* ES CS SS DS FS GS */
+    uint64_t seg_base[6]; /* ES CS SS DS FS GS */
     uint64_t host_rsp, ss_rsp, neg_ss_top;
     uint64_t save_rax, save_rcx, save_rdx, tmp;
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
-    uint64_t t0, t1;         /* at exit, and reloaded on entry */
+    uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
     uint64_t miss_addr;
-    uint32_t flags;          /* arithmetic flags at exit and entry */
+    uint32_t flags; /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     uint64_t jc_mask;
-    uint64_t mask[13];       /* for flag-free checks: page bits | (2^n - 1) */
+    uint64_t mask[13];          /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
     uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */
     struct x86_slot slot[X86_SLOTS];
     struct x86_jc jc[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
     uint64_t cr3, key;
-    uint64_t used;           /* for least-recently-used replacement */
+    uint64_t used; /* for least-recently-used replacement */
     bool live;
-    uint64_t big[16], huge;  /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
+    uint64_t big[16], huge; /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[2048];
 };
@@ -60,49 +69,50 @@ struct x86_ctx {
 
 /* Mode bits of a block; two blocks of one pc with different modes are different code. */
 enum {
-    X86_RWM_64 = 1,      /* 64-bit code, else flat 32-bit */
-    X86_RWM_USER = 2,    /* CPL 3 */
-    X86_RWM_FPU = 4,     /* x87/MMX allowed: CR0.TS = EM = 0 */
-    X86_RWM_SSE = 8,     /* and CR4.OSFXSR */
-    X86_RWM_AVX = 16,    /* and CR4.OSXSAVE with XCR0 AVX */
-    X86_RWM_ONE = 32,    /* one instruction per block */
-    X86_RWM_FS = 64, X86_RWM_GS = 128, /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_64 = 1,   /* 64-bit code, else flat 32-bit */
+    X86_RWM_USER = 2, /* CPL 3 */
+    X86_RWM_FPU = 4,  /* x87/MMX allowed: CR0.TS = EM = 0 */
+    X86_RWM_SSE = 8,  /* and CR4.OSFXSR */
+    X86_RWM_AVX = 16, /* and CR4.OSXSAVE with XCR0 AVX */
+    X86_RWM_ONE = 32, /* one instruction per block */
+    X86_RWM_FS = 64,
+    X86_RWM_GS = 128, /* the segment spans all memory (always in 64-bit code) */
 };
 
-struct x86_stubs { /* run addresses */
-    const uint8_t *enter;         /* C: int enter(void): loads guest state, jumps to ctx->enter_target */
-    const uint8_t *exit_interp;   /* T0 = pc: interpret one instruction there */
-    const uint8_t *exit_dispatch; /* T0 = pc: find or make its block */
-    const uint8_t *exit_link;     /* T1 = link number: resolve and patch it */
-    const uint8_t *exit_signal;   /* entered from the signal handler: rip is known to the runtime */
-    const uint8_t *jump;          /* T0 = pc: look it up in the context's table, flags kept */
-    const uint8_t *ret_miss;      /* the same after a return that the shadow stack did not predict */
+struct x86_stubs {                       /* run addresses */
+    const uint8_t *enter;                /* C: int enter(void): loads guest state, jumps to ctx->enter_target */
+    const uint8_t *exit_interp;          /* T0 = pc: interpret one instruction there */
+    const uint8_t *exit_dispatch;        /* T0 = pc: find or make its block */
+    const uint8_t *exit_link;            /* T1 = link number: resolve and patch it */
+    const uint8_t *exit_signal;          /* entered from the signal handler: rip is known to the runtime */
+    const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
+    const uint8_t *ret_miss;             /* the same after a return that the shadow stack did not predict */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
 };
 struct x86_rw_env {
     const struct x86_stubs *stubs;
     const struct x86_features *feat;
     unsigned mode;
-    uint64_t pc;              /* guest address (CS base is 0) */
-    const uint8_t *code;      /* avail bytes of guest code at pc, within one page */
+    uint64_t pc;         /* guest address (CS base is 0) */
+    const uint8_t *code; /* avail bytes of guest code at pc, within one page */
     size_t avail;
-    uint32_t first_link;      /* global number of link 0 */
-    uint32_t *next_slot;      /* counter for slot assignment */
-    uint64_t page_id;         /* guard: id of (linear page, physical page) */
+    uint32_t first_link; /* global number of link 0 */
+    uint32_t *next_slot; /* counter for slot assignment */
+    uint64_t page_id;    /* guard: id of (linear page, physical page) */
     bool fast_pext;
-    bool vex;                 /* host has AVX */
+    bool vex; /* host has AVX */
 };
 enum x86_link_kind { X86_LINK_JMP, X86_LINK_CALL, X86_LINK_CONT, X86_LINK_JCC };
 struct x86_rw_link {
-    uint32_t at;              /* offset of the rel32 field from the block's start */
-    uint32_t stub;            /* offset of the unlinked target (its exit stub) */
-    uint32_t poll;            /* offset of the polling load, 0 = none */
+    uint32_t at;   /* offset of the rel32 field from the block's start */
+    uint32_t stub; /* offset of the unlinked target (its exit stub) */
+    uint32_t poll; /* offset of the polling load, 0 = none */
     uint64_t target;
-    uint64_t poll_pc;         /* where to go on after a poll: the target, or before a call the call itself */
+    uint64_t poll_pc; /* where to go on after a poll: the target, or before a call the call itself */
     enum x86_link_kind kind;
 };
 struct x86_rw_out {
-    uint32_t entry;           /* offset of the unguarded entry; the guarded one is at 0 */
+    uint32_t entry; /* offset of the unguarded entry; the guarded one is at 0 */
     uint32_t len;
     uint32_t guest_len;
     unsigned nr_insn, nr_links, nr_conts;

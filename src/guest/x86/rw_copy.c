@@ -59,7 +59,7 @@ static bool is_cld(const struct x86_insn *in)
 /* GPR operands named by a field of the encoding; -1 = none. */
 struct gprs {
     int reg, rm, vvvv, opc;
-    bool high8, low8;   /* byte registers AH..BH; SPL..DIL */
+    bool high8, low8; /* byte registers AH..BH; SPL..DIL */
     bool w_reg, w_rm, w_vvvv, w_opc;
 };
 
@@ -106,7 +106,8 @@ static bool find_gprs(const struct x86_insn *in, struct gprs *g)
             g->w_opc = w;
             break;
         default:
-            if (o->reg >= 8 || o->reg == X86_RSP) /* implicit operands are RAX, RCX, RDX ... : they stand for themselves */
+            if (o->reg >= 8 ||
+                o->reg == X86_RSP) /* implicit operands are RAX, RCX, RDX ... : they stand for themselves */
                 return false;
         }
     }
@@ -150,7 +151,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
         return false;
     if (in->enc == X86_ENC_EVEX || !x86_has(r->env->feat, (enum x86_feature_id)in->row->feature) || !modes_allow(r, in))
         return false;
-    if ((a & X86_A_NO64) && !(in->map == X86_MAP_1 && ((in->opcode >= 0x40 && in->opcode < 0x50) || in->opcode == 0x82)))
+    if ((a & X86_A_NO64) &&
+        !(in->map == X86_MAP_1 && ((in->opcode >= 0x40 && in->opcode < 0x50) || in->opcode == 0x82)))
         return false;
     if (in->lock && !(a & X86_A_LOCK))
         return false;
@@ -162,7 +164,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
         return false;
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0xf7 && in->pp == 1) /* VMASKMOVDQU */
         return false;
-    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0x77 && !r->m64) /* VZERO*: eight registers only */
+    if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0x77 &&
+        !r->m64) /* VZERO*: eight registers only */
         return false;
     if (in->map == X86_MAP_0F && in->opcode == 0xf7) /* MASKMOVQ, MASKMOVDQU: implicit [rDI] */
         return false;
@@ -226,7 +229,8 @@ static void emit_vex(struct rw *r, const struct x86_insn *in, const struct host_
     jit_8(r->b, in->opcode);
 }
 
-static void emit_legacy(struct rw *r, const struct x86_insn *in, const struct host_regs *h, unsigned xb, unsigned reg, bool force)
+static void emit_legacy(struct rw *r, const struct x86_insn *in, const struct host_regs *h, unsigned xb, unsigned reg,
+                        bool force)
 {
     unsigned rex = (in->rex & 8u) | (reg & 8 ? 4u : 0u) | xb | (h->opc >= 8 ? 1u : 0u);
 
@@ -268,7 +272,8 @@ static unsigned raw_reg(const struct x86_insn *in)
     return (in->modrm >> 3 & 7u) | (in->rex & 4 ? 8u : 0u);
 }
 
-static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs *h, const struct jit_mem *m, bool force)
+static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs *h, const struct jit_mem *m,
+                 bool force)
 {
     unsigned reg = h->reg >= 0 ? (unsigned)h->reg : in->has_modrm ? raw_reg(in) : 0;
     unsigned rm = h->rm >= 0 ? (unsigned)h->rm : (in->modrm & 7u) | (in->rex & 1 ? 8u : 0u);

@@ -11,10 +11,10 @@ enum cold_kind { COLD_MEM, COLD_LINK };
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
-    uint8_t *op;          /* where to go on */
+    uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
-    struct jit_mem addr;  /* make_t0: T0 = address */
+    struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };
 enum { MAX_COLD = 200 };
@@ -23,20 +23,20 @@ struct rw {
     struct jit_buf *b;
     const struct x86_rw_env *env;
     struct x86_rw_out *out;
-    struct x86_insn *in;              /* decoded block */
+    struct x86_insn *in; /* decoded block */
     unsigned nr, cur;
-    uint16_t live[X86_RW_MAX_INSN];   /* arithmetic flags live before each instruction */
+    uint16_t live[X86_RW_MAX_INSN]; /* arithmetic flags live before each instruction */
     uint16_t live_after[X86_RW_MAX_INSN];
-    struct cold cold[MAX_COLD + 1];   /* the last one swallows what does not fit */
+    struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
     unsigned nr_cold;
     bool m64, failed;
     int stack_rslot, stack_wslot;
-    int sti_at;                       /* instruction number of a STI whose shadow is still open; -1 = none */
+    int sti_at; /* instruction number of a STI whose shadow is still open; -1 = none */
 };
 
 /* rw_mem.c */
-/* Emits the check of an access of size bytes by the current instruction's memory operand and returns the host operand. With
- * *t0_free set on return T0 may be used by the caller after the check. */
+/* Emits the check of an access of size bytes by the current instruction's memory operand and returns the host operand.
+ * With *t0_free set on return T0 may be used by the caller after the check. */
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free);
 /* The same for [base + disp] on the stack, base a host register. */
 struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free);

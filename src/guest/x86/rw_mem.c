@@ -98,8 +98,8 @@ static unsigned mask_index(unsigned size)
     return n;
 }
 
-/* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else the
- * address is in T0 already. Leaves the addend in T1. */
+/* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
+ * the address is in T0 already. Leaves the addend in T1. */
 static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write, unsigned slot)
 {
     struct jit_buf *b = r->b;

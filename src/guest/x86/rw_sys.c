@@ -1,7 +1,8 @@
 /* Rewriter: the system instructions a kernel executes all the time: CLI, STI, PUSHF, POPF, SWAPGS.
  *
- * While translated code runs, RFLAGS is in three places: the arithmetic flags in the host's, IF in the context's if_flag
- * (0 or 0x200), the rest in sys_flags (never changed by code here: a POPF that would change it goes to the interpreter). */
+ * While translated code runs, RFLAGS is in three places: the arithmetic flags in the host's, IF in the context's
+ * if_flag (0 or 0x200), the rest in sys_flags (never changed by code here: a POPF that would change it goes to the
+ * interpreter). */
 #include "guest/x86/rw_int.h"
 #include "guest/x86/state.h"
 
@@ -64,8 +65,8 @@ static void pushf(struct rw *r)
 
     jit_mov_rr(b, T1, JR_RAX);
     jit_mov_ri(b, JR_RAX, 0);
-    jit_8(b, 0x9f);                         /* lahf */
-    jit_op_reg(b, 0, 0x0f90, 0, JR_RAX);    /* seto al */
+    jit_8(b, 0x9f);                      /* lahf */
+    jit_op_reg(b, 0, 0x0f90, 0, JR_RAX); /* seto al */
     jit_op_reg(b, JIT_RM8, 0x0fb6, T0, JR_RAX);
     rorx32(b, JR_RAX, JR_RAX, 8);
     jit_op_reg(b, JIT_RM8, 0x0fb6, JR_RAX, JR_RAX);
@@ -98,8 +99,8 @@ static void popf(struct rw *r)
     m = rw_stack(r, HSP, 0, s, false, &free0);
     jit_op_mem(b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
     jit_mov_rr32(b, T1, T0);
-    jit_op_mem(b, 0, 0x33, T1, JIT_GS(X86_CTX(sys_flags)), 0); /* xor */
-    jit_op_reg(b, 0, 0xf7, 0, T1);                              /* test */
+    jit_op_mem(b, 0, 0x33, T1, JIT_GS(X86_CTX(sys_flags)), 0);      /* xor */
+    jit_op_reg(b, 0, 0xf7, 0, T1);                                  /* test */
     jit_32(b, 0x3fffff & ~(uint32_t)(X86_ARITH | X86_IF | 0x802a)); /* without the reserved bits 1, 3, 5, 15 */
     same = jit_jcc_fwd(b, JCC_E);
     rw_exit_interp(r, rw_pc(r, r->cur));
@@ -123,7 +124,7 @@ static void popf(struct rw *r)
     jit_op_reg(b, JIT_B8, 0x88, T0, JR_RAX); /* mov al, r10b */
     jit_8(b, 0x04);                          /* add al, 0x7f */
     jit_8(b, 0x7f);
-    jit_8(b, 0x9e);                          /* sahf */
+    jit_8(b, 0x9e); /* sahf */
     jit_mov_rr(b, JR_RAX, T1);
     rw_check_pins(r, rw_pc(r, r->cur) + r->in[r->cur].len);
 }

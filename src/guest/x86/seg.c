@@ -57,7 +57,9 @@ void x86_seg_real(struct x86_cpu *c, int seg, uint16_t sel)
 
 void x86_seg_v86(struct x86_cpu *c, int seg, uint16_t sel)
 {
-    c->seg[seg] = (struct x86_seg){.sel = sel, .base = (uint32_t)sel << 4, .limit = 0xffff,
+    c->seg[seg] = (struct x86_seg){.sel = sel,
+                                   .base = (uint32_t)sel << 4,
+                                   .limit = 0xffff,
                                    .flags = X86_SEG_P | X86_SEG_S | X86_SEG_W | X86_SEG_A | 3u << X86_SEG_DPL_SHIFT};
 }
 
@@ -267,7 +269,9 @@ void x86_update_mode(struct x86_cpu *c)
         c->cpl = 3;
         c->mode = X86_MODE_16;
     } else {
-        c->mode = c->long_mode && cs->flags & X86_SEG_L ? X86_MODE_64 : cs->flags & X86_SEG_DB ? X86_MODE_32 : X86_MODE_16;
+        c->mode = c->long_mode && cs->flags & X86_SEG_L ? X86_MODE_64
+                  : cs->flags & X86_SEG_DB              ? X86_MODE_32
+                                                        : X86_MODE_16;
     }
     if (c->hooks.mode_changed)
         c->hooks.mode_changed(c);

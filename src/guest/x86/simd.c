@@ -1,21 +1,23 @@
 /* Vector, MMX and x87 instructions carried out by the host's own units.
  *
- * For each instruction a small host routine (thunk) is built once and cached: it loads the guest's vector registers that
- * the instruction names into the host registers of the same numbers, runs the same opcode with its memory operand replaced
- * by a buffer and its general registers by RAX (modrm.reg) and RCX (modrm.rm), and stores what was written to an output
- * area. The results reach the CPU state only after memory was written and no exception is due, so a fault leaves the
- * destination as it was. Vector register numbers are kept, so nothing but ModRM, REX and the address is re-encoded.
+ * For each instruction a small host routine (thunk) is built once and cached: it loads the guest's vector registers
+ * that the instruction names into the host registers of the same numbers, runs the same opcode with its memory operand
+ * replaced by a buffer and its general registers by RAX (modrm.reg) and RCX (modrm.rm), and stores what was written to
+ * an output area. The results reach the CPU state only after memory was written and no exception is due, so a fault
+ * leaves the destination as it was. Vector register numbers are kept, so nothing but ModRM, REX and the address is
+ * re-encoded.
  *
- * MXCSR: the guest's rounding and flush bits with every exception masked and the flags clear; an exception flag that the
- * guest has unmasked afterwards becomes #XM (#UD without CR4.OSXMMEXCPT). x87 and MMX: the image in c->fx is loaded with
- * FXRSTOR and stored with FXSAVE around the instruction; an unmasked x87 exception thereby waits in FSW.ES as on silicon.
+ * MXCSR: the guest's rounding and flush bits with every exception masked and the flags clear; an exception flag that
+ * the guest has unmasked afterwards becomes #XM (#UD without CR4.OSXMMEXCPT). x87 and MMX: the image in c->fx is loaded
+ * with FXRSTOR and stored with FXSAVE around the instruction; an unmasked x87 exception thereby waits in FSW.ES as on
+ * silicon.
  *
  * Code memory (jit/arena.h) is dropped whole when full.
- * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: EVEX forms (not offered by x86_features_max);
- * whether PE stands beside an unmasked UE or OE (it is taken from the masked result); the order of the steps of DPPS and
- * DPPD when one of their exceptions is unmasked. */
-#include "guest/x86/simd_int.h"
+ * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: EVEX forms (not offered by
+ * x86_features_max); whether PE stands beside an unmasked UE or OE (it is taken from the masked result); the order of
+ * the steps of DPPS and DPPD when one of their exceptions is unmasked. */
 #include "base/bytes.h"
+#include "guest/x86/simd_int.h"
 #include "jit/arena.h"
 #include <stddef.h>
 
@@ -51,7 +53,7 @@ struct x86_simd {
     struct simd_ctx ctx;
     struct jit_arena arena;
     unsigned nr;
-    bool avx;         /* the host has YMM registers */
+    bool avx; /* the host has YMM registers */
     struct thunk table[TABLE_SIZE];
 };
 
@@ -131,7 +133,7 @@ static void e_mem(struct out *o, const char *op, size_t n, unsigned reg, unsigne
     e32(o, (uint32_t)disp);
 }
 enum { H_RAX, H_RCX, H_RDX, H_RSI = 6, H_RDI = 7 };
-#define CTX(field) offsetof(struct simd_ctx, field)
+#define CTX(field)                    offsetof(struct simd_ctx, field)
 #define E_MEM(o, op, reg, base, disp) e_mem(o, op, sizeof(op) - 1, reg, base, disp)
 
 static void e_vec(struct out *o, bool avx, bool store, unsigned n, unsigned base, size_t disp)
@@ -164,7 +166,7 @@ static size_t thunk_build(const struct x86_simd *s, const struct recipe *r, uint
             e_vec(&o, s->avx, false, n, H_RAX, n * sizeof(union x86_vreg));
     if (r->what & T_FLAGS_IN) {
         E_MEM(&o, "\xff", 6, H_RDI, CTX(flags)); /* PUSH */
-        e8(&o, 0x9d);                           /* POPFQ */
+        e8(&o, 0x9d);                            /* POPFQ */
     }
     if (r->what & T_MEM)
         E_MEM(&o, "\x48\x8d", H_RSI, H_RDI, CTX(mem)); /* LEA */
@@ -173,7 +175,7 @@ static size_t thunk_build(const struct x86_simd *s, const struct recipe *r, uint
     E_MEM(&o, "\x48\x8b", H_RDX, H_RDI, CTX(gpr[2]));
     e_bytes(&o, r->code, r->len);
     if (r->what & T_FLAGS_OUT) {
-        e8(&o, 0x9c);                           /* PUSHFQ */
+        e8(&o, 0x9c);                            /* PUSHFQ */
         E_MEM(&o, "\x8f", 0, H_RDI, CTX(flags)); /* POP */
     }
     E_MEM(&o, "\x48\x89", H_RAX, H_RDI, CTX(gpr[0]));
@@ -262,7 +264,8 @@ static void take_vector(struct recipe *r, unsigned reg, unsigned acc)
 static void take_implicit(struct recipe *r, const struct x86_insn *in)
 {
     if (in->enc == X86_ENC_LEGACY && in->map == X86_MAP_0F38 &&
-        ((in->pp == 1 && (in->opcode == 0x10 || in->opcode == 0x14 || in->opcode == 0x15)) || (in->pp == 0 && in->opcode == 0xcb)))
+        ((in->pp == 1 && (in->opcode == 0x10 || in->opcode == 0x14 || in->opcode == 0x15)) ||
+         (in->pp == 0 && in->opcode == 0xcb)))
         take_vector(r, 0, X86_ACC_R);
     if (in->map == X86_MAP_0F3A && (in->opcode == 0x60 || in->opcode == 0x62)) /* PCMPxSTRM */
         take_vector(r, 0, X86_ACC_W);
@@ -324,9 +327,9 @@ bool x86_vex_w_host(const struct x86_insn *in)
 {
     static const struct {
         uint8_t map, opcode;
-    } general[] = {{X86_MAP_0F, 0x2a}, {X86_MAP_0F, 0x2c}, {X86_MAP_0F, 0x2d}, {X86_MAP_0F, 0x6e},
-                   {X86_MAP_0F, 0x7e}, {X86_MAP_0F3A, 0x16}, {X86_MAP_0F3A, 0x22},
-                   {X86_MAP_0F3A, 0x60}, {X86_MAP_0F3A, 0x61}};
+    } general[] = {{X86_MAP_0F, 0x2a},   {X86_MAP_0F, 0x2c},   {X86_MAP_0F, 0x2d},
+                   {X86_MAP_0F, 0x6e},   {X86_MAP_0F, 0x7e},   {X86_MAP_0F3A, 0x16},
+                   {X86_MAP_0F3A, 0x22}, {X86_MAP_0F3A, 0x60}, {X86_MAP_0F3A, 0x61}};
 
     if (!(in->row->attr & X86_A_AVX)) /* BMI: general operands only */
         return in->rex & 8;
@@ -388,8 +391,9 @@ static bool recipe_make(const struct x86_insn *in, struct recipe *r)
         e8(&o, f.mem ? (f.reg & 7) << 3 | H_RSI : 0xc0 | (f.reg & 7) << 3 | (f.rm & 7));
     encode_imm(&o, in);
     r->len = (uint8_t)(o.p - r->code);
-    r->what = (f.mem ? T_MEM : 0) | (is_fpu_insn(in) ? T_FPU : 0) | (in->row->attr & (X86_A_SSE | X86_A_AVX) ? T_SSE : 0) |
-              (in->row->flags_r & X86_ARITH ? T_FLAGS_IN : 0) | (in->row->flags_w & X86_ARITH ? T_FLAGS_OUT : 0);
+    r->what = (f.mem ? T_MEM : 0) | (is_fpu_insn(in) ? T_FPU : 0) |
+              (in->row->attr & (X86_A_SSE | X86_A_AVX) ? T_SSE : 0) | (in->row->flags_r & X86_ARITH ? T_FLAGS_IN : 0) |
+              (in->row->flags_w & X86_ARITH ? T_FLAGS_OUT : 0);
     return true;
 }
 
@@ -470,7 +474,8 @@ void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size)
 static void check_aligned(struct x86_cpu *c, const struct x86_insn *in, uint64_t lin, unsigned size)
 {
     uint32_t attr = in->row->attr;
-    bool want = in->enc == X86_ENC_LEGACY ? (attr & X86_A_SSE) && size == 16 && !(attr & X86_A_UNALIGNED) : attr & X86_A_ALIGNED;
+    bool want = in->enc == X86_ENC_LEGACY ? (attr & X86_A_SSE) && size == 16 && !(attr & X86_A_UNALIGNED)
+                                          : attr & X86_A_ALIGNED;
 
     if (in->row->feature == X86_F_SHA) /* processors differ; the lenient ones are right for every program */
         return;
@@ -557,11 +562,16 @@ static unsigned underflow_size(const struct x86_insn *in)
     if (in->map != X86_MAP_0F)
         return 0;
     switch (op) {
-    case 0x58: case 0x59: case 0x5c: case 0x5e:
+    case 0x58:
+    case 0x59:
+    case 0x5c:
+    case 0x5e:
         return in->pp & 1 ? 8 : 4;
     case 0x5a:
         return in->pp & 1 ? 4 : 0; /* to single */
-    case 0x7c: case 0x7d: case 0xd0:
+    case 0x7c:
+    case 0x7d:
+    case 0xd0:
         return in->pp == 1 ? 8 : 4;
     default:
         return 0;
@@ -586,7 +596,8 @@ static bool any_denormal(const uint8_t *b, unsigned n, unsigned size)
 static uint32_t exact_underflow(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
 {
     unsigned size = underflow_size(in);
-    bool scalar = in->map == X86_MAP_0F ? in->pp >= 2 && (in->opcode & 0xf0) == 0x50 : in->map == X86_MAP_0F38 && in->opcode & 1 && (in->opcode & 15) > 8;
+    bool scalar = in->map == X86_MAP_0F ? in->pp >= 2 && (in->opcode & 0xf0) == 0x50
+                                        : in->map == X86_MAP_0F38 && in->opcode & 1 && (in->opcode & 15) > 8;
     const struct simd_ctx *x = &c->simd->ctx;
     unsigned n = scalar ? size : in->vl;
 
@@ -628,9 +639,9 @@ static uint32_t host_mxcsr(void)
     return v;
 }
 
-enum { FX_X87_BYTES = offsetof(struct x86_fx, xmm_unused) };
+enum { FX_X87_BYTES = offsetof(struct x86_fx, xmm_unused), EXC_MASKS = 0x3f };
 
-static void run_thunk(struct x86_cpu *c, const struct recipe *r)
+static void run_thunk(struct x86_cpu *c, const struct recipe *r, bool frozen)
 {
     struct simd_ctx *x = &c->simd->ctx;
     void (*fn)(struct simd_ctx *) = (void (*)(struct simd_ctx *))(uintptr_t)thunk_find(c->simd, r);
@@ -642,8 +653,12 @@ static void run_thunk(struct x86_cpu *c, const struct recipe *r)
     if (r->what & T_FPU) {
         memcpy(&x->fx, &c->fx, FX_X87_BYTES);
         x->fx.mxcsr = x->mxcsr_in;
+        if (frozen) /* CR0.NE = 0: FERR# is up and the processor goes on as if IGNNE# were; the host must not trap */
+            x->fx.fcw |= EXC_MASKS;
     }
     fn(x);
+    if (frozen && r->what & T_FPU)
+        x->fx.fcw = (uint16_t)((x->fx.fcw & ~EXC_MASKS) | (c->fx.fcw & EXC_MASKS));
 }
 
 static void commit(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
@@ -717,7 +732,7 @@ bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in)
     simd_get(c);
     m = mem_begin_use(c, in);
     gprs_in(c, in);
-    run_thunk(c, &r);
+    run_thunk(c, &r, (c->fx.fsw & ~c->fx.fcw & EXC_MASKS) && !x86_x87_nowait(in));
     if (m.acc & X86_ACC_W && c->simd->ctx.mxcsr_out & MXCSR_FLAGS) /* VCVTPS2PH: #PF comes before #XM */
         x86_simd_probe_write(c, m.lin, m.size);
     if (r.what & T_SSE)

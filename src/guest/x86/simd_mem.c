@@ -1,8 +1,9 @@
-/* Vector instructions that touch memory element by element under a mask: VMASKMOVPS/PD, VPMASKMOVD/Q, VGATHER*, VPGATHER*,
- * MASKMOVQ, MASKMOVDQU (Intel SDM vol. 2). Elements that are switched off are neither read nor written, and a gather that
- * faults keeps the elements it has, with their mask bits clear, as the manual says. Left out: EVEX forms. */
-#include "guest/x86/simd_int.h"
+/* Vector instructions that touch memory element by element under a mask: VMASKMOVPS/PD, VPMASKMOVD/Q, VGATHER*,
+ * VPGATHER*, MASKMOVQ, MASKMOVDQU (Intel SDM vol. 2). Elements that are switched off are neither read nor written, and
+ * a gather that faults keeps the elements it has, with their mask bits clear, as the manual says. Left out: EVEX forms.
+ */
 #include "base/bytes.h"
+#include "guest/x86/simd_int.h"
 
 static void zero_above(union x86_vreg *v, unsigned from)
 {
@@ -36,7 +37,8 @@ static void maskmov_load(struct x86_cpu *c, const struct x86_insn *in, unsigned 
 
     for (unsigned i = 0; i < in->vl / size; i++)
         if (elem_on(&mask, i, size))
-            put_le(res.b + i * size, x86_ld(c, x86_seg_lin(c, in->seg, addr_trunc(in, ea + i * size), size, X86_READ), size), size);
+            put_le(res.b + i * size,
+                   x86_ld(c, x86_seg_lin(c, in->seg, addr_trunc(in, ea + i * size), size, X86_READ), size), size);
     c->v[reg_at(in, X86_IN_REG)] = res;
 }
 

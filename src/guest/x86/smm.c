@@ -1,7 +1,7 @@
 /* System management mode: the state save area and RSM.
  *
- * With long mode in the model the AMD64 layout is used (AMD APM vol. 2, 10.2.3), else the Pentium layout (Intel SDM vol. 3,
- * 31.4.1): those are what SeaBIOS and OVMF look for. Offsets are from SMBASE + 0x8000. */
+ * With long mode in the model the AMD64 layout is used (AMD APM vol. 2, 10.2.3), else the Pentium layout (Intel SDM
+ * vol. 3, 31.4.1): those are what SeaBIOS and OVMF look for. Offsets are from SMBASE + 0x8000. */
 #include "base/bytes.h"
 #include "base/log.h"
 #include "guest/x86/x86_int.h"
@@ -105,8 +105,8 @@ static void get_seg32(uint8_t *m, unsigned sel_off, unsigned off, struct x86_seg
     s->base = get_le32(at(m, off + 8));
 }
 
-static const uint16_t seg32_off[6][2] = {{0x7fa8, 0x7f84}, {0x7fac, 0x7f90}, {0x7fb0, 0x7f9c}, {0x7fb4, 0x7f2c}, {0x7fb8, 0x7f38},
-                                         {0x7fbc, 0x7f44}};
+static const uint16_t seg32_off[6][2] = {{0x7fa8, 0x7f84}, {0x7fac, 0x7f90}, {0x7fb0, 0x7f9c},
+                                         {0x7fb4, 0x7f2c}, {0x7fb8, 0x7f38}, {0x7fbc, 0x7f44}};
 
 static void save32(struct x86_cpu *c, uint8_t *m)
 {
@@ -176,7 +176,8 @@ void x86_enter_smm(struct x86_cpu *c)
     c->dr[7] = 0x400;
     c->int_shadow = 0;
     for (unsigned i = 0; i < 6; i++)
-        c->seg[i] = (struct x86_seg){.limit = UINT32_MAX, .flags = X86_SEG_P | X86_SEG_S | X86_SEG_W | X86_SEG_A | X86_SEG_G};
+        c->seg[i] =
+            (struct x86_seg){.limit = UINT32_MAX, .flags = X86_SEG_P | X86_SEG_S | X86_SEG_W | X86_SEG_A | X86_SEG_G};
     c->seg[X86_CS].sel = (uint16_t)(c->smbase >> 4);
     c->seg[X86_CS].base = c->smbase;
     x86_tlb_flush(c, true);

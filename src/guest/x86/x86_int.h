@@ -1,4 +1,5 @@
-/* Inside guest/x86: what the files of the CPU core share. Faults leave through x86_raise*, with c->rip at the instruction. */
+/* Inside guest/x86: what the files of the CPU core share. Faults leave through x86_raise*, with c->rip at the
+ * instruction. */
 #ifndef GUEST_X86_X86_INT_H
 #define GUEST_X86_X86_INT_H
 
@@ -16,7 +17,8 @@ void x86_mmu_listen(struct x86_cpu *c, struct mem_space *as); /* flushes when th
 /* Notes data (or with io, port) breakpoints of DR0..DR3 that [at, at + size) touches in watch_hit. */
 void x86_watch(struct x86_cpu *c, uint64_t at, unsigned size, bool write, bool io);
 bool x86_walk_debug(struct x86_cpu *c, uint64_t lin, struct x86_xlat *out); /* any right, no accessed bits, no faults */
-/* Host bytes of the code page at lin (page-aligned result) with fetch checks done; NULL when it is not plain memory. Faults. */
+/* Host bytes of the code page at lin (page-aligned result) with fetch checks done; NULL when it is not plain memory.
+ * Faults. */
 const uint8_t *x86_code_page(struct x86_cpu *c, uint64_t lin, struct mem_ram **ram, uint64_t *ram_off);
 static inline bool x86_canonical(const struct x86_cpu *c, uint64_t a)
 {
@@ -32,14 +34,15 @@ struct x86_desc { /* a descriptor as read from a table */
 };
 /* False: outside the table (or null). */
 bool x86_desc_read(struct x86_cpu *c, uint16_t sel, struct x86_desc *d);
-void x86_desc_mark(struct x86_cpu *c, struct x86_desc *d, uint32_t bits /* of hi */); /* sets accessed/busy in memory, locked */
+void x86_desc_mark(struct x86_cpu *c, struct x86_desc *d,
+                   uint32_t bits /* of hi */); /* sets accessed/busy in memory, locked */
 void x86_desc_seg(const struct x86_desc *d, uint16_t sel, struct x86_seg *s);
 static inline unsigned x86_desc_dpl(uint32_t hi)
 {
     return hi >> 13 & 3;
 }
 void x86_load_seg(struct x86_cpu *c, int seg, uint16_t sel); /* MOV Sreg, POP Sreg, LxS: not CS */
-void x86_seg_real(struct x86_cpu *c, int seg, uint16_t sel);  /* real-mode load: base = sel << 4 */
+void x86_seg_real(struct x86_cpu *c, int seg, uint16_t sel); /* real-mode load: base = sel << 4 */
 void x86_seg_v86(struct x86_cpu *c, int seg, uint16_t sel);
 void x86_load_ldt(struct x86_cpu *c, uint16_t sel);
 void x86_load_tr(struct x86_cpu *c, uint16_t sel);

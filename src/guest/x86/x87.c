@@ -1,8 +1,9 @@
 /* x87 parts that do not run as the instruction itself: the environment images of FSTENV/FSAVE in their four layouts,
  * instruction and data pointers, and moving the registers between c->fx and the host thread's unit.
- * Intel SDM vol. 1, 8.1; images: figures 8-9 to 8-12. Between instructions the registers stand in c->fx.st, ST(0) first. */
-#include "guest/x86/simd_int.h"
+ * Intel SDM vol. 1, 8.1; images: figures 8-9 to 8-12. Between instructions the registers stand in c->fx.st, ST(0)
+ * first. */
 #include "base/bytes.h"
+#include "guest/x86/simd_int.h"
 
 enum { FSW_ES = 0x80, FSW_B = 0x8000, EXC = 0x3f };
 
@@ -244,7 +245,8 @@ bool x86_x87_env(struct x86_cpu *c, const struct x86_insn *in)
 {
     unsigned reg = in->modrm >> 3 & 7;
 
-    if (in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->modrm >= 0xc0 || (in->opcode != 0xd9 && in->opcode != 0xdd))
+    if (in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->modrm >= 0xc0 ||
+        (in->opcode != 0xd9 && in->opcode != 0xdd))
         return false;
     if (reg == 4)
         load_env(c, in, in->opcode == 0xdd);

@@ -1,8 +1,8 @@
 /* FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS, LDMXCSR, STMXCSR.
  * Intel SDM vol. 1, 10.5 and chapter 13; AMD APM vol. 2, 11.4 (FFXSR). Supervisor state components: none exist here, so
  * XSAVES differs from XSAVEC by its privilege only. A component counts as in its initial state by its contents. */
-#include "guest/x86/simd_int.h"
 #include "base/bytes.h"
+#include "guest/x86/simd_int.h"
 
 enum { FXIMAGE = 512, HEADER = 64, IMAGE_MAX = 4096, COMPACT = 63 };
 enum { C_X87 = 0, C_SSE = 1, C_AVX = 2, C_K = 5, C_ZMM_HI = 6, C_HI16 = 7, C_PKRU = 9, C_NR = 10 };
@@ -111,7 +111,8 @@ static bool is_zero(const void *p, size_t n)
 
 static bool x87_initial(const struct x86_fx *fx)
 {
-    return fx->fcw == 0x37f && !fx->fsw && !fx->ftw && !fx->fop && !fx->fip && !fx->fdp && is_zero(fx->st, sizeof fx->st);
+    return fx->fcw == 0x37f && !fx->fsw && !fx->ftw && !fx->fop && !fx->fip && !fx->fdp &&
+           is_zero(fx->st, sizeof fx->st);
 }
 
 /* One part of every vector register up to nr. */
@@ -133,7 +134,7 @@ static uint64_t in_use(const struct x86_cpu *c)
     m |= (uint64_t)!is_zero(c->k, sizeof c->k) << C_K;
     m |= (uint64_t)!vec_zero(c, 0, nr_vec(c), 32, 32) << C_ZMM_HI;
     m |= (uint64_t)(c->mode == X86_MODE_64 && !vec_zero(c, 16, 16, 0, 64)) << C_HI16;
-    m |= (uint64_t)!!c->pkru << C_PKRU;
+    m |= (uint64_t) !!c->pkru << C_PKRU;
     return m;
 }
 

@@ -1,4 +1,5 @@
-/* CPU hot-plug registers: the block that OVMF (CPU count, SMM hot-plug) and the DSDT's CPU methods drive; map in acpi_hw.h. */
+/* CPU hot-plug registers: the block that OVMF (CPU count, SMM hot-plug) and the DSDT's CPU methods drive; map in
+ * acpi_hw.h. */
 #include "hw/acpi/pm.h"
 
 #include "base/json.h"
@@ -37,7 +38,8 @@ static uint8_t status(struct acpi_cpuhp *h)
     if (i >= nr_possible(h))
         return 0;
     return (uint8_t)((present(h, i) ? CPUHP_ST_ENABLED : 0) | (bit_get(h->inserting, i) ? CPUHP_ST_INSERT : 0) |
-                     (bit_get(h->removing, i) ? CPUHP_ST_REMOVE : 0) | (bit_get(h->fw_remove, i) ? CPUHP_ST_FW_REMOVE : 0));
+                     (bit_get(h->removing, i) ? CPUHP_ST_REMOVE : 0) |
+                     (bit_get(h->fw_remove, i) ? CPUHP_ST_FW_REMOVE : 0));
 }
 
 static uint64_t arch_id(struct acpi_cpuhp *h)
@@ -121,7 +123,10 @@ static void ost(struct acpi_cpuhp *h, uint32_t v)
         h->ost_event[h->sel] = v;
     else if (h->cmd == CPUHP_CMD_OST_STATUS)
         run_event(mach(h)->run, "ACPI_DEVICE_OST",
-                  json_make("o:info", json_make("s:slot-type", "CPU", "i:source", (int64_t)h->ost_event[h->sel], "i:status", (int64_t)v, NULL), NULL));
+                  json_make("o:info",
+                            json_make("s:slot-type", "CPU", "i:source", (int64_t)h->ost_event[h->sel], "i:status",
+                                      (int64_t)v, NULL),
+                            NULL));
 }
 
 static void hp_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
@@ -165,7 +170,8 @@ void acpi_cpuhp_init(struct acpi_cpuhp *h, struct acpi_pm *p, uint16_t port)
 
     h->pm = p;
     h->legacy = true;
-    /* 12 bytes are the register file; the legacy bitmap would be longer, but firmware that reads it knows no more CPUs. */
+    /* 12 bytes are the register file; the legacy bitmap would be longer, but firmware that reads it knows no more CPUs.
+     */
     mem_region_init_io(&h->io, m->mem_sys, &hp_ops, h, "acpi-cpu-hotplug", CPUHP_LEN);
     dev_map_io(p->owner, &h->io, port);
 }

@@ -1,4 +1,5 @@
-/* ACPI PCI hot-plug registers of the root bus; the map is in acpi_hw.h. A slot is all functions of one device number. */
+/* ACPI PCI hot-plug registers of the root bus; the map is in acpi_hw.h. A slot is all functions of one device number.
+ */
 #include "hw/acpi/pm.h"
 
 #include "base/json.h"

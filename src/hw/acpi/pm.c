@@ -1,10 +1,13 @@
 /* ACPI fixed hardware: PM1 event and control blocks, power management timer, GPE0, power button, sleep, command port.
  *
- * ACPI 6.4 chapter 4.8; 82371AB and ICH9 data sheets for what they add. Not modelled: processor blocks (throttling, C-states beyond halt),
- * the global lock's release event, wake from S3 by anything but the power button, the RTC and a monitor's wake-up. */
+ * ACPI 6.4 chapter 4.8; 82371AB and ICH9 data sheets for what they add. Not modelled: processor blocks (throttling,
+ * C-states beyond halt), the global lock's release event, wake from S3 by anything but the power button, the RTC and a
+ * monitor's wake-up. */
 #include "hw/acpi/pm.h"
 
-enum { PM1_STS_W1C = PM1_TMR_STS | PM1_BM_STS | PM1_GBL_STS | PM1_PWRBTN_STS | PM1_SLPBTN_STS | PM1_RTC_STS | PM1_WAK_STS };
+enum {
+    PM1_STS_W1C = PM1_TMR_STS | PM1_BM_STS | PM1_GBL_STS | PM1_PWRBTN_STS | PM1_SLPBTN_STS | PM1_RTC_STS | PM1_WAK_STS
+};
 enum { PM1_EN_MASK = PM1_TMR_STS | PM1_GBL_STS | PM1_PWRBTN_STS | PM1_SLPBTN_STS | PM1_RTC_STS };
 #define TMR_HALF (UINT64_C(1) << 23)
 
@@ -31,7 +34,8 @@ static void tmr_settle(struct acpi_pm *p)
 static void tmr_arm(struct acpi_pm *p)
 {
     if (p->pm1_en & PM1_TMR_STS)
-        clk_timer_set(&p->overflow, (int64_t)(((__int128)(p->ovf_at + 1) * (int64_t)TMR_HALF * NS_PER_SEC) / ACPI_PM_TIMER_HZ) + 1);
+        clk_timer_set(&p->overflow,
+                      (int64_t)(((__int128)(p->ovf_at + 1) * (int64_t)TMR_HALF * NS_PER_SEC) / ACPI_PM_TIMER_HZ) + 1);
     else
         clk_timer_cancel(&p->overflow);
 }
@@ -78,7 +82,7 @@ static void evt_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
 
     tmr_settle(p);
     if (off < 2)
-        p->pm1_sts &= (uint16_t)~(val & PM1_STS_W1C);
+        p->pm1_sts &= (uint16_t) ~(val & PM1_STS_W1C);
     else
         p->pm1_en = val & PM1_EN_MASK;
     tmr_arm(p);
@@ -134,7 +138,7 @@ static void cnt_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
 {
     struct acpi_pm *p = opaque;
 
-    p->pm1_cnt = val & (uint16_t)~(PM1_SLP_EN | PM1_GBL_RLS);
+    p->pm1_cnt = val & (uint16_t) ~(PM1_SLP_EN | PM1_GBL_RLS);
     if (val & PM1_SLP_EN)
         go_to_sleep(p, val >> PM1_SLP_TYP_SHIFT & 7);
     acpi_pm_update_sci(p);
@@ -246,11 +250,21 @@ bool acpi_pm_has_s4(const struct acpi_pm *p)
     return !p->disable_s4;
 }
 
-static const struct state_field pm_fields[] = {
-    STATE_U16(struct acpi_pm, pm1_sts), STATE_U16(struct acpi_pm, pm1_en), STATE_U16(struct acpi_pm, pm1_cnt),
-    STATE_BYTES(struct acpi_pm, gpe), STATE_U8(struct acpi_pm, apmc), STATE_U8(struct acpi_pm, apms),
-    STATE_I64(struct acpi_pm, ovf_at), STATE_TIMER(struct acpi_pm, overflow), STATE_U32(struct acpi_pm, pcihp.sel),
-    STATE_ARRAY(struct acpi_pm, pcihp.up), STATE_ARRAY(struct acpi_pm, pcihp.down), STATE_BOOL(struct acpi_pm, cpuhp.legacy),
-    STATE_U32(struct acpi_pm, cpuhp.sel), STATE_U8(struct acpi_pm, cpuhp.cmd), STATE_BYTES(struct acpi_pm, cpuhp.inserting),
-    STATE_BYTES(struct acpi_pm, cpuhp.removing), STATE_END};
+static const struct state_field pm_fields[] = {STATE_U16(struct acpi_pm, pm1_sts),
+                                               STATE_U16(struct acpi_pm, pm1_en),
+                                               STATE_U16(struct acpi_pm, pm1_cnt),
+                                               STATE_BYTES(struct acpi_pm, gpe),
+                                               STATE_U8(struct acpi_pm, apmc),
+                                               STATE_U8(struct acpi_pm, apms),
+                                               STATE_I64(struct acpi_pm, ovf_at),
+                                               STATE_TIMER(struct acpi_pm, overflow),
+                                               STATE_U32(struct acpi_pm, pcihp.sel),
+                                               STATE_ARRAY(struct acpi_pm, pcihp.up),
+                                               STATE_ARRAY(struct acpi_pm, pcihp.down),
+                                               STATE_BOOL(struct acpi_pm, cpuhp.legacy),
+                                               STATE_U32(struct acpi_pm, cpuhp.sel),
+                                               STATE_U8(struct acpi_pm, cpuhp.cmd),
+                                               STATE_BYTES(struct acpi_pm, cpuhp.inserting),
+                                               STATE_BYTES(struct acpi_pm, cpuhp.removing),
+                                               STATE_END};
 const struct state_desc acpi_pm_state = {.name = "acpi-pm", .version = 1, .fields = pm_fields};

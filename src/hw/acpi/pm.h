@@ -12,17 +12,17 @@ enum { ACPI_GPE_BYTES = 16, ACPI_MAX_HP_BUSES = 256, ACPI_MAX_CPUS = 1024 };
 
 struct acpi_pcihp { /* hw/acpi/pcihp.c */
     struct mem_region io;
-    struct acpi_pm *pm;         /* borrowed */
-    struct pci_bus *root;       /* borrowed */
+    struct acpi_pm *pm;   /* borrowed */
+    struct pci_bus *root; /* borrowed */
     uint32_t sel, up[ACPI_MAX_HP_BUSES], down[ACPI_MAX_HP_BUSES];
     uint32_t aidx;
-    uint32_t pending_eject;     /* slots of bus eject_bus, removed from the main loop */
+    uint32_t pending_eject; /* slots of bus eject_bus, removed from the main loop */
     uint32_t eject_bus;
     struct ev_bh eject_bh;
 };
 struct acpi_cpuhp { /* hw/acpi/cpuhp.c */
     struct mem_region io;
-    struct acpi_pm *pm;         /* borrowed */
+    struct acpi_pm *pm; /* borrowed */
     bool legacy;
     uint32_t sel;
     uint8_t cmd;
@@ -32,16 +32,16 @@ struct acpi_cpuhp { /* hw/acpi/cpuhp.c */
     void *eject_opaque;
 };
 struct acpi_pm {
-    struct dev *owner;          /* borrowed */
+    struct dev *owner;               /* borrowed */
     struct mem_region evt, cnt, tmr; /* PM1 event block, control, timer: 4, 2 and 4 bytes in the owner's container */
-    struct mem_region gpe_io;   /* gpe_len bytes: status half, enable half */
-    struct mem_region apm_io;   /* B2h, B3h */
-    struct irq_line *sci;       /* output of the owner */
+    struct mem_region gpe_io;        /* gpe_len bytes: status half, enable half */
+    struct mem_region apm_io;        /* B2h, B3h */
+    struct irq_line *sci;            /* output of the owner */
     uint16_t pm1_sts, pm1_en, pm1_cnt, base;
     uint8_t gpe[ACPI_GPE_BYTES];
-    unsigned gpe_len;           /* whole block */
+    unsigned gpe_len; /* whole block */
     uint8_t apmc, apms;
-    int64_t ovf_at;             /* tick count of the last timer wrap that was reported */
+    int64_t ovf_at; /* tick count of the last timer wrap that was reported */
     struct clk_timer overflow;
     uint8_t disable_s3, disable_s4;
     uint8_t slp_s3, slp_s4, slp_s5, acpi_on, acpi_off;

@@ -47,7 +47,13 @@ static const struct prop con_props[] = {
     PROP_CHR("chardev", struct debugcon, chr),
     PROP_END,
 };
-static const struct dev_class con_class = {
-    .name = "isa-debugcon", .parent = "isa-device", .desc = "debug console port", .size = sizeof(struct debugcon), .props = con_props,
-    .bus_type = "ISA", .category = DEV_CAT_MISC, .realize = con_realize, .unrealize = con_unrealize};
+static const struct dev_class con_class = {.name = "isa-debugcon",
+                                           .parent = "isa-device",
+                                           .desc = "debug console port",
+                                           .size = sizeof(struct debugcon),
+                                           .props = con_props,
+                                           .bus_type = "ISA",
+                                           .category = DEV_CAT_MISC,
+                                           .realize = con_realize,
+                                           .unrealize = con_unrealize};
 DEV_REGISTER(con_class)

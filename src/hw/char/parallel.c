@@ -1,7 +1,7 @@
 /* "isa-parallel": a standard (SPP) printer port that writes what is strobed to a character device.
  *
- * IEEE 1284-1994 compatibility mode and the IBM PC register layout. The peer is always ready. Not modelled: EPP, ECP, reading the other
- * side's data in the bidirectional mode. */
+ * IEEE 1284-1994 compatibility mode and the IBM PC register layout. The peer is always ready. Not modelled: EPP, ECP,
+ * reading the other side's data in the bidirectional mode. */
 #include "chr/chr.h"
 #include "hw/isa/isa.h"
 
@@ -105,9 +105,18 @@ static const struct prop lpt_props[] = {
     PROP_CHR("chardev", struct parallel, chr),
     PROP_END,
 };
-static const struct state_field lpt_fields[] = {STATE_U8(struct parallel, data), STATE_U8(struct parallel, control), STATE_END};
-static const struct dev_class lpt_class = {
-    .name = "isa-parallel", .parent = "isa-device", .desc = "ISA parallel port (SPP)", .size = sizeof(struct parallel), .props = lpt_props,
-    .bus_type = "ISA", .category = DEV_CAT_INPUT, .realize = lpt_realize, .unrealize = lpt_unrealize, .reset = lpt_reset,
-    .state_version = 1, .state = lpt_fields};
+static const struct state_field lpt_fields[] = {STATE_U8(struct parallel, data), STATE_U8(struct parallel, control),
+                                                STATE_END};
+static const struct dev_class lpt_class = {.name = "isa-parallel",
+                                           .parent = "isa-device",
+                                           .desc = "ISA parallel port (SPP)",
+                                           .size = sizeof(struct parallel),
+                                           .props = lpt_props,
+                                           .bus_type = "ISA",
+                                           .category = DEV_CAT_INPUT,
+                                           .realize = lpt_realize,
+                                           .unrealize = lpt_unrealize,
+                                           .reset = lpt_reset,
+                                           .state_version = 1,
+                                           .state = lpt_fields};
 DEV_REGISTER(lpt_class)

@@ -9,7 +9,7 @@ static const uint16_t com_base[4] = {0x3f8, 0x2f8, 0x3e8, 0x2e8};
 static const uint8_t com_irq[4] = {4, 3, 4, 3};
 
 struct isa_serial {
-    struct dev dev;   /* first */
+    struct dev dev; /* first */
     struct uart uart;
     uint32_t index, iobase, irq; /* properties; ~0 = choose */
 };
@@ -72,10 +72,18 @@ static const struct prop isa_serial_props[] = {
     PROP_END,
 };
 static const struct state_field isa_serial_fields[] = {STATE_STRUCT(struct isa_serial, uart, uart_state), STATE_END};
-static const struct dev_class isa_serial_class = {
-    .name = "isa-serial", .parent = "isa-device", .desc = "ISA serial port (16550A)", .size = sizeof(struct isa_serial), .props = isa_serial_props,
-    .bus_type = "ISA", .category = DEV_CAT_INPUT, .realize = isa_serial_realize, .unrealize = isa_serial_unrealize,
-    .reset = isa_serial_reset, .state_version = 1, .state = isa_serial_fields};
+static const struct dev_class isa_serial_class = {.name = "isa-serial",
+                                                  .parent = "isa-device",
+                                                  .desc = "ISA serial port (16550A)",
+                                                  .size = sizeof(struct isa_serial),
+                                                  .props = isa_serial_props,
+                                                  .bus_type = "ISA",
+                                                  .category = DEV_CAT_INPUT,
+                                                  .realize = isa_serial_realize,
+                                                  .unrealize = isa_serial_unrealize,
+                                                  .reset = isa_serial_reset,
+                                                  .state_version = 1,
+                                                  .state = isa_serial_fields};
 DEV_REGISTER(isa_serial_class)
 
 /* ---- PCI ---- */
@@ -107,11 +115,25 @@ static void pci_serial_reset(struct dev *d)
     uart_reset(&container_of(d, struct pci_serial, pci.dev)->uart);
 }
 static const struct prop pci_serial_props[] = {PROP_CHR("chardev", struct pci_serial, uart.chr), PROP_END};
-static const struct state_field pci_serial_fields[] = {
-    STATE_STRUCT(struct pci_serial, pci, pci_dev_state), STATE_STRUCT(struct pci_serial, uart, uart_state), STATE_END};
-static const struct pci_class pci_serial_class = {
-    .name = "pci-serial", .parent = "pci-device", .desc = "PCI serial port (16550A)", .size = sizeof(struct pci_serial), .props = pci_serial_props,
-    .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_INPUT, .hotplug = true, .realize = pci_serial_realize,
-    .unrealize = pci_serial_unrealize, .reset = pci_serial_reset, .state_version = 1, .state = pci_serial_fields,
-    .vendor_id = 0x1b36, .device_id = 0x0002, .revision = 1, .prog_if = 2, .class_id = 0x0700};
+static const struct state_field pci_serial_fields[] = {STATE_STRUCT(struct pci_serial, pci, pci_dev_state),
+                                                       STATE_STRUCT(struct pci_serial, uart, uart_state), STATE_END};
+static const struct pci_class pci_serial_class = {.name = "pci-serial",
+                                                  .parent = "pci-device",
+                                                  .desc = "PCI serial port (16550A)",
+                                                  .size = sizeof(struct pci_serial),
+                                                  .props = pci_serial_props,
+                                                  .more_props = pci_props,
+                                                  .bus_type = "PCI",
+                                                  .category = DEV_CAT_INPUT,
+                                                  .hotplug = true,
+                                                  .realize = pci_serial_realize,
+                                                  .unrealize = pci_serial_unrealize,
+                                                  .reset = pci_serial_reset,
+                                                  .state_version = 1,
+                                                  .state = pci_serial_fields,
+                                                  .vendor_id = 0x1b36,
+                                                  .device_id = 0x0002,
+                                                  .revision = 1,
+                                                  .prog_if = 2,
+                                                  .class_id = 0x0700};
 PCI_REGISTER(pci_serial_class)

@@ -1,8 +1,8 @@
 /* 16550A UART.
  *
- * National PC16550D data sheet (TL/C/8652). Characters leave as fast as the back end takes them; receive time-out follows the programmed
- * speed. The interrupt is not gated with OUT2. Modem inputs read as connected. Not modelled: parity, framing and overrun from real lines
- * (a break from the back end is), DMA mode pins. */
+ * National PC16550D data sheet (TL/C/8652). Characters leave as fast as the back end takes them; receive time-out
+ * follows the programmed speed. The interrupt is not gated with OUT2. Modem inputs read as connected. Not modelled:
+ * parity, framing and overrun from real lines (a break from the back end is), DMA mode pins. */
 #include "hw/char/uart.h"
 
 enum { RBR = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, MSR = 6, SCR = 7 };
@@ -99,7 +99,7 @@ static uint8_t rx_take(struct uart *u)
         return 0;
     u->rx_head = (uint8_t)((u->rx_head + 1) % UART_FIFO);
     if (!--u->rx_len)
-        u->lsr &= (uint8_t)~(LSR_DR | LSR_BI);
+        u->lsr &= (uint8_t) ~(LSR_DR | LSR_BI);
     rx_watch(u);
     update_irq(u);
     chr_fe_accept(&u->chr);
@@ -161,7 +161,7 @@ static void tx_put(struct uart *u, uint8_t b)
         return; /* overrun: the newest is lost */
     u->tx[(u->tx_head + u->tx_len) % UART_FIFO] = b;
     u->tx_len++;
-    u->lsr &= (uint8_t)~(LSR_THRE | LSR_TEMT);
+    u->lsr &= (uint8_t) ~(LSR_THRE | LSR_TEMT);
     u->thre_pending = false;
     update_irq(u);
     tx_run(u);
@@ -171,9 +171,12 @@ static void tx_put(struct uart *u, uint8_t b)
 
 static void line_changed(struct uart *u)
 {
-    struct chr_serial_params p = {
-        .speed = (int)(u->baudbase / (u->divisor ? u->divisor : 1)), .data_bits = 5 + (u->lcr & 3),
-        .stop_bits = u->lcr & 4 ? 2 : 1, .parity = !(u->lcr & 8) ? 'N' : u->lcr & 0x10 ? 'E' : 'O'};
+    struct chr_serial_params p = {.speed = (int)(u->baudbase / (u->divisor ? u->divisor : 1)),
+                                  .data_bits = 5 + (u->lcr & 3),
+                                  .stop_bits = u->lcr & 4 ? 2 : 1,
+                                  .parity = !(u->lcr & 8)   ? 'N'
+                                            : u->lcr & 0x10 ? 'E'
+                                                            : 'O'};
 
     chr_fe_serial_params(&u->chr, &p);
 }
@@ -184,7 +187,7 @@ static void write_fcr(struct uart *u, uint8_t v)
         v |= FCR_CLEAR_RX | FCR_CLEAR_TX;
     if (v & FCR_CLEAR_RX) {
         u->rx_len = u->rx_head = 0;
-        u->lsr &= (uint8_t)~(LSR_DR | LSR_BI);
+        u->lsr &= (uint8_t) ~(LSR_DR | LSR_BI);
     }
     if (v & FCR_CLEAR_TX) {
         u->tx_len = 0;
@@ -201,8 +204,8 @@ static uint8_t modem_lines(const struct uart *u)
 {
     if (!(u->mcr & MCR_LOOP))
         return MSR_DCD | MSR_DSR | MSR_CTS;
-    return (uint8_t)((u->mcr & MCR_DTR ? MSR_DSR : 0) | (u->mcr & MCR_RTS ? MSR_CTS : 0) | (u->mcr & MCR_OUT1 ? MSR_RI : 0) |
-                     (u->mcr & MCR_OUT2 ? MSR_DCD : 0));
+    return (uint8_t)((u->mcr & MCR_DTR ? MSR_DSR : 0) | (u->mcr & MCR_RTS ? MSR_CTS : 0) |
+                     (u->mcr & MCR_OUT1 ? MSR_RI : 0) | (u->mcr & MCR_OUT2 ? MSR_DCD : 0));
 }
 
 static void modem_changed(struct uart *u)
@@ -363,10 +366,24 @@ static bool uart_loaded(void *obj)
 
     return u->rx_len <= UART_FIFO && u->tx_len <= UART_FIFO;
 }
-static const struct state_field uart_fields[] = {
-    STATE_BYTES(struct uart, rx), STATE_U8(struct uart, rx_head), STATE_U8(struct uart, rx_len), STATE_BYTES(struct uart, tx),
-    STATE_U8(struct uart, tx_head), STATE_U8(struct uart, tx_len), STATE_U8(struct uart, ier), STATE_U8(struct uart, iir),
-    STATE_U8(struct uart, fcr), STATE_U8(struct uart, lcr), STATE_U8(struct uart, mcr), STATE_U8(struct uart, lsr),
-    STATE_U8(struct uart, msr), STATE_U8(struct uart, scr), STATE_U16(struct uart, divisor), STATE_BOOL(struct uart, thre_pending),
-    STATE_BOOL(struct uart, timeout_pending), STATE_BOOL(struct uart, irq_on), STATE_TIMER(struct uart, timeout), STATE_END};
+static const struct state_field uart_fields[] = {STATE_BYTES(struct uart, rx),
+                                                 STATE_U8(struct uart, rx_head),
+                                                 STATE_U8(struct uart, rx_len),
+                                                 STATE_BYTES(struct uart, tx),
+                                                 STATE_U8(struct uart, tx_head),
+                                                 STATE_U8(struct uart, tx_len),
+                                                 STATE_U8(struct uart, ier),
+                                                 STATE_U8(struct uart, iir),
+                                                 STATE_U8(struct uart, fcr),
+                                                 STATE_U8(struct uart, lcr),
+                                                 STATE_U8(struct uart, mcr),
+                                                 STATE_U8(struct uart, lsr),
+                                                 STATE_U8(struct uart, msr),
+                                                 STATE_U8(struct uart, scr),
+                                                 STATE_U16(struct uart, divisor),
+                                                 STATE_BOOL(struct uart, thre_pending),
+                                                 STATE_BOOL(struct uart, timeout_pending),
+                                                 STATE_BOOL(struct uart, irq_on),
+                                                 STATE_TIMER(struct uart, timeout),
+                                                 STATE_END};
 const struct state_desc uart_state = {.name = "uart", .version = 1, .fields = uart_fields, .post_load = uart_loaded};

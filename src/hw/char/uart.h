@@ -7,7 +7,7 @@
 
 enum { UART_FIFO = 16 };
 struct uart {
-    struct chr_fe chr;          /* property of the owner */
+    struct chr_fe chr; /* property of the owner */
     struct mem_region io;
     void (*set_irq)(void *opaque, int level);
     void *opaque;
@@ -16,7 +16,7 @@ struct uart {
     uint8_t ier, iir, fcr, lcr, mcr, lsr, msr, scr;
     uint16_t divisor;
     bool thre_pending, timeout_pending, irq_on;
-    struct clk_timer timeout;   /* receive data sits below the trigger level */
+    struct clk_timer timeout; /* receive data sits below the trigger level */
     uint32_t baudbase;
 };
 /* set_irq is called on changes only. */

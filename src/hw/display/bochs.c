@@ -1,5 +1,6 @@
-/* "bochs-display": the DISPI registers and a linear framebuffer on PCI (class 0380), with no VGA behind them: 32 bits per
- * pixel, drawn without a copy. BAR 0 is the framebuffer; BAR 2 holds EDID (000), DISPI (500) and byte order (600). */
+/* "bochs-display": the DISPI registers and a linear framebuffer on PCI (class 0380), with no VGA behind them: 32 bits
+ * per pixel, drawn without a copy. BAR 0 is the framebuffer; BAR 2 holds EDID (000), DISPI (500) and byte order (600).
+ */
 #include "base/bytes.h"
 #include "hw/display/vga.h"
 #include "hw/pci/pci.h"
@@ -72,8 +73,8 @@ static void mmio_write(void *o, gpa_t off, uint64_t val, unsigned size)
     b->reg[i] = (uint16_t)val;
     b->full = true;
 }
-static const struct mem_ops mmio_ops = {.read = mmio_read, .write = mmio_write, .valid_min = 1, .valid_max = 4, .impl_min = 1,
-                                        .impl_max = 4};
+static const struct mem_ops mmio_ops = {
+    .read = mmio_read, .write = mmio_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 4};
 
 /* A black picture while there is no mode. */
 static void draw_nothing(struct bochs *b)
@@ -118,7 +119,11 @@ static bool realize(struct dev *d, struct err **errp)
 {
     struct bochs *b = container_of(d, struct bochs, pci.dev);
     struct mem_sys *s = dev_machine(d)->mem_sys;
-    struct edid_info e = {.name = "Lyrebird", .width = b->xres, .height = b->yres, .max_width = 5120, .max_height = 2160,
+    struct edid_info e = {.name = "Lyrebird",
+                          .width = b->xres,
+                          .height = b->yres,
+                          .max_width = 5120,
+                          .max_height = 2160,
                           .refresh_mhz = 75000};
     uint64_t size = 4 * MIB;
 
@@ -166,10 +171,25 @@ static const struct prop props[] = {
 };
 static const struct state_field fields[] = {STATE_ARRAY(struct bochs, reg), STATE_END};
 static const struct pci_class bochs_class = {
-    .name = "bochs-display", .parent = "pci-device", .desc = "linear framebuffer with Bochs registers, no VGA",
-    .size = sizeof(struct bochs), .props = props, .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_DISPLAY,
-    .hotplug = true, .realize = realize, .unrealize = unrealize, .reset = reset, .state_version = 1, .state = fields,
-    .vendor_id = 0x1234, .device_id = 0x1111, .revision = 2, .class_id = 0x0380, .is_express = true,
+    .name = "bochs-display",
+    .parent = "pci-device",
+    .desc = "linear framebuffer with Bochs registers, no VGA",
+    .size = sizeof(struct bochs),
+    .props = props,
+    .more_props = pci_props,
+    .bus_type = "PCI",
+    .category = DEV_CAT_DISPLAY,
+    .hotplug = true,
+    .realize = realize,
+    .unrealize = unrealize,
+    .reset = reset,
+    .state_version = 1,
+    .state = fields,
+    .vendor_id = 0x1234,
+    .device_id = 0x1111,
+    .revision = 2,
+    .class_id = 0x0380,
+    .is_express = true,
     .romfile = "vgabios-bochs-display.bin",
 };
 PCI_REGISTER(bochs_class)

@@ -1,5 +1,5 @@
-/* A monitor's identity block: VESA Enhanced EDID 1.4, 128 bytes, one detailed timing (the preferred mode), a range limit
- * and a name. Timings follow the reduced-blanking pattern of VESA CVT, rounded to whole character cells. */
+/* A monitor's identity block: VESA Enhanced EDID 1.4, 128 bytes, one detailed timing (the preferred mode), a range
+ * limit and a name. Timings follow the reduced-blanking pattern of VESA CVT, rounded to whole character cells. */
 #include "base/bytes.h"
 #include "hw/display/vga.h"
 
@@ -13,7 +13,8 @@ static unsigned millimetres(unsigned pixels)
 /* 18-byte descriptor 1: the preferred timing. */
 static void detailed_timing(const struct edid_info *e, uint8_t *d)
 {
-    unsigned hblank = 160, vblank = (unsigned)max_u64(8, e->height * 35 / 1000 + 1), hsync = 32, hfront = 48, vsync = 6, vfront = 3;
+    unsigned hblank = 160, vblank = (unsigned)max_u64(8, e->height * 35 / 1000 + 1), hsync = 32, hfront = 48, vsync = 6,
+             vfront = 3;
     uint64_t clock = (uint64_t)(e->width + hblank) * (e->height + vblank) * e->refresh_mhz / 1000 / 10000;
     unsigned w_mm = millimetres(e->width), h_mm = millimetres(e->height);
 
@@ -48,7 +49,8 @@ static void text_descriptor(uint8_t *d, uint8_t tag, const char *text)
 
 static void range_descriptor(uint8_t *d)
 {
-    static const uint8_t range[18] = {0, 0, 0, 0xfd, 0, 50, 125, 30, 160, 0xff, 0x01, '\n', ' ', ' ', ' ', ' ', ' ', ' '};
+    static const uint8_t range[18] = {0,    0,    0,    0xfd, 0,   50,  125, 30,  160,
+                                      0xff, 0x01, '\n', ' ',  ' ', ' ', ' ', ' ', ' '};
 
     memcpy(d, range, sizeof range);
 }
@@ -59,7 +61,8 @@ static void standard_timings(const struct edid_info *e, uint8_t *d)
     static const struct {
         uint16_t w, h;
         uint8_t aspect; /* 0 16:10, 1 4:3, 2 5:4, 3 16:9 */
-    } modes[] = {{1920, 1080, 3}, {1280, 720, 3}, {1440, 900, 0}, {1680, 1050, 0}, {1280, 1024, 2}, {1600, 1200, 1}, {1280, 960, 1}, {2048, 1152, 3}};
+    } modes[] = {{1920, 1080, 3}, {1280, 720, 3},  {1440, 900, 0}, {1680, 1050, 0},
+                 {1280, 1024, 2}, {1600, 1200, 1}, {1280, 960, 1}, {2048, 1152, 3}};
     unsigned n = 0;
 
     memset(d, 1, 16); /* 01 01: unused */
@@ -88,10 +91,10 @@ void edid_make(const struct edid_info *e, uint8_t out[128])
     out[20] = 0xa5; /* digital, 8 bits a colour, DisplayPort */
     out[21] = (uint8_t)(millimetres(e->width) / 10);
     out[22] = (uint8_t)(millimetres(e->height) / 10);
-    out[23] = 120; /* gamma 2.2 */
+    out[23] = 120;  /* gamma 2.2 */
     out[24] = 0x06; /* sRGB, preferred timing is native */
     memcpy(out + 25, srgb, sizeof srgb);
-    out[35] = 0x21; /* 640x480, 800x600 at 60 Hz */
+    out[35] = 0x21;                                                    /* 640x480, 800x600 at 60 Hz */
     out[36] = e->max_width >= 1024 && e->max_height >= 768 ? 0x08 : 0; /* 1024x768 at 60 Hz */
     standard_timings(e, out + 38);
     detailed_timing(e, out + 54);

@@ -1,6 +1,6 @@
-/* "ramfb": a framebuffer in guest RAM that firmware describes through the writable fw_cfg file "etc/ramfb": 28 bytes, big
- * endian: address (8), fourcc (4), flags (4), width (4), height (4), stride (4). Pixels are copied at each update: the
- * guest's RAM is not tracked for this. Formats: XR24 and RG16 of <drm_fourcc.h>. */
+/* "ramfb": a framebuffer in guest RAM that firmware describes through the writable fw_cfg file "etc/ramfb": 28 bytes,
+ * big endian: address (8), fourcc (4), flags (4), width (4), height (4), stride (4). Pixels are copied at each update:
+ * the guest's RAM is not tracked for this. Formats: XR24 and RG16 of <drm_fourcc.h>. */
 #include "base/bytes.h"
 #include "hw/nvram/fw_cfg.h"
 #include "ui/ui.h"
@@ -109,7 +109,14 @@ static bool post_load(void *o)
 static const struct state_field fields[] = {STATE_BYTES(struct ramfb, cfg), STATE_END};
 static const struct state_desc state = {.name = "ramfb", .version = 1, .fields = fields, .post_load = post_load};
 static const struct dev_class ramfb_class = {
-    .name = "ramfb", .parent = "sys-bus-device", .desc = "framebuffer in guest RAM, set up through fw_cfg", .size = sizeof(struct ramfb),
-    .category = DEV_CAT_DISPLAY, .realize = realize, .unrealize = unrealize, .reset = reset, .state_desc = &state,
+    .name = "ramfb",
+    .parent = "sys-bus-device",
+    .desc = "framebuffer in guest RAM, set up through fw_cfg",
+    .size = sizeof(struct ramfb),
+    .category = DEV_CAT_DISPLAY,
+    .realize = realize,
+    .unrealize = unrealize,
+    .reset = reset,
+    .state_desc = &state,
 };
 DEV_REGISTER(ramfb_class)

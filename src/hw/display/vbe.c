@@ -1,5 +1,5 @@
-/* Bochs VBE extension registers (DISPI interface, version 0xB0C5): mode, bank, virtual screen and panning. Every value the
- * guest writes is cut to what the video memory holds, so that drawing can rely on it. */
+/* Bochs VBE extension registers (DISPI interface, version 0xB0C5): mode, bank, virtual screen and panning. Every value
+ * the guest writes is cut to what the video memory holds, so that drawing can rely on it. */
 #include "base/bytes.h"
 #include "hw/display/vga.h"
 
@@ -37,8 +37,9 @@ static void fixup(struct vga *v)
     rows = v->size / pitch;
     r[VBE_YRES] = (uint16_t)max_u64(1, min_u64(r[VBE_YRES], min_u64(rows, VBE_MAX_YRES)));
     r[VBE_VIRT_HEIGHT] = (uint16_t)min_u64(rows, 0xffff);
-    if (r[VBE_X_OFFSET] > r[VBE_VIRT_WIDTH] - r[VBE_XRES])
-        r[VBE_X_OFFSET] = (uint16_t)(r[VBE_VIRT_WIDTH] - r[VBE_XRES]);
+    /* X may go past the virtual width: drivers give any start address as (x, y), and lines run into each other. */
+    if ((uint64_t)r[VBE_X_OFFSET] * bits / 8 + (uint64_t)(r[VBE_Y_OFFSET] + r[VBE_YRES]) * pitch > v->size)
+        r[VBE_X_OFFSET] = 0;
     if (r[VBE_Y_OFFSET] > rows - r[VBE_YRES])
         r[VBE_Y_OFFSET] = (uint16_t)(rows - r[VBE_YRES]);
 }

@@ -1,9 +1,9 @@
-/* VGA registers after the IBM PS/2 Hardware Interface Technical Reference (1992), video subsystem chapter: miscellaneous
- * output, sequencer, CRT controller, graphics and attribute controllers, 18-bit DAC (8 bits a channel on request of VBE).
- * Retrace bits follow the virtual clock at 60 frames a second of 525 lines. Leaves out: the light pen, feature control
- * beyond storing it, the vertical interrupt, and monitor sense other than a colour display. */
-#include "base/bytes.h"
+/* VGA registers after the IBM PS/2 Hardware Interface Technical Reference (1992), video subsystem chapter:
+ * miscellaneous output, sequencer, CRT controller, graphics and attribute controllers, 18-bit DAC (8 bits a channel on
+ * request of VBE). Retrace bits follow the virtual clock at 60 frames a second of 525 lines. Leaves out: the light pen,
+ * feature control beyond storing it, the vertical interrupt, and monitor sense other than a colour display. */
 #include "hw/display/vga.h"
+#include "base/bytes.h"
 #include "run/clock.h"
 
 enum { FRAME_NS = 16666667, FRAME_LINES = 525, FRAME_VISIBLE = 480 };
@@ -33,7 +33,10 @@ static void ar_write(struct vga *v, uint8_t val)
             v->draw.full = true;
         v->ar_index = val & 0x3f;
     } else if (i < AR_NR) {
-        v->ar[i] = i < AR_MODE ? val & 0x3f : i == AR_MODE ? val & 0xef : i == AR_OVERSCAN ? val : val & (i == AR_PLANE_ENABLE ? 0x3f : 0x0f);
+        v->ar[i] = i < AR_MODE        ? val & 0x3f
+                   : i == AR_MODE     ? val & 0xef
+                   : i == AR_OVERSCAN ? val
+                                      : val & (i == AR_PLANE_ENABLE ? 0x3f : 0x0f);
         v->draw.full = true;
     }
     v->ar_data = !v->ar_data;
@@ -229,9 +232,13 @@ void vga_port_write(struct vga *v, unsigned port, uint8_t val)
     {                                                                                                                  \
         vga_port_write(o, (base) + (unsigned)off, (uint8_t)val);                                                       \
     }                                                                                                                  \
-    static const struct mem_ops name##_ops = {                                                                         \
-        .read = name##_read, .write = name##_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 1,      \
-        .unaligned = true};
+    static const struct mem_ops name##_ops = {.read = name##_read,                                                     \
+                                              .write = name##_write,                                                   \
+                                              .valid_min = 1,                                                          \
+                                              .valid_max = 4,                                                          \
+                                              .impl_min = 1,                                                           \
+                                              .impl_max = 1,                                                           \
+                                              .unaligned = true};
 PORT_OPS(io_mono, 0x3b4)
 PORT_OPS(io_mono_st, 0x3ba)
 PORT_OPS(io_vga, 0x3c0)
@@ -254,8 +261,13 @@ static void io_vbe_write(void *o, gpa_t off, uint64_t val, unsigned size)
         vbe_write(v, v->vbe_index, (uint16_t)val);
 }
 /* Index at 1ce; data at 1cf, as PC firmware has it, and at 1d0. */
-static const struct mem_ops io_vbe_ops = {.read = io_vbe_read, .write = io_vbe_write, .valid_min = 1, .valid_max = 2,
-                                          .impl_min = 1, .impl_max = 2, .unaligned = true};
+static const struct mem_ops io_vbe_ops = {.read = io_vbe_read,
+                                          .write = io_vbe_write,
+                                          .valid_min = 1,
+                                          .valid_max = 2,
+                                          .impl_min = 1,
+                                          .impl_max = 2,
+                                          .unaligned = true};
 
 static uint64_t window_read(void *o, gpa_t off, unsigned size)
 {
@@ -265,8 +277,13 @@ static void window_write(void *o, gpa_t off, uint64_t val, unsigned size)
 {
     vga_mem_write(o, (uint32_t)off, (uint8_t)val);
 }
-static const struct mem_ops window_ops = {.read = window_read, .write = window_write, .valid_min = 1, .valid_max = 8,
-                                          .impl_min = 1, .impl_max = 1, .unaligned = true};
+static const struct mem_ops window_ops = {.read = window_read,
+                                          .write = window_write,
+                                          .valid_min = 1,
+                                          .valid_max = 8,
+                                          .impl_min = 1,
+                                          .impl_max = 1,
+                                          .unaligned = true};
 
 static const struct ui_console_ops console_ops = {.update = vga_update, .invalidate = vga_invalidate, .text = vga_text};
 
@@ -313,8 +330,8 @@ void vga_map_legacy(struct vga *v, struct dev *d)
 
 void vga_free(struct vga *v)
 {
-    struct mem_region *r[] = {&v->linear, &v->window, &v->io_mono, &v->io_mono_st, &v->io_vga, &v->io_color,
-                              &v->io_color_st, &v->io_vbe, &v->vram};
+    struct mem_region *r[] = {&v->linear,   &v->window,      &v->io_mono, &v->io_mono_st, &v->io_vga,
+                              &v->io_color, &v->io_color_st, &v->io_vbe,  &v->vram};
 
     if (!v->con)
         return;
@@ -363,13 +380,27 @@ static bool vga_post_load(void *obj)
     v->draw.full = true;
     return true;
 }
-static const struct state_field vga_fields[] = {
-    STATE_U8(struct vga, misc),         STATE_U8(struct vga, fcr),        STATE_U8(struct vga, st01),
-    STATE_U8(struct vga, sr_index),     STATE_BYTES(struct vga, sr),      STATE_U8(struct vga, gr_index),
-    STATE_BYTES(struct vga, gr),        STATE_U8(struct vga, cr_index),   STATE_BYTES(struct vga, cr),
-    STATE_U8(struct vga, ar_index),     STATE_BYTES(struct vga, ar),      STATE_BOOL(struct vga, ar_data),
-    STATE_U8(struct vga, dac_mask),     STATE_U8(struct vga, dac_state),  STATE_U8(struct vga, dac_read),
-    STATE_U8(struct vga, dac_write),    STATE_U8(struct vga, dac_sub),    STATE_BYTES(struct vga, dac_latch),
-    STATE_BYTES(struct vga, palette),   STATE_BYTES(struct vga, latch),   STATE_U16(struct vga, vbe_index),
-    STATE_ARRAY(struct vga, vbe),       STATE_END};
+static const struct state_field vga_fields[] = {STATE_U8(struct vga, misc),
+                                                STATE_U8(struct vga, fcr),
+                                                STATE_U8(struct vga, st01),
+                                                STATE_U8(struct vga, sr_index),
+                                                STATE_BYTES(struct vga, sr),
+                                                STATE_U8(struct vga, gr_index),
+                                                STATE_BYTES(struct vga, gr),
+                                                STATE_U8(struct vga, cr_index),
+                                                STATE_BYTES(struct vga, cr),
+                                                STATE_U8(struct vga, ar_index),
+                                                STATE_BYTES(struct vga, ar),
+                                                STATE_BOOL(struct vga, ar_data),
+                                                STATE_U8(struct vga, dac_mask),
+                                                STATE_U8(struct vga, dac_state),
+                                                STATE_U8(struct vga, dac_read),
+                                                STATE_U8(struct vga, dac_write),
+                                                STATE_U8(struct vga, dac_sub),
+                                                STATE_BYTES(struct vga, dac_latch),
+                                                STATE_BYTES(struct vga, palette),
+                                                STATE_BYTES(struct vga, latch),
+                                                STATE_U16(struct vga, vbe_index),
+                                                STATE_ARRAY(struct vga, vbe),
+                                                STATE_END};
 const struct state_desc vga_state = {.name = "vga", .version = 1, .fields = vga_fields, .post_load = vga_post_load};

@@ -1,9 +1,9 @@
 /* From registers and video memory to pixels: text, planar 16-colour, CGA 4-colour, 256-colour and VBE linear modes.
  *
- * An update first works out the picture (struct frame), then draws the lines or cells whose memory changed since the last
- * update; register changes redraw everything. Double-scanned modes are shown once per memory line (mode 13h is 320x200).
- * Text never blinks here: cursor and blinking cells are drawn lit, so that a screendump is repeatable. Leaves out panning
- * within text cells and the overscan border. */
+ * An update first works out the picture (struct frame), then draws the lines or cells whose memory changed since the
+ * last update; register changes redraw everything. Double-scanned modes are shown once per memory line (mode 13h is
+ * 320x200). Text never blinks here: cursor and blinking cells are drawn lit, so that a screendump is repeatable. Leaves
+ * out panning within text cells and the overscan border. */
 #include "base/bytes.h"
 #include "hw/display/vga.h"
 
@@ -12,10 +12,10 @@ enum { CELL_CURSOR = 1 << 16, CELL_NONE = 0xffffffff };
 
 struct frame {
     int mode, width, height;
-    unsigned bpp;      /* VBE */
-    uint32_t start;    /* first address: CRTC units of 4 bytes, or bytes for VBE */
-    uint32_t pitch;    /* per memory line, same unit */
-    unsigned repeat;   /* scan lines per row of the surface */
+    unsigned bpp;                        /* VBE */
+    uint32_t start;                      /* first address: CRTC units of 4 bytes, or bytes for VBE */
+    uint32_t pitch;                      /* per memory line, same unit */
+    unsigned repeat;                     /* scan lines per row of the surface */
     unsigned cell_w, cell_h, cols, rows; /* text */
     uint32_t color[256];
 };
@@ -29,7 +29,8 @@ static uint32_t dac_color(const struct vga *v, unsigned i)
     if (v->vbe[VBE_ENABLE] & VBE_8BIT_DAC)
         return (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
     /* 6 bits become 8 by repeating the top ones, so that 63 is full brightness */
-    return (uint32_t)(p[0] << 2 | p[0] >> 4) << 16 | (uint32_t)(p[1] << 2 | p[1] >> 4) << 8 | (uint32_t)(p[2] << 2 | p[2] >> 4);
+    return (uint32_t)(p[0] << 2 | p[0] >> 4) << 16 | (uint32_t)(p[1] << 2 | p[1] >> 4) << 8 |
+           (uint32_t)(p[2] << 2 | p[2] >> 4);
 }
 
 static void colors_16(const struct vga *v, struct frame *f)
@@ -155,9 +156,11 @@ static uint32_t font_at(const struct vga *v, bool second)
     return low * 0x4000u + high * 0x2000u;
 }
 
-static void draw_cell(const struct vga *v, const struct frame *f, struct ui_surface *s, unsigned col, unsigned row, uint32_t cell)
+static void draw_cell(const struct vga *v, const struct frame *f, struct ui_surface *s, unsigned col, unsigned row,
+                      uint32_t cell)
 {
-    unsigned ch = cell & 0xff, attr = cell >> 8 & 0xff, cs = v->cr[CR_CURSOR_START] & 0x1f, ce = v->cr[CR_CURSOR_END] & 0x1f;
+    unsigned ch = cell & 0xff, attr = cell >> 8 & 0xff, cs = v->cr[CR_CURSOR_START] & 0x1f,
+             ce = v->cr[CR_CURSOR_END] & 0x1f;
     bool two_fonts = font_at(v, true) != font_at(v, false), wide = v->ar[AR_MODE] & 4 && (ch & 0xe0) == 0xc0;
     uint32_t font = font_at(v, attr & 8 && two_fonts) + ch * 32;
     uint32_t fg = f->color[attr & (two_fonts ? 7 : 15)], bg = f->color[attr >> 4 & (v->ar[AR_MODE] & 8 ? 7 : 15)];
@@ -205,7 +208,8 @@ static void draw_text(struct vga *v, const struct frame *f, struct ui_surface *s
             last = col;
         }
         if (first < f->cols)
-            ui_dirty(v->con, (int)(first * f->cell_w), (int)(row * f->cell_h), (int)((last - first + 1) * f->cell_w), (int)f->cell_h);
+            ui_dirty(v->con, (int)(first * f->cell_w), (int)(row * f->cell_h), (int)((last - first + 1) * f->cell_w),
+                     (int)f->cell_h);
     }
 }
 
@@ -255,7 +259,8 @@ static const uint8_t *unit_at(const struct vga *v, uint32_t addr, uint32_t wrap)
     return v->mem + ((size_t)(addr & wrap) * 4 & (v->size - 1));
 }
 
-static void line_planar(const struct vga *v, const struct frame *f, uint32_t addr, uint32_t wrap, unsigned pan, uint32_t *out)
+static void line_planar(const struct vga *v, const struct frame *f, uint32_t addr, uint32_t wrap, unsigned pan,
+                        uint32_t *out)
 {
     for (int x = -(int)pan; x < f->width; x += 8, addr++) {
         const uint8_t *p = unit_at(v, addr, wrap);

@@ -1,5 +1,5 @@
-/* The standard VGA on the ISA bus: legacy decoding only, its linear framebuffer fixed at 0xe0000000. Its BIOS is not in a
- * PCI ROM: the board hands it to the firmware. */
+/* The standard VGA on the ISA bus: legacy decoding only, its linear framebuffer fixed at 0xe0000000. Its BIOS is not in
+ * a PCI ROM: the board hands it to the firmware. */
 #include "hw/display/vga.h"
 
 enum { ISA_LFB = 0xe0000000u };
@@ -37,8 +37,17 @@ static const struct prop props[] = {
 };
 static const struct state_field fields[] = {STATE_STRUCT(struct vga_isa, vga, vga_state), STATE_END};
 static const struct dev_class isa_vga_class = {
-    .name = "isa-vga", .parent = "isa-device", .desc = "standard VGA on the ISA bus", .size = sizeof(struct vga_isa),
-    .props = props, .bus_type = "ISA", .category = DEV_CAT_DISPLAY, .realize = realize, .unrealize = unrealize,
-    .reset = reset, .state_version = 1, .state = fields,
+    .name = "isa-vga",
+    .parent = "isa-device",
+    .desc = "standard VGA on the ISA bus",
+    .size = sizeof(struct vga_isa),
+    .props = props,
+    .bus_type = "ISA",
+    .category = DEV_CAT_DISPLAY,
+    .realize = realize,
+    .unrealize = unrealize,
+    .reset = reset,
+    .state_version = 1,
+    .state = fields,
 };
 DEV_REGISTER(isa_vga_class)

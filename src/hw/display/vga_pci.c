@@ -1,6 +1,6 @@
 /* The standard PC display adapter on PCI: "VGA" (class 0300, legacy decoding and BIOS) and "secondary-vga" (class 0380,
- * neither). BAR 0 is the linear framebuffer, BAR 2 holds EDID (000), the ports 3c0-3df (400), the DISPI registers (500) and
- * an extension that says and sets the byte order of the framebuffer (600); only little endian is offered. */
+ * neither). BAR 0 is the linear framebuffer, BAR 2 holds EDID (000), the ports 3c0-3df (400), the DISPI registers (500)
+ * and an extension that says and sets the byte order of the framebuffer (600); only little endian is offered. */
 #include "base/bytes.h"
 #include "hw/display/vga.h"
 #include "hw/pci/pci.h"
@@ -52,14 +52,18 @@ static void mmio_write(void *o, gpa_t off, uint64_t val, unsigned size)
         log_guest("vga: write of %#" PRIx64 " to MMIO offset %#" PRIx64, val, off);
     }
 }
-static const struct mem_ops mmio_ops = {.read = mmio_read, .write = mmio_write, .valid_min = 1, .valid_max = 4, .impl_min = 1,
-                                        .impl_max = 4};
+static const struct mem_ops mmio_ops = {
+    .read = mmio_read, .write = mmio_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 4};
 
 static bool realize(struct dev *d, struct err **errp)
 {
     struct vga_pci *p = container_of(d, struct vga_pci, pci.dev);
-    struct edid_info e = {.name = "Lyrebird", .width = p->xres, .height = p->yres, .max_width = p->xmax ? p->xmax : 5120,
-                          .max_height = p->ymax ? p->ymax : 2160, .refresh_mhz = p->refresh ? p->refresh : 75000};
+    struct edid_info e = {.name = "Lyrebird",
+                          .width = p->xres,
+                          .height = p->yres,
+                          .max_width = p->xmax ? p->xmax : 5120,
+                          .max_height = p->ymax ? p->ymax : 2160,
+                          .refresh_mhz = p->refresh ? p->refresh : 75000};
 
     if (p->xres < 8 || p->yres < 8 || p->xres > 4095 || p->yres > 4095)
         return err_set(errp, "%s: xres=%u,yres=%u is out of range (8 to 4095)", d->obj.cls->name, p->xres, p->yres);
@@ -104,17 +108,45 @@ static const struct prop props[] = {
 static const struct state_field fields[] = {STATE_STRUCT(struct vga_pci, vga, vga_state), STATE_END};
 
 static const struct pci_class vga_pci_class = {
-    .name = "VGA", .parent = "pci-device", .desc = "standard VGA with Bochs VBE extensions", .size = sizeof(struct vga_pci),
-    .props = props, .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_DISPLAY, .realize = realize,
-    .unrealize = unrealize, .reset = reset, .state_version = 1, .state = fields,
-    .vendor_id = 0x1234, .device_id = 0x1111, .revision = 2, .class_id = CLASS_VGA, .romfile = "vgabios-stdvga.bin",
+    .name = "VGA",
+    .parent = "pci-device",
+    .desc = "standard VGA with Bochs VBE extensions",
+    .size = sizeof(struct vga_pci),
+    .props = props,
+    .more_props = pci_props,
+    .bus_type = "PCI",
+    .category = DEV_CAT_DISPLAY,
+    .realize = realize,
+    .unrealize = unrealize,
+    .reset = reset,
+    .state_version = 1,
+    .state = fields,
+    .vendor_id = 0x1234,
+    .device_id = 0x1111,
+    .revision = 2,
+    .class_id = CLASS_VGA,
+    .romfile = "vgabios-stdvga.bin",
 };
 PCI_REGISTER(vga_pci_class)
 
 static const struct pci_class secondary_vga_class = {
-    .name = "secondary-vga", .parent = "pci-device", .desc = "standard display without legacy decoding",
-    .size = sizeof(struct vga_pci), .props = props, .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_DISPLAY,
-    .hotplug = true, .realize = realize, .unrealize = unrealize, .reset = reset, .state_version = 1, .state = fields,
-    .vendor_id = 0x1234, .device_id = 0x1111, .revision = 2, .class_id = CLASS_DISPLAY_OTHER,
+    .name = "secondary-vga",
+    .parent = "pci-device",
+    .desc = "standard display without legacy decoding",
+    .size = sizeof(struct vga_pci),
+    .props = props,
+    .more_props = pci_props,
+    .bus_type = "PCI",
+    .category = DEV_CAT_DISPLAY,
+    .hotplug = true,
+    .realize = realize,
+    .unrealize = unrealize,
+    .reset = reset,
+    .state_version = 1,
+    .state = fields,
+    .vendor_id = 0x1234,
+    .device_id = 0x1111,
+    .revision = 2,
+    .class_id = CLASS_DISPLAY_OTHER,
 };
 PCI_REGISTER(secondary_vga_class)

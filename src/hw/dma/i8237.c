@@ -1,7 +1,8 @@
 /* The two 8237A DMA controllers of a PC with their page registers (class "i8257", the name users know).
  *
- * Intel 8237A data sheet (231466-005); wiring after the 82371SB data sheet chapter 2.4. Devices pull or push when they have data, so
- * demand, single and block mode behave alike. Not modelled: memory to memory, cascade of anything but the second controller, timing. */
+ * Intel 8237A data sheet (231466-005); wiring after the 82371SB data sheet chapter 2.4. Devices pull or push when they
+ * have data, so demand, single and block mode behave alike. Not modelled: memory to memory, cascade of anything but the
+ * second controller, timing. */
 #include "hw/dma/i8237.h"
 
 enum { CMD_DISABLE = 4, MODE_TYPE = 0x0c, MODE_WRITE = 0x04, MODE_READ = 0x08, MODE_AUTO = 0x10, MODE_DOWN = 0x20 };
@@ -12,17 +13,17 @@ struct dma_chan {
     uint8_t mode;
 };
 struct dma_chip {
-    struct i8237 *owner;    /* borrowed */
-    unsigned shift;         /* 0: bytes, 1: words */
+    struct i8237 *owner; /* borrowed */
+    unsigned shift;      /* 0: bytes, 1: words */
     struct dma_chan ch[4];
     uint8_t command, mask, status, request;
     bool flip_flop;
     struct mem_region regs;
 };
 struct i8237 {
-    struct dev dev;         /* first */
+    struct dev dev; /* first */
     struct dma_chip chip[2];
-    uint8_t page[16];       /* port 80h + n */
+    uint8_t page[16]; /* port 80h + n */
     struct mem_region pages;
 };
 static const uint8_t page_of[8] = {0x7, 0x3, 0x1, 0x2, 0xf, 0xb, 0x9, 0xa};
@@ -235,14 +236,25 @@ static void dma_unrealize(struct dev *d)
 }
 static const struct state_field chan_fields[] = {
     STATE_U16(struct dma_chan, base_addr), STATE_U16(struct dma_chan, base_count), STATE_U16(struct dma_chan, addr),
-    STATE_U16(struct dma_chan, count), STATE_U8(struct dma_chan, mode), STATE_END};
+    STATE_U16(struct dma_chan, count),     STATE_U8(struct dma_chan, mode),        STATE_END};
 static const struct state_desc chan_state = {.name = "dma-channel", .version = 1, .fields = chan_fields};
-static const struct state_field chip_fields[] = {
-    STATE_STRUCTS(struct dma_chip, ch, chan_state), STATE_U8(struct dma_chip, command), STATE_U8(struct dma_chip, mask),
-    STATE_U8(struct dma_chip, status), STATE_U8(struct dma_chip, request), STATE_BOOL(struct dma_chip, flip_flop), STATE_END};
+static const struct state_field chip_fields[] = {STATE_STRUCTS(struct dma_chip, ch, chan_state),
+                                                 STATE_U8(struct dma_chip, command),
+                                                 STATE_U8(struct dma_chip, mask),
+                                                 STATE_U8(struct dma_chip, status),
+                                                 STATE_U8(struct dma_chip, request),
+                                                 STATE_BOOL(struct dma_chip, flip_flop),
+                                                 STATE_END};
 static const struct state_desc chip_state = {.name = "dma-chip", .version = 1, .fields = chip_fields};
-static const struct state_field dma_fields[] = {STATE_STRUCTS(struct i8237, chip, chip_state), STATE_BYTES(struct i8237, page), STATE_END};
-static const struct dev_class dma_class = {
-    .name = "i8257", .parent = "isa-device", .size = sizeof(struct i8237), .board_only = true, .realize = dma_realize,
-    .unrealize = dma_unrealize, .reset = dma_reset, .state_version = 1, .state = dma_fields};
+static const struct state_field dma_fields[] = {STATE_STRUCTS(struct i8237, chip, chip_state),
+                                                STATE_BYTES(struct i8237, page), STATE_END};
+static const struct dev_class dma_class = {.name = "i8257",
+                                           .parent = "isa-device",
+                                           .size = sizeof(struct i8237),
+                                           .board_only = true,
+                                           .realize = dma_realize,
+                                           .unrealize = dma_unrealize,
+                                           .reset = dma_reset,
+                                           .state_version = 1,
+                                           .state = dma_fields};
 DEV_REGISTER(dma_class)

@@ -1,7 +1,7 @@
 /* SMBus host controller of the 82371AB (chapter 11.5) and ICH9 (chapter 20.2): commands finish at once.
  *
- * Byte, byte data, word data and block reads reach read-only SPD memories at 50h-57h where the board filled them in; every other address
- * gives a device error. No interrupts, no SMBus alerts, no I2C read. */
+ * Byte, byte data, word data and block reads reach read-only SPD memories at 50h-57h where the board filled them in;
+ * every other address gives a device error. No interrupts, no SMBus alerts, no I2C read. */
 #include "hw/i2c/smbus.h"
 
 enum { HST_STS = 0, HST_CNT = 2, HST_CMD = 3, XMIT_SLVA = 4, HST_D0 = 5, HST_D1 = 6, HOST_BLOCK_DB = 7, AUX_CTL = 13 };
@@ -73,7 +73,7 @@ static void smb_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
 
     switch (off) {
     case HST_STS:
-        h->sts &= (uint8_t)~(v & STS_W1C);
+        h->sts &= (uint8_t) ~(v & STS_W1C);
         break;
     case HST_CNT:
         h->cnt = v;
@@ -112,7 +112,9 @@ void smbus_host_init(struct smbus_host *h, struct machine *m)
 }
 
 static const struct state_field smb_fields[] = {
-    STATE_U8(struct smbus_host, sts), STATE_U8(struct smbus_host, cnt), STATE_U8(struct smbus_host, cmd), STATE_U8(struct smbus_host, slva),
-    STATE_U8(struct smbus_host, d0), STATE_U8(struct smbus_host, d1), STATE_U8(struct smbus_host, auxctl),
-    STATE_BYTES(struct smbus_host, block), STATE_U8(struct smbus_host, block_pos), STATE_END};
+    STATE_U8(struct smbus_host, sts),       STATE_U8(struct smbus_host, cnt),
+    STATE_U8(struct smbus_host, cmd),       STATE_U8(struct smbus_host, slva),
+    STATE_U8(struct smbus_host, d0),        STATE_U8(struct smbus_host, d1),
+    STATE_U8(struct smbus_host, auxctl),    STATE_BYTES(struct smbus_host, block),
+    STATE_U8(struct smbus_host, block_pos), STATE_END};
 const struct state_desc smbus_host_state = {.name = "smbus", .version = 1, .fields = smb_fields};

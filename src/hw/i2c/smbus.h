@@ -7,7 +7,7 @@
 struct smbus_host {
     struct mem_region io; /* 16 ports */
     uint8_t sts, cnt, cmd, slva, d0, d1, auxctl, block[32], block_pos;
-    uint8_t spd[8][256];  /* memory module descriptions at 50h-57h */
+    uint8_t spd[8][256]; /* memory module descriptions at 50h-57h */
     bool has_spd[8];
 };
 void smbus_host_init(struct smbus_host *h, struct machine *m);

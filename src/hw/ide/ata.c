@@ -1,26 +1,60 @@
 /* ATA: task file, command execution, PIO phases, DMA in chunks. Source: ATA/ATAPI-7 (T13 1532D) volumes 1 and 2, ACS-3.
  *
- * One command at a time per cable. Data passes through a buffer of IDE_CHUNK bytes, so nothing of the guest's memory is held
- * while the block layer works. After a reset completions of older requests are recognised by their generation.
+ * One command at a time per cable. Data passes through a buffer of IDE_CHUNK bytes, so nothing of the guest's memory is
+ * held while the block layer works. After a reset completions of older requests are recognised by their generation.
  * Left out: SMART, security, host protected area (native size is all there is), power management beyond answers. */
 #include "hw/ide/ide.h"
 
 #include <errno.h>
 
 enum {
-    DSM = 0x06, DEVICE_RESET = 0x08, READ = 0x20, READ_ONCE = 0x21, READ_EXT = 0x24, READ_DMA_EXT = 0x25, NATIVE_MAX_EXT = 0x27,
-    READ_MULT_EXT = 0x29, WRITE = 0x30, WRITE_ONCE = 0x31, WRITE_EXT = 0x34, WRITE_DMA_EXT = 0x35, WRITE_MULT_EXT = 0x39,
-    WRITE_DMA_FUA_EXT = 0x3d, VERIFY = 0x40, VERIFY_ONCE = 0x41, VERIFY_EXT = 0x42, DIAGNOSTIC = 0x90, INIT_PARAMS = 0x91,
-    PACKET = 0xa0, IDENTIFY_PACKET = 0xa1, READ_MULT = 0xc4, WRITE_MULT = 0xc5, SET_MULT = 0xc6, READ_DMA = 0xc8,
-    READ_DMA_ONCE = 0xc9, WRITE_DMA = 0xca, WRITE_DMA_ONCE = 0xcb, WRITE_MULT_FUA_EXT = 0xce, STANDBY_NOW = 0xe0, IDLE_NOW = 0xe1,
-    STANDBY = 0xe2, IDLE = 0xe3, CHECK_POWER = 0xe5, SLEEP = 0xe6, FLUSH = 0xe7, FLUSH_EXT = 0xea, IDENTIFY = 0xec,
-    SET_FEATURES = 0xef, SECURITY_FREEZE = 0xf5, NATIVE_MAX = 0xf8,
+    DSM = 0x06,
+    DEVICE_RESET = 0x08,
+    READ = 0x20,
+    READ_ONCE = 0x21,
+    READ_EXT = 0x24,
+    READ_DMA_EXT = 0x25,
+    NATIVE_MAX_EXT = 0x27,
+    READ_MULT_EXT = 0x29,
+    WRITE = 0x30,
+    WRITE_ONCE = 0x31,
+    WRITE_EXT = 0x34,
+    WRITE_DMA_EXT = 0x35,
+    WRITE_MULT_EXT = 0x39,
+    WRITE_DMA_FUA_EXT = 0x3d,
+    VERIFY = 0x40,
+    VERIFY_ONCE = 0x41,
+    VERIFY_EXT = 0x42,
+    DIAGNOSTIC = 0x90,
+    INIT_PARAMS = 0x91,
+    PACKET = 0xa0,
+    IDENTIFY_PACKET = 0xa1,
+    READ_MULT = 0xc4,
+    WRITE_MULT = 0xc5,
+    SET_MULT = 0xc6,
+    READ_DMA = 0xc8,
+    READ_DMA_ONCE = 0xc9,
+    WRITE_DMA = 0xca,
+    WRITE_DMA_ONCE = 0xcb,
+    WRITE_MULT_FUA_EXT = 0xce,
+    STANDBY_NOW = 0xe0,
+    IDLE_NOW = 0xe1,
+    STANDBY = 0xe2,
+    IDLE = 0xe3,
+    CHECK_POWER = 0xe5,
+    SLEEP = 0xe6,
+    FLUSH = 0xe7,
+    FLUSH_EXT = 0xea,
+    IDENTIFY = 0xec,
+    SET_FEATURES = 0xef,
+    SECURITY_FREEZE = 0xf5,
+    NATIVE_MAX = 0xf8,
 };
 
 struct ide_io {
     struct ide_bus *b;
     uint32_t gen;
-    uint8_t *buf;  /* owned once the bus has moved on */
+    uint8_t *buf; /* owned once the bus has moved on */
     struct iovec v;
     struct iov q;
 };
@@ -232,7 +266,8 @@ static uint64_t tf_lba(struct ide_bus *b, bool ext)
     struct ide_dev *d = u->dev;
 
     if (ext)
-        return (uint64_t)u->hi[1] << 40 | (uint64_t)u->mid[1] << 32 | (uint64_t)u->lo[1] << 24 | u->hi[0] << 16 | u->mid[0] << 8 | u->lo[0];
+        return (uint64_t)u->hi[1] << 40 | (uint64_t)u->mid[1] << 32 | (uint64_t)u->lo[1] << 24 | u->hi[0] << 16 |
+               u->mid[0] << 8 | u->lo[0];
     if (b->device & DEV_LBA)
         return (uint32_t)(b->device & 15) << 24 | u->hi[0] << 16 | u->mid[0] << 8 | u->lo[0];
     /* cylinder, head, sector from 1 */
@@ -341,7 +376,8 @@ static void set_features(struct ide_bus *b)
     struct ide_unit *u = ide_unit(b);
 
     switch (u->feature[0]) {
-    case 0x02: case 0x82: /* write cache */
+    case 0x02:
+    case 0x82: /* write cache */
         blk_set_write_cache(u->dev->blk, u->feature[0] == 0x02);
         if (u->feature[0] == 0x82) {
             flush(b);
@@ -354,7 +390,18 @@ static void set_features(struct ide_bus *b)
             return;
         }
         break;
-    case 0x05: case 0x85: case 0x42: case 0xc2: case 0x55: case 0xaa: case 0x66: case 0xcc: case 0x67: case 0x69: case 0x96: case 0x9a:
+    case 0x05:
+    case 0x85:
+    case 0x42:
+    case 0xc2:
+    case 0x55:
+    case 0xaa:
+    case 0x66:
+    case 0xcc:
+    case 0x67:
+    case 0x69:
+    case 0x96:
+    case 0x9a:
         break;
     default:
         abort_cmd(b);
@@ -405,31 +452,43 @@ static bool run_disk(struct ide_bus *b, uint8_t cmd)
     struct ide_unit *u = ide_unit(b);
 
     switch (cmd) {
-    case READ: case READ_ONCE: case READ_MULT:
+    case READ:
+    case READ_ONCE:
+    case READ_MULT:
         rw(b, true, false, false);
         return true;
-    case READ_EXT: case READ_MULT_EXT:
+    case READ_EXT:
+    case READ_MULT_EXT:
         rw(b, true, false, true);
         return true;
-    case WRITE: case WRITE_ONCE: case WRITE_MULT:
+    case WRITE:
+    case WRITE_ONCE:
+    case WRITE_MULT:
         rw(b, false, false, false);
         return true;
-    case WRITE_EXT: case WRITE_MULT_EXT: case WRITE_MULT_FUA_EXT:
+    case WRITE_EXT:
+    case WRITE_MULT_EXT:
+    case WRITE_MULT_FUA_EXT:
         rw(b, false, false, true);
         return true;
-    case READ_DMA: case READ_DMA_ONCE:
+    case READ_DMA:
+    case READ_DMA_ONCE:
         rw(b, true, true, false);
         return true;
     case READ_DMA_EXT:
         rw(b, true, true, true);
         return true;
-    case WRITE_DMA: case WRITE_DMA_ONCE:
+    case WRITE_DMA:
+    case WRITE_DMA_ONCE:
         rw(b, false, true, false);
         return true;
-    case WRITE_DMA_EXT: case WRITE_DMA_FUA_EXT:
+    case WRITE_DMA_EXT:
+    case WRITE_DMA_FUA_EXT:
         rw(b, false, true, true);
         return true;
-    case VERIFY: case VERIFY_ONCE: case VERIFY_EXT:
+    case VERIFY:
+    case VERIFY_ONCE:
+    case VERIFY_EXT:
         if (ide_range_ok(u->dev, tf_lba(b, cmd == VERIFY_EXT), tf_count(b, cmd == VERIFY_EXT)))
             ide_finish(b, 0, 0);
         else
@@ -468,7 +527,8 @@ static bool run_disk(struct ide_bus *b, uint8_t cmd)
 
 static bool needs_mult(uint8_t cmd)
 {
-    return cmd == READ_MULT || cmd == WRITE_MULT || cmd == READ_MULT_EXT || cmd == WRITE_MULT_EXT || cmd == WRITE_MULT_FUA_EXT;
+    return cmd == READ_MULT || cmd == WRITE_MULT || cmd == READ_MULT_EXT || cmd == WRITE_MULT_EXT ||
+           cmd == WRITE_MULT_FUA_EXT;
 }
 
 static void run(struct ide_bus *b, uint8_t cmd)
@@ -496,7 +556,8 @@ static void run(struct ide_bus *b, uint8_t cmd)
             break;
         ide_packet_start(b);
         return;
-    case FLUSH: case FLUSH_EXT:
+    case FLUSH:
+    case FLUSH_EXT:
         flush(b);
         return;
     case SET_FEATURES:
@@ -506,7 +567,12 @@ static void run(struct ide_bus *b, uint8_t cmd)
         u->count[0] = 0xff; /* active */
         ide_finish(b, 0, 0);
         return;
-    case STANDBY_NOW: case IDLE_NOW: case STANDBY: case IDLE: case SLEEP: case SECURITY_FREEZE:
+    case STANDBY_NOW:
+    case IDLE_NOW:
+    case STANDBY:
+    case IDLE:
+    case SLEEP:
+    case SECURITY_FREEZE:
         ide_finish(b, 0, 0);
         return;
     default:
@@ -703,7 +769,8 @@ static bool plug(struct bus *bus, struct dev *dev, struct err **errp)
         for (d->unit = 0; d->unit < (int)b->max_units - 1 && b->unit[d->unit].dev; d->unit++)
             ;
     if (d->unit >= (int)b->max_units)
-        return err_set(errp, "%s: unit=%d on bus '%s', which has %u", dev->obj.cls->name, d->unit, bus->name, b->max_units);
+        return err_set(errp, "%s: unit=%d on bus '%s', which has %u", dev->obj.cls->name, d->unit, bus->name,
+                       b->max_units);
     if (b->unit[d->unit].dev)
         return err_set(errp, "%s: IDE unit %d of bus '%s' is in use", dev->obj.cls->name, d->unit, bus->name);
     b->unit[d->unit].dev = d;
@@ -731,9 +798,11 @@ static char *fw_path(struct dev *dev)
 
     return xasprintf("drive@%s/disk@%d", dot ? dot + 1 : "0", d->unit);
 }
-static const struct bus_class ide_bus_class = {.type = "IDE", .plug = plug, .unplug = unplug, .reset = bus_reset, .fw_path = fw_path};
+static const struct bus_class ide_bus_class = {
+    .type = "IDE", .plug = plug, .unplug = unplug, .reset = bus_reset, .fw_path = fw_path};
 
-void ide_bus_init(struct ide_bus *b, struct dev *owner, const char *name, unsigned max_units, const struct ide_ops *ops, void *opaque)
+void ide_bus_init(struct ide_bus *b, struct dev *owner, const char *name, unsigned max_units, const struct ide_ops *ops,
+                  void *opaque)
 {
     bus_init(&b->bus, &ide_bus_class, owner, name);
     b->max_units = max_units;

@@ -1,20 +1,28 @@
 /* ATAPI: packets to a CD drive, answered by the SCSI unit inside it. Source: ATA/ATAPI-7, 6.24 PACKET; MMC-5.
  *
- * The whole reply of a command is gathered in memory and then handed over: in DRQ blocks of at most the byte count limit, or
- * by DMA. The sense data of a failure is kept until REQUEST SENSE. Left out: packets that write data other than parameter
- * lists. */
+ * The whole reply of a command is gathered in memory and then handed over: in DRQ blocks of at most the byte count
+ * limit, or by DMA. The sense data of a failure is kept until REQUEST SENSE. Left out: packets that write data other
+ * than parameter lists. */
 #include "hw/ide/ide.h"
 #include "hw/scsi/scsi.h"
 
-enum { REQUEST_SENSE = 0x03, MODE_SELECT_10 = 0x55, MODE_SELECT_6 = 0x15, READ_10 = 0x28, READ_12 = 0xa8,
-       REPLY_MIN = 65536, REPLY_MAX = 1 << 25, CD_BLOCK = 2048 };
+enum {
+    REQUEST_SENSE = 0x03,
+    MODE_SELECT_10 = 0x55,
+    MODE_SELECT_6 = 0x15,
+    READ_10 = 0x28,
+    READ_12 = 0xa8,
+    REPLY_MIN = 65536,
+    REPLY_MAX = 1 << 25,
+    CD_BLOCK = 2048
+};
 enum { IR_CD = 1, IR_IO = 2 }; /* interrupt reason, in the count register */
 
 struct packet {
-    struct scsi_req r;      /* first */
+    struct scsi_req r; /* first */
     struct ide_bus *b;
     uint32_t gen;
-    uint8_t *buf;           /* owned: reply or parameters */
+    uint8_t *buf; /* owned: reply or parameters */
     struct iovec v;
 };
 

@@ -1,4 +1,5 @@
-/* The drives on an IDE cable: ide-hd and ide-cd, and how they describe themselves. Source: ATA/ATAPI-7, 6.16 and 6.17; ACS-3. */
+/* The drives on an IDE cable: ide-hd and ide-cd, and how they describe themselves. Source: ATA/ATAPI-7, 6.16 and 6.17;
+ * ACS-3. */
 #include "hw/ide/ide.h"
 #include "hw/scsi/scsi.h"
 
@@ -28,13 +29,13 @@ static void identify_common(struct ide_bus *b, struct ide_dev *d, uint8_t *id)
     word(id, 63, 0x07);                      /* multi-word DMA 0-2 */
     word(id, 64, 3);                         /* PIO 3 and 4 */
     for (unsigned w = 65; w <= 68; w++)
-        word(id, w, 120);                    /* cycle times */
-    word(id, 80, 0xf0);                      /* ATA/ATAPI-4 to -7 */
-    word(id, 88, 0x3f | 1 << 13);            /* Ultra DMA 0-5, 5 chosen */
-    word(id, 93, 1 | 1 << 14 | 0x2000);      /* 80-conductor cable */
+        word(id, w, 120);               /* cycle times */
+    word(id, 80, 0xf0);                 /* ATA/ATAPI-4 to -7 */
+    word(id, 88, 0x3f | 1 << 13);       /* Ultra DMA 0-5, 5 chosen */
+    word(id, 93, 1 | 1 << 14 | 0x2000); /* 80-conductor cable */
     if (b->ops->fis) {
-        word(id, 75, 31);                    /* queue depth */
-        word(id, 76, 1 << 8 | 6);            /* NCQ, 1.5 and 3 Gbit/s */
+        word(id, 75, 31);         /* queue depth */
+        word(id, 76, 1 << 8 | 6); /* NCQ, 1.5 and 3 Gbit/s */
         word(id, 93, 0);
     }
 }
@@ -138,7 +139,8 @@ static bool check_props(struct ide_dev *d, struct err **errp)
     if (!d->cd && !blk_has_medium(d->blk))
         return err_set(errp, "%s: drive '%s' is empty, this device needs a medium", cls, blk_id(d->blk));
     if (d->cd && blk_has_medium(d->blk) && !blk_readonly(d->blk))
-        return err_set(errp, "%s: drive '%s' is writable; open it with readonly=on or media=cdrom", cls, blk_id(d->blk));
+        return err_set(errp, "%s: drive '%s' is writable; open it with readonly=on or media=cdrom", cls,
+                       blk_id(d->blk));
     if (d->log_bs && d->log_bs != IDE_SECTOR && !d->cd)
         return err_set(errp, "%s: logical_block_size must be 512 for IDE", cls);
     if (d->phys_bs && (d->phys_bs < IDE_SECTOR || d->phys_bs > 1 << 20 || !is_pow2(d->phys_bs)))
@@ -185,22 +187,34 @@ static void drive_unrealize(struct dev *dev)
 
 #define DRIVE_PROPS                                                                                                    \
     PROP_BLK("drive", struct ide_dev, blk), PROP("unit", i32, struct ide_dev, unit, .dflt = "-1"),                     \
-    PROP("serial", str, struct ide_dev, serial), PROP("model", str, struct ide_dev, model),                            \
-    PROP("ver", str, struct ide_dev, ver), PROP("wwn", u64, struct ide_dev, wwn),                                      \
-    PROP("logical_block_size", size, struct ide_dev, log_bs), PROP("physical_block_size", size, struct ide_dev, phys_bs), \
-    PROP("discard_granularity", size, struct ide_dev, discard_gran),                                                   \
-    PROP("write-cache", onoffauto, struct ide_dev, write_cache, .dflt = "auto"),                                       \
-    PROP("bootindex", i32, struct ide_dev, bootindex, .dflt = "-1")
-static const struct prop hd_props[] = {DRIVE_PROPS, PROP("cyls", u32, struct ide_dev, cyls), PROP("heads", u32, struct ide_dev, heads),
+        PROP("serial", str, struct ide_dev, serial), PROP("model", str, struct ide_dev, model),                        \
+        PROP("ver", str, struct ide_dev, ver), PROP("wwn", u64, struct ide_dev, wwn),                                  \
+        PROP("logical_block_size", size, struct ide_dev, log_bs),                                                      \
+        PROP("physical_block_size", size, struct ide_dev, phys_bs),                                                    \
+        PROP("discard_granularity", size, struct ide_dev, discard_gran),                                               \
+        PROP("write-cache", onoffauto, struct ide_dev, write_cache, .dflt = "auto"),                                   \
+        PROP("bootindex", i32, struct ide_dev, bootindex, .dflt = "-1")
+static const struct prop hd_props[] = {DRIVE_PROPS,
+                                       PROP("cyls", u32, struct ide_dev, cyls),
+                                       PROP("heads", u32, struct ide_dev, heads),
                                        PROP("secs", u32, struct ide_dev, secs),
-                                       PROP("rotation_rate", u16, struct ide_dev, rotation, .dflt = "0"), PROP_END};
+                                       PROP("rotation_rate", u16, struct ide_dev, rotation, .dflt = "0"),
+                                       PROP_END};
 static const struct prop cd_props[] = {DRIVE_PROPS, PROP_END};
 static const struct state_field drive_fields[] = {STATE_BYTES(struct ide_dev, sense), STATE_END};
 
 #define DRIVE_CLASS(var, nm, text, p)                                                                                  \
-    static const struct dev_class var = {.name = nm, .parent = "ide-device", .desc = text, .size = sizeof(struct ide_dev), \
-                                         .props = p, .bus_type = "IDE", .category = DEV_CAT_STORAGE, .realize = drive_realize, \
-                                         .unrealize = drive_unrealize, .state_version = 1, .state = drive_fields};     \
+    static const struct dev_class var = {.name = nm,                                                                   \
+                                         .parent = "ide-device",                                                       \
+                                         .desc = text,                                                                 \
+                                         .size = sizeof(struct ide_dev),                                               \
+                                         .props = p,                                                                   \
+                                         .bus_type = "IDE",                                                            \
+                                         .category = DEV_CAT_STORAGE,                                                  \
+                                         .realize = drive_realize,                                                     \
+                                         .unrealize = drive_unrealize,                                                 \
+                                         .state_version = 1,                                                           \
+                                         .state = drive_fields};                                                       \
     DEV_REGISTER(var)
 DRIVE_CLASS(ide_hd_class, "ide-hd", "virtual IDE disk", hd_props)
 DRIVE_CLASS(ide_cd_class, "ide-cd", "virtual IDE CD-ROM", cd_props)

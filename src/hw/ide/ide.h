@@ -1,8 +1,9 @@
-/* ATA and ATAPI drives, and what a controller must offer them. Source: ATA/ATAPI-7 (T13 1532D), ACS-3 for 48-bit and NCQ.
+/* ATA and ATAPI drives, and what a controller must offer them. Source: ATA/ATAPI-7 (T13 1532D), ACS-3 for 48-bit and
+ * NCQ.
  *
  * A drive (struct ide_dev, classes ide-hd and ide-cd) sits on a struct ide_bus, one cable with up to two units. The bus
- * holds the task file and runs commands; the controller moves data for DMA through ide_ops and maps the registers. Machine
- * lock held throughout. */
+ * holds the task file and runs commands; the controller moves data for DMA through ide_ops and maps the registers.
+ * Machine lock held throughout. */
 #ifndef HW_IDE_IDE_H
 #define HW_IDE_IDE_H
 
@@ -12,7 +13,12 @@
 
 enum { IDE_SECTOR = 512, IDE_CHUNK = 256 * 1024, IDE_MAX_MULT = 16 };
 enum { /* status */
-    ST_ERR = 0x01, ST_DRQ = 0x08, ST_DSC = 0x10, ST_DF = 0x20, ST_DRDY = 0x40, ST_BSY = 0x80,
+       ST_ERR = 0x01,
+       ST_DRQ = 0x08,
+       ST_DSC = 0x10,
+       ST_DF = 0x20,
+       ST_DRDY = 0x40,
+       ST_BSY = 0x80,
 };
 enum { ER_ABRT = 0x04, ER_IDNF = 0x10, ER_UNC = 0x40 };
 enum { DEV_LBA = 0x40, DEV_UNIT = 0x10, CTL_NIEN = 0x02, CTL_SRST = 0x04, CTL_HOB = 0x80 };
@@ -36,15 +42,15 @@ struct ide_ops {
 
 /* What a unit keeps of its own. Writes to the task file reach both units, reads come from the selected one. */
 struct ide_unit {
-    struct ide_dev *dev;    /* NULL = nobody */
+    struct ide_dev *dev;                                /* NULL = nobody */
     uint8_t feature[2], count[2], lo[2], mid[2], hi[2]; /* [1]: the previous value (high order bytes) */
-    uint8_t mult;           /* sectors per PIO block, 0 = off */
+    uint8_t mult;                                       /* sectors per PIO block, 0 = off */
     uint8_t status, error;
 };
 
 struct ide_io; /* a request given to the block layer */
 struct ide_bus {
-    struct bus bus;         /* first; type "IDE" */
+    struct bus bus; /* first; type "IDE" */
     const struct ide_ops *ops;
     void *opaque;
     unsigned max_units;
@@ -56,20 +62,21 @@ struct ide_bus {
     uint64_t lba, left;     /* sectors still to move */
     unsigned chunk;         /* sectors in flight */
     bool dma, to_guest, dma_waiting, fua;
-    bool pio_in;            /* for the controller: the command was a PIO data-in */
+    bool pio_in;                          /* for the controller: the command was a PIO data-in */
     void (*phase_end)(struct ide_bus *b); /* the PIO window was used up */
-    struct ide_io *io;      /* borrowed: in flight */
-    uint32_t gen;           /* changes at reset: completions of older commands are dropped */
-    bool retry;             /* stopped by the error policy */
+    struct ide_io *io;                    /* borrowed: in flight */
+    uint32_t gen;                         /* changes at reset: completions of older commands are dropped */
+    bool retry;                           /* stopped by the error policy */
     struct machine_hook state_hook;
     bool irq_level;
     /* ATAPI: command, reply, and how much of it was moved. */
     uint8_t cdb[12];
-    uint8_t *reply;         /* owned */
+    uint8_t *reply; /* owned */
     size_t reply_len, reply_at, byte_limit;
     struct scsi_req *packet; /* owned: under way */
 };
-void ide_bus_init(struct ide_bus *b, struct dev *owner, const char *name, unsigned max_units, const struct ide_ops *ops, void *opaque);
+void ide_bus_init(struct ide_bus *b, struct dev *owner, const char *name, unsigned max_units, const struct ide_ops *ops,
+                  void *opaque);
 void ide_bus_fini(struct ide_bus *b);
 void ide_bus_reset(struct ide_bus *b); /* power-on or cable reset: signatures appear */
 /* For the room's own files. */
@@ -90,18 +97,18 @@ void ide_control_write(struct ide_bus *b, uint8_t v);
 void ide_dma_go(struct ide_bus *b);
 
 struct ide_dev {
-    struct dev dev;         /* first */
-    struct blk *blk;        /* property */
-    int32_t unit;           /* property; -1 = first free */
+    struct dev dev;             /* first */
+    struct blk *blk;            /* property */
+    int32_t unit;               /* property; -1 = first free */
     char *serial, *model, *ver; /* properties */
     uint64_t wwn, log_bs, phys_bs, discard_gran;
     uint32_t cyls, heads, secs;
     uint16_t rotation;
     int32_t bootindex;
-    int write_cache;        /* property, enum onoffauto */
+    int write_cache; /* property, enum onoffauto */
     bool cd;
-    struct scsi_dev *scsi;  /* owned: the unit that answers a CD drive's packets */
-    uint8_t sense[18];      /* of the last packet that failed */
+    struct scsi_dev *scsi; /* owned: the unit that answers a CD drive's packets */
+    uint8_t sense[18];     /* of the last packet that failed */
 };
 /* Fills 512 bytes of IDENTIFY (PACKET) DEVICE data. */
 void ide_identify(struct ide_bus *b, struct ide_unit *u, uint8_t *id);

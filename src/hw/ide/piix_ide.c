@@ -14,18 +14,18 @@ enum { PRD_SIZE = 8, PRD_MAX = 8192 };
 struct piix_ide;
 struct channel {
     struct ide_bus bus;
-    struct piix_ide *ide;     /* borrowed */
+    struct piix_ide *ide; /* borrowed */
     struct mem_region cmd, ctl;
-    struct irq_line *irq;     /* borrowed */
+    struct irq_line *irq; /* borrowed */
     uint8_t bmic, bmis;
     uint32_t dtp;
     /* Where the engine is: next table entry, the piece in hand. */
     uint32_t prd, at, left;
-    unsigned nr;              /* entries read: a table that never ends is stopped */
+    unsigned nr; /* entries read: a table that never ends is stopped */
     bool last;
 };
 struct piix_ide {
-    struct pci_dev pci;       /* first */
+    struct pci_dev pci; /* first */
     struct mem_region bm;
     struct channel ch[2];
 };
@@ -101,7 +101,8 @@ static void channel_irq(void *opaque, int level)
         c->bmis |= BMIS_IRQ;
     irq_set(c->irq, level);
 }
-static const struct ide_ops piix_ops = {.irq = channel_irq, .dma_wait = dma_wait, .dma_copy = dma_copy, .dma_done = dma_done};
+static const struct ide_ops piix_ops = {
+    .irq = channel_irq, .dma_wait = dma_wait, .dma_copy = dma_copy, .dma_done = dma_done};
 
 static uint64_t bm_read(void *opaque, gpa_t off, unsigned size)
 {
@@ -113,7 +114,10 @@ static uint64_t bm_read(void *opaque, gpa_t off, unsigned size)
         return c->bmic;
     case BMIS:
         return c->bmis;
-    case BMIDTP: case BMIDTP + 1: case BMIDTP + 2: case BMIDTP + 3:
+    case BMIDTP:
+    case BMIDTP + 1:
+    case BMIDTP + 2:
+    case BMIDTP + 3:
         return c->dtp >> (8 * (off % 4)) & 0xff;
     default:
         return 0;
@@ -141,14 +145,18 @@ static void bm_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
     case BMIS:
         c->bmis = (c->bmis & ~BMIS_CAPABLE & ~(val & (BMIS_IRQ | BMIS_ERROR))) | (val & BMIS_CAPABLE);
         break;
-    case BMIDTP: case BMIDTP + 1: case BMIDTP + 2: case BMIDTP + 3:
+    case BMIDTP:
+    case BMIDTP + 1:
+    case BMIDTP + 2:
+    case BMIDTP + 3:
         c->dtp = ((c->dtp & ~(0xffu << shift)) | (uint32_t)val << shift) & ~3u;
         break;
     default:
         break;
     }
 }
-static const struct mem_ops bm_ops = {.read = bm_read, .write = bm_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 1};
+static const struct mem_ops bm_ops = {
+    .read = bm_read, .write = bm_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 1};
 
 /* ---- compatible ports ---- */
 
@@ -176,7 +184,8 @@ static void cmd_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
     if (size == 4)
         ide_data_write(&c->bus, val >> 16);
 }
-static const struct mem_ops cmd_ops = {.read = cmd_read, .write = cmd_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 4};
+static const struct mem_ops cmd_ops = {
+    .read = cmd_read, .write = cmd_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 4};
 
 static uint64_t ctl_read(void *opaque, gpa_t off, unsigned size)
 {
@@ -248,24 +257,38 @@ static void piix_reset(struct dev *d)
 
 static const struct state_field unit_fields[] = {
     STATE_BYTES(struct ide_unit, feature), STATE_BYTES(struct ide_unit, count), STATE_BYTES(struct ide_unit, lo),
-    STATE_BYTES(struct ide_unit, mid), STATE_BYTES(struct ide_unit, hi), STATE_U8(struct ide_unit, mult),
-    STATE_U8(struct ide_unit, status), STATE_U8(struct ide_unit, error), STATE_END};
+    STATE_BYTES(struct ide_unit, mid),     STATE_BYTES(struct ide_unit, hi),    STATE_U8(struct ide_unit, mult),
+    STATE_U8(struct ide_unit, status),     STATE_U8(struct ide_unit, error),    STATE_END};
 static const struct state_desc unit_state = {.name = "ide-unit", .version = 1, .fields = unit_fields};
-static const struct state_field channel_fields[] = {
-    STATE_U8(struct channel, bmic), STATE_U8(struct channel, bmis), STATE_U32(struct channel, dtp),
-    STATE_U8(struct channel, bus.device), STATE_U8(struct channel, bus.control), STATE_STRUCTS(struct channel, bus.unit, unit_state),
-    STATE_END};
+static const struct state_field channel_fields[] = {STATE_U8(struct channel, bmic),
+                                                    STATE_U8(struct channel, bmis),
+                                                    STATE_U32(struct channel, dtp),
+                                                    STATE_U8(struct channel, bus.device),
+                                                    STATE_U8(struct channel, bus.control),
+                                                    STATE_STRUCTS(struct channel, bus.unit, unit_state),
+                                                    STATE_END};
 static const struct state_desc channel_state = {.name = "ide-channel", .version = 1, .fields = channel_fields};
 static const struct state_field piix_fields[] = {STATE_STRUCT(struct piix_ide, pci, pci_dev_state),
                                                  STATE_STRUCTS(struct piix_ide, ch, channel_state), STATE_END};
 static const struct state_desc piix_state = {.name = "piix-ide", .version = 1, .fields = piix_fields};
 
 #define PIIX_CLASS(var, nm, text, id)                                                                                  \
-    static const struct pci_class var = {                                                                              \
-        .name = nm, .parent = "pci-device", .desc = text, .size = sizeof(struct piix_ide), .more_props = pci_props,    \
-        .bus_type = "PCI", .category = DEV_CAT_STORAGE, .board_only = true, .realize = piix_realize,                   \
-        .unrealize = piix_unrealize, .reset = piix_reset, .state_desc = &piix_state, .vendor_id = 0x8086,              \
-        .device_id = id, .class_id = 0x0101, .prog_if = 0x80};                                                         \
+    static const struct pci_class var = {.name = nm,                                                                   \
+                                         .parent = "pci-device",                                                       \
+                                         .desc = text,                                                                 \
+                                         .size = sizeof(struct piix_ide),                                              \
+                                         .more_props = pci_props,                                                      \
+                                         .bus_type = "PCI",                                                            \
+                                         .category = DEV_CAT_STORAGE,                                                  \
+                                         .board_only = true,                                                           \
+                                         .realize = piix_realize,                                                      \
+                                         .unrealize = piix_unrealize,                                                  \
+                                         .reset = piix_reset,                                                          \
+                                         .state_desc = &piix_state,                                                    \
+                                         .vendor_id = 0x8086,                                                          \
+                                         .device_id = id,                                                              \
+                                         .class_id = 0x0101,                                                           \
+                                         .prog_if = 0x80};                                                             \
     PCI_REGISTER(var)
 PIIX_CLASS(piix3_ide_class, "piix3-ide", "PIIX3 IDE controller", 0x7010)
 PIIX_CLASS(piix4_ide_class, "piix4-ide", "PIIX4 IDE controller", 0x7111)

@@ -1,8 +1,8 @@
 /* 8042 keyboard controller at ports 60h and 64h with a PS/2 keyboard and mouse behind it (class "i8042").
  *
- * IBM PS/2 Hardware Interface Technical Reference, "Keyboard/auxiliary device controller". Output port bit 0 resets the machine,
- * bit 1 is the A20 gate (output "a20"). Not modelled: time-outs and parity errors, the controller's RAM beyond the command
- * byte (it stores, nothing uses it), password security. */
+ * IBM PS/2 Hardware Interface Technical Reference, "Keyboard/auxiliary device controller". Output port bit 0 resets the
+ * machine, bit 1 is the A20 gate (output "a20"). Not modelled: time-outs and parity errors, the controller's RAM beyond
+ * the command byte (it stores, nothing uses it), password security. */
 #include "hw/input/ps2.h"
 
 enum { ST_OBF = 0x01, ST_SYS = 0x04, ST_CMD = 0x08, ST_UNLOCKED = 0x10, ST_AUX_OBF = 0x20 };
@@ -10,27 +10,28 @@ enum { CTR_KBDINT = 0x01, CTR_AUXINT = 0x02, CTR_SYS = 0x04, CTR_KBDDIS = 0x10, 
 enum { OUT_RESET = 0x01, OUT_A20 = 0x02, OUT_KBD_IRQ = 0x10, OUT_AUX_IRQ = 0x20 };
 
 struct i8042 {
-    struct dev dev;           /* first */
+    struct dev dev; /* first */
     struct mem_region data_io, cmd_io;
-    struct irq_line *irq[2];  /* keyboard, mouse */
+    struct irq_line *irq[2]; /* keyboard, mouse */
     struct irq_line *a20;
     struct ps2_kbd kbd;
     struct ps2_mouse mouse;
     uint8_t ctr, outport, cmd, ram[32];
-    uint8_t obf, data;        /* obf: 0 empty, ST_OBF, or ST_OBF | ST_AUX_OBF */
+    uint8_t obf, data;         /* obf: 0 empty, ST_OBF, or ST_OBF | ST_AUX_OBF */
     uint8_t reply, reply_kind; /* a controller answer that waits for the buffer; kind as obf, 0 = none */
-    uint8_t cmd_status;       /* ST_CMD after a write to 64h */
-    bool xlate_break;         /* F0 seen, the next code is a release */
+    uint8_t cmd_status;        /* ST_CMD after a write to 64h */
+    bool xlate_break;          /* F0 seen, the next code is a release */
 };
 
 /* Set 2 to set 1, index by code below 0x80; 0x83 and 0x84 besides. */
 static const uint8_t xlate[0x80] = {
-    0xff, 0x43, 0x41, 0x3f, 0x3d, 0x3b, 0x3c, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3e, 0x0f, 0x29, 0x59, 0x65, 0x38, 0x2a, 0x70, 0x1d, 0x10,
-    0x02, 0x5a, 0x66, 0x71, 0x2c, 0x1f, 0x1e, 0x11, 0x03, 0x5b, 0x67, 0x2e, 0x2d, 0x20, 0x12, 0x05, 0x04, 0x5c, 0x68, 0x39, 0x2f, 0x21,
-    0x14, 0x13, 0x06, 0x5d, 0x69, 0x31, 0x30, 0x23, 0x22, 0x15, 0x07, 0x5e, 0x6a, 0x72, 0x32, 0x24, 0x16, 0x08, 0x09, 0x5f, 0x6b, 0x33,
-    0x25, 0x17, 0x18, 0x0b, 0x0a, 0x60, 0x6c, 0x34, 0x35, 0x26, 0x27, 0x19, 0x0c, 0x61, 0x6d, 0x73, 0x28, 0x74, 0x1a, 0x0d, 0x62, 0x6e,
-    0x3a, 0x36, 0x1c, 0x1b, 0x75, 0x2b, 0x63, 0x76, 0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e,
-    0x7f, 0x6f, 0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,
+    0xff, 0x43, 0x41, 0x3f, 0x3d, 0x3b, 0x3c, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3e, 0x0f, 0x29, 0x59, 0x65, 0x38, 0x2a,
+    0x70, 0x1d, 0x10, 0x02, 0x5a, 0x66, 0x71, 0x2c, 0x1f, 0x1e, 0x11, 0x03, 0x5b, 0x67, 0x2e, 0x2d, 0x20, 0x12, 0x05,
+    0x04, 0x5c, 0x68, 0x39, 0x2f, 0x21, 0x14, 0x13, 0x06, 0x5d, 0x69, 0x31, 0x30, 0x23, 0x22, 0x15, 0x07, 0x5e, 0x6a,
+    0x72, 0x32, 0x24, 0x16, 0x08, 0x09, 0x5f, 0x6b, 0x33, 0x25, 0x17, 0x18, 0x0b, 0x0a, 0x60, 0x6c, 0x34, 0x35, 0x26,
+    0x27, 0x19, 0x0c, 0x61, 0x6d, 0x73, 0x28, 0x74, 0x1a, 0x0d, 0x62, 0x6e, 0x3a, 0x36, 0x1c, 0x1b, 0x75, 0x2b, 0x63,
+    0x76, 0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f, 0x6f, 0x52, 0x53,
+    0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,
 };
 
 /* True when a byte results; F0 is swallowed and marks the next one. */
@@ -111,7 +112,8 @@ static void set_outport(struct i8042 *k, uint8_t v)
 
 static uint8_t read_outport(const struct i8042 *k)
 {
-    return (uint8_t)((k->outport & 0xcf) | (k->obf == ST_OBF ? OUT_KBD_IRQ : 0) | (k->obf & ST_AUX_OBF ? OUT_AUX_IRQ : 0));
+    return (uint8_t)((k->outport & 0xcf) | (k->obf == ST_OBF ? OUT_KBD_IRQ : 0) |
+                     (k->obf & ST_AUX_OBF ? OUT_AUX_IRQ : 0));
 }
 
 static void set_ctr(struct i8042 *k, uint8_t v)
@@ -287,12 +289,27 @@ static void i8042_unrealize(struct dev *d)
     mem_region_free(&k->cmd_io);
 }
 
-static const struct state_field i8042_fields[] = {
-    STATE_STRUCT(struct i8042, kbd, ps2_kbd_state), STATE_STRUCT(struct i8042, mouse, ps2_mouse_state), STATE_U8(struct i8042, ctr),
-    STATE_U8(struct i8042, outport), STATE_U8(struct i8042, cmd), STATE_BYTES(struct i8042, ram), STATE_U8(struct i8042, obf),
-    STATE_U8(struct i8042, data), STATE_U8(struct i8042, reply), STATE_U8(struct i8042, reply_kind),
-    STATE_U8(struct i8042, cmd_status), STATE_BOOL(struct i8042, xlate_break), STATE_END};
-static const struct dev_class i8042_class = {
-    .name = "i8042", .parent = "isa-device", .size = sizeof(struct i8042), .category = DEV_CAT_INPUT, .board_only = true,
-    .realize = i8042_realize, .unrealize = i8042_unrealize, .reset = i8042_reset, .state_version = 1, .state = i8042_fields};
+static const struct state_field i8042_fields[] = {STATE_STRUCT(struct i8042, kbd, ps2_kbd_state),
+                                                  STATE_STRUCT(struct i8042, mouse, ps2_mouse_state),
+                                                  STATE_U8(struct i8042, ctr),
+                                                  STATE_U8(struct i8042, outport),
+                                                  STATE_U8(struct i8042, cmd),
+                                                  STATE_BYTES(struct i8042, ram),
+                                                  STATE_U8(struct i8042, obf),
+                                                  STATE_U8(struct i8042, data),
+                                                  STATE_U8(struct i8042, reply),
+                                                  STATE_U8(struct i8042, reply_kind),
+                                                  STATE_U8(struct i8042, cmd_status),
+                                                  STATE_BOOL(struct i8042, xlate_break),
+                                                  STATE_END};
+static const struct dev_class i8042_class = {.name = "i8042",
+                                             .parent = "isa-device",
+                                             .size = sizeof(struct i8042),
+                                             .category = DEV_CAT_INPUT,
+                                             .board_only = true,
+                                             .realize = i8042_realize,
+                                             .unrealize = i8042_unrealize,
+                                             .reset = i8042_reset,
+                                             .state_version = 1,
+                                             .state = i8042_fields};
 DEV_REGISTER(i8042_class)

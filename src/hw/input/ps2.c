@@ -1,7 +1,8 @@
 /* PS/2 keyboard (scan code sets 1, 2 and 3) and mouse with wheel and five buttons.
  *
- * IBM PS/2 Hardware Interface Technical Reference (keyboard, mouse chapters); IntelliMouse rate knocks as commonly published. Events
- * that do not fit the queue are lost, whole. Not modelled: typematic repeat (the sending side repeats), set 3 key types. */
+ * IBM PS/2 Hardware Interface Technical Reference (keyboard, mouse chapters); IntelliMouse rate knocks as commonly
+ * published. Events that do not fit the queue are lost, whole. Not modelled: typematic repeat (the sending side
+ * repeats), set 3 key types. */
 #include "hw/input/ps2.h"
 
 #include "base/log.h"
@@ -53,12 +54,13 @@ static bool room(const struct ps2_port *p)
 static const struct {
     uint8_t e0, set2, set3;
 } set3_diff[] = {
-    {0, 0x76, 0x08}, {0, 0x05, 0x07}, {0, 0x06, 0x0f}, {0, 0x04, 0x17}, {0, 0x0c, 0x1f}, {0, 0x03, 0x27}, {0, 0x0b, 0x2f},
-    {0, 0x83, 0x37}, {0, 0x0a, 0x3f}, {0, 0x01, 0x47}, {0, 0x09, 0x4f}, {0, 0x78, 0x56}, {0, 0x07, 0x5e}, {0, 0x7e, 0x5f},
-    {0, 0x5d, 0x5c}, {0, 0x58, 0x14}, {0, 0x14, 0x11}, {0, 0x11, 0x19}, {0, 0x77, 0x76}, {0, 0x7c, 0x7e}, {0, 0x7b, 0x84},
-    {0, 0x79, 0x7c}, {0, 0x61, 0x13}, {1, 0x1f, 0x8b}, {1, 0x27, 0x8c}, {1, 0x2f, 0x8d}, {1, 0x11, 0x39}, {1, 0x14, 0x58},
-    {1, 0x70, 0x67}, {1, 0x71, 0x64}, {1, 0x6c, 0x6e}, {1, 0x69, 0x65}, {1, 0x7d, 0x6f}, {1, 0x7a, 0x6d}, {1, 0x75, 0x63},
-    {1, 0x6b, 0x61}, {1, 0x72, 0x60}, {1, 0x74, 0x6a}, {1, 0x4a, 0x77}, {1, 0x5a, 0x79}, {1, 0x7c, 0x57},
+    {0, 0x76, 0x08}, {0, 0x05, 0x07}, {0, 0x06, 0x0f}, {0, 0x04, 0x17}, {0, 0x0c, 0x1f}, {0, 0x03, 0x27},
+    {0, 0x0b, 0x2f}, {0, 0x83, 0x37}, {0, 0x0a, 0x3f}, {0, 0x01, 0x47}, {0, 0x09, 0x4f}, {0, 0x78, 0x56},
+    {0, 0x07, 0x5e}, {0, 0x7e, 0x5f}, {0, 0x5d, 0x5c}, {0, 0x58, 0x14}, {0, 0x14, 0x11}, {0, 0x11, 0x19},
+    {0, 0x77, 0x76}, {0, 0x7c, 0x7e}, {0, 0x7b, 0x84}, {0, 0x79, 0x7c}, {0, 0x61, 0x13}, {1, 0x1f, 0x8b},
+    {1, 0x27, 0x8c}, {1, 0x2f, 0x8d}, {1, 0x11, 0x39}, {1, 0x14, 0x58}, {1, 0x70, 0x67}, {1, 0x71, 0x64},
+    {1, 0x6c, 0x6e}, {1, 0x69, 0x65}, {1, 0x7d, 0x6f}, {1, 0x7a, 0x6d}, {1, 0x75, 0x63}, {1, 0x6b, 0x61},
+    {1, 0x72, 0x60}, {1, 0x74, 0x6a}, {1, 0x4a, 0x77}, {1, 0x5a, 0x79}, {1, 0x7c, 0x57},
 };
 
 static uint8_t set3_code(const uint8_t *set2, unsigned n)
@@ -78,8 +80,8 @@ static void key_set2(struct ps2_port *p, const uint8_t *c, unsigned n, bool down
     if (c[0] == 0xe1 && !down)
         return; /* Pause has no break code */
     for (unsigned i = 0; i < n; i++) {
-        /* A break is F0 before each code; prefixes stay in front. Two-part keys (print screen) go in reverse order on real
-         * keyboards; the last part alone tells guests what they need. */
+        /* A break is F0 before each code; prefixes stay in front. Two-part keys (print screen) go in reverse order on
+         * real keyboards; the last part alone tells guests what they need. */
         if (!down && c[i] != 0xe0 && c[i] != 0xe1)
             put(p, 0xf0);
         put(p, c[i]);
@@ -269,7 +271,8 @@ static void mouse_rel(void *opaque, int dx, int dy)
 }
 static void mouse_button(void *opaque, enum ui_button b, bool down)
 {
-    static const uint8_t bit[] = {[UI_BTN_LEFT] = 1, [UI_BTN_MIDDLE] = 4, [UI_BTN_RIGHT] = 2, [UI_BTN_SIDE] = 8, [UI_BTN_EXTRA] = 16};
+    static const uint8_t bit[] = {
+        [UI_BTN_LEFT] = 1, [UI_BTN_MIDDLE] = 4, [UI_BTN_RIGHT] = 2, [UI_BTN_SIDE] = 8, [UI_BTN_EXTRA] = 16};
     struct ps2_mouse *m = opaque;
 
     if (b == UI_BTN_WHEEL_UP || b == UI_BTN_WHEEL_DOWN) {
@@ -329,8 +332,9 @@ static void mouse_rate(struct ps2_mouse *m, uint8_t rate)
 
 static void mouse_status(struct ps2_mouse *m)
 {
-    uint8_t b[] = {PS2_ACK, (uint8_t)(m->remote << 6 | m->reporting << 5 | m->scale2 << 4 | (m->buttons & 1) << 2 | (m->buttons & 4) >> 1 |
-                                      (m->buttons & 2) >> 1),
+    uint8_t b[] = {PS2_ACK,
+                   (uint8_t)(m->remote << 6 | m->reporting << 5 | m->scale2 << 4 | (m->buttons & 1) << 2 |
+                             (m->buttons & 4) >> 1 | (m->buttons & 2) >> 1),
                    m->resolution, m->rate};
 
     reply(&m->port, b, sizeof b);
@@ -433,17 +437,27 @@ static bool port_loaded(void *obj)
 
     return p->head < PS2_QUEUE && p->count <= PS2_QUEUE;
 }
-static const struct state_field port_fields[] = {
-    STATE_BYTES(struct ps2_port, q), STATE_U16(struct ps2_port, head), STATE_U16(struct ps2_port, count),
-    STATE_U8(struct ps2_port, cmd), STATE_U8(struct ps2_port, last), STATE_END};
-static const struct state_desc port_state = {.name = "ps2-port", .version = 1, .fields = port_fields, .post_load = port_loaded};
-static const struct state_field kbd_fields[] = {
-    STATE_STRUCT(struct ps2_kbd, port, port_state), STATE_U8(struct ps2_kbd, set), STATE_U8(struct ps2_kbd, leds),
-    STATE_U8(struct ps2_kbd, rate), STATE_BOOL(struct ps2_kbd, scanning), STATE_END};
+static const struct state_field port_fields[] = {STATE_BYTES(struct ps2_port, q),   STATE_U16(struct ps2_port, head),
+                                                 STATE_U16(struct ps2_port, count), STATE_U8(struct ps2_port, cmd),
+                                                 STATE_U8(struct ps2_port, last),   STATE_END};
+static const struct state_desc port_state = {
+    .name = "ps2-port", .version = 1, .fields = port_fields, .post_load = port_loaded};
+static const struct state_field kbd_fields[] = {STATE_STRUCT(struct ps2_kbd, port, port_state),
+                                                STATE_U8(struct ps2_kbd, set),
+                                                STATE_U8(struct ps2_kbd, leds),
+                                                STATE_U8(struct ps2_kbd, rate),
+                                                STATE_BOOL(struct ps2_kbd, scanning),
+                                                STATE_END};
 const struct state_desc ps2_kbd_state = {.name = "ps2-kbd", .version = 1, .fields = kbd_fields};
-static const struct state_field mouse_fields[] = {
-    STATE_STRUCT(struct ps2_mouse, port, port_state), STATE_U8(struct ps2_mouse, id), STATE_U8(struct ps2_mouse, rate),
-    STATE_U8(struct ps2_mouse, resolution), STATE_BYTES(struct ps2_mouse, knock), STATE_BOOL(struct ps2_mouse, reporting),
-    STATE_BOOL(struct ps2_mouse, remote), STATE_BOOL(struct ps2_mouse, scale2), STATE_BOOL(struct ps2_mouse, wrap),
-    STATE_U8(struct ps2_mouse, buttons), STATE_END};
+static const struct state_field mouse_fields[] = {STATE_STRUCT(struct ps2_mouse, port, port_state),
+                                                  STATE_U8(struct ps2_mouse, id),
+                                                  STATE_U8(struct ps2_mouse, rate),
+                                                  STATE_U8(struct ps2_mouse, resolution),
+                                                  STATE_BYTES(struct ps2_mouse, knock),
+                                                  STATE_BOOL(struct ps2_mouse, reporting),
+                                                  STATE_BOOL(struct ps2_mouse, remote),
+                                                  STATE_BOOL(struct ps2_mouse, scale2),
+                                                  STATE_BOOL(struct ps2_mouse, wrap),
+                                                  STATE_U8(struct ps2_mouse, buttons),
+                                                  STATE_END};
 const struct state_desc ps2_mouse_state = {.name = "ps2-mouse", .version = 1, .fields = mouse_fields};

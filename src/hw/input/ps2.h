@@ -11,15 +11,15 @@ struct ps2_port {
     uint16_t head, count;
     void (*ready)(void *opaque); /* bytes have arrived */
     void *opaque;
-    uint8_t cmd;                 /* command that waits for its parameter, 0 = none */
-    uint8_t last;                /* last byte sent, for RESEND */
+    uint8_t cmd;  /* command that waits for its parameter, 0 = none */
+    uint8_t last; /* last byte sent, for RESEND */
 };
 struct ps2_kbd {
     struct ps2_port port;
-    struct machine *m;           /* borrowed; a key wakes it */
+    struct machine *m; /* borrowed; a key wakes it */
     uint8_t set, leds, rate;
     bool scanning;
-    struct ui_input *input;      /* owned */
+    struct ui_input *input; /* owned */
 };
 struct ps2_mouse {
     struct ps2_port port;
@@ -27,7 +27,7 @@ struct ps2_mouse {
     bool reporting, remote, scale2, wrap;
     uint8_t buttons;
     int dx, dy, dz;
-    struct ui_input *input;      /* owned */
+    struct ui_input *input; /* owned */
 };
 void ps2_kbd_init(struct ps2_kbd *k, struct machine *m, void (*ready)(void *), void *opaque);
 void ps2_kbd_fini(struct ps2_kbd *k);

@@ -1,12 +1,13 @@
 /* Local APIC and x2APIC of each vCPU, and the message window they share.
  *
- * Intel SDM volume 3 chapter 10 ("APIC"). Bus clock 1 GHz. At reset the boot processor's LINT0 is an unmasked ExtINT, as firmware
- * would set it, so that code without APIC support gets the i8259. Not modelled: bus arbitration, focus processors, the CMCI,
- * thermal and performance counter events behind their LVT entries, relocation of the register page.
+ * Intel SDM volume 3 chapter 10 ("APIC"). Bus clock 1 GHz. At reset the boot processor's LINT0 is an unmasked ExtINT,
+ * as firmware would set it, so that code without APIC support gets the i8259. Not modelled: bus arbitration, focus
+ * processors, the CMCI, thermal and performance counter events behind their LVT entries, relocation of the register
+ * page.
  *
- * Threads: IRR, TMR, TPR, identity and mode words are atomic; anybody may post an interrupt. ISR and the rest belong to the
- * vCPU's own thread. Invariant 1: after a bit of IRR was set, X86_PIN_INTR is raised. Invariant 2: the owner lowers the pin only
- * when it then finds nothing deliverable, and raises it again when something arrived in between. */
+ * Threads: IRR, TMR, TPR, identity and mode words are atomic; anybody may post an interrupt. ISR and the rest belong to
+ * the vCPU's own thread. Invariant 1: after a bit of IRR was set, X86_PIN_INTR is raised. Invariant 2: the owner lowers
+ * the pin only when it then finds nothing deliverable, and raises it again when something arrived in between. */
 #include "hw/intc/apic_int.h"
 
 #include "hw/intc/i8259.h"
@@ -15,12 +16,36 @@
 #include <stdatomic.h>
 
 enum { /* register numbers: MMIO offset >> 4, MSR - 0x800 */
-    R_ID = 0x02, R_VERSION = 0x03, R_TPR = 0x08, R_APR = 0x09, R_PPR = 0x0a, R_EOI = 0x0b, R_RRD = 0x0c, R_LDR = 0x0d,
-    R_DFR = 0x0e, R_SVR = 0x0f, R_ISR = 0x10, R_TMR = 0x18, R_IRR = 0x20, R_ESR = 0x28, R_ICR_LO = 0x30, R_ICR_HI = 0x31,
-    R_LVT = 0x32, R_TICR = 0x38, R_TCCR = 0x39, R_TDCR = 0x3e, R_SELF_IPI = 0x3f,
+       R_ID = 0x02,
+       R_VERSION = 0x03,
+       R_TPR = 0x08,
+       R_APR = 0x09,
+       R_PPR = 0x0a,
+       R_EOI = 0x0b,
+       R_RRD = 0x0c,
+       R_LDR = 0x0d,
+       R_DFR = 0x0e,
+       R_SVR = 0x0f,
+       R_ISR = 0x10,
+       R_TMR = 0x18,
+       R_IRR = 0x20,
+       R_ESR = 0x28,
+       R_ICR_LO = 0x30,
+       R_ICR_HI = 0x31,
+       R_LVT = 0x32,
+       R_TICR = 0x38,
+       R_TCCR = 0x39,
+       R_TDCR = 0x3e,
+       R_SELF_IPI = 0x3f,
 };
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, NR_LVT };
-enum { LVT_MODE = 7 << 8, LVT_REMOTE_IRR = 1 << 14, LVT_LEVEL = 1 << 15, LVT_MASKED = 1 << 16, LVT_TIMER_MODE = 3 << 17 };
+enum {
+    LVT_MODE = 7 << 8,
+    LVT_REMOTE_IRR = 1 << 14,
+    LVT_LEVEL = 1 << 15,
+    LVT_MASKED = 1 << 16,
+    LVT_TIMER_MODE = 3 << 17
+};
 enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_TSC_DEADLINE };
 enum { SVR_ENABLE = 1 << 8 };
 enum { ESR_SEND_VECTOR = 1 << 5, ESR_RECV_VECTOR = 1 << 6, ESR_REGISTER = 1 << 7 };
@@ -31,11 +56,11 @@ enum { APIC_VERSION = 0x14 | (NR_LVT - 1) << 16, PERIOD_MIN_NS = 10000, WINDOW_P
 #define BROADCAST   0xffffffffu
 
 struct apic {
-    struct dev dev;          /* first */
-    struct vcpu *cpu;        /* borrowed */
-    struct x86_port *port;   /* borrowed: of cpu */
-    struct apic_bus *abus;   /* borrowed */
-    _Atomic uint64_t base;   /* IA32_APIC_BASE */
+    struct dev dev;        /* first */
+    struct vcpu *cpu;      /* borrowed */
+    struct x86_port *port; /* borrowed: of cpu */
+    struct apic_bus *abus; /* borrowed */
+    _Atomic uint64_t base; /* IA32_APIC_BASE */
     _Atomic uint32_t irr[8], tmr[8], isr[8];
     _Atomic uint32_t id, ldr, dfr, svr, tpr;
     _Atomic uint32_t lvt[NR_LVT];
@@ -45,7 +70,7 @@ struct apic {
     pthread_mutex_t timer_lock; /* the fields below */
     struct clk_timer timer;
     uint32_t initial, divide;
-    int64_t start;           /* when the count was loaded */
+    int64_t start; /* when the count was loaded */
     uint64_t tsc_deadline;
 };
 
@@ -273,8 +298,11 @@ void apic_bus_send(struct machine *m, const struct apic_msg *msg)
 
 void x86_msi_deliver(struct machine *m, uint64_t addr, uint32_t data)
 {
-    struct apic_msg msg = {
-        .dest = addr >> 12 & 0xff, .logical = addr >> 2 & 1, .level = data >> 15 & 1, .vector = (uint8_t)data, .mode = data >> 8 & 7};
+    struct apic_msg msg = {.dest = addr >> 12 & 0xff,
+                           .logical = addr >> 2 & 1,
+                           .level = data >> 15 & 1,
+                           .vector = (uint8_t)data,
+                           .mode = data >> 8 & 7};
 
     apic_bus_send(m, &msg);
 }
@@ -283,7 +311,11 @@ static void send_ipi(struct apic *a)
 {
     uint32_t lo = a->icr_lo;
     struct machine *m = dev_machine(&a->dev);
-    struct apic_msg msg = {.dest = a->icr_hi, .logical = lo & ICR_LOGICAL, .level = lo & ICR_LEVEL, .vector = (uint8_t)lo, .mode = lo >> 8 & 7};
+    struct apic_msg msg = {.dest = a->icr_hi,
+                           .logical = lo & ICR_LOGICAL,
+                           .level = lo & ICR_LEVEL,
+                           .vector = (uint8_t)lo,
+                           .mode = lo >> 8 & 7};
 
     if (msg.mode == APIC_INIT && (lo & ICR_LEVEL) && !(lo & ICR_ASSERT))
         return; /* INIT level de-assert: obsolete, no effect */
@@ -596,7 +628,8 @@ static bool apic_x2apic_read(void *opaque, uint32_t msr, uint64_t *v)
 
     if (!x2_mode(a) || r == R_EOI || r == R_DFR || r == R_ICR_HI || r == R_SELF_IPI || r == R_APR || r == R_RRD)
         return false;
-    if (r > R_TDCR || r < R_ID || (r > R_VERSION && r < R_TPR) || (r > R_ESR && r < R_ICR_LO) || (r > R_TCCR && r < R_TDCR))
+    if (r > R_TDCR || r < R_ID || (r > R_VERSION && r < R_TPR) || (r > R_ESR && r < R_ICR_LO) ||
+        (r > R_TCCR && r < R_TDCR))
         return false;
     *v = reg_read(a, r);
     if (r == R_ICR_LO)
@@ -752,8 +785,12 @@ static void bus_unrealize(struct dev *d)
 {
     mem_region_free(&container_of(d, struct apic_bus, dev)->window);
 }
-static const struct dev_class apic_bus_class = {.name = "apic-bus", .parent = "sys-bus-device", .size = sizeof(struct apic_bus),
-                                                .board_only = true, .realize = bus_realize, .unrealize = bus_unrealize};
+static const struct dev_class apic_bus_class = {.name = "apic-bus",
+                                                .parent = "sys-bus-device",
+                                                .size = sizeof(struct apic_bus),
+                                                .board_only = true,
+                                                .realize = bus_realize,
+                                                .unrealize = bus_unrealize};
 DEV_REGISTER(apic_bus_class)
 
 struct apic_bus *apic_bus_get(struct machine *m, struct err **errp)
@@ -832,16 +869,27 @@ struct dev *apic_create(struct machine *m, struct vcpu *c, struct err **errp)
     return d;
 }
 
-static const struct state_field apic_fields[] = {
-    STATE_INT(struct apic, base), STATE_ARRAY(struct apic, irr), STATE_ARRAY(struct apic, tmr), STATE_ARRAY(struct apic, isr),
-    STATE_INT(struct apic, id), STATE_INT(struct apic, ldr), STATE_INT(struct apic, dfr), STATE_INT(struct apic, svr),
-    STATE_INT(struct apic, tpr), STATE_ARRAY(struct apic, lvt), STATE_INT(struct apic, esr_new), STATE_BOOL(struct apic, lint0),
-    STATE_BOOL(struct apic, extint), STATE_U32(struct apic, esr), STATE_U32(struct apic, icr_lo), STATE_U32(struct apic, icr_hi),
-    STATE_TIMER(struct apic, timer), STATE_U32(struct apic, initial), STATE_U32(struct apic, divide), STATE_I64(struct apic, start),
-    STATE_U64(struct apic, tsc_deadline), STATE_END};
-static const struct dev_class apic_class = {
-    .name = "apic", .parent = "device", .size = sizeof(struct apic), .category = DEV_CAT_CPU, .board_only = true,
-    .realize = apic_realize, .unrealize = apic_unrealize, .reset = apic_reset, .state_version = 1, .state = apic_fields};
+static const struct state_field apic_fields[] = {STATE_INT(struct apic, base),         STATE_ARRAY(struct apic, irr),
+                                                 STATE_ARRAY(struct apic, tmr),        STATE_ARRAY(struct apic, isr),
+                                                 STATE_INT(struct apic, id),           STATE_INT(struct apic, ldr),
+                                                 STATE_INT(struct apic, dfr),          STATE_INT(struct apic, svr),
+                                                 STATE_INT(struct apic, tpr),          STATE_ARRAY(struct apic, lvt),
+                                                 STATE_INT(struct apic, esr_new),      STATE_BOOL(struct apic, lint0),
+                                                 STATE_BOOL(struct apic, extint),      STATE_U32(struct apic, esr),
+                                                 STATE_U32(struct apic, icr_lo),       STATE_U32(struct apic, icr_hi),
+                                                 STATE_TIMER(struct apic, timer),      STATE_U32(struct apic, initial),
+                                                 STATE_U32(struct apic, divide),       STATE_I64(struct apic, start),
+                                                 STATE_U64(struct apic, tsc_deadline), STATE_END};
+static const struct dev_class apic_class = {.name = "apic",
+                                            .parent = "device",
+                                            .size = sizeof(struct apic),
+                                            .category = DEV_CAT_CPU,
+                                            .board_only = true,
+                                            .realize = apic_realize,
+                                            .unrealize = apic_unrealize,
+                                            .reset = apic_reset,
+                                            .state_version = 1,
+                                            .state = apic_fields};
 DEV_REGISTER(apic_class)
 
 /* ---- wires around it ---- */

@@ -1,7 +1,7 @@
 /* Two cascaded 8259A interrupt controllers with the edge/level registers of PC chipsets.
  *
- * Intel 8259A data sheet (231468-003); ELCR after the 82371SB data sheet chapter 2.5. The MCS-80 call mode, buffered mode and
- * polling of the slave through the master are not modelled (poll mode of each chip is). */
+ * Intel 8259A data sheet (231468-003); ELCR after the 82371SB data sheet chapter 2.5. The MCS-80 call mode, buffered
+ * mode and polling of the slave through the master are not modelled (poll mode of each chip is). */
 #include "hw/intc/i8259.h"
 
 #include "base/str.h"
@@ -14,16 +14,16 @@ enum { INIT_DONE, INIT_ICW2, INIT_ICW3, INIT_ICW4 };
 struct i8259 {
     uint8_t irr, imr, isr, last; /* last: level of each input */
     uint8_t elcr, elcr_mask;
-    uint8_t base;                /* vector of input 0 */
-    uint8_t lowest;              /* input with the lowest priority; rotation moves it */
+    uint8_t base;   /* vector of input 0 */
+    uint8_t lowest; /* input with the lowest priority; rotation moves it */
     uint8_t init, icw1, icw4;
     bool read_isr, poll, special_mask, rotate_aeoi;
 };
 struct pic {
-    struct dev dev;              /* first */
-    struct i8259 chip[2];        /* master, slave */
+    struct dev dev;       /* first */
+    struct i8259 chip[2]; /* master, slave */
     struct mem_region io[2], elcr;
-    struct irq_line *intr;       /* to the processor */
+    struct irq_line *intr; /* to the processor */
 };
 
 /* ---- priorities ---- */
@@ -50,7 +50,7 @@ static int pending(const struct i8259 *c, bool master)
     if (c->special_mask)
         in_service &= (uint8_t)~c->imr;
     if (master && (c->icw4 & ICW4_SFNM))
-        in_service &= (uint8_t)~(1 << 2); /* the slave may interrupt again */
+        in_service &= (uint8_t) ~(1 << 2); /* the slave may interrupt again */
     if (r >= best_rank(c, in_service))
         return -1;
     return (c->lowest + 1 + (int)r) & 7;
@@ -90,7 +90,7 @@ static void pic_input(void *opaque, int n, int level)
 
 static void chip_eoi(struct i8259 *c, unsigned n, bool rotate)
 {
-    c->isr &= (uint8_t)~(1 << n);
+    c->isr &= (uint8_t) ~(1 << n);
     if (rotate)
         c->lowest = (uint8_t)n;
 }
@@ -104,7 +104,7 @@ static void chip_ack(struct i8259 *c, unsigned n)
         c->isr |= (uint8_t)(1 << n);
     }
     if (!(c->elcr >> n & 1) && !(c->icw1 & ICW1_LTIM))
-        c->irr &= (uint8_t)~(1 << n);
+        c->irr &= (uint8_t) ~(1 << n);
 }
 
 static int ack_locked(struct pic *p)
@@ -328,20 +328,36 @@ char *pic_info(struct dev *d)
     for (unsigned n = 0; n < 2; n++) {
         struct i8259 *c = &p->chip[n];
 
-        str_addf(&b, "pic%u: irr=%02x imr=%02x isr=%02x hprio=%d irq_base=%02x rr_sel=%d elcr=%02x fnm=%d\n", n, c->irr, c->imr,
-                 c->isr, (c->lowest + 1) & 7, c->base, c->read_isr, c->elcr, !!(c->icw4 & ICW4_SFNM));
+        str_addf(&b, "pic%u: irr=%02x imr=%02x isr=%02x hprio=%d irq_base=%02x rr_sel=%d elcr=%02x fnm=%d\n", n, c->irr,
+                 c->imr, c->isr, (c->lowest + 1) & 7, c->base, c->read_isr, c->elcr, !!(c->icw4 & ICW4_SFNM));
     }
     return str_take(&b);
 }
 
-static const struct state_field chip_fields[] = {
-    STATE_U8(struct i8259, irr), STATE_U8(struct i8259, imr), STATE_U8(struct i8259, isr), STATE_U8(struct i8259, last),
-    STATE_U8(struct i8259, elcr), STATE_U8(struct i8259, base), STATE_U8(struct i8259, lowest), STATE_U8(struct i8259, init),
-    STATE_U8(struct i8259, icw1), STATE_U8(struct i8259, icw4), STATE_BOOL(struct i8259, read_isr), STATE_BOOL(struct i8259, poll),
-    STATE_BOOL(struct i8259, special_mask), STATE_BOOL(struct i8259, rotate_aeoi), STATE_END};
+static const struct state_field chip_fields[] = {STATE_U8(struct i8259, irr),
+                                                 STATE_U8(struct i8259, imr),
+                                                 STATE_U8(struct i8259, isr),
+                                                 STATE_U8(struct i8259, last),
+                                                 STATE_U8(struct i8259, elcr),
+                                                 STATE_U8(struct i8259, base),
+                                                 STATE_U8(struct i8259, lowest),
+                                                 STATE_U8(struct i8259, init),
+                                                 STATE_U8(struct i8259, icw1),
+                                                 STATE_U8(struct i8259, icw4),
+                                                 STATE_BOOL(struct i8259, read_isr),
+                                                 STATE_BOOL(struct i8259, poll),
+                                                 STATE_BOOL(struct i8259, special_mask),
+                                                 STATE_BOOL(struct i8259, rotate_aeoi),
+                                                 STATE_END};
 static const struct state_desc chip_state = {.name = "i8259-chip", .version = 1, .fields = chip_fields};
 static const struct state_field pic_fields[] = {STATE_STRUCTS(struct pic, chip, chip_state), STATE_END};
-static const struct dev_class pic_class = {
-    .name = "isa-i8259", .parent = "isa-device", .size = sizeof(struct pic), .board_only = true,
-    .realize = pic_realize, .unrealize = pic_unrealize, .reset = pic_reset, .state_version = 1, .state = pic_fields};
+static const struct dev_class pic_class = {.name = "isa-i8259",
+                                           .parent = "isa-device",
+                                           .size = sizeof(struct pic),
+                                           .board_only = true,
+                                           .realize = pic_realize,
+                                           .unrealize = pic_unrealize,
+                                           .reset = pic_reset,
+                                           .state_version = 1,
+                                           .state = pic_fields};
 DEV_REGISTER(pic_class)

@@ -1,9 +1,9 @@
 /* 82093AA I/O APIC with 24 inputs, version 20h (with the EOI register of the ICH family).
  *
- * 82093AA data sheet (290566-001) chapter 3; EOI register after the ICH9 data sheet 13.5.6. Not modelled: polarity (inputs are logical
- * levels), the arbitration register's real arbitration. */
-#include "hw/intc/apic_int.h"
+ * 82093AA data sheet (290566-001) chapter 3; EOI register after the ICH9 data sheet 13.5.6. Not modelled: polarity
+ * (inputs are logical levels), the arbitration register's real arbitration. */
 #include "hw/intc/ioapic.h"
+#include "hw/intc/apic_int.h"
 
 #include "base/str.h"
 
@@ -31,8 +31,11 @@ struct ioapic {
 static void send(struct ioapic *io, unsigned n)
 {
     uint64_t e = io->rte[n];
-    struct apic_msg msg = {
-        .dest = (uint32_t)(e >> 56), .logical = e & RTE_DESTMOD, .level = e & RTE_LEVEL, .vector = (uint8_t)e, .mode = e >> 8 & 7};
+    struct apic_msg msg = {.dest = (uint32_t)(e >> 56),
+                           .logical = e & RTE_DESTMOD,
+                           .level = e & RTE_LEVEL,
+                           .vector = (uint8_t)e,
+                           .mode = e >> 8 & 7};
 
     log_at(LOG_INT, "ioapic: input %u sends vector %#x mode %u to %u", n, msg.vector, msg.mode, msg.dest);
     apic_bus_send(dev_machine(&io->dev), &msg);
@@ -229,10 +232,16 @@ char *ioapic_info(struct dev *d)
     return str_take(&b);
 }
 
-static const struct state_field ioapic_fields[] = {
-    STATE_U8(struct ioapic, id), STATE_U8(struct ioapic, sel), STATE_U32(struct ioapic, irr), STATE_U32(struct ioapic, level),
-    STATE_ARRAY(struct ioapic, rte), STATE_END};
-static const struct dev_class ioapic_class = {
-    .name = "ioapic", .parent = "sys-bus-device", .size = sizeof(struct ioapic), .board_only = true,
-    .realize = ioapic_realize, .unrealize = ioapic_unrealize, .reset = ioapic_reset, .state_version = 1, .state = ioapic_fields};
+static const struct state_field ioapic_fields[] = {STATE_U8(struct ioapic, id),     STATE_U8(struct ioapic, sel),
+                                                   STATE_U32(struct ioapic, irr),   STATE_U32(struct ioapic, level),
+                                                   STATE_ARRAY(struct ioapic, rte), STATE_END};
+static const struct dev_class ioapic_class = {.name = "ioapic",
+                                              .parent = "sys-bus-device",
+                                              .size = sizeof(struct ioapic),
+                                              .board_only = true,
+                                              .realize = ioapic_realize,
+                                              .unrealize = ioapic_unrealize,
+                                              .reset = ioapic_reset,
+                                              .state_version = 1,
+                                              .state = ioapic_fields};
 DEV_REGISTER(ioapic_class)

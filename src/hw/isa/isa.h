@@ -5,9 +5,9 @@
 #include "dev/dev.h"
 
 struct isa_bus {
-    struct bus bus;               /* first; type "ISA", name "isa.0" */
-    struct irq_line *irq[16];     /* inputs of the interrupt controllers; borrowed, set by the board */
-    void *dma;                    /* i8237 pair, private to hw/dma; NULL = none */
+    struct bus bus;           /* first; type "ISA", name "isa.0" */
+    struct irq_line *irq[16]; /* inputs of the interrupt controllers; borrowed, set by the board */
+    void *dma;                /* i8237 pair, private to hw/dma; NULL = none */
 };
 void isa_bus_init(struct isa_bus *b, struct dev *owner);
 static inline struct isa_bus *isa_bus_of(const struct dev *d)

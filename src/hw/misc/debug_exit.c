@@ -40,7 +40,13 @@ static const struct prop exit_props[] = {
     PROP("iosize", u32, struct debug_exit, iosize, .dflt = "2"),
     PROP_END,
 };
-static const struct dev_class exit_class = {
-    .name = "isa-debug-exit", .parent = "isa-device", .desc = "ends the program with a chosen status", .size = sizeof(struct debug_exit), .props = exit_props,
-    .bus_type = "ISA", .category = DEV_CAT_MISC, .realize = exit_realize, .unrealize = exit_unrealize};
+static const struct dev_class exit_class = {.name = "isa-debug-exit",
+                                            .parent = "isa-device",
+                                            .desc = "ends the program with a chosen status",
+                                            .size = sizeof(struct debug_exit),
+                                            .props = exit_props,
+                                            .bus_type = "ISA",
+                                            .category = DEV_CAT_MISC,
+                                            .realize = exit_realize,
+                                            .unrealize = exit_unrealize};
 DEV_REGISTER(exit_class)

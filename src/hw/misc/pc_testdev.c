@@ -1,7 +1,8 @@
 /* "pc-testdev": ports and memory that bare-metal test programs use to poke the machine from outside.
  *
- * E0h: four bytes that read back what was written. E4h: a doubleword names a page that is dropped from translation caches (by a write to it
- * through the memory core). 2000h-2017h: a byte sets ISA interrupt line n. Memory ff000000h, 64 KiB: a buffer. */
+ * E0h: four bytes that read back what was written. E4h: a doubleword names a page that is dropped from translation
+ * caches (by a write to it through the memory core). 2000h-2017h: a byte sets ISA interrupt line n. Memory ff000000h,
+ * 64 KiB: a buffer. */
 #include "base/bytes.h"
 #include "hw/isa/isa.h"
 
@@ -32,7 +33,8 @@ static void flush_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
     if (mem_read(as, val, &b, 1) == MEM_OK)
         mem_write(as, val, &b, 1);
 }
-static const struct mem_ops flush_ops = {.write = flush_write, .valid_min = 4, .valid_max = 4, .impl_min = 4, .impl_max = 4};
+static const struct mem_ops flush_ops = {
+    .write = flush_write, .valid_min = 4, .valid_max = 4, .impl_min = 4, .impl_max = 4};
 
 static void irq_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
 {
@@ -78,7 +80,12 @@ static void test_unrealize(struct dev *d)
     mem_region_free(&t->irqs);
     mem_region_free(&t->mem);
 }
-static const struct dev_class test_class = {
-    .name = "pc-testdev", .parent = "isa-device", .desc = "ports for bare-metal tests", .size = sizeof(struct testdev), .bus_type = "ISA",
-    .category = DEV_CAT_MISC, .realize = test_realize, .unrealize = test_unrealize};
+static const struct dev_class test_class = {.name = "pc-testdev",
+                                            .parent = "isa-device",
+                                            .desc = "ports for bare-metal tests",
+                                            .size = sizeof(struct testdev),
+                                            .bus_type = "ISA",
+                                            .category = DEV_CAT_MISC,
+                                            .realize = test_realize,
+                                            .unrealize = test_unrealize};
 DEV_REGISTER(test_class)

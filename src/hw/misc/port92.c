@@ -55,7 +55,13 @@ static void p92_unrealize(struct dev *d)
     mem_region_free(&container_of(d, struct port92, dev)->io);
 }
 static const struct state_field p92_fields[] = {STATE_U8(struct port92, val), STATE_END};
-static const struct dev_class p92_class = {
-    .name = "port92", .parent = "isa-device", .size = sizeof(struct port92), .board_only = true, .realize = p92_realize,
-    .unrealize = p92_unrealize, .reset = p92_reset, .state_version = 1, .state = p92_fields};
+static const struct dev_class p92_class = {.name = "port92",
+                                           .parent = "isa-device",
+                                           .size = sizeof(struct port92),
+                                           .board_only = true,
+                                           .realize = p92_realize,
+                                           .unrealize = p92_unrealize,
+                                           .reset = p92_reset,
+                                           .state_version = 1,
+                                           .state = p92_fields};
 DEV_REGISTER(p92_class)

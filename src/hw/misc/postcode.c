@@ -1,4 +1,5 @@
-/* Ports 80h (power-on self-test codes, kept and readable, often written for its delay) and F0h/F1h (coprocessor error latch).
+/* Ports 80h (power-on self-test codes, kept and readable, often written for its delay) and F0h/F1h (coprocessor error
+ * latch).
  *
  * 82371SB data sheet 2.7 (coprocessor error: a write clears the latched FERR# and lowers IRQ 13; output unnamed 0). */
 #include "dev/dev.h"
@@ -49,7 +50,12 @@ static void post_unrealize(struct dev *d)
     mem_region_free(&p->pf0);
 }
 static const struct state_field post_fields[] = {STATE_U8(struct postcode, code), STATE_END};
-static const struct dev_class post_class = {
-    .name = "pc-ports", .parent = "isa-device", .size = sizeof(struct postcode), .board_only = true, .realize = post_realize,
-    .unrealize = post_unrealize, .state_version = 1, .state = post_fields};
+static const struct dev_class post_class = {.name = "pc-ports",
+                                            .parent = "isa-device",
+                                            .size = sizeof(struct postcode),
+                                            .board_only = true,
+                                            .realize = post_realize,
+                                            .unrealize = post_unrealize,
+                                            .state_version = 1,
+                                            .state = post_fields};
 DEV_REGISTER(post_class)

@@ -52,9 +52,15 @@ static const struct prop isa_props[] = {
     PROP("events", u8, struct pvpanic, events, .dflt = "3", .max = 3),
     PROP_END,
 };
-static const struct dev_class pvpanic_class = {
-    .name = "pvpanic", .parent = "isa-device", .desc = "guest crash notification port", .size = sizeof(struct pvpanic), .props = isa_props, .bus_type = "ISA",
-    .category = DEV_CAT_MISC, .realize = isa_realize, .unrealize = isa_unrealize};
+static const struct dev_class pvpanic_class = {.name = "pvpanic",
+                                               .parent = "isa-device",
+                                               .desc = "guest crash notification port",
+                                               .size = sizeof(struct pvpanic),
+                                               .props = isa_props,
+                                               .bus_type = "ISA",
+                                               .category = DEV_CAT_MISC,
+                                               .realize = isa_realize,
+                                               .unrealize = isa_unrealize};
 DEV_REGISTER(pvpanic_class)
 
 /* ---- PCI ---- */
@@ -88,10 +94,24 @@ static void pci_unrealize(struct dev *d)
 {
     mem_region_free(&container_of(d, struct pvpanic_pci, pci.dev)->io);
 }
-static const struct prop pci_props_own[] = {PROP("events", u8, struct pvpanic_pci, events, .dflt = "3", .max = 3), PROP_END};
+static const struct prop pci_props_own[] = {PROP("events", u8, struct pvpanic_pci, events, .dflt = "3", .max = 3),
+                                            PROP_END};
 static const struct state_field pci_fields[] = {STATE_STRUCT(struct pvpanic_pci, pci, pci_dev_state), STATE_END};
-static const struct pci_class pvpanic_pci_class = {
-    .name = "pvpanic-pci", .parent = "pci-device", .desc = "guest crash notification function", .size = sizeof(struct pvpanic_pci), .props = pci_props_own,
-    .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_MISC, .hotplug = true, .realize = pci_realize, .unrealize = pci_unrealize,
-    .state_version = 1, .state = pci_fields, .vendor_id = 0x1b36, .device_id = 0x0011, .revision = 1, .class_id = 0x0800};
+static const struct pci_class pvpanic_pci_class = {.name = "pvpanic-pci",
+                                                   .parent = "pci-device",
+                                                   .desc = "guest crash notification function",
+                                                   .size = sizeof(struct pvpanic_pci),
+                                                   .props = pci_props_own,
+                                                   .more_props = pci_props,
+                                                   .bus_type = "PCI",
+                                                   .category = DEV_CAT_MISC,
+                                                   .hotplug = true,
+                                                   .realize = pci_realize,
+                                                   .unrealize = pci_unrealize,
+                                                   .state_version = 1,
+                                                   .state = pci_fields,
+                                                   .vendor_id = 0x1b36,
+                                                   .device_id = 0x0011,
+                                                   .revision = 1,
+                                                   .class_id = 0x0800};
 PCI_REGISTER(pvpanic_pci_class)

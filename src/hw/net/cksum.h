@@ -34,8 +34,8 @@ static inline uint32_t cksum_pseudo4(const uint8_t *ip, uint16_t len)
 
 /* What a receiver's checksum unit finds in a frame. */
 struct cksum_found {
-    bool ipv4, ip_ok;  /* an IPv4 header, and its sum is right */
-    bool l4, l4_ok;    /* an unfragmented TCP or UDP packet, and its sum is right */
+    bool ipv4, ip_ok; /* an IPv4 header, and its sum is right */
+    bool l4, l4_ok;   /* an unfragmented TCP or UDP packet, and its sum is right */
     bool udp;
 };
 static inline void cksum_inspect(const uint8_t *f, size_t len, struct cksum_found *r)

@@ -4,8 +4,8 @@
  * Modelled: legacy, context and data transmit descriptors with checksum insertion, TCP/UDP segmentation and VLAN tags;
  * receive filtering, checksum results and VLAN removal; EEPROM by EECD and EERD; PHY with auto-negotiation; interrupt
  * throttling by ITR; statistics that clear on read.
- * Left out: the delay timers RDTR, RADV, TIDV, TADV (they act as 0), jumbo flow control, wake-up, early transmit, flash.
- * Odd choices: the four CRC bytes a guest that does not strip them sees are zero. */
+ * Left out: the delay timers RDTR, RADV, TIDV, TADV (they act as 0), jumbo flow control, wake-up, early transmit,
+ * flash. Odd choices: the four CRC bytes a guest that does not strip them sees are zero. */
 #include "hw/net/cksum.h"
 #include "hw/net/e1000_regs.h"
 #include "hw/net/eeprom93.h"
@@ -23,23 +23,23 @@ struct tx_ctx { /* the latest context descriptor */
 };
 
 struct e1000 {
-    struct pci_dev pci;    /* first */
+    struct pci_dev pci; /* first */
     struct mem_region mmio, io;
-    struct net_nic nic;    /* properties mac, netdev */
+    struct net_nic nic; /* properties mac, netdev */
     uint32_t reg[REGS_END / 4];
     uint16_t phy[32];
     uint32_t ioaddr;
     struct eeprom93 ee;
-    struct {               /* the frame being collected */
+    struct { /* the frame being collected */
         uint32_t len;
         bool tse, vlan, sum_ip, sum_tu, bad, open;
         uint16_t tci;
         uint8_t cso, css;
         bool ic;
         struct tx_ctx ctx;
-        uint8_t *buf;      /* owned: TX_MAX bytes */
+        uint8_t *buf; /* owned: TX_MAX bytes */
     } tx;
-    bool in_dma;           /* our own transfer is under way: registers do not answer */
+    bool in_dma; /* our own transfer is under way: registers do not answer */
     struct ev_bh tx_bh;
     struct clk_timer autoneg, throttle;
     struct machine_hook state_hook;
@@ -194,9 +194,9 @@ static void eeprom_fill(struct e1000 *e)
     memset(w, 0, sizeof e->ee.word);
     for (unsigned i = 0; i < 3; i++)
         w[i] = get_le16(m + 2 * i);
-    w[0x03] = 0x0000; /* compatibility */
+    w[0x03] = 0x0000;           /* compatibility */
     w[0x08] = w[0x09] = 0xffff; /* no board assembly number */
-    w[0x0a] = 0x4408; /* initialisation control 1 */
+    w[0x0a] = 0x4408;           /* initialisation control 1 */
     w[0x0b] = get_le16(e->pci.config + PCI_SUBSYSTEM_ID);
     w[0x0c] = get_le16(e->pci.config + PCI_SUBSYSTEM_VENDOR_ID);
     w[0x0d] = get_le16(e->pci.config + PCI_DEVICE_ID);
@@ -714,9 +714,10 @@ static void mac_reset(struct e1000 *e)
 static bool readable(unsigned off)
 {
     static const uint16_t plain[] = {
-        CTRL, STATUS, EERD, CTRL_EXT, FLA, MDIC, FCAL, FCAH, FCT, VET, ITR, IMS, RCTL, FCTTV, TXCW, RXCW, TCTL, TIPG, AIFS, LEDCTL, PBA,
-        FCRTL, FCRTH, RDFH, RDFT, RDFHS, RDFTS, RDFPC, RDBAL, RDBAH, RDLEN, RDH, RDT, RDTR, RXDCTL, RADV, RSRPD, TXDMAC, TDFH,
-        TDFT, TDFHS, TDFTS, TDFPC, TDBAL, TDBAH, TDLEN, TDH, TDT, TIDV, TXDCTL, TADV, TSPMT, RXCSUM, WUC, WUFC, WUS, MANC, IPAV,
+        CTRL,  STATUS, EERD, CTRL_EXT, FLA,    MDIC, FCAL,  FCAH,   FCT,  VET,  ITR,   IMS,   RCTL,  FCTTV, TXCW,
+        RXCW,  TCTL,   TIPG, AIFS,     LEDCTL, PBA,  FCRTL, FCRTH,  RDFH, RDFT, RDFHS, RDFTS, RDFPC, RDBAL, RDBAH,
+        RDLEN, RDH,    RDT,  RDTR,     RXDCTL, RADV, RSRPD, TXDMAC, TDFH, TDFT, TDFHS, TDFTS, TDFPC, TDBAL, TDBAH,
+        TDLEN, TDH,    TDT,  TIDV,     TXDCTL, TADV, TSPMT, RXCSUM, WUC,  WUFC, WUS,   MANC,  IPAV,
     };
 
     for (unsigned i = 0; i < ARRAY_LEN(plain); i++)
@@ -870,8 +871,8 @@ static const struct mem_ops io_ops = {.read = io_read, .write = io_write, .impl_
 
 /* ---- life ---- */
 
-static const struct net_ops e1000_net_ops = {.type = "nic", .receive = e1000_receive, .can_receive = e1000_can_receive,
-                                             .link_changed = e1000_link_changed};
+static const struct net_ops e1000_net_ops = {
+    .type = "nic", .receive = e1000_receive, .can_receive = e1000_can_receive, .link_changed = e1000_link_changed};
 
 static void state_changed(void *opaque)
 {
@@ -935,25 +936,42 @@ static void e1000_reset(struct dev *d)
 
 static const struct prop e1000_props[] = {NET_NIC_PROPS(struct e1000, nic), PROP_END};
 static const struct state_field tx_ctx_fields[] = {
-    STATE_U8(struct tx_ctx, ipcss), STATE_U8(struct tx_ctx, ipcso), STATE_U8(struct tx_ctx, tucss), STATE_U8(struct tx_ctx, tucso),
-    STATE_U8(struct tx_ctx, hdr_len), STATE_U16(struct tx_ctx, ipcse), STATE_U16(struct tx_ctx, tucse),
-    STATE_U16(struct tx_ctx, mss), STATE_U32(struct tx_ctx, paylen), STATE_BOOL(struct tx_ctx, tcp), STATE_BOOL(struct tx_ctx, ip),
-    STATE_END};
+    STATE_U8(struct tx_ctx, ipcss),  STATE_U8(struct tx_ctx, ipcso),   STATE_U8(struct tx_ctx, tucss),
+    STATE_U8(struct tx_ctx, tucso),  STATE_U8(struct tx_ctx, hdr_len), STATE_U16(struct tx_ctx, ipcse),
+    STATE_U16(struct tx_ctx, tucse), STATE_U16(struct tx_ctx, mss),    STATE_U32(struct tx_ctx, paylen),
+    STATE_BOOL(struct tx_ctx, tcp),  STATE_BOOL(struct tx_ctx, ip),    STATE_END};
 static const struct state_desc tx_ctx_state = {.name = "tx-context", .version = 1, .fields = tx_ctx_fields};
-static const struct state_field e1000_fields[] = {
-    STATE_STRUCT(struct e1000, pci, pci_dev_state),
-    STATE_ARRAY(struct e1000, reg), STATE_ARRAY(struct e1000, phy), STATE_U32(struct e1000, ioaddr),
-    STATE_STRUCT(struct e1000, tx.ctx, tx_ctx_state), STATE_TIMER(struct e1000, autoneg), STATE_TIMER(struct e1000, throttle),
-    STATE_END};
+static const struct state_field e1000_fields[] = {STATE_STRUCT(struct e1000, pci, pci_dev_state),
+                                                  STATE_ARRAY(struct e1000, reg),
+                                                  STATE_ARRAY(struct e1000, phy),
+                                                  STATE_U32(struct e1000, ioaddr),
+                                                  STATE_STRUCT(struct e1000, tx.ctx, tx_ctx_state),
+                                                  STATE_TIMER(struct e1000, autoneg),
+                                                  STATE_TIMER(struct e1000, throttle),
+                                                  STATE_END};
 static const struct state_desc e1000_state = {.name = "e1000", .version = 1, .fields = e1000_fields};
 
 #define E1000_CLASS(var, nm, alias_list, id, phyid, text)                                                              \
-    static const struct e1000_class var = {                                                                            \
-        .name = nm, .parent = "pci-device", .aliases = alias_list, .desc = text, .size = sizeof(struct e1000),         \
-        .props = e1000_props, .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_NETWORK, .hotplug = true, \
-        .realize = e1000_realize, .unrealize = e1000_unrealize, .reset = e1000_reset, .state_desc = &e1000_state,      \
-        .vendor_id = 0x8086, .device_id = id, .revision = 3, .class_id = 0x0200, .romfile = "efi-e1000.rom",           \
-        .phy_id2 = phyid};                                                                                             \
+    static const struct e1000_class var = {.name = nm,                                                                 \
+                                           .parent = "pci-device",                                                     \
+                                           .aliases = alias_list,                                                      \
+                                           .desc = text,                                                               \
+                                           .size = sizeof(struct e1000),                                               \
+                                           .props = e1000_props,                                                       \
+                                           .more_props = pci_props,                                                    \
+                                           .bus_type = "PCI",                                                          \
+                                           .category = DEV_CAT_NETWORK,                                                \
+                                           .hotplug = true,                                                            \
+                                           .realize = e1000_realize,                                                   \
+                                           .unrealize = e1000_unrealize,                                               \
+                                           .reset = e1000_reset,                                                       \
+                                           .state_desc = &e1000_state,                                                 \
+                                           .vendor_id = 0x8086,                                                        \
+                                           .device_id = id,                                                            \
+                                           .revision = 3,                                                              \
+                                           .class_id = 0x0200,                                                         \
+                                           .romfile = "efi-e1000.rom",                                                 \
+                                           .phy_id2 = phyid};                                                          \
     PCI_REGISTER(var)
 static const char *const e1000_aliases[] = {"e1000-82540em", NULL};
 E1000_CLASS(e1000_82540em, "e1000", e1000_aliases, 0x100e, 0x0c20, "Intel 82540EM gigabit Ethernet")

@@ -8,13 +8,14 @@
 enum { EEPROM93_WORDS = 64 };
 struct eeprom93 {
     uint16_t word[EEPROM93_WORDS];
-    uint32_t in;       /* bits taken so far, then the address being read */
+    uint32_t in; /* bits taken so far, then the address being read */
     uint16_t out;
     uint8_t bits_in, bits_out;
     bool cs, sk, reading;
 };
 
-/* A rising clock edge: start bit, 2 of opcode, 6 of address come in; then a 0 and 16 bits, and the next words, go out. */
+/* A rising clock edge: start bit, 2 of opcode, 6 of address come in; then a 0 and 16 bits, and the next words, go out.
+ */
 static inline void eeprom93_edge(struct eeprom93 *e, bool di)
 {
     if (e->reading) {

@@ -1,24 +1,73 @@
 /* Realtek RTL8139C+ fast Ethernet.
  *
- * Source: RTL8139C(L)+ data sheet 1.6 (registers 5.x, C+ descriptors 8.x, EEPROM 6.1). Registers are bytes of one file, so
- * accesses of any size work; what a write starts is looked up by the bytes it covered.
- * Modelled: the four-buffer transmitter and the receive ring of the 8139, the descriptor rings of C+ mode with checksum
- * and segmentation offload and VLAN tags, the timer, the EEPROM.
- * Left out: wake-up, CSTSCHG, tally counter dump (the command completes at once with zeros), early receive. */
+ * Source: RTL8139C(L)+ data sheet 1.6 (registers 5.x, C+ descriptors 8.x, EEPROM 6.1). Registers are bytes of one file,
+ * so accesses of any size work; what a write starts is looked up by the bytes it covered. Modelled: the four-buffer
+ * transmitter and the receive ring of the 8139, the descriptor rings of C+ mode with checksum and segmentation offload
+ * and VLAN tags, the timer, the EEPROM. Left out: wake-up, CSTSCHG, tally counter dump (the command completes at once
+ * with zeros), early receive. */
 #include "hw/net/cksum.h"
 #include "hw/net/eeprom93.h"
 #include "hw/pci/pci.h"
 #include "net/net.h"
 
 enum {
-    IDR0 = 0x00, MAR0 = 0x08, TSD0 = 0x10, DTCCR = 0x10, TSAD0 = 0x20, TNPDS = 0x20, THPDS = 0x28, RBSTART = 0x30, ERBCR = 0x34,
-    ERSR = 0x36, CR = 0x37, CAPR = 0x38, CBR = 0x3a, IMR = 0x3c, ISR = 0x3e, TCR = 0x40, RCR = 0x44, TCTR = 0x48, MPC = 0x4c,
-    CR9346 = 0x50, CONFIG0 = 0x51, CONFIG1 = 0x52, TIMERINT = 0x54, MSR = 0x58, CONFIG3 = 0x59, CONFIG4 = 0x5a, MULINT = 0x5c,
-    RERID = 0x5e, TSAD = 0x60, BMCR = 0x62, BMSR = 0x64, ANAR = 0x66, ANLPAR = 0x68, ANER = 0x6a, DIS = 0x6c, FCSC = 0x6e,
-    NWAYTR = 0x70, REC = 0x72, CSCR = 0x74, CONFIG5 = 0xd8, TPPOLL = 0xd9, CPCR = 0xe0, RDSAR = 0xe4, MTPS = 0xec, REGS = 0x100,
+    IDR0 = 0x00,
+    MAR0 = 0x08,
+    TSD0 = 0x10,
+    DTCCR = 0x10,
+    TSAD0 = 0x20,
+    TNPDS = 0x20,
+    THPDS = 0x28,
+    RBSTART = 0x30,
+    ERBCR = 0x34,
+    ERSR = 0x36,
+    CR = 0x37,
+    CAPR = 0x38,
+    CBR = 0x3a,
+    IMR = 0x3c,
+    ISR = 0x3e,
+    TCR = 0x40,
+    RCR = 0x44,
+    TCTR = 0x48,
+    MPC = 0x4c,
+    CR9346 = 0x50,
+    CONFIG0 = 0x51,
+    CONFIG1 = 0x52,
+    TIMERINT = 0x54,
+    MSR = 0x58,
+    CONFIG3 = 0x59,
+    CONFIG4 = 0x5a,
+    MULINT = 0x5c,
+    RERID = 0x5e,
+    TSAD = 0x60,
+    BMCR = 0x62,
+    BMSR = 0x64,
+    ANAR = 0x66,
+    ANLPAR = 0x68,
+    ANER = 0x6a,
+    DIS = 0x6c,
+    FCSC = 0x6e,
+    NWAYTR = 0x70,
+    REC = 0x72,
+    CSCR = 0x74,
+    CONFIG5 = 0xd8,
+    TPPOLL = 0xd9,
+    CPCR = 0xe0,
+    RDSAR = 0xe4,
+    MTPS = 0xec,
+    REGS = 0x100,
 };
 enum { CR_BUFE = 1, CR_TE = 4, CR_RE = 8, CR_RST = 0x10 };
-enum { INT_ROK = 1, INT_TOK = 4, INT_TER = 8, INT_RXOVW = 0x10, INT_LINKCHG = 0x20, INT_FOVW = 0x40, INT_TDU = 0x80, INT_TIMEOUT = 0x4000 };
+enum {
+    INT_ROK = 1,
+    INT_TOK = 4,
+    INT_TER = 8,
+    INT_RXOVW = 0x10,
+    INT_LINKCHG = 0x20,
+    INT_FOVW = 0x40,
+    INT_TDU = 0x80,
+    INT_TIMEOUT = 0x4000
+};
 enum { TSD_SIZE = 0x1fff, TSD_OWN = 0x2000, TSD_TOK = 0x8000 };
 #define TCR_HWVERID 0x74800000u
 enum { TCR_LBK = 3 << 17 };
@@ -30,27 +79,38 @@ enum { RX_ROK = 1, RX_BAR = 0x2000, RX_PAM = 0x4000, RX_MAR = 0x8000 };
 #define D_FS  (1u << 29)
 #define D_LS  (1u << 28)
 enum { TD_LGSEN = 1 << 27, TD_IPCS = 1 << 18, TD_UDPCS = 1 << 17, TD_TCPCS = 1 << 16, TD_TAGC = 1 << 17 };
-enum { RD_MAR = 1 << 27, RD_PAM = 1 << 26, RD_BAR = 1 << 25, RD_PID_IP = 3 << 17, RD_PID_UDP = 2 << 17, RD_PID_TCP = 1 << 17,
-       RD_IPF = 1 << 16, RD_UDPF = 1 << 15, RD_TCPF = 1 << 14, RD_TAVA = 1 << 16, RD_SIZE = 0x1fff };
+enum {
+    RD_MAR = 1 << 27,
+    RD_PAM = 1 << 26,
+    RD_BAR = 1 << 25,
+    RD_PID_IP = 3 << 17,
+    RD_PID_UDP = 2 << 17,
+    RD_PID_TCP = 1 << 17,
+    RD_IPF = 1 << 16,
+    RD_UDPF = 1 << 15,
+    RD_TCPF = 1 << 14,
+    RD_TAVA = 1 << 16,
+    RD_SIZE = 0x1fff
+};
 enum { MSR_LINKB = 4 };
 enum { EE_DO = 1, EE_DI = 2, EE_SK = 4, EE_CS = 8, EE_MODE = 0xc0, EE_PROGRAM = 0x80, EE_CONFIG = 0xc0 };
 enum { DESC = 16, MAX_RX = 4096, TX_MAX = 0x10000 + 256, MIN_FRAME = 60, FCS = 4, RING_MAX = 64 };
 enum { TIMER_HZ = 33000000, TOTAL_MAX = 2048 };
 
 struct rtl8139 {
-    struct pci_dev pci;   /* first */
+    struct pci_dev pci; /* first */
     struct mem_region io, mmio;
-    struct net_nic nic;   /* properties mac, netdev */
+    struct net_nic nic; /* properties mac, netdev */
     uint8_t r[REGS];
     struct eeprom93 ee;
     uint32_t rx_at, tx_at; /* C+ ring positions */
-    uint8_t *tx_buf;      /* owned: TX_MAX bytes */
+    uint8_t *tx_buf;       /* owned: TX_MAX bytes */
     uint32_t tx_len;
     bool tx_open, tx_bad, in_dma;
-    int64_t timer_base;   /* guest time when TCTR was 0 */
+    int64_t timer_base; /* guest time when TCTR was 0 */
     struct clk_timer timer;
     struct ev_bh tx_bh;
-    uint8_t tx_go;        /* bit n: buffer n; bit 4: C+ ring */
+    uint8_t tx_go; /* bit n: buffer n; bit 4: C+ ring */
     struct machine_hook state_hook;
 };
 
@@ -90,7 +150,8 @@ static void timer_arm(struct rtl8139 *s)
     if (!target)
         clk_timer_cancel(&s->timer);
     else
-        clk_timer_set(&s->timer, clk_now(dev_vclk(&s->pci.dev)) + (int64_t)(left ? left : 1) * 1000 / (TIMER_HZ / 1000000) + 1);
+        clk_timer_set(&s->timer,
+                      clk_now(dev_vclk(&s->pci.dev)) + (int64_t)(left ? left : 1) * 1000 / (TIMER_HZ / 1000000) + 1);
 }
 
 static void timer_fire(void *opaque)
@@ -498,13 +559,32 @@ static uint8_t writable(const struct rtl8139 *s, unsigned off)
     bool config = (s->r[CR9346] & EE_MODE) == EE_CONFIG;
 
     switch (off) {
-    case ERBCR: case ERBCR + 1: case ERSR: case CBR: case CBR + 1: case CONFIG0: case RERID: case TSAD: case TSAD + 1:
-    case BMSR: case BMSR + 1: case ANLPAR: case ANLPAR + 1: case ANER: case ANER + 1: case DIS: case FCSC: case MPC + 3:
+    case ERBCR:
+    case ERBCR + 1:
+    case ERSR:
+    case CBR:
+    case CBR + 1:
+    case CONFIG0:
+    case RERID:
+    case TSAD:
+    case TSAD + 1:
+    case BMSR:
+    case BMSR + 1:
+    case ANLPAR:
+    case ANLPAR + 1:
+    case ANER:
+    case ANER + 1:
+    case DIS:
+    case FCSC:
+    case MPC + 3:
         return 0;
     case CR:
         return CR_TE | CR_RE;
     case CONFIG1:
-    case CONFIG1 + 1: case CONFIG3: case CONFIG4: case CONFIG5:
+    case CONFIG1 + 1:
+    case CONFIG3:
+    case CONFIG4:
+    case CONFIG5:
         return config ? 0xff : 0;
     case MSR:
         return 0xc0;
@@ -616,8 +696,13 @@ static uint64_t rtl_read(void *opaque, gpa_t off, unsigned size)
         v |= (uint64_t)read_byte(s, off + i) << (8 * i);
     return v;
 }
-static const struct mem_ops rtl_ops = {
-    .read = rtl_read, .write = rtl_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 4, .unaligned = true};
+static const struct mem_ops rtl_ops = {.read = rtl_read,
+                                       .write = rtl_write,
+                                       .valid_min = 1,
+                                       .valid_max = 4,
+                                       .impl_min = 1,
+                                       .impl_max = 4,
+                                       .unaligned = true};
 
 /* ---- life ---- */
 
@@ -628,8 +713,8 @@ static void rtl_link_changed(void *opaque, bool up)
     link_show(s, up);
     irq_cause(s, INT_LINKCHG);
 }
-static const struct net_ops rtl_net_ops = {.type = "nic", .receive = rtl_receive, .can_receive = rtl_can_receive,
-                                           .link_changed = rtl_link_changed};
+static const struct net_ops rtl_net_ops = {
+    .type = "nic", .receive = rtl_receive, .can_receive = rtl_can_receive, .link_changed = rtl_link_changed};
 
 static void eeprom_fill(struct rtl8139 *s)
 {
@@ -698,20 +783,38 @@ static void rtl_reset(struct dev *d)
 }
 
 static const struct prop rtl_props[] = {NET_NIC_PROPS(struct rtl8139, nic), PROP_END};
-static const struct state_field rtl_fields[] = {
-    STATE_STRUCT(struct rtl8139, pci, pci_dev_state),
-    STATE_BYTES(struct rtl8139, r), STATE_U32(struct rtl8139, rx_at), STATE_U32(struct rtl8139, tx_at),
-    STATE_I64(struct rtl8139, timer_base), STATE_TIMER(struct rtl8139, timer), STATE_U8(struct rtl8139, tx_go), STATE_END};
+static const struct state_field rtl_fields[] = {STATE_STRUCT(struct rtl8139, pci, pci_dev_state),
+                                                STATE_BYTES(struct rtl8139, r),
+                                                STATE_U32(struct rtl8139, rx_at),
+                                                STATE_U32(struct rtl8139, tx_at),
+                                                STATE_I64(struct rtl8139, timer_base),
+                                                STATE_TIMER(struct rtl8139, timer),
+                                                STATE_U8(struct rtl8139, tx_go),
+                                                STATE_END};
 static bool rtl_post_load(void *opaque)
 {
     struct rtl8139 *s = opaque;
 
     return s->rx_at < RING_MAX && s->tx_at < RING_MAX;
 }
-static const struct state_desc rtl_state = {.name = "rtl8139", .version = 1, .fields = rtl_fields, .post_load = rtl_post_load};
-static const struct pci_class rtl8139_class = {
-    .name = "rtl8139", .parent = "pci-device", .desc = "Realtek RTL8139C+ fast Ethernet", .size = sizeof(struct rtl8139),
-    .props = rtl_props, .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_NETWORK, .hotplug = true,
-    .realize = rtl_realize, .unrealize = rtl_unrealize, .reset = rtl_reset, .state_desc = &rtl_state,
-    .vendor_id = 0x10ec, .device_id = 0x8139, .revision = 0x20, .class_id = 0x0200, .romfile = "efi-rtl8139.rom"};
+static const struct state_desc rtl_state = {
+    .name = "rtl8139", .version = 1, .fields = rtl_fields, .post_load = rtl_post_load};
+static const struct pci_class rtl8139_class = {.name = "rtl8139",
+                                               .parent = "pci-device",
+                                               .desc = "Realtek RTL8139C+ fast Ethernet",
+                                               .size = sizeof(struct rtl8139),
+                                               .props = rtl_props,
+                                               .more_props = pci_props,
+                                               .bus_type = "PCI",
+                                               .category = DEV_CAT_NETWORK,
+                                               .hotplug = true,
+                                               .realize = rtl_realize,
+                                               .unrealize = rtl_unrealize,
+                                               .reset = rtl_reset,
+                                               .state_desc = &rtl_state,
+                                               .vendor_id = 0x10ec,
+                                               .device_id = 0x8139,
+                                               .revision = 0x20,
+                                               .class_id = 0x0200,
+                                               .romfile = "efi-rtl8139.rom"};
 PCI_REGISTER(rtl8139_class)

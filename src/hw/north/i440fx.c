@@ -1,7 +1,8 @@
-/* 82441FX (PMC) host bridge: PCI root, PAM, SMRAM. Classes "i440FX-pcihost" (root) and "i440FX" (its function at slot 0).
+/* 82441FX (PMC) host bridge: PCI root, PAM, SMRAM. Classes "i440FX-pcihost" (root) and "i440FX" (its function at slot
+ * 0).
  *
- * Intel 82441FX data sheet (290549-001) chapter 3. DRAM timing and row boundary registers are stored without effect; there is no AGP,
- * no error reporting. */
+ * Intel 82441FX data sheet (290549-001) chapter 3. DRAM timing and row boundary registers are stored without effect;
+ * there is no AGP, no error reporting. */
 #include "base/bytes.h"
 #include "hw/north/shadow.h"
 #include "hw/pci/host.h"
@@ -10,7 +11,7 @@ enum { PMC_PAM0 = 0x59, PMC_SMRAM = 0x72 };
 
 struct i440fx;
 struct i440fx_host {
-    struct dev dev;             /* first */
+    struct dev dev; /* first */
     struct pci_bus bus;
     struct pci_conf_ports conf;
     struct mem_region pci_mem;
@@ -19,8 +20,8 @@ struct i440fx_host {
     uint64_t above_4g, hole64_size;
 };
 struct i440fx {
-    struct pci_dev pci;         /* first */
-    struct i440fx_host *host;   /* borrowed */
+    struct pci_dev pci;       /* first */
+    struct i440fx_host *host; /* borrowed */
 };
 
 static struct i440fx_host *host_of(const struct pci_dev *d)
@@ -78,11 +79,25 @@ static bool pmc_loaded(void *obj)
     apply(obj);
     return true;
 }
-static const struct state_desc pmc_state = {.name = "i440FX", .version = 1, .fields = pmc_fields, .post_load = pmc_loaded};
-static const struct pci_class pmc_class = {
-    .name = "i440FX", .parent = "pci-device", .desc = "Host bridge", .size = sizeof(struct i440fx), .more_props = pci_props, .bus_type = "PCI",
-    .category = DEV_CAT_BRIDGE, .board_only = true, .realize = pmc_realize, .reset = pmc_reset, .state_version = 1, .state_desc = &pmc_state,
-    .vendor_id = 0x8086, .device_id = 0x1237, .revision = 2, .class_id = 0x0600, .cfg_write = pmc_write};
+static const struct state_desc pmc_state = {
+    .name = "i440FX", .version = 1, .fields = pmc_fields, .post_load = pmc_loaded};
+static const struct pci_class pmc_class = {.name = "i440FX",
+                                           .parent = "pci-device",
+                                           .desc = "Host bridge",
+                                           .size = sizeof(struct i440fx),
+                                           .more_props = pci_props,
+                                           .bus_type = "PCI",
+                                           .category = DEV_CAT_BRIDGE,
+                                           .board_only = true,
+                                           .realize = pmc_realize,
+                                           .reset = pmc_reset,
+                                           .state_version = 1,
+                                           .state_desc = &pmc_state,
+                                           .vendor_id = 0x8086,
+                                           .device_id = 0x1237,
+                                           .revision = 2,
+                                           .class_id = 0x0600,
+                                           .cfg_write = pmc_write};
 PCI_REGISTER(pmc_class)
 
 /* ---- root ---- */
@@ -116,9 +131,14 @@ static const struct prop host_props[] = {
     PROP("pci-hole64-size", size, struct i440fx_host, hole64_size, .dflt = "2G"),
     PROP_END,
 };
-static const struct dev_class host_class = {
-    .name = "i440FX-pcihost", .parent = "pci-host-bridge", .size = sizeof(struct i440fx_host), .props = host_props, .category = DEV_CAT_BRIDGE, .board_only = true,
-    .realize = host_realize, .unrealize = host_unrealize};
+static const struct dev_class host_class = {.name = "i440FX-pcihost",
+                                            .parent = "pci-host-bridge",
+                                            .size = sizeof(struct i440fx_host),
+                                            .props = host_props,
+                                            .category = DEV_CAT_BRIDGE,
+                                            .board_only = true,
+                                            .realize = host_realize,
+                                            .unrealize = host_unrealize};
 DEV_REGISTER(host_class)
 
 bool i440fx_create(struct machine *m, const struct north_cfg *cfg, struct north *out, struct err **errp)
@@ -132,8 +152,12 @@ bool i440fx_create(struct machine *m, const struct north_cfg *cfg, struct north 
     h->cfg = cfg;
     if (!dev_realize(d, NULL, NULL, errp) || !pci_create(m, &h->bus, 0, "i440FX", NULL, errp))
         return false;
-    *out = (struct north){.host = d, .bus = &h->bus, .pci_mem = &h->pci_mem, .smram_root = &h->shadow.smm_root,
-                          .hole64_start = 4 * GIB + h->above_4g, .hole64_size = h->hole64_size};
+    *out = (struct north){.host = d,
+                          .bus = &h->bus,
+                          .pci_mem = &h->pci_mem,
+                          .smram_root = &h->shadow.smm_root,
+                          .hole64_start = 4 * GIB + h->above_4g,
+                          .hole64_size = h->hole64_size};
     return true;
 }
 

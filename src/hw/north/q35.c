@@ -1,7 +1,9 @@
-/* Q35 memory controller hub: PCIe root complex, MMCONFIG, PAM, SMRAM and TSEG. Classes "q35-pcihost" (root) and "mch" (00.0).
+/* Q35 memory controller hub: PCIe root complex, MMCONFIG, PAM, SMRAM and TSEG. Classes "q35-pcihost" (root) and "mch"
+ * (00.0).
  *
- * Intel 3 Series Chipset MCH data sheet (316966-002) chapter 5.1. Register 50h (extended TSEG size, unused on the chip) is the one OVMF asks
- * for more SMRAM with. Not modelled: EPBAR, MCHBAR and DMIBAR windows (stored, nothing answers), high SMRAM, DRAM set-up, memory errors. */
+ * Intel 3 Series Chipset MCH data sheet (316966-002) chapter 5.1. Register 50h (extended TSEG size, unused on the chip)
+ * is the one OVMF asks for more SMRAM with. Not modelled: EPBAR, MCHBAR and DMIBAR windows (stored, nothing answers),
+ * high SMRAM, DRAM set-up, memory errors. */
 #include "base/bytes.h"
 #include "hw/north/shadow.h"
 #include "hw/pci/host.h"
@@ -12,18 +14,18 @@ enum { ESMRAMC_T_EN = 1, ESMRAMC_TSEG_SZ = 6, ESMRAMC_CACHE = 0x38, EXT_TSEG_QUE
 #define PCIEXBAR_ADDR    UINT64_C(0x0000000ff0000000)
 
 struct q35_host {
-    struct dev dev;              /* first */
+    struct dev dev; /* first */
     struct pci_bus bus;
     struct pci_conf_ports conf;
     struct pcie_mmcfg mmcfg;
     struct mem_region pci_mem;
     struct shadow shadow;
     struct mem_region tseg_hide, tseg; /* ones for everybody, RAM for SMM */
-    const struct north_cfg *cfg; /* borrowed until realize returns */
+    const struct north_cfg *cfg;       /* borrowed until realize returns */
     uint64_t below_4g, above_4g, hole64_size;
 };
 struct mch {
-    struct pci_dev pci;          /* first */
+    struct pci_dev pci; /* first */
     uint16_t ext_tseg_mbytes;
 };
 
@@ -166,10 +168,24 @@ static const struct prop mch_props[] = {
 };
 static const struct state_field mch_fields[] = {STATE_STRUCT(struct mch, pci, pci_dev_state), STATE_END};
 static const struct state_desc mch_state = {.name = "mch", .version = 1, .fields = mch_fields, .post_load = mch_loaded};
-static const struct pci_class mch_class = {
-    .name = "mch", .parent = "pci-device", .desc = "Host bridge", .size = sizeof(struct mch), .props = mch_props, .more_props = pci_props,
-    .bus_type = "PCI", .category = DEV_CAT_BRIDGE, .board_only = true, .realize = mch_realize, .reset = mch_reset, .state_version = 1,
-    .state_desc = &mch_state, .vendor_id = 0x8086, .device_id = 0x29c0, .revision = 2, .class_id = 0x0600, .cfg_write = mch_write};
+static const struct pci_class mch_class = {.name = "mch",
+                                           .parent = "pci-device",
+                                           .desc = "Host bridge",
+                                           .size = sizeof(struct mch),
+                                           .props = mch_props,
+                                           .more_props = pci_props,
+                                           .bus_type = "PCI",
+                                           .category = DEV_CAT_BRIDGE,
+                                           .board_only = true,
+                                           .realize = mch_realize,
+                                           .reset = mch_reset,
+                                           .state_version = 1,
+                                           .state_desc = &mch_state,
+                                           .vendor_id = 0x8086,
+                                           .device_id = 0x29c0,
+                                           .revision = 2,
+                                           .class_id = 0x0600,
+                                           .cfg_write = mch_write};
 PCI_REGISTER(mch_class)
 
 /* ---- root ---- */
@@ -210,9 +226,14 @@ static const struct prop host_props[] = {
     PROP("pci-hole64-size", size, struct q35_host, hole64_size, .dflt = "32G"),
     PROP_END,
 };
-static const struct dev_class host_class = {
-    .name = "q35-pcihost", .parent = "pci-host-bridge", .size = sizeof(struct q35_host), .props = host_props, .category = DEV_CAT_BRIDGE,
-    .board_only = true, .realize = host_realize, .unrealize = host_unrealize};
+static const struct dev_class host_class = {.name = "q35-pcihost",
+                                            .parent = "pci-host-bridge",
+                                            .size = sizeof(struct q35_host),
+                                            .props = host_props,
+                                            .category = DEV_CAT_BRIDGE,
+                                            .board_only = true,
+                                            .realize = host_realize,
+                                            .unrealize = host_unrealize};
 DEV_REGISTER(host_class)
 
 bool q35_create(struct machine *m, const struct north_cfg *cfg, struct north *out, struct err **errp)
@@ -226,8 +247,12 @@ bool q35_create(struct machine *m, const struct north_cfg *cfg, struct north *ou
     h->cfg = cfg;
     if (!dev_realize(d, NULL, NULL, errp) || !pci_create(m, &h->bus, 0, "mch", NULL, errp))
         return false;
-    *out = (struct north){.host = d, .bus = &h->bus, .pci_mem = &h->pci_mem, .smram_root = &h->shadow.smm_root,
-                          .hole64_start = 4 * GIB + h->above_4g, .hole64_size = h->hole64_size};
+    *out = (struct north){.host = d,
+                          .bus = &h->bus,
+                          .pci_mem = &h->pci_mem,
+                          .smram_root = &h->shadow.smm_root,
+                          .hole64_start = 4 * GIB + h->above_4g,
+                          .hole64_size = h->hole64_size};
     return true;
 }
 

@@ -1,9 +1,10 @@
-/* PAM shadow areas (c0000-fffff) and the compatible SMRAM window (a0000-bffff), as 82441FX (chapter 3.2.13, 3.2.19) and the 3 Series
- * MCH (chapters 5.1.16, 5.1.22) have them.
+/* PAM shadow areas (c0000-fffff) and the compatible SMRAM window (a0000-bffff), as 82441FX (chapter 3.2.13, 3.2.19) and
+ * the 3 Series MCH (chapters 5.1.16, 5.1.22) have them.
  *
- * RAM itself is mapped by the board at priority 0, PCI memory lies below everything at -1 and shows through these aliases. */
-#include "base/bytes.h"
+ * RAM itself is mapped by the board at priority 0, PCI memory lies below everything at -1 and shows through these
+ * aliases. */
 #include "hw/north/shadow.h"
+#include "base/bytes.h"
 
 enum { PAM_READ = 1, PAM_WRITE = 2 };
 
@@ -80,7 +81,8 @@ void shadow_init(struct shadow *s, struct machine *m, const struct north_cfg *cf
     for (unsigned i = 0; i < NR_PAM; i++) {
         struct pam_area *a = &s->pam[i];
 
-        *a = (struct pam_area){.sh = s, .n = i, .base = i == 12 ? 0xf0000 : 0xc0000 + i * 0x4000, .size = i == 12 ? 0x10000 : 0x4000};
+        *a = (struct pam_area){
+            .sh = s, .n = i, .base = i == 12 ? 0xf0000 : 0xc0000 + i * 0x4000, .size = i == 12 ? 0x10000 : 0x4000};
         mem_region_init_alias(&a->ram, sys, "pam-ram", cfg->ram, a->base, a->size);
         mem_region_init_io(&a->split, sys, &split_ops, a, "pam-split", a->size);
     }

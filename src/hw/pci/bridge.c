@@ -1,35 +1,46 @@
-/* PCI-to-PCI bridges and PCI Express ports: "pci-bridge", "pcie-root-port", "ioh3420", "pcie-pci-bridge", "i82801b11-bridge",
- * "x3130-upstream", "xio3130-downstream".
+/* PCI-to-PCI bridges and PCI Express ports: "pci-bridge", "pcie-root-port", "ioh3420", "pcie-pci-bridge",
+ * "i82801b11-bridge", "x3130-upstream", "xio3130-downstream".
  *
- * PCI-to-PCI Bridge Architecture 1.2 chapter 3; ports with slots after PCI Express Base 4.0 chapter 6.7 (hot-plug with attention
- * button, power control and presence detect). Ids of the first, second and fourth are of the virtual vendor 1b36. Not
- * modelled: error forwarding, ISA enable bit, secondary status errors, latency timer, standard hot-plug controller. */
+ * PCI-to-PCI Bridge Architecture 1.2 chapter 3; ports with slots after PCI Express Base 4.0 chapter 6.7 (hot-plug with
+ * attention button, power control and presence detect). Ids of the first, second and fourth are of the virtual vendor
+ * 1b36. Not modelled: error forwarding, ISA enable bit, secondary status errors, latency timer, standard hot-plug
+ * controller. */
 #include "base/bytes.h"
 #include "hw/pci/pci_int.h"
 #include "hw/pci/pcie.h"
 
 enum {
-    IO_BASE = 0x1c, IO_LIMIT = 0x1d, SEC_STATUS = 0x1e, MEM_BASE = 0x20, MEM_LIMIT = 0x22, PREF_BASE = 0x24, PREF_LIMIT = 0x26,
-    PREF_BASE_HI = 0x28, PREF_LIMIT_HI = 0x2c, IO_BASE_HI = 0x30, IO_LIMIT_HI = 0x32, BRIDGE_CONTROL = 0x3e,
+    IO_BASE = 0x1c,
+    IO_LIMIT = 0x1d,
+    SEC_STATUS = 0x1e,
+    MEM_BASE = 0x20,
+    MEM_LIMIT = 0x22,
+    PREF_BASE = 0x24,
+    PREF_LIMIT = 0x26,
+    PREF_BASE_HI = 0x28,
+    PREF_LIMIT_HI = 0x2c,
+    IO_BASE_HI = 0x30,
+    IO_LIMIT_HI = 0x32,
+    BRIDGE_CONTROL = 0x3e,
 };
 enum { BRIDGE_CTL_VGA = 8, BRIDGE_CTL_RESET = 0x40 };
 enum { WIN_IO, WIN_MEM, WIN_PREF, WIN_VGA_MEM, WIN_VGA_IO_LO, WIN_VGA_IO_HI, NR_WIN };
 
 struct pci_bridge {
-    struct pci_dev pci;              /* first */
+    struct pci_dev pci; /* first */
     struct pci_bus sec;
-    struct mem_region mem, io;       /* the secondary side */
-    struct mem_region win[NR_WIN];   /* aliases of it on the primary side */
+    struct mem_region mem, io;     /* the secondary side */
+    struct mem_region win[NR_WIN]; /* aliases of it on the primary side */
     bool win_on[NR_WIN];
     uint8_t chassis, port;
     uint16_t slot;
-    bool hotplug;                    /* property: the slot takes part in hot-plug */
+    bool hotplug; /* property: the slot takes part in hot-plug */
     bool has_slot;
     struct ev_bh eject_bh;
 };
 struct bridge_class {
     struct pci_class;
-    uint8_t port_type;               /* of the PCIe capability; 0xff = none */
+    uint8_t port_type; /* of the PCIe capability; 0xff = none */
     bool has_slot, sec_express, io32;
     const char *bus_name;
 };
@@ -88,8 +99,9 @@ static uint8_t *slot_regs(struct pci_bridge *b)
 static void slot_irq(struct pci_bridge *b)
 {
     uint16_t ctl = get_le16(slot_regs(b) + PCIE_SLTCTL), sta = get_le16(slot_regs(b) + PCIE_SLTSTA);
-    bool on = (ctl & SLTCTL_HPIE) && (((ctl & SLTCTL_ABPE) && (sta & SLTSTA_ABP)) || ((ctl & SLTCTL_PDCE) && (sta & SLTSTA_PDC)) ||
-                                      ((ctl & SLTCTL_CCIE) && (sta & SLTSTA_CC)) || ((ctl & SLTCTL_DLLSCE) && (sta & SLTSTA_DLLSC)));
+    bool on = (ctl & SLTCTL_HPIE) &&
+              (((ctl & SLTCTL_ABPE) && (sta & SLTSTA_ABP)) || ((ctl & SLTCTL_PDCE) && (sta & SLTSTA_PDC)) ||
+               ((ctl & SLTCTL_CCIE) && (sta & SLTSTA_CC)) || ((ctl & SLTCTL_DLLSCE) && (sta & SLTSTA_DLLSC)));
 
     if (!pci_msi_enabled(&b->pci))
         pci_set_intx(&b->pci, on);
@@ -183,7 +195,8 @@ static void bridge_cfg_write(struct pci_dev *d, unsigned off, uint32_t val, unsi
     uint16_t old_ctl = b->has_slot ? get_le16(slot_regs(b) + PCIE_SLTCTL) : 0;
 
     pci_default_cfg_write(d, off, val, size);
-    if (off < PCI_COMMAND + 2 || (off < IO_LIMIT_HI + 2 && off + size > IO_BASE) || (off < BRIDGE_CONTROL + 2 && off + size > BRIDGE_CONTROL))
+    if (off < PCI_COMMAND + 2 || (off < IO_LIMIT_HI + 2 && off + size > IO_BASE) ||
+        (off < BRIDGE_CONTROL + 2 && off + size > BRIDGE_CONTROL))
         windows_update(b);
     if ((get_le16(d->config + BRIDGE_CONTROL) & ~old_bc) & BRIDGE_CTL_RESET)
         bus_reset_tree(&b->sec.bus);
@@ -220,7 +233,8 @@ static bool bridge_realize(struct dev *d, struct err **errp)
     mem_region_init(&b->mem, s, "pci-bridge-mem", UINT64_MAX);
     mem_region_init(&b->io, s, "pci-bridge-io", 0x10000);
     for (unsigned n = 0; n < NR_WIN; n++)
-        mem_region_init_alias(&b->win[n], s, "pci-bridge-window", n == WIN_IO || n >= WIN_VGA_IO_LO ? &b->io : &b->mem, 0, 0);
+        mem_region_init_alias(&b->win[n], s, "pci-bridge-window", n == WIN_IO || n >= WIN_VGA_IO_LO ? &b->io : &b->mem,
+                              0, 0);
     pci_bus_init(&b->sec, d, d->id, &b->mem, &b->io, 0, k->sec_express);
     b->sec.parent = up;
     b->sec.rom_dirs = up->rom_dirs;
@@ -282,18 +296,40 @@ static const struct prop bridge_props[] = {
 static const struct state_field bridge_fields[] = {STATE_STRUCT(struct pci_bridge, pci, pci_dev_state), STATE_END};
 
 #define BRIDGE_CLASS(var, cls_name, text, vid, did, rev, ptype, slot_, secx)                                           \
-    static const struct bridge_class var = {                                                                           \
-        .name = cls_name, .parent = "pci-device", .desc = text, .size = sizeof(struct pci_bridge), .props = bridge_props, \
-        .more_props = pci_props, .bus_type = "PCI", .category = DEV_CAT_BRIDGE, .realize = bridge_realize,             \
-        .unrealize = bridge_unrealize, .reset = bridge_reset, .state_version = 1, .state = bridge_fields,              \
-        .vendor_id = vid, .device_id = did, .revision = rev, .class_id = 0x0604, .is_bridge = true,                    \
-        .is_express = (ptype) != 0xff, .cfg_write = bridge_cfg_write, .port_type = ptype, .has_slot = slot_,           \
-        .sec_express = secx};                                                                                          \
+    static const struct bridge_class var = {.name = cls_name,                                                          \
+                                            .parent = "pci-device",                                                    \
+                                            .desc = text,                                                              \
+                                            .size = sizeof(struct pci_bridge),                                         \
+                                            .props = bridge_props,                                                     \
+                                            .more_props = pci_props,                                                   \
+                                            .bus_type = "PCI",                                                         \
+                                            .category = DEV_CAT_BRIDGE,                                                \
+                                            .realize = bridge_realize,                                                 \
+                                            .unrealize = bridge_unrealize,                                             \
+                                            .reset = bridge_reset,                                                     \
+                                            .state_version = 1,                                                        \
+                                            .state = bridge_fields,                                                    \
+                                            .vendor_id = vid,                                                          \
+                                            .device_id = did,                                                          \
+                                            .revision = rev,                                                           \
+                                            .class_id = 0x0604,                                                        \
+                                            .is_bridge = true,                                                         \
+                                            .is_express = (ptype) != 0xff,                                             \
+                                            .cfg_write = bridge_cfg_write,                                             \
+                                            .port_type = ptype,                                                        \
+                                            .has_slot = slot_,                                                         \
+                                            .sec_express = secx};                                                      \
     PCI_REGISTER(var)
 BRIDGE_CLASS(class_pci_bridge, "pci-bridge", "Standard PCI Bridge", 0x1b36, 0x0001, 0, 0xff, false, false)
-BRIDGE_CLASS(class_root_port, "pcie-root-port", "PCI Express Root Port", 0x1b36, 0x000c, 0, PCIE_TYPE_ROOT_PORT, true, true)
-BRIDGE_CLASS(class_ioh3420, "ioh3420", "Intel IOH device id 3420 PCIE Root Port", 0x8086, 0x3420, 2, PCIE_TYPE_ROOT_PORT, true, true)
-BRIDGE_CLASS(class_pcie_pci, "pcie-pci-bridge", "PCI Express to PCI Bridge", 0x1b36, 0x000e, 0, PCIE_TYPE_PCI_BRIDGE, false, false)
-BRIDGE_CLASS(class_dmi_pci, "i82801b11-bridge", "Intel 82801 DMI-to-PCI Bridge", 0x8086, 0x244e, 0x92, 0xff, false, false)
-BRIDGE_CLASS(class_upstream, "x3130-upstream", "TI X3130 Upstream Port of PCI Express Switch", 0x104c, 0x8232, 2, PCIE_TYPE_UPSTREAM, false, true)
-BRIDGE_CLASS(class_downstream, "xio3130-downstream", "TI X3130 Downstream Port of PCI Express Switch", 0x104c, 0x8233, 1, PCIE_TYPE_DOWNSTREAM, true, true)
+BRIDGE_CLASS(class_root_port, "pcie-root-port", "PCI Express Root Port", 0x1b36, 0x000c, 0, PCIE_TYPE_ROOT_PORT, true,
+             true)
+BRIDGE_CLASS(class_ioh3420, "ioh3420", "Intel IOH device id 3420 PCIE Root Port", 0x8086, 0x3420, 2,
+             PCIE_TYPE_ROOT_PORT, true, true)
+BRIDGE_CLASS(class_pcie_pci, "pcie-pci-bridge", "PCI Express to PCI Bridge", 0x1b36, 0x000e, 0, PCIE_TYPE_PCI_BRIDGE,
+             false, false)
+BRIDGE_CLASS(class_dmi_pci, "i82801b11-bridge", "Intel 82801 DMI-to-PCI Bridge", 0x8086, 0x244e, 0x92, 0xff, false,
+             false)
+BRIDGE_CLASS(class_upstream, "x3130-upstream", "TI X3130 Upstream Port of PCI Express Switch", 0x104c, 0x8232, 2,
+             PCIE_TYPE_UPSTREAM, false, true)
+BRIDGE_CLASS(class_downstream, "xio3130-downstream", "TI X3130 Downstream Port of PCI Express Switch", 0x104c, 0x8233,
+             1, PCIE_TYPE_DOWNSTREAM, true, true)

@@ -1,4 +1,5 @@
-/* PCI configuration mechanism #1 (PCI Local Bus 3.0 chapter 3.2.2.3.2) and the enhanced window (PCIe Base 4.0 7.2.2). */
+/* PCI configuration mechanism #1 (PCI Local Bus 3.0 chapter 3.2.2.3.2) and the enhanced window (PCIe Base 4.0 7.2.2).
+ */
 #include "hw/pci/host.h"
 
 enum { CONFADD_ENABLE = 1u << 31 };

@@ -15,10 +15,10 @@ void pci_conf_ports_fini(struct pci_conf_ports *p);
 
 /* ECAM: 1 MiB per bus. Not mapped until pcie_mmcfg_set. */
 struct pcie_mmcfg {
-    struct pci_bus *root; /* borrowed */
+    struct pci_bus *root;   /* borrowed */
     struct mem_region *mem; /* borrowed: where it is mapped */
     struct mem_region win;
-    uint64_t base, size;  /* size 0 = off */
+    uint64_t base, size; /* size 0 = off */
 };
 void pcie_mmcfg_init(struct pcie_mmcfg *w, struct dev *owner, struct pci_bus *root, struct mem_region *mem);
 void pcie_mmcfg_set(struct pcie_mmcfg *w, uint64_t base, uint64_t size);

@@ -1,8 +1,8 @@
 /* Message signalled interrupts: the MSI and MSI-X capabilities.
  *
- * PCI Local Bus 3.0 chapter 6.8. A message is a 32-bit write through the function's DMA gate, so a function that may not
- * master the bus sends none. MSI here is always 64-bit with per-vector masking. pci_msix_notify may run on any thread:
- * it reads table words that only guest writes change, and pending bits are atomic. */
+ * PCI Local Bus 3.0 chapter 6.8. A message is a 32-bit write through the function's DMA gate, so a function that may
+ * not master the bus sends none. MSI here is always 64-bit with per-vector masking. pci_msix_notify may run on any
+ * thread: it reads table words that only guest writes change, and pending bits are atomic. */
 #include "base/bytes.h"
 #include "hw/pci/pci_int.h"
 
@@ -21,8 +21,8 @@ struct pci_msix {
     struct pci_dev *d;
     uint8_t cap;
     unsigned nr;
-    uint8_t *table;          /* owned: nr entries of 16 bytes, little-endian */
-    _Atomic uint64_t *pba;   /* owned */
+    uint8_t *table;        /* owned: nr entries of 16 bytes, little-endian */
+    _Atomic uint64_t *pba; /* owned */
     struct mem_region table_mr, pba_mr, own_bar;
 };
 

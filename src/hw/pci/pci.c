@@ -1,8 +1,8 @@
 /* PCI functions and buses: configuration space, BAR decoding, INTx routing, DMA gating.
  *
- * PCI Local Bus 3.0 (chapters 2.2.6, 6), PCI-to-PCI Bridge 1.2 for interrupt swizzling. Every function sees memory through
- * a space of its own whose only window is open while bus mastering is enabled. Not modelled: parity and system errors
- * (status bits never set), cache line and latency effects, dual address cycles. */
+ * PCI Local Bus 3.0 (chapters 2.2.6, 6), PCI-to-PCI Bridge 1.2 for interrupt swizzling. Every function sees memory
+ * through a space of its own whose only window is open while bus mastering is enabled. Not modelled: parity and system
+ * errors (status bits never set), cache line and latency effects, dual address cycles. */
 #include "base/bytes.h"
 #include "base/str.h"
 #include "hw/pci/pci_int.h"
@@ -42,7 +42,10 @@ static char *addr_get(struct obj *o, const struct prop *p, const void *field)
 static const struct prop_type prop_pci_addr = {"str", addr_set, addr_get, NULL, NULL};
 
 const struct prop pci_props[] = {
-    {.name = "addr", .type = &prop_pci_addr, .off = offsetof(struct pci_dev, addr), .dflt = "-1",
+    {.name = "addr",
+     .type = &prop_pci_addr,
+     .off = offsetof(struct pci_dev, addr),
+     .dflt = "-1",
      .help = "Slot and optional function number, example: 06.0 or 06"},
     PROP("multifunction", bool, struct pci_dev, multifunction),
     PROP("romfile", str, struct pci_dev, romfile, .help = "option ROM file, empty for none"),
@@ -60,13 +63,18 @@ static bool pci_state_loaded(void *obj)
     return true;
 }
 static const struct state_field pci_fields[] = {
-    {.name = "config", .kind = STATE_K_VARBYTES, .off = offsetof(struct pci_dev, config), .size = 1, .count = 1,
+    {.name = "config",
+     .kind = STATE_K_VARBYTES,
+     .off = offsetof(struct pci_dev, config),
+     .size = 1,
+     .count = 1,
      .len_off = offsetof(struct pci_dev, config_len)},
     STATE_ONE_(struct pci_dev, intx_level, STATE_K_INT),
     STATE_ONE_(struct pci_dev, intx_out, STATE_K_INT),
     STATE_END,
 };
-const struct state_desc pci_dev_state = {.name = "pci-dev", .version = 1, .fields = pci_fields, .post_load = pci_state_loaded};
+const struct state_desc pci_dev_state = {
+    .name = "pci-dev", .version = 1, .fields = pci_fields, .post_load = pci_state_loaded};
 
 static void CONSTRUCTOR pci_families(void)
 {
@@ -260,7 +268,8 @@ void pci_default_cfg_write(struct pci_dev *d, unsigned off, uint32_t val, unsign
     cmd = get_le16(d->config + PCI_COMMAND);
     if (overlaps(off, size, PCI_COMMAND, 2) && d->bm_alias.enabled != !!(cmd & PCI_COMMAND_MASTER))
         mem_region_set_enabled(&d->bm_alias, cmd & PCI_COMMAND_MASTER);
-    if (overlaps(off, size, PCI_COMMAND, 2) || overlaps(off, size, PCI_BAR0, 24) || overlaps(off, size, bar_off(d, PCI_ROM_BAR), 4))
+    if (overlaps(off, size, PCI_COMMAND, 2) || overlaps(off, size, PCI_BAR0, 24) ||
+        overlaps(off, size, bar_off(d, PCI_ROM_BAR), 4))
         pci_update_bars(d);
     if (overlaps(off, size, PCI_COMMAND, 2))
         intx_update(d);
@@ -302,7 +311,8 @@ static void header_init(struct pci_dev *d)
         put_le16(c + PCI_SUBSYSTEM_VENDOR_ID, k->subsystem_vendor_id ? k->subsystem_vendor_id : 0x1af4);
         put_le16(c + PCI_SUBSYSTEM_ID, k->subsystem_vendor_id ? k->subsystem_id : 0x1100);
     }
-    put_le16(w + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | 0x140 | PCI_COMMAND_INTX_DISABLE);
+    put_le16(w + PCI_COMMAND,
+             PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | 0x140 | PCI_COMMAND_INTX_DISABLE);
     put_le16(d->w1cmask + PCI_STATUS, 0xf900);
     w[PCI_CACHE_LINE_SIZE] = 0xff;
     w[PCI_INTERRUPT_LINE] = 0xff;
@@ -366,8 +376,8 @@ static bool place(struct pci_bus *b, struct pci_dev *d, struct err **errp)
     if (!(d->devfn & 7) && !d->multifunction)
         for (unsigned f = 1; f < 8; f++)
             if (b->slot[d->devfn + f])
-                return err_set(errp, "PCI: %x.0 indicates single function, but %x.%x is already populated", d->devfn >> 3,
-                               d->devfn >> 3, f);
+                return err_set(errp, "PCI: %x.0 indicates single function, but %x.%x is already populated",
+                               d->devfn >> 3, d->devfn >> 3, f);
     return true;
 }
 
@@ -461,8 +471,10 @@ static char *pci_fw_path(struct dev *dev)
         uint16_t class_id;
         const char *name;
     } names[] = {
-        {0x0100, "scsi"}, {0x0101, "ide"}, {0x0102, "fdc"}, {0x0200, "ethernet"}, {0x0300, "display"}, {0x0401, "multimedia-audio"},
-        {0x0600, "host"}, {0x0601, "isa"}, {0x0604, "pci-bridge"}, {0x0780, "communication"}, {0x0c03, "usb"},
+        {0x0100, "scsi"},          {0x0101, "ide"},     {0x0102, "fdc"},
+        {0x0200, "ethernet"},      {0x0300, "display"}, {0x0401, "multimedia-audio"},
+        {0x0600, "host"},          {0x0601, "isa"},     {0x0604, "pci-bridge"},
+        {0x0780, "communication"}, {0x0c03, "usb"},
     };
     struct pci_dev *d = container_of(dev, struct pci_dev, dev);
     const struct pci_class *k = pci_class(d);
@@ -473,7 +485,8 @@ static char *pci_fw_path(struct dev *dev)
             free(name);
             name = xstrdup(names[i].name);
         }
-    return d->devfn & 7 ? xasprintf("%s@%x,%x", name, d->devfn >> 3, d->devfn & 7) : xasprintf("%s@%x", name, d->devfn >> 3);
+    return d->devfn & 7 ? xasprintf("%s@%x,%x", name, d->devfn >> 3, d->devfn & 7)
+                        : xasprintf("%s@%x", name, d->devfn >> 3);
 }
 
 static char *pci_dev_path(struct dev *dev)
@@ -543,7 +556,8 @@ struct pci_dev *pci_find(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn)
         list_each (c, &b->child_buses, sib) {
             const uint8_t *cfg = container_of(c->bus.owner, struct pci_dev, dev)->config;
 
-            if (cfg && cfg[PCI_SECONDARY_BUS] && bus_nr >= cfg[PCI_SECONDARY_BUS] && bus_nr <= cfg[PCI_SUBORDINATE_BUS]) {
+            if (cfg && cfg[PCI_SECONDARY_BUS] && bus_nr >= cfg[PCI_SECONDARY_BUS] &&
+                bus_nr <= cfg[PCI_SUBORDINATE_BUS]) {
                 c->nr = cfg[PCI_SECONDARY_BUS];
                 next = c;
             }
@@ -582,7 +596,8 @@ void pci_cfg_write(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn, unsigned
         pci_default_cfg_write(d, off, val, size);
 }
 
-struct pci_dev *pci_create(struct machine *m, struct pci_bus *b, int devfn, const char *cls, const char *id, struct err **errp)
+struct pci_dev *pci_create(struct machine *m, struct pci_bus *b, int devfn, const char *cls, const char *id,
+                           struct err **errp)
 {
     struct dev *dev = dev_new(m, cls, errp);
     struct pci_dev *d;

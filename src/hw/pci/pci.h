@@ -1,8 +1,8 @@
 /* PCI and PCI Express functions, as device models see them.
  *
- * A function embeds struct pci_dev first, its class embeds struct pci_class first. realize() of the class declares BARs,
- * capabilities and MSI-X vectors; the core owns configuration space, BAR decoding, INTx routing, MSI and MSI-X. Machine
- * lock held in every call unless noted. Sources: PCI Local Bus 3.0, PCI Express Base 4.0. */
+ * A function embeds struct pci_dev first, its class embeds struct pci_class first. realize() of the class declares
+ * BARs, capabilities and MSI-X vectors; the core owns configuration space, BAR decoding, INTx routing, MSI and MSI-X.
+ * Machine lock held in every call unless noted. Sources: PCI Local Bus 3.0, PCI Express Base 4.0. */
 #ifndef HW_PCI_PCI_H
 #define HW_PCI_PCI_H
 
@@ -11,16 +11,39 @@
 enum { PCI_BARS = 6, PCI_ROM_BAR = 6, PCI_CFG_SIZE = 256, PCIE_CFG_SIZE = 4096 };
 /* Type 0 header, names as in the specification. */
 enum {
-    PCI_VENDOR_ID = 0x00, PCI_DEVICE_ID = 0x02, PCI_COMMAND = 0x04, PCI_STATUS = 0x06, PCI_REVISION_ID = 0x08,
-    PCI_CLASS_PROG = 0x09, PCI_CLASS_DEVICE = 0x0a, PCI_CACHE_LINE_SIZE = 0x0c, PCI_LATENCY_TIMER = 0x0d,
-    PCI_HEADER_TYPE = 0x0e, PCI_BIST = 0x0f, PCI_BAR0 = 0x10, PCI_SUBSYSTEM_VENDOR_ID = 0x2c, PCI_SUBSYSTEM_ID = 0x2e,
-    PCI_ROM_ADDRESS = 0x30, PCI_CAPABILITY_LIST = 0x34, PCI_INTERRUPT_LINE = 0x3c, PCI_INTERRUPT_PIN = 0x3d,
-    PCI_PRIMARY_BUS = 0x18, PCI_SECONDARY_BUS = 0x19, PCI_SUBORDINATE_BUS = 0x1a,
+    PCI_VENDOR_ID = 0x00,
+    PCI_DEVICE_ID = 0x02,
+    PCI_COMMAND = 0x04,
+    PCI_STATUS = 0x06,
+    PCI_REVISION_ID = 0x08,
+    PCI_CLASS_PROG = 0x09,
+    PCI_CLASS_DEVICE = 0x0a,
+    PCI_CACHE_LINE_SIZE = 0x0c,
+    PCI_LATENCY_TIMER = 0x0d,
+    PCI_HEADER_TYPE = 0x0e,
+    PCI_BIST = 0x0f,
+    PCI_BAR0 = 0x10,
+    PCI_SUBSYSTEM_VENDOR_ID = 0x2c,
+    PCI_SUBSYSTEM_ID = 0x2e,
+    PCI_ROM_ADDRESS = 0x30,
+    PCI_CAPABILITY_LIST = 0x34,
+    PCI_INTERRUPT_LINE = 0x3c,
+    PCI_INTERRUPT_PIN = 0x3d,
+    PCI_PRIMARY_BUS = 0x18,
+    PCI_SECONDARY_BUS = 0x19,
+    PCI_SUBORDINATE_BUS = 0x1a,
 };
 enum { PCI_COMMAND_IO = 1, PCI_COMMAND_MEMORY = 2, PCI_COMMAND_MASTER = 4, PCI_COMMAND_INTX_DISABLE = 0x400 };
 enum { PCI_STATUS_INTERRUPT = 8, PCI_STATUS_CAP_LIST = 0x10 };
 enum { PCI_BAR_IO = 1, PCI_BAR_MEM = 0, PCI_BAR_MEM64 = 4, PCI_BAR_PREFETCH = 8 };
-enum { PCI_CAP_PM = 1, PCI_CAP_MSI = 5, PCI_CAP_VENDOR = 9, PCI_CAP_EXP = 0x10, PCI_CAP_MSIX = 0x11, PCI_CAP_SATA = 0x12 };
+enum {
+    PCI_CAP_PM = 1,
+    PCI_CAP_MSI = 5,
+    PCI_CAP_VENDOR = 9,
+    PCI_CAP_EXP = 0x10,
+    PCI_CAP_MSIX = 0x11,
+    PCI_CAP_SATA = 0x12
+};
 #define PCI_DEVFN(dev, fn) ((uint8_t)(((dev) << 3) | (fn)))
 
 struct pci_dev;
@@ -40,37 +63,39 @@ struct pci_class {
 };
 
 struct pci_dev {
-    struct dev dev;                /* first */
-    uint8_t *config;               /* owned: PCIE_CFG_SIZE bytes, current values */
+    struct dev dev;  /* first */
+    uint8_t *config; /* owned: PCIE_CFG_SIZE bytes, current values */
     uint32_t config_len;
-    uint8_t *wmask, *w1cmask;      /* writable bits; write-one-to-clear bits */
-    int32_t addr;                  /* property addr=slot[.fn] as devfn; -1 = first free slot */
+    uint8_t *wmask, *w1cmask; /* writable bits; write-one-to-clear bits */
+    int32_t addr;             /* property addr=slot[.fn] as devfn; -1 = first free slot */
     uint8_t devfn;
-    bool multifunction;            /* property */
-    struct mem_region *bar[7];     /* borrowed; [6] is the ROM */
+    bool multifunction;        /* property */
+    struct mem_region *bar[7]; /* borrowed; [6] is the ROM */
     uint8_t bar_type[7];
-    gpa_t bar_addr[7];             /* where it is decoded now, or UINT64_MAX */
+    gpa_t bar_addr[7]; /* where it is decoded now, or UINT64_MAX */
     struct mem_region rom;
-    char *romfile;                 /* property; "" = none */
-    int32_t rombar, bootindex;     /* properties; bootindex -1 = none */
+    char *romfile;             /* property; "" = none */
+    int32_t rombar, bootindex; /* properties; bootindex -1 = none */
     int intx_level;
-    struct pci_msi *msi;           /* private to hw/pci */
+    struct pci_msi *msi; /* private to hw/pci */
     struct pci_msix *msix;
     struct mem_region bm_root, bm_alias; /* what it may DMA to: follows the bus-master bit */
-    struct mem_space *dma;         /* its DMA address space */
-    uint8_t exp_cap;               /* offset of the PCIe capability, 0 = conventional */
-    int intx_out;                  /* what counts at the router: intx_level unless the command register masks it */
-    struct pci_bus *child;         /* bridges: the secondary bus */
-    uint16_t cap_end;              /* first byte behind the last capability placed */
+    struct mem_space *dma;               /* its DMA address space */
+    uint8_t exp_cap;                     /* offset of the PCIe capability, 0 = conventional */
+    int intx_out;          /* what counts at the router: intx_level unless the command register masks it */
+    struct pci_bus *child; /* bridges: the secondary bus */
+    uint16_t cap_end;      /* first byte behind the last capability placed */
     uint16_t ext_cap_last, ext_cap_end;
 };
 static inline const struct pci_class *pci_class(const struct pci_dev *d)
 {
     return (const struct pci_class *)d->dev.obj.cls;
 }
-extern const struct prop pci_props[]; /* addr, multifunction, romfile, rombar, bootindex: set as .more_props of every PCI class */
+extern const struct prop
+    pci_props[]; /* addr, multifunction, romfile, rombar, bootindex: set as .more_props of every PCI class */
 #define PCI_REGISTER(cls_) OBJ_REGISTER_AS(cls_, pci)
-extern const struct state_desc pci_dev_state; /* STATE_STRUCT(struct x, pci, pci_dev_state) in the state of every PCI class */
+extern const struct state_desc
+    pci_dev_state; /* STATE_STRUCT(struct x, pci, pci_dev_state) in the state of every PCI class */
 
 /* In realize. `type` is PCI_BAR_*; the size of the region must be a power of two (>= 16, IO >= 4). */
 void pci_add_bar(struct pci_dev *d, unsigned n, unsigned type, struct mem_region *r);
@@ -82,9 +107,10 @@ uint16_t pcie_add_ext_cap(struct pci_dev *d, uint16_t id, uint8_t ver, uint16_t 
 void pcie_add_exp_cap(struct pci_dev *d, uint8_t port_type);
 void pci_set_pin(struct pci_dev *d, unsigned pin); /* 1 = INTA# ... */
 bool pci_add_msi(struct pci_dev *d, unsigned nr_vectors, struct err **errp);
-/* Table and PBA live in BAR `bar` at the given offsets: the core adds a region of its own when bar is not yet used; a BAR that is
- * already there must be a container region (put your registers into it as a sub-region). */
-bool pci_add_msix(struct pci_dev *d, unsigned nr, unsigned bar, uint32_t table_off, uint32_t pba_off, struct err **errp);
+/* Table and PBA live in BAR `bar` at the given offsets: the core adds a region of its own when bar is not yet used; a
+ * BAR that is already there must be a container region (put your registers into it as a sub-region). */
+bool pci_add_msix(struct pci_dev *d, unsigned nr, unsigned bar, uint32_t table_off, uint32_t pba_off,
+                  struct err **errp);
 bool pci_msix_enabled(const struct pci_dev *d);
 bool pci_msi_enabled(const struct pci_dev *d);
 void pci_msix_notify(struct pci_dev *d, unsigned vector); /* any thread */
@@ -107,27 +133,28 @@ static inline enum mem_result pci_dma_write(struct pci_dev *d, gpa_t addr, const
 
 /* A bus. Host bridges and bridges embed one. */
 struct pci_bus {
-    struct bus bus;             /* first; type "PCI" */
+    struct bus bus; /* first; type "PCI" */
     bool express;
-    uint8_t nr;                 /* bus number as configured */
-    struct pci_dev *slot[256];  /* by devfn */
+    uint8_t nr;                  /* bus number as configured */
+    struct pci_dev *slot[256];   /* by devfn */
     struct mem_region *mem, *io; /* where BARs are mapped */
     uint8_t devfn_min;
-    struct pci_bus *parent;     /* NULL at the root */
+    struct pci_bus *parent; /* NULL at the root */
     /* Root only: INTx of (devfn, pin 0..3) -> input n of the interrupt router, and the router itself. */
     int (*map_irq)(struct pci_bus *b, uint8_t devfn, int pin);
     irq_fn *set_irq;
     void *irq_opaque;
-    int irq_count[128];         /* level of each router input: functions asserting it */
+    int irq_count[128]; /* level of each router input: functions asserting it */
     struct list child_buses, sib;
     const char *const *rom_dirs; /* root only: where option ROM files are searched, NULL-terminated, borrowed */
     /* Root only: the reset control register at port CF9h, which lies inside CONFADD but answers byte accesses. */
     uint8_t (*cf9_read)(void *opaque);
     void (*cf9_write)(void *opaque, uint8_t val);
     void *cf9_opaque;
-    bool single_slot;           /* behind a PCIe port: device 0 only */
-    uint32_t hp_nr;             /* number of the bus for ACPI hot-plug */
-    /* Hot-plug controller of this bus, NULL = none: told of devices that arrived while the machine runs; asked to let one go. */
+    bool single_slot; /* behind a PCIe port: device 0 only */
+    uint32_t hp_nr;   /* number of the bus for ACPI hot-plug */
+    /* Hot-plug controller of this bus, NULL = none: told of devices that arrived while the machine runs; asked to let
+     * one go. */
     void (*hp_plugged)(void *opaque, struct pci_dev *d);
     bool (*hp_unplug)(void *opaque, struct pci_dev *d, struct err **errp);
     void *hp_opaque;
@@ -149,6 +176,7 @@ struct pci_dev *pci_find(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn);
 uint32_t pci_cfg_read(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn, unsigned off, unsigned size);
 void pci_cfg_write(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn, unsigned off, uint32_t val, unsigned size);
 /* Creates, places at devfn (-1 any) and realizes: for boards. */
-struct pci_dev *pci_create(struct machine *m, struct pci_bus *b, int devfn, const char *cls, const char *id, struct err **errp);
+struct pci_dev *pci_create(struct machine *m, struct pci_bus *b, int devfn, const char *cls, const char *id,
+                           struct err **errp);
 
 #endif

@@ -1,8 +1,8 @@
 /* PCI Express capability and extended capabilities of an endpoint or port. PCI Express Base 4.0 chapters 7.5.3 and 7.6.
  *
  * Links report 2.5 GT/s x1 and always up; error reporting bits can be set by the guest and never fire. */
-#include "base/bytes.h"
 #include "hw/pci/pcie.h"
+#include "base/bytes.h"
 #include "hw/pci/pci_int.h"
 
 void pcie_add_exp_cap(struct pci_dev *d, uint8_t type)

@@ -1,6 +1,8 @@
 /* Option ROM files: found in the folders the board names, shown through the expansion ROM BAR.
  *
- * PCI Firmware Specification 3.0 chapter 5. The ids inside the image are not changed. A file is at most 16 MiB. */
+ * PCI Firmware Specification 3.0 chapter 5. One ROM file serves several device ids (iPXE's list), but firmware compares
+ * only the id in the header: a class's own ROM gets the device's, a file the user named is left as it is. A file is at
+ * most 16 MiB. */
 #include "base/bytes.h"
 #include "hw/pci/pci_int.h"
 
@@ -66,6 +68,24 @@ static bool rom_fill(struct pci_dev *d, const char *name, FILE *f, struct err **
     return true;
 }
 
+/* The first image's PCI data structure names this device; byte 6 of the header is free to keep the sum. */
+static void rom_set_ids(struct pci_dev *d)
+{
+    uint8_t *rom = mem_region_ptr(&d->rom), *pcir;
+    uint16_t at = get_le16(rom + 0x18);
+    uint8_t old = 0;
+
+    if (d->rom.size < 0x20 || get_le16(rom) != 0xaa55 || at > d->rom.size - 0x18 || memcmp(rom + at, "PCIR", 4))
+        return;
+    pcir = rom + at;
+    for (unsigned i = 4; i < 8; i++)
+        old += pcir[i];
+    memcpy(pcir + 4, d->config + PCI_VENDOR_ID, 4);
+    for (unsigned i = 4; i < 8; i++)
+        old -= pcir[i];
+    rom[6] += old;
+}
+
 bool pci_rom_load(struct pci_dev *d, struct err **errp)
 {
     const char *name = d->romfile ? d->romfile : pci_class(d)->romfile;
@@ -83,5 +103,7 @@ bool pci_rom_load(struct pci_dev *d, struct err **errp)
     }
     ok = rom_fill(d, name, f, errp);
     fclose(f);
+    if (ok && !d->romfile)
+        rom_set_ids(d);
     return ok;
 }

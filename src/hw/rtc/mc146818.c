@@ -1,34 +1,49 @@
 /* MC146818 real-time clock and CMOS RAM at ports 70h/71h, with the PC's century byte at 32h.
  *
- * Motorola MC146818 data sheet (ADI-856R2). The time is an offset to the host's wall clock (or to guest time when the machine's
- * clock is stepped), turned into registers when they are read. Update-ended and alarm flags are brought up to date on reads of
- * register C and by a timer while somebody wants the interrupt. Not modelled: daylight saving, square wave output, a week day that
- * disagrees with the date, sub-second phase after setting the time. */
+ * Motorola MC146818 data sheet (ADI-856R2). The time is an offset to the host's wall clock (or to guest time when the
+ * machine's clock is stepped), turned into registers when they are read. Update-ended and alarm flags are brought up to
+ * date on reads of register C and by a timer while somebody wants the interrupt. Not modelled: daylight saving, square
+ * wave output, a week day that disagrees with the date, sub-second phase after setting the time. */
 #include "hw/rtc/rtc.h"
 
 #include "base/json.h"
 
 #include <time.h>
 
-enum { RTC_SECONDS, RTC_SECONDS_ALARM, RTC_MINUTES, RTC_MINUTES_ALARM, RTC_HOURS, RTC_HOURS_ALARM, RTC_DAY_OF_WEEK,
-       RTC_DAY_OF_MONTH, RTC_MONTH, RTC_YEAR, REG_A, REG_B, REG_C, REG_D, SHUTDOWN_STATUS = 0x0f,
-       RTC_CENTURY = 0x32 };
+enum {
+    RTC_SECONDS,
+    RTC_SECONDS_ALARM,
+    RTC_MINUTES,
+    RTC_MINUTES_ALARM,
+    RTC_HOURS,
+    RTC_HOURS_ALARM,
+    RTC_DAY_OF_WEEK,
+    RTC_DAY_OF_MONTH,
+    RTC_MONTH,
+    RTC_YEAR,
+    REG_A,
+    REG_B,
+    REG_C,
+    REG_D,
+    SHUTDOWN_STATUS = 0x0f,
+    RTC_CENTURY = 0x32
+};
 enum { A_UIP = 0x80, A_DV = 0x70, A_RS = 0x0f };
 enum { B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_DM = 0x04, B_24 = 0x02 };
 enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10, D_VRT = 0x80, SHUTDOWN_S3 = 0xfe };
 enum { UIP_NS = 244000, HOUR_PM = 0x80, ALARM_ANY = 0xc0, DAY = 86400 };
 
 struct rtc {
-    struct dev dev;         /* first */
+    struct dev dev; /* first */
     struct mem_region io;
     uint8_t cmos[128], index;
-    int64_t offset_ns;      /* guest time minus source clock */
-    int64_t checked;        /* second up to which UF and AF are settled */
-    int64_t periodic_from;  /* virtual time of the last periodic tick */
+    int64_t offset_ns;     /* guest time minus source clock */
+    int64_t checked;       /* second up to which UF and AF are settled */
+    int64_t periodic_from; /* virtual time of the last periodic tick */
     struct clk_timer second, periodic;
     struct irq_line *irq;
-    int base;               /* property: 0 utc, 1 localtime, 2 offset */
-    int64_t base_offset;    /* property, seconds */
+    int base;            /* property: 0 utc, 1 localtime, 2 offset */
+    int64_t base_offset; /* property, seconds */
     struct machine_hook on_state;
 };
 
@@ -105,8 +120,9 @@ static void time_from_regs(struct rtc *r)
 
     r->offset_ns = t * NS_PER_SEC - clk_now(source(r));
     r->checked = t;
-    run_event(dev_machine(&r->dev)->run, "RTC_CHANGE",
-              json_make("i:offset", floor_div(guest_ns(r) - clk_now(dev_machine(&r->dev)->run->host), NS_PER_SEC), NULL));
+    run_event(
+        dev_machine(&r->dev)->run, "RTC_CHANGE",
+        json_make("i:offset", floor_div(guest_ns(r) - clk_now(dev_machine(&r->dev)->run->host), NS_PER_SEC), NULL));
 }
 
 /* ---- flags ---- */
@@ -349,7 +365,7 @@ static void rtc_reset(struct dev *d)
 {
     struct rtc *r = rtc_of(d);
 
-    r->cmos[REG_B] &= (uint8_t)~(B_PIE | B_AIE | B_UIE | 0x08);
+    r->cmos[REG_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE | 0x08);
     r->cmos[REG_C] = 0;
     rtc_irq(r);
     second_arm(r);
@@ -398,13 +414,21 @@ static const struct prop rtc_props[] = {
     PROP("offset", i64, struct rtc, base_offset),
     PROP_END,
 };
-static const struct state_field rtc_fields[] = {
-    STATE_BYTES(struct rtc, cmos), STATE_U8(struct rtc, index), STATE_I64(struct rtc, offset_ns), STATE_I64(struct rtc, checked),
-    STATE_I64(struct rtc, periodic_from), STATE_END};
-static const struct state_desc rtc_state = {.name = "mc146818rtc", .version = 1, .fields = rtc_fields, .post_load = rtc_loaded};
-static const struct dev_class rtc_class = {
-    .name = "mc146818rtc", .parent = "isa-device", .size = sizeof(struct rtc), .props = rtc_props, .board_only = true,
-    .realize = rtc_realize, .unrealize = rtc_unrealize, .reset = rtc_reset, .state_version = 1, .state_desc = &rtc_state};
+static const struct state_field rtc_fields[] = {STATE_BYTES(struct rtc, cmos),        STATE_U8(struct rtc, index),
+                                                STATE_I64(struct rtc, offset_ns),     STATE_I64(struct rtc, checked),
+                                                STATE_I64(struct rtc, periodic_from), STATE_END};
+static const struct state_desc rtc_state = {
+    .name = "mc146818rtc", .version = 1, .fields = rtc_fields, .post_load = rtc_loaded};
+static const struct dev_class rtc_class = {.name = "mc146818rtc",
+                                           .parent = "isa-device",
+                                           .size = sizeof(struct rtc),
+                                           .props = rtc_props,
+                                           .board_only = true,
+                                           .realize = rtc_realize,
+                                           .unrealize = rtc_unrealize,
+                                           .reset = rtc_reset,
+                                           .state_version = 1,
+                                           .state_desc = &rtc_state};
 DEV_REGISTER(rtc_class)
 
 static void find_rtc(struct dev *d, void *opaque)

@@ -1,4 +1,5 @@
-/* The SCSI bus: addresses of units, what every unit answers alike, sense data. Source: SAM-5, SPC-4 (6.21 REPORT LUNS, 4.5). */
+/* The SCSI bus: addresses of units, what every unit answers alike, sense data. Source: SAM-5, SPC-4 (6.21 REPORT
+ * LUNS, 4.5). */
 #include "hw/scsi/scsi.h"
 #include "base/bytes.h"
 
@@ -68,7 +69,8 @@ struct scsi_dev *scsi_find(struct scsi_bus *b, unsigned channel, unsigned id, un
     return NULL;
 }
 
-static struct scsi_dev *any_at(struct scsi_bus *b, const struct scsi_dev *self, unsigned channel, unsigned id, unsigned lun)
+static struct scsi_dev *any_at(struct scsi_bus *b, const struct scsi_dev *self, unsigned channel, unsigned id,
+                               unsigned lun)
 {
     struct dev *d;
 
@@ -98,8 +100,9 @@ static bool place(struct bus *bus, struct dev *dev, struct err **errp)
         for (d->lun = 0; d->lun < b->hba.max_lun && any_at(b, d, d->channel, d->id, d->lun); d->lun++)
             ;
     if (d->channel > b->hba.max_channel || d->id > b->hba.max_target || d->lun > b->hba.max_lun)
-        return err_set(errp, "%s: address channel=%u,scsi-id=%u,lun=%u is beyond channel %u, target %u, unit %u of bus '%s'", cls,
-                       d->channel, d->id, d->lun, b->hba.max_channel, b->hba.max_target, b->hba.max_lun, bus->name);
+        return err_set(
+            errp, "%s: address channel=%u,scsi-id=%u,lun=%u is beyond channel %u, target %u, unit %u of bus '%s'", cls,
+            d->channel, d->id, d->lun, b->hba.max_channel, b->hba.max_target, b->hba.max_lun, bus->name);
     if (any_at(b, d, d->channel, d->id, d->lun))
         return err_set(errp, "%s: lun %u of target %u on bus '%s' is already used", cls, d->lun, d->id, bus->name);
     return true;

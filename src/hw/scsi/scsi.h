@@ -1,7 +1,7 @@
 /* SCSI: a bus of logical units and the requests a host adapter gives them. Source: SAM-5, SPC-4.
  *
- * The adapter fills a struct scsi_req (command, whole data buffers), calls scsi_submit and learns the outcome in done(),
- * called exactly once, perhaps before scsi_submit returns. Machine lock held throughout. */
+ * The adapter fills a struct scsi_req (command, whole data buffers), calls scsi_submit and learns the outcome in
+ * done(), called exactly once, perhaps before scsi_submit returns. Machine lock held throughout. */
 #ifndef HW_SCSI_SCSI_H
 #define HW_SCSI_SCSI_H
 
@@ -31,9 +31,9 @@ void scsi_bus_fini(struct scsi_bus *b);
 
 /* A logical unit. */
 struct scsi_dev {
-    struct dev dev;         /* first */
+    struct dev dev;            /* first */
     uint32_t channel, id, lun; /* properties; id and lun UINT32_MAX = first free */
-    uint16_t attention;     /* pending unit attention as ASC << 8 | ASCQ, 0 = none */
+    uint16_t attention;        /* pending unit attention as ASC << 8 | ASCQ, 0 = none */
     unsigned inflight;
 };
 struct scsi_dev_class {
@@ -48,16 +48,16 @@ static inline struct scsi_bus *scsi_bus_of(const struct scsi_dev *d)
 }
 
 struct scsi_req {
-    struct scsi_dev *dev;   /* borrowed; set by scsi_submit */
+    struct scsi_dev *dev; /* borrowed; set by scsi_submit */
     uint8_t cdb[SCSI_CDB_MAX];
-    struct iov out, in;     /* borrowed buffers: data to the unit, data from it */
+    struct iov out, in; /* borrowed buffers: data to the unit, data from it */
     void (*done)(struct scsi_req *r);
     void *opaque;
     /* The outcome. */
     uint8_t status;
     uint8_t sense[SCSI_SENSE_LEN];
     unsigned sense_len;
-    uint64_t moved;         /* bytes of out or in that were used */
+    uint64_t moved; /* bytes of out or in that were used */
     /* The unit's own. */
     struct list link;
     uint64_t off, len;
@@ -72,8 +72,8 @@ bool scsi_submit(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun
 /* Resets a unit: its settings and a unit attention. Requests under way finish as they will. */
 void scsi_unit_reset(struct scsi_dev *d);
 
-/* A CD-ROM unit without a bus, for the drive of another kind of cable: answers MMC commands of one master. blk stays the
- * caller's. scsi_run is scsi_submit without an address. */
+/* A CD-ROM unit without a bus, for the drive of another kind of cable: answers MMC commands of one master. blk stays
+ * the caller's. scsi_run is scsi_submit without an address. */
 struct scsi_dev *scsi_cd_embed(struct machine *m, struct blk *blk);
 void scsi_cd_release(struct scsi_dev *d);
 void scsi_run(struct scsi_dev *d, struct scsi_req *r);
@@ -84,10 +84,19 @@ void scsi_good(struct scsi_req *r, uint64_t moved);
 void scsi_reply(struct scsi_req *r, const void *buf, size_t len, uint32_t alloc);
 /* key << 16 | ASC << 8 | ASCQ */
 enum {
-    SENSE_NOT_READY_NO_MEDIUM = 0x023a00, SENSE_NOT_READY_TRAY_OPEN = 0x023a02, SENSE_MEDIUM_READ = 0x031100,
-    SENSE_MEDIUM_WRITE = 0x030c00, SENSE_HARDWARE = 0x044400, SENSE_BAD_OPCODE = 0x052000, SENSE_BAD_LBA = 0x052100,
-    SENSE_BAD_FIELD = 0x052400, SENSE_BAD_LUN = 0x052500, SENSE_BAD_PARAM = 0x052600, SENSE_REMOVAL_PREVENTED = 0x055302,
-    SENSE_PROTECTED = 0x072700, SENSE_SPACE = 0x072707,
+    SENSE_NOT_READY_NO_MEDIUM = 0x023a00,
+    SENSE_NOT_READY_TRAY_OPEN = 0x023a02,
+    SENSE_MEDIUM_READ = 0x031100,
+    SENSE_MEDIUM_WRITE = 0x030c00,
+    SENSE_HARDWARE = 0x044400,
+    SENSE_BAD_OPCODE = 0x052000,
+    SENSE_BAD_LBA = 0x052100,
+    SENSE_BAD_FIELD = 0x052400,
+    SENSE_BAD_LUN = 0x052500,
+    SENSE_BAD_PARAM = 0x052600,
+    SENSE_REMOVAL_PREVENTED = 0x055302,
+    SENSE_PROTECTED = 0x072700,
+    SENSE_SPACE = 0x072707,
 };
 void scsi_fail(struct scsi_req *r, uint32_t sense);
 void scsi_sense_build(uint8_t *sense, uint32_t code); /* fixed format, SCSI_SENSE_LEN bytes */

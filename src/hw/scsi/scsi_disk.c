@@ -1,37 +1,70 @@
 /* SCSI disks and CD-ROM drives over a block back end. Source: SBC-3, SPC-4, MMC-5.
  *
- * Every command is checked completely (range, lengths, write protection) before data moves. The drive's error policy may
- * keep a failed request until the machine is continued.
- * Left out: persistent reservations, thin-provisioning logs, CD audio, writing CDs. */
+ * Every command is checked completely (range, lengths, write protection) before data moves. The drive's error policy
+ * may keep a failed request until the machine is continued. Left out: persistent reservations, thin-provisioning logs,
+ * CD audio, writing CDs. */
 #include "base/bytes.h"
 #include "blk/blk.h"
 #include "hw/scsi/scsi.h"
 #include <errno.h>
 
 enum {
-    TEST_UNIT_READY = 0x00, REQUEST_SENSE = 0x03, FORMAT_UNIT = 0x04, READ_6 = 0x08, WRITE_6 = 0x0a, SEEK_6 = 0x0b, INQUIRY = 0x12,
-    MODE_SELECT_6 = 0x15, RESERVE_6 = 0x16, RELEASE_6 = 0x17, MODE_SENSE_6 = 0x1a, START_STOP = 0x1b, ALLOW_REMOVAL = 0x1e,
-    READ_CAPACITY_10 = 0x25, READ_10 = 0x28, WRITE_10 = 0x2a, SEEK_10 = 0x2b, WRITE_VERIFY_10 = 0x2e, VERIFY_10 = 0x2f,
-    SYNC_CACHE_10 = 0x35, WRITE_SAME_10 = 0x41, UNMAP = 0x42, READ_TOC = 0x43, GET_CONFIGURATION = 0x46, GET_EVENT_STATUS = 0x4a,
-    READ_DISC_INFO = 0x51, MODE_SELECT_10 = 0x55, MODE_SENSE_10 = 0x5a, READ_16 = 0x88, WRITE_16 = 0x8a, WRITE_VERIFY_16 = 0x8e,
-    VERIFY_16 = 0x8f, SYNC_CACHE_16 = 0x91, WRITE_SAME_16 = 0x93, SERVICE_IN_16 = 0x9e, READ_12 = 0xa8, WRITE_12 = 0xaa,
-    VERIFY_12 = 0xaf, MECHANISM_STATUS = 0xbd, SAI_READ_CAPACITY_16 = 0x10,
+    TEST_UNIT_READY = 0x00,
+    REQUEST_SENSE = 0x03,
+    FORMAT_UNIT = 0x04,
+    READ_6 = 0x08,
+    WRITE_6 = 0x0a,
+    SEEK_6 = 0x0b,
+    INQUIRY = 0x12,
+    MODE_SELECT_6 = 0x15,
+    RESERVE_6 = 0x16,
+    RELEASE_6 = 0x17,
+    MODE_SENSE_6 = 0x1a,
+    START_STOP = 0x1b,
+    ALLOW_REMOVAL = 0x1e,
+    READ_CAPACITY_10 = 0x25,
+    READ_10 = 0x28,
+    WRITE_10 = 0x2a,
+    SEEK_10 = 0x2b,
+    WRITE_VERIFY_10 = 0x2e,
+    VERIFY_10 = 0x2f,
+    SYNC_CACHE_10 = 0x35,
+    WRITE_SAME_10 = 0x41,
+    UNMAP = 0x42,
+    READ_TOC = 0x43,
+    GET_CONFIGURATION = 0x46,
+    GET_EVENT_STATUS = 0x4a,
+    READ_DISC_INFO = 0x51,
+    MODE_SELECT_10 = 0x55,
+    MODE_SENSE_10 = 0x5a,
+    READ_16 = 0x88,
+    WRITE_16 = 0x8a,
+    WRITE_VERIFY_16 = 0x8e,
+    VERIFY_16 = 0x8f,
+    SYNC_CACHE_16 = 0x91,
+    WRITE_SAME_16 = 0x93,
+    SERVICE_IN_16 = 0x9e,
+    READ_12 = 0xa8,
+    WRITE_12 = 0xaa,
+    VERIFY_12 = 0xaf,
+    MECHANISM_STATUS = 0xbd,
+    SAI_READ_CAPACITY_16 = 0x10,
 };
 enum { TYPE_DISK = 0, TYPE_ROM = 5, MAX_REPLY = 256, MAX_XFER = 1 << 25, UNMAP_MAX = 64, SAME_CHUNK = 1 << 16 };
 enum { ATTN_MEDIUM_CHANGED = 0x2800, ATTN_CAPACITY = 0x2a09 };
 
 struct sdisk {
-    struct scsi_dev sd;    /* first */
-    struct blk *blk;       /* property */
+    struct scsi_dev sd;                                /* first */
+    struct blk *blk;                                   /* property */
     char *serial, *vendor, *product, *ver, *device_id; /* properties */
-    uint64_t wwn;          /* property */
+    uint64_t wwn;                                      /* property */
     uint64_t log_bs, phys_bs, min_io, opt_io, discard_gran;
-    uint16_t rotation;     /* property */
-    int32_t bootindex;     /* property */
+    uint16_t rotation;      /* property */
+    int32_t bootindex;      /* property */
     bool removable, dpofua; /* properties */
-    int write_cache;       /* property, enum onoffauto */
+    int write_cache;        /* property, enum onoffauto */
     bool cd, locked, tray_open, medium_event, eject_asked;
-    struct list stopped;   /* of struct scsi_req by link: wait until the machine goes on */
+    struct list stopped; /* of struct scsi_req by link: wait until the machine goes on */
     struct machine_hook state_hook;
 };
 struct sdisk_class {
@@ -133,16 +166,21 @@ static void io_start(struct scsi_req *r)
     unsigned fua = r->cdb[0] != WRITE_6 && (r->cdb[1] & 8) ? BLK_FUA : 0;
 
     switch (r->cdb[0]) {
-    case READ_6: case READ_10: case READ_12: case READ_16:
+    case READ_6:
+    case READ_10:
+    case READ_12:
+    case READ_16:
         blk_aio_read(s->blk, r->off, &r->data, 0, io_done, r);
         break;
-    case SYNC_CACHE_10: case SYNC_CACHE_16:
+    case SYNC_CACHE_10:
+    case SYNC_CACHE_16:
         blk_aio_flush(s->blk, io_done, r);
         break;
     case UNMAP:
         unmap_next(s, r);
         break;
-    case WRITE_SAME_10: case WRITE_SAME_16:
+    case WRITE_SAME_10:
+    case WRITE_SAME_16:
         blk_aio_zero(s->blk, r->off, r->len, r->cdb[1] & 8 ? BLK_MAY_UNMAP : 0, io_done, r);
         break;
     default:
@@ -240,7 +278,8 @@ static void write_same(struct sdisk *s, struct scsi_req *r)
         scsi_fail(r, SENSE_PROTECTED);
         return;
     }
-    if ((r->cdb[1] & 0x16) || lba > nr_blocks(s) || n > nr_blocks(s) - lba || (!(r->cdb[1] & 1) && r->out.len < s->log_bs)) {
+    if ((r->cdb[1] & 0x16) || lba > nr_blocks(s) || n > nr_blocks(s) - lba ||
+        (!(r->cdb[1] & 1) && r->out.len < s->log_bs)) {
         scsi_fail(r, lba > nr_blocks(s) || n > nr_blocks(s) - lba ? SENSE_BAD_LBA : SENSE_BAD_FIELD);
         return;
     }
@@ -712,10 +751,12 @@ static bool run_always(struct sdisk *s, struct scsi_req *r)
         scsi_sense_build(sense, 0);
         scsi_reply(r, sense, sizeof sense, r->cdb[4]);
         return true;
-    case MODE_SENSE_6: case MODE_SENSE_10:
+    case MODE_SENSE_6:
+    case MODE_SENSE_10:
         mode_sense(s, r);
         return true;
-    case MODE_SELECT_6: case MODE_SELECT_10:
+    case MODE_SELECT_6:
+    case MODE_SELECT_10:
         mode_select(s, r);
         return true;
     case START_STOP:
@@ -725,13 +766,16 @@ static bool run_always(struct sdisk *s, struct scsi_req *r)
         s->locked = r->cdb[4] & 1;
         scsi_good(r, 0);
         return true;
-    case RESERVE_6: case RELEASE_6:
+    case RESERVE_6:
+    case RELEASE_6:
         if (r->cdb[1] & 1)
             scsi_fail(r, SENSE_BAD_FIELD);
         else
             scsi_good(r, 0);
         return true;
-    case GET_CONFIGURATION: case GET_EVENT_STATUS: case MECHANISM_STATUS:
+    case GET_CONFIGURATION:
+    case GET_EVENT_STATUS:
+    case MECHANISM_STATUS:
         if (!s->cd)
             return false;
         cd_command(s, r);
@@ -754,24 +798,40 @@ static void disk_run(struct scsi_dev *d, struct scsi_req *r)
     r->phase = 0;
     r->buf = NULL;
     switch (r->cdb[0]) {
-    case TEST_UNIT_READY: case SEEK_6: case SEEK_10:
+    case TEST_UNIT_READY:
+    case SEEK_6:
+    case SEEK_10:
         scsi_good(r, 0);
         break;
-    case READ_6: case READ_10: case READ_12: case READ_16: case WRITE_6: case WRITE_10: case WRITE_12: case WRITE_16:
-    case WRITE_VERIFY_10: case WRITE_VERIFY_16:
+    case READ_6:
+    case READ_10:
+    case READ_12:
+    case READ_16:
+    case WRITE_6:
+    case WRITE_10:
+    case WRITE_12:
+    case WRITE_16:
+    case WRITE_VERIFY_10:
+    case WRITE_VERIFY_16:
         read_write(s, r);
         break;
-    case VERIFY_10: case VERIFY_12: case VERIFY_16:
+    case VERIFY_10:
+    case VERIFY_12:
+    case VERIFY_16:
         verify(s, r);
         break;
-    case SYNC_CACHE_10: case SYNC_CACHE_16:
+    case SYNC_CACHE_10:
+    case SYNC_CACHE_16:
         iov_init(&r->data, 0);
         io_start(r);
         break;
-    case READ_CAPACITY_10: case SERVICE_IN_16:
+    case READ_CAPACITY_10:
+    case SERVICE_IN_16:
         read_capacity(s, r);
         break;
-    case WRITE_SAME_10: case WRITE_SAME_16: case UNMAP:
+    case WRITE_SAME_10:
+    case WRITE_SAME_16:
+    case UNMAP:
         if (s->cd)
             scsi_fail(r, SENSE_BAD_OPCODE);
         else if (r->cdb[0] == UNMAP)
@@ -828,8 +888,11 @@ static void on_resize(void *opaque)
     tell(opaque, ATTN_CAPACITY);
 }
 static const struct blk_dev_ops hd_ops = {.resized = on_resize};
-static const struct blk_dev_ops cd_ops = {.media_changed = on_media, .eject_request = on_eject_request,
-                                          .is_tray_open = is_tray_open, .is_locked = is_locked, .resized = on_resize};
+static const struct blk_dev_ops cd_ops = {.media_changed = on_media,
+                                          .eject_request = on_eject_request,
+                                          .is_tray_open = is_tray_open,
+                                          .is_locked = is_locked,
+                                          .resized = on_resize};
 
 static void state_changed(void *opaque)
 {
@@ -863,7 +926,8 @@ static bool check_bs(struct sdisk *s, struct err **errp)
     if (s->log_bs < 512 || s->log_bs > 32768 || !is_pow2(s->log_bs) || !is_pow2(s->phys_bs))
         return err_set(errp, "%s: logical_block_size and physical_block_size must be powers of two, 512 to 32768", cls);
     if (s->min_io % s->log_bs || s->opt_io % s->log_bs || s->discard_gran % s->log_bs)
-        return err_set(errp, "%s: min_io_size, opt_io_size and discard_granularity must be multiples of logical_block_size", cls);
+        return err_set(
+            errp, "%s: min_io_size, opt_io_size and discard_granularity must be multiples of logical_block_size", cls);
     return true;
 }
 
@@ -879,7 +943,8 @@ static bool disk_realize(struct dev *d, struct err **errp)
     if (!s->cd && !blk_has_medium(s->blk))
         return err_set(errp, "%s: drive '%s' is empty, this device needs a medium", cls, blk_id(s->blk));
     if (s->cd && blk_has_medium(s->blk) && !blk_readonly(s->blk))
-        return err_set(errp, "%s: drive '%s' is writable; open it with readonly=on or media=cdrom", cls, blk_id(s->blk));
+        return err_set(errp, "%s: drive '%s' is writable; open it with readonly=on or media=cdrom", cls,
+                       blk_id(s->blk));
     s->removable |= s->cd;
     if (!check_bs(s, errp))
         return false;
@@ -921,32 +986,56 @@ static void disk_unit_reset(struct scsi_dev *d)
 
 #define DISK_PROPS                                                                                                     \
     PROP_BLK("drive", struct sdisk, blk), PROP("channel", u32, struct sdisk, sd.channel, .dflt = "0"),                 \
-    PROP("scsi-id", u32, struct sdisk, sd.id, .dflt = "4294967295"), PROP("lun", u32, struct sdisk, sd.lun, .dflt = "4294967295"), \
-    PROP("serial", str, struct sdisk, serial), PROP("vendor", str, struct sdisk, vendor),                              \
-    PROP("product", str, struct sdisk, product), PROP("ver", str, struct sdisk, ver),                                  \
-    PROP("device_id", str, struct sdisk, device_id), PROP("wwn", u64, struct sdisk, wwn),                              \
-    PROP("logical_block_size", size, struct sdisk, log_bs), PROP("physical_block_size", size, struct sdisk, phys_bs),  \
-    PROP("min_io_size", size, struct sdisk, min_io), PROP("opt_io_size", size, struct sdisk, opt_io),                  \
-    PROP("discard_granularity", size, struct sdisk, discard_gran),                                                     \
-    PROP("write-cache", onoffauto, struct sdisk, write_cache, .dflt = "auto"),                                         \
-    PROP("bootindex", i32, struct sdisk, bootindex, .dflt = "-1")
+        PROP("scsi-id", u32, struct sdisk, sd.id, .dflt = "4294967295"),                                               \
+        PROP("lun", u32, struct sdisk, sd.lun, .dflt = "4294967295"), PROP("serial", str, struct sdisk, serial),       \
+        PROP("vendor", str, struct sdisk, vendor), PROP("product", str, struct sdisk, product),                        \
+        PROP("ver", str, struct sdisk, ver), PROP("device_id", str, struct sdisk, device_id),                          \
+        PROP("wwn", u64, struct sdisk, wwn), PROP("logical_block_size", size, struct sdisk, log_bs),                   \
+        PROP("physical_block_size", size, struct sdisk, phys_bs), PROP("min_io_size", size, struct sdisk, min_io),     \
+        PROP("opt_io_size", size, struct sdisk, opt_io),                                                               \
+        PROP("discard_granularity", size, struct sdisk, discard_gran),                                                 \
+        PROP("write-cache", onoffauto, struct sdisk, write_cache, .dflt = "auto"),                                     \
+        PROP("bootindex", i32, struct sdisk, bootindex, .dflt = "-1")
 static const struct prop hd_props[] = {DISK_PROPS, PROP("removable", bool, struct sdisk, removable, .dflt = "off"),
                                        PROP("dpofua", bool, struct sdisk, dpofua, .dflt = "off"),
                                        PROP("rotation_rate", u16, struct sdisk, rotation, .dflt = "0"), PROP_END};
 static const struct prop cd_props[] = {DISK_PROPS, PROP_END};
 static const struct state_field disk_fields[] = {
-    STATE_U16(struct sdisk, sd.attention), STATE_BOOL(struct sdisk, locked), STATE_BOOL(struct sdisk, tray_open),
+    STATE_U16(struct sdisk, sd.attention),  STATE_BOOL(struct sdisk, locked),      STATE_BOOL(struct sdisk, tray_open),
     STATE_BOOL(struct sdisk, medium_event), STATE_BOOL(struct sdisk, eject_asked), STATE_END};
 
-static const struct sdisk_class scsi_hd_class = {
-    .name = "scsi-hd", .parent = "scsi-device", .desc = "virtual SCSI disk", .size = sizeof(struct sdisk), .props = hd_props,
-    .bus_type = "SCSI", .category = DEV_CAT_STORAGE, .hotplug = true, .realize = disk_realize, .unrealize = disk_unrealize,
-    .reset = disk_reset, .state_version = 1, .state = disk_fields, .run = disk_run, .unit_reset = disk_unit_reset};
+static const struct sdisk_class scsi_hd_class = {.name = "scsi-hd",
+                                                 .parent = "scsi-device",
+                                                 .desc = "virtual SCSI disk",
+                                                 .size = sizeof(struct sdisk),
+                                                 .props = hd_props,
+                                                 .bus_type = "SCSI",
+                                                 .category = DEV_CAT_STORAGE,
+                                                 .hotplug = true,
+                                                 .realize = disk_realize,
+                                                 .unrealize = disk_unrealize,
+                                                 .reset = disk_reset,
+                                                 .state_version = 1,
+                                                 .state = disk_fields,
+                                                 .run = disk_run,
+                                                 .unit_reset = disk_unit_reset};
 DEV_REGISTER(scsi_hd_class)
-static const struct sdisk_class scsi_cd_class = {
-    .name = "scsi-cd", .parent = "scsi-device", .desc = "virtual SCSI CD-ROM", .size = sizeof(struct sdisk), .props = cd_props,
-    .bus_type = "SCSI", .category = DEV_CAT_STORAGE, .hotplug = true, .realize = disk_realize, .unrealize = disk_unrealize,
-    .reset = disk_reset, .state_version = 1, .state = disk_fields, .run = disk_run, .unit_reset = disk_unit_reset, .cd = true};
+static const struct sdisk_class scsi_cd_class = {.name = "scsi-cd",
+                                                 .parent = "scsi-device",
+                                                 .desc = "virtual SCSI CD-ROM",
+                                                 .size = sizeof(struct sdisk),
+                                                 .props = cd_props,
+                                                 .bus_type = "SCSI",
+                                                 .category = DEV_CAT_STORAGE,
+                                                 .hotplug = true,
+                                                 .realize = disk_realize,
+                                                 .unrealize = disk_unrealize,
+                                                 .reset = disk_reset,
+                                                 .state_version = 1,
+                                                 .state = disk_fields,
+                                                 .run = disk_run,
+                                                 .unit_reset = disk_unit_reset,
+                                                 .cd = true};
 DEV_REGISTER(scsi_cd_class)
 
 struct scsi_dev *scsi_cd_embed(struct machine *m, struct blk *blk)

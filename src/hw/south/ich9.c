@@ -1,8 +1,8 @@
-/* ICH9 LPC bridge (1f.0): PIRQ routing, chipset configuration registers, ACPI with SMI enables, TCO watchdog; and the SMBus function
- * (1f.3). Classes "ICH9-LPC" and "ICH9-SMB". Puts the whole south bridge of `q35` together.
+/* ICH9 LPC bridge (1f.0): PIRQ routing, chipset configuration registers, ACPI with SMI enables, TCO watchdog; and the
+ * SMBus function (1f.3). Classes "ICH9-LPC" and "ICH9-SMB". Puts the whole south bridge of `q35` together.
  *
- * Intel ICH9 data sheet (316972-004) chapters 10.1 (chipset configuration), 13 (LPC), 20 (SMBus). SMI sources other than the APM command and
- * the TCO timer, GPIO, SPI and BIOS protection are stored without effect. */
+ * Intel ICH9 data sheet (316972-004) chapters 10.1 (chipset configuration), 13 (LPC), 20 (SMBus). SMI sources other
+ * than the APM command and the TCO timer, GPIO, SPI and BIOS protection are stored without effect. */
 #include "hw/south/parts.h"
 
 #include "base/bytes.h"
@@ -21,19 +21,19 @@ enum { TIMEOUT = 8, SECOND_TO_STS = 2, BOOT_STS = 4, TCO_TMR_HLT = 0x0800, TCO_L
 enum { SMI_F_BROADCAST = 1 };
 
 struct ich9 {
-    struct pci_dev pci;         /* first */
+    struct pci_dev pci; /* first */
     struct isa_bus isa;
-    struct irq_line *gsi[24];   /* borrowed */
+    struct irq_line *gsi[24]; /* borrowed */
     struct mem_region pm_io, smi_io, tco_io, rcba_io;
     struct acpi_pm pm;
-    uint8_t rcba[RCBA_SIZE];    /* chipset configuration registers as stored */
-    uint8_t pirq_level;         /* bit n: PIRQ n asserted */
-    uint32_t driven;            /* global interrupts this router holds up */
+    uint8_t rcba[RCBA_SIZE]; /* chipset configuration registers as stored */
+    uint8_t pirq_level;      /* bit n: PIRQ n asserted */
+    uint32_t driven;         /* global interrupts this router holds up */
     bool sci;
     struct irq_line sci_in;
     uint8_t rst_cnt;
     uint32_t smi_en, smi_sts;
-    uint8_t tco[32];            /* TCO registers */
+    uint8_t tco[32]; /* TCO registers */
     int tco_timeouts;
     struct clk_timer tco_timer;
     bool smm, no_reboot;
@@ -85,7 +85,8 @@ static void set_sci(void *opaque, int n, int level)
     route(p);
 }
 
-/* Devices 25-31 have a route register each (D31IR at 3140h, downwards in device number); the rest rotates over PIRQE-H. */
+/* Devices 25-31 have a route register each (D31IR at 3140h, downwards in device number); the rest rotates over PIRQE-H.
+ */
 static int map_irq(struct pci_bus *b, uint8_t devfn, int pin)
 {
     static const uint16_t ir[7] = {D25IR, 0x314c, 0x3148, 0x3146, 0x3144, 0x3142, D31IR};
@@ -407,17 +408,41 @@ static const struct prop lpc_props[] = {
     PROP("noreboot", bool, struct ich9, no_reboot, .dflt = "true"),
     PROP_END,
 };
-static const struct state_field lpc_fields[] = {
-    STATE_STRUCT(struct ich9, pci, pci_dev_state), STATE_STRUCT(struct ich9, pm, acpi_pm_state), STATE_BYTES(struct ich9, rcba),
-    STATE_U8(struct ich9, pirq_level), STATE_U32(struct ich9, driven), STATE_BOOL(struct ich9, sci), STATE_U8(struct ich9, rst_cnt),
-    STATE_U32(struct ich9, smi_en), STATE_U32(struct ich9, smi_sts), STATE_BYTES(struct ich9, tco), STATE_INT(struct ich9, tco_timeouts),
-    STATE_TIMER(struct ich9, tco_timer), STATE_U64(struct ich9, smi_negotiated), STATE_END};
-static const struct state_desc lpc_state = {.name = "ICH9-LPC", .version = 1, .fields = lpc_fields, .post_load = lpc_loaded};
-static const struct pci_class lpc_class = {
-    .name = "ICH9-LPC", .parent = "pci-device", .desc = "ICH9 LPC bridge", .size = sizeof(struct ich9), .props = lpc_props, .more_props = pci_props,
-    .bus_type = "PCI", .category = DEV_CAT_BRIDGE, .board_only = true, .realize = lpc_realize, .unrealize = lpc_unrealize, .reset = lpc_reset,
-    .state_version = 1, .state_desc = &lpc_state, .vendor_id = 0x8086, .device_id = 0x2918, .revision = 2, .class_id = 0x0601,
-    .cfg_write = lpc_write};
+static const struct state_field lpc_fields[] = {STATE_STRUCT(struct ich9, pci, pci_dev_state),
+                                                STATE_STRUCT(struct ich9, pm, acpi_pm_state),
+                                                STATE_BYTES(struct ich9, rcba),
+                                                STATE_U8(struct ich9, pirq_level),
+                                                STATE_U32(struct ich9, driven),
+                                                STATE_BOOL(struct ich9, sci),
+                                                STATE_U8(struct ich9, rst_cnt),
+                                                STATE_U32(struct ich9, smi_en),
+                                                STATE_U32(struct ich9, smi_sts),
+                                                STATE_BYTES(struct ich9, tco),
+                                                STATE_INT(struct ich9, tco_timeouts),
+                                                STATE_TIMER(struct ich9, tco_timer),
+                                                STATE_U64(struct ich9, smi_negotiated),
+                                                STATE_END};
+static const struct state_desc lpc_state = {
+    .name = "ICH9-LPC", .version = 1, .fields = lpc_fields, .post_load = lpc_loaded};
+static const struct pci_class lpc_class = {.name = "ICH9-LPC",
+                                           .parent = "pci-device",
+                                           .desc = "ICH9 LPC bridge",
+                                           .size = sizeof(struct ich9),
+                                           .props = lpc_props,
+                                           .more_props = pci_props,
+                                           .bus_type = "PCI",
+                                           .category = DEV_CAT_BRIDGE,
+                                           .board_only = true,
+                                           .realize = lpc_realize,
+                                           .unrealize = lpc_unrealize,
+                                           .reset = lpc_reset,
+                                           .state_version = 1,
+                                           .state_desc = &lpc_state,
+                                           .vendor_id = 0x8086,
+                                           .device_id = 0x2918,
+                                           .revision = 2,
+                                           .class_id = 0x0601,
+                                           .cfg_write = lpc_write};
 PCI_REGISTER(lpc_class)
 
 struct acpi_pm *ich9_lpc_acpi(struct dev *d)
@@ -463,18 +488,32 @@ static void smb_unrealize(struct dev *dev)
 {
     mem_region_del(&container_of(dev, struct ich9_smb, pci.dev)->smb.io);
 }
-static const struct state_field smb_fields[] = {
-    STATE_STRUCT(struct ich9_smb, pci, pci_dev_state), STATE_STRUCT(struct ich9_smb, smb, smbus_host_state), STATE_END};
-static const struct pci_class smb_class = {
-    .name = "ICH9-SMB", .parent = "pci-device", .desc = "ICH9 SMBUS Bridge", .size = sizeof(struct ich9_smb), .more_props = pci_props,
-    .bus_type = "PCI", .category = DEV_CAT_BRIDGE, .board_only = true, .realize = smb_realize, .unrealize = smb_unrealize, .reset = smb_reset,
-    .state_version = 1, .state = smb_fields, .vendor_id = 0x8086, .device_id = 0x2930, .revision = 2, .class_id = 0x0c05,
-    .cfg_write = smb_cfg_write};
+static const struct state_field smb_fields[] = {STATE_STRUCT(struct ich9_smb, pci, pci_dev_state),
+                                                STATE_STRUCT(struct ich9_smb, smb, smbus_host_state), STATE_END};
+static const struct pci_class smb_class = {.name = "ICH9-SMB",
+                                           .parent = "pci-device",
+                                           .desc = "ICH9 SMBUS Bridge",
+                                           .size = sizeof(struct ich9_smb),
+                                           .more_props = pci_props,
+                                           .bus_type = "PCI",
+                                           .category = DEV_CAT_BRIDGE,
+                                           .board_only = true,
+                                           .realize = smb_realize,
+                                           .unrealize = smb_unrealize,
+                                           .reset = smb_reset,
+                                           .state_version = 1,
+                                           .state = smb_fields,
+                                           .vendor_id = 0x8086,
+                                           .device_id = 0x2930,
+                                           .revision = 2,
+                                           .class_id = 0x0c05,
+                                           .cfg_write = smb_cfg_write};
 PCI_REGISTER(smb_class)
 
 /* ---- all of it ---- */
 
-bool ich9_create(struct machine *m, struct pci_bus *bus, const struct south_cfg *cfg, struct south *out, struct err **errp)
+bool ich9_create(struct machine *m, struct pci_bus *bus, const struct south_cfg *cfg, struct south *out,
+                 struct err **errp)
 {
     struct pci_dev *d = south_function(m, bus, PCI_DEVFN(0x1f, 0), "ICH9-LPC", true, errp);
     struct ich9 *p;

@@ -1,7 +1,7 @@
 /* Parts and glue of a PC south bridge: global interrupts to both controllers, A20, FERR#.
  *
- * Global system interrupts follow ACPI 5.2.13: n < 16 is 8259 input n and IOAPIC input n, except that the timer (0) is wired to
- * IOAPIC input 2. Whoever moved the A20 gate last wins. */
+ * Global system interrupts follow ACPI 5.2.13: n < 16 is 8259 input n and IOAPIC input n, except that the timer (0) is
+ * wired to IOAPIC input 2. Whoever moved the A20 gate last wins. */
 #include "hw/south/parts.h"
 
 #include "cpu/x86.h"
@@ -13,10 +13,11 @@
 #include "hw/timer/i8254.h"
 
 struct glue {
-    struct dev dev;             /* first */
-    struct dev *pic, *ioapic;   /* borrowed */
+    struct dev dev;           /* first */
+    struct dev *pic, *ioapic; /* borrowed */
     struct dev *port92;
-    struct irq_line *intr[256]; /* owned: INTR of each CPU; only that of CPU 0 is connected, all acknowledge at the 8259 */
+    struct irq_line
+        *intr[256]; /* owned: INTR of each CPU; only that of CPU 0 is connected, all acknowledge at the 8259 */
 };
 enum { RC_FULL = 8, RC_RST_CPU = 4, RC_SYS = 2 };
 
@@ -66,8 +67,12 @@ static void glue_unrealize(struct dev *d)
     for (unsigned i = 0; i < ARRAY_LEN(g->intr); i++)
         free(g->intr[i]);
 }
-static const struct dev_class glue_class = {.name = "pc-gsi", .parent = "device", .size = sizeof(struct glue), .board_only = true,
-                                            .realize = glue_realize, .unrealize = glue_unrealize};
+static const struct dev_class glue_class = {.name = "pc-gsi",
+                                            .parent = "device",
+                                            .size = sizeof(struct glue),
+                                            .board_only = true,
+                                            .realize = glue_realize,
+                                            .unrealize = glue_unrealize};
 DEV_REGISTER(glue_class)
 
 struct dev *south_part(struct machine *m, const char *cls, struct err **errp)
@@ -93,7 +98,8 @@ struct pci_dev *south_function(struct machine *m, struct pci_bus *bus, int devfn
 
 /* ---- interrupt controllers ---- */
 
-static bool make_intc(struct machine *m, const struct south_cfg *cfg, struct south *out, struct glue *g, struct err **errp)
+static bool make_intc(struct machine *m, const struct south_cfg *cfg, struct south *out, struct glue *g,
+                      struct err **errp)
 {
     out->pic = g->pic = pic_create(m, NULL, errp);
     if (!out->pic)
@@ -143,7 +149,8 @@ static bool make_timers(struct machine *m, const struct south_cfg *cfg, struct s
     return true;
 }
 
-static bool make_ports(struct machine *m, const struct south_cfg *cfg, struct south *out, struct glue *g, struct err **errp)
+static bool make_ports(struct machine *m, const struct south_cfg *cfg, struct south *out, struct glue *g,
+                       struct err **errp)
 {
     struct dev *post = south_part(m, "pc-ports", errp);
 
@@ -200,8 +207,12 @@ static bool isa_root_realize(struct dev *d, struct err **errp)
     isa_bus_init(&container_of(d, struct isa_root, dev)->isa, d);
     return true;
 }
-static const struct dev_class isa_root_class = {.name = "isabus-bridge", .parent = "device", .size = sizeof(struct isa_root), .board_only = true,
-                                                .category = DEV_CAT_BRIDGE, .realize = isa_root_realize};
+static const struct dev_class isa_root_class = {.name = "isabus-bridge",
+                                                .parent = "device",
+                                                .size = sizeof(struct isa_root),
+                                                .board_only = true,
+                                                .category = DEV_CAT_BRIDGE,
+                                                .realize = isa_root_realize};
 DEV_REGISTER(isa_root_class)
 
 bool isa_south_create(struct machine *m, const struct south_cfg *cfg, struct south *out, struct err **errp)

@@ -1,6 +1,8 @@
-/* 82371SB (PIIX3) function 0: PCI-to-ISA bridge with PIRQ routing and reset control; puts the whole south bridge of `pc` together.
+/* 82371SB (PIIX3) function 0: PCI-to-ISA bridge with PIRQ routing and reset control; puts the whole south bridge of
+ * `pc` together.
  *
- * Intel 82371SB data sheet (290550-002) chapter 2. X-bus chip select, ISA clock and DMA controller options are stored without effect. */
+ * Intel 82371SB data sheet (290550-002) chapter 2. X-bus chip select, ISA clock and DMA controller options are stored
+ * without effect. */
 #include "hw/south/parts.h"
 
 #include "base/bytes.h"
@@ -8,11 +10,11 @@
 enum { PIRQRCA = 0x60, PIRQ_DISABLE = 0x80 };
 
 struct piix3 {
-    struct pci_dev pci;       /* first */
+    struct pci_dev pci; /* first */
     struct isa_bus isa;
     struct irq_line *lines[16];
-    uint8_t pirq_level;       /* bit n: PIRQ n asserted */
-    uint16_t driven;          /* ISA lines this router holds up */
+    uint8_t pirq_level; /* bit n: PIRQ n asserted */
+    uint16_t driven;    /* ISA lines this router holds up */
     uint8_t rcr;
 };
 
@@ -99,17 +101,31 @@ static bool piix3_loaded(void *obj)
     route(obj);
     return true;
 }
-static const struct state_field piix3_fields[] = {
-    STATE_STRUCT(struct piix3, pci, pci_dev_state), STATE_U8(struct piix3, pirq_level), STATE_U16(struct piix3, driven),
-    STATE_U8(struct piix3, rcr), STATE_END};
-static const struct state_desc piix3_state = {.name = "PIIX3", .version = 1, .fields = piix3_fields, .post_load = piix3_loaded};
-static const struct pci_class piix3_class = {
-    .name = "PIIX3", .parent = "pci-device", .desc = "ISA bridge", .size = sizeof(struct piix3), .more_props = pci_props, .bus_type = "PCI",
-    .category = DEV_CAT_BRIDGE, .board_only = true, .realize = piix3_realize, .reset = piix3_reset, .state_version = 1, .state_desc = &piix3_state,
-    .vendor_id = 0x8086, .device_id = 0x7000, .class_id = 0x0601, .cfg_write = piix3_write};
+static const struct state_field piix3_fields[] = {STATE_STRUCT(struct piix3, pci, pci_dev_state),
+                                                  STATE_U8(struct piix3, pirq_level), STATE_U16(struct piix3, driven),
+                                                  STATE_U8(struct piix3, rcr), STATE_END};
+static const struct state_desc piix3_state = {
+    .name = "PIIX3", .version = 1, .fields = piix3_fields, .post_load = piix3_loaded};
+static const struct pci_class piix3_class = {.name = "PIIX3",
+                                             .parent = "pci-device",
+                                             .desc = "ISA bridge",
+                                             .size = sizeof(struct piix3),
+                                             .more_props = pci_props,
+                                             .bus_type = "PCI",
+                                             .category = DEV_CAT_BRIDGE,
+                                             .board_only = true,
+                                             .realize = piix3_realize,
+                                             .reset = piix3_reset,
+                                             .state_version = 1,
+                                             .state_desc = &piix3_state,
+                                             .vendor_id = 0x8086,
+                                             .device_id = 0x7000,
+                                             .class_id = 0x0601,
+                                             .cfg_write = piix3_write};
 PCI_REGISTER(piix3_class)
 
-bool piix3_create(struct machine *m, struct pci_bus *bus, const struct south_cfg *cfg, struct south *out, struct err **errp)
+bool piix3_create(struct machine *m, struct pci_bus *bus, const struct south_cfg *cfg, struct south *out,
+                  struct err **errp)
 {
     struct pci_dev *d = south_function(m, bus, PCI_DEVFN(1, 0), "PIIX3", true, errp);
     struct piix3 *p;

@@ -1,7 +1,9 @@
-/* 82371AB (PIIX4) function 3: power management and SMBus, as firmware expects it beside the PIIX3 of `pc`. Class "PIIX4_PM".
+/* 82371AB (PIIX4) function 3: power management and SMBus, as firmware expects it beside the PIIX3 of `pc`. Class
+ * "PIIX4_PM".
  *
- * Intel 82371AB data sheet (290562-001) chapters 7 and 11.5. Device monitors, traps and their SMIs are stored without effect: of the SMI
- * sources only the APM command port acts. GPE0 and hot-plug registers sit at the fixed ports of acpi_hw.h. */
+ * Intel 82371AB data sheet (290562-001) chapters 7 and 11.5. Device monitors, traps and their SMIs are stored without
+ * effect: of the SMI sources only the APM command port acts. GPE0 and hot-plug registers sit at the fixed ports of
+ * acpi_hw.h. */
 #include "hw/south/parts.h"
 
 #include "base/bytes.h"
@@ -13,7 +15,7 @@ enum { PMBA = 0x40, DEVACTB = 0x58, PMREGMISC = 0x80, SMBBA = 0x90, SMBHSTCFG = 
 enum { DEVACTB_APMC_EN = 1 << 1 /* of byte 5Bh */, PMIOSE = 1, SMB_HST_EN = 1, PM_IO_SIZE = 64, SMB_IO_SIZE = 64 };
 
 struct piix4_pm {
-    struct pci_dev pci;     /* first */
+    struct pci_dev pci; /* first */
     struct acpi_pm pm;
     struct smbus_host smb;
     struct mem_region pm_io, smb_io;
@@ -69,7 +71,7 @@ static void pm_reset(struct dev *dev)
     put_le32(c + SMBBA, 1);
     if (!p->smm)
         c[DEVACTB + 3] = DEVACTB_APMC_EN; /* firmware takes it for "SMM is set up already" and leaves it alone */
-    c[SMBHSTCFG + 4] = 0; /* revision id of the SMBus part */
+    c[SMBHSTCFG + 4] = 0;                 /* revision id of the SMBus part */
     smbus_host_reset(&p->smb);
     acpi_pm_reset(&p->pm);
     apply(p);
@@ -142,15 +144,30 @@ static const struct prop pm_props[] = {
     PROP("acpi-root-pci-hotplug", bool, struct piix4_pm, root_hotplug, .dflt = "true"),
     PROP_END,
 };
-static const struct state_field pm_fields[] = {
-    STATE_STRUCT(struct piix4_pm, pci, pci_dev_state), STATE_STRUCT(struct piix4_pm, pm, acpi_pm_state),
-    STATE_STRUCT(struct piix4_pm, smb, smbus_host_state), STATE_END};
-static const struct state_desc pm_state = {.name = "PIIX4_PM", .version = 1, .fields = pm_fields, .post_load = pm_loaded};
-static const struct pci_class pm_class = {
-    .name = "PIIX4_PM", .parent = "pci-device", .desc = "PM", .size = sizeof(struct piix4_pm), .props = pm_props, .more_props = pci_props,
-    .bus_type = "PCI", .category = DEV_CAT_BRIDGE, .board_only = true, .realize = pm_realize, .unrealize = pm_unrealize, .reset = pm_reset,
-    .state_version = 1, .state_desc = &pm_state, .vendor_id = 0x8086, .device_id = 0x7113, .revision = 3, .class_id = 0x0680,
-    .cfg_write = pm_cfg_write};
+static const struct state_field pm_fields[] = {STATE_STRUCT(struct piix4_pm, pci, pci_dev_state),
+                                               STATE_STRUCT(struct piix4_pm, pm, acpi_pm_state),
+                                               STATE_STRUCT(struct piix4_pm, smb, smbus_host_state), STATE_END};
+static const struct state_desc pm_state = {
+    .name = "PIIX4_PM", .version = 1, .fields = pm_fields, .post_load = pm_loaded};
+static const struct pci_class pm_class = {.name = "PIIX4_PM",
+                                          .parent = "pci-device",
+                                          .desc = "PM",
+                                          .size = sizeof(struct piix4_pm),
+                                          .props = pm_props,
+                                          .more_props = pci_props,
+                                          .bus_type = "PCI",
+                                          .category = DEV_CAT_BRIDGE,
+                                          .board_only = true,
+                                          .realize = pm_realize,
+                                          .unrealize = pm_unrealize,
+                                          .reset = pm_reset,
+                                          .state_version = 1,
+                                          .state_desc = &pm_state,
+                                          .vendor_id = 0x8086,
+                                          .device_id = 0x7113,
+                                          .revision = 3,
+                                          .class_id = 0x0680,
+                                          .cfg_write = pm_cfg_write};
 PCI_REGISTER(pm_class)
 
 struct acpi_pm *piix4_pm_acpi(struct dev *d)

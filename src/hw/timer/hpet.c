@@ -1,7 +1,7 @@
 /* High precision event timer with three comparators on a 100 MHz 64-bit counter.
  *
- * IA-PC HPET Specification 1.0a. Counter and comparators are computed from the virtual clock; each comparator arms one timer. Interrupt
- * messages (FSB delivery) are offered by all comparators. */
+ * IA-PC HPET Specification 1.0a. Counter and comparators are computed from the virtual clock; each comparator arms one
+ * timer. Interrupt messages (FSB delivery) are offered by all comparators. */
 #include "hw/timer/hpet.h"
 
 #include "base/bytes.h"
@@ -9,25 +9,37 @@
 enum { HPET_TIMERS = 3, HPET_TICK_NS = 10, HPET_FS = 10000000 };
 enum { GCAP_ID = 0x000, GEN_CONF = 0x010, GINTR_STA = 0x020, MAIN_CNT = 0x0f0, TIM0 = 0x100 };
 enum { ENABLE_CNF = 1, LEG_RT_CNF = 2 };
-enum { INT_TYPE_CNF = 1 << 1, INT_ENB_CNF = 1 << 2, TYPE_CNF = 1 << 3, PER_INT_CAP = 1 << 4, SIZE_CAP = 1 << 5, VAL_SET_CNF = 1 << 6,
-       MODE32_CNF = 1 << 8, FSB_EN_CNF = 1 << 14, FSB_INT_DEL_CAP = 1 << 15 };
-enum { TIM_WRITABLE = INT_TYPE_CNF | INT_ENB_CNF | TYPE_CNF | VAL_SET_CNF | MODE32_CNF | 0x3e00 | FSB_EN_CNF, PERIOD_MIN_NS = 10000 };
+enum {
+    INT_TYPE_CNF = 1 << 1,
+    INT_ENB_CNF = 1 << 2,
+    TYPE_CNF = 1 << 3,
+    PER_INT_CAP = 1 << 4,
+    SIZE_CAP = 1 << 5,
+    VAL_SET_CNF = 1 << 6,
+    MODE32_CNF = 1 << 8,
+    FSB_EN_CNF = 1 << 14,
+    FSB_INT_DEL_CAP = 1 << 15
+};
+enum {
+    TIM_WRITABLE = INT_TYPE_CNF | INT_ENB_CNF | TYPE_CNF | VAL_SET_CNF | MODE32_CNF | 0x3e00 | FSB_EN_CNF,
+    PERIOD_MIN_NS = 10000
+};
 #define ROUTE_CAP UINT64_C(0x00ff0104) /* IOAPIC inputs 2, 8 and 16-23 */
 #define CAP_LOW   (UINT32_C(0x80860000) | 1u << 15 | 1u << 13 | (HPET_TIMERS - 1) << 8 | 1)
 
 struct hpet;
 struct hpet_timer {
-    struct hpet *h;        /* borrowed */
+    struct hpet *h; /* borrowed */
     unsigned n;
     uint64_t conf, cmp, period, fsb;
     struct clk_timer timer;
 };
 struct hpet {
-    struct dev dev;        /* first */
+    struct dev dev; /* first */
     struct mem_region regs;
     struct irq_line *gsi[24]; /* borrowed */
     uint64_t conf, isr;
-    uint64_t counter;      /* while stopped; else what it was when it started */
+    uint64_t counter; /* while stopped; else what it was when it started */
     int64_t started;
     struct hpet_timer tim[HPET_TIMERS];
 };
@@ -325,13 +337,22 @@ uint32_t hpet_block_id(struct dev *d)
 }
 
 static const struct state_field timer_fields[] = {
-    STATE_U64(struct hpet_timer, conf), STATE_U64(struct hpet_timer, cmp), STATE_U64(struct hpet_timer, period),
-    STATE_U64(struct hpet_timer, fsb), STATE_TIMER(struct hpet_timer, timer), STATE_END};
+    STATE_U64(struct hpet_timer, conf), STATE_U64(struct hpet_timer, cmp),     STATE_U64(struct hpet_timer, period),
+    STATE_U64(struct hpet_timer, fsb),  STATE_TIMER(struct hpet_timer, timer), STATE_END};
 static const struct state_desc timer_state = {.name = "hpet-timer", .version = 1, .fields = timer_fields};
-static const struct state_field hpet_fields[] = {
-    STATE_U64(struct hpet, conf), STATE_U64(struct hpet, isr), STATE_U64(struct hpet, counter), STATE_I64(struct hpet, started),
-    STATE_STRUCTS(struct hpet, tim, timer_state), STATE_END};
-static const struct dev_class hpet_class = {
-    .name = "hpet", .parent = "sys-bus-device", .size = sizeof(struct hpet), .board_only = true, .realize = hpet_realize,
-    .unrealize = hpet_unrealize, .reset = hpet_reset, .state_version = 1, .state = hpet_fields};
+static const struct state_field hpet_fields[] = {STATE_U64(struct hpet, conf),
+                                                 STATE_U64(struct hpet, isr),
+                                                 STATE_U64(struct hpet, counter),
+                                                 STATE_I64(struct hpet, started),
+                                                 STATE_STRUCTS(struct hpet, tim, timer_state),
+                                                 STATE_END};
+static const struct dev_class hpet_class = {.name = "hpet",
+                                            .parent = "sys-bus-device",
+                                            .size = sizeof(struct hpet),
+                                            .board_only = true,
+                                            .realize = hpet_realize,
+                                            .unrealize = hpet_unrealize,
+                                            .reset = hpet_reset,
+                                            .state_version = 1,
+                                            .state = hpet_fields};
 DEV_REGISTER(hpet_class)

@@ -1,8 +1,9 @@
 /* 8254 programmable interval timer at port 40h: three counters on the 1.193182 MHz clock of the PC.
  *
- * Intel 82C54 data sheet (231244-006). Counts are computed from the virtual clock when somebody looks; only counter 0 keeps a
- * timer, for its output's rising edges (IRQ 0). Not modelled: the one-clock delay between writing and loading a count, null count
- * after the first clock, and loading a new count at the end of the period in modes 2 and 3 (it takes effect at once). */
+ * Intel 82C54 data sheet (231244-006). Counts are computed from the virtual clock when somebody looks; only counter 0
+ * keeps a timer, for its output's rising edges (IRQ 0). Not modelled: the one-clock delay between writing and loading a
+ * count, null count after the first clock, and loading a new count at the end of the period in modes 2 and 3 (it takes
+ * effect at once). */
 #include "hw/timer/i8254.h"
 
 enum { RW_LATCH, RW_LOW, RW_HIGH, RW_BOTH };
@@ -12,13 +13,13 @@ struct pit_chan {
     int64_t start;      /* when it was loaded or triggered */
     int64_t stopped_at; /* gate low in modes 0 and 4: ticks already counted */
     uint16_t latch;
-    uint8_t latched;    /* bytes of latch still to be read */
+    uint8_t latched; /* bytes of latch still to be read */
     uint8_t status;
     bool status_latched, gate, write_high, read_high, armed, bcd;
     uint8_t rw, mode, low;
 };
 struct pit {
-    struct dev dev;     /* first */
+    struct dev dev; /* first */
     struct mem_region io;
     struct pit_chan ch[3];
     struct clk_timer timer;
@@ -312,16 +313,32 @@ static void pit_unrealize(struct dev *d)
     mem_region_free(&p->io);
 }
 
-static const struct state_field chan_fields[] = {
-    STATE_U32(struct pit_chan, count), STATE_I64(struct pit_chan, start), STATE_I64(struct pit_chan, stopped_at),
-    STATE_U16(struct pit_chan, latch), STATE_U8(struct pit_chan, latched), STATE_U8(struct pit_chan, status),
-    STATE_BOOL(struct pit_chan, status_latched), STATE_BOOL(struct pit_chan, gate), STATE_BOOL(struct pit_chan, write_high),
-    STATE_BOOL(struct pit_chan, read_high), STATE_BOOL(struct pit_chan, armed), STATE_BOOL(struct pit_chan, bcd),
-    STATE_U8(struct pit_chan, rw), STATE_U8(struct pit_chan, mode), STATE_U8(struct pit_chan, low), STATE_END};
+static const struct state_field chan_fields[] = {STATE_U32(struct pit_chan, count),
+                                                 STATE_I64(struct pit_chan, start),
+                                                 STATE_I64(struct pit_chan, stopped_at),
+                                                 STATE_U16(struct pit_chan, latch),
+                                                 STATE_U8(struct pit_chan, latched),
+                                                 STATE_U8(struct pit_chan, status),
+                                                 STATE_BOOL(struct pit_chan, status_latched),
+                                                 STATE_BOOL(struct pit_chan, gate),
+                                                 STATE_BOOL(struct pit_chan, write_high),
+                                                 STATE_BOOL(struct pit_chan, read_high),
+                                                 STATE_BOOL(struct pit_chan, armed),
+                                                 STATE_BOOL(struct pit_chan, bcd),
+                                                 STATE_U8(struct pit_chan, rw),
+                                                 STATE_U8(struct pit_chan, mode),
+                                                 STATE_U8(struct pit_chan, low),
+                                                 STATE_END};
 static const struct state_desc chan_state = {.name = "pit-counter", .version = 1, .fields = chan_fields};
-static const struct state_field pit_fields[] = {
-    STATE_STRUCTS(struct pit, ch, chan_state), STATE_TIMER(struct pit, timer), STATE_END};
-static const struct dev_class pit_class = {
-    .name = "isa-pit", .parent = "isa-device", .size = sizeof(struct pit), .board_only = true, .realize = pit_realize,
-    .unrealize = pit_unrealize, .reset = pit_reset, .state_version = 1, .state = pit_fields};
+static const struct state_field pit_fields[] = {STATE_STRUCTS(struct pit, ch, chan_state),
+                                                STATE_TIMER(struct pit, timer), STATE_END};
+static const struct dev_class pit_class = {.name = "isa-pit",
+                                           .parent = "isa-device",
+                                           .size = sizeof(struct pit),
+                                           .board_only = true,
+                                           .realize = pit_realize,
+                                           .unrealize = pit_unrealize,
+                                           .reset = pit_reset,
+                                           .state_version = 1,
+                                           .state = pit_fields};
 DEV_REGISTER(pit_class)

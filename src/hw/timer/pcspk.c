@@ -1,14 +1,15 @@
 /* Port 61h: the system control port with the gate and output of timer 2, which drives the speaker.
  *
- * 82371SB data sheet chapter 2.6.1 (NMI status and control). No sound is made; parity and channel checks never happen. */
+ * 82371SB data sheet chapter 2.6.1 (NMI status and control). No sound is made; parity and channel checks never happen.
+ */
 #include "hw/timer/i8254.h"
 
 enum { SPKR_GATE = 1, SPKR_DATA = 2, NMI_ENABLES = 0x0c, REFRESH = 0x10, TIMER2_OUT = 0x20 };
 
 struct pcspk {
-    struct dev dev;    /* first */
+    struct dev dev; /* first */
     struct mem_region io;
-    struct dev *pit;   /* borrowed */
+    struct dev *pit; /* borrowed */
     uint8_t bits;
 };
 
@@ -55,7 +56,13 @@ static void spk_unrealize(struct dev *d)
     mem_region_free(&container_of(d, struct pcspk, dev)->io);
 }
 static const struct state_field spk_fields[] = {STATE_U8(struct pcspk, bits), STATE_END};
-static const struct dev_class spk_class = {
-    .name = "isa-pcspk", .parent = "isa-device", .size = sizeof(struct pcspk), .board_only = true, .realize = spk_realize,
-    .unrealize = spk_unrealize, .reset = spk_reset, .state_version = 1, .state = spk_fields};
+static const struct dev_class spk_class = {.name = "isa-pcspk",
+                                           .parent = "isa-device",
+                                           .size = sizeof(struct pcspk),
+                                           .board_only = true,
+                                           .realize = spk_realize,
+                                           .unrealize = spk_unrealize,
+                                           .reset = spk_reset,
+                                           .state_version = 1,
+                                           .state = spk_fields};
 DEV_REGISTER(spk_class)

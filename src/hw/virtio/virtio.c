@@ -2,8 +2,9 @@
  *
  * Source: VIRTIO 1.2, chapter 2 (2.1 status, 2.2 features, 2.5 configuration) and 3.1 (initialisation).
  *
- * Kicks only schedule the queue's handler on the machine's loop, so a vCPU goes on at once; with ioeventfd=off the handler
- * runs on the vCPU's thread. While the machine is stopped nothing touches the rings; handlers run again when it goes on. */
+ * Kicks only schedule the queue's handler on the machine's loop, so a vCPU goes on at once; with ioeventfd=off the
+ * handler runs on the vCPU's thread. While the machine is stopped nothing touches the rings; handlers run again when it
+ * goes on. */
 #include "hw/virtio/virtio.h"
 #include <stdio.h>
 
@@ -275,19 +276,24 @@ void virtio_unrealize(struct virtio_dev *vd)
 /* ---- saved state ---- */
 
 static const struct state_field virtq_fields[] = {
-    STATE_U16(struct virtq, num), STATE_U16(struct virtq, vector), STATE_BOOL(struct virtq, enabled),
-    STATE_U64(struct virtq, desc), STATE_U64(struct virtq, driver), STATE_U64(struct virtq, device),
-    STATE_U16(struct virtq, last_avail), STATE_U16(struct virtq, used_idx), STATE_BOOL(struct virtq, avail_wrap),
+    STATE_U16(struct virtq, num),        STATE_U16(struct virtq, vector),    STATE_BOOL(struct virtq, enabled),
+    STATE_U64(struct virtq, desc),       STATE_U64(struct virtq, driver),    STATE_U64(struct virtq, device),
+    STATE_U16(struct virtq, last_avail), STATE_U16(struct virtq, used_idx),  STATE_BOOL(struct virtq, avail_wrap),
     STATE_BOOL(struct virtq, used_wrap), STATE_U16(struct virtq, signalled), STATE_BOOL(struct virtq, signalled_ok),
-    STATE_BOOL(struct virtq, no_kicks), STATE_U16(struct virtq, inuse), STATE_END,
+    STATE_BOOL(struct virtq, no_kicks),  STATE_U16(struct virtq, inuse),     STATE_END,
 };
 static const struct state_desc virtq_state = {.name = "virtq", .version = 1, .fields = virtq_fields};
 
 static const struct state_field virtio_fields[] = {
-    STATE_U16(struct virtio_dev, queue_sel), STATE_U8(struct virtio_dev, status), STATE_U8(struct virtio_dev, isr),
-    STATE_BOOL(struct virtio_dev, broken), STATE_U64(struct virtio_dev, guest_features),
-    STATE_U32(struct virtio_dev, config_gen), STATE_U16(struct virtio_dev, config_vector),
-    STATE_STRUCTS(struct virtio_dev, vq, virtq_state), STATE_END,
+    STATE_U16(struct virtio_dev, queue_sel),
+    STATE_U8(struct virtio_dev, status),
+    STATE_U8(struct virtio_dev, isr),
+    STATE_BOOL(struct virtio_dev, broken),
+    STATE_U64(struct virtio_dev, guest_features),
+    STATE_U32(struct virtio_dev, config_gen),
+    STATE_U16(struct virtio_dev, config_vector),
+    STATE_STRUCTS(struct virtio_dev, vq, virtq_state),
+    STATE_END,
 };
 
 static bool virtio_post_load(void *opaque)

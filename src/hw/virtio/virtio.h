@@ -1,9 +1,9 @@
 /* Virtio devices as seen from both sides: a device body (block, net ...) embeds struct virtio_dev first and speaks to
  * the guest through virtqueues; a transport (virtio_pci.h) embeds the body and gives the guest registers.
  *
- * Source: VIRTIO 1.2, chapters 2 and 5, and its legacy interface sections. All calls need the machine lock unless noted.
- * Everything the guest wrote is read once, bounded and checked; a queue that breaks the rules marks the device broken
- * (DEVICE_NEEDS_RESET, one log line) and nothing more is read from it until the guest resets the device. */
+ * Source: VIRTIO 1.2, chapters 2 and 5, and its legacy interface sections. All calls need the machine lock unless
+ * noted. Everything the guest wrote is read once, bounded and checked; a queue that breaks the rules marks the device
+ * broken (DEVICE_NEEDS_RESET, one log line) and nothing more is read from it until the guest resets the device. */
 #ifndef HW_VIRTIO_VIRTIO_H
 #define HW_VIRTIO_VIRTIO_H
 
@@ -12,23 +12,40 @@
 #include "dev/dev.h"
 
 enum {
-    VIRTIO_QUEUES = 65,     /* per device */
-    VIRTQ_MAX_NUM = 1024,   /* largest ring offered */
-    VIRTQ_MAX_SEGS = 1024,  /* longest descriptor chain */
+    VIRTIO_QUEUES = 65,      /* per device */
+    VIRTQ_MAX_NUM = 1024,    /* largest ring offered */
+    VIRTQ_MAX_SEGS = 1024,   /* longest descriptor chain */
     VIRTIO_CONFIG_MAX = 256, /* bytes of device configuration */
     VIRTIO_NO_VECTOR = 0xffff,
 };
 /* Device types. */
 enum {
-    VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2, VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4, VIRTIO_ID_BALLOON = 5,
+    VIRTIO_ID_NET = 1,
+    VIRTIO_ID_BLOCK = 2,
+    VIRTIO_ID_CONSOLE = 3,
+    VIRTIO_ID_RNG = 4,
+    VIRTIO_ID_BALLOON = 5,
     VIRTIO_ID_SCSI = 8,
 };
 /* Status bits. */
-enum { VIRTIO_S_ACKNOWLEDGE = 1, VIRTIO_S_DRIVER = 2, VIRTIO_S_DRIVER_OK = 4, VIRTIO_S_FEATURES_OK = 8,
-       VIRTIO_S_NEEDS_RESET = 0x40, VIRTIO_S_FAILED = 0x80 };
+enum {
+    VIRTIO_S_ACKNOWLEDGE = 1,
+    VIRTIO_S_DRIVER = 2,
+    VIRTIO_S_DRIVER_OK = 4,
+    VIRTIO_S_FEATURES_OK = 8,
+    VIRTIO_S_NEEDS_RESET = 0x40,
+    VIRTIO_S_FAILED = 0x80
+};
 /* Feature bits common to all devices. */
-enum { VIRTIO_F_NOTIFY_ON_EMPTY = 24, VIRTIO_F_ANY_LAYOUT = 27, VIRTIO_F_INDIRECT_DESC = 28, VIRTIO_F_EVENT_IDX = 29,
-       VIRTIO_F_VERSION_1 = 32, VIRTIO_F_ACCESS_PLATFORM = 33, VIRTIO_F_RING_PACKED = 34 };
+enum {
+    VIRTIO_F_NOTIFY_ON_EMPTY = 24,
+    VIRTIO_F_ANY_LAYOUT = 27,
+    VIRTIO_F_INDIRECT_DESC = 28,
+    VIRTIO_F_EVENT_IDX = 29,
+    VIRTIO_F_VERSION_1 = 32,
+    VIRTIO_F_ACCESS_PLATFORM = 33,
+    VIRTIO_F_RING_PACKED = 34
+};
 #define VIRTIO_BIT(n) (UINT64_C(1) << (n))
 
 struct virtio_dev;
@@ -49,22 +66,22 @@ struct virtq_done { /* an element completed but not yet shown to the guest */
 
 struct virtq {
     struct virtio_dev *vd;
-    virtq_fn *handle;      /* runs after a kick, on the loop (ioeventfd=on) or the vCPU's thread */
+    virtq_fn *handle; /* runs after a kick, on the loop (ioeventfd=on) or the vCPU's thread */
     struct ev_bh bh;
     uint16_t index;
     uint16_t num, num_max; /* ring entries: chosen by the guest, offered */
     uint16_t vector;
     bool enabled;
     uint64_t desc, driver, device; /* guest addresses of the three areas */
-    uint16_t last_avail;   /* next entry to take; packed: slot number */
-    uint16_t used_idx;     /* next entry to fill; packed: slot number */
+    uint16_t last_avail;           /* next entry to take; packed: slot number */
+    uint16_t used_idx;             /* next entry to fill; packed: slot number */
     bool avail_wrap, used_wrap;
-    uint16_t signalled;    /* used_idx at the last interrupt, when signalled_ok */
+    uint16_t signalled; /* used_idx at the last interrupt, when signalled_ok */
     bool signalled_ok;
-    bool no_kicks;         /* the device asked for silence */
-    uint16_t inuse;        /* elements popped and not pushed */
-    uint32_t gen;          /* changes at reset: elements of an older one are dropped */
-    uint32_t map_gen;      /* of vd->map_gen when areas were mapped */
+    bool no_kicks;    /* the device asked for silence */
+    uint16_t inuse;   /* elements popped and not pushed */
+    uint32_t gen;     /* changes at reset: elements of an older one are dropped */
+    uint32_t map_gen; /* of vd->map_gen when areas were mapped */
     struct virtq_area a_desc, a_driver, a_device;
     struct virtq_done *pend; /* owned: filled, not flushed */
     unsigned nr_pend, cap_pend;
@@ -82,13 +99,13 @@ struct virtq_elem {
 };
 
 struct virtio_type {
-    const char *name;      /* "virtio-blk" */
-    uint16_t id;           /* VIRTIO_ID_* */
-    unsigned config_size;  /* at most; vd->config_size may shrink it in realize */
+    const char *name;     /* "virtio-blk" */
+    uint16_t id;          /* VIRTIO_ID_* */
+    unsigned config_size; /* at most; vd->config_size may shrink it in realize */
     /* Adds queues, sets vd->features. */
     bool (*realize)(struct virtio_dev *vd, struct err **errp);
     void (*unrealize)(struct virtio_dev *vd);
-    void (*reset)(struct virtio_dev *vd);       /* may be NULL, as all below */
+    void (*reset)(struct virtio_dev *vd); /* may be NULL, as all below */
     void (*get_config)(struct virtio_dev *vd, uint8_t *cfg);
     /* The guest wrote [off, off+len) of cfg, which holds everything else as get_config gave it. */
     void (*set_config)(struct virtio_dev *vd, const uint8_t *cfg, unsigned off, unsigned len);
@@ -106,8 +123,8 @@ struct virtio_transport {
 
 struct virtio_dev {
     const struct virtio_type *type;
-    struct dev *dev;               /* borrowed: the device this is part of */
-    struct mem_space *dma;         /* borrowed */
+    struct dev *dev;       /* borrowed: the device this is part of */
+    struct mem_space *dma; /* borrowed */
     const struct virtio_transport *transport;
     void *transport_opaque;
     struct virtq vq[VIRTIO_QUEUES];
@@ -117,10 +134,10 @@ struct virtio_dev {
     uint8_t isr;
     bool broken;
     bool realized;
-    bool kick_sync;                /* handle kicks on the vCPU's thread (ioeventfd=off) */
-    uint64_t features;             /* offered */
-    uint64_t guest_features;       /* accepted */
-    uint32_t feature_bits;         /* property bits: PROP_INDIRECT ... */
+    bool kick_sync;          /* handle kicks on the vCPU's thread (ioeventfd=off) */
+    uint64_t features;       /* offered */
+    uint64_t guest_features; /* accepted */
+    uint32_t feature_bits;   /* property bits: PROP_INDIRECT ... */
     unsigned config_size;
     uint32_t config_gen;
     uint16_t config_vector;
@@ -130,14 +147,21 @@ struct virtio_dev {
 };
 
 /* Bits of feature_bits, as properties of every virtio device. */
-enum { VIRTIO_P_INDIRECT, VIRTIO_P_EVENT_IDX, VIRTIO_P_PACKED, VIRTIO_P_NOTIFY_ON_EMPTY, VIRTIO_P_ANY_LAYOUT, VIRTIO_P_IOMMU };
+enum {
+    VIRTIO_P_INDIRECT,
+    VIRTIO_P_EVENT_IDX,
+    VIRTIO_P_PACKED,
+    VIRTIO_P_NOTIFY_ON_EMPTY,
+    VIRTIO_P_ANY_LAYOUT,
+    VIRTIO_P_IOMMU
+};
 #define VIRTIO_PROPS(S, f)                                                                                             \
     PROP_BIT32("indirect_desc", S, f.feature_bits, VIRTIO_P_INDIRECT, "on"),                                           \
-    PROP_BIT32("event_idx", S, f.feature_bits, VIRTIO_P_EVENT_IDX, "on"),                                              \
-    PROP_BIT32("packed", S, f.feature_bits, VIRTIO_P_PACKED, "off"),                                                   \
-    PROP_BIT32("notify_on_empty", S, f.feature_bits, VIRTIO_P_NOTIFY_ON_EMPTY, "on"),                                  \
-    PROP_BIT32("any_layout", S, f.feature_bits, VIRTIO_P_ANY_LAYOUT, "on"),                                            \
-    PROP_BIT32("iommu_platform", S, f.feature_bits, VIRTIO_P_IOMMU, "off")
+        PROP_BIT32("event_idx", S, f.feature_bits, VIRTIO_P_EVENT_IDX, "on"),                                          \
+        PROP_BIT32("packed", S, f.feature_bits, VIRTIO_P_PACKED, "off"),                                               \
+        PROP_BIT32("notify_on_empty", S, f.feature_bits, VIRTIO_P_NOTIFY_ON_EMPTY, "on"),                              \
+        PROP_BIT32("any_layout", S, f.feature_bits, VIRTIO_P_ANY_LAYOUT, "on"),                                        \
+        PROP_BIT32("iommu_platform", S, f.feature_bits, VIRTIO_P_IOMMU, "off")
 
 static inline bool virtio_has(const struct virtio_dev *vd, unsigned bit)
 {

@@ -1,8 +1,8 @@
 /* virtio memory balloon. Source: VIRTIO 1.2, 5.5.
  *
  * Pages the guest gives up (inflate, or reported as free) are handed back to the host; they read as zero when the guest
- * touches them again. Statistics come through a buffer the device keeps until the next poll (guest-stats-polling-interval).
- * Left out: free page hints for migration, page poison. */
+ * touches them again. Statistics come through a buffer the device keeps until the next poll
+ * (guest-stats-polling-interval). Left out: free page hints for migration, page poison. */
 #include "base/json.h"
 #include "base/str.h"
 #include "hw/virtio/balloon.h"
@@ -13,21 +13,21 @@ enum { F_STATS_VQ = 1, F_DEFLATE_ON_OOM = 2, F_REPORTING = 5 };
 enum { CFG_NUM_PAGES = 0, CFG_ACTUAL = 4, CFG_SIZE = 8 };
 enum { PAGE = 4096, QUEUE_NUM = 128, REPORT_NUM = 32, STATS_NR = 10, STAT_SIZE = 10, CHUNK = 256 };
 static const char *const stat_names[STATS_NR] = {
-    "stat-swap-in", "stat-swap-out", "stat-major-faults", "stat-minor-faults", "stat-free-memory", "stat-total-memory",
-    "stat-available-memory", "stat-disk-caches", "stat-htlb-pgalloc", "stat-htlb-pgfail"};
+    "stat-swap-in",      "stat-swap-out",         "stat-major-faults", "stat-minor-faults", "stat-free-memory",
+    "stat-total-memory", "stat-available-memory", "stat-disk-caches",  "stat-htlb-pgalloc", "stat-htlb-pgfail"};
 
 struct vballoon {
-    struct virtio_dev vd;   /* first */
-    bool deflate_on_oom, reporting; /* properties */
-    uint32_t target, actual; /* pages in the balloon: wanted, as the guest says */
+    struct virtio_dev vd;             /* first */
+    bool deflate_on_oom, reporting;   /* properties */
+    uint32_t target, actual;          /* pages in the balloon: wanted, as the guest says */
     struct virtq *stats_q, *report_q; /* borrowed */
-    struct virtq_elem *stats; /* owned: given back at the next poll */
-    uint64_t stat[STATS_NR];  /* UINT64_MAX = not told */
-    int64_t stats_time;       /* host seconds of the latest update */
-    int64_t poll_secs;        /* property */
+    struct virtq_elem *stats;         /* owned: given back at the next poll */
+    uint64_t stat[STATS_NR];          /* UINT64_MAX = not told */
+    int64_t stats_time;               /* host seconds of the latest update */
+    int64_t poll_secs;                /* property */
     struct clk_timer timer;
     struct clk_timer event_timer; /* pending: BALLOON_CHANGE was raised less than a second ago */
-    bool changed;             /* since then */
+    bool changed;                 /* since then */
 };
 struct vballoon_pci {
     struct virtio_pci pci;
@@ -115,7 +115,8 @@ static void stats_run(struct virtio_dev *vd, struct virtq *q)
         }
         v->stats = e;
         stats_clear(v);
-        for (uint64_t off = 0; off < 64 * STAT_SIZE && iov_to_buf(&e->out, off, b, sizeof b) == sizeof b; off += STAT_SIZE)
+        for (uint64_t off = 0; off < 64 * STAT_SIZE && iov_to_buf(&e->out, off, b, sizeof b) == sizeof b;
+             off += STAT_SIZE)
             if (get_le16(b) < STATS_NR)
                 v->stat[get_le16(b)] = get_le64(b + 2);
         v->stats_time = clk_now(dev_machine(vd->dev)->run->host) / NS_PER_SEC;
@@ -188,7 +189,8 @@ static char *stats_text(struct obj *o, const struct prop *p, const void *field)
     json_object_put(j);
     return t;
 }
-static const struct prop_type stats_type = {.name = "guest statistics", .set = stats_set, .get = stats_text, .get_json = stats_json};
+static const struct prop_type stats_type = {
+    .name = "guest statistics", .set = stats_set, .get = stats_text, .get_json = stats_json};
 
 /* ---- configuration ---- */
 
@@ -288,10 +290,14 @@ static void vballoon_unrealize(struct virtio_dev *vd)
     clk_timer_cancel(&vballoon_of(vd)->event_timer);
 }
 
-static const struct virtio_type vballoon_type = {
-    .name = "virtio-balloon", .id = VIRTIO_ID_BALLOON, .config_size = CFG_SIZE, .realize = vballoon_realize,
-    .unrealize = vballoon_unrealize, .reset = vballoon_reset, .get_config = vballoon_get_config,
-    .set_config = vballoon_set_config};
+static const struct virtio_type vballoon_type = {.name = "virtio-balloon",
+                                                 .id = VIRTIO_ID_BALLOON,
+                                                 .config_size = CFG_SIZE,
+                                                 .realize = vballoon_realize,
+                                                 .unrealize = vballoon_unrealize,
+                                                 .reset = vballoon_reset,
+                                                 .get_config = vballoon_get_config,
+                                                 .set_config = vballoon_set_config};
 static const struct prop vballoon_pci_props[] = {
     PROP("deflate-on-oom", bool, struct vballoon_pci, v.deflate_on_oom, .dflt = "off"),
     PROP("free-page-reporting", bool, struct vballoon_pci, v.reporting, .dflt = "off"),
@@ -302,8 +308,11 @@ static const struct prop vballoon_pci_props[] = {
     PROP_END,
 };
 static const struct state_field vballoon_fields[] = {
-    STATE_STRUCT(struct vballoon_pci, pci, virtio_pci_state), STATE_STRUCT(struct vballoon_pci, v.vd, virtio_state),
-    STATE_U32(struct vballoon_pci, v.target), STATE_U32(struct vballoon_pci, v.actual), STATE_END,
+    STATE_STRUCT(struct vballoon_pci, pci, virtio_pci_state),
+    STATE_STRUCT(struct vballoon_pci, v.vd, virtio_state),
+    STATE_U32(struct vballoon_pci, v.target),
+    STATE_U32(struct vballoon_pci, v.actual),
+    STATE_END,
 };
 static const struct state_desc vballoon_state = {.name = "virtio-balloon", .version = 1, .fields = vballoon_fields};
 static const char *const vballoon_aliases[] = {"virtio-balloon", NULL};
@@ -315,7 +324,8 @@ static void find_one(struct dev *d, void *opaque)
 {
     struct dev **found = opaque;
 
-    if (d->obj.cls == (const struct obj_class *)&vballoon_cls || d->obj.cls == (const struct obj_class *)&vballoon_trans_cls ||
+    if (d->obj.cls == (const struct obj_class *)&vballoon_cls ||
+        d->obj.cls == (const struct obj_class *)&vballoon_trans_cls ||
         d->obj.cls == (const struct obj_class *)&vballoon_modern_cls)
         *found = *found ? *found : d;
 }

@@ -1,35 +1,60 @@
 /* virtio block device. Source: VIRTIO 1.2, 5.2.
  *
- * Requests are checked completely (lengths, range, alignment) before anything is submitted; each ends in one status byte.
- * The drive's error policy decides between reporting an error and keeping the request until the machine is continued.
- * Left out: SCSI pass-through (scsi=on), secure erase, zoned devices, lifetime. */
+ * Requests are checked completely (lengths, range, alignment) before anything is submitted; each ends in one status
+ * byte. The drive's error policy decides between reporting an error and keeping the request until the machine is
+ * continued. Left out: SCSI pass-through (scsi=on), secure erase, zoned devices, lifetime. */
 #include "blk/blk.h"
 #include "hw/virtio/virtio_pci.h"
 #include <stdio.h>
 
-enum { F_SEG_MAX = 2, F_GEOMETRY = 4, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_TOPOLOGY = 10, F_CONFIG_WCE = 11, F_MQ = 12,
-       F_DISCARD = 13, F_WRITE_ZEROES = 14 };
+enum {
+    F_SEG_MAX = 2,
+    F_GEOMETRY = 4,
+    F_RO = 5,
+    F_BLK_SIZE = 6,
+    F_FLUSH = 9,
+    F_TOPOLOGY = 10,
+    F_CONFIG_WCE = 11,
+    F_MQ = 12,
+    F_DISCARD = 13,
+    F_WRITE_ZEROES = 14
+};
 enum { T_IN = 0, T_OUT = 1, T_SCSI_CMD = 2, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 #define T_BARRIER 0x80000000u /* legacy hint, ignored */
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 enum { /* struct virtio_blk_config */
-    CFG_CAPACITY = 0, CFG_SEG_MAX = 12, CFG_CYLINDERS = 16, CFG_HEADS = 18, CFG_SECTORS = 19, CFG_BLK_SIZE = 20,
-    CFG_PHYS_EXP = 24, CFG_MIN_IO = 26, CFG_OPT_IO = 28, CFG_WRITEBACK = 32, CFG_NUM_QUEUES = 34, CFG_MAX_DISCARD = 36,
-    CFG_MAX_DISCARD_SEG = 40, CFG_DISCARD_ALIGN = 44, CFG_MAX_WZ = 48, CFG_MAX_WZ_SEG = 52, CFG_WZ_UNMAP = 56, CFG_SIZE = 60,
+       CFG_CAPACITY = 0,
+       CFG_SEG_MAX = 12,
+       CFG_CYLINDERS = 16,
+       CFG_HEADS = 18,
+       CFG_SECTORS = 19,
+       CFG_BLK_SIZE = 20,
+       CFG_PHYS_EXP = 24,
+       CFG_MIN_IO = 26,
+       CFG_OPT_IO = 28,
+       CFG_WRITEBACK = 32,
+       CFG_NUM_QUEUES = 34,
+       CFG_MAX_DISCARD = 36,
+       CFG_MAX_DISCARD_SEG = 40,
+       CFG_DISCARD_ALIGN = 44,
+       CFG_MAX_WZ = 48,
+       CFG_MAX_WZ_SEG = 52,
+       CFG_WZ_UNMAP = 56,
+       CFG_SIZE = 60,
 };
 enum { HDR_SIZE = 16, RANGE_SIZE = 16, ID_SIZE = 20, SECTOR = 512, MAX_RANGE_SECTORS = 1 << 22, WZ_FLAG_UNMAP = 1 };
 
 struct vblk {
-    struct virtio_dev vd;  /* first */
-    struct blk *blk;       /* property */
-    char *serial;          /* property */
+    struct virtio_dev vd; /* first */
+    struct blk *blk;      /* property */
+    char *serial;         /* property */
     uint16_t num_queues, queue_size;
     uint64_t log_bs, phys_bs, min_io, opt_io, discard_gran; /* properties */
     uint32_t cyls, heads, secs;
-    int write_cache;       /* property, enum onoffauto */
+    int write_cache; /* property, enum onoffauto */
     bool config_wce, discard, write_zeroes, seg_max_adjust, request_merging, scsi;
     bool orig_wce;
-    struct list stopped;   /* of struct vblk_req: wait until the machine goes on */
+    struct list stopped; /* of struct vblk_req: wait until the machine goes on */
     unsigned inflight;
 };
 struct vblk_pci {
@@ -38,11 +63,11 @@ struct vblk_pci {
 };
 
 struct vblk_req {
-    struct virtq_elem e;   /* first */
+    struct virtq_elem e; /* first */
     struct vblk *v;
-    struct list link;      /* in v->stopped */
+    struct list link; /* in v->stopped */
     uint32_t type;
-    uint64_t off, len;     /* bytes of the disk */
+    uint64_t off, len; /* bytes of the disk */
     uint32_t flags;
     struct iov data;
 };
@@ -123,7 +148,8 @@ static bool range_ok(struct vblk *v, uint64_t sector, uint64_t len)
 {
     uint64_t total = blk_size(v->blk) / SECTOR;
 
-    return len % v->log_bs == 0 && sector % (v->log_bs / SECTOR) == 0 && sector <= total && len / SECTOR <= total - sector;
+    return len % v->log_bs == 0 && sector % (v->log_bs / SECTOR) == 0 && sector <= total &&
+           len / SECTOR <= total - sector;
 }
 
 static uint8_t prepare_rw(struct vblk *v, struct vblk_req *r, uint64_t sector)
@@ -345,14 +371,18 @@ static bool check_props(struct vblk *v, struct err **errp)
         return err_set(errp, "virtio-blk: scsi=on (SCSI pass-through) is not offered; use virtio-scsi");
     if (!v->phys_bs)
         v->phys_bs = v->log_bs;
-    if (!check_block_size("logical_block_size", v->log_bs, errp) || !check_block_size("physical_block_size", v->phys_bs, errp))
+    if (!check_block_size("logical_block_size", v->log_bs, errp) ||
+        !check_block_size("physical_block_size", v->phys_bs, errp))
         return false;
     if (v->phys_bs < v->log_bs)
         return err_set(errp, "virtio-blk: physical_block_size must not be smaller than logical_block_size");
     if (v->min_io % v->log_bs || v->opt_io % v->log_bs || v->discard_gran % v->log_bs)
-        return err_set(errp, "virtio-blk: min_io_size, opt_io_size and discard_granularity must be multiples of logical_block_size");
+        return err_set(
+            errp,
+            "virtio-blk: min_io_size, opt_io_size and discard_granularity must be multiples of logical_block_size");
     if (v->queue_size < 4 || v->queue_size > VIRTQ_MAX_NUM || !is_pow2(v->queue_size))
-        return err_set(errp, "virtio-blk: queue-size=%u must be a power of two between 4 and %u", v->queue_size, VIRTQ_MAX_NUM);
+        return err_set(errp, "virtio-blk: queue-size=%u must be a power of two between 4 and %u", v->queue_size,
+                       VIRTQ_MAX_NUM);
     if (v->num_queues > VIRTIO_QUEUES - 1 && v->num_queues != UINT16_MAX)
         return err_set(errp, "virtio-blk: num-queues=%u is more than %u", v->num_queues, VIRTIO_QUEUES - 1);
     if (!v->num_queues)
@@ -412,9 +442,16 @@ static void vblk_unrealize(struct virtio_dev *vd)
 }
 
 static const struct virtio_type vblk_type = {
-    .name = "virtio-blk", .id = VIRTIO_ID_BLOCK, .config_size = CFG_SIZE,
-    .realize = vblk_realize, .unrealize = vblk_unrealize, .reset = vblk_reset, .get_config = vblk_get_config,
-    .set_config = vblk_set_config, .set_status = vblk_set_status, .running = vblk_running,
+    .name = "virtio-blk",
+    .id = VIRTIO_ID_BLOCK,
+    .config_size = CFG_SIZE,
+    .realize = vblk_realize,
+    .unrealize = vblk_unrealize,
+    .reset = vblk_reset,
+    .get_config = vblk_get_config,
+    .set_config = vblk_set_config,
+    .set_status = vblk_set_status,
+    .running = vblk_running,
 };
 static const struct prop vblk_pci_props[] = {
     PROP_BLK("drive", struct vblk_pci, v.blk),
@@ -441,7 +478,9 @@ static const struct prop vblk_pci_props[] = {
     PROP_END,
 };
 static const struct state_field vblk_fields[] = {
-    STATE_STRUCT(struct vblk_pci, pci, virtio_pci_state), STATE_STRUCT(struct vblk_pci, v.vd, virtio_state), STATE_END,
+    STATE_STRUCT(struct vblk_pci, pci, virtio_pci_state),
+    STATE_STRUCT(struct vblk_pci, v.vd, virtio_state),
+    STATE_END,
 };
 static const struct state_desc vblk_state = {.name = "virtio-blk", .version = 1, .fields = vblk_fields};
 static const char *const vblk_aliases[] = {"virtio-blk", NULL};

@@ -1,18 +1,37 @@
 /* virtio network card. Source: VIRTIO 1.2, 5.1.
  *
- * Queues: receive and transmit per pair, then control. Received frames pass the filter the guest set (promiscuous flags,
- * address table, VLANs), pick a pair by a hash of the flow, and go into one buffer, or several with MRG_RXBUF. Transmit
- * stops while the back end has no room. Checksum and segmentation offloads belong to the back end: they are offered only
- * when it takes the offload header; otherwise the header is removed here.
- * Left out: RSS and hash reports, guest announce, host USO. */
+ * Queues: receive and transmit per pair, then control. Received frames pass the filter the guest set (promiscuous
+ * flags, address table, VLANs), pick a pair by a hash of the flow, and go into one buffer, or several with MRG_RXBUF.
+ * Transmit stops while the back end has no room. Checksum and segmentation offloads belong to the back end: they are
+ * offered only when it takes the offload header; otherwise the header is removed here. Left out: RSS and hash reports,
+ * guest announce, host USO. */
 #include "hw/virtio/virtio_pci.h"
 #include "net/net.h"
 #include <stdio.h>
 
-enum { F_CSUM = 0, F_GUEST_CSUM = 1, F_CTRL_GUEST_OFFLOADS = 2, F_MTU = 3, F_MAC = 5, F_GUEST_TSO4 = 7, F_GUEST_TSO6 = 8,
-       F_GUEST_ECN = 9, F_GUEST_UFO = 10, F_HOST_TSO4 = 11, F_HOST_TSO6 = 12, F_HOST_ECN = 13, F_HOST_UFO = 14,
-       F_MRG_RXBUF = 15, F_STATUS = 16, F_CTRL_VQ = 17, F_CTRL_RX = 18, F_CTRL_VLAN = 19, F_CTRL_RX_EXTRA = 20, F_MQ = 22,
-       F_CTRL_MAC_ADDR = 23 };
+enum {
+    F_CSUM = 0,
+    F_GUEST_CSUM = 1,
+    F_CTRL_GUEST_OFFLOADS = 2,
+    F_MTU = 3,
+    F_MAC = 5,
+    F_GUEST_TSO4 = 7,
+    F_GUEST_TSO6 = 8,
+    F_GUEST_ECN = 9,
+    F_GUEST_UFO = 10,
+    F_HOST_TSO4 = 11,
+    F_HOST_TSO6 = 12,
+    F_HOST_ECN = 13,
+    F_HOST_UFO = 14,
+    F_MRG_RXBUF = 15,
+    F_STATUS = 16,
+    F_CTRL_VQ = 17,
+    F_CTRL_RX = 18,
+    F_CTRL_VLAN = 19,
+    F_CTRL_RX_EXTRA = 20,
+    F_MQ = 22,
+    F_CTRL_MAC_ADDR = 23
+};
 enum { CFG_MAC = 0, CFG_STATUS = 6, CFG_PAIRS = 8, CFG_MTU = 10, CFG_SIZE = 12 };
 enum { S_LINK_UP = 1 };
 enum { CTRL_RX = 0, CTRL_MAC = 1, CTRL_VLAN = 2, CTRL_MQ = 4, CTRL_GUEST_OFFLOADS = 5 };
@@ -23,27 +42,31 @@ enum { MAC_TABLE_MAX = 64, RX_BUFS_MAX = 128, PAIRS_MAX = 32, CTRL_MAX = 8192 };
 /* Which offload feature stands for which flag of the back end. */
 static const struct {
     unsigned feature, flag;
-} guest_offloads[] = {{F_GUEST_CSUM, NET_OFF_CSUM}, {F_GUEST_TSO4, NET_OFF_TSO4}, {F_GUEST_TSO6, NET_OFF_TSO6},
-                      {F_GUEST_ECN, NET_OFF_ECN}, {F_GUEST_UFO, NET_OFF_UFO}};
-static const unsigned offload_features[] = {F_CSUM, F_GUEST_CSUM, F_CTRL_GUEST_OFFLOADS, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_ECN,
-                                            F_GUEST_UFO, F_HOST_TSO4, F_HOST_TSO6, F_HOST_ECN, F_HOST_UFO};
+} guest_offloads[] = {{F_GUEST_CSUM, NET_OFF_CSUM},
+                      {F_GUEST_TSO4, NET_OFF_TSO4},
+                      {F_GUEST_TSO6, NET_OFF_TSO6},
+                      {F_GUEST_ECN, NET_OFF_ECN},
+                      {F_GUEST_UFO, NET_OFF_UFO}};
+static const unsigned offload_features[] = {
+    F_CSUM,      F_GUEST_CSUM, F_CTRL_GUEST_OFFLOADS, F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_ECN,
+    F_GUEST_UFO, F_HOST_TSO4,  F_HOST_TSO6,           F_HOST_ECN,   F_HOST_UFO};
 
 struct vnet {
-    struct virtio_dev vd;  /* first */
-    struct net_nic nic;    /* properties mac, netdev */
+    struct virtio_dev vd;                            /* first */
+    struct net_nic nic;                              /* properties mac, netdev */
     uint16_t host_mtu, rx_queue_size, tx_queue_size; /* properties */
-    uint64_t feature_props; /* property bits by feature number */
-    bool mq;               /* property */
+    uint64_t feature_props;                          /* property bits by feature number */
+    bool mq;                                         /* property */
     uint16_t max_pairs, pairs;
     uint16_t status;
-    struct mac mac;        /* as the guest set it */
+    struct mac mac; /* as the guest set it */
     bool promisc, allmulti, alluni, nomulti, nouni, nobcast;
     bool uni_overflow, multi_overflow;
     uint32_t nr_uni, nr_multi;
     struct mac table[MAC_TABLE_MAX]; /* nr_uni unicast addresses, then nr_multi groups */
     uint32_t vlans[4096 / 32];
-    uint64_t offloads;     /* guest offload features in force */
-    unsigned hdr_len;      /* of the guest's headers */
+    uint64_t offloads; /* guest offload features in force */
+    unsigned hdr_len;  /* of the guest's headers */
 };
 struct vnet_pci {
     struct virtio_pci pci;
@@ -509,8 +532,11 @@ static void vnet_reset(struct virtio_dev *vd)
 
 /* ---- life ---- */
 
-static const struct net_ops vnet_ops = {.type = "nic", .receive = vnet_receive, .can_receive = vnet_can_receive,
-                                        .send_ready = vnet_send_ready, .link_changed = vnet_link_changed};
+static const struct net_ops vnet_ops = {.type = "nic",
+                                        .receive = vnet_receive,
+                                        .can_receive = vnet_can_receive,
+                                        .send_ready = vnet_send_ready,
+                                        .link_changed = vnet_link_changed};
 
 static bool check_size(const char *what, unsigned n, struct err **errp)
 {
@@ -564,12 +590,22 @@ static void vnet_unrealize(struct virtio_dev *vd)
 }
 
 static const struct virtio_type vnet_type = {
-    .name = "virtio-net", .id = VIRTIO_ID_NET, .config_size = CFG_SIZE, .realize = vnet_realize,
-    .unrealize = vnet_unrealize, .reset = vnet_reset, .get_config = vnet_get_config, .set_config = vnet_set_config,
-    .set_features = vnet_set_features, .set_status = vnet_set_status, .running = vnet_running,
+    .name = "virtio-net",
+    .id = VIRTIO_ID_NET,
+    .config_size = CFG_SIZE,
+    .realize = vnet_realize,
+    .unrealize = vnet_unrealize,
+    .reset = vnet_reset,
+    .get_config = vnet_get_config,
+    .set_config = vnet_set_config,
+    .set_features = vnet_set_features,
+    .set_status = vnet_set_status,
+    .running = vnet_running,
 };
 #define FEATURE(nm, bitnr)                                                                                             \
-    {.name = nm, .type = &prop_bit64, .off = offsetof(struct vnet_pci, v.feature_props), .bit = bitnr, .dflt = "on"}
+    {                                                                                                                  \
+        .name = nm, .type = &prop_bit64, .off = offsetof(struct vnet_pci, v.feature_props), .bit = bitnr, .dflt = "on" \
+    }
 static const struct prop vnet_pci_props[] = {
     NET_NIC_PROPS(struct vnet_pci, v.nic),
     PROP("host_mtu", u16, struct vnet_pci, v.host_mtu, .dflt = "0"),
@@ -601,12 +637,23 @@ static const struct prop vnet_pci_props[] = {
 static const struct state_field vnet_fields[] = {
     STATE_STRUCT(struct vnet_pci, pci, virtio_pci_state),
     STATE_STRUCT(struct vnet_pci, v.vd, virtio_state),
-    STATE_U16(struct vnet_pci, v.pairs), STATE_U16(struct vnet_pci, v.status), STATE_BYTES(struct vnet_pci, v.mac),
-    STATE_BOOL(struct vnet_pci, v.promisc), STATE_BOOL(struct vnet_pci, v.allmulti), STATE_BOOL(struct vnet_pci, v.alluni),
-    STATE_BOOL(struct vnet_pci, v.nomulti), STATE_BOOL(struct vnet_pci, v.nouni), STATE_BOOL(struct vnet_pci, v.nobcast),
-    STATE_BOOL(struct vnet_pci, v.uni_overflow), STATE_BOOL(struct vnet_pci, v.multi_overflow),
-    STATE_U32(struct vnet_pci, v.nr_uni), STATE_U32(struct vnet_pci, v.nr_multi), STATE_BYTES(struct vnet_pci, v.table),
-    STATE_ARRAY(struct vnet_pci, v.vlans), STATE_U64(struct vnet_pci, v.offloads), STATE_END,
+    STATE_U16(struct vnet_pci, v.pairs),
+    STATE_U16(struct vnet_pci, v.status),
+    STATE_BYTES(struct vnet_pci, v.mac),
+    STATE_BOOL(struct vnet_pci, v.promisc),
+    STATE_BOOL(struct vnet_pci, v.allmulti),
+    STATE_BOOL(struct vnet_pci, v.alluni),
+    STATE_BOOL(struct vnet_pci, v.nomulti),
+    STATE_BOOL(struct vnet_pci, v.nouni),
+    STATE_BOOL(struct vnet_pci, v.nobcast),
+    STATE_BOOL(struct vnet_pci, v.uni_overflow),
+    STATE_BOOL(struct vnet_pci, v.multi_overflow),
+    STATE_U32(struct vnet_pci, v.nr_uni),
+    STATE_U32(struct vnet_pci, v.nr_multi),
+    STATE_BYTES(struct vnet_pci, v.table),
+    STATE_ARRAY(struct vnet_pci, v.vlans),
+    STATE_U64(struct vnet_pci, v.offloads),
+    STATE_END,
 };
 static bool vnet_post_load(void *opaque)
 {

@@ -1,4 +1,5 @@
-/* virtio over PCI. Source: VIRTIO 1.2, 4.1 (modern: five capabilities over a memory BAR) and 4.1.4.10 (legacy: one I/O BAR).
+/* virtio over PCI. Source: VIRTIO 1.2, 4.1 (modern: five capabilities over a memory BAR) and 4.1.4.10 (legacy: one I/O
+ * BAR).
  *
  * BAR 0: legacy registers (transitional devices); BAR 1: MSI-X; BAR 4: common configuration at 0, ISR at 0x1000, device
  * configuration at 0x2000, notifications from 0x3000 (4 bytes apart, or a page each with page-per-vq=on).
@@ -9,13 +10,37 @@
 #include "hw/virtio/virtio_pci.h"
 
 enum { /* legacy registers */
-    L_HOST_FEATURES = 0, L_GUEST_FEATURES = 4, L_QUEUE_PFN = 8, L_QUEUE_NUM = 12, L_QUEUE_SEL = 14, L_QUEUE_NOTIFY = 16,
-    L_STATUS = 18, L_ISR = 19, L_CONFIG_VECTOR = 20, L_QUEUE_VECTOR = 22, L_CONFIG = 20, L_CONFIG_MSIX = 24,
+       L_HOST_FEATURES = 0,
+       L_GUEST_FEATURES = 4,
+       L_QUEUE_PFN = 8,
+       L_QUEUE_NUM = 12,
+       L_QUEUE_SEL = 14,
+       L_QUEUE_NOTIFY = 16,
+       L_STATUS = 18,
+       L_ISR = 19,
+       L_CONFIG_VECTOR = 20,
+       L_QUEUE_VECTOR = 22,
+       L_CONFIG = 20,
+       L_CONFIG_MSIX = 24,
 };
 enum { /* struct virtio_pci_common_cfg */
-    C_DFSELECT = 0, C_DF = 4, C_GFSELECT = 8, C_GF = 12, C_MSIX = 16, C_NUMQ = 18, C_STATUS = 20, C_GENERATION = 21,
-    C_Q_SELECT = 22, C_Q_SIZE = 24, C_Q_MSIX = 26, C_Q_ENABLE = 28, C_Q_NOFF = 30, C_Q_DESC = 32, C_Q_DRIVER = 40,
-    C_Q_DEVICE = 48, C_END = 56,
+       C_DFSELECT = 0,
+       C_DF = 4,
+       C_GFSELECT = 8,
+       C_GF = 12,
+       C_MSIX = 16,
+       C_NUMQ = 18,
+       C_STATUS = 20,
+       C_GENERATION = 21,
+       C_Q_SELECT = 22,
+       C_Q_SIZE = 24,
+       C_Q_MSIX = 26,
+       C_Q_ENABLE = 28,
+       C_Q_NOFF = 30,
+       C_Q_DESC = 32,
+       C_Q_DRIVER = 40,
+       C_Q_DEVICE = 48,
+       C_END = 56,
 };
 enum { CFG_COMMON = 1, CFG_NOTIFY = 2, CFG_ISR = 3, CFG_DEVICE = 4, CFG_PCI = 5 };
 enum { OFF_COMMON = 0, OFF_ISR = 0x1000, OFF_DEVICE = 0x2000, OFF_NOTIFY = 0x3000, WINDOW = 0x1000 };
@@ -165,8 +190,13 @@ static void legacy_write(void *opaque, gpa_t off, uint64_t val, unsigned size)
         break;
     }
 }
-static const struct mem_ops legacy_ops = {
-    .read = legacy_read, .write = legacy_write, .valid_min = 1, .valid_max = 4, .impl_min = 1, .impl_max = 4, .unaligned = true};
+static const struct mem_ops legacy_ops = {.read = legacy_read,
+                                          .write = legacy_write,
+                                          .valid_min = 1,
+                                          .valid_max = 4,
+                                          .impl_min = 1,
+                                          .impl_max = 4,
+                                          .unaligned = true};
 
 /* ---- modern registers ---- */
 
@@ -344,8 +374,8 @@ static bool cfg_window(struct virtio_pci *p, uint32_t *off, uint32_t *len)
 
     *off = get_le32(c + 8);
     *len = get_le32(c + 12);
-    return c[4] == MODERN_BAR && (*len == 1 || *len == 2 || *len == 4) && !(*off % *len) &&
-           *off < p->modern.size && *len <= p->modern.size - *off;
+    return c[4] == MODERN_BAR && (*len == 1 || *len == 2 || *len == 4) && !(*off % *len) && *off < p->modern.size &&
+           *len <= p->modern.size - *off;
 }
 
 static uint64_t window_access(struct virtio_pci *p, uint32_t off, uint32_t len, bool write, uint32_t val)
@@ -386,7 +416,8 @@ void virtio_pci_cfg_write(struct pci_dev *d, unsigned off, uint32_t val, unsigne
 
 /* ---- life ---- */
 
-static bool add_vendor_cap(struct virtio_pci *p, uint8_t type, uint32_t off, uint32_t len, uint8_t size, struct err **errp)
+static bool add_vendor_cap(struct virtio_pci *p, uint8_t type, uint32_t off, uint32_t len, uint8_t size,
+                           struct err **errp)
 {
     uint8_t at = pci_add_cap(&p->pci, PCI_CAP_VENDOR, 0, size);
 
@@ -465,7 +496,8 @@ static bool choose_interfaces(struct virtio_pci *p, const struct virtio_pci_clas
     if (c->kind == VPCI_TRANSITIONAL && !c->legacy_id)
         return err_set(errp, "%s: this kind of device has no legacy interface", c->name);
     if (!p->has_modern && !p->has_legacy)
-        return err_set(errp, "%s: both interfaces are disabled; allow one of disable-legacy and disable-modern", c->name);
+        return err_set(errp, "%s: both interfaces are disabled; allow one of disable-legacy and disable-modern",
+                       c->name);
     return true;
 }
 
@@ -542,8 +574,11 @@ void virtio_pci_reset(struct dev *d)
 
 static const struct state_field virtio_pci_fields[] = {
     STATE_STRUCT(struct virtio_pci, pci, pci_dev_state),
-    STATE_U32(struct virtio_pci, dfselect), STATE_U32(struct virtio_pci, gfselect), STATE_U32(struct virtio_pci, guest_low),
-    STATE_U32(struct virtio_pci, guest_high), STATE_END,
+    STATE_U32(struct virtio_pci, dfselect),
+    STATE_U32(struct virtio_pci, gfselect),
+    STATE_U32(struct virtio_pci, guest_low),
+    STATE_U32(struct virtio_pci, guest_high),
+    STATE_END,
 };
 const struct state_desc virtio_pci_state = {.name = "virtio-pci", .version = 1, .fields = virtio_pci_fields};
 

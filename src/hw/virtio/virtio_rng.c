@@ -18,11 +18,11 @@ struct rng_wait { /* a request, embedded in who made it */
     size_t want;
 };
 struct rng_source {
-    struct obj obj;      /* first */
-    char *filename;      /* property of rng-random */
+    struct obj obj; /* first */
+    char *filename; /* property of rng-random */
     int fd;
-    struct ev_fd *ev;    /* watched while somebody waits */
-    struct list waits;   /* of struct rng_wait */
+    struct ev_fd *ev;  /* watched while somebody waits */
+    struct list waits; /* of struct rng_wait */
 };
 
 static void rng_init(struct obj *o)
@@ -89,14 +89,25 @@ static void rng_request(struct rng_source *s, struct run *run, struct rng_wait *
 }
 
 static const struct prop rng_random_props[] = {
-    PROP("filename", str, struct rng_source, filename, .dflt = "/dev/urandom", .help = "file the bytes are read from"), PROP_END};
-static const struct obj_class rng_random_class = {
-    .name = "rng-random", .parent = "rng-backend", .size = sizeof(struct rng_source),
-    .props = rng_random_props, .init = rng_init, .ready = rng_random_ready, .free = rng_free, .user = true, .desc = "random bytes from a file"};
+    PROP("filename", str, struct rng_source, filename, .dflt = "/dev/urandom", .help = "file the bytes are read from"),
+    PROP_END};
+static const struct obj_class rng_random_class = {.name = "rng-random",
+                                                  .parent = "rng-backend",
+                                                  .size = sizeof(struct rng_source),
+                                                  .props = rng_random_props,
+                                                  .init = rng_init,
+                                                  .ready = rng_random_ready,
+                                                  .free = rng_free,
+                                                  .user = true,
+                                                  .desc = "random bytes from a file"};
 OBJ_REGISTER(rng_random_class)
-static const struct obj_class rng_builtin_class = {
-    .name = "rng-builtin", .parent = "rng-backend", .size = sizeof(struct rng_source), .init = rng_init,
-    .free = rng_free, .user = true, .desc = "random bytes from the host kernel"};
+static const struct obj_class rng_builtin_class = {.name = "rng-builtin",
+                                                   .parent = "rng-backend",
+                                                   .size = sizeof(struct rng_source),
+                                                   .init = rng_init,
+                                                   .free = rng_free,
+                                                   .user = true,
+                                                   .desc = "random bytes from the host kernel"};
 OBJ_REGISTER(rng_builtin_class)
 
 static void CONSTRUCTOR rng_family(void)
@@ -107,14 +118,14 @@ static void CONSTRUCTOR rng_family(void)
 /* ---- the device ---- */
 
 struct vrng {
-    struct virtio_dev vd;    /* first */
-    struct obj *rng;         /* property; owned reference when made here */
-    struct rng_source *src;  /* borrowed: rng */
-    uint64_t max_bytes;      /* property */
-    uint32_t period_ms;      /* property */
-    int64_t quota;           /* bytes left in this period */
+    struct virtio_dev vd;   /* first */
+    struct obj *rng;        /* property; owned reference when made here */
+    struct rng_source *src; /* borrowed: rng */
+    uint64_t max_bytes;     /* property */
+    uint32_t period_ms;     /* property */
+    int64_t quota;          /* bytes left in this period */
     struct clk_timer timer;
-    struct ev_bh ask_bh;     /* requests are made on the loop's thread */
+    struct ev_bh ask_bh; /* requests are made on the loop's thread */
     struct rng_wait wait;
     bool own, asked;
 };
@@ -226,8 +237,11 @@ static void vrng_unrealize(struct virtio_dev *vd)
     }
 }
 
-static const struct virtio_type vrng_type = {.name = "virtio-rng", .id = VIRTIO_ID_RNG, .realize = vrng_realize,
-                                             .unrealize = vrng_unrealize, .reset = vrng_reset};
+static const struct virtio_type vrng_type = {.name = "virtio-rng",
+                                             .id = VIRTIO_ID_RNG,
+                                             .realize = vrng_realize,
+                                             .unrealize = vrng_unrealize,
+                                             .reset = vrng_reset};
 static const struct prop vrng_pci_props[] = {
     PROP("rng", link, struct vrng_pci, v.rng),
     PROP("max-bytes", u64, struct vrng_pci, v.max_bytes, .dflt = "9223372036854775807"),
@@ -237,8 +251,11 @@ static const struct prop vrng_pci_props[] = {
     PROP_END,
 };
 static const struct state_field vrng_fields[] = {
-    STATE_STRUCT(struct vrng_pci, pci, virtio_pci_state), STATE_STRUCT(struct vrng_pci, v.vd, virtio_state),
-    STATE_I64(struct vrng_pci, v.quota), STATE_TIMER(struct vrng_pci, v.timer), STATE_END,
+    STATE_STRUCT(struct vrng_pci, pci, virtio_pci_state),
+    STATE_STRUCT(struct vrng_pci, v.vd, virtio_state),
+    STATE_I64(struct vrng_pci, v.quota),
+    STATE_TIMER(struct vrng_pci, v.timer),
+    STATE_END,
 };
 static const struct state_desc vrng_state = {.name = "virtio-rng", .version = 1, .fields = vrng_fields};
 static const char *const vrng_aliases[] = {"virtio-rng", NULL};

@@ -2,29 +2,57 @@
  *
  * Queues: control, event, requests. Task management waits until the requests it is about have ended, since one that was
  * given to the block layer is not taken back. Hot-plug and changes are told through the event queue.
- * Left out: bidirectional commands, T10 protection information, asynchronous notification subscriptions (none is offered). */
+ * Left out: bidirectional commands, T10 protection information, asynchronous notification subscriptions (none is
+ * offered). */
 #include "hw/scsi/scsi.h"
 #include "hw/virtio/virtio_pci.h"
 
 enum { F_HOTPLUG = 1, F_CHANGE = 2 };
-enum { CFG_NUM_QUEUES = 0, CFG_SEG_MAX = 4, CFG_MAX_SECTORS = 8, CFG_CMD_PER_LUN = 12, CFG_EVENT_SIZE = 16, CFG_SENSE_SIZE = 20,
-       CFG_CDB_SIZE = 24, CFG_MAX_CHANNEL = 28, CFG_MAX_TARGET = 30, CFG_MAX_LUN = 32, CFG_SIZE = 36 };
+enum {
+    CFG_NUM_QUEUES = 0,
+    CFG_SEG_MAX = 4,
+    CFG_MAX_SECTORS = 8,
+    CFG_CMD_PER_LUN = 12,
+    CFG_EVENT_SIZE = 16,
+    CFG_SENSE_SIZE = 20,
+    CFG_CDB_SIZE = 24,
+    CFG_MAX_CHANNEL = 28,
+    CFG_MAX_TARGET = 30,
+    CFG_MAX_LUN = 32,
+    CFG_SIZE = 36
+};
 enum { R_OK = 0, R_BAD_TARGET = 3, R_FAILURE = 9, R_FUNCTION_REJECTED = 11, R_INCORRECT_LUN = 12 };
 enum { T_TMF = 0 };
-enum { TMF_ABORT_TASK = 0, TMF_ABORT_TASK_SET = 1, TMF_CLEAR_TASK_SET = 3, TMF_NEXUS_RESET = 4, TMF_LUN_RESET = 5,
-       TMF_QUERY_TASK = 6, TMF_QUERY_TASK_SET = 7 };
+enum {
+    TMF_ABORT_TASK = 0,
+    TMF_ABORT_TASK_SET = 1,
+    TMF_CLEAR_TASK_SET = 3,
+    TMF_NEXUS_RESET = 4,
+    TMF_LUN_RESET = 5,
+    TMF_QUERY_TASK = 6,
+    TMF_QUERY_TASK_SET = 7
+};
 enum { EV_TRANSPORT_RESET = 1, EV_PARAM_CHANGE = 3, REASON_RESCAN = 1, REASON_REMOVED = 2 };
 #define EV_MISSED 0x80000000u
-enum { Q_CTRL = 0, Q_EVENT = 1, Q_REQ = 2, REQ_FIXED = 19, RESP_FIXED = 12, SENSE_DEFAULT = 96, CDB_DEFAULT = 32, EVENT_SIZE = 16 };
+enum {
+    Q_CTRL = 0,
+    Q_EVENT = 1,
+    Q_REQ = 2,
+    REQ_FIXED = 19,
+    RESP_FIXED = 12,
+    SENSE_DEFAULT = 96,
+    CDB_DEFAULT = 32,
+    EVENT_SIZE = 16
+};
 
 struct vscsi {
-    struct virtio_dev vd;   /* first */
+    struct virtio_dev vd; /* first */
     struct scsi_bus bus;
     uint32_t num_queues, queue_size, max_sectors, cmd_per_lun; /* properties */
-    bool hotplug, param_change; /* properties */
+    bool hotplug, param_change;                                /* properties */
     uint32_t sense_size, cdb_size;
-    struct list reqs;       /* of struct vscsi_req: with a unit */
-    struct list tmfs;       /* of struct vscsi_tmf: waiting for requests */
+    struct list reqs; /* of struct vscsi_req: with a unit */
+    struct list tmfs; /* of struct vscsi_tmf: waiting for requests */
     bool events_missed;
 };
 struct vscsi_pci {
@@ -32,7 +60,7 @@ struct vscsi_pci {
     struct vscsi v;
 };
 struct vscsi_req {
-    struct virtq_elem e;    /* first */
+    struct virtq_elem e; /* first */
     struct list link;
     struct vscsi *v;
     uint64_t tag;
@@ -41,11 +69,11 @@ struct vscsi_req {
     struct scsi_req s;
 };
 struct vscsi_tmf {
-    struct virtq_elem e;    /* first */
+    struct virtq_elem e; /* first */
     struct list link;
     uint8_t lun[8];
     uint64_t tag;
-    bool one;               /* about one task only */
+    bool one; /* about one task only */
 };
 
 static struct vscsi *vscsi_of(struct virtio_dev *vd)
@@ -122,7 +150,9 @@ static void tmf_start(struct vscsi *v, struct vscsi_tmf *t, const uint8_t *b)
     }
     t->one = subtype == TMF_ABORT_TASK || subtype == TMF_QUERY_TASK;
     switch (subtype) {
-    case TMF_ABORT_TASK: case TMF_ABORT_TASK_SET: case TMF_CLEAR_TASK_SET:
+    case TMF_ABORT_TASK:
+    case TMF_ABORT_TASK_SET:
+    case TMF_CLEAR_TASK_SET:
         break;
     case TMF_LUN_RESET:
         scsi_unit_reset(d);
@@ -131,7 +161,8 @@ static void tmf_start(struct vscsi *v, struct vscsi_tmf *t, const uint8_t *b)
         if (d)
             scsi_unit_reset(d);
         break;
-    case TMF_QUERY_TASK: case TMF_QUERY_TASK_SET:
+    case TMF_QUERY_TASK:
+    case TMF_QUERY_TASK_SET:
         tmf_answer(&t->e, tmf_must_wait(v, t) ? 10 /* function succeeded */ : 0);
         return;
     default:
@@ -345,16 +376,19 @@ static void vscsi_reset(struct virtio_dev *vd)
 static bool vscsi_realize(struct virtio_dev *vd, struct err **errp)
 {
     struct vscsi *v = vscsi_of(vd);
-    struct scsi_hba hba = {.max_target = 255, .max_lun = 16383, .plugged = unit_plugged, .changed = unit_changed, .opaque = v};
+    struct scsi_hba hba = {
+        .max_target = 255, .max_lun = 16383, .plugged = unit_plugged, .changed = unit_changed, .opaque = v};
 
     list_init(&v->reqs);
     list_init(&v->tmfs);
     if (v->num_queues == UINT32_MAX)
         v->num_queues = min_u64(max_u64(dev_machine(vd->dev)->max_cpus, 1), VIRTIO_QUEUES - Q_REQ);
     if (!v->num_queues || v->num_queues > VIRTIO_QUEUES - Q_REQ)
-        return err_set(errp, "virtio-scsi: num_queues=%u must be between 1 and %u", v->num_queues, VIRTIO_QUEUES - Q_REQ);
+        return err_set(errp, "virtio-scsi: num_queues=%u must be between 1 and %u", v->num_queues,
+                       VIRTIO_QUEUES - Q_REQ);
     if (v->queue_size < 4 || v->queue_size > VIRTQ_MAX_NUM || !is_pow2(v->queue_size))
-        return err_set(errp, "virtio-scsi: virtqueue_size=%u must be a power of two between 4 and %u", v->queue_size, VIRTQ_MAX_NUM);
+        return err_set(errp, "virtio-scsi: virtqueue_size=%u must be a power of two between 4 and %u", v->queue_size,
+                       VIRTQ_MAX_NUM);
     vd->features = (v->hotplug ? VIRTIO_BIT(F_HOTPLUG) : 0) | (v->param_change ? VIRTIO_BIT(F_CHANGE) : 0);
     virtio_add_queue(vd, v->queue_size, ctrl_run);
     virtio_add_queue(vd, v->queue_size, event_run);
@@ -371,9 +405,14 @@ static void vscsi_unrealize(struct virtio_dev *vd)
     scsi_bus_fini(&vscsi_of(vd)->bus);
 }
 
-static const struct virtio_type vscsi_type = {
-    .name = "virtio-scsi", .id = VIRTIO_ID_SCSI, .config_size = CFG_SIZE, .realize = vscsi_realize,
-    .unrealize = vscsi_unrealize, .reset = vscsi_reset, .get_config = vscsi_get_config, .set_config = vscsi_set_config};
+static const struct virtio_type vscsi_type = {.name = "virtio-scsi",
+                                              .id = VIRTIO_ID_SCSI,
+                                              .config_size = CFG_SIZE,
+                                              .realize = vscsi_realize,
+                                              .unrealize = vscsi_unrealize,
+                                              .reset = vscsi_reset,
+                                              .get_config = vscsi_get_config,
+                                              .set_config = vscsi_set_config};
 static const struct prop vscsi_pci_props[] = {
     PROP("num_queues", u32, struct vscsi_pci, v.num_queues, .dflt = "4294967295"),
     PROP("virtqueue_size", u32, struct vscsi_pci, v.queue_size, .dflt = "256"),
@@ -386,9 +425,12 @@ static const struct prop vscsi_pci_props[] = {
     PROP_END,
 };
 static const struct state_field vscsi_fields[] = {
-    STATE_STRUCT(struct vscsi_pci, pci, virtio_pci_state), STATE_STRUCT(struct vscsi_pci, v.vd, virtio_state),
-    STATE_U32(struct vscsi_pci, v.sense_size), STATE_U32(struct vscsi_pci, v.cdb_size),
-    STATE_BOOL(struct vscsi_pci, v.events_missed), STATE_END,
+    STATE_STRUCT(struct vscsi_pci, pci, virtio_pci_state),
+    STATE_STRUCT(struct vscsi_pci, v.vd, virtio_state),
+    STATE_U32(struct vscsi_pci, v.sense_size),
+    STATE_U32(struct vscsi_pci, v.cdb_size),
+    STATE_BOOL(struct vscsi_pci, v.events_missed),
+    STATE_END,
 };
 static bool vscsi_post_load(void *opaque)
 {

@@ -1,16 +1,23 @@
 /* virtio console: a bus of ports (virtconsole, virtserialport) behind one device. Source: VIRTIO 1.2, 5.3.
  *
  * Every port is a pair of queues; control messages announce ports, their names and who has them open. Towards the host
- * data waits in its queue while the character back end is full; towards the guest the back end is asked for no more than
- * the next buffer holds. Without MULTIPORT (firmware) only port 0 works.
- * Left out: console resize. */
+ * data waits in its queue while the character back end is full; towards the guest the back end is asked for no more
+ * than the next buffer holds. Without MULTIPORT (firmware) only port 0 works. Left out: console resize. */
 #include "base/json.h"
 #include "chr/chr.h"
 #include "hw/virtio/virtio_pci.h"
 
 enum { F_MULTIPORT = 1, F_EMERG_WRITE = 2 };
 enum { CFG_MAX_PORTS = 4, CFG_EMERG_WR = 8, CFG_SIZE = 12 };
-enum { DEVICE_READY = 0, DEVICE_ADD = 1, DEVICE_REMOVE = 2, PORT_READY = 3, CONSOLE_PORT = 4, PORT_OPEN = 6, PORT_NAME = 7 };
+enum {
+    DEVICE_READY = 0,
+    DEVICE_ADD = 1,
+    DEVICE_REMOVE = 2,
+    PORT_READY = 3,
+    CONSOLE_PORT = 4,
+    PORT_OPEN = 6,
+    PORT_NAME = 7
+};
 enum { Q_CTRL_RX = 2, Q_CTRL_TX = 3, QUEUE_NUM = 128, CTRL_NUM = 32, MAX_PORTS = 31, MAX_CTRL = 256, MSG_SIZE = 8 };
 
 struct vser;
@@ -34,12 +41,12 @@ struct ctrl_msg {
     uint8_t bytes[];
 };
 struct vser {
-    struct virtio_dev vd;  /* first */
+    struct virtio_dev vd; /* first */
     struct bus bus;
-    uint32_t max_ports;    /* property */
-    bool emergency;        /* property */
+    uint32_t max_ports; /* property */
+    bool emergency;     /* property */
     struct vport *port[MAX_PORTS];
-    struct list ctrl;      /* of struct ctrl_msg waiting for buffers */
+    struct list ctrl; /* of struct ctrl_msg waiting for buffers */
     unsigned nr_ctrl;
     bool driver_ready;
 };
@@ -348,7 +355,8 @@ static bool choose_nr(struct vser *v, struct vport *p, struct err **errp)
         p->nr = i;
     }
     if (p->nr >= v->max_ports)
-        return err_set(errp, "%s: no port number %u on a virtio-serial device with %u ports; raise max_ports (up to %u)",
+        return err_set(errp,
+                       "%s: no port number %u on a virtio-serial device with %u ports; raise max_ports (up to %u)",
                        p->dev.obj.cls->name, p->nr, v->max_ports, MAX_PORTS);
     if (!p->nr && !p->console)
         return err_set(errp, "virtserialport: port number 0 is for virtconsole; use nr=1 or higher");
@@ -388,20 +396,35 @@ static void vport_unrealize(struct dev *d)
         chr_fe_set(&p->fe, NULL, NULL);
 }
 
-static const struct prop vport_props[] = {
-    PROP_CHR("chardev", struct vport, fe), PROP("name", str, struct vport, name),
-    PROP("nr", u32, struct vport, nr, .dflt = "4294967295"), PROP_END};
+static const struct prop vport_props[] = {PROP_CHR("chardev", struct vport, fe), PROP("name", str, struct vport, name),
+                                          PROP("nr", u32, struct vport, nr, .dflt = "4294967295"), PROP_END};
 static const struct state_field vport_fields[] = {STATE_BOOL(struct vport, guest_open), STATE_END};
-static const struct vport_class virtserialport_class = {
-    .name = "virtserialport", .parent = "virtio-serial-port", .size = sizeof(struct vport), .props = vport_props,
-    .bus_type = "virtio-serial-bus", .category = DEV_CAT_INPUT, .hotplug = true, .realize = vport_realize,
-    .unrealize = vport_unrealize, .state_version = 1, .state = vport_fields, .desc = "named channel to the guest"};
+static const struct vport_class virtserialport_class = {.name = "virtserialport",
+                                                        .parent = "virtio-serial-port",
+                                                        .size = sizeof(struct vport),
+                                                        .props = vport_props,
+                                                        .bus_type = "virtio-serial-bus",
+                                                        .category = DEV_CAT_INPUT,
+                                                        .hotplug = true,
+                                                        .realize = vport_realize,
+                                                        .unrealize = vport_unrealize,
+                                                        .state_version = 1,
+                                                        .state = vport_fields,
+                                                        .desc = "named channel to the guest"};
 DEV_REGISTER(virtserialport_class)
-static const struct vport_class virtconsole_class = {
-    .name = "virtconsole", .parent = "virtio-serial-port", .size = sizeof(struct vport), .props = vport_props,
-    .bus_type = "virtio-serial-bus", .category = DEV_CAT_INPUT, .hotplug = true, .realize = vport_realize,
-    .unrealize = vport_unrealize, .state_version = 1, .state = vport_fields, .desc = "console of the guest (hvc0)",
-    .console = true};
+static const struct vport_class virtconsole_class = {.name = "virtconsole",
+                                                     .parent = "virtio-serial-port",
+                                                     .size = sizeof(struct vport),
+                                                     .props = vport_props,
+                                                     .bus_type = "virtio-serial-bus",
+                                                     .category = DEV_CAT_INPUT,
+                                                     .hotplug = true,
+                                                     .realize = vport_realize,
+                                                     .unrealize = vport_unrealize,
+                                                     .state_version = 1,
+                                                     .state = vport_fields,
+                                                     .desc = "console of the guest (hvc0)",
+                                                     .console = true};
 DEV_REGISTER(virtconsole_class)
 
 static void CONSTRUCTOR vport_family(void)
@@ -449,10 +472,15 @@ static unsigned vser_vectors(struct virtio_dev *vd)
     return vser_of(vd)->max_ports + 1;
 }
 
-static const struct virtio_type vser_type = {
-    .name = "virtio-serial", .id = VIRTIO_ID_CONSOLE, .config_size = CFG_SIZE, .realize = vser_realize,
-    .unrealize = vser_unrealize, .reset = vser_reset, .get_config = vser_get_config, .set_config = vser_set_config,
-    .set_status = vser_set_status};
+static const struct virtio_type vser_type = {.name = "virtio-serial",
+                                             .id = VIRTIO_ID_CONSOLE,
+                                             .config_size = CFG_SIZE,
+                                             .realize = vser_realize,
+                                             .unrealize = vser_unrealize,
+                                             .reset = vser_reset,
+                                             .get_config = vser_get_config,
+                                             .set_config = vser_set_config,
+                                             .set_status = vser_set_status};
 static const struct prop vser_pci_props[] = {
     PROP("max_ports", u32, struct vser_pci, v.max_ports, .dflt = "31"),
     PROP("emergency-write", bool, struct vser_pci, v.emergency, .dflt = "on"),
@@ -461,8 +489,10 @@ static const struct prop vser_pci_props[] = {
     PROP_END,
 };
 static const struct state_field vser_fields[] = {
-    STATE_STRUCT(struct vser_pci, pci, virtio_pci_state), STATE_STRUCT(struct vser_pci, v.vd, virtio_state),
-    STATE_BOOL(struct vser_pci, v.driver_ready), STATE_END,
+    STATE_STRUCT(struct vser_pci, pci, virtio_pci_state),
+    STATE_STRUCT(struct vser_pci, v.vd, virtio_state),
+    STATE_BOOL(struct vser_pci, v.driver_ready),
+    STATE_END,
 };
 static const struct state_desc vser_state = {.name = "virtio-serial", .version = 1, .fields = vser_fields};
 static const char *const vser_aliases[] = {"virtio-serial", NULL};

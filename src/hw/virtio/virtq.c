@@ -3,10 +3,10 @@
  * Source: VIRTIO 1.2, sections 2.7 (split) and 2.8 (packed). The ring parts are looked up once per change of the memory
  * map and then accessed through host pointers; a part that is not one piece of RAM is accessed word by word.
  *
- * Invariants: (1) a descriptor is copied before any field is looked at; (2) a chain is at most VIRTQ_MAX_SEGS long, so a
- * loop ends; (3) used entries are written before the index or flag that makes them visible; (4) an element of an earlier
- * life of the queue (gen) is never written to the ring.
- * Left out: IN_ORDER, NOTIFICATION_DATA and RING_RESET are not offered. */
+ * Invariants: (1) a descriptor is copied before any field is looked at; (2) a chain is at most VIRTQ_MAX_SEGS long, so
+ * a loop ends; (3) used entries are written before the index or flag that makes them visible; (4) an element of an
+ * earlier life of the queue (gen) is never written to the ring. Left out: IN_ORDER, NOTIFICATION_DATA and RING_RESET
+ * are not offered. */
 #include "hw/virtio/virtio.h"
 
 enum { DESC_F_NEXT = 1, DESC_F_WRITE = 2, DESC_F_INDIRECT = 4 };

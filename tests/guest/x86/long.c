@@ -1,12 +1,17 @@
-/* Long mode: canonical addresses, segments, gates, privilege, system calls, four-level paging with NX, SMEP and SMAP. */
+/* Long mode: canonical addresses, segments, gates, privilege, system calls, four-level paging with NX, SMEP and SMAP.
+ */
 #include "trap.h"
 
-static struct gate { u16 off0, sel, type, off1; u32 off2, zero; } idt[256];
+static struct gate {
+    u16 off0, sel, type, off1;
+    u32 off2, zero;
+} idt[256];
 static u32 tss[32];
 static u64 kstack[512], istack[512], ustack[512];
 static u8 user_code[64] __attribute__((aligned(4096)));
 static u8 area[8192] __attribute__((aligned(4096)));
-static u64 pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096))), pt[512] __attribute__((aligned(4096)));
+static u64 pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096))),
+    pt[512] __attribute__((aligned(4096)));
 word farp[2];
 enum { DESC = 8, SEL = DESC * 8, TSS_DESC = 10 };
 
@@ -16,7 +21,10 @@ static void set_gate(unsigned v, word off, u16 sel, u16 type)
 }
 static void setup(void)
 {
-    struct { u16 limit; u64 base; } __attribute__((packed)) p = {sizeof idt - 1, (word)idt};
+    struct {
+        u16 limit;
+        u64 base;
+    } __attribute__((packed)) p = {sizeof idt - 1, (word)idt};
     unsigned i;
 
     for (i = 0; i < 256; i++)
@@ -47,7 +55,8 @@ static void wrmsr(u32 n, u64 v)
 static void canonical(void)
 {
     word v, i;
-    static const u64 a[] = {0x800000000000, 0xffff7fffffffffff, 0x7fffffffffff, 0x7ffffffffff9, 0xffff800000000000, 0x8000000000000000};
+    static const u64 a[] = {0x800000000000, 0xffff7fffffffffff, 0x7fffffffffff,
+                            0x7ffffffffff9, 0xffff800000000000, 0x8000000000000000};
 
     for (i = 0; i < 6; i++) {
         put("canon"), hex(a[i]);
@@ -100,14 +109,31 @@ static void loads(void)
                         gdt[DESC + 1] = 0;
                         v = SEL | rpl;
                         switch (op) {
-                        case 0: TRY("movl %%eax,%%es", v); break;
-                        case 1: TRY("movl %%eax,%%ss; movl $0x10,%%ecx; movl %%ecx,%%ss", v); break;
-                        case 2: TRY("movl %%eax,%%fs", v); break;
-                        case 3: TRY("lldt %%ax", v); asm volatile("lldt %w0" : : "r"(0)); break;
-                        case 4: TRY("movl $0xaaaa,%%ecx; lar %%eax,%%ecx; movl %%ecx,%%eax", v); break;
-                        case 5: TRY("movl $0xaaaa,%%ecx; lsl %%eax,%%ecx; movl %%ecx,%%eax", v); break;
-                        case 6: TRY("verr %%ax; movl $0,%%eax; setz %%al", v); break;
-                        case 7: TRY("verw %%ax; movl $0,%%eax; setz %%al", v); break;
+                        case 0:
+                            TRY("movl %%eax,%%es", v);
+                            break;
+                        case 1:
+                            TRY("movl %%eax,%%ss; movl $0x10,%%ecx; movl %%ecx,%%ss", v);
+                            break;
+                        case 2:
+                            TRY("movl %%eax,%%fs", v);
+                            break;
+                        case 3:
+                            TRY("lldt %%ax", v);
+                            asm volatile("lldt %w0" : : "r"(0));
+                            break;
+                        case 4:
+                            TRY("movl $0xaaaa,%%ecx; lar %%eax,%%ecx; movl %%ecx,%%eax", v);
+                            break;
+                        case 5:
+                            TRY("movl $0xaaaa,%%ecx; lsl %%eax,%%ecx; movl %%ecx,%%eax", v);
+                            break;
+                        case 6:
+                            TRY("verr %%ax; movl $0,%%eax; setz %%al", v);
+                            break;
+                        case 7:
+                            TRY("verw %%ax; movl $0,%%eax; setz %%al", v);
+                            break;
                         }
                         kernel_segs();
                         log_trap();
@@ -123,7 +149,8 @@ static void loads(void)
     nl();
 }
 /* Far transfers to 64-bit and compatibility code. */
-asm(".globl land\nland: .byte 0xb8, 0x77, 0, 0, 0, 0x8c, 0xc9, 0xcd, 0x71\n"); /* mov eax,77h; mov ecx,cs; int 71h: the same in both modes */
+asm(".globl land\nland: .byte 0xb8, 0x77, 0, 0, 0, 0x8c, 0xc9, 0xcd, 0x71\n"); /* mov eax,77h; mov ecx,cs; int 71h: the
+                                                                                  same in both modes */
 extern char land[];
 static void far_transfers(void)
 {
@@ -151,10 +178,20 @@ static void far_transfers(void)
                         for (op = 0; op < 4; op++) {
                             v = SEL | rpl;
                             switch (op) {
-                            case 0: TRY("ljmpl *farp", v); break;
-                            case 1: TRY("lcalll *farp", v); break;
-                            case 2: TRY("pushq %%rax; pushq $0x7000; lretq", v); break;
-                            case 3: TRY("movq %%rsp,%%rcx; pushq $0x10; pushq %%rcx; pushfq; pushq %%rax; pushq $0x7000; iretq", v); break;
+                            case 0:
+                                TRY("ljmpl *farp", v);
+                                break;
+                            case 1:
+                                TRY("lcalll *farp", v);
+                                break;
+                            case 2:
+                                TRY("pushq %%rax; pushq $0x7000; lretq", v);
+                                break;
+                            case 3:
+                                TRY("movq %%rsp,%%rcx; pushq $0x10; pushq %%rcx; pushfq; pushq %%rax; pushq $0x7000; "
+                                    "iretq",
+                                    v);
+                                break;
                             }
                             kernel_segs();
                             log_trap();
@@ -217,12 +254,47 @@ asm(".globl user_code, ustack, area\n");
 static void privileged(void)
 {
     static const u8 list[][10] = {
-        {1, 0xf4}, {1, 0xfa}, {3, 0x0f, 0x20, 0xc0}, {3, 0x0f, 0x22, 0xd8}, {4, 0x44, 0x0f, 0x20, 0xc0}, {3, 0x0f, 0x21, 0xf8}, {2, 0x0f, 0x06},
-        {2, 0x0f, 0x30}, {2, 0x0f, 0x32}, {2, 0x0f, 0x31}, {3, 0x0f, 0x01, 0xf8}, {3, 0x0f, 0x01, 0xca}, {3, 0x0f, 0x01, 0xd0}, {3, 0x0f, 0x01, 0xd1},
-        {5, 0xf3, 0x48, 0x0f, 0xae, 0xc0}, {3, 0x0f, 0x00, 0xc0}, {3, 0x0f, 0x01, 0xe0}, {2, 0x0f, 0x07}, {3, 0x48, 0x0f, 0x07}, {2, 0x0f, 0x35},
-        {2, 0x0f, 0x34}, {1, 0x06}, {1, 0x27}, {1, 0x60}, {2, 0x0f, 0xaa}, {1, 0xce}, {2, 0xcd, 0x70}, {2, 0xe4, 0x80}, {1, 0x9c}, {3, 0x6a, 0, 0x9d},
-        {2, 0x48, 0xcf}, {2, 0x48, 0xcb}, {3, 0x8e, 0xd0, 0x90}, {8, 0x48, 0xa1, 0, 0, 0, 0, 0, 0x80}, {6, 0x66, 0x0f, 0x38, 0x82, 0x08, 0x90},
-        {4, 0x0f, 0x01, 0x38, 0x90}, {2, 0x0f, 0x0b}, {1, 0xf1}, {1, 0xcc}, {4, 0xc4, 0xe1, 0x78, 0x77}, {2, 0xd9, 0xd0},
+        {1, 0xf4},
+        {1, 0xfa},
+        {3, 0x0f, 0x20, 0xc0},
+        {3, 0x0f, 0x22, 0xd8},
+        {4, 0x44, 0x0f, 0x20, 0xc0},
+        {3, 0x0f, 0x21, 0xf8},
+        {2, 0x0f, 0x06},
+        {2, 0x0f, 0x30},
+        {2, 0x0f, 0x32},
+        {2, 0x0f, 0x31},
+        {3, 0x0f, 0x01, 0xf8},
+        {3, 0x0f, 0x01, 0xca},
+        {3, 0x0f, 0x01, 0xd0},
+        {3, 0x0f, 0x01, 0xd1},
+        {5, 0xf3, 0x48, 0x0f, 0xae, 0xc0},
+        {3, 0x0f, 0x00, 0xc0},
+        {3, 0x0f, 0x01, 0xe0},
+        {2, 0x0f, 0x07},
+        {3, 0x48, 0x0f, 0x07},
+        {2, 0x0f, 0x35},
+        {2, 0x0f, 0x34},
+        {1, 0x06},
+        {1, 0x27},
+        {1, 0x60},
+        {2, 0x0f, 0xaa},
+        {1, 0xce},
+        {2, 0xcd, 0x70},
+        {2, 0xe4, 0x80},
+        {1, 0x9c},
+        {3, 0x6a, 0, 0x9d},
+        {2, 0x48, 0xcf},
+        {2, 0x48, 0xcb},
+        {3, 0x8e, 0xd0, 0x90},
+        {8, 0x48, 0xa1, 0, 0, 0, 0, 0, 0x80},
+        {6, 0x66, 0x0f, 0x38, 0x82, 0x08, 0x90},
+        {4, 0x0f, 0x01, 0x38, 0x90},
+        {2, 0x0f, 0x0b},
+        {1, 0xf1},
+        {1, 0xcc},
+        {4, 0xc4, 0xe1, 0x78, 0x77},
+        {2, 0xd9, 0xd0},
     };
     u32 i, k;
 
@@ -235,7 +307,8 @@ static void privileged(void)
 }
 /* SYSCALL and SYSRET: landing pads note what they see. */
 word saw[6];
-asm(".globl saw, sys_entry\nsys_entry: movq %rcx,saw; movq %r11,saw+8; movl %cs,%eax; movq %rax,saw+16; movl %ss,%eax; movq %rax,saw+24; pushfq; popq saw+32;"
+asm(".globl saw, sys_entry\nsys_entry: movq %rcx,saw; movq %r11,saw+8; movl %cs,%eax; movq %rax,saw+16; movl %ss,%eax; "
+    "movq %rax,saw+24; pushfq; popq saw+32;"
     "movq trap_saved,%rsp; movq $0x1fe,trap_vec; jmp *trap_resume\n");
 extern char sys_entry[];
 static void syscalls(void)

@@ -1,4 +1,5 @@
-/* 32-bit protected mode: every descriptor type in every kind of load and transfer, segment limits, gates, privilege, paging, tasks. */
+/* 32-bit protected mode: every descriptor type in every kind of load and transfer, segment limits, gates, privilege,
+ * paging, tasks. */
 #include "trap.h"
 
 static u64 idt[256];
@@ -15,7 +16,10 @@ static void set_gate(unsigned v, u32 off, u16 sel, u32 access)
 }
 static void lidt(void *base, u16 limit)
 {
-    struct { u16 limit; u32 base; } __attribute__((packed)) p = {limit, (u32)base};
+    struct {
+        u16 limit;
+        u32 base;
+    } __attribute__((packed)) p = {limit, (u32)base};
 
     asm volatile("lidt %0" : : "m"(p));
 }
@@ -43,15 +47,38 @@ static void try_load(const char *name, int op, u32 sel)
     u32 ax = sel, after = 0;
 
     switch (op) {
-    case 0: TRY("movw %%ax,%%es; movw %%es,%%ax", ax); break;
-    case 1: TRY("movw %%ax,%%ss; movw %%ss,%%ax; movl $0x10,%%ecx; movl %%ecx,%%ss", ax); break;
-    case 2: TRY("movw %%ax,%%fs; movw %%fs,%%ax", ax); break;
-    case 3: TRY("pushl %%eax; popl %%gs", ax); break;
-    case 4: TRY("lldt %%ax; sldt %%eax", ax); asm volatile("lldt %w0" : : "r"(0)); break;
-    case 5: TRY("movl $0xaaaa,%%ecx; lar %%eax,%%ecx; movl %%ecx,%%eax; lahf", ax); after = ax; break;
-    case 6: TRY("movl $0xaaaa,%%ecx; lsl %%eax,%%ecx; movl %%ecx,%%eax; jz 2f; movl $0xbbbb,%%eax; 2:", ax); after = ax; break;
-    case 7: TRY("verr %%ax; movl $0,%%eax; setz %%al", ax); after = ax; break;
-    case 8: TRY("verw %%ax; movl $0,%%eax; setz %%al", ax); after = ax; break;
+    case 0:
+        TRY("movw %%ax,%%es; movw %%es,%%ax", ax);
+        break;
+    case 1:
+        TRY("movw %%ax,%%ss; movw %%ss,%%ax; movl $0x10,%%ecx; movl %%ecx,%%ss", ax);
+        break;
+    case 2:
+        TRY("movw %%ax,%%fs; movw %%fs,%%ax", ax);
+        break;
+    case 3:
+        TRY("pushl %%eax; popl %%gs", ax);
+        break;
+    case 4:
+        TRY("lldt %%ax; sldt %%eax", ax);
+        asm volatile("lldt %w0" : : "r"(0));
+        break;
+    case 5:
+        TRY("movl $0xaaaa,%%ecx; lar %%eax,%%ecx; movl %%ecx,%%eax; lahf", ax);
+        after = ax;
+        break;
+    case 6:
+        TRY("movl $0xaaaa,%%ecx; lsl %%eax,%%ecx; movl %%ecx,%%eax; jz 2f; movl $0xbbbb,%%eax; 2:", ax);
+        after = ax;
+        break;
+    case 7:
+        TRY("verr %%ax; movl $0,%%eax; setz %%al", ax);
+        after = ax;
+        break;
+    case 8:
+        TRY("verw %%ax; movl $0,%%eax; setz %%al", ax);
+        after = ax;
+        break;
     }
     kernel_segs();
     put(name);
@@ -82,14 +109,16 @@ static void descriptor_loads(void)
                 }
     put("null");
     for (op = 0; op < 9; op++)
-        try_load(names[op], op, 0), try_load(names[op], op, 3), try_load(names[op], op, 0x3f8), try_load(names[op], op, SEL | 4);
+        try_load(names[op], op, 0), try_load(names[op], op, 3), try_load(names[op], op, 0x3f8),
+            try_load(names[op], op, SEL | 4);
     nl();
 }
 /* Far jumps and calls to code and gates of every type that is not a task. */
 extern char landing[], landing16[];
 asm(".globl landing\nlanding: movl $0x77,%eax; movl %cs,%ecx; jmp *after_far\n");
 u32 after_far;
-#define FAR(insn, v) asm volatile(PUSHALL "movl $2f,after_far; " insn "; 2: shll $8,%%ecx; orl %%ecx,%%eax" POPALL : "+a"(v) : : CLOBBER)
+#define FAR(insn, v)                                                                                                   \
+    asm volatile(PUSHALL "movl $2f,after_far; " insn "; 2: shll $8,%%ecx; orl %%ecx,%%eax" POPALL : "+a"(v) : : CLOBBER)
 static void far_transfers(void)
 {
     u32 type, dpl, p, rpl, v;
@@ -105,7 +134,8 @@ static void far_transfers(void)
                     if (type & 16)
                         set_desc(DESC, 0, 0xfffff, type | dpl << 5 | p << 7, 12);
                     else
-                        gdt[DESC] = (0x7000u & 0xffff) | 8u << 16 | (u64)(type | dpl << 5 | p << 7) << 40 | (u64)(0x7000u >> 16) << 48;
+                        gdt[DESC] = (0x7000u & 0xffff) | 8u << 16 | (u64)(type | dpl << 5 | p << 7) << 40 |
+                                    (u64)(0x7000u >> 16) << 48;
                     farp[0] = 0x7000u;
                     farp[1] = SEL | rpl;
                     put("far");
@@ -136,7 +166,8 @@ asm(".globl farp_\n.set farp_, farp\n");
 /* Limits and rights: reads, writes at the edges of up and down segments. */
 static void limits(void)
 {
-    static const u32 offs[] = {0, 1, 0xffd, 0xffe, 0xfff, 0x1000, 0x1001, 0x7ffe, 0x7fff, 0xfffc, 0xfffd, 0xfffe, 0xffff, 0x10000, 0xfffffffc, 0xfffffffd, 0xffffffff};
+    static const u32 offs[] = {0,      1,      0xffd,  0xffe,  0xfff,   0x1000,     0x1001,     0x7ffe,    0x7fff,
+                               0xfffc, 0xfffd, 0xfffe, 0xffff, 0x10000, 0xfffffffc, 0xfffffffd, 0xffffffff};
     u32 type, big, i, ax;
 
     for (type = 16; type < 32; type++)
@@ -224,7 +255,9 @@ static void user_run(const u8 *code, u32 n, u32 iopl)
     user_code[n] = 0xcd;
     user_code[n + 1] = 0x80;
     farp[0] = iopl << 12 | 2;
-    TRY("pushl $0x2b; pushl $ustack_top; pushl farp_; pushl $0x23; pushl $user_code_; movl $0x2b,%%ecx; movl %%ecx,%%ds; movl %%ecx,%%es; iretl", dummy);
+    TRY("pushl $0x2b; pushl $ustack_top; pushl farp_; pushl $0x23; pushl $user_code_; movl $0x2b,%%ecx; movl "
+        "%%ecx,%%ds; movl %%ecx,%%es; iretl",
+        dummy);
     kernel_segs();
     log_trap();
     hex(trap_ip - (u32)user_code), hex(trap_cs), hex(trap_flags & 0x27700);
@@ -233,14 +266,60 @@ asm(".globl user_code_, ustack_top\n.set user_code_, user_code\n.set ustack_top,
 static void privileged(void)
 {
     static const u8 list[][8] = {
-        {1, 0xf4}, {1, 0xfa}, {1, 0xfb}, {3, 0x0f, 0x20, 0xc0}, {3, 0x0f, 0x22, 0xc0}, {3, 0x0f, 0x20, 0xe0}, {3, 0x0f, 0x21, 0xf8},
-        {2, 0x0f, 0x06}, {2, 0x0f, 0x08}, {2, 0x0f, 0x09}, {2, 0x0f, 0x30}, {2, 0x0f, 0x32}, {2, 0x0f, 0x31}, {2, 0x0f, 0x33},
-        {3, 0x0f, 0x00, 0xd0}, {3, 0x0f, 0x00, 0xd8}, {3, 0x0f, 0x01, 0xe0}, {3, 0x0f, 0x01, 0xf0}, {3, 0x0f, 0x00, 0xc0},
-        {2, 0xe4, 0x80}, {2, 0xe6, 0x80}, {1, 0xec}, {1, 0x6c}, {1, 0x9c}, {2, 0x9c, 0x9d}, {7, 0x68, 0x02, 0x32, 0x00, 0x00, 0x9d, 0x9c},
-        {1, 0x1e}, {2, 0x16, 0x17}, {2, 0xcd, 0x81}, {2, 0xcd, 0x03}, {1, 0xcc}, {1, 0xce}, {1, 0xf1}, {2, 0x0f, 0x0b}, {3, 0x0f, 0x01, 0xc8},
-        {3, 0x0f, 0x01, 0xd9}, {2, 0x0f, 0xaa}, {2, 0x0f, 0x34}, {2, 0x0f, 0x35}, {2, 0x0f, 0x05}, {2, 0x0f, 0x07}, {1, 0xcb}, {1, 0xcf},
-        {7, 0xea, 0, 0, 0, 0, 0x08, 0}, {2, 0xf0, 0x90}, {3, 0xf0, 0x01, 0xc0}, {1, 0xd6}, {2, 0xd5, 0x00},
-        {2, 0xd4, 0x00}, {2, 0xf7, 0xf0}, {3, 0x62, 0x00, 0x90}, {3, 0x0f, 0x01, 0x38}, {3, 0x8e, 0xc8, 0x90}, {3, 0x0f, 0x01, 0xd0},
+        {1, 0xf4},
+        {1, 0xfa},
+        {1, 0xfb},
+        {3, 0x0f, 0x20, 0xc0},
+        {3, 0x0f, 0x22, 0xc0},
+        {3, 0x0f, 0x20, 0xe0},
+        {3, 0x0f, 0x21, 0xf8},
+        {2, 0x0f, 0x06},
+        {2, 0x0f, 0x08},
+        {2, 0x0f, 0x09},
+        {2, 0x0f, 0x30},
+        {2, 0x0f, 0x32},
+        {2, 0x0f, 0x31},
+        {2, 0x0f, 0x33},
+        {3, 0x0f, 0x00, 0xd0},
+        {3, 0x0f, 0x00, 0xd8},
+        {3, 0x0f, 0x01, 0xe0},
+        {3, 0x0f, 0x01, 0xf0},
+        {3, 0x0f, 0x00, 0xc0},
+        {2, 0xe4, 0x80},
+        {2, 0xe6, 0x80},
+        {1, 0xec},
+        {1, 0x6c},
+        {1, 0x9c},
+        {2, 0x9c, 0x9d},
+        {7, 0x68, 0x02, 0x32, 0x00, 0x00, 0x9d, 0x9c},
+        {1, 0x1e},
+        {2, 0x16, 0x17},
+        {2, 0xcd, 0x81},
+        {2, 0xcd, 0x03},
+        {1, 0xcc},
+        {1, 0xce},
+        {1, 0xf1},
+        {2, 0x0f, 0x0b},
+        {3, 0x0f, 0x01, 0xc8},
+        {3, 0x0f, 0x01, 0xd9},
+        {2, 0x0f, 0xaa},
+        {2, 0x0f, 0x34},
+        {2, 0x0f, 0x35},
+        {2, 0x0f, 0x05},
+        {2, 0x0f, 0x07},
+        {1, 0xcb},
+        {1, 0xcf},
+        {7, 0xea, 0, 0, 0, 0, 0x08, 0},
+        {2, 0xf0, 0x90},
+        {3, 0xf0, 0x01, 0xc0},
+        {1, 0xd6},
+        {2, 0xd5, 0x00},
+        {2, 0xd4, 0x00},
+        {2, 0xf7, 0xf0},
+        {3, 0x62, 0x00, 0x90},
+        {3, 0x0f, 0x01, 0x38},
+        {3, 0x8e, 0xc8, 0x90},
+        {3, 0x0f, 0x01, 0xd0},
         {3, 0x0f, 0x01, 0xca},
     };
     u32 i, iopl;
@@ -345,7 +424,8 @@ static void tss_init(u32 *t, u32 eip)
 }
 /* Task switches by jump, call, interrupt and back by IRET: the link, the busy bits, NT, TS and the saved state. */
 extern char task_body[], task_ret[];
-asm("task_body: pushfl; popl task_saw; movl %cr0,%eax; movl %eax,task_saw+4; str task_saw+8; iretl; movl $0x99,task_saw+12; iretl\n"
+asm("task_body: pushfl; popl task_saw; movl %cr0,%eax; movl %eax,task_saw+4; str task_saw+8; iretl; movl "
+    "$0x99,task_saw+12; iretl\n"
     "task_jmp: pushfl; popl task_saw; movl %cr0,%eax; movl %eax,task_saw+4; str task_saw+8; ljmp $0x48,$0\n");
 u32 task_saw[4];
 extern char task_jmp[];

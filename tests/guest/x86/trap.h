@@ -5,7 +5,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef unsigned long word; /* of the mode */
 
-word trap_vec, trap_err, trap_ip, trap_cs, trap_flags, trap_sp, trap_ss, trap_ax, trap_cr2, trap_ds, trap_saved, trap_resume;
+word trap_vec, trap_err, trap_ip, trap_cs, trap_flags, trap_sp, trap_ss, trap_ax, trap_cr2, trap_ds, trap_saved,
+    trap_resume;
 extern u64 gdt[];
 extern char stubs[];
 
@@ -48,8 +49,12 @@ static void log_trap(void)
         hex(trap_cr2);
 }
 #ifdef LONG
-#define PUSHALL "pushq %%rbx; pushq %%rbp; pushq %%r12; pushq %%r13; pushq %%r14; pushq %%r15; movq %%rsp, trap_saved; movq $1f, trap_resume; "
-#define POPALL  "; movq $0x1ff, trap_vec; 1: movq trap_saved, %%rsp; popq %%r15; popq %%r14; popq %%r13; popq %%r12; popq %%rbp; popq %%rbx; cld"
+#define PUSHALL                                                                                                        \
+    "pushq %%rbx; pushq %%rbp; pushq %%r12; pushq %%r13; pushq %%r14; pushq %%r15; movq %%rsp, trap_saved; movq $1f, " \
+    "trap_resume; "
+#define POPALL                                                                                                         \
+    "; movq $0x1ff, trap_vec; 1: movq trap_saved, %%rsp; popq %%r15; popq %%r14; popq %%r13; popq %%r12; popq %%rbp; " \
+    "popq %%rbx; cld"
 #define CLOBBER "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory", "cc"
 #else
 #define PUSHALL "pushl %%ebx; pushl %%ebp; pushl %%esi; pushl %%edi; movl %%esp, trap_saved; movl $1f, trap_resume; "
@@ -61,6 +66,6 @@ static void log_trap(void)
 
 static void set_desc(unsigned i, u32 base, u32 limit, u32 access, u32 flags)
 {
-    gdt[i] = (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)(access & 0xff) << 40 | (u64)(limit >> 16 & 15) << 48
-        | (u64)(flags & 15) << 52 | (u64)(base >> 24) << 56;
+    gdt[i] = (limit & 0xffff) | (u64)(base & 0xffffff) << 16 | (u64)(access & 0xff) << 40 |
+             (u64)(limit >> 16 & 15) << 48 | (u64)(flags & 15) << 52 | (u64)(base >> 24) << 56;
 }

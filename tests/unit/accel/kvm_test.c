@@ -44,7 +44,8 @@ static uint64_t mmio_read(void *opaque, gpa_t off, unsigned size)
 {
     return 0x1234;
 }
-static const struct mem_ops port_ops = {.read = port_read, .write = port_write}, mmio_ops = {.read = mmio_read, .write = mmio_write};
+static const struct mem_ops port_ops = {.read = port_read, .write = port_write},
+                            mmio_ops = {.read = mmio_read, .write = mmio_write};
 
 /* The simplest interrupt controller: one vector at a time, on the wire until it is acknowledged. */
 static int pic_ack(void *opaque)
@@ -67,6 +68,8 @@ static void real_mode_at(struct x86_cpu *c, uint16_t ip)
     c->rflags = 2;
     x86_update_mode(c);
 }
+
+static struct vm *all[8]; /* machines live to the end of the program */
 
 /* NULL: KVM cannot be used here, and the reason has been printed. */
 static struct vm *vm_new(const void *code, size_t n)
@@ -102,10 +105,20 @@ static struct vm *vm_new(const void *code, size_t n)
     real_mode_at(v->c, CODE);
     v->c->vcpu.exit_request = false;
     v->c->vcpu.halted = false;
+    for (unsigned i = 0; i < ARRAY_LEN(all); i++)
+        if (!all[i]) {
+            all[i] = v;
+            break;
+        }
     run_unlock(v->m->run); /* run takes it around device accesses */
     return v;
 }
-#define NEED_VM(v, code) struct vm *v = vm_new(code, sizeof(code) - 1); if (!v) { skip(); return; }
+#define NEED_VM(v, code)                                                                                               \
+    struct vm *v = vm_new(code, sizeof(code) - 1);                                                                     \
+    if (!v) {                                                                                                          \
+        skip();                                                                                                        \
+        return;                                                                                                        \
+    }
 
 static void ports_and_mmio_reach_the_devices(void **state)
 {
@@ -202,6 +215,7 @@ static void a_guest_of_another_architecture_is_refused_with_the_way_out(void **s
 }
 
 UNIT_MAIN(cmocka_unit_test(ports_and_mmio_reach_the_devices),
-          cmocka_unit_test(a_vector_is_delivered_when_the_guest_opens_the_window), cmocka_unit_test(a_kick_ends_an_endless_loop),
-          cmocka_unit_test(memory_that_comes_and_goes_is_seen), cmocka_unit_test(the_matrix_of_hosts_and_guests_holds),
+          cmocka_unit_test(a_vector_is_delivered_when_the_guest_opens_the_window),
+          cmocka_unit_test(a_kick_ends_an_endless_loop), cmocka_unit_test(memory_that_comes_and_goes_is_seen),
+          cmocka_unit_test(the_matrix_of_hosts_and_guests_holds),
           cmocka_unit_test(a_guest_of_another_architecture_is_refused_with_the_way_out))

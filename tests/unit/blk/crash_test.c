@@ -1,10 +1,11 @@
-/* Power cuts: a random workload runs on an image over a disk in memory that logs every write and flush. Then the log is cut
- * at many points; what was flushed is there, of what came after any subset in any order, each write possibly torn at a
- * sector. Every such disk must open, check without corruption, and show for every sector the last flushed contents or
- * something written since.
+/* Power cuts: a random workload runs on an image over a disk in memory that logs every write and flush. Then the log is
+ * cut at many points; what was flushed is there, of what came after any subset in any order, each write possibly torn
+ * at a sector. Every such disk must open, check without corruption, and show for every sector the last flushed contents
+ * or something written since.
  *
  * proves: F-IMG-02, F-IMG-17
- * BLK_CRASH_CUTS sets the number of cut points per workload (default 150; 10000 in the long run), BLK_CRASH_SEED the seed. */
+ * BLK_CRASH_CUTS sets the number of cut points per workload (default 150; 10000 in the long run), BLK_CRASH_SEED the
+ * seed. */
 #include "blk/simdisk.h"
 #include "unit.h"
 #include <errno.h>
@@ -14,11 +15,11 @@ enum { SECTORS = 4096, DISK = SECTORS * 512, MAX_HIST = 1 << 16 };
 
 /* What one sector may hold: the contents by the last flush that covers it, and everything written since then. */
 struct event {
-    uint64_t pos;     /* log position when it began */
+    uint64_t pos; /* log position when it began */
     uint32_t sector;
-    uint32_t gen;     /* 0 = zeros */
-    bool maybe;       /* discard: may or may not show */
-    int prev;         /* the sector's event before this one, -1 = none */
+    uint32_t gen; /* 0 = zeros */
+    bool maybe;   /* discard: may or may not show */
+    int prev;     /* the sector's event before this one, -1 = none */
 };
 struct flushed {
     uint64_t pos;     /* log position when the guest's flush had returned */
@@ -150,7 +151,7 @@ static void compressed_writes(struct blk_node *n)
 
 static void snapshot_ops(struct blk_node *n)
 {
-    struct blk_snap *sn, want = {.name = (char *)(uintptr_t)"s", .icount = UINT64_MAX};
+    struct blk_snap *sn, want = {.name = (char *)(uintptr_t) "s", .icount = UINT64_MAX};
     int nr = n->drv->snap_list(n, &sn);
     struct err *e = NULL;
 
@@ -202,7 +203,8 @@ static void workload(void *opaque)
     flush_now(n);
 }
 
-static struct blk_node *open_image(struct blk_set *set, const char *file, const struct plan *p, bool rw, struct err **errp)
+static struct blk_node *open_image(struct blk_set *set, const char *file, const struct plan *p, bool rw,
+                                   struct err **errp)
 {
     struct opts *o = opts_parse(p->open ? p->open : "", NULL, errp);
 
@@ -317,7 +319,8 @@ static void repair_twice(void *opaque)
         v->r = v->n->drv->check(v->n, &v->c, 0);
 }
 
-static void check_cut(struct blk_set *set, const struct plan *p, const struct sim *start, size_t from, size_t cut, uint64_t seed)
+static void check_cut(struct blk_set *set, const struct plan *p, const struct sim *start, size_t from, size_t cut,
+                      uint64_t seed)
 {
     struct verdict v = {.cut = cut, .backing = p->backing};
     struct err *e = NULL;
@@ -336,9 +339,10 @@ static void check_cut(struct blk_set *set, const struct plan *p, const struct si
         v.c.line = to_stderr;
         if (v.n->drv->check)
             v.n->drv->check(v.n, &v.c, 0);
-        fail_msg("%s: cut at %zu (log %zu, flush at %zu, seed %#lx): ret %d, %lu corruptions, %lu errors, bad sector %d", p->name,
-                 cut, sims[0].nr, from, (unsigned long)seed, v.r, (unsigned long)v.c.corruptions, (unsigned long)v.c.errors,
-                 (int)v.bad);
+        fail_msg(
+            "%s: cut at %zu (log %zu, flush at %zu, seed %#lx): ret %d, %lu corruptions, %lu errors, bad sector %d",
+            p->name, cut, sims[0].nr, from, (unsigned long)seed, v.r, (unsigned long)v.c.corruptions,
+            (unsigned long)v.c.errors, (int)v.bad);
     }
     checks = v.n->drv->check;
     blk_node_unref(v.n);
@@ -428,22 +432,30 @@ CRASH_TEST(qcow2_with_64k_clusters_survives, .fmt = "qcow2", .create = "cluster_
 CRASH_TEST(qcow2_version_2_survives, .fmt = "qcow2", .create = "compat=0.10,cluster_size=2k")
 CRASH_TEST(qcow2_over_a_backing_file_survives, .fmt = "qcow2", .create = "cluster_size=8k", .backing = true)
 CRASH_TEST(qcow2_with_snapshots_survives, .fmt = "qcow2", .create = "cluster_size=1k", .snapshots = true)
-CRASH_TEST(qcow2_with_snapshots_over_backing_survives, .fmt = "qcow2", .create = "cluster_size=4k", .snapshots = true, .backing = true)
+CRASH_TEST(qcow2_with_snapshots_over_backing_survives, .fmt = "qcow2", .create = "cluster_size=4k", .snapshots = true,
+           .backing = true)
 CRASH_TEST(qcow2_growing_survives, .fmt = "qcow2", .create = "cluster_size=512", .resize = true)
-CRASH_TEST(qcow2_with_subclusters_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=64k", .backing = true)
-CRASH_TEST(qcow2_with_subclusters_and_snapshots_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=16k", .snapshots = true)
-CRASH_TEST(qcow2_compressed_survives, .fmt = "qcow2", .create = "cluster_size=4k", .compressed = true, .snapshots = true)
-CRASH_TEST(qcow2_with_wide_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=1k,refcount_bits=64", .snapshots = true)
+CRASH_TEST(qcow2_with_subclusters_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=64k",
+           .backing = true)
+CRASH_TEST(qcow2_with_subclusters_and_snapshots_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=16k",
+           .snapshots = true)
+CRASH_TEST(qcow2_compressed_survives, .fmt = "qcow2", .create = "cluster_size=4k", .compressed = true,
+           .snapshots = true)
+CRASH_TEST(qcow2_with_wide_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=1k,refcount_bits=64",
+           .snapshots = true)
 CRASH_TEST(qcow2_with_one_bit_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=2k,refcount_bits=1")
 CRASH_TEST(qcow2_with_lazy_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=4k,lazy_refcounts=on")
 CRASH_TEST(vdi_survives, .fmt = "vdi", .create = "")
 CRASH_TEST(vmdk_survives, .fmt = "vmdk", .create = "")
 CRASH_TEST(vhdx_survives, .fmt = "vhdx", .create = "block_size=1M")
+CRASH_TEST(qcow_survives, .fmt = "qcow", .create = "")
 CRASH_TEST(vpc_survives, .fmt = "vpc", .create = "")
 
 #define T(fn) cmocka_unit_test(fn)
 UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_small_caches_survives),
           T(qcow2_with_64k_clusters_survives), T(qcow2_version_2_survives), T(qcow2_over_a_backing_file_survives),
           T(qcow2_with_snapshots_survives), T(qcow2_with_snapshots_over_backing_survives), T(qcow2_growing_survives),
-          T(qcow2_with_subclusters_survives), T(qcow2_with_subclusters_and_snapshots_survives), T(qcow2_compressed_survives),
-          T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives), T(qcow2_with_lazy_refcounts_survives), T(vdi_survives), T(vhdx_survives), T(vmdk_survives), T(vpc_survives))
+          T(qcow2_with_subclusters_survives), T(qcow2_with_subclusters_and_snapshots_survives),
+          T(qcow2_compressed_survives), T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives),
+          T(qcow2_with_lazy_refcounts_survives), T(qcow_survives), T(vdi_survives), T(vhdx_survives), T(vmdk_survives),
+          T(vpc_survives))

@@ -1,5 +1,5 @@
-/* Failing hosts: the n-th write or flush of a workload fails, once or for ever, for each n in turn. Afterwards the image opens,
- * the check finds no corruption, and everything a successful flush covered is there.
+/* Failing hosts: the n-th write or flush of a workload fails, once or for ever, for each n in turn. Afterwards the
+ * image opens, the check finds no corruption, and everything a successful flush covered is there.
  *
  * proves: F-IMG-02 */
 #include "blk/simdisk.h"
@@ -37,11 +37,12 @@ static void one_op(struct state *s, unsigned i)
     for (uint32_t k = at; k < at + len; k++)
         s->unsure[k] = true;
     r = rnd(s, 6) ? blk_node_pwrite(s->n, (uint64_t)at * 512, buf, (size_t)len * 512)
-                  : (memset(buf, 0, 1), blk_node_zeroes(s->n, (uint64_t)at * 512, (uint64_t)len * 512, BLK_MAY_UNMAP) | 0x40000000);
+                  : (memset(buf, 0, 1),
+                     blk_node_zeroes(s->n, (uint64_t)at * 512, (uint64_t)len * 512, BLK_MAY_UNMAP) | 0x40000000);
     for (uint32_t k = at; k < at + len; k++)
         s->now[k] = r == 0 ? (uint8_t)(i + 1) : r == 0x40000000 ? 0 : 255;
     if (s->snapshots && i % 20 == 10) {
-        struct blk_snap sn = {.name = (char *)(uintptr_t)"x", .icount = UINT64_MAX};
+        struct blk_snap sn = {.name = (char *)(uintptr_t) "x", .icount = UINT64_MAX};
 
         s->n->drv->snap_create(s->n, &sn, NULL);
     }
@@ -92,7 +93,8 @@ static struct blk_node *open_sim(struct blk_set *set, const char *fmt)
     return blk_node_open(set, NULL, NULL, BLK_O_RDWR | BLK_O_UNMAP, o, NULL);
 }
 
-static void one_fault(struct blk_set *set, const char *fmt, const char *create, bool snapshots, long n, int error, bool for_ever)
+static void one_fault(struct blk_set *set, const char *fmt, const char *create, bool snapshots, long n, int error,
+                      bool for_ever)
 {
     struct opts *o = opts_parse(create, NULL, NULL);
     struct state *s = xnew(struct state);
@@ -118,8 +120,8 @@ static void one_fault(struct blk_set *set, const char *fmt, const char *create, 
         fail_msg("%s (%s): does not open after fault %ld", fmt, create, n);
     blk_run(set, look, &l);
     if (l.r < 0 || l.bad >= 0 || l.c.corruptions || l.c.errors)
-        fail_msg("%s (%s): fault %ld, errno %d%s: ret %d, sector %d, %d corruptions", fmt, create, n, error, for_ever ? " for ever" : "",
-                 l.r, l.bad, (int)l.c.corruptions);
+        fail_msg("%s (%s): fault %ld, errno %d%s: ret %d, sector %d, %d corruptions", fmt, create, n, error,
+                 for_ever ? " for ever" : "", l.r, l.bad, (int)l.c.corruptions);
     blk_node_unref(l.n);
     free(s);
 }
@@ -151,10 +153,12 @@ static void all_faults(const char *fmt, const char *create, bool snapshots)
 FAULTS(qcow2_with_tiny_clusters, "qcow2", "cluster_size=512", false)
 FAULTS(qcow2_with_snapshots, "qcow2", "cluster_size=4k", true)
 FAULTS(qcow2_with_subclusters, "qcow2", "extended_l2=on,cluster_size=16k", false)
+FAULTS(qcow, "qcow", "", false)
 FAULTS(vdi, "vdi", "", false)
 FAULTS(vpc, "vpc", "", false)
 FAULTS(vhdx, "vhdx", "block_size=1M", false)
 FAULTS(vmdk, "vmdk", "", false)
 
 #define T(fn) cmocka_unit_test(fn)
-UNIT_MAIN(T(qcow2_with_tiny_clusters), T(qcow2_with_snapshots), T(qcow2_with_subclusters), T(vdi), T(vpc), T(vhdx), T(vmdk))
+UNIT_MAIN(T(qcow2_with_tiny_clusters), T(qcow2_with_snapshots), T(qcow2_with_subclusters), T(qcow), T(vdi), T(vpc),
+          T(vhdx), T(vmdk))

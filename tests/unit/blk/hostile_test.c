@@ -1,6 +1,6 @@
-/* Hostile images: valid ones of every writable format with bytes changed at random, most of them where tables and headers lie.
- * Opening, checking, reading, writing and repairing must end, with an error or without, and never touch what is not theirs
- * (run under ASan+UBSan for that). BLK_HOSTILE_ROUNDS sets the rounds per format (default 300).
+/* Hostile images: valid ones of every writable format with bytes changed at random, most of them where tables and
+ * headers lie. Opening, checking, reading, writing and repairing must end, with an error or without, and never touch
+ * what is not theirs (run under ASan+UBSan for that). BLK_HOSTILE_ROUNDS sets the rounds per format (default 300).
  *
  * proves: F-IMG-17 */
 #include "blk/simdisk.h"
@@ -35,7 +35,7 @@ static void fill(void *opaque)
     blk_node_pwrite(v->n, 3 << 20, buf, 4096);
     blk_node_zeroes(v->n, 1 << 20, 65536, 0);
     if (v->n->drv->snap_create) {
-        struct blk_snap sn = {.name = (char *)(uintptr_t)"s"};
+        struct blk_snap sn = {.name = (char *)(uintptr_t) "s"};
 
         v->n->drv->snap_create(v->n, &sn, NULL);
         blk_node_pwrite(v->n, 120000, buf, 20000);
@@ -99,7 +99,8 @@ static void spoil(struct sim *s)
     static const uint8_t favourites[] = {0, 1, 0x7f, 0x80, 0xff, 0xfe, 0x10, 0x40};
 
     for (uint32_t k = 1 + rnd(6); k; k--) {
-        uint64_t at = rnd(3) ? rnd((uint32_t)min_u64(s->size, rnd(2) ? 512 : 8192)) : rnd((uint32_t)min_u64(s->size, UINT32_MAX));
+        uint64_t at =
+            rnd(3) ? rnd((uint32_t)min_u64(s->size, rnd(2) ? 512 : 8192)) : rnd((uint32_t)min_u64(s->size, UINT32_MAX));
         uint32_t n = 1 + rnd(8);
 
         for (uint32_t i = 0; i < n && at + i < s->size; i++)
@@ -120,7 +121,8 @@ static void torture(const char *fmt, const char *create)
     struct blk_set *set = blk_set_new(run);
     struct opts *o = opts_parse(create, NULL, NULL);
     struct visit v;
-    int saved = dup(2), null = open(getenv("BLK_HOSTILE_LOG") ? getenv("BLK_HOSTILE_LOG") : "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0600);
+    int saved = dup(2), null = open(getenv("BLK_HOSTILE_LOG") ? getenv("BLK_HOSTILE_LOG") : "/dev/null",
+                                    O_WRONLY | O_CREAT | O_APPEND, 0600);
 
     for (int i = 0; i < 4; i++)
         sim_reset(&sims[i]);
@@ -163,11 +165,12 @@ HOSTILE(qcow2_with_64k_clusters, "qcow2", "")
 HOSTILE(qcow2_with_small_clusters, "qcow2", "cluster_size=1k")
 HOSTILE(qcow2_with_subclusters, "qcow2", "extended_l2=on")
 HOSTILE(qcow2_version_2, "qcow2", "compat=0.10,cluster_size=4k")
+HOSTILE(qcow, "qcow", "")
 HOSTILE(vdi, "vdi", "")
 HOSTILE(vpc, "vpc", "")
 HOSTILE(vhdx, "vhdx", "block_size=1M")
 HOSTILE(vmdk, "vmdk", "")
 
 #define T(fn) cmocka_unit_test(fn)
-UNIT_MAIN(T(qcow2_with_64k_clusters), T(qcow2_with_small_clusters), T(qcow2_with_subclusters), T(qcow2_version_2), T(vdi), T(vpc), T(vhdx),
-          T(vmdk))
+UNIT_MAIN(T(qcow2_with_64k_clusters), T(qcow2_with_small_clusters), T(qcow2_with_subclusters), T(qcow2_version_2),
+          T(qcow), T(vdi), T(vpc), T(vhdx), T(vmdk))

@@ -4,6 +4,7 @@
 #include "blk/simdisk.h"
 #include "unit.h"
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { SIZE = 4 << 20 };
@@ -225,7 +226,8 @@ static void a_backup_holds_the_disk_as_it_was_when_it_began(void **state)
 
     scribble(f, b, 1);
     memcpy(then, f->shadow, SIZE);
-    assert_true(cmd(f, "drive-backup", "{'device':'d0','sync':'full','format':'raw','speed':4000000,'target':'%s'}", "bak.raw"));
+    assert_true(cmd(f, "drive-backup", "{'device':'d0','sync':'full','format':'raw','speed':4000000,'target':'%s'}",
+                    "bak.raw"));
     ev_loop_turn(f->run->loop, 0);
     ev_loop_turn(f->run->loop, 0);
     scribble(f, b, 2);
@@ -312,8 +314,36 @@ static void a_machine_snapshot_brings_back_disk_and_state(void **state)
     free(was);
 }
 
+static void throttling_and_copy_on_read_change_speed_and_place_only(void **state)
+{
+    struct fix *f = *state;
+    struct blk *b = drive(f, "base.qcow2", "");
+    struct timespec a, z;
+    double sec;
+    char *info;
+
+    scribble(f, b, 1);
+    assert_true(cmd(f, "blockdev-snapshot-sync", "{'device':'d0','snapshot-file':'%s'}", "over.qcow2"));
+    blk_set_free(f->set);
+    f->set = blk_set_new(f->run);
+    b = drive(f, "over.qcow2", ",copy-on-read=on");
+    same(f, b);
+    info = blk_info(f->set, false, NULL);
+    assert_non_null(strstr(info, "copy-on-read"));
+    free(info);
+    blk_set_free(f->set);
+    f->set = blk_set_new(f->run);
+    b = drive(f, "over.qcow2", ",throttling.bps-total=16M");
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    same(f, b);
+    same(f, b);
+    clock_gettime(CLOCK_MONOTONIC, &z);
+    sec = (double)(z.tv_sec - a.tv_sec) + (double)(z.tv_nsec - a.tv_nsec) / 1e9;
+    assert_true(sec > 0.1 && sec < 5); /* 8 MiB at 16 MiB/s, the first tenth of a second free */
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(an_overlay_is_taken_and_merged_back_while_writing), T(a_middle_layer_is_merged_down),
           T(a_chain_is_streamed_into_one_image), T(a_mirror_takes_over_on_completion),
           T(a_backup_holds_the_disk_as_it_was_when_it_began), T(a_throwaway_run_leaves_the_image_unless_committed),
-          T(a_machine_snapshot_brings_back_disk_and_state))
+          T(throttling_and_copy_on_read_change_speed_and_place_only), T(a_machine_snapshot_brings_back_disk_and_state))

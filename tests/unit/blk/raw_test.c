@@ -234,5 +234,5 @@ static void native_aio_needs_direct_io(void **state)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(what_is_written_is_read_back), T(completions_come_later_and_out_of_range_fails),
           T(a_second_writer_is_refused_and_told_who_holds_it), T(a_guessed_raw_disk_keeps_its_first_block_raw),
-          T(bad_options_are_named), T(a_named_node_serves_a_device), T(direct_io_takes_any_alignment), T(native_aio_moves_data),
-          T(io_uring_moves_data), T(native_aio_needs_direct_io))
+          T(bad_options_are_named), T(a_named_node_serves_a_device), T(direct_io_takes_any_alignment),
+          T(native_aio_moves_data), T(io_uring_moves_data), T(native_aio_needs_direct_io))

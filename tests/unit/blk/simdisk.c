@@ -109,7 +109,8 @@ static void pause_now(struct blk_node *n)
         blk_offload(n->set, step, NULL);
 }
 
-static int sim_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int sim_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                      unsigned flags)
 {
     struct sim *s = of(n);
     uint64_t in = off >= s->size ? 0 : min_u64(len, s->size - off);
@@ -121,7 +122,8 @@ static int sim_preadv(struct blk_node *n, uint64_t off, uint64_t len, const stru
     return 0;
 }
 
-static int sim_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
+static int sim_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                       unsigned flags)
 {
     uint8_t *data = xmalloc(len);
 
@@ -184,8 +186,19 @@ static bool sim_parse(const char *filename, struct opts *o, struct err **errp)
 }
 
 static const struct blk_driver drv_sim = {
-    .name = "sim", .prefix = "sim", .kind = BLK_PROTOCOL, .priv_size = sizeof(struct sim *), .parse_filename = sim_parse,
-    .open = sim_open, .preadv = sim_preadv, .pwritev = sim_pwritev, .pwrite_zeroes = sim_zeroes, .discard = sim_discard,
-    .flush = sim_flush, .truncate = sim_truncate, .getlength = sim_length, .create = sim_create,
+    .name = "sim",
+    .prefix = "sim",
+    .kind = BLK_PROTOCOL,
+    .priv_size = sizeof(struct sim *),
+    .parse_filename = sim_parse,
+    .open = sim_open,
+    .preadv = sim_preadv,
+    .pwritev = sim_pwritev,
+    .pwrite_zeroes = sim_zeroes,
+    .discard = sim_discard,
+    .flush = sim_flush,
+    .truncate = sim_truncate,
+    .getlength = sim_length,
+    .create = sim_create,
 };
 BLK_REGISTER(drv_sim)

@@ -17,7 +17,7 @@ struct sim {
     struct sim_entry *log; /* owned */
     size_t nr, cap_log;
     bool recording;
-    long fail_after;  /* the n-th write, flush or truncate from now fails with fail_errno; -1 = never */
+    long fail_after; /* the n-th write, flush or truncate from now fails with fail_errno; -1 = never */
     bool fail_for_ever;
     int fail_errno;
 };

@@ -1,4 +1,5 @@
-/* Character devices without a host at the other end: the mux, the queue's bound, short forms. proves: F-CHR-01, F-CHR-07 */
+/* Character devices without a host at the other end: the mux, the queue's bound, short forms. proves: F-CHR-01,
+ * F-CHR-07 */
 #include "unit.h"
 
 #include "base/str.h"
@@ -192,7 +193,8 @@ static void short_forms_become_option_lists(void **state)
                 {"vc:80Cx24C", "rows", "24"},
                 {"vc:640x480", "width", "640"},
                 {"/dev/ttyS9", "backend", "serial"}};
-    static const char *const bad[] = {"", "tcp:1", "tcp:h:", "unix:", "file:", "telnet:[::1", "vc:", "vc:80x", "nosuch", "udp:h"};
+    static const char *const bad[] = {"",    "tcp:1",  "tcp:h:", "unix:", "file:", "telnet:[::1",
+                                      "vc:", "vc:80x", "nosuch", "udp:h"};
     bool none;
 
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {

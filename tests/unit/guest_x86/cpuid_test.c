@@ -252,8 +252,10 @@ static void help_lists_every_model_and_flag(void **state)
 
 UNIT_MAIN(cmocka_unit_test(named_models_show_the_words_of_their_processors),
           cmocka_unit_test(features_go_on_and_off_in_every_spelling), cmocka_unit_test(options_reach_their_fields),
-          cmocka_unit_test(mistakes_are_named_with_the_nearest_word), cmocka_unit_test(missing_features_are_masked_or_enforced),
+          cmocka_unit_test(mistakes_are_named_with_the_nearest_word),
+          cmocka_unit_test(missing_features_are_masked_or_enforced),
           cmocka_unit_test(max_offers_what_the_translator_has_and_names_itself),
           cmocka_unit_test(leaf_1_carries_signature_and_live_bits), cmocka_unit_test(topology_leaves_agree),
-          cmocka_unit_test(xsave_leaf_gives_standard_and_compacted_sizes), cmocka_unit_test(hypervisor_leaves_follow_the_options),
+          cmocka_unit_test(xsave_leaf_gives_standard_and_compacted_sizes),
+          cmocka_unit_test(hypervisor_leaves_follow_the_options),
           cmocka_unit_test(leaves_beyond_the_last_follow_the_vendor), cmocka_unit_test(help_lists_every_model_and_flag))

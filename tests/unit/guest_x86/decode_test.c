@@ -23,10 +23,11 @@ static uint64_t rnd(void)
 }
 static bool is_prefix(uint8_t b, int mode)
 {
-    return b == 0x66 || b == 0x67 || b == 0xf0 || b == 0xf2 || b == 0xf3 || (b & 0xe7) == 0x26 || b == 0x64 || b == 0x65
-        || (mode == X86_MODE_64 && (b & 0xf0) == 0x40) || b == 0x62 /* EVEX */ || b == 0x8f /* XOP */;
+    return b == 0x66 || b == 0x67 || b == 0xf0 || b == 0xf2 || b == 0xf3 || (b & 0xe7) == 0x26 || b == 0x64 ||
+           b == 0x65 || (mode == X86_MODE_64 && (b & 0xf0) == 0x40) || b == 0x62 /* EVEX */ || b == 0x8f /* XOP */;
 }
-/* One instruction: some prefixes, a map, then noise; the rest of the slot is NOPs so that objdump finds the next slot. */
+/* One instruction: some prefixes, a map, then noise; the rest of the slot is NOPs so that objdump finds the next slot.
+ */
 static void fill_slot(uint8_t *b, int mode)
 {
     static const uint8_t pf[] = {0x66, 0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x64, 0x65, 0x36};
@@ -63,8 +64,9 @@ static void fill_slot(uint8_t *b, int mode)
 /* Prefixes objdump prints as words of their own. */
 static const char *skip_prefix_words(const char *t)
 {
-    static const char *const words[] = {"cs", "ss", "ds", "es", "fs", "gs", "data16", "data32", "addr32", "addr16", "repz", "repnz",
-                                        "rep", "bnd", "lock", "notrack", "xacquire", "xrelease"};
+    static const char *const words[] = {"cs",     "ss",     "ds",     "es",      "fs",       "gs",
+                                        "data16", "data32", "addr32", "addr16",  "repz",     "repnz",
+                                        "rep",    "bnd",    "lock",   "notrack", "xacquire", "xrelease"};
     for (;;) {
         size_t n = strcspn(t, " ");
         bool hit = !strncmp(t, "rex", 3);
@@ -78,13 +80,21 @@ static const char *skip_prefix_words(const char *t)
             t++;
     }
 }
-/* Forms objdump does not know or reads as AMD's: aliases of x87 instructions, SALC, 66-prefixed near branches in 64-bit mode,
- * 0F 0D and MPX hints, WBNOINVD. */
+/* Forms objdump does not know or reads as AMD's: aliases of x87 instructions, SALC, 66-prefixed near branches in 64-bit
+ * mode, 0F 0D and MPX hints, WBNOINVD. */
 static bool known_difference(const struct x86_insn *in, int mode)
 {
     switch (in->op) {
-    case X86_I_FCOM: case X86_I_FCOMP: case X86_I_FXCH: case X86_I_FSTP: case X86_I_SALC: case X86_I_NOP: case X86_I_WBINVD:
-    case X86_I_FWAIT: case X86_I_BSF: case X86_I_BSR:
+    case X86_I_FCOM:
+    case X86_I_FCOMP:
+    case X86_I_FXCH:
+    case X86_I_FSTP:
+    case X86_I_SALC:
+    case X86_I_NOP:
+    case X86_I_WBINVD:
+    case X86_I_FWAIT:
+    case X86_I_BSF:
+    case X86_I_BSR:
         return true;
     }
     if (in->enc == X86_ENC_VEX && mode != X86_MODE_64 && (in->bytes[0] == 0xc4 && in->bytes[2] & 0x40) == 0)
@@ -126,17 +136,20 @@ static void compare(struct stream *s, int mode)
         char text[200];
         unsigned len;
 
-        if (!p || p == line || !isxdigit((unsigned char)p[-1]) || sscanf(line, "%lx", &at) != 1 || at % SLOT || at / SLOT >= NR_SLOTS)
+        if (!p || p == line || !isxdigit((unsigned char)p[-1]) || sscanf(line, "%lx", &at) != 1 || at % SLOT ||
+            at / SLOT >= NR_SLOTS)
             continue;
         p++;
         len = hex_bytes(&p);
-        if (strstr(p, "(bad)") || x86_decode(s->b[at / SLOT], SLOT, mode, &in) != X86_DECODE_OK || known_difference(&in, mode))
+        if (strstr(p, "(bad)") || x86_decode(s->b[at / SLOT], SLOT, mode, &in) != X86_DECODE_OK ||
+            known_difference(&in, mode))
             continue;
         if (in.opsize_pfx && (in.row->attr & X86_A_NT_DEF64) && mode == X86_MODE_64)
             continue;
         x86_format(&in, at, text, sizeof text);
         p = skip_prefix_words(p);
-        if (len == in.len && (!strncmp(skip_prefix_words(text), p, 3) || in.row->op == X86_I_XCHG || in.row->attr & X86_A_AVX)) {
+        if (len == in.len &&
+            (!strncmp(skip_prefix_words(text), p, 3) || in.row->op == X86_I_XCHG || in.row->attr & X86_A_AVX)) {
             same++;
         } else {
             bad++;
@@ -176,11 +189,11 @@ static void lengths_agree_with_objdump_in_16_bit_mode(void **st)
     test_mode(X86_MODE_16);
 }
 
-#define DECODE(in, mode, ...)                                                              \
-    do {                                                                                   \
-        static const uint8_t code_[] = {__VA_ARGS__};                                      \
-        assert_int_equal(x86_decode(code_, sizeof code_, mode, &(in)), X86_DECODE_OK);     \
-        assert_int_equal((in).len, sizeof code_);                                          \
+#define DECODE(in, mode, ...)                                                                                          \
+    do {                                                                                                               \
+        static const uint8_t code_[] = {__VA_ARGS__};                                                                  \
+        assert_int_equal(x86_decode(code_, sizeof code_, mode, &(in)), X86_DECODE_OK);                                 \
+        assert_int_equal((in).len, sizeof code_);                                                                      \
     } while (0)
 
 static void operands_say_where_they_are_encoded(void **st)
@@ -242,8 +255,9 @@ static void implicit_registers_and_flags_are_listed(void **st)
 }
 static void limits_and_prefix_rules(void **st)
 {
-    static const uint8_t lock_reg[] = {0xf0, 0x01, 0xc0}, longest[16] = {0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-                                                                         0x66, 0x66, 0x66, 0x66, 0x90};
+    static const uint8_t lock_reg[] = {0xf0, 0x01, 0xc0},
+                         longest[16] = {0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+                                        0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90};
     static const uint8_t lock_mem[] = {0xf0, 0x01, 0x00}, cut[] = {0x48, 0x8b, 0x05, 1, 2};
     struct x86_insn in;
 
@@ -253,6 +267,8 @@ static void limits_and_prefix_rules(void **st)
     assert_int_equal(x86_decode(longest + 1, 15, X86_MODE_64, &in), X86_DECODE_OK);
     assert_int_equal(x86_decode(cut, sizeof cut, X86_MODE_64, &in), X86_DECODE_MORE);
 }
-UNIT_MAIN(cmocka_unit_test(lengths_agree_with_objdump_in_64_bit_mode), cmocka_unit_test(lengths_agree_with_objdump_in_32_bit_mode),
-          cmocka_unit_test(lengths_agree_with_objdump_in_16_bit_mode), cmocka_unit_test(operands_say_where_they_are_encoded),
+UNIT_MAIN(cmocka_unit_test(lengths_agree_with_objdump_in_64_bit_mode),
+          cmocka_unit_test(lengths_agree_with_objdump_in_32_bit_mode),
+          cmocka_unit_test(lengths_agree_with_objdump_in_16_bit_mode),
+          cmocka_unit_test(operands_say_where_they_are_encoded),
           cmocka_unit_test(implicit_registers_and_flags_are_listed), cmocka_unit_test(limits_and_prefix_rules))

@@ -1,4 +1,5 @@
-/* Random accesses to every port and register window of both chipsets neither crash nor hang the program. proves: F-MCH-01, F-MCH-02 */
+/* Random accesses to every port and register window of both chipsets neither crash nor hang the program. proves:
+ * F-MCH-01, F-MCH-02 */
 #ifdef FUZZ_Q35
 #define RIG_Q35
 #endif
@@ -17,8 +18,10 @@ static uint64_t rnd(void)
 
 static uint64_t target(bool *io)
 {
-    static const uint64_t win[] = {0xfec00000, 0xfed00000, 0xfee00000, 0xb0000000, 0xa0000, 0xc0000, 0xfed1c000, 0xe0000000, 0xc0000000};
-    static const uint16_t hot[] = {0x20, 0xa0, 0x40, 0x60, 0x70, 0x3f8, 0xcf8, 0xcfc, 0xc0, 0x00, 0x4d0, 0x600, 0xae00, 0xaf00, 0xafe0, 0xcd8, 0xb0};
+    static const uint64_t win[] = {0xfec00000, 0xfed00000, 0xfee00000, 0xb0000000, 0xa0000,
+                                   0xc0000,    0xfed1c000, 0xe0000000, 0xc0000000};
+    static const uint16_t hot[] = {0x20, 0xa0,  0x40,  0x60,   0x70,   0x3f8,  0xcf8, 0xcfc, 0xc0,
+                                   0x00, 0x4d0, 0x600, 0xae00, 0xaf00, 0xafe0, 0xcd8, 0xb0};
 
     *io = rnd() & 1;
     if (*io)

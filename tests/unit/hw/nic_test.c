@@ -422,8 +422,8 @@ static void rtl8139_cplus_mode_uses_descriptors(void **state)
     bare_free(n.b);
 }
 
-UNIT_MAIN(cmocka_unit_test(e1000_eeprom_holds_the_address_and_a_good_checksum), cmocka_unit_test(e1000_negotiates_and_reports_the_link),
-          cmocka_unit_test(e1000_sends_and_sums), cmocka_unit_test(e1000_asked_sum_goes_where_the_descriptor_says),
-          cmocka_unit_test(e1000_segments_tcp), cmocka_unit_test(e1000_receives_what_it_should),
-          cmocka_unit_test(e1000_survives_nonsense_rings), cmocka_unit_test(rtl8139_old_mode_sends_and_receives),
-          cmocka_unit_test(rtl8139_cplus_mode_uses_descriptors))
+UNIT_MAIN(cmocka_unit_test(e1000_eeprom_holds_the_address_and_a_good_checksum),
+          cmocka_unit_test(e1000_negotiates_and_reports_the_link), cmocka_unit_test(e1000_sends_and_sums),
+          cmocka_unit_test(e1000_asked_sum_goes_where_the_descriptor_says), cmocka_unit_test(e1000_segments_tcp),
+          cmocka_unit_test(e1000_receives_what_it_should), cmocka_unit_test(e1000_survives_nonsense_rings),
+          cmocka_unit_test(rtl8139_old_mode_sends_and_receives), cmocka_unit_test(rtl8139_cplus_mode_uses_descriptors))

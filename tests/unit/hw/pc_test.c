@@ -64,7 +64,7 @@ static void pit_interrupts_through_the_8259_at_its_rate(void **state)
     struct rig *r = rig_new();
 
     pic_setup(r, 0x0001);
-    outb(r, 0x43, 0x34); /* counter 0, mode 2 */
+    outb(r, 0x43, 0x34);                      /* counter 0, mode 2 */
     outb(r, 0x40, 0x9c), outb(r, 0x40, 0x2e); /* 11932: 10 ms */
     assert_int_equal(take(r, 0), -1);
     step(r, 9990000);
@@ -84,7 +84,7 @@ static void pit_counter_2_runs_by_its_gate(void **state)
     struct rig *r = rig_new();
 
     outb(r, 0x61, 0x01);
-    outb(r, 0x43, 0xb0); /* counter 2, mode 0 */
+    outb(r, 0x43, 0xb0);                      /* counter 2, mode 0 */
     outb(r, 0x42, 0xff), outb(r, 0x42, 0x0f); /* 4095 clocks: 3.43 ms */
     assert_int_equal(inb(r, 0x61) & 0x20, 0);
     step(r, 3000000);
@@ -139,7 +139,8 @@ static void rtc_counts_and_alarms(void **state)
 
     pic_setup(r, 0x0104);
     outb(r, 0x70, 0x0b), outb(r, 0x71, 0x86); /* SET, binary, 24 h */
-    static const uint8_t set[][2] = {{0, 58}, {2, 59}, {4, 23}, {7, 31}, {8, 12}, {9, 24}, {0x32, 20}, {1, 0}, {3, 0}, {5, 0}};
+    static const uint8_t set[][2] = {{0, 58}, {2, 59},    {4, 23}, {7, 31}, {8, 12},
+                                     {9, 24}, {0x32, 20}, {1, 0},  {3, 0},  {5, 0}};
     for (unsigned i = 0; i < ARRAY_LEN(set); i++)
         outb(r, 0x70, set[i][0]), outb(r, 0x71, set[i][1]);
     outb(r, 0x70, 0x0b), outb(r, 0x71, 0x26); /* run, alarm interrupt */
@@ -163,9 +164,9 @@ static void apic_timer_and_ipis_reach_processors(void **state)
 
     pic_setup(r, 0);
     st32(r, 0xfee000f0, 0x1ff);
-    st32(r, 0xfee003e0, 0xb);      /* divide by 1 */
-    st32(r, 0xfee00320, 0x20040);  /* periodic, vector 40 */
-    st32(r, 0xfee00380, 1000000);  /* 1 ms */
+    st32(r, 0xfee003e0, 0xb);     /* divide by 1 */
+    st32(r, 0xfee00320, 0x20040); /* periodic, vector 40 */
+    st32(r, 0xfee00380, 1000000); /* 1 ms */
     step(r, 999000);
     assert_int_equal(take(r, 0), -1);
     step(r, 2000);
@@ -420,13 +421,15 @@ static void serial_port_loops_back_with_interrupt(void **state)
 }
 
 UNIT_MAIN(cmocka_unit_test(host_bridge_and_functions_answer), cmocka_unit_test(pam_switches_between_rom_and_ram),
-          cmocka_unit_test(smram_shows_in_smm_only_and_locks), cmocka_unit_test(pit_interrupts_through_the_8259_at_its_rate),
+          cmocka_unit_test(smram_shows_in_smm_only_and_locks),
+          cmocka_unit_test(pit_interrupts_through_the_8259_at_its_rate),
           cmocka_unit_test(pit_counter_2_runs_by_its_gate), cmocka_unit_test(pic_nests_by_priority_and_cascades),
           cmocka_unit_test(level_pic_input_repeats_until_dropped), cmocka_unit_test(rtc_counts_and_alarms),
           cmocka_unit_test(apic_timer_and_ipis_reach_processors), cmocka_unit_test(x2apic_msrs_and_mode_rules),
           cmocka_unit_test(tsc_deadline_fires_once), cmocka_unit_test(ioapic_level_waits_for_eoi),
           cmocka_unit_test(msi_writes_choose_the_processor), cmocka_unit_test(hpet_legacy_replacement_takes_irq_0),
           cmocka_unit_test(pm_timer_power_button_and_acpi_enable),
-          cmocka_unit_test(sleep_to_ram_waits_for_the_button_and_resumes_by_reset), cmocka_unit_test(apm_command_raises_smi_when_enabled),
-          cmocka_unit_test(i8042_answers_and_passes_mouse_bytes), cmocka_unit_test(cpu_hotplug_block_switches_over),
-          cmocka_unit_test(reset_control_resets), cmocka_unit_test(serial_port_loops_back_with_interrupt))
+          cmocka_unit_test(sleep_to_ram_waits_for_the_button_and_resumes_by_reset),
+          cmocka_unit_test(apm_command_raises_smi_when_enabled), cmocka_unit_test(i8042_answers_and_passes_mouse_bytes),
+          cmocka_unit_test(cpu_hotplug_block_switches_over), cmocka_unit_test(reset_control_resets),
+          cmocka_unit_test(serial_port_loops_back_with_interrupt))

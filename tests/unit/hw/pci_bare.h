@@ -38,7 +38,7 @@ struct bare {
     struct net_set *net;
     struct blk_set *blk;
     struct chr_set *chr; /* goes with the machine's tree */
-    int irq; /* level of the router's input */
+    int irq;             /* level of the router's input */
 };
 
 static void bare_irq(void *opaque, int n, int level)

@@ -141,7 +141,9 @@ static void root_port_passes_configuration_memory_and_interrupts(void **state)
     rig_free(r);
 }
 
-UNIT_MAIN(cmocka_unit_test(functions_answer_through_both_mechanisms), cmocka_unit_test(tseg_is_hidden_outside_smm_and_locks),
-          cmocka_unit_test(pirq_drives_ioapic_and_routed_isa_line), cmocka_unit_test(acpi_block_follows_pmbase_and_smi_needs_enables),
+UNIT_MAIN(cmocka_unit_test(functions_answer_through_both_mechanisms),
+          cmocka_unit_test(tseg_is_hidden_outside_smm_and_locks),
+          cmocka_unit_test(pirq_drives_ioapic_and_routed_isa_line),
+          cmocka_unit_test(acpi_block_follows_pmbase_and_smi_needs_enables),
           cmocka_unit_test(tco_resets_at_its_second_timeout),
           cmocka_unit_test(root_port_passes_configuration_memory_and_interrupts))

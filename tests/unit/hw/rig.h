@@ -1,4 +1,5 @@
-/* A bare PC for chipset tests: RAM, two processors without code, a stepped clock, i440FX + PIIX3 or Q35 + ICH9. No guest, no loop. */
+/* A bare PC for chipset tests: RAM, two processors without code, a stepped clock, i440FX + PIIX3 or Q35 + ICH9. No
+ * guest, no loop. */
 #ifndef TESTS_HW_RIG_H
 #define TESTS_HW_RIG_H
 
@@ -136,7 +137,7 @@ static UNUSED void pic_setup(struct rig *r, uint16_t unmasked)
 {
     outb(r, 0x20, 0x11), outb(r, 0x21, 0x20), outb(r, 0x21, 0x04), outb(r, 0x21, 0x01);
     outb(r, 0xa0, 0x11), outb(r, 0xa1, 0x28), outb(r, 0xa1, 0x02), outb(r, 0xa1, 0x01);
-    outb(r, 0x21, (uint8_t)~unmasked), outb(r, 0xa1, (uint8_t)~(unmasked >> 8));
+    outb(r, 0x21, (uint8_t)~unmasked), outb(r, 0xa1, (uint8_t) ~(unmasked >> 8));
 }
 
 #endif

@@ -67,7 +67,8 @@ static void attribute(struct fixture *f, uint8_t index, uint8_t val)
     outb(f, 0x3c0, val);
 }
 /* Register values of a BIOS mode: sequencer 0-4, CRTC 0-18h, graphics 0-8, attribute 10h-14h. */
-static void set_mode(struct fixture *f, uint8_t misc, const uint8_t *sr, const uint8_t *cr, const uint8_t *gr, const uint8_t *ar)
+static void set_mode(struct fixture *f, uint8_t misc, const uint8_t *sr, const uint8_t *cr, const uint8_t *gr,
+                     const uint8_t *ar)
 {
     outb(f, 0x3c2, misc);
     indexed(f, 0x3c4, sr, 5);
@@ -88,18 +89,18 @@ static void set_mode(struct fixture *f, uint8_t misc, const uint8_t *sr, const u
     outb(f, 0x3c0, 0x20);
 }
 static const uint8_t text_sr[] = {3, 0, 3, 0, 2};
-static const uint8_t text_cr[] = {0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0, 0x4f, 0x0d, 0x0e, 0, 0, 0, 5,
-                                  0x9c, 0x8e, 0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff};
+static const uint8_t text_cr[] = {0x5f, 0x4f, 0x50, 0x82, 0x55, 0x81, 0xbf, 0x1f, 0,    0x4f, 0x0d, 0x0e, 0,
+                                  0,    0,    5,    0x9c, 0x8e, 0x8f, 0x28, 0x1f, 0x96, 0xb9, 0xa3, 0xff};
 static const uint8_t text_gr[] = {0, 0, 0, 0, 0, 0x10, 0x0e, 0, 0xff};
 static const uint8_t text_ar[] = {0x0c, 0, 0x0f, 8, 0};
 static const uint8_t m13_sr[] = {3, 1, 0xf, 0, 0xe};
-static const uint8_t m13_cr[] = {0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0xbf, 0x1f, 0, 0x41, 0, 0, 0, 0, 0, 0,
-                                 0x9c, 0x8e, 0x8f, 0x28, 0x40, 0x96, 0xb9, 0xa3, 0xff};
+static const uint8_t m13_cr[] = {0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0xbf, 0x1f, 0,    0x41, 0,    0,   0,
+                                 0,    0,    0,    0x9c, 0x8e, 0x8f, 0x28, 0x40, 0x96, 0xb9, 0xa3, 0xff};
 static const uint8_t m13_gr[] = {0, 0, 0, 0, 0, 0x40, 5, 0xf, 0xff};
 static const uint8_t m13_ar[] = {0x41, 0, 0x0f, 0, 0};
 static const uint8_t m12_sr[] = {3, 1, 0xf, 0, 6};
-static const uint8_t m12_cr[] = {0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, 0, 0x40, 0, 0, 0, 0, 0, 0,
-                                 0xea, 0x8c, 0xdf, 0x28, 0, 0xe7, 4, 0xe3, 0xff};
+static const uint8_t m12_cr[] = {0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, 0,    0x40, 0,    0,   0,
+                                 0,    0,    0,    0xea, 0x8c, 0xdf, 0x28, 0,    0xe7, 4,    0xe3, 0xff};
 static const uint8_t m12_gr[] = {0, 0, 0, 0, 0, 0, 5, 0xf, 0xff};
 static const uint8_t m12_ar[] = {1, 0, 0x0f, 0, 0};
 
@@ -151,7 +152,7 @@ static void text_cells_show_glyph_colours_and_cursor(void **state)
     mem_store(f->m->mem, 0xa0000 + 0xc4 * 32 + 8, 1, 0xff);
     indexed(f, 0x3c4, text_sr, 5);
     indexed(f, 0x3ce, text_gr, 9);
-    mem_store(f->m->mem, 0xb8000 + 2, 2, 0x1e41); /* 'A', yellow on blue, second cell */
+    mem_store(f->m->mem, 0xb8000 + 2, 2, 0x1e41);   /* 'A', yellow on blue, second cell */
     mem_store(f->m->mem, 0xb8000 + 160, 2, 0x07c4); /* line drawing: the ninth dot repeats the eighth */
     assert_int_equal(pixel(f, 9, 3), color(14));
     assert_int_equal(pixel(f, 10, 3), color(1));
@@ -185,24 +186,24 @@ static void planar_write_modes_do_what_the_reference_says(void **state)
     struct fixture *f = *state;
 
     set_mode(f, 0xe3, m12_sr, m12_cr, m12_gr, m12_ar);
-    mem_store(f->m->io, 0x3ce, 2, 0x0205);      /* write mode 2: the byte is a colour */
-    mem_store(f->m->io, 0x3ce, 2, 0x8008);      /* leftmost pixel only */
-    mem_ld(f->m->mem, 0xa0000, 1);              /* latches */
+    mem_store(f->m->io, 0x3ce, 2, 0x0205); /* write mode 2: the byte is a colour */
+    mem_store(f->m->io, 0x3ce, 2, 0x8008); /* leftmost pixel only */
+    mem_ld(f->m->mem, 0xa0000, 1);         /* latches */
     mem_store(f->m->mem, 0xa0000, 1, 0x0b);
     assert_int_equal(pixel(f, 0, 0), color(11));
     assert_int_equal(pixel(f, 1, 0), color(0));
-    mem_store(f->m->io, 0x3ce, 2, 0x0105);      /* write mode 1 copies latches */
+    mem_store(f->m->io, 0x3ce, 2, 0x0105); /* write mode 1 copies latches */
     mem_ld(f->m->mem, 0xa0000, 1);
     mem_store(f->m->mem, 0xa0000 + 80, 1, 0);
     assert_int_equal(pixel(f, 0, 1), color(11));
-    mem_store(f->m->io, 0x3ce, 2, 0x0005);      /* write mode 0 with set/reset, xor */
+    mem_store(f->m->io, 0x3ce, 2, 0x0005); /* write mode 0 with set/reset, xor */
     mem_store(f->m->io, 0x3ce, 2, 0x0f00);
     mem_store(f->m->io, 0x3ce, 2, 0x0f01);
     mem_store(f->m->io, 0x3ce, 2, 0x1803);
     mem_ld(f->m->mem, 0xa0000, 1);
     mem_store(f->m->mem, 0xa0000, 1, 0);
     assert_int_equal(pixel(f, 0, 0), color(11 ^ 15));
-    mem_store(f->m->io, 0x3ce, 2, 0x0805);      /* read mode 1: compare with colour 4 */
+    mem_store(f->m->io, 0x3ce, 2, 0x0805); /* read mode 1: compare with colour 4 */
     mem_store(f->m->io, 0x3ce, 2, 0x0402);
     assert_int_equal(mem_ld(f->m->mem, 0xa0000, 1), 0x80);
     assert_int_equal(ui_console_surface(f->v.con)->height, 480);
@@ -254,6 +255,18 @@ static void linear_modes_of_every_depth(void **state)
         outb(f, 0x3c9, 63);
     assert_int_equal(pixel(f, 1, 2), 0xffffff);
     assert_int_equal(ui_console_surface(f->v.con)->width, 640);
+}
+
+static void a_start_address_need_not_begin_a_line(void **state)
+{
+    struct fixture *f = *state;
+
+    vbe_mode(f, 640, 480, 32);
+    memcpy(f->v.mem + (640 * 3 + 256) * 4, "\x11\x22\x33\0", 4);
+    mem_ram_written(f->v.vram.ram, 0, 65536);
+    dispi(f, VBE_Y_OFFSET, 3);
+    dispi(f, VBE_X_OFFSET, 256);
+    assert_int_equal(pixel(f, 0, 0), 0x332211);
 }
 
 static void banked_window_reaches_all_memory(void **state)
@@ -313,5 +326,5 @@ static void edid_sums_to_zero_and_names_the_mode(void **state)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(registers_read_back_with_reserved_bits_clear), T(text_cells_show_glyph_colours_and_cursor),
           T(mode_13h_shows_bytes_through_the_dac), T(planar_write_modes_do_what_the_reference_says),
-          T(linear_modes_of_every_depth), T(banked_window_reaches_all_memory), T(values_that_do_not_fit_are_cut),
-          cmocka_unit_test(edid_sums_to_zero_and_names_the_mode))
+          T(linear_modes_of_every_depth), T(a_start_address_need_not_begin_a_line), T(banked_window_reaches_all_memory),
+          T(values_that_do_not_fit_are_cut), cmocka_unit_test(edid_sums_to_zero_and_names_the_mode))

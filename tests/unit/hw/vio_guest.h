@@ -23,7 +23,7 @@ struct vio {
 struct vio_part {
     const void *out; /* device reads these bytes; NULL: device writes */
     uint32_t len;
-    gpa_t at;        /* where it went */
+    gpa_t at; /* where it went */
 };
 
 static UNUSED uint64_t vio_ld(struct vio *v, gpa_t a, unsigned size)
@@ -46,10 +46,19 @@ static UNUSED void vio_find(struct vio *v)
             continue;
         gpa_t at = BARE_MMIO + pci_cfg_read(bus, 0, fn, cap + 8, 4);
         switch (pci_cfg_read(bus, 0, fn, cap + 3, 1)) {
-        case 1: v->common = at; break;
-        case 2: v->notify = at; v->mult = pci_cfg_read(bus, 0, fn, cap + 16, 4); break;
-        case 3: v->isr = at; break;
-        case 4: v->device = at; break;
+        case 1:
+            v->common = at;
+            break;
+        case 2:
+            v->notify = at;
+            v->mult = pci_cfg_read(bus, 0, fn, cap + 16, 4);
+            break;
+        case 3:
+            v->isr = at;
+            break;
+        case 4:
+            v->device = at;
+            break;
         }
     }
     assert_true(v->common && v->isr && v->device && v->notify);

@@ -168,8 +168,8 @@ static void a_disk_is_read_and_written(void **state)
     assert_string_equal((char *)b->mem + at, "SERIAL-1");
     assert_int_equal(blk_req(&v, 0, 2048, NULL, 512, NULL), 1); /* behind the end */
     assert_int_equal(blk_req(&v, 0, UINT64_MAX / 512, NULL, 512, NULL), 1);
-    assert_int_equal(blk_req(&v, 0, 0, NULL, 100, NULL), 1);    /* no whole sectors */
-    assert_int_equal(blk_req(&v, 99, 0, NULL, 0, NULL), 2);     /* unsupported */
+    assert_int_equal(blk_req(&v, 0, 0, NULL, 100, NULL), 1); /* no whole sectors */
+    assert_int_equal(blk_req(&v, 99, 0, NULL, 0, NULL), 2);  /* unsupported */
     put_le64(range, 7);
     put_le32(range + 8, 1);
     assert_int_equal(blk_req(&v, 13, 0, range, 16, NULL), 0);
@@ -284,10 +284,12 @@ static void frames_go_out_and_come_in_over_several_buffers(void **state)
     struct pci_dev *d = bare_device(b, "virtio-net-pci,netdev=n0,mac=52:54:00:aa:bb:cc");
     uint8_t frame[1000], hdr[12] = {0}, in[1000];
     struct vio v;
-    struct vio_part tx[2] = {{.out = hdr, .len = 12}, {.out = frame, .len = sizeof frame}}, rx[3] = {{.len = 400}, {.len = 400}, {.len = 400}};
+    struct vio_part tx[2] = {{.out = hdr, .len = 12}, {.out = frame, .len = sizeof frame}},
+                    rx[3] = {{.len = 400}, {.len = 400}, {.len = 400}};
 
     bare_start(b);
-    vio_start(&v, b, d, VIRTIO_BIT(15) | VIRTIO_BIT(5) | VIRTIO_BIT(16) | VIRTIO_BIT(17) | VIRTIO_BIT(18) | VIRTIO_BIT(23));
+    vio_start(&v, b, d,
+              VIRTIO_BIT(15) | VIRTIO_BIT(5) | VIRTIO_BIT(16) | VIRTIO_BIT(17) | VIRTIO_BIT(18) | VIRTIO_BIT(23));
     assert_int_equal(vio_ld(&v, v.device, 4), 0xaa005452);
     for (unsigned i = 0; i < sizeof frame; i++)
         frame[i] = i * 7;
@@ -317,7 +319,8 @@ static void the_guests_filter_is_obeyed(void **state)
     struct far_end fe = {0};
     struct net_peer *far = net_peer_new(b->net, "n0", &far_ops, &fe);
     struct pci_dev *d = bare_device(b, "virtio-net-pci,netdev=n0");
-    uint8_t off = 0, cmd[2] = {0, 0}, table[2 + 4 + 4 + 6] = {1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x33, 0x33, 0, 0, 0, 1}, frame[60] = {0};
+    uint8_t off = 0, cmd[2] = {0, 0}, table[2 + 4 + 4 + 6] = {1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x33, 0x33, 0, 0, 0, 1},
+            frame[60] = {0};
     struct vio_part c[3] = {{.out = cmd, .len = 2}, {.out = &off, .len = 1}, {.len = 1}}, rx = {.len = 200};
     struct vio v;
 
@@ -406,10 +409,13 @@ static void pages_in_the_balloon_are_given_back(void **state)
     bare_free(b);
 }
 
-UNIT_MAIN(cmocka_unit_test(the_entropy_device_gives_bytes_through_the_modern_interface), cmocka_unit_test(max_bytes_bounds_a_period),
-          cmocka_unit_test(names_choose_the_interfaces), cmocka_unit_test(features_without_version_1_are_refused),
-          cmocka_unit_test(the_window_in_configuration_space_reaches_the_registers), cmocka_unit_test(a_disk_is_read_and_written),
-          cmocka_unit_test(a_read_only_disk_refuses_writes), cmocka_unit_test(a_request_without_status_byte_breaks_the_device_only),
-          cmocka_unit_test(the_legacy_interface_reads_a_disk), cmocka_unit_test(frames_go_out_and_come_in_over_several_buffers),
+UNIT_MAIN(cmocka_unit_test(the_entropy_device_gives_bytes_through_the_modern_interface),
+          cmocka_unit_test(max_bytes_bounds_a_period), cmocka_unit_test(names_choose_the_interfaces),
+          cmocka_unit_test(features_without_version_1_are_refused),
+          cmocka_unit_test(the_window_in_configuration_space_reaches_the_registers),
+          cmocka_unit_test(a_disk_is_read_and_written), cmocka_unit_test(a_read_only_disk_refuses_writes),
+          cmocka_unit_test(a_request_without_status_byte_breaks_the_device_only),
+          cmocka_unit_test(the_legacy_interface_reads_a_disk),
+          cmocka_unit_test(frames_go_out_and_come_in_over_several_buffers),
           cmocka_unit_test(the_guests_filter_is_obeyed), cmocka_unit_test(a_serial_port_is_announced_and_carries_bytes),
           cmocka_unit_test(pages_in_the_balloon_are_given_back))

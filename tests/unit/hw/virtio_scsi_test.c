@@ -49,7 +49,8 @@ static void stop(struct rig *r)
 }
 
 /* One command to target 0; `out` or room for `in` bytes of data. */
-static void cmd(struct rig *r, unsigned lun, const uint8_t *cdb, unsigned ncdb, const void *out, uint32_t nout, uint32_t nin)
+static void cmd(struct rig *r, unsigned lun, const uint8_t *cdb, unsigned ncdb, const void *out, uint32_t nout,
+                uint32_t nin)
 {
     uint8_t req[51] = {1, 0, 0x40 | lun >> 8, lun};
     struct vio_part p[4] = {{.out = req, .len = 51}};
@@ -109,7 +110,8 @@ static void a_disk_says_who_it_is_and_moves_data(void **state)
     int fd = open(r.path, O_RDONLY);
     assert_int_equal(pread(fd, back, 512, 9 * 512), 512);
     assert_memory_equal(back, block, 512);
-    const uint8_t um[] = {0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list[24] = {0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1};
+    const uint8_t um[] = {0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0},
+                  list[24] = {0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1};
     cmd(&r, 0, um, 10, list, 24, 0);
     assert_int_equal(r.status, 0);
     const uint8_t ws[] = {0x93, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0};
@@ -233,5 +235,6 @@ static void no_command_upsets_the_disk(void **state)
 }
 
 UNIT_MAIN(cmocka_unit_test(a_disk_says_who_it_is_and_moves_data), cmocka_unit_test(what_is_wrong_is_said_in_sense_data),
-          cmocka_unit_test(units_are_listed_and_other_targets_are_not_there), cmocka_unit_test(a_cd_is_read_only_and_may_be_ejected),
-          cmocka_unit_test(task_management_answers), cmocka_unit_test(no_command_upsets_the_disk))
+          cmocka_unit_test(units_are_listed_and_other_targets_are_not_there),
+          cmocka_unit_test(a_cd_is_read_only_and_may_be_ejected), cmocka_unit_test(task_management_answers),
+          cmocka_unit_test(no_command_upsets_the_disk))

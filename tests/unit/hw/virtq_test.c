@@ -259,7 +259,8 @@ static void check_elem(struct rig *r, struct virtq_elem *e)
         }
 }
 
-/* Every pair of descriptors over the interesting values of each field, as split chain, indirect table and packed chain. */
+/* Every pair of descriptors over the interesting values of each field, as split chain, indirect table and packed chain.
+ */
 static void every_small_chain_is_taken_or_refused(void **state)
 {
     static const uint64_t addr[] = {BUFS, RAM_SIZE - 8, UINT64_MAX};
@@ -351,4 +352,5 @@ UNIT_MAIN(cmocka_unit_test(a_chain_is_taken_and_given_back), cmocka_unit_test(an
           cmocka_unit_test(no_interrupt_flag_is_obeyed), cmocka_unit_test(a_packed_ring_wraps),
           cmocka_unit_test(a_packed_batch_appears_at_once), cmocka_unit_test(broken_rules_ask_for_a_reset),
           cmocka_unit_test(a_badly_placed_ring_is_refused), cmocka_unit_test(every_small_chain_is_taken_or_refused),
-          cmocka_unit_test(elements_of_a_past_life_do_not_touch_the_ring), cmocka_unit_test(a_kick_runs_the_handler_on_the_loop))
+          cmocka_unit_test(elements_of_a_past_life_do_not_touch_the_ring),
+          cmocka_unit_test(a_kick_runs_the_handler_on_the_loop))

@@ -1,5 +1,5 @@
-/* A virtio driver's side for unit tests: a bare machine with RAM, a device that does nothing by itself, and helpers that
- * build split and packed rings in guest memory. */
+/* A virtio driver's side for unit tests: a bare machine with RAM, a device that does nothing by itself, and helpers
+ * that build split and packed rings in guest memory. */
 #ifndef TESTS_UNIT_HW_VQ_DRIVER_H
 #define TESTS_UNIT_HW_VQ_DRIVER_H
 

@@ -37,7 +37,8 @@ static void card_link(void *opaque, bool up)
     c->links++;
     c->up = up;
 }
-static const struct net_ops card_ops = {.type = "nic", .receive = card_receive, .can_receive = card_can_receive, .link_changed = card_link};
+static const struct net_ops card_ops = {
+    .type = "nic", .receive = card_receive, .can_receive = card_can_receive, .link_changed = card_link};
 
 struct pair {
     struct run *run;
@@ -143,7 +144,10 @@ static void frames_have_four_bytes_of_length_in_front(void **state)
     plug(&p, 0, text);
     net_send_buf(p.nic[0], "0123456789", 10);
     assert_int_equal(read(sv[1], b, 16), 14);
-    assert_memory_equal(b, "\0\0\0\x0a" "0123456789", 14);
+    assert_memory_equal(b,
+                        "\0\0\0\x0a"
+                        "0123456789",
+                        14);
     /* In pieces, and two at once. */
     assert_int_equal(write(sv[1], "\0\0", 2), 2);
     ev_loop_turn(p.run->loop, NS_PER_MS);
@@ -203,7 +207,9 @@ static void datagrams_carry_one_frame_each(void **state)
     struct pair p;
 
     start(&p);
-    plug(&p, 0, "dgram,id=a,local.type=inet,local.host=127.0.0.1,local.port=47313,remote.type=inet,remote.host=127.0.0.1,remote.port=47314");
+    plug(&p, 0,
+         "dgram,id=a,local.type=inet,local.host=127.0.0.1,local.port=47313,remote.type=inet,remote.host=127.0.0.1,"
+         "remote.port=47314");
     plug(&p, 1, "socket,id=b,udp=127.0.0.1:47313,localaddr=127.0.0.1:47314");
     both_ways(&p);
     stop(&p);
@@ -314,8 +320,9 @@ static void a_tap_device_comes_and_goes_with_its_scripts(void **state)
     unlink("/tmp/lb-up.sh");
 }
 
-UNIT_MAIN(cmocka_unit_test(stream_joins_two_programs_over_a_unix_socket), cmocka_unit_test(frames_have_four_bytes_of_length_in_front),
-          cmocka_unit_test(nothing_is_lost_while_the_card_is_busy), cmocka_unit_test(socket_joins_by_tcp_and_by_multicast),
-          cmocka_unit_test(datagrams_carry_one_frame_each), cmocka_unit_test(wrong_addresses_are_explained),
-          cmocka_unit_test(a_helper_that_fails_is_named), cmocka_unit_test(a_dump_is_a_pcap_file),
-          cmocka_unit_test(a_tap_device_comes_and_goes_with_its_scripts))
+UNIT_MAIN(cmocka_unit_test(stream_joins_two_programs_over_a_unix_socket),
+          cmocka_unit_test(frames_have_four_bytes_of_length_in_front),
+          cmocka_unit_test(nothing_is_lost_while_the_card_is_busy),
+          cmocka_unit_test(socket_joins_by_tcp_and_by_multicast), cmocka_unit_test(datagrams_carry_one_frame_each),
+          cmocka_unit_test(wrong_addresses_are_explained), cmocka_unit_test(a_helper_that_fails_is_named),
+          cmocka_unit_test(a_dump_is_a_pcap_file), cmocka_unit_test(a_tap_device_comes_and_goes_with_its_scripts))

@@ -15,7 +15,7 @@ struct guest {
     struct run *run;
     struct net_set *set;
     struct net_peer *me, *nat;
-    uint8_t frame[2048]; /* the frame wait_for found */
+    uint8_t frame[2048];   /* the frame wait_for found */
     uint8_t got[32][2048]; /* frames not yet looked at */
     size_t got_len[32];
     unsigned nr_got;
@@ -192,7 +192,8 @@ static void send_arp(struct guest *g, bool reply, const uint8_t *to, uint32_t as
     net_send_buf(g->me, f, sizeof f);
 }
 
-static void send_tcp(struct guest *g, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, const char *data)
+static void send_tcp(struct guest *g, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags,
+                     const char *data)
 {
     size_t n = strlen(data);
     uint8_t f[200] = {0}, pseudo[12];
@@ -305,5 +306,6 @@ static void a_forward_brings_the_host_to_the_guest_and_goes_away(void **state)
 }
 
 UNIT_MAIN(cmocka_unit_test(dhcp_gives_the_usual_address), cmocka_unit_test(dhcpstart_and_net_move_the_addresses),
-          cmocka_unit_test(the_guest_reaches_a_server_on_the_host), cmocka_unit_test(restrict_keeps_the_guest_from_the_host),
+          cmocka_unit_test(the_guest_reaches_a_server_on_the_host),
+          cmocka_unit_test(restrict_keeps_the_guest_from_the_host),
           cmocka_unit_test(a_forward_brings_the_host_to_the_guest_and_goes_away))

@@ -144,5 +144,6 @@ static void a_mutex_serves_waiters_in_order(void **state)
     assert_false(m.locked);
 }
 
-UNIT_MAIN(cmocka_unit_test(a_fibre_continues_where_it_yielded), cmocka_unit_test(many_fibres_keep_their_stacks_and_floats),
+UNIT_MAIN(cmocka_unit_test(a_fibre_continues_where_it_yielded),
+          cmocka_unit_test(many_fibres_keep_their_stacks_and_floats),
           cmocka_unit_test(another_thread_wakes_a_fibre_on_its_loop), cmocka_unit_test(a_mutex_serves_waiters_in_order))

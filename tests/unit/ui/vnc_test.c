@@ -184,7 +184,8 @@ static void des_gives_the_published_vector(void **state)
 {
     uint8_t out[8];
 
-    des_encrypt((const uint8_t *)"\x13\x34\x57\x79\x9b\xbc\xdf\xf1", (const uint8_t *)"\x01\x23\x45\x67\x89\xab\xcd\xef", out);
+    des_encrypt((const uint8_t *)"\x13\x34\x57\x79\x9b\xbc\xdf\xf1",
+                (const uint8_t *)"\x01\x23\x45\x67\x89\xab\xcd\xef", out);
     assert_memory_equal(out, "\x85\xe8\x13\x54\x0f\x0a\xb4\x05", 8);
 }
 
@@ -209,7 +210,8 @@ static void noise_closes_the_connection_only(void **state)
 
 static void bad_addresses_are_refused(void **state)
 {
-    static const char *const bad[] = {"nonsense", ":99999", "unix:", ":1,websocket=on", ":1,nokey=1", ":1,share=maybe", NULL};
+    static const char *const bad[] = {"nonsense",   ":99999",         "unix:", ":1,websocket=on",
+                                      ":1,nokey=1", ":1,share=maybe", NULL};
     struct run *r = run_new();
     struct obj *m = obj_new(&machine_class, NULL);
 
@@ -228,6 +230,7 @@ static void bad_addresses_are_refused(void **state)
     run_free(r);
 }
 
-UNIT_MAIN(cmocka_unit_test(an_update_holds_the_pixels), cmocka_unit_test(keys_arrive_and_are_released_with_the_connection),
-          cmocka_unit_test(only_the_password_opens), cmocka_unit_test(des_gives_the_published_vector),
-          cmocka_unit_test(noise_closes_the_connection_only), cmocka_unit_test(bad_addresses_are_refused))
+UNIT_MAIN(cmocka_unit_test(an_update_holds_the_pixels),
+          cmocka_unit_test(keys_arrive_and_are_released_with_the_connection), cmocka_unit_test(only_the_password_opens),
+          cmocka_unit_test(des_gives_the_published_vector), cmocka_unit_test(noise_closes_the_connection_only),
+          cmocka_unit_test(bad_addresses_are_refused))
