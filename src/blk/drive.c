@@ -3,6 +3,7 @@
 #include "blk/aio.h"
 #include "blk/blk_int.h"
 #include "blk/job_int.h"
+#include "blk/nbd.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -39,6 +40,8 @@ void blk_set_free(struct blk_set *s)
     if (!s)
         return;
     blk_jobs_stop(s);
+    nbd_server_free(s->nbd);
+    s->nbd = NULL;
     while (!list_empty(&s->drives)) {
         struct blk *b = list_first(&s->drives, struct blk, in_set);
 

@@ -16,9 +16,9 @@ struct blk_cmd {
 };
 /* blockdev-snapshot-sync, blockdev-snapshot, block-commit, block-stream, drive-mirror, blockdev-mirror, drive-backup,
  * blockdev-backup, block-job-{cancel,complete,pause,resume,set-speed,dismiss,finalize}, job-*, query-block-jobs,
- * query-jobs, block_resize, blockdev-create, block-dirty-bitmap-{add,remove,clear,enable,disable,merge},
- * blockdev-reopen, blockdev-snapshot-{internal,delete-internal}-sync, change-backing-file, block_set_io_throttle,
- * nbd-server-*, block-export-*. NULL: no such command. */
+ * query-jobs, block_resize, block-dirty-bitmap-{add,remove,clear,enable,disable,merge},
+ * blockdev-snapshot-{internal,delete-internal}-sync, change-backing-file, nbd-server-{start,add,remove,stop},
+ * block-export-{add,del}, query-block-exports. NULL: no such command. */
 const struct blk_cmd *blk_cmd_find(const char *name);
 const struct blk_cmd *blk_cmd_next(const struct blk_cmd *prev); /* in table order; NULL starts and ends */
 

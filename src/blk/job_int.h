@@ -49,6 +49,14 @@ void job_keep(struct blk_job *j, struct blk_node *n);
 struct blk_job *job_find(struct blk_set *s, const char *id);
 struct json_object *job_describe(const struct blk_job *j, bool block);
 void blk_jobs_stop(struct blk_set *s);
+/* nbd_cmds.c */
+bool nbd_cmd_start(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
+bool nbd_cmd_stop(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
+bool nbd_cmd_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
+bool nbd_cmd_remove(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
+bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
+bool nbd_cmd_export_del(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
+bool nbd_cmd_query(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
 void blk_sleep(struct blk_set *s, int64_t ns); /* in a fibre */
 
 #endif

@@ -453,6 +453,12 @@ static int refuse(const char *what)
     return 1;
 }
 
+static int version(void)
+{
+    printf("qemu-nbd 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n");
+    return 0;
+}
+
 /* <0: go on; else the exit status. */
 static int parse(int argc, char **argv, struct opt_set *o)
 {
@@ -464,8 +470,7 @@ static int parse(int argc, char **argv, struct opt_set *o)
             usage();
             return 0;
         case 'V':
-            printf("qemu-nbd 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n");
-            return 0;
+            return version();
         case 'p':
             o->port = optarg;
             break;

@@ -657,8 +657,10 @@ static void run_thunk(struct x86_cpu *c, const struct recipe *r, bool frozen)
             x->fx.fcw |= EXC_MASKS;
     }
     fn(x);
-    if (frozen && r->what & T_FPU)
+    if (frozen && r->what & T_FPU) {
         x->fx.fcw = (uint16_t)((x->fx.fcw & ~EXC_MASKS) | (c->fx.fcw & EXC_MASKS));
+        x86_x87_summary(&x->fx);
+    }
 }
 
 static void commit(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)

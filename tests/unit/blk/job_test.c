@@ -314,6 +314,25 @@ static void a_machine_snapshot_brings_back_disk_and_state(void **state)
     free(was);
 }
 
+static void a_running_drive_is_exported_and_withdrawn(void **state)
+{
+    struct fix *f = *state;
+    struct blk *b = drive(f, "a.qcow2", "");
+    char *sock = path(f, "s");
+
+    scribble(f, b, 1);
+    assert_true(cmd(f, "nbd-server-start", "{'addr':{'type':'unix','data':{'path':'%s'}}}", "s"));
+    assert_true(cmd(f, "nbd-server-add", "{'device':'d0'}", NULL));
+    assert_int_equal(access(sock, F_OK), 0); /* what a client sees is proven with qemu-nbd, the same server */
+    scribble(f, b, 2);
+    same(f, b);
+    assert_true(cmd(f, "nbd-server-remove", "{'name':'d0'}", NULL));
+    assert_true(cmd(f, "nbd-server-stop", "{}", NULL));
+    assert_false(cmd(f, "nbd-server-stop", "{}", NULL));
+    assert_int_not_equal(access(sock, F_OK), 0);
+    free(sock);
+}
+
 static void throttling_and_copy_on_read_change_speed_and_place_only(void **state)
 {
     struct fix *f = *state;
@@ -346,4 +365,5 @@ static void throttling_and_copy_on_read_change_speed_and_place_only(void **state
 UNIT_MAIN(T(an_overlay_is_taken_and_merged_back_while_writing), T(a_middle_layer_is_merged_down),
           T(a_chain_is_streamed_into_one_image), T(a_mirror_takes_over_on_completion),
           T(a_backup_holds_the_disk_as_it_was_when_it_began), T(a_throwaway_run_leaves_the_image_unless_committed),
-          T(throttling_and_copy_on_read_change_speed_and_place_only), T(a_machine_snapshot_brings_back_disk_and_state))
+          T(a_running_drive_is_exported_and_withdrawn), T(throttling_and_copy_on_read_change_speed_and_place_only),
+          T(a_machine_snapshot_brings_back_disk_and_state))

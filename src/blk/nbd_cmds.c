@@ -1,0 +1,126 @@
+/* NBD exports of a running machine: nbd-server-start, -add, -remove, -stop, block-export-add, -del,
+ * query-block-exports. */
+#include "base/json.h"
+#include "blk/blk_int.h"
+#include "blk/job_int.h"
+#include "blk/nbd.h"
+#include <unistd.h>
+
+static bool parse_addr(struct json_object *a, struct nbd_addr *out, struct err **errp)
+{
+    struct json_object *addr = json_get(a, "addr"), *d = addr ? json_get(addr, "data") : NULL;
+    const char *type = addr ? json_get_str(addr, "type") : NULL;
+
+    if (!d) { /* the flat form */
+        d = addr;
+    }
+    if (!type || !d)
+        return err_set(errp, "Parameter 'addr' is missing or incomplete");
+    if (!strcmp(type, "unix") && json_get_str(d, "path")) {
+        out->path = xstrdup(json_get_str(d, "path"));
+        return true;
+    }
+    if (!strcmp(type, "inet") && json_get_str(d, "port")) {
+        out->host = xstrdup(json_get_str(d, "host") ? json_get_str(d, "host") : "");
+        out->port = xstrdup(json_get_str(d, "port"));
+        return true;
+    }
+    return err_set(errp, "address type '%s' needs path (unix) or host and port (inet)", type);
+}
+
+bool nbd_cmd_start(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    struct nbd_addr addr = {0};
+    int fd;
+
+    if (s->nbd)
+        return err_set(errp, "NBD server already running");
+    if (json_get_str(a, "tls-creds"))
+        return err_set(errp, "NBD over TLS is not available in this program");
+    if (!parse_addr(a, &addr, errp))
+        return false;
+    fd = nbd_listen(&addr, errp);
+    if (fd >= 0) {
+        s->nbd = nbd_server_new(s, fd, (unsigned)json_get_int(a, "max-connections", 100));
+        s->nbd->unix_path = addr.path ? xstrdup(addr.path) : NULL;
+    }
+    nbd_addr_clear(&addr);
+    return fd >= 0;
+}
+
+bool nbd_cmd_stop(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    if (!s->nbd)
+        return err_set(errp, "NBD server not running");
+    nbd_server_free(s->nbd);
+    s->nbd = NULL;
+    return true;
+}
+
+static bool export(struct blk_set *s, const char *dev, const char *name, const char *desc, bool writable,
+                   struct err **errp)
+{
+    struct blk *b = dev ? blk_find(s, dev) : NULL;
+    struct blk_node *n = b && b->root ? b->root->node : dev ? blk_node_find(s, dev) : NULL;
+
+    if (!s->nbd)
+        return err_set(errp, "NBD server not running");
+    if (!n)
+        return err_set_class(errp, ERR_DEVICE_NOT_FOUND, "Cannot find device='%s' nor node-name='%s'", dev ? dev : "",
+                             dev ? dev : "");
+    if (writable && blk_node_readonly(n))
+        return err_set(errp, "the node '%s' is read-only and cannot be exported writable", dev);
+    return nbd_export_add(s->nbd, name ? name : dev, desc, n, writable, errp) != NULL;
+}
+
+bool nbd_cmd_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    return export(s, json_get_str(a, "device"), json_get_str(a, "name"), json_get_str(a, "description"),
+                  json_get_bool(a, "writable", false), errp);
+}
+
+static bool drop(struct blk_set *s, const char *name, struct err **errp)
+{
+    struct nbd_export *e;
+
+    if (!s->nbd)
+        return err_set(errp, "NBD server not running");
+    list_each (e, &s->nbd->exports, link)
+        if (name && !strcmp(e->name, name)) {
+            nbd_export_remove(s->nbd, e);
+            return true;
+        }
+    return err_set(errp, "Export '%s' is not found", name ? name : "");
+}
+
+bool nbd_cmd_remove(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    return drop(s, json_get_str(a, "name"), errp);
+}
+
+bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    const char *type = json_get_str(a, "type"), *id = json_get_str(a, "id"), *name = json_get_str(a, "name");
+
+    if (!type || strcmp(type, "nbd") != 0)
+        return err_set(errp, "export type '%s' is not available: use nbd", type ? type : "");
+    return export(s, json_get_str(a, "node-name"), name ? name : id, json_get_str(a, "description"),
+                  json_get_bool(a, "writable", false), errp);
+}
+
+bool nbd_cmd_export_del(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    return drop(s, json_get_str(a, "id"), errp);
+}
+
+bool nbd_cmd_query(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    struct nbd_export *e;
+
+    *ret = json_object_new_array();
+    if (s->nbd)
+        list_each (e, &s->nbd->exports, link)
+            json_object_array_add(*ret, json_make("s:id", e->name, "s:type", "nbd", "s:node-name", e->root->node->name,
+                                                  "b:shutting-down", 0, NULL));
+    return true;
+}
