@@ -593,6 +593,43 @@ static void control(void)
     (void)c4;
     nl();
 }
+/* Virtual-8086 mode: what is trapped at IOPL 0 and 3, with and without VME. */
+static void v86(void)
+{
+    static const u8 list[][8] = {
+        {1, 0xfa}, {1, 0xfb}, {1, 0x9c}, {2, 0x9c, 0x9d}, {3, 0x66, 0x9c, 0x90}, {3, 0x66, 0x9d, 0x90}, {2, 0xcd, 0x21}, {2, 0xe4, 0xe3},
+        {1, 0xf4}, {3, 0x0f, 0x00, 0xc0}, {3, 0x0f, 0x02, 0xc0}, {2, 0x63, 0xc0}, {3, 0x0f, 0x20, 0xc0}, {1, 0xcc}, {2, 0x0f, 0x0b},
+        {5, 0xb8, 0x34, 0x12, 0x8e, 0xd8}, {4, 0xa1, 0xff, 0xff, 0x90}, {5, 0xbc, 1, 0, 0x50, 0x90},
+        {4, 0x68, 0x02, 0x01, 0x9d}, {5, 0xb0, 1, 0xe6, 0x81, 0x90}, {3, 0x0f, 0x01, 0xe0}, {2, 0xf0, 0x90}, {4, 0xfa, 0x9c, 0x58, 0xfb},
+    };
+    u32 i, k, n, v = 0, *cr4p = farp;
+
+    tss[25] = 0x88 << 16; /* the redirection bits of VME lie below the port bits: all to the IDT */
+    for (i = 26; i < 34; i++)
+        tss[i] = ~0u;
+    for (k = 0; k < 4; k++) {
+        asm volatile("movl %%cr4,%0" : "=r"(v));
+        v = (v & ~1u) | k >> 1;
+        asm volatile("movl %0,%%cr4" : : "r"(v));
+        for (i = 0; i < sizeof list / 8; i++) {
+            u8 *code = (u8 *)0x6000;
+
+            for (n = 0; n < 16; n++)
+                code[n] = 0x90;
+            for (n = 0; n < list[i][0]; n++)
+                code[n] = list[i][n + 1];
+            code[16] = 0xcd, code[17] = 0x80;
+            put("v86"), hex(k), hex(i), hex(list[i][1]);
+            cr4p[0] = 0x20002 | (k & 1 ? 0x3000 : 0);
+            TRY("pushl $0; pushl $0; pushl $0; pushl $0; pushl $0x500; pushl $0x800; pushl farp_; pushl $0x600; pushl $0; movl $0x5a5a,%%eax; iretl", v);
+            kernel_segs();
+            log_trap();
+            hex(trap_ip), hex(trap_cs), hex(trap_flags & 0x1a7700), hex(trap_ax & 0xffff), hex(trap_ds);
+            nl();
+        }
+    }
+    asm volatile("movl %%cr4,%0; andl $~1,%0; movl %0,%%cr4" : "=r"(v));
+}
 void main(void)
 {
     u32 v = 0;
@@ -605,6 +642,7 @@ void main(void)
     limits();
     gates();
     privileged();
+    v86();
     debugging();
     paging();
     tasks();
