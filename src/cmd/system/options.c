@@ -90,9 +90,9 @@ const struct option sys_options[] = {
      "VNC server"},
     {"vga", NULL, "std|cirrus|vmware|qxl|virtio|none", G_DISPLAY, ST_MACHINE, on_vga, help_vga,
      "select the graphics card"},
-    {"full-screen", NULL, NULL, G_DISPLAY, ST_EARLY, on_ignored, NULL, "start a window in full screen"},
+    {"full-screen", NULL, NULL, G_DISPLAY, ST_EARLY, NOT_BUILT, NULL, "start a window in full screen"},
     {"g", NULL, "WxH[xDEPTH]", G_DISPLAY, ST_EARLY, NOT_BUILT, NULL, "initial graphical resolution and depth"},
-    {"win2k-hack", NULL, NULL, G_BLOCK, ST_EARLY, on_ignored, NULL, "for installing Windows 2000 with a full disk"},
+    {"win2k-hack", NULL, NULL, G_BLOCK, ST_EARLY, NOT_BUILT, NULL, "for installing Windows 2000 with a full disk"},
     {"no-fd-bootchk", NULL, NULL, G_BOOT, ST_MACHINE, on_machine_flag, NULL,
      "do not check the boot signature of floppies"},
     {"no-acpi", NULL, NULL, G_MACHINE, ST_MACHINE, on_machine_flag, NULL, "the same as -machine acpi=off"},
@@ -178,7 +178,7 @@ const struct option sys_options[] = {
     {"qtest", NULL, "dev", G_DEBUG, ST_LAST, on_qtest, NULL, "register-level test channel on a character device"},
     {"qtest-log", NULL, "file", G_DEBUG, ST_EARLY, on_string, NULL, "copy the test channel's lines there"},
     {"msg", NULL, "[timestamp=on|off][,guest-name=on|off]", G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "style of messages"},
-    {"async-teardown", NULL, NULL, G_DEBUG, ST_EARLY, on_ignored, NULL, "tear down in the background"},
+    {"async-teardown", NULL, NULL, G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "tear down in the background"},
     {"singlestep", NULL, NULL, G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "translate one instruction at a time"},
     {NULL, NULL, NULL, G_NR, ST_NR, NULL, NULL, NULL}};
 
