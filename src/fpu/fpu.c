@@ -394,9 +394,9 @@ uint64_t fpu_minmax(struct fpu_env *e, struct fpu_fmt f, uint64_t ra, uint64_t r
     int o;
 
     if (num && a.cls == QNAN && !is_nan(b))
-        ra = inf(f, !max), a = unpack(e, f, ra);
+        ra = inf(f, max), a = unpack(e, f, ra);
     else if (num && b.cls == QNAN && !is_nan(a))
-        rb = inf(f, !max), b = unpack(e, f, rb);
+        rb = inf(f, max), b = unpack(e, f, rb);
     if (nans2(e, f, a, b, ra, rb, &r))
         return r;
     if (a.cls == ZERO && b.cls == ZERO)
@@ -633,8 +633,8 @@ uint64_t fpu_rsqrte(struct fpu_env *e, struct fpu_fmt f, uint64_t ra)
         return invalid(e, f);
     if (a.cls == INF)
         return 0;
-    /* Odd exponents: eight leading bits at half weight. */
-    sig = rsqrt_estimate((unsigned)(a.sig >> (a.exp & 1 ? 56 : 55)));
+    /* Even exponents: eight leading bits at half weight. */
+    sig = rsqrt_estimate((unsigned)(a.sig >> (a.exp & 1 ? 55 : 56)));
     exp = a.exp & 1 ? -(a.exp + 1) / 2 : -a.exp / 2 - 1;
     return pack_alt(&(struct fpu_env){.round = FPU_RTZ}, f, false, exp, (uint64_t)(sig & 0xff) << 55 | UINT64_C(1) << 63,
                     FPU_RTZ, false, false);
