@@ -2,7 +2,7 @@
 #include "guest/arm64/insn.h"
 #include "guest/arm64/sem.h"
 
-#include "guest/arm64/a64_tables.h"
+#include "guest/arm64/tables_gen.h"
 
 #define BITMASK  A64_A_BITMASK
 #define BITFIELD A64_A_BITFIELD

@@ -2,7 +2,7 @@
 #ifndef GUEST_ARM64_INSN_H
 #define GUEST_ARM64_INSN_H
 
-#include "guest/arm64/a64_enum.h"
+#include "guest/arm64/enum_gen.h"
 #include "guest/arm64/state.h"
 
 /* Attributes: conditions for a row to match beyond its pattern, and forms of the mnemonic. */
