@@ -5,12 +5,13 @@
 #include "jit/ir_int.h"
 
 #include <asm/prctl.h>
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <xmmintrin.h>
+
+#include <cmocka.h>
 
 enum { NR_X = 12, NR_V = 8, NR_PX = 6, NR_PV = 4, MEM = 256 };
 struct guest {
