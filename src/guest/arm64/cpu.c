@@ -32,14 +32,20 @@ static uint32_t mxcsr_of_fpcr(uint32_t fpcr)
     return 0x1f80u | round[fpcr >> 22 & 3];
 }
 
+static uint32_t fpsr_with(const struct a64_cpu *c, uint32_t mxcsr)
+{
+    return c->fpsr | fpsr_of_mxcsr(mxcsr) | (c->qc.d[0] | c->qc.d[1] ? A64_FPSR_QC : 0);
+}
+
 uint32_t a64_fpsr(const struct a64_cpu *c)
 {
-    return c->fpsr | fpsr_of_mxcsr(c->jit.mxcsr);
+    return fpsr_with(c, c->jit.mxcsr);
 }
 
 void a64_set_fpsr(struct a64_cpu *c, uint32_t v)
 {
     c->fpsr = v & A64_FPSR_ALL;
+    c->qc = (union ir_vec){{0}};
     c->jit.mxcsr &= ~0x3fu;
 }
 
@@ -85,7 +91,7 @@ bool a64_sysreg_read(struct a64_cpu *c, unsigned reg, uint64_t *v)
     switch (reg) {
     case A64_REG_NZCV: *v = a64_nzcv(c); return true;
     case A64_REG_FPCR: *v = c->fpcr; return true;
-    case A64_REG_FPSR: *v = c->fpsr | fpsr_of_mxcsr(_mm_getcsr()); return true;
+    case A64_REG_FPSR: *v = fpsr_with(c, _mm_getcsr()); return true;
     case A64_REG_TPIDR: *v = c->tpidr; return true;
     case A64_REG_TPIDRRO: *v = c->tpidrro; return true;
     case A64_REG_CNTVCT: *v = a64_cntvct(); return true;
@@ -103,6 +109,7 @@ bool a64_sysreg_write(struct a64_cpu *c, unsigned reg, uint64_t v)
         return true;
     case A64_REG_FPSR:
         c->fpsr = (uint32_t)v & A64_FPSR_ALL;
+        c->qc = (union ir_vec){{0}};
         _mm_setcsr(_mm_getcsr() & ~0x3fu);
         return true;
     case A64_REG_TPIDR: c->tpidr = v; return true;

@@ -58,6 +58,7 @@ struct a64_cpu {
     /* Exclusive monitor: the address (~0: open) and what was read there. */
     uint64_t ex_addr, ex_val[2];
     uint64_t fault_addr, code_addr, code_len;
+    union ir_vec qc;     /* not zero: inline code saturated (FPSR.QC) */
     union ir_vec tmp[4]; /* between the parts of one instruction */
     const struct a64_mem_ops *mem; /* borrowed */
     void *owner;                   /* borrowed */
