@@ -3,11 +3,12 @@
 
 Stages: static (layers, house numbers, layout), unit (cmocka, plain build), asan (the unit and tool tests in a build with
 ASan+UBSan), scripts (tests/*/*.sh, exit 77 = skip), pytest (tests/*/test_*.py), ledger. One JSON line per test goes to
-<build>/results/<stage>.jsonl, which tools/features.py reads; unit and pytest results are there as JUnit XML too.
+<build>/results/<stage>.jsonl, which tools/features.py reads; unit results are there as JUnit XML too.
 
   tools/check.py [--long] [--only STAGE,...] [--no-build] [--tests PATH ...] [--sanitize thread]
 --long adds the tests marked long; --tests runs only those pytest or script paths, and leaves the ledger's results alone."""
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -47,8 +48,9 @@ class Tally:
         self.out = open(os.path.join(build_dir(), 'results', name + self.ext), 'w', encoding='utf-8')
 
     def add(self, test, outcome, proves=(), seconds=0.0, why='', record=True):
-        self.counts[outcome] += 1
-        if outcome != 'passed':
+        if outcome in self.counts:
+            self.counts[outcome] += 1
+        if outcome in ('failed', 'skipped'):
             self.notes.append(f'{outcome.upper():8} {test}{": " + why if why else ""}')
             print(f'{outcome.upper():8} {test}{": " + why if why else ""}', flush=True)
         if record:
@@ -198,35 +200,41 @@ def python_with_pytest():
     return None
 
 
-def pytest(tally, paths, long_too, env=None):
-    path = os.path.join(build_dir(), 'results', 'pytest.cases')
-    if os.path.exists(path):
-        os.unlink(path)
+def pytest_file(exe, path, marks, limit):
+    """One test file (or folder) in a pytest of its own: (results, what pytest printed, complaint or '')."""
+    cases = os.path.join(build_dir(), 'results', path.replace('/', '-') + '.cases')
+    if os.path.exists(cases):
+        os.unlink(cases)
+    cmd = [exe, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-c', 'tests/pytest.ini', '--rootdir=.', path, *marks]
+    status, out, _ = run(cmd, limit, {'LYREBIRD_BUILD': build_dir(), 'LYREBIRD_RESULTS': cases})
+    results = []
+    if os.path.exists(cases):
+        with open(cases, encoding='utf-8') as f:
+            results = [json.loads(line) for line in f]
+        os.unlink(cases)
+    bad = '' if status in (0, 5) or (status == 1 and results) else 'ran out of its time' if status is None else f'ended with status {status}'
+    return results, out, bad
+
+
+def pytest(tally, paths, long_too):
+    """Each file is a job; as many at once as there are processors, those with Linux guests first: they take longest."""
     exe = python_with_pytest()
     if not exe:
         tally.add('pytest', 'failed', why='no Python with pytest (package python3-pytest)')
         return
-    cmd = [exe, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-c', 'tests/pytest.ini', '--rootdir=.',
-           f'--junitxml={build_dir()}/results/pytest.xml', *paths]
-    if not long_too:
-        cmd += ['-m', 'not long']
-    p = subprocess.Popen(cmd, cwd=ROOT, env={**os.environ, 'LYREBIRD_BUILD': build_dir(), 'LYREBIRD_RESULTS': path, **(env or {})},
-                         stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        status = p.wait(timeout=7200 if long_too else 800)
-    except subprocess.TimeoutExpired:
-        os.killpg(p.pid, signal.SIGKILL)
-        status = None
-    ran = os.path.exists(path)
-    if ran:
-        with open(path, encoding='utf-8') as f:
-            for line in f:
-                r = json.loads(line)
+    paths = sorted(paths, key=lambda p: (not re.search('linux|boot|installer|debian', p), p))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        jobs = [(p, pool.submit(pytest_file, exe, p, [] if long_too else ['-m', 'not long'], 7200 if long_too else 1500)) for p in paths]
+        for path, job in jobs:
+            results, out, bad = job.result()
+            for r in results:
                 tally.add(r['test'], r['outcome'], r['proves'], r['s'], r['why'])
-    if status is None:
-        tally.add('pytest', 'failed', why='the suite ran out of its time')
-    elif status not in (0, 1, 5) or (status == 1 and not ran):
-        tally.add('pytest', 'failed', why=f'ended with status {status}')
+            if bad or any(r['outcome'] == 'failed' for r in results):
+                print(out[-6000:], flush=True)
+            else:
+                print(f"{path}: {sum(r['outcome'] == 'passed' for r in results)} passed in {sum(r['s'] for r in results):.0f} s", flush=True)
+            if bad:
+                tally.add('pytest ' + path, 'failed', why=bad)
 
 
 def ledger(tally):
@@ -258,7 +266,7 @@ def main():
     if args.tests:
         only = ['scripts', 'pytest']
     shells = [p for p in find_tests('.sh') if not args.tests or any(p.startswith(t) for t in args.tests)]
-    pys = [t for t in args.tests if not t.endswith('.sh')] if args.tests else sorted({os.path.dirname(p) for p in find_tests('.py', 'test_')})
+    pys = [t for t in args.tests if not t.endswith('.sh')] if args.tests else list(find_tests('.py', 'test_'))
 
     def timed(name, fn, *a):
         t0 = time.monotonic()
@@ -266,6 +274,9 @@ def main():
         fn(tally, *a)
         tally.times.append((name, time.monotonic() - t0))
 
+    if set(only) == set(STAGES):  # a claim rests on this run alone
+        for name in os.listdir(os.path.join(build_dir(), 'results')) if os.path.isdir(os.path.join(build_dir(), 'results')) else ():
+            os.unlink(os.path.join(build_dir(), 'results', name))
     ok = args.no_build or ninja(build_dir(), None, tally)
     if args.sanitize:
         folder = os.path.join(ROOT, f'build-{args.sanitize}')

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from blktool import Tool  # noqa: E402
-from conftest import need, program
+from conftest import host_lacks, need, program
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_one_partition_is_served(t):
 @pytest.mark.proves('F-NBD-01', 'F-NBD-02', 'S123', 'S124')
 def test_without_the_kernel_module_the_refusal_names_the_remedy(t):
     if os.path.exists('/sys/module/nbd'):
-        pytest.skip('the nbd module is loaded here')
+        host_lacks('the nbd module is loaded here')
     t.run('create -f qcow2 disk1.qcow2 1M')
     for line in ('-c /dev/nbd0 disk1.qcow2', '-d /dev/nbd0', '-r -c /dev/nbd0 disk1.qcow2'):
         out = t.run(line, 1, tool='qemu-nbd')

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from conftest import need, program
+from conftest import host_lacks, need, program
 
 CHILD = textwrap.dedent('''
     import array, fcntl, os, socket, struct, subprocess, sys
@@ -31,7 +31,7 @@ def run(tmp_path, acl, bridge):
     helper = program('qemu-bridge-helper')
     need('unshare', 'util-linux')
     if not os.path.isdir('/etc/qemu') or not os.path.exists('/dev/net/tun') or os.geteuid() != 0:
-        pytest.skip('needs root, /etc/qemu and /dev/net/tun')
+        host_lacks('needs root, /etc/qemu and /dev/net/tun')
     (tmp_path / 'child.py').write_text(CHILD)
     script = 'mount -t tmpfs none /etc/qemu && mount -t sysfs none /sys'
     if acl is not None:
@@ -40,7 +40,7 @@ def run(tmp_path, acl, bridge):
     script += f' && exec {sys.executable} {tmp_path}/child.py {helper} {bridge}'
     r = subprocess.run(['unshare', '-nm', 'sh', '-c', script], capture_output=True, text=True, timeout=20)
     if not r.stdout and 'ermitted' in r.stderr + r.stdout:
-        pytest.skip('namespaces are not permitted here: ' + r.stderr.strip())
+        host_lacks('namespaces are not permitted here: ' + r.stderr.strip())
     return r.stdout
 
 
@@ -48,7 +48,7 @@ def run(tmp_path, acl, bridge):
 def test_an_allowed_bridge_gets_a_tap(tmp_path):
     out = run(tmp_path, '# comment\nallow br0\nallow br1\n', 'br1')
     if 'peration not' in out:
-        pytest.skip('the host kernel has no bridges: ' + out)
+        host_lacks('the host kernel has no bridges: ' + out)
     assert out.startswith('0'), out
     assert 'tap tap0 True' in out
 

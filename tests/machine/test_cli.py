@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import need
+from conftest import host_lacks, need
 from lyre import Machine, program, run
 
 NONE = ('-M', 'none', '-accel', 'qtest', '-display', 'none')
@@ -205,7 +205,7 @@ def test_a_port_in_use_is_named_with_the_remedy(tmp_path):
 
 def test_an_unreadable_file_says_so(tmp_path):
     if os.geteuid() == 0:
-        pytest.skip('root reads everything')
+        host_lacks('root reads everything')
     f = tmp_path / 'k'
     f.write_bytes(b'x')
     f.chmod(0)
@@ -326,7 +326,7 @@ def test_two_machines_do_not_share_a_pid_file(tmp_path):
 @pytest.mark.parametrize('form', [['-runas', 'nobody'], ['-run-with', 'user=nobody'], ['-runas', '65534:65534']])
 def test_root_is_given_up(form):
     if os.geteuid() != 0:
-        pytest.skip('needs root')
+        host_lacks('needs root')
     with Machine('-M', 'none', '-accel', 'qtest', *form) as m:
         m.qmp('query-status')
         status = open(f'/proc/{m.proc.pid}/status').read()
@@ -373,7 +373,7 @@ def test_three_spellings_of_kvm_do_the_same():
 def test_an_accelerator_that_cannot_be_had_is_refused_or_replaced_openly():
     r = run('-M', 'none', '-accel', 'kvm', '-display', 'none', '-monitor', 'stdio', stdin='quit\n')
     if r.returncode == 0:
-        pytest.skip('KVM works here')
+        host_lacks('KVM works here')
     assert 'kvm' in r.stderr and len(r.stderr.splitlines()) <= 2
     r = run('-M', 'none', '-accel', 'kvm', '-accel', 'tcg', '-display', 'none', '-monitor', 'stdio', stdin='info status\nquit\n')
     assert r.returncode == 0

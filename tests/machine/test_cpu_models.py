@@ -6,7 +6,7 @@ import struct
 import subprocess
 
 import pytest
-from conftest import program
+from conftest import host_lacks, program
 from lyre import Machine, QmpError, run
 
 PC = ['-M', 'pc', '-display', 'none', '-nodefaults', '-m', '16', '-debugcon', 'stdio']
@@ -71,7 +71,7 @@ def brand(r):
 def kvm_or_skip():
     r = run('-M', 'none', '-accel', 'kvm', '-display', 'none', '-S', '-monitor', 'stdio', stdin='quit\n')
     if r.returncode:
-        pytest.skip('KVM cannot be used here: ' + r.stderr.strip())
+        host_lacks('KVM cannot be used here: ' + r.stderr.strip())
 
 
 SIGNATURE = {'n270': (0x106c2, 'GenuineIntel', 'Intel(R) Atom(TM) CPU N270   @ 1.60GHz'),
@@ -123,7 +123,7 @@ def test_one_model_looks_the_same_under_kvm_and_the_translator(tmp_path):
     assert vendor(t) == vendor(k) and t[1][0] == k[1][0]
     assert vendor(k, 0x40000000).startswith('KVMKVMKVM')
     if 'left out' in err or 'the kernel shows features' in err:
-        pytest.skip('this KVM shows other features than it was given: ' + err.strip())
+        host_lacks('this KVM shows other features than it was given: ' + err.strip())
     assert t[1][2:] == k[1][2:]
 
 

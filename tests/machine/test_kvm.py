@@ -4,7 +4,7 @@ import select
 import subprocess
 
 import pytest
-from conftest import need, program
+from conftest import host_lacks, need, program
 from lyre import Machine, run
 
 BIOS = '/usr/share/seabios/bios-256k.bin'
@@ -14,7 +14,7 @@ BIOS = '/usr/share/seabios/bios-256k.bin'
 def kvm():
     r = run('-M', 'none', '-accel', 'kvm', '-display', 'none', '-S', '-monitor', 'stdio', stdin='quit\n')
     if r.returncode:
-        pytest.skip('KVM cannot be used here: ' + r.stderr.strip())
+        host_lacks('KVM cannot be used here: ' + r.stderr.strip())
 
 
 @pytest.mark.proves('F-ACC-01', 'F-ACC-11', 'S355', 'S360')
@@ -57,7 +57,7 @@ def test_without_the_device_kvm_is_refused_with_the_way_out_or_falls_back():
     prog = program('qemu-system-x86_64')
     base = ['-nodefaults', '-S', '-display', 'none', '-monitor', 'stdio']
     if subprocess.run([*hide, 'true'], capture_output=True).returncode:
-        pytest.skip('no mount namespaces here')
+        host_lacks('no mount namespaces here')
     r = subprocess.run([*hide, prog, *base, '-accel', 'kvm'], input='quit\n', capture_output=True, text=True, timeout=20)
     assert r.returncode == 1 and '/dev/kvm' in r.stderr and 'tcg' in r.stderr
     r = subprocess.run([*hide, prog, *base, '-accel', 'kvm', '-accel', 'tcg'], input='info kvm\nquit\n', capture_output=True, text=True, timeout=20)

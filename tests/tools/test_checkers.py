@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from conftest import need
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -62,16 +64,22 @@ def test_a_long_file_and_a_long_function_fail(tree):
 def ledger(tree, rows, results):
     put(tree, 'docs/features.tsv', 'id\tarea\ttitle\tprio\tstate\ttests\tlimits\n' + ''.join('\t'.join(r) + '\n' for r in rows))
     put(tree, 'docs/seeds.tsv', 'id\tarea\tcommand\tcorrected\tmust see\tstate\ttests\tlimits\n')
-    put(tree, 'build/results/x.jsonl', ''.join(json.dumps(dict(zip(('test', 'outcome', 'proves', 's', 'why'), (*r, 0, '')))) + '\n'
-                                               for r in results))
+    put(tree, 'build/results/x.jsonl', ''.join(json.dumps(dict(zip(('test', 'outcome', 'proves', 'why'), (*r, '')))) + '\n' for r in results))
     return run(tree, 'features.py')
 
 
 ROW = ['F-PRG-01', 'PRG', 'a thing', 'P0', 'works', 't', '']
 
 
-def test_a_proven_claim_passes(tree):
-    assert ledger(tree, [ROW], [('t', 'passed', ['F-PRG-01'])])[0] == 0
+def test_a_proven_claim_passes_and_is_counted(tree):
+    status, out = ledger(tree, [ROW, ['F-PRG-02', *ROW[1:4], 'absent', '', '']], [('t', 'passed', ['F-PRG-01'])])
+    assert status == 0 and out.split('\n')[1].split() == ['PRG', '1', '0', '2', '1/2']
+
+
+@pytest.mark.parametrize('result', [('t', 'skipped', ['F-PRG-01'], 'Skipped: host: no KVM'), ('t', 'long', ['F-PRG-01'])])
+def test_a_claim_this_host_cannot_show_is_open_and_not_counted(tree, result):
+    status, out = ledger(tree, [ROW], [result])
+    assert status == 0 and 'F-PRG-01: open in this run' in out and out.split('\n')[1].split() == ['PRG', '0', '0', '1', '0/1']
 
 
 @pytest.mark.parametrize('row, results, says', [
@@ -86,3 +94,19 @@ def test_a_proven_claim_passes(tree):
 def test_each_kind_of_false_claim_fails(tree, row, results, says):
     status, out = ledger(tree, [row], results)
     assert status == 1 and says in out
+
+
+def test_a_badly_laid_out_file_fails_and_is_named(tree):
+    need('clang-format')
+    shutil.copy(os.path.join(ROOT, '.clang-format'), tree)
+    put(tree, 'src/base/a.c', 'int a;\n')
+    for step in (['init', '-q'], ['add', '.']):
+        subprocess.run(['git', *step], cwd=tree, check=True)
+
+    def check():
+        p = subprocess.run(['sh', 'tools/check_format.sh'], cwd=tree, stdout=subprocess.PIPE, text=True)
+        return p.returncode, p.stdout
+    assert check()[0] == 0
+    put(tree, 'src/base/a.c', 'int   a ;\n')
+    status, out = check()
+    assert status == 1 and 'src/base/a.c: layout differs' in out

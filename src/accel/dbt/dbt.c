@@ -40,7 +40,8 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
     x->sys_flags = cpu->rflags & ~(uint64_t)(X86_ARITH | X86_IF | 2);
     x->enter_target = target;
     c->in_code = true;
-    if (!resume && (c->dbt->flushing || c->generation != c->dbt->generation || cpu->vcpu.exit_request || c->kicked)) {
+    if (!resume &&
+        (c->dbt->flushing || c->generation != c->dbt->cache.generation || cpu->vcpu.exit_request || c->kicked)) {
         c->in_code = false;
         return 0;
     }
@@ -52,31 +53,31 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
 
 static void after_flush(struct dbt_cpu *c)
 {
-    pthread_mutex_lock(&c->dbt->lock);
-    c->generation = c->dbt->generation;
-    pthread_mutex_unlock(&c->dbt->lock);
+    pthread_mutex_lock(&c->dbt->cache.lock);
+    c->generation = c->dbt->cache.generation;
+    pthread_mutex_unlock(&c->dbt->cache.lock);
     for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++)
         dbt_clear_jumps(c->ctx[i]);
     dbt_ss_reset(c);
 }
 
 /* The block for rip in the present context, translated if need be; NULL: interpret. */
-static struct dbt_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
+static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
 {
     const struct dbt_xtlb *x = dbt_exec_page(c, pc);
     struct dbt *d = c->dbt;
-    struct dbt_block *b;
+    struct jit_block *b;
 
     if (!x || !pc)
         return NULL;
     for (;;) {
-        pthread_mutex_lock(&d->lock);
-        if (c->generation != d->generation) {
-            pthread_mutex_unlock(&d->lock);
+        pthread_mutex_lock(&d->cache.lock);
+        if (c->generation != d->cache.generation) {
+            pthread_mutex_unlock(&d->cache.lock);
             after_flush(c);
             continue;
         }
-        b = dbt_find(d, pc, x->no << 12 | (pc & 4095), mode);
+        b = jit_cache_find(&d->cache, pc, x->no << 12 | (pc & 4095), mode);
         if (!b)
             b = dbt_translate(c, pc, x, mode);
         if (b && b->host && !d->no_link) {
@@ -87,7 +88,7 @@ static struct dbt_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
             j->host = b->host;
             j->neg_pc = -pc;
         }
-        pthread_mutex_unlock(&d->lock);
+        pthread_mutex_unlock(&d->cache.lock);
         if (b)
             return b;
         dbt_flush_cache(c);
@@ -99,29 +100,29 @@ static void link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
 {
     struct dbt *d = c->dbt;
     uint32_t gen = c->generation;
-    struct dbt_block *b;
+    struct jit_block *b;
 
     c->stat.links++;
-    c->cpu->rip = dbt_link_get(d, n)->target;
+    c->cpu->rip = jit_cache_link(&d->cache, n)->target;
     if (d->no_link)
         return;
     b = block_for(c, c->cpu->rip, mode);
-    pthread_mutex_lock(&d->lock);
-    if (b && gen == d->generation && gen == c->generation)
-        dbt_link_to(d, dbt_link_get(d, n), b);
-    pthread_mutex_unlock(&d->lock);
+    pthread_mutex_lock(&d->cache.lock);
+    if (b && gen == d->cache.generation && gen == c->generation)
+        jit_cache_link_to(&d->cache, jit_cache_link(&d->cache, n), b);
+    pthread_mutex_unlock(&d->cache.lock);
 }
 
 /* The guest pc of a host address inside a block. */
 static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
 {
-    struct dbt_block *b;
+    struct jit_block *b;
 
-    pthread_mutex_lock(&c->dbt->lock);
-    b = dbt_block_at(c->dbt, host);
+    pthread_mutex_lock(&c->dbt->cache.lock);
+    b = jit_cache_block_at(&c->dbt->cache, host);
     if (b)
-        *pc = b->pc + b->map[2 * dbt_insn_at(b, host) + 1];
-    pthread_mutex_unlock(&c->dbt->lock);
+        *pc = jit_block_pc(b, jit_block_insn_at(b, host));
+    pthread_mutex_unlock(&c->dbt->cache.lock);
     return b != NULL;
 }
 
@@ -133,17 +134,17 @@ static const uint8_t *slow_exit(struct dbt_cpu *c)
     uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
     uint64_t lin = x->t0;
     bool write = false;
-    struct dbt_block *b;
+    struct jit_block *b;
 
     x->ss_rsp += 8;
-    pthread_mutex_lock(&c->dbt->lock);
-    b = dbt_block_at(c->dbt, ret);
+    pthread_mutex_lock(&c->dbt->cache.lock);
+    b = jit_cache_block_at(&c->dbt->cache, ret);
     if (b) {
-        c->cpu->rip = b->pc + b->map[2 * (info >> 24) + 1];
+        c->cpu->rip = jit_block_pc(b, info >> 24);
         /* The call just before `ret` names the stub. */
         write = ret + (int32_t)get_le32(ret - 4) == c->dbt->stubs.tlb_write;
     }
-    pthread_mutex_unlock(&c->dbt->lock);
+    pthread_mutex_unlock(&c->dbt->cache.lock);
     c->stat.slow++;
     if (!b || (lin & 4095) + size > 4096 || !dbt_ctx_fill(c, lin, write))
         return NULL;
@@ -174,17 +175,17 @@ static bool signal_exit(struct dbt_cpu *c)
 
     c->stat.signals++;
     if (c->sig == SIGSEGV && c->sig_addr == DBT_POLL_BAD) {
-        struct dbt_block *b;
+        struct jit_block *b;
 
         c->stat.polls++;
         x->poll = (uintptr_t)&x->poll_ok;
-        pthread_mutex_lock(&c->dbt->lock);
-        b = dbt_block_at(c->dbt, rip);
+        pthread_mutex_lock(&c->dbt->cache.lock);
+        b = jit_cache_block_at(&c->dbt->cache, rip);
         pc = x->t0; /* the jump stub polls with the target in T0 */
         for (uint32_t i = 0; b && i < b->nr_links; i++)
-            if (dbt_link_get(c->dbt, b->first_link + i)->poll == rip)
-                pc = dbt_link_get(c->dbt, b->first_link + i)->poll_pc;
-        pthread_mutex_unlock(&c->dbt->lock);
+            if (jit_cache_link(&c->dbt->cache, b->first_link + i)->poll == rip)
+                pc = jit_cache_link(&c->dbt->cache, b->first_link + i)->poll_pc;
+        pthread_mutex_unlock(&c->dbt->cache.lock);
         c->cpu->rip = pc;
         if (!b) /* RDX was borrowed there */
             c->cpu->regs[X86_RDX] = x->save_rdx;
@@ -224,7 +225,7 @@ static void run_code(struct dbt_cpu *c)
     struct x86_cpu *cpu = c->cpu;
     unsigned mode = dbt_mode(cpu);
     struct x86_ctx *x = dbt_pick_ctx(c, mode);
-    struct dbt_block *b = x ? block_for(c, cpu->rip, mode) : NULL;
+    struct jit_block *b = x ? block_for(c, cpu->rip, mode) : NULL;
     const uint8_t *target;
     bool resume = false;
 
@@ -360,12 +361,14 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     d->no_link = log_on(LOG_EXEC);
     d->one_insn = one || d->no_link ? X86_RWM_ONE : 0;
     d->host_avx = __builtin_cpu_supports("avx");
-    d->hash = xcalloc(DBT_HASH, sizeof *d->hash);
-    d->pages = xcalloc(DBT_PAGE_HASH, sizeof *d->pages);
-    d->pairs = xcalloc(DBT_PAGE_HASH, sizeof *d->pairs);
-    pthread_mutex_init(&d->lock, NULL);
-    if (!jit_arena_init(&d->arena, mib << 20, errp) || !dbt_make_stubs(d, errp) || !dbt_install_signals(errp)) {
-        dbt_cache_free(d);
+    if (!jit_cache_init(&d->cache, mib << 20, errp)) {
+        free(d);
+        return false;
+    }
+    d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
+    if (!dbt_make_stubs(d, errp) || !dbt_install_signals(errp)) {
+        jit_cache_free(&d->cache);
+        free(d->pairs);
         free(d);
         return false;
     }
@@ -422,13 +425,14 @@ static char *info(struct machine *m)
     struct dbt *d = m->accel_data;
     struct strbuf s = {0};
 
-    pthread_mutex_lock(&d->lock);
+    pthread_mutex_lock(&d->cache.lock);
     str_addf(&s,
              "Translation cache:\n  %" PRIu64 " blocks, %" PRIu64 " guest instructions, %.1f host bytes each\n"
              "  %zu of %zu MiB used, emptied %" PRIu64 " times, %" PRIu64 " blocks invalidated\n",
-             d->stat.blocks, d->stat.insns, d->stat.insns ? (double)d->stat.bytes / (double)d->stat.insns : 0.0,
-             d->arena.used >> 20, d->arena.size >> 20, d->stat.flushes, d->stat.invalidated);
-    pthread_mutex_unlock(&d->lock);
+             d->cache.stat.blocks, d->cache.stat.insns,
+             d->cache.stat.insns ? (double)d->cache.stat.bytes / (double)d->cache.stat.insns : 0.0,
+             d->cache.arena.used >> 20, d->cache.arena.size >> 20, d->cache.stat.flushes, d->cache.stat.invalidated);
+    pthread_mutex_unlock(&d->cache.lock);
     for (unsigned i = 0; i < m->nr_cpus && i < ARRAY_LEN(d->cpus); i++) {
         struct dbt_cpu *c = d->cpus[i];
 

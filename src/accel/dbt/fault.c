@@ -16,7 +16,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     struct dbt_cpu *c = dbt_self;
     uintptr_t rip = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
 
-    if (!c || !jit_arena_has(&c->dbt->arena, (void *)rip)) {
+    if (!c || !jit_arena_has(&c->dbt->cache.arena, (void *)rip)) {
         signal(sig, SIG_DFL); /* not ours: returning repeats the fault */
         return;
     }

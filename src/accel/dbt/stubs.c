@@ -226,8 +226,8 @@ static const uint8_t *make_ret_miss(struct jit_buf *b, const uint8_t *jump)
 
 bool dbt_make_stubs(struct dbt *d, struct err **errp)
 {
-    struct jit_buf b = {
-        .start = d->arena.w, .p = d->arena.w, .end = d->arena.w + 16384, .delta = d->arena.x - d->arena.w};
+    struct jit_arena *a = &d->cache.arena;
+    struct jit_buf b = {.start = a->w, .p = a->w, .end = a->w + 16384, .delta = a->x - a->w};
     const uint8_t *exit, *slow;
 
     d->stubs.enter = make_enter(&b, d->host_avx);
@@ -243,6 +243,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.ret_miss = make_ret_miss(&b, d->stubs.jump);
     if (!jit_ok(&b))
         return err_set(errp, "translator: its shared code does not fit");
-    d->arena.used = d->arena.keep = align_up((uint64_t)(b.p - b.start), 64);
+    d->cache.leave = d->stubs.exit_dispatch;
+    d->cache.leave_reg = JR_R10;
+    a->used = a->keep = align_up((uint64_t)(b.p - b.start), 64);
     return true;
 }

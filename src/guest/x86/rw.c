@@ -27,7 +27,7 @@ static bool rewritable(const struct rw *r, const struct x86_insn *in)
 static void decode(struct rw *r)
 {
     const struct x86_rw_env *e = r->env;
-    unsigned max = e->mode & X86_RWM_ONE ? 1 : X86_RW_MAX_INSN;
+    unsigned max = e->mode & X86_RWM_ONE ? 1 : JIT_BLOCK_MAX_INSN;
     size_t at = 0;
 
     while (r->nr < max && at < e->avail) {
@@ -129,19 +129,19 @@ static bool emit_block(struct rw *r)
         uint64_t next = rw_pc(r, r->nr);
 
         r->cur = r->nr - 1;
-        rw_link_jmp(r, r->m64 ? next : (uint32_t)next, X86_LINK_CONT, 0);
+        rw_link_jmp(r, r->m64 ? next : (uint32_t)next, JIT_LINK_CONT, 0);
     }
     rw_cold(r);
     return jit_ok(r->b) && !r->failed;
 }
 
-bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw_out *out)
+bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out)
 {
-    struct x86_insn in[X86_RW_MAX_INSN + 1];
+    struct x86_insn in[JIT_BLOCK_MAX_INSN + 1];
     struct rw *r = xnew(struct rw);
     bool ok;
 
-    *out = (struct x86_rw_out){0};
+    *out = (struct jit_block_out){0};
     *r = (struct rw){.b = b,
                      .env = env,
                      .out = out,
@@ -158,7 +158,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw
         ok = emit_block(r);
         while (!ok && r->nr > 1 && jit_ok(b)) { /* too many links or accesses: half the block */
             unsigned nr = r->nr / 2;
-            struct x86_rw_out keep = *out;
+            struct jit_block_out keep = *out;
 
             b->p = b->start;
             *r = (struct rw){.b = b,
@@ -170,7 +170,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw
                              .stack_rslot = -1,
                              .stack_wslot = -1,
                              .sti_at = -1};
-            *out = (struct x86_rw_out){0};
+            *out = (struct jit_block_out){0};
             memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
             out->guest_len = out->guest_off[nr];
             liveness(r);

@@ -14,17 +14,10 @@
 
 #include "guest/x86/cpuid.h"
 #include "guest/x86/insn.h"
+#include "jit/block.h"
 #include "jit/x64.h"
 
-enum {
-    X86_TLB_SIZE = 2048,
-    X86_SLOTS = 4096,
-    X86_JC_SIZE = 4096,
-    X86_ISLOTS = 1024,
-    X86_RW_MAX_INSN = 64,
-    X86_RW_MAX_LINKS = 80,
-    X86_RW_ROOM = 64 * 1024 /* most bytes one block can take */
-};
+enum { X86_TLB_SIZE = 2048, X86_SLOTS = 4096, X86_JC_SIZE = 4096, X86_ISLOTS = 1024 };
 
 struct x86_slot {
     struct x86_way {
@@ -102,26 +95,8 @@ struct x86_rw_env {
     bool fast_pext;
     bool vex; /* host has AVX */
 };
-enum x86_link_kind { X86_LINK_JMP, X86_LINK_CALL, X86_LINK_CONT, X86_LINK_JCC };
-struct x86_rw_link {
-    uint32_t at;   /* offset of the rel32 field from the block's start */
-    uint32_t stub; /* offset of the unlinked target (its exit stub) */
-    uint32_t poll; /* offset of the polling load, 0 = none */
-    uint64_t target;
-    uint64_t poll_pc; /* where to go on after a poll: the target, or before a call the call itself */
-    enum x86_link_kind kind;
-};
-struct x86_rw_out {
-    uint32_t entry; /* offset of the unguarded entry; the guarded one is at 0 */
-    uint32_t len;
-    uint32_t guest_len;
-    unsigned nr_insn, nr_links, nr_conts;
-    uint16_t host_off[X86_RW_MAX_INSN + 1]; /* start of each instruction's code */
-    uint16_t guest_off[X86_RW_MAX_INSN + 1];
-    struct x86_rw_link link[X86_RW_MAX_LINKS];
-};
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
-bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct x86_rw_out *out);
+bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);
 /* Packing of T1 when a TLB stub is called. */
 static inline uint32_t x86_rw_info(unsigned slot, unsigned size, unsigned insn)
 {

@@ -27,11 +27,11 @@ static void jcc(struct rw *r, const struct x86_insn *in)
     unsigned cc = in->opcode & 15;
 
     if (t > rw_pc(r, r->cur)) {
-        rw_link_jmp(r, t, X86_LINK_JCC, cc);
+        rw_link_jmp(r, t, JIT_LINK_JCC, cc);
     } else { /* a loop: not taken falls over the poll */
         uint8_t *skip = jit_jcc8_fwd(r->b, cc ^ 1);
 
-        rw_link_jmp(r, t, X86_LINK_JMP, 0);
+        rw_link_jmp(r, t, JIT_LINK_JMP, 0);
         jit_patch8(r->b, skip);
     }
 }
@@ -51,14 +51,14 @@ static void loop(struct rw *r, const struct x86_insn *in)
         jit_8(r->b, 0x67);
     zero = jit_jrcxz_fwd(r->b);
     if (in->opcode == 0xe2) {
-        rw_link_jmp(r, target_of(r, in), X86_LINK_JMP, 0);
+        rw_link_jmp(r, target_of(r, in), JIT_LINK_JMP, 0);
         jit_patch8(r->b, zero);
     } else {
         uint8_t *over;
 
         over = jit_jmp_fwd(r->b);
         jit_patch8(r->b, zero);
-        rw_link_jmp(r, target_of(r, in), X86_LINK_JMP, 0);
+        rw_link_jmp(r, target_of(r, in), JIT_LINK_JMP, 0);
         jit_patch32(r->b, over);
     }
 }
@@ -89,7 +89,7 @@ static void push_return(struct rw *r, uint64_t ret)
 static void continuation(struct rw *r, uint64_t ret)
 {
     jit_lea(r->b, JR_RSP, JIT_BASE(JR_RSP, 8));
-    rw_link_jmp(r, ret, X86_LINK_CONT, 0);
+    rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
 }
 
 void rw_ret_tail(struct rw *r)
@@ -166,8 +166,8 @@ static void call(struct rw *r, const struct x86_insn *in)
 
     push_return(r, next_of(r, in));
     n = r->out->nr_links;
-    rw_link_jmp(r, target_of(r, in), X86_LINK_CALL, 0);
-    if (n < X86_RW_MAX_LINKS) {
+    rw_link_jmp(r, target_of(r, in), JIT_LINK_CALL, 0);
+    if (n < JIT_BLOCK_MAX_LINKS) {
         r->out->link[n].poll = poll;
         r->out->link[n].poll_pc = rw_pc(r, r->cur);
     }
@@ -202,7 +202,7 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
         return true;
     case 0xe9:
     case 0xeb:
-        rw_link_jmp(r, target_of(r, in), X86_LINK_JMP, 0);
+        rw_link_jmp(r, target_of(r, in), JIT_LINK_JMP, 0);
         return true;
     case 0xe8:
         call(r, in);

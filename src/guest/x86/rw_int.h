@@ -22,11 +22,11 @@ enum { MAX_COLD = 200 };
 struct rw {
     struct jit_buf *b;
     const struct x86_rw_env *env;
-    struct x86_rw_out *out;
+    struct jit_block_out *out;
     struct x86_insn *in; /* decoded block */
     unsigned nr, cur;
-    uint16_t live[X86_RW_MAX_INSN]; /* arithmetic flags live before each instruction */
-    uint16_t live_after[X86_RW_MAX_INSN];
+    uint16_t live[JIT_BLOCK_MAX_INSN]; /* arithmetic flags live before each instruction */
+    uint16_t live_after[JIT_BLOCK_MAX_INSN];
     struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
     unsigned nr_cold;
     bool m64, failed;
@@ -56,8 +56,8 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
 void rw_exit_interp(struct rw *r, uint64_t pc);
 /* Loads that fault when the vCPU is wanted; returns the offset of the second. */
 uint32_t rw_poll(struct rw *r);
-/* cc: the condition for X86_LINK_JCC. */
-void rw_link_jmp(struct rw *r, uint64_t target, enum x86_link_kind kind, unsigned cc);
+/* cc: the condition for JIT_LINK_JCC. */
+void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc);
 
 /* rw_copy.c */
 bool rw_can_copy(const struct rw *r, const struct x86_insn *in);

@@ -277,30 +277,30 @@ uint32_t rw_poll(struct rw *r)
 }
 
 /* A patchable jump or call; unlinked it reaches a cold stub that reports the link's number. */
-void rw_link_jmp(struct rw *r, uint64_t target, enum x86_link_kind kind, unsigned cc)
+void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc)
 {
-    struct x86_rw_link *l;
+    struct jit_link_out *l;
     struct cold *c;
     unsigned n = r->out->nr_links;
 
-    if (n == X86_RW_MAX_LINKS) {
+    if (n == JIT_BLOCK_MAX_LINKS) {
         r->failed = true;
         return;
     }
     r->out->nr_links++;
     l = &r->out->link[n];
-    *l = (struct x86_rw_link){.target = target, .kind = kind};
+    *l = (struct jit_link_out){.target = target, .kind = kind};
     l->poll_pc = target;
-    if (kind == X86_LINK_JMP && target <= rw_pc(r, r->cur)) /* a way back: where a loop can be interrupted */
+    if (kind == JIT_LINK_JMP && target <= rw_pc(r, r->cur)) /* a way back: where a loop can be interrupted */
         l->poll = rw_poll(r);
-    while (((uintptr_t)r->b->p + (kind == X86_LINK_JCC ? 2 : 1)) % 8 > 4) /* a displacement patched while others run it
+    while (((uintptr_t)r->b->p + (kind == JIT_LINK_JCC ? 2 : 1)) % 8 > 4) /* a displacement patched while others run it
                                                                            * must not straddle 8 bytes */
         jit_8(r->b, 0x90);
-    if (kind == X86_LINK_JCC) {
+    if (kind == JIT_LINK_JCC) {
         jit_8(r->b, 0x0f);
         jit_8(r->b, 0x80 | cc);
     } else {
-        jit_8(r->b, kind == X86_LINK_CALL ? 0xe8 : 0xe9);
+        jit_8(r->b, kind == JIT_LINK_CALL ? 0xe8 : 0xe9);
     }
     l->at = (uint32_t)(r->b->p - r->b->start);
     jit_32(r->b, 0);

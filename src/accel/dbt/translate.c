@@ -1,0 +1,93 @@
+/* Translating one block of the guest, the ids that page guards compare, and emptying the cache under running vCPUs. */
+#include "accel/dbt/dbt_int.h"
+#include "base/log.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+
+uint32_t dbt_pair_id(struct dbt *d, uint64_t lin, uint64_t no)
+{
+    uint64_t h = (lin ^ no << 20) * UINT64_C(0x9e3779b97f4a7c15);
+    struct dbt_pair **at = &d->pairs[(h >> 40 ^ h >> 20) % DBT_PAIR_HASH], *p = *at;
+
+    while (p && (p->lin != lin || p->no != no))
+        p = p->next;
+    if (!p) {
+        p = xnew(struct dbt_pair);
+        *p = (struct dbt_pair){.lin = lin, .no = no, .id = ++d->next_pair, .next = *at};
+        *at = p;
+    }
+    return p->id;
+}
+
+void dbt_drop_pairs(struct dbt *d)
+{
+    for (unsigned i = 0; i < DBT_PAIR_HASH; i++)
+        while (d->pairs[i]) {
+            struct dbt_pair *p = d->pairs[i];
+
+            d->pairs[i] = p->next;
+            free(p);
+        }
+    d->next_pair = 0;
+}
+
+/* Any thread. */
+bool dbt_code_written(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len)
+{
+    struct dbt *d = opaque;
+
+    return jit_cache_written(&d->cache, m->id + off / 4096, (unsigned)(off & 4095), (unsigned)len);
+}
+
+struct jit_block *dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode)
+{
+    struct dbt *d = c->dbt;
+    unsigned off = (unsigned)(pc & 4095);
+    struct jit_block *b;
+    struct jit_block_out out;
+    struct jit_buf buf;
+    struct x86_rw_env env = {.stubs = &d->stubs,
+                             .feat = &c->cpu->feat,
+                             .mode = mode | d->one_insn,
+                             .pc = pc,
+                             .code = x->host + off,
+                             .avail = 4096 - off,
+                             .next_slot = &d->next_slot,
+                             .fast_pext = d->fast_pext,
+                             .vex = d->host_avx};
+
+    if (!jit_cache_begin(&d->cache, &buf, &env.first_link))
+        return NULL;
+    env.page_id = dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
+    b = jit_cache_commit(&d->cache, pc, x->no << 12 | off, mode, x86_rw_block(&buf, &env, &out) ? &out : NULL);
+    mem_ram_mark_code(x->ram, x->ram_off);
+    return b;
+}
+
+/* Called without the lock by the vCPU that found the cache full. Page flags stay set: a write clears them by and by. */
+void dbt_flush_cache(struct dbt_cpu *c)
+{
+    struct dbt *d = c->dbt;
+
+    pthread_mutex_lock(&d->cache.lock);
+    if (c->generation != d->cache.generation) { /* another vCPU did it meanwhile */
+        pthread_mutex_unlock(&d->cache.lock);
+        return;
+    }
+    d->flushing = true;
+    for (unsigned i = 0; i < d->m->nr_cpus && i < ARRAY_LEN(d->cpus); i++) {
+        struct dbt_cpu *o = d->cpus[i];
+
+        if (!o || o == c)
+            continue;
+        while (o->in_code) {
+            o->cpu->vcpu.kick(&o->cpu->vcpu);
+            sched_yield();
+        }
+    }
+    jit_cache_empty(&d->cache);
+    dbt_drop_pairs(d);
+    d->flushing = false;
+    pthread_mutex_unlock(&d->cache.lock);
+}

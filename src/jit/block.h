@@ -1,0 +1,43 @@
+/* What a translator front end hands to the code cache: one block of host code, its patchable exits, and its map from
+ * host to guest positions. Shared by the x86 rewriter and the IR back end; knows no guest.
+ *
+ * Rules every front end keeps:
+ * - The guarded entry is at offset 0; `entry` is where links from the same guest page arrive (0 when there is no
+ * guard). Both have at least JIT_LEAVE_ROOM bytes of their own, which a dying block is overwritten with.
+ * - The rel32 of a link lies within 8 aligned bytes, so that one store patches it under running CPUs. Unlinked it goes
+ * to `stub`, code of the block that leaves to the runtime naming the link by its number.
+ * - Loads that poll (`poll`) read through a pointer the runtime invalidates to stop the vCPU; the fault resumes at
+ *   poll_pc, so they stand where guest state is complete.
+ * - Guest state is complete at host_off[i] for every i. */
+#ifndef JIT_BLOCK_H
+#define JIT_BLOCK_H
+
+#include "base/bytes.h"
+
+enum {
+    JIT_BLOCK_MAX_INSN = 64,
+    JIT_BLOCK_MAX_LINKS = 80,
+    JIT_BLOCK_ROOM = 64 * 1024, /* most bytes one block can take: offsets fit 16 bits */
+    JIT_LEAVE_ROOM = 15
+};
+
+enum jit_link_kind { JIT_LINK_JMP, JIT_LINK_CALL, JIT_LINK_CONT /* runs after a return */, JIT_LINK_JCC };
+struct jit_link_out {
+    uint32_t at;   /* offset of the rel32 field from the block's start */
+    uint32_t stub; /* offset of the unlinked target (its exit stub) */
+    uint32_t poll; /* offset of the polling load, 0 = none */
+    uint64_t target;
+    uint64_t poll_pc; /* where to go on after a poll: the target, or before a call the call itself */
+    enum jit_link_kind kind;
+};
+struct jit_block_out {
+    uint32_t entry; /* offset of the unguarded entry */
+    uint32_t len;   /* host bytes */
+    uint32_t guest_len;
+    unsigned nr_insn, nr_links, nr_conts;
+    uint16_t host_off[JIT_BLOCK_MAX_INSN + 1]; /* start of each guest instruction's code; the last: the end */
+    uint16_t guest_off[JIT_BLOCK_MAX_INSN + 1];
+    struct jit_link_out link[JIT_BLOCK_MAX_LINKS];
+};
+
+#endif

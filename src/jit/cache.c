@@ -1,0 +1,344 @@
+/* See jit/cache.h. */
+#include "jit/cache.h"
+#include "base/util.h"
+
+static uint64_t mix(uint64_t v)
+{
+    v *= UINT64_C(0x9e3779b97f4a7c15);
+    return v >> 40 ^ v >> 20;
+}
+
+static unsigned block_hash(uint64_t pc, uint64_t place, unsigned mode)
+{
+    return (unsigned)(mix(place ^ pc << 1 ^ (uint64_t)mode << 50) % JIT_CACHE_HASH);
+}
+
+struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode)
+{
+    struct jit_block *b = d->hash[block_hash(pc, place, mode)];
+
+    while (b && (b->pc != pc || b->place != place || b->mode != mode))
+        b = b->hnext;
+    return b;
+}
+
+struct jit_link *jit_cache_link(struct jit_cache *d, uint32_t n)
+{
+    return &d->links[n / JIT_LINK_CHUNK][n % JIT_LINK_CHUNK];
+}
+
+static struct jit_page *page_of(struct jit_cache *d, uint64_t no, bool make)
+{
+    struct jit_page **at = &d->pages[mix(no) % JIT_CACHE_PAGES], *p = *at;
+
+    while (p && p->no != no)
+        p = p->next;
+    if (!p && make) {
+        p = xnew(struct jit_page);
+        p->no = no;
+        p->next = *at;
+        *at = p;
+    }
+    return p;
+}
+
+/* ---- links ---- */
+
+static void patch(struct jit_cache *d, const uint8_t *at, const uint8_t *to)
+{
+    /* Aligned within 8 bytes (the rewriter saw to it): one store, seen whole by other CPUs. */
+    __atomic_store_n((uint32_t *)(void *)jit_arena_writable(&d->arena, at), (uint32_t)(to - (at + 4)),
+                     __ATOMIC_RELEASE);
+}
+
+void jit_cache_link_to(struct jit_cache *d, struct jit_link *l, struct jit_block *to)
+{
+    bool same_page = (l->from->pc ^ to->pc) < 4096;
+
+    if (l->to || l->from->dead || to->dead || !to->host)
+        return;
+    l->to = to;
+    list_add(&to->incoming, &l->in);
+    patch(d, l->at, same_page ? to->host + to->entry : to->host);
+}
+
+static void unlink_one(struct jit_cache *d, struct jit_link *l)
+{
+    if (!l->to)
+        return;
+    list_del(&l->in);
+    l->to = NULL;
+    patch(d, l->at, l->stub);
+}
+
+/* ---- death ---- */
+
+/* Makes the code at run address `at` leave to the runtime with the block's pc. Needs JIT_LEAVE_ROOM bytes there. */
+static void overwrite(struct jit_cache *d, const uint8_t *at, uint64_t pc)
+{
+    uint8_t *w = jit_arena_writable(&d->arena, at);
+    struct jit_buf b = {.start = w, .p = w, .end = w + 16, .delta = d->arena.x - d->arena.w};
+
+    jit_mov_ri(&b, d->leave_reg, pc);
+    jit_jmp(&b, d->leave);
+}
+
+static void kill_block(struct jit_cache *d, struct jit_block *b)
+{
+    struct jit_block **at = &d->hash[block_hash(b->pc, b->place, b->mode)];
+
+    while (*at != b)
+        at = &(*at)->hnext;
+    *at = b->hnext;
+    b->dead = true;
+    d->stat.invalidated++;
+    while (!list_empty(&b->incoming))
+        unlink_one(d, list_first(&b->incoming, struct jit_link, in));
+    for (uint32_t i = 0; i < b->nr_links; i++)
+        unlink_one(d, jit_cache_link(d, b->first_link + i));
+    if (b->host) {
+        overwrite(d, b->host, b->pc); /* the guarded entry: jump tables may still name it */
+        if (b->entry)
+            overwrite(d, b->host + b->entry, b->pc);
+    }
+}
+
+/* Kills what overlaps [off, off + len) of the page; true when nothing is left. */
+static bool invalidate(struct jit_cache *d, struct jit_page *p, unsigned off, unsigned len)
+{
+    struct jit_block **at = &p->blocks, *b;
+    uint64_t left = 0;
+
+    while ((b = *at)) {
+        unsigned first = (unsigned)(b->place & 4095), last = first + (b->guest_len ? b->guest_len : 1) - 1;
+
+        if (first < off + len && off <= last) {
+            *at = b->pnext;
+            kill_block(d, b);
+            continue;
+        }
+        left |= (~UINT64_C(0) << first / 64) & (~UINT64_C(0) >> (63 - min_u64(last, 4095) / 64));
+        at = &b->pnext;
+    }
+    p->granules = left;
+    return !left;
+}
+
+bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned len)
+{
+    struct jit_page *p;
+    bool empty = true;
+    uint64_t touched;
+
+    pthread_mutex_lock(&d->lock);
+    p = page_of(d, no, false);
+    if (p) {
+        touched = (~UINT64_C(0) << off / 64) & (~UINT64_C(0) >> (63 - min_u64(off + len - 1, 4095) / 64));
+        empty = !p->granules;
+        if (p->granules & touched)
+            empty = invalidate(d, p, off, len);
+    }
+    pthread_mutex_unlock(&d->lock);
+    return empty;
+}
+
+/* ---- birth ---- */
+
+static void record_links(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *o)
+{
+    b->first_link = d->nr_links;
+    b->nr_links = o->nr_links;
+    for (unsigned i = 0; i < o->nr_links; i++) {
+        struct jit_link *l = jit_cache_link(d, d->nr_links++);
+        const struct jit_link_out *r = &o->link[i];
+
+        *l = (struct jit_link){.from = b,
+                               .at = b->host + r->at,
+                               .stub = b->host + r->stub,
+                               .target = r->target,
+                               .poll_pc = r->poll_pc,
+                               .poll = r->poll ? b->host + r->poll : NULL};
+        list_init(&l->in);
+    }
+}
+
+/* Links are numbered in one run per block: skip to the next chunk when the rest of this one could be too small. */
+static bool reserve_links(struct jit_cache *d)
+{
+    uint32_t left = JIT_LINK_CHUNK - d->nr_links % JIT_LINK_CHUNK, chunk;
+
+    if (left < JIT_BLOCK_MAX_LINKS)
+        d->nr_links += left;
+    chunk = d->nr_links / JIT_LINK_CHUNK;
+    if (chunk >= JIT_LINK_CHUNKS)
+        return false;
+    if (!d->links[chunk])
+        d->links[chunk] = xcalloc(JIT_LINK_CHUNK, sizeof(struct jit_link));
+    return true;
+}
+
+static void add_order(struct jit_cache *d, struct jit_block *b)
+{
+    if (d->nr_order == d->cap_order) {
+        d->cap_order = d->cap_order ? d->cap_order * 2 : 1024;
+        d->order = xrealloc(d->order, d->cap_order * sizeof(struct jit_block *));
+    }
+    d->order[d->nr_order++] = b;
+}
+
+static void enter_tables(struct jit_cache *d, struct jit_block *b)
+{
+    unsigned h = block_hash(b->pc, b->place, b->mode), first = (unsigned)(b->place & 4095);
+    struct jit_page *p = page_of(d, b->place >> 12, true);
+
+    b->hnext = d->hash[h];
+    d->hash[h] = b;
+    b->pnext = p->blocks;
+    p->blocks = b;
+    p->granules |= (~UINT64_C(0) << first / 64) &
+                   (~UINT64_C(0) >> (63 - min_u64(first + max_u64(b->guest_len, 1) - 1, 4095) / 64));
+}
+
+bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link)
+{
+    uint8_t *w = d->arena.w + d->arena.used;
+
+    if (!jit_arena_room(&d->arena, JIT_BLOCK_ROOM) || !reserve_links(d))
+        return false;
+    *first_link = d->nr_links;
+    *b = (struct jit_buf){.start = w, .p = w, .end = w + JIT_BLOCK_ROOM, .delta = d->arena.x - d->arena.w};
+    return true;
+}
+
+static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
+{
+    b->host = d->arena.x + d->arena.used;
+    b->entry = out->entry;
+    b->len = out->len;
+    b->guest_len = out->guest_len;
+    b->nr_insn = (uint16_t)out->nr_insn;
+    b->map = xcalloc(out->nr_insn + 1, 2 * sizeof *b->map);
+    for (unsigned i = 0; i <= out->nr_insn; i++) {
+        b->map[2 * i] = out->host_off[i];
+        b->map[2 * i + 1] = out->guest_off[i];
+    }
+    record_links(d, b, out);
+    for (unsigned i = 0; i < out->nr_links; i++)
+        patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
+    d->arena.used += align_up(out->len, 16);
+    add_order(d, b);
+    d->stat.insns += out->nr_insn;
+    d->stat.bytes += out->len;
+}
+
+struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
+                                   const struct jit_block_out *out)
+{
+    struct jit_block *b = xnew(struct jit_block);
+
+    list_init(&b->incoming);
+    b->pc = pc;
+    b->place = place;
+    b->mode = mode;
+    b->guest_len = 1;
+    if (out)
+        keep_code(d, b, out);
+    d->stat.blocks++;
+    enter_tables(d, b);
+    return b;
+}
+
+struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host)
+{
+    uint32_t lo = 0, hi = d->nr_order;
+
+    while (lo < hi) {
+        uint32_t mid = (lo + hi) / 2;
+
+        if (host < d->order[mid]->host)
+            hi = mid;
+        else if (host >= d->order[mid]->host + d->order[mid]->len)
+            lo = mid + 1;
+        else
+            return d->order[mid];
+    }
+    return NULL;
+}
+
+unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host)
+{
+    unsigned i = 0;
+
+    while (i + 1 < b->nr_insn && b->host + b->map[2 * (i + 1)] <= host)
+        i++;
+    return i;
+}
+
+/* ---- emptying ---- */
+
+void jit_cache_empty(struct jit_cache *d)
+{
+    for (unsigned i = 0; i < JIT_CACHE_HASH; i++)
+        d->hash[i] = NULL;
+    for (unsigned i = 0; i < JIT_CACHE_PAGES; i++) {
+        while (d->pages[i]) {
+            struct jit_page *p = d->pages[i];
+
+            d->pages[i] = p->next;
+            while (p->blocks) {
+                struct jit_block *b = p->blocks;
+
+                p->blocks = b->pnext;
+                if (!b->host)
+                    free(b);
+            }
+            free(p);
+        }
+    }
+    for (uint32_t i = 0; i < d->nr_order; i++) {
+        free(d->order[i]->map);
+        free(d->order[i]);
+    }
+    d->nr_order = 0;
+    d->nr_links = 0;
+    jit_arena_reset(&d->arena);
+    d->generation++;
+    d->stat.flushes++;
+}
+
+static void init_tables(struct jit_cache *d)
+{
+    pthread_mutex_init(&d->lock, NULL);
+    d->hash = xcalloc(JIT_CACHE_HASH, sizeof *d->hash);
+    d->pages = xcalloc(JIT_CACHE_PAGES, sizeof *d->pages);
+}
+
+bool jit_cache_init(struct jit_cache *d, size_t size, struct err **errp)
+{
+    *d = (struct jit_cache){0};
+    if (!jit_arena_init(&d->arena, size, errp))
+        return false;
+    init_tables(d);
+    return true;
+}
+
+bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp)
+{
+    *d = (struct jit_cache){0};
+    if (!jit_arena_init_private(&d->arena, size, errp))
+        return false;
+    init_tables(d);
+    return true;
+}
+
+void jit_cache_free(struct jit_cache *d)
+{
+    jit_cache_empty(d);
+    for (unsigned i = 0; i < JIT_LINK_CHUNKS; i++)
+        free(d->links[i]);
+    free(d->order);
+    free(d->hash);
+    free(d->pages);
+    pthread_mutex_destroy(&d->lock);
+    jit_arena_free(&d->arena);
+}

@@ -1,0 +1,100 @@
+/* The code cache: blocks found by guest place, direct links between them, invalidation. Knows no guest and no MMU.
+ *
+ * A block is known by (pc, place, mode): pc as the guest sees it, place = page number << 12 | offset in a number space
+ * the owner chooses (system: RAM pages; user mode: the guest's own addresses), mode = the translation-mode bits.
+ *
+ * A block dies when a byte it was made from is written: its incoming links go back to their stubs, its entries are
+ * overwritten by jumps to `leave`, and its memory is reused only when the whole cache is emptied with nobody inside.
+ *
+ * Locks: everything here is called with cache.lock held unless it says otherwise. The lock is a leaf but for the arena.
+ */
+#ifndef JIT_CACHE_H
+#define JIT_CACHE_H
+
+#include "base/err.h"
+#include "base/list.h"
+#include "jit/arena.h"
+#include "jit/block.h"
+#include "jit/x64.h"
+
+#include <pthread.h>
+
+struct jit_block;
+struct jit_link {
+    struct jit_block *from, *to; /* to: NULL while unlinked */
+    const uint8_t *at;           /* run address of the rel32 */
+    const uint8_t *stub;         /* where it goes unlinked */
+    const uint8_t *poll;         /* NULL = none */
+    uint64_t target, poll_pc;
+    struct list in; /* in to->incoming */
+};
+struct jit_block {
+    uint64_t pc, place;
+    unsigned mode;
+    uint32_t guest_len;
+    const uint8_t *host; /* run address of the guarded entry; NULL: nothing translated here (interpret) */
+    uint32_t entry, len;
+    uint32_t first_link, nr_links;
+    uint16_t nr_insn;
+    bool dead;
+    uint16_t *map; /* owned: nr_insn + 1 pairs of host and guest offsets */
+    struct jit_block *hnext, *pnext;
+    struct list incoming;
+};
+struct jit_page { /* a page that holds translated code */
+    uint64_t no;
+    uint64_t granules; /* 64-byte pieces some block was made from */
+    struct jit_block *blocks;
+    struct jit_page *next;
+};
+enum { JIT_CACHE_HASH = 1 << 16, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
+struct jit_cache {
+    pthread_mutex_t lock;
+    struct jit_arena arena;
+    struct jit_block **hash; /* owned, JIT_CACHE_HASH heads */
+    struct jit_page **pages; /* owned, JIT_CACHE_PAGES heads */
+    struct jit_link *links[JIT_LINK_CHUNKS];
+    uint32_t nr_links;
+    struct jit_block **order; /* owned: all blocks with code, by host address */
+    uint32_t nr_order, cap_order;
+    _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
+    const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
+    unsigned leave_reg;
+    struct {
+        uint64_t blocks, insns, bytes, flushes, invalidated;
+    } stat;
+};
+
+/* size in bytes. The owner then emits its stubs at the arena's start, sets arena.used = arena.keep and `leave`. */
+bool jit_cache_init(struct jit_cache *d, size_t size, struct err **errp);
+bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp); /* its arena survives fork() */
+void jit_cache_free(struct jit_cache *d);
+struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode);
+
+/* One translation: begin gives the buffer and the number of link 0 (false: the cache is full, empty it and start
+ * again); commit enters the block; out NULL: nothing was translated, remember that the place is to be interpreted (it
+ * covers one guest byte). The owner then write-protects the page. */
+bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link);
+struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
+                                   const struct jit_block_out *out);
+
+struct jit_link *jit_cache_link(struct jit_cache *d, uint32_t n);
+/* Patches l to jump to the block; nothing happens when it is linked already or either block is dead. */
+void jit_cache_link_to(struct jit_cache *d, struct jit_link *l, struct jit_block *to);
+
+/* The block whose code holds the host address; NULL: none. */
+struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host);
+/* Number of the guest instruction whose code holds it. */
+unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host);
+static inline uint64_t jit_block_pc(const struct jit_block *b, unsigned insn)
+{
+    return b->pc + b->map[2 * insn + 1];
+}
+
+/* Bytes [off, off + len) of page no were or will be written: kills the blocks made from them. True when no block is
+ * left on the page. Takes the lock itself; any thread. */
+bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned len);
+/* Empties all. The caller holds the lock and has seen to it that no thread runs translated code or keeps a block. */
+void jit_cache_empty(struct jit_cache *d);
+
+#endif
