@@ -32,6 +32,7 @@ class Debian:
             self.s.expect('Password: ', 60, 'the password is asked for')
             self.send(debian.PASSWORD)
             self.s.expect(PROMPT, 60, 'login')
+            self.sh('dmesg -n 1')  # the kernel's lines would stand among the answers
         except Failed as e:
             self.__exit__(Failed, e, None)
             pytest.fail(f'{e}\n{self.s.seen[-3000:]}')
@@ -88,7 +89,7 @@ def test_gcc_python_and_stress(cpus):
         g.is_up(cpus)
         assert g.sh(debian.COMPILE.format('large'), 900).split()[0] == g.disk.large
         out = g.sh(f'python3 -m test -j{cpus} ' + ' '.join(PYTHON_TESTS), 1800)
-        assert f'Result: SUCCESS' in out or 'Tests result: SUCCESS' in out, out[-3000:]
+        assert 'esult: SUCCESS' in out, out[-3000:]
         out = g.sh('stress-ng --cpu 4 --vm 2 --vm-bytes 256M --verify --timeout 60 --metrics-brief 2>&1', 400)
         assert 'successful run completed' in out and 'fail' not in out.lower(), out[-3000:]
         g.kernel_is_calm()
