@@ -2,7 +2,7 @@
  *
  * The context block of the IR comes first: GS points at it. While translated code runs, NZCV is in host flags or
  * jit.flags and the cumulative FP exceptions of inline code are in MXCSR; otherwise jit.flags and jit.mxcsr are current.
- * The functions of sem.h always run with the guest's MXCSR loaded. */
+ * The functions of sem.h run with both current; they use no host floating point. */
 #ifndef GUEST_ARM64_STATE_H
 #define GUEST_ARM64_STATE_H
 

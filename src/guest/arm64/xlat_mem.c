@@ -189,7 +189,7 @@ static void gen_excl_st(struct a64_xlat *x, unsigned kind, uint32_t w)
         old = ir_trunc(s, old);
         v = ir_trunc(s, v);
     }
-    done = ir_cas_if(s, mop | (mop ? IR_MALIGN : 0), a, cond, old, v);
+    done = ir_cas_if(s, mop, a, cond, old, v); /* what a load exclusive armed is aligned */
     ir_put(s, C_OFF(ex_addr), ir_c64(s, UINT64_MAX));
     put_x(x, A64_RM(w), ir_bin_i(s, IR_XOR, done, 1));
 }
@@ -316,7 +316,7 @@ static void multi_zip(struct a64_xlat *x, uint32_t w, ir_val a, unsigned regs)
 {
     struct ir *s = x->s;
     unsigned l = a64_bits(w, 11, 10), t = A64_RD(w);
-    ir_val m[4], r[4];
+    ir_val m[4] = {IR_NO, IR_NO, IR_NO, IR_NO}, r[4] = {IR_NO, IR_NO, IR_NO, IR_NO};
 
     if (A64_BIT(w, 22) && !A64_BIT(w, 30)) {
         m[0] = ir_load(s, IR_V128, IR_M128, a, 0);

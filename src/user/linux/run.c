@@ -640,6 +640,7 @@ void lx_rt_thread_free(struct lx_rt_thread *t)
         munmap(t->ss, SS_SIZE);
     free(t->ctx);
     free(t->altstack);
+    free(t->front_data);
     free(t);
 }
 
