@@ -202,6 +202,7 @@ static void interp_one(struct dbt_cpu *c)
 {
     c->stat.interp++;
     x86_interp_one(c->cpu);
+    c->stat.by_op[c->cpu->last_op]++;
 }
 
 /* -d exec: one line per block, which is one instruction then. */
@@ -219,23 +220,38 @@ static void trace_block(const struct x86_cpu *c, const uint8_t *code, size_t ava
               c->regs[4], c->regs[5], c->rflags);
 }
 
+/* Where code for rip starts; NULL: interpret. The context's jump table answers most questions without a lock, but not
+ * the same one twice: its guard may be what sent us here (`missed`). */
+static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode)
+{
+    uint64_t pc = c->cpu->rip;
+    const struct x86_jc *j = &x->jc[(pc & x->jc_mask) >> 2];
+    struct jit_block *b;
+
+    if (j->neg_pc == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
+        return j->host;
+    b = block_for(c, pc, mode);
+    if (!b || !b->host)
+        return NULL;
+    if (log_on(LOG_EXEC))
+        trace_block(c->cpu, dbt_exec_page(c, pc)->host + (pc & 4095), 4096 - (pc & 4095));
+    return b->host + b->entry;
+}
+
 /* Runs translated code from rip until something needs the loop. */
 static void run_code(struct dbt_cpu *c)
 {
     struct x86_cpu *cpu = c->cpu;
     unsigned mode = dbt_mode(cpu);
     struct x86_ctx *x = dbt_pick_ctx(c, mode);
-    struct jit_block *b = x ? block_for(c, cpu->rip, mode) : NULL;
-    const uint8_t *target;
+    const uint8_t *target = x ? code_for(c, x, mode) : NULL;
     bool resume = false;
 
-    if (!b || !b->host) {
+    c->missed = false;
+    if (!target) {
         interp_one(c);
         return;
     }
-    if (log_on(LOG_EXEC))
-        trace_block(cpu, dbt_exec_page(c, cpu->rip)->host + (cpu->rip & 4095), 4096 - (cpu->rip & 4095));
-    target = b->host + b->entry;
     while (target) {
         int why = enter(c, x, target, resume);
 
@@ -253,6 +269,7 @@ static void run_code(struct dbt_cpu *c)
             break;
         case DBT_EXIT_DISPATCH:
             cpu->rip = x->t0;
+            c->missed = true;
             c->stat.dispatch++;
             break;
         case DBT_EXIT_LINK:
@@ -420,6 +437,27 @@ static void vcpu_free(struct vcpu *v)
     free(c);
 }
 
+/* Which instructions left translated code most often. */
+static void info_ops(struct strbuf *s, const struct dbt_cpu *c)
+{
+    uint32_t n[X86_I_NR];
+
+    memcpy(n, c->stat.by_op, sizeof n);
+    str_addf(s, "  interpreted:");
+    for (unsigned k = 0; k < 24; k++) {
+        unsigned best = 0;
+
+        for (unsigned i = 1; i < X86_I_NR; i++)
+            if (n[i] > n[best])
+                best = i;
+        if (!n[best])
+            break;
+        str_addf(s, " %s %" PRIu32, x86_op_name(best), n[best]);
+        n[best] = 0;
+    }
+    str_addf(s, "\n");
+}
+
 static char *info(struct machine *m)
 {
     struct dbt *d = m->accel_data;
@@ -443,6 +481,8 @@ static char *info(struct machine *m)
                      ", contexts emptied %" PRIu64 "\n",
                      i, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
                      c->stat.polls, c->stat.signals, c->stat.flushes);
+        if (c)
+            info_ops(&s, c);
     }
     return str_take(&s);
 }

@@ -7,6 +7,7 @@
 #define ACCEL_DBT_DBT_INT_H
 
 #include "accel/accel.h"
+#include "guest/x86/ops.h"
 #include "guest/x86/rw.h"
 #include "guest/x86/state.h"
 #include "jit/cache.h"
@@ -43,11 +44,16 @@ struct dbt_cpu {
     struct dbt *dbt;
     struct x86_cpu *cpu;
     struct x86_ctx *ctx[DBT_CTX]; /* owned; allocated when first needed */
+    struct {
+        uint64_t key, cr3;
+        uint64_t used; /* for least-recently-used replacement; 0: never */
+    } tag[DBT_CTX];    /* what each context is for, apart from the contexts: a search touches two cache lines */
     struct dbt_xtlb xtlb[DBT_CTX][DBT_XTLB];
     struct x86_ctx *_Atomic cur; /* what GS holds */
     unsigned cur_n;
     bool stale[DBT_CTX];
     bool switch_ctx;
+    bool missed; /* translated code left because it did not find rip's block */
     uint64_t clock; /* for least-recently-used contexts */
     uint8_t *ss;    /* shadow stack mapping, owned */
     uint64_t ss_top;
@@ -59,6 +65,7 @@ struct dbt_cpu {
     void *altstack;
     struct {
         uint64_t enters, interp, slow, fills, links, dispatch, polls, flushes, signals;
+        uint32_t by_op[X86_I_NR]; /* interpreted instructions */
     } stat;
 };
 enum { DBT_SS_SIZE = 256 * 1024 };

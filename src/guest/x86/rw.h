@@ -51,9 +51,6 @@ struct x86_ctx {
     struct x86_slot slot[X86_SLOTS];
     struct x86_jc jc[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
-    uint64_t cr3, key;
-    uint64_t used; /* for least-recently-used replacement */
-    bool live;
     uint64_t big[16], huge; /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[2048];
