@@ -64,6 +64,7 @@ struct blk_child {
     const char *who;         /* borrowed: name of a parent that is no node, for messages */
     struct blk *handle;      /* borrowed: the handle that owns the edge, NULL = another kind of owner */
     unsigned perm, shared;
+    unsigned held; /* a root edge: its owner starts no request while this is not zero */
     struct list in_parent, in_node;
 };
 
@@ -105,6 +106,7 @@ struct blk_node {
     struct list notifiers;         /* of struct blk_notify */
     uint64_t write_gen, flush_gen; /* a flush with nothing written since the last is free */
     uint64_t wr_highest;
+    uint64_t write_threshold; /* a write that ends beyond it raises an event, once; 0 = none */
 };
 
 /* One extent as block_status reports it. */

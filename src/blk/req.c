@@ -7,6 +7,7 @@
  * so that two writers of one block cannot undo each other.
  *
  * Outside fibres (start-up) nothing else can be in flight on the node, and requests run to their end at once. */
+#include "base/json.h"
 #include "blk/blk_int.h"
 #include <errno.h>
 #include <limits.h>
@@ -285,6 +286,14 @@ static int run_before(struct blk_node *n, uint64_t off, uint64_t len)
     return 0;
 }
 
+static void pass_threshold(struct blk_node *n, uint64_t end)
+{
+    run_event(n->set->run, "BLOCK_WRITE_THRESHOLD",
+              json_make("s:node-name", n->name, "u:amount-exceeded", end - n->write_threshold, "u:write-threshold",
+                        n->write_threshold, NULL));
+    n->write_threshold = 0;
+}
+
 static void after_write(struct blk_node *n, uint64_t off, uint64_t len)
 {
     struct blk_bitmap *m;
@@ -292,6 +301,8 @@ static void after_write(struct blk_node *n, uint64_t off, uint64_t len)
 
     n->write_gen++;
     n->wr_highest = max_u64(n->wr_highest, off + len);
+    if (n->write_threshold && off + len > n->write_threshold)
+        pass_threshold(n, off + len);
     if (off + len > n->size) {
         n->size = off + len;
         blk_node_resized(n);
