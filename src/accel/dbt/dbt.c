@@ -61,12 +61,31 @@ static void after_flush(struct dbt_cpu *c)
     dbt_ss_reset(c);
 }
 
+/* Lets the guards of the context pass for a block found at pc. False: it goes on to another page than the one it was
+ * made from. */
+static bool open_guards(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, const struct jit_block *b)
+{
+    struct dbt *d = c->dbt;
+    struct x86_ctx *ctx = c->cur;
+
+    ctx->islot[(pc >> 12) % X86_ISLOTS] = -(uint64_t)dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
+    if ((pc & 4095) + b->guest_len > 4096) {
+        const struct dbt_xtlb *tail = dbt_next_page(c, pc);
+
+        if (!tail || tail->no != b->tail_no)
+            return false;
+        ctx->islot[((pc >> 12) + 1) % X86_ISLOTS] = -(uint64_t)dbt_pair_id(d, (pc & ~UINT64_C(4095)) + 4096, tail->no);
+    }
+    return true;
+}
+
 /* The block for rip in the present context, translated if need be; NULL: interpret. */
 static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
 {
     const struct dbt_xtlb *x = dbt_exec_page(c, pc);
     struct dbt *d = c->dbt;
     struct jit_block *b;
+    bool room;
 
     if (!x || !pc)
         return NULL;
@@ -78,18 +97,18 @@ static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
             continue;
         }
         b = jit_cache_find(&d->cache, pc, x->no << 12 | (pc & 4095), mode);
-        if (!b)
-            b = dbt_translate(c, pc, x, mode);
+        room = b || dbt_translate(c, pc, x, mode, &b);
+        if (b && b->host && !open_guards(c, pc, x, b))
+            b = NULL;
         if (b && b->host && !d->no_link) {
             struct x86_ctx *ctx = c->cur;
             struct x86_jc *j = &ctx->jc[(pc & ctx->jc_mask) >> 2];
 
-            ctx->islot[(pc >> 12) % X86_ISLOTS] = -(uint64_t)dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
             j->host = b->host;
             j->neg_pc = -pc;
         }
         pthread_mutex_unlock(&d->cache.lock);
-        if (b)
+        if (room)
             return b;
         dbt_flush_cache(c);
         after_flush(c);

@@ -53,7 +53,7 @@ struct dbt_cpu {
     unsigned cur_n;
     bool stale[DBT_CTX];
     bool switch_ctx;
-    bool missed; /* translated code left because it did not find rip's block */
+    bool missed;    /* translated code left because it did not find rip's block */
     uint64_t clock; /* for least-recently-used contexts */
     uint8_t *ss;    /* shadow stack mapping, owned */
     uint64_t ss_top;
@@ -75,8 +75,9 @@ enum { DBT_SS_SIZE = 256 * 1024 };
 /* stubs.c */
 bool dbt_make_stubs(struct dbt *d, struct err **errp);
 /* translate.c; with the cache's lock held unless it says otherwise */
-/* NULL: the cache is full. */
-struct jit_block *dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode);
+/* False: the cache is full. *res NULL: interpret this time (the next page cannot be fetched from). */
+bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode, struct jit_block **res);
+const struct dbt_xtlb *dbt_next_page(struct dbt_cpu *c, uint64_t pc); /* the page after pc's, as dbt_exec_page */
 uint32_t dbt_pair_id(struct dbt *d, uint64_t lin, uint64_t no);
 void dbt_drop_pairs(struct dbt *d);
 bool dbt_code_written(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len); /* takes the lock */

@@ -27,7 +27,7 @@ static bool rewritable(const struct rw *r, const struct x86_insn *in)
 static void decode(struct rw *r)
 {
     const struct x86_rw_env *e = r->env;
-    unsigned max = e->mode & X86_RWM_ONE ? 1 : JIT_BLOCK_MAX_INSN;
+    unsigned max = e->mode & X86_RWM_ONE || e->tail_id ? 1 : JIT_BLOCK_MAX_INSN;
     size_t at = 0;
 
     while (r->nr < max && at < e->avail) {
@@ -63,15 +63,15 @@ static void liveness(struct rw *r)
     }
 }
 
-static void guard(struct rw *r)
+static void guard(struct rw *r, uint64_t page, uint64_t id)
 {
     const struct x86_rw_env *e = r->env;
-    unsigned h = (unsigned)(e->pc >> 12) % X86_ISLOTS;
+    unsigned h = (unsigned)page % X86_ISLOTS;
     uint8_t *ok;
 
     jit_mov_rr(r->b, T1, JR_RCX);
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(islot) + 8 * (int)h));
-    jit_lea(r->b, JR_RCX, JIT_BASE(JR_RCX, (int32_t)e->page_id));
+    jit_lea(r->b, JR_RCX, JIT_BASE(JR_RCX, (int32_t)id));
     ok = jit_jrcxz_fwd(r->b);
     jit_mov_rr(r->b, JR_RCX, T1);
     jit_mov_ri(r->b, T0, e->pc);
@@ -107,8 +107,10 @@ static bool emit_block(struct rw *r)
     bool go_on = true, ends;
     unsigned n;
 
-    guard(r);
+    guard(r, r->env->pc >> 12, r->env->page_id);
     r->out->entry = (uint32_t)(r->b->p - r->b->start);
+    if (r->env->tail_id)
+        guard(r, (r->env->pc >> 12) + 1, r->env->tail_id);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
         n = r->sti_at < 0 ? rw_stack_run(r, &ends) : 0;

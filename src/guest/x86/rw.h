@@ -89,6 +89,7 @@ struct x86_rw_env {
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
+    uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool fast_pext;
     bool vex; /* host has AVX */
 };
