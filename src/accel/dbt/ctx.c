@@ -96,7 +96,7 @@ static void empty(struct x86_ctx *x)
 void dbt_clear_jumps(struct x86_ctx *x)
 {
     for (unsigned i = 0; i < X86_JC_SIZE; i++)
-        x->jc[i].neg_pc = EMPTY;
+        x->jc_neg[i] = EMPTY;
     memset(x->islot, 0, sizeof x->islot);
 }
 
@@ -118,7 +118,7 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     x->cpu = c->cpu;
     x->poll_ok = 0;
     x->poll = (uintptr_t)&x->poll_ok;
-    x->jc_mask = 0x3ffc;
+    x->jc_mask = DBT_JC_MASK;
     for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
         x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
     x->nr_slot_log = ARRAY_LEN(x->slot_log); /* everything is to be emptied once */

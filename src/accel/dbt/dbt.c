@@ -101,11 +101,8 @@ static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
         if (b && b->host && !open_guards(c, pc, x, b))
             b = NULL;
         if (b && b->host && !d->no_link) {
-            struct x86_ctx *ctx = c->cur;
-            struct x86_jc *j = &ctx->jc[(pc & ctx->jc_mask) >> 2];
-
-            j->host = b->host;
-            j->neg_pc = -pc;
+            c->cur->jc_host[dbt_jc(pc)] = b->host;
+            c->cur->jc_neg[dbt_jc(pc)] = -pc;
         }
         pthread_mutex_unlock(&d->cache.lock);
         if (room)
@@ -201,13 +198,15 @@ static bool signal_exit(struct dbt_cpu *c)
         pthread_mutex_lock(&c->dbt->cache.lock);
         b = jit_cache_block_at(&c->dbt->cache, rip);
         pc = x->t0; /* the jump stub polls with the target in T0 */
+        if (b && b->end_poll && rip == b->host + b->end_poll)
+            pc = jit_block_pc(b, b->nr_insn - 1u);
         for (uint32_t i = 0; b && i < b->nr_links; i++)
             if (jit_cache_link(&c->dbt->cache, b->first_link + i)->poll == rip)
                 pc = jit_cache_link(&c->dbt->cache, b->first_link + i)->poll_pc;
         pthread_mutex_unlock(&c->dbt->cache.lock);
         c->cpu->rip = pc;
-        if (!b) /* RDX was borrowed there */
-            c->cpu->regs[X86_RDX] = x->save_rdx;
+        if (!b) /* RCX was borrowed there */
+            c->cpu->regs[X86_RCX] = x->save_rcx;
         return false;
     }
     if (!guest_pc(c, rip, &pc))
@@ -244,11 +243,10 @@ static void trace_block(const struct x86_cpu *c, const uint8_t *code, size_t ava
 static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode)
 {
     uint64_t pc = c->cpu->rip;
-    const struct x86_jc *j = &x->jc[(pc & x->jc_mask) >> 2];
     struct jit_block *b;
 
-    if (j->neg_pc == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
-        return j->host;
+    if (x->jc_neg[dbt_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
+        return x->jc_host[dbt_jc(pc)];
     b = block_for(c, pc, mode);
     if (!b || !b->host)
         return NULL;

@@ -68,7 +68,12 @@ struct dbt_cpu {
         uint32_t by_op[X86_I_NR]; /* interpreted instructions */
     } stat;
 };
-enum { DBT_SS_SIZE = 256 * 1024 };
+enum { DBT_SS_SIZE = 256 * 1024, DBT_JC_MASK = 0x3ffc };
+/* Where the jump table keeps pc: by some of its bits. */
+static inline unsigned dbt_jc(uint64_t pc)
+{
+    return (unsigned)(pc & DBT_JC_MASK) >> 2;
+}
 /* A load from here faults: the way to stop code at its next poll. */
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)
 

@@ -181,29 +181,24 @@ static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slo
     return at;
 }
 
-/* T0 = pc. Looks in the context's jump table without touching flags. */
+/* T0 = pc. Looks in the context's jump table without touching flags. For returns gone astray; jumps have their own. */
 static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
 {
     const uint8_t *at = jit_here(b);
     uint8_t *hit;
 
-    jit_mov_rr(b, T1, JR_RCX);
-    jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
-    jit_pext_mem(b, JR_RDX, T0, JIT_GS(X86_CTX(jc_mask)));
-    jit_lea32(b, JR_RDX, JIT_SUM(JR_RDX, JR_RDX));
-    jit_load(b, JR_RCX, JIT_GSX(JR_RDX, 8, X86_CTX(jc)));
+    jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
+    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
     jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
     hit = jit_jrcxz_fwd(b);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     jit_jmp(b, dispatch);
     jit_patch8(b, hit);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_load(b, T1, JIT_GS(X86_CTX(poll))); /* an indirect jump may close a loop */
-    jit_load(b, T1, JIT_BASE(T1, 0));
-    jit_load(b, T1, JIT_GSX(JR_RDX, 8, X86_CTX(jc) + 8));
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
-    jit_jmp_reg(b, T1);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(poll))); /* it may close a loop */
+    jit_load(b, JR_RCX, JIT_BASE(JR_RCX, 0));
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_jmp_mem(b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
     return at;
 }
 

@@ -77,10 +77,12 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
         return false;
     *res = NULL;
     env.page_id = dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
+    mem_ram_mark_code(x->ram, x->ram_off); /* before a byte is read: later writes are reported */
     if (crosses(c, pc, x)) {
         tail = dbt_next_page(c, pc); /* in another place of the small table: x stays */
         if (!tail)
             return true;
+        mem_ram_mark_code(tail->ram, tail->ram_off);
         memcpy(joined, env.code, env.avail);
         memcpy(joined + env.avail, tail->host, X86_MAX_INSN);
         env.code = joined;
@@ -93,9 +95,6 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
         out.tail_no = tail ? tail->no : 0;
         *res = jit_cache_commit(&d->cache, pc, x->no << 12 | off, mode, &out);
     }
-    mem_ram_mark_code(x->ram, x->ram_off);
-    if (tail)
-        mem_ram_mark_code(tail->ram, tail->ram_off);
     return true;
 }
 

@@ -25,10 +25,6 @@ struct x86_slot {
         uint64_t add;      /* host address minus linear address */
     } way[2];              /* the page used last, and the one before it */
 };
-struct x86_jc {
-    uint64_t neg_pc; /* minus the guest pc */
-    const uint8_t *host;
-};
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
 struct x86_ctx {
     struct x86_cpu *cpu;
@@ -44,12 +40,13 @@ struct x86_ctx {
     uint64_t miss_addr;
     uint32_t flags; /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
-    uint64_t jc_mask;
+    uint64_t jc_mask;           /* the bits of a pc that index the jump table */
     uint64_t mask[13];          /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
     uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */
     struct x86_slot slot[X86_SLOTS];
-    struct x86_jc jc[X86_JC_SIZE];
+    uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
+    const uint8_t *jc_host[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
     uint64_t big[16], huge; /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint32_t nr_slot_log, nr_tlb_log;
