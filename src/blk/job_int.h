@@ -90,6 +90,5 @@ bool nbd_cmd_remove(struct blk_set *s, struct json_object *a, struct json_object
 bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
 bool nbd_cmd_export_del(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
 bool nbd_cmd_query(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
-void blk_sleep(struct blk_set *s, int64_t ns); /* in a fibre */
 
 #endif

@@ -385,6 +385,50 @@ int blk_node_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned fla
     return r < 0 ? r : 0;
 }
 
+static int copy_from(struct blk_node *n, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len)
+{
+    struct blk_track t;
+    int r = write_check(n, off, len);
+
+    if (r < 0)
+        return r;
+    if (!n->drv->copy_from || (off | len) & (align_of(n) - 1))
+        return -ENOTSUP;
+    track_begin(n, &t, off, len, true, false);
+    r = run_before(n, off, len);
+    if (r >= 0)
+        r = n->drv->copy_from(n, off, src, soff, len);
+    if (r >= 0)
+        after_write(n, off, len);
+    track_end(n, &t);
+    return r;
+}
+
+int blk_pcopy_from(struct blk_child *c, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len)
+{
+    return copy_from(c->node, off, src, soff, len);
+}
+
+int blk_node_copy_range(struct blk_node *src, uint64_t soff, struct blk_node *dst, uint64_t off, uint64_t len)
+{
+    while (len) {
+        struct blk_extent e;
+        int r = blk_node_status_above(src, NULL, soff, len, &e, NULL);
+
+        if (r >= 0 && (!(e.flags & BLK_ST_DATA) || !(e.flags & BLK_ST_OFFSET) || e.flags & BLK_ST_COMPRESSED ||
+                       !e.map_node || e.map_node->drv->kind != BLK_PROTOCOL || e.map_node->encrypted))
+            r = -ENOTSUP;
+        if (r >= 0)
+            r = copy_from(dst, off, e.map_node, e.map, e.len);
+        if (r < 0)
+            return r;
+        soff += e.len;
+        off += e.len;
+        len -= e.len;
+    }
+    return 0;
+}
+
 int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len)
 {
     uint64_t a = max_u64(max_u64(n->discard_align, align_of(n)), 1), lo, hi;
