@@ -231,7 +231,6 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     b->len = out->len;
     b->guest_len = out->guest_len;
     b->tail_no = out->tail_no;
-    b->end_poll = out->end_poll;
     b->nr_insn = (uint16_t)out->nr_insn;
     b->map = xcalloc(out->nr_insn + 1, 2 * sizeof *b->map);
     for (unsigned i = 0; i <= out->nr_insn; i++) {

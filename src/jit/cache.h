@@ -39,7 +39,7 @@ struct jit_block {
     unsigned mode;
     uint32_t guest_len;
     const uint8_t *host; /* run address of the guarded entry; NULL: nothing translated here (interpret) */
-    uint32_t entry, len, end_poll;
+    uint32_t entry, len;
     uint32_t first_link, nr_links;
     uint16_t nr_insn;
     bool dead;

@@ -198,8 +198,8 @@ static bool signal_exit(struct dbt_cpu *c)
         pthread_mutex_lock(&c->dbt->cache.lock);
         b = jit_cache_block_at(&c->dbt->cache, rip);
         pc = x->t0; /* the jump stub polls with the target in T0 */
-        if (b && b->end_poll && rip == b->host + b->end_poll)
-            pc = jit_block_pc(b, b->nr_insn - 1u);
+        if (b)      /* unless a link says otherwise, the instruction starts again */
+            pc = jit_block_pc(b, jit_block_insn_at(b, rip));
         for (uint32_t i = 0; b && i < b->nr_links; i++)
             if (jit_cache_link(&c->dbt->cache, b->first_link + i)->poll == rip)
                 pc = jit_cache_link(&c->dbt->cache, b->first_link + i)->poll_pc;

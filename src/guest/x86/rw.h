@@ -33,7 +33,7 @@ struct x86_ctx {
     uint64_t poll_ok;
     uint64_t seg_base[6]; /* ES CS SS DS FS GS */
     uint64_t host_rsp, ss_rsp, neg_ss_top;
-    uint64_t save_rax, save_rcx, save_rdx, tmp;
+    uint64_t save_rax, save_rcx, save_rdx, tmp, tmp2, tmp_flags, add_rsi;
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
@@ -41,6 +41,8 @@ struct x86_ctx {
     uint32_t flags; /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     uint64_t jc_mask;           /* the bits of a pc that index the jump table */
+    uint64_t page_mask;         /* the offset in a page */
+    uint64_t count_mask[4];     /* by log2 of the element: turns a distance up to a page into elements */
     uint64_t mask[13];          /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
     uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */

@@ -162,7 +162,7 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
 {
     uint8_t *hit;
 
-    r->out->end_poll = rw_poll(r); /* it may close a loop */
+    rw_poll(r); /* it may close a loop */
     load_target(r, in);
     hit = look_up_jump(r);
     jit_jmp(r->b, r->env->stubs->exit_dispatch);
@@ -175,7 +175,7 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
 {
     uint8_t *hit, *cont;
 
-    r->out->end_poll = rw_poll(r);
+    rw_poll(r);
     load_target(r, in);
     jit_store(r->b, JIT_GS(X86_CTX(tmp)), T0);
     push_return(r, next_of(r, in));
