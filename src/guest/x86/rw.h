@@ -65,7 +65,8 @@ enum {
     X86_RWM_AVX = 16, /* and CR4.OSXSAVE with XCR0 AVX */
     X86_RWM_ONE = 32, /* one instruction per block */
     X86_RWM_FS = 64,
-    X86_RWM_GS = 128, /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_GS = 128,   /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_FLAT = 256, /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 
 struct x86_stubs {                       /* run addresses */
@@ -77,7 +78,12 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
     const uint8_t *ret_miss;             /* the same after a return that the shadow stack did not predict */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
+    const uint8_t *exit_syscall;         /* FLAT: T0 = address behind a system call instruction */
 };
+/* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
+ * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
+const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);
+const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump);
 struct x86_rw_env {
     const struct x86_stubs *stubs;
     const struct x86_features *feat;
@@ -90,7 +96,8 @@ struct x86_rw_env {
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
     uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool fast_pext;
-    bool vex; /* host has AVX */
+    bool vex;          /* host has AVX */
+    bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);

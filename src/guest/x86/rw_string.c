@@ -11,7 +11,7 @@ bool rw_is_string(const struct rw *r, const struct x86_insn *in)
 {
     unsigned op = in->opcode & ~1u;
 
-    if (!r->m64 || in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->adsz != 8 || in->lock ||
+    if (!r->m64 || r->flat || in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->adsz != 8 || in->lock ||
         in->seg == X86_FS || in->seg == X86_GS)
         return false;
     if (in->rep)
