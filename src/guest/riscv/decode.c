@@ -69,8 +69,8 @@ static uint32_t imm_j(uint16_t c)
 }
 static uint32_t imm_b(uint16_t c)
 {
-    return sext(bits(c, 12, 12) << 8 | bits(c, 11, 10) << 3 | bits(c, 6, 5) << 6 | bits(c, 4, 3) << 1 | bits(c, 2, 2) << 5,
-                9);
+    return sext(
+        bits(c, 12, 12) << 8 | bits(c, 11, 10) << 3 | bits(c, 6, 5) << 6 | bits(c, 4, 3) << 1 | bits(c, 2, 2) << 5, 9);
 }
 static uint32_t enc_j(unsigned rd, uint32_t v)
 {
@@ -131,8 +131,8 @@ static uint32_t quadrant1(uint16_t c)
 {
     unsigned rd = bits(c, 11, 7);
     uint32_t imm = sext(bits(c, 12, 12) << 5 | bits(c, 6, 2), 6);
-    uint32_t sp = sext(bits(c, 12, 12) << 9 | bits(c, 6, 6) << 4 | bits(c, 5, 5) << 6 | bits(c, 4, 3) << 7 | bits(c, 2, 2) << 5,
-                       10);
+    uint32_t sp = sext(
+        bits(c, 12, 12) << 9 | bits(c, 6, 6) << 4 | bits(c, 5, 5) << 6 | bits(c, 4, 3) << 7 | bits(c, 2, 2) << 5, 10);
 
     switch (c >> 13) {
     case 0:

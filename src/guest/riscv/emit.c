@@ -3,11 +3,11 @@
 
 /* What compilers use most; the rest is context memory. */
 const struct ir_pin rv_pins[] = {
-    {RV_X(1), JR_RBX, false},  {RV_X(2), JR_RBP, false},  {RV_X(8), JR_R12, false},  {RV_X(9), JR_R13, false},
-    {RV_X(10), JR_RDI, false}, {RV_X(11), JR_RSI, false}, {RV_X(12), JR_R8, false},  {RV_X(13), JR_R9, false},
-    {RV_X(14), JR_R10, false}, {RV_X(15), JR_R14, false}, {RV_X(5), JR_R15, false},  {RV_F(10), 0, true},
-    {RV_F(11), 1, true},       {RV_F(12), 2, true},       {RV_F(13), 3, true},       {RV_F(14), 4, true},
-    {RV_F(15), 5, true},       {RV_F(0), 6, true},        {RV_F(1), 7, true},        {RV_F(8), 8, true},
+    {RV_X(1), JR_RBX, false},  {RV_X(2), JR_RBP, false},  {RV_X(8), JR_R12, false}, {RV_X(9), JR_R13, false},
+    {RV_X(10), JR_RDI, false}, {RV_X(11), JR_RSI, false}, {RV_X(12), JR_R8, false}, {RV_X(13), JR_R9, false},
+    {RV_X(14), JR_R10, false}, {RV_X(15), JR_R14, false}, {RV_X(5), JR_R15, false}, {RV_F(10), 0, true},
+    {RV_F(11), 1, true},       {RV_F(12), 2, true},       {RV_F(13), 3, true},      {RV_F(14), 4, true},
+    {RV_F(15), 5, true},       {RV_F(0), 6, true},        {RV_F(1), 7, true},       {RV_F(8), 8, true},
     {RV_F(9), 9, true},        {RV_F(2), 10, true},       {RV_F(3), 11, true},
 };
 const unsigned rv_nr_pins = ARRAY_LEN(rv_pins);
@@ -54,7 +54,8 @@ static void illegal(struct rv_emit *e)
 static void jal(struct rv_emit *e)
 {
     uint32_t i = e->in;
-    uint64_t off = (uint64_t)((int64_t)(int32_t)(i & 0x80000000) >> 11 | (i & 0xff000) | (i >> 20 & 1) << 11 | (i >> 20 & 0x7fe));
+    uint64_t off =
+        (uint64_t)((int64_t)(int32_t)(i & 0x80000000) >> 11 | (i & 0xff000) | (i >> 20 & 1) << 11 | (i >> 20 & 0x7fe));
     uint64_t to = e->pc + off;
 
     rv_put(e, ir_c64(e->s, e->next));
@@ -108,7 +109,8 @@ static void branch(struct rv_emit *e)
 /* --- Memory --- */
 static void load(struct rv_emit *e)
 {
-    static const uint8_t mop[] = {IR_M8 | IR_MSIGN, IR_M16 | IR_MSIGN, IR_M32 | IR_MSIGN, IR_M64, IR_M8, IR_M16, IR_M32};
+    static const uint8_t mop[] = {
+        IR_M8 | IR_MSIGN, IR_M16 | IR_MSIGN, IR_M32 | IR_MSIGN, IR_M64, IR_M8, IR_M16, IR_M32};
 
     rv_put(e, ir_load(e->s, IR_I64, mop[e->op - RV_LB], rs1(e), rv_imm_i(e)));
 }

@@ -124,15 +124,16 @@ bool rv_emit_fp(struct rv_emit *e)
         return ok;
     case RV_FADD ... RV_FDIV:
         if (ok)
-            put_f(e, ir_bin_x(e->s, (enum ir_opcode)bin[e->op - RV_FADD], type(e), arith_round(rm), get_f(e, RV_RS1(e), d),
-                              get_f(e, RV_RS2(e), d), 0));
+            put_f(e, ir_bin_x(e->s, (enum ir_opcode)bin[e->op - RV_FADD], type(e), arith_round(rm),
+                              get_f(e, RV_RS1(e), d), get_f(e, RV_RS2(e), d), 0));
         return ok;
     case RV_FSQRT:
         if (ok)
             put_f(e, ir_un_x(e->s, IR_FSQRT, type(e), arith_round(rm), get_f(e, RV_RS1(e), d), 0));
         return ok;
     case RV_FSGNJ ... RV_FSGNJX:
-        put_f(e, ir_bin_x(e->s, IR_FCOPYSIGN, type(e), e->op - RV_FSGNJ, get_f(e, RV_RS1(e), d), get_f(e, RV_RS2(e), d), 0));
+        put_f(e, ir_bin_x(e->s, IR_FCOPYSIGN, type(e), e->op - RV_FSGNJ, get_f(e, RV_RS1(e), d), get_f(e, RV_RS2(e), d),
+                          0));
         return true;
     case RV_FMIN:
     case RV_FMAX:

@@ -9,8 +9,8 @@ struct rv_emit {
     uint64_t pc, next; /* of this instruction */
     uint32_t in;
     enum rv_op op;
-    bool end;            /* the block ends here */
-    unsigned const_reg;  /* register the previous instruction set to const_val (AUIPC, LUI); 0 = none */
+    bool end;           /* the block ends here */
+    unsigned const_reg; /* register the previous instruction set to const_val (AUIPC, LUI); 0 = none */
     uint64_t const_val;
 };
 #define RV_RD(e)  ((e)->in >> 7 & 31)

@@ -1,4 +1,5 @@
-/* RV64GC (IMAFDC, Zba Zbb Zbs Zicond, Zicsr's user part, Zifencei): state, decoder, and translation to the superblock IR.
+/* RV64GC (IMAFDC, Zba Zbb Zbs Zicond, Zicsr's user part, Zifencei): state, decoder, and translation to the superblock
+ * IR.
  *
  * Floating point is exact: NaN boxing, canonical NaNs, sticky flags (MXCSR holds fflags and frm). Left out: the V and
  * privileged parts; round-to-nearest-max-magnitude rounds arithmetic like nearest-even (conversions to integers do it
@@ -49,8 +50,8 @@ void rv_reset(struct rv_state *s);
 uint32_t rv_get_fcsr(const struct rv_state *s);
 void rv_set_fcsr(struct rv_state *s, uint32_t v);
 
-/* Emits the block at pc from avail bytes (2 more may be read when spill2 is given: the first bytes of the next page; NULL:
- * not readable) into ir. False: not even the first instruction is complete. max: most instructions. */
+/* Emits the block at pc from avail bytes (2 more may be read when spill2 is given: the first bytes of the next page;
+ * NULL: not readable) into ir. False: not even the first instruction is complete. max: most instructions. */
 bool rv_translate(const struct rv_decoder *d, struct ir *ir, uint64_t pc, const uint8_t *code, size_t avail,
                   const uint8_t *spill2, unsigned max);
 
