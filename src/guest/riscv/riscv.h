@@ -26,6 +26,7 @@ struct rv_state {
     union ir_vec f[32] __attribute__((aligned(16))); /* low 64 bits */
     uint64_t pc;
     uint64_t res_addr, res_val; /* what LR loaded; res_addr ~0: nothing */
+    uint64_t orig_a0;           /* at the last ECALL, for who restarts it */
     uint32_t frm;               /* as written; MXCSR has the rounding it stands for */
 };
 
