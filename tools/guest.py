@@ -5,6 +5,7 @@ once. Used by tools/run.py and by the machine tests. Nothing here knows the emul
 import fcntl
 import glob
 import gzip
+import hashlib
 import os
 import re
 import shutil
@@ -96,6 +97,30 @@ def unpacked(package, arch='amd64'):
             os.makedirs(tmp)
             if subprocess.call(['dpkg', '-x', path, tmp]):
                 raise GuestError(f'cannot unpack {path}')
+            os.rename(tmp, folder)
+    return folder
+
+
+def root_tree(name, packages, arch='amd64'):
+    """Folder with the files of all these packages laid over each other, in Debian's merged-/usr layout. Nothing is
+    configured: what a package's scripts would do is left to the caller. Made once per name and package versions."""
+    debs = [deb(p, arch) for p in packages]
+    key = hashlib.sha256('\n'.join(map(os.path.basename, debs)).encode()).hexdigest()[:12]
+    folder = os.path.join(CACHE, 'root', f'{name}-{key}')
+    with locked(f'root-{name}'):
+        if not os.path.isdir(folder):
+            tmp = folder + '.tmp'
+            shutil.rmtree(tmp, ignore_errors=True)
+            for d in ('bin', 'sbin', 'lib', 'lib64', 'lib32', 'libx32'):
+                os.makedirs(os.path.join(tmp, 'usr', d))
+                os.symlink('usr/' + d, os.path.join(tmp, d))
+            for d in ('proc', 'sys', 'dev', 'tmp', 'etc', 'in', 'root'):
+                os.makedirs(os.path.join(tmp, d), exist_ok=True)
+            for path in debs:
+                unpack = subprocess.Popen(['dpkg-deb', '--fsys-tarfile', path], stdout=subprocess.PIPE)
+                status = subprocess.call(['tar', '-x', '--keep-directory-symlink', '--no-same-owner', '-C', tmp], stdin=unpack.stdout)
+                if status or unpack.wait():
+                    raise GuestError(f'cannot unpack {path}')
             os.rename(tmp, folder)
     return folder
 
@@ -296,6 +321,15 @@ def ext4(path, size, files=None):
                            stderr=subprocess.STDOUT, text=True)
         if p.returncode:
             raise GuestError('mkfs.ext4: ' + p.stdout.strip())
+    return path
+
+
+def ext4_tree(path, size, tree):
+    """Writes an ext4 image of `size` bytes with a copy of a folder in it; needs no root."""
+    with open(path + '.tmp', 'wb') as f:
+        f.truncate(size)
+    sh('mkfs.ext4', '-q', '-F', '-E', 'root_owner=0:0', '-d', tree, path + '.tmp')
+    os.replace(path + '.tmp', path)
     return path
 
 

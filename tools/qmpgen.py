@@ -3,7 +3,8 @@
 
 A schema file is a row of JSON objects, each with a comment block above it: "## name: what it is", "# @arg: text",
 "# -> request   <- reply" as an example. Kinds: command, event, struct, union, enum. A member named "*x" may be absent;
-["T"] is an array. "open": true lets a command take further members (it hands them on)."""
+["T"] is an array. "open": true lets a command take further members (it hands them on). "via": "blk" sends a command with its
+checked arguments as they are to qmp_via_blk(m, NAME, args, ret, errp)."""
 import argparse
 import json
 import re
@@ -120,10 +121,14 @@ def emit_header(items, out):
     w = out.write
     w("/* Made by tools/qmpgen.py from schema/: do not edit. */\n#ifndef QMP_GEN_H\n#define QMP_GEN_H\n\n"
       '#include "mon/qmp_type.h"\n\nstruct mon;\n')
+    via = set()
     for i in items:
         if i.kind != "command":
             continue
         data, n = i.body.get("data") or {}, cname(i.name)
+        if i.body.get("via"):
+            via.add(i.body["via"])
+            continue
         if data and not i.body.get("open"):
             w(f"struct qmp_args_{n} {{\n")
             for k, t in data.items():
@@ -134,6 +139,9 @@ def emit_header(items, out):
             arg = "struct json_object *args, " if i.body.get("open") else ""
         ret = "struct json_object **ret, " if "returns" in i.body else ""
         w(f"bool qmp_{n}(struct mon *m, {arg}{ret}struct err **errp);\n")
+    for v in sorted(via):
+        w(f"bool qmp_via_{v}(struct mon *m, const char *name, struct json_object *args, struct json_object **ret, "
+          "struct err **errp);\n")
     w("\n#endif\n")
 
 
@@ -210,7 +218,9 @@ def emit_command(i, w):
       f"{', .open = true' if i.body.get('open') else ''}}};\n")
     w(f"static bool call_{n}(struct mon *m, struct json_object *args, struct json_object **ret, struct err **errp)\n{{\n")
     ret = "ret, " if "returns" in i.body else ""
-    if i.body.get("open"):
+    if i.body.get("via"):
+        w(f"    return qmp_via_{i.body['via']}(m, {cstr(i.name)}, args, ret, errp);\n}}\n")
+    elif i.body.get("open"):
         w(f"    return qmp_{n}(m, args, {ret}errp);\n}}\n")
     elif data:
         w(f"    struct qmp_args_{n} a;\n\n")

@@ -48,8 +48,8 @@ static void flatten(struct opts *o, const char *prefix, struct json_object *v)
         }
     } else if (json_object_is_type(v, json_type_boolean)) {
         opts_append(o, xstrdup(prefix), xstrdup(json_object_get_boolean(v) ? "on" : "off"));
-    } else if (v) {
-        opts_append(o, xstrdup(prefix), xstrdup(json_object_get_string(v)));
+    } else { /* null: "none of it", which is what an empty value says */
+        opts_append(o, xstrdup(prefix), xstrdup(v ? json_object_get_string(v) : ""));
     }
 }
 

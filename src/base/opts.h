@@ -2,8 +2,9 @@
  *
  * "id=a,size=4G,share" gives id=a, size=4G, share=on. A doubled comma in a value stands for one comma. A value
  * before the first '=' belongs to the implied key when one is given. JSON ("{...}") is flattened to dotted keys
- * (file.driver, hostfwd.0.str); scalars keep their JSON spelling. Keys may repeat; opts_get returns the last,
- * opts_each walks all. Reading a key marks it used, so that opts_done() can name what nobody understood. */
+ * (file.driver, hostfwd.0.str); scalars keep their JSON spelling, null is the empty value. Keys may repeat; opts_get
+ * returns the last, opts_each walks all. Reading a key marks it used, so that opts_done() can name what nobody
+ * understood. */
 #ifndef BASE_OPTS_H
 #define BASE_OPTS_H
 

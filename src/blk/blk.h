@@ -41,6 +41,9 @@ extern const struct prop_type blk_prop; /* "drive": field is struct blk *, attac
         .name = (n), .type = &blk_prop, .off = offsetof(S, f)                                                          \
     }
 
+/* For the device that claimed b, once, when it knows its share-rw property: may others write the node too? False when
+ * somebody else's use conflicts. */
+bool blk_set_share_rw(struct blk *b, bool on, struct err **errp);
 const char *blk_id(const struct blk *b); /* of a device's own handle on a node: the node's name */
 bool blk_has_medium(const struct blk *b);
 uint64_t blk_size(const struct blk *b); /* bytes, 0 without medium */

@@ -9,7 +9,7 @@
 /* ---- naming things ---- */
 
 /* The node behind "device" (a drive's id or a device's) or "node-name". */
-static struct blk_node *node_of(struct blk_set *s, const char *name, struct err **errp)
+struct blk_node *blk_cmd_node(struct blk_set *s, const char *name, struct err **errp)
 {
     struct blk *b = name ? blk_find(s, name) : NULL;
     struct blk_node *n;
@@ -32,7 +32,7 @@ static struct blk_node *arg_node(struct blk_set *s, struct json_object *a, struc
 {
     const char *d = json_get_str(a, "device"), *n = json_get_str(a, "node-name");
 
-    return node_of(s, n ? n : d ? d : json_get_str(a, "node"), errp);
+    return blk_cmd_node(s, n ? n : d ? d : json_get_str(a, "node"), errp);
 }
 
 /* The layer of top's chain that a file name, as recorded or in full, means. */
@@ -55,7 +55,7 @@ static struct blk_node *overlay_of(struct blk_node *top, const struct blk_node *
     return NULL;
 }
 
-static void hold_all(struct blk_node *n, bool hold)
+void blk_cmd_hold(struct blk_node *n, bool hold)
 {
     struct blk_child *c, *tmp;
 
@@ -65,7 +65,11 @@ static void hold_all(struct blk_node *n, bool hold)
         else if (c->handle)
             blk_unquiesce(c->handle);
         else if (c->parent)
-            hold_all(c->parent, hold);
+            blk_cmd_hold(c->parent, hold);
+        else if (hold)
+            c->held++;
+        else
+            c->held--;
     }
 }
 
@@ -76,10 +80,10 @@ static bool put_on_top(struct blk_node *n, struct blk_node *over, struct err **e
 {
     bool ok;
 
-    hold_all(n, true);
+    blk_cmd_hold(n, true);
     blk_node_drain(n);
     ok = blk_node_set_backing(over, n, errp) && blk_node_replace(n, over, NULL, errp);
-    hold_all(ok ? over : n, false);
+    blk_cmd_hold(ok ? over : n, false);
     if (!ok)
         blk_node_set_backing(over, NULL, NULL);
     else
@@ -87,69 +91,144 @@ static bool put_on_top(struct blk_node *n, struct blk_node *over, struct err **e
     return ok;
 }
 
-static bool cmd_snapshot_sync(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+/* The file of an overlay, made unless "mode" says it exists, opened without its backing file; NULL with an error. */
+static struct blk_node *open_overlay(struct blk_set *s, struct json_object *a, struct blk_node *n, struct err **errp)
 {
-    struct blk_node *n = arg_node(s, a, errp), *over;
     const char *file = json_get_str(a, "snapshot-file"), *fmt = json_get_str(a, "format"),
                *mode = json_get_str(a, "mode");
+    struct blk_node *u = blk_node_unfiltered(n);
     struct opts *o;
     char num[24];
     bool ok;
 
-    if (!n)
-        return false;
-    if (!file)
-        return err_set(errp, "Parameter 'snapshot-file' is missing");
     if (!fmt)
         fmt = "qcow2";
-    if (blk_node_readonly(n))
-        return err_set(errp, "Device '%s' is read only", n->name);
-    if (!strcmp(blk_node_filename(n), file))
-        return err_set(errp, "the new overlay '%s' is the image in use", file);
+    if (blk_node_readonly(n)) {
+        err_set(errp, "Device '%s' is read only", n->name);
+        return NULL;
+    }
+    if (!strcmp(blk_node_filename(u), file)) {
+        err_set(errp, "the new overlay '%s' is the image in use", file);
+        return NULL;
+    }
+    if (json_get_str(a, "snapshot-node-name") && blk_node_find(s, json_get_str(a, "snapshot-node-name"))) {
+        err_set(errp, "New overlay node-name already in use");
+        return NULL;
+    }
     if (!mode || strcmp(mode, "existing") != 0) {
         o = opts_new();
         snprintf(num, sizeof num, "%" PRIu64, n->size);
         opts_set(o, "size", num);
-        opts_set(o, "backing_file", blk_node_filename(blk_node_unfiltered(n)));
-        opts_set(o, "backing_fmt", blk_node_unfiltered(n)->drv->name);
+        opts_set(o, "backing_file", blk_node_filename(u));
+        opts_set(o, "backing_fmt", u->drv->name);
         ok = blk_create(s, file, fmt, o, errp);
         opts_free(o);
         if (!ok)
-            return false;
+            return NULL;
     }
     o = opts_new();
     if (json_get_str(a, "snapshot-node-name"))
         opts_set(o, "node-name", json_get_str(a, "snapshot-node-name"));
-    over = blk_node_open(s, file, fmt, (n->open_flags & ~(unsigned)BLK_O_FROM_IMAGE) | BLK_O_NO_BACKING, o, errp);
-    if (!over)
+    return blk_node_open(s, file, fmt, (n->open_flags & ~(unsigned)BLK_O_FROM_IMAGE) | BLK_O_NO_BACKING, o, errp);
+}
+
+bool blk_cmd_overlay(struct blk_set *s, const char *cmd, struct json_object *a, struct blk_node **base,
+                     struct blk_node **over, struct err **errp)
+{
+    bool sync = !strcmp(cmd, "blockdev-snapshot-sync"), ok = false;
+    struct blk_node *n = sync ? arg_node(s, a, errp) : blk_cmd_node(s, json_get_str(a, "node"), errp), *o;
+
+    if (!n)
         return false;
-    if (!over->drv->backing_ok)
-        ok = err_set(errp, "Driver '%s' does not support backing files", over->drv->name);
+    if (sync) {
+        o = open_overlay(s, a, n, errp);
+    } else {
+        o = blk_cmd_node(s, json_get_str(a, "overlay"), errp);
+        if (o)
+            blk_node_ref(o);
+    }
+    if (!o)
+        return false;
+    if (o->backing)
+        err_set(errp, "The overlay already has a backing image");
+    else if (!o->drv->backing_ok)
+        err_set(errp,
+                sync ? "Driver '%s' does not support backing files" : "The overlay does not support backing images",
+                o->drv->name);
+    else if (!list_empty(&o->parents))
+        err_set(errp, "The overlay is already in use");
     else
-        ok = put_on_top(n, over, errp);
-    blk_node_unref(over);
+        ok = put_on_top(n, o, errp);
+    *base = n;
+    *over = o;
+    if (!ok)
+        blk_node_unref(o);
+    return ok;
+}
+
+static bool cmd_snapshot_sync(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    struct blk_node *n, *over;
+    bool ok = blk_cmd_overlay(s, "blockdev-snapshot-sync", a, &n, &over, errp);
+
+    if (ok)
+        blk_node_unref(over);
     return ok;
 }
 
 static bool cmd_snapshot(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
-    struct blk_node *n = node_of(s, json_get_str(a, "node"), errp), *over;
+    struct blk_node *n, *over;
+    bool ok = blk_cmd_overlay(s, "blockdev-snapshot", a, &n, &over, errp);
 
-    if (!n || !(over = node_of(s, json_get_str(a, "overlay"), errp)))
-        return false;
-    if (over->backing)
-        return err_set(errp, "The overlay already has a backing image");
-    if (!over->drv->backing_ok)
-        return err_set(errp, "The overlay does not support backing images");
-    return put_on_top(n, over, errp);
+    if (ok)
+        blk_node_unref(over);
+    return ok;
 }
 
 /* ---- jobs that take a source and a target ---- */
 
-static void take_common(struct blk_job *j, struct json_object *a)
+static bool parse_on_error(struct json_object *a, const char *key, enum job_on_error *out, struct err **errp)
 {
+    const char *v = json_get_str(a, key);
+
+    if (!v || !strcmp(v, "report") || !strcmp(v, "auto"))
+        *out = JOB_ERR_REPORT;
+    else if (!strcmp(v, "ignore"))
+        *out = JOB_ERR_IGNORE;
+    else if (!strcmp(v, "enospc"))
+        *out = JOB_ERR_ENOSPC;
+    else if (!strcmp(v, "stop"))
+        *out = JOB_ERR_STOP;
+    else
+        return err_set(errp, "Invalid parameter '%s'", v);
+    return true;
+}
+
+static bool take_common(struct blk_job *j, struct json_object *a, struct err **errp)
+{
+    int64_t gran = json_get_int(a, "granularity", 0), buf = json_get_int(a, "buf-size", 0);
+    const char *mode = json_get_str(a, "copy-mode");
+
+    if (json_get_int(a, "speed", 0) < 0)
+        return err_set(errp, "Parameter 'speed' expects a non-negative value");
     j->speed = (uint64_t)json_get_int(a, "speed", 0);
     j->auto_dismiss = json_get_bool(a, "auto-dismiss", true);
+    j->auto_finalize = json_get_bool(a, "auto-finalize", true);
+    j->no_unmap = !json_get_bool(a, "unmap", true);
+    j->compress = json_get_bool(a, "compress", false);
+    if (gran && (gran < 512 || gran > 64 << 20 || !is_pow2((uint64_t)gran)))
+        return err_set(errp, "Parameter 'granularity' expects a power of 2 in range [512B, 64MB]");
+    if (gran)
+        j->gran = (uint32_t)gran;
+    if (buf < 0)
+        return err_set(errp, "Parameter 'buf-size' expects a non-negative value");
+    if (mode && strcmp(mode, "background") != 0)
+        return err_set(errp, "copy-mode '%s' is not available: use background", mode);
+    return parse_on_error(a, "on-source-error", &j->on_source_error, errp) &&
+           parse_on_error(a, "on-target-error", &j->on_target_error, errp) &&
+           (!json_get_str(a, "on-error") || (parse_on_error(a, "on-error", &j->on_source_error, errp) &&
+                                             parse_on_error(a, "on-error", &j->on_target_error, errp)));
 }
 
 static const char *device_id(struct blk_set *s, struct json_object *a)
@@ -215,20 +294,18 @@ static bool cmd_commit(struct blk_set *s, struct json_object *a, struct json_obj
     j = job_new(s, JOB_COMMIT, json_get_str(a, "job-id"), device_id(s, a), errp);
     if (!j)
         return false;
-    take_common(j, a);
     j->source = top;
     j->target = base;
     j->overlay = top == active ? NULL : overlay_of(active, top);
     if (json_get_str(a, "backing-file"))
         j->backing_name = xstrdup(json_get_str(a, "backing-file"));
     allow_base_writes(j, active);
-    if (!blk_node_reopen(base, true, errp) || !claim_nodes(j, errp) ||
+    if (!take_common(j, a, errp) || !blk_node_reopen(base, true, errp) || !claim_nodes(j, errp) ||
         (base->size < top->size && blk_node_truncate(base, top->size, BLK_PREALLOC_OFF, errp) < 0)) {
         job_drop(j);
         return false;
     }
-    job_start(j);
-    return true;
+    return job_start(j, errp);
 }
 
 static bool cmd_stream(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
@@ -247,19 +324,17 @@ static bool cmd_stream(struct blk_set *s, struct json_object *a, struct json_obj
     j = job_new(s, JOB_STREAM, json_get_str(a, "job-id"), device_id(s, a), errp);
     if (!j)
         return false;
-    take_common(j, a);
     j->source = n;
     j->target = base && blk_node_cow(n) ? in_chain(blk_node_cow(n), base) : NULL;
     if (base && !j->target)
         err_set(errp, "Can't find '%s' in the backing chain", base);
     if (json_get_str(a, "backing-file"))
         j->backing_name = xstrdup(json_get_str(a, "backing-file"));
-    if ((base && !j->target) || !claim_nodes(j, errp)) {
+    if ((base && !j->target) || !take_common(j, a, errp) || !claim_nodes(j, errp)) {
         job_drop(j);
         return false;
     }
-    job_start(j);
-    return true;
+    return job_start(j, errp);
 }
 
 static bool parse_sync(const char *v, enum job_sync *out, struct err **errp)
@@ -315,51 +390,107 @@ static struct blk_node *make_target(struct blk_set *s, struct json_object *a, st
     return NULL;
 }
 
-static bool start_copy(struct blk_set *s, struct json_object *a, enum job_type type, bool by_file, struct err **errp)
+/* What is to be copied where; *dst gets a reference. */
+static bool copy_ends(struct blk_set *s, struct json_object *a, bool by_file, enum job_sync sync, struct blk_node *src,
+                      struct blk_node **dst, bool *fresh, struct err **errp)
 {
-    const char *d = json_get_str(a, "device"), *bm = json_get_str(a, "bitmap");
-    struct blk_node *src = node_of(s, d, errp), *dst;
+    *fresh = false;
+    if (by_file)
+        *dst = make_target(s, a, src, sync, fresh, errp);
+    else if ((*dst = blk_cmd_node(s, json_get_str(a, "target"), errp)))
+        blk_node_ref(*dst);
+    if (!*dst)
+        return false;
+    if (*dst != src && (*dst)->size >= src->size)
+        return true;
+    err_set(errp, *dst == src ? "Source and target cannot be the same" : "The target is smaller than the source");
+    blk_node_unref(*dst);
+    return false;
+}
+
+static bool take_bitmap(struct blk_job *j, struct json_object *a, struct err **errp)
+{
+    const char *bm = json_get_str(a, "bitmap"), *mode = json_get_str(a, "bitmap-mode"), *sync = json_get_str(a, "sync");
+
+    if (j->sync != SYNC_BITMAP)
+        return !bm || err_set(errp, "sync mode '%s' takes no bitmap: use incremental or bitmap", sync);
+    if (!bm)
+        return err_set(errp, "must provide a valid bitmap name for '%s' sync mode", sync);
+    if (!mode && !strcmp(sync, "bitmap"))
+        return err_set(errp, "Bitmap sync mode must be given when providing a bitmap");
+    j->bitmap = blk_bitmap_find(j->source, bm);
+    if (!j->bitmap)
+        return err_set(errp, "Bitmap '%s' could not be found", bm);
+    if (j->bitmap->busy)
+        return err_set(errp, "Bitmap '%s' is currently in use by another operation and cannot be used", bm);
+    if (mode && !strcmp(sync, "incremental") && strcmp(mode, "on-success") != 0)
+        return err_set(errp, "Bitmap sync mode must be 'on-success' when using sync mode 'incremental'");
+    j->bitmap_mode = !mode || !strcmp(mode, "on-success") ? BITMAP_ON_SUCCESS
+                     : !strcmp(mode, "never")             ? BITMAP_NEVER
+                                                          : BITMAP_ALWAYS;
+    return true;
+}
+
+static bool take_replaces(struct blk_job *j, struct json_object *a, struct err **errp)
+{
+    const char *name = json_get_str(a, "replaces");
+
+    if (!name)
+        return true;
+    j->replaces = blk_cmd_node(j->set, name, errp);
+    if (j->replaces)
+        job_keep(j, j->replaces);
+    return j->replaces;
+}
+
+static struct blk_job *make_copy(struct blk_set *s, struct json_object *a, enum job_type type, bool by_file,
+                                 struct err **errp)
+{
+    struct blk_node *src = blk_cmd_node(s, json_get_str(a, "device"), errp), *dst;
     enum job_sync sync;
     struct blk_job *j;
-    bool fresh = false, ok;
+    bool fresh, ok;
 
     if (!src || !parse_sync(json_get_str(a, "sync"), &sync, errp))
-        return false;
-    if (sync == SYNC_BITMAP && (!bm || !blk_bitmap_find(src, bm)))
-        return err_set(errp,
-                       bm ? "Bitmap '%s' could not be found" : "must provide a valid bitmap name for '%s' sync mode",
-                       bm ? bm : json_get_str(a, "sync"));
-    if (by_file)
-        dst = make_target(s, a, src, sync, &fresh, errp);
-    else if ((dst = node_of(s, json_get_str(a, "target"), errp)))
-        blk_node_ref(dst);
-    if (!dst)
-        return false;
-    if (dst == src || dst->size < src->size) {
-        ok = err_set(errp,
-                     dst == src ? "Source and target cannot be the same" : "The target is smaller than the source");
-        blk_node_unref(dst);
-        return ok;
+        return NULL;
+    if (type == JOB_MIRROR && sync == SYNC_BITMAP) {
+        err_set(errp, "Sync mode '%s' not supported", json_get_str(a, "sync"));
+        return NULL;
     }
     j = job_new(s, type, json_get_str(a, "job-id"), device_id(s, a), errp);
-    if (!j) {
-        blk_node_unref(dst);
-        return false;
-    }
-    take_common(j, a);
+    if (!j)
+        return NULL;
     j->sync = sync;
     j->source = src;
-    j->target = dst;
-    j->target_is_zero = fresh && sync == SYNC_FULL;
-    j->bitmap = sync == SYNC_BITMAP ? blk_bitmap_find(src, bm) : NULL;
-    ok = claim_nodes(j, errp);
-    blk_node_unref(dst);
+    ok = take_common(j, a, errp) && take_bitmap(j, a, errp) && take_replaces(j, a, errp) &&
+         copy_ends(s, a, by_file, sync, src, &dst, &fresh, errp);
+    if (ok) {
+        j->target = dst;
+        j->target_is_zero = fresh && sync == SYNC_FULL;
+        if (type == JOB_BACKUP && dst->cluster_size > j->gran)
+            j->gran = dst->cluster_size;
+        if (j->compress && !dst->drv->pwrite_compressed)
+            ok = err_set(errp, "Compression is not supported for this drive %s", dst->name);
+        ok = ok && claim_nodes(j, errp);
+        blk_node_unref(dst);
+    }
     if (!ok) {
         job_drop(j);
-        return false;
+        return NULL;
     }
-    job_start(j);
-    return true;
+    return j;
+}
+
+struct blk_job *blk_cmd_backup(struct blk_set *s, const char *cmd, struct json_object *a, struct err **errp)
+{
+    return make_copy(s, a, JOB_BACKUP, !strcmp(cmd, "drive-backup"), errp);
+}
+
+static bool start_copy(struct blk_set *s, struct json_object *a, enum job_type type, bool by_file, struct err **errp)
+{
+    struct blk_job *j = make_copy(s, a, type, by_file, errp);
+
+    return j && job_start(j, errp);
 }
 
 static bool cmd_drive_mirror(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
@@ -396,18 +527,25 @@ static struct blk_job *arg_job(struct blk_set *s, struct json_object *a, struct 
     return j;
 }
 
-static bool cmd_job_cancel(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+static bool cancel(struct blk_job *j, bool force, struct err **errp)
 {
-    struct blk_job *j = arg_job(s, a, errp);
-
     if (!j)
         return false;
     if (j->status == JOB_CONCLUDED)
         return err_set(errp, "Job '%s' in state 'concluded' cannot accept command verb 'cancel'", j->id);
-    j->force = json_get_bool(a, "force", false);
+    j->force = force;
     j->cancelled = true;
     j->paused = false;
     return true;
+}
+
+static bool cmd_block_job_cancel(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    return cancel(arg_job(s, a, errp), json_get_bool(a, "force", false), errp);
+}
+static bool cmd_job_cancel(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    return cancel(arg_job(s, a, errp), true, errp);
 }
 
 static bool cmd_job_complete(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
@@ -466,7 +604,7 @@ static bool cmd_job_dismiss(struct blk_set *s, struct json_object *a, struct jso
     if (!j)
         return false;
     if (j->status != JOB_CONCLUDED)
-        return err_set(errp, "Job '%s' cannot accept command verb 'dismiss' before it has concluded", j->id);
+        return err_set(errp, "Job '%s' in state '%s' cannot accept command verb 'dismiss'", j->id, job_status_name(j));
     job_free(j);
     return true;
 }
@@ -475,7 +613,12 @@ static bool cmd_job_finalize(struct blk_set *s, struct json_object *a, struct js
 {
     struct blk_job *j = arg_job(s, a, errp);
 
-    return j && err_set(errp, "Job '%s' finalizes by itself and cannot accept command verb 'finalize'", j->id);
+    if (!j)
+        return false;
+    if (j->status != JOB_PENDING)
+        return err_set(errp, "Job '%s' in state '%s' cannot accept command verb 'finalize'", j->id, job_status_name(j));
+    j->finalize = true;
+    return true;
 }
 
 static bool list_jobs(struct blk_set *s, bool block, struct json_object **ret)
@@ -484,7 +627,8 @@ static bool list_jobs(struct blk_set *s, bool block, struct json_object **ret)
 
     *ret = json_object_new_array();
     list_each (j, &s->jobs, link)
-        json_object_array_add(*ret, job_describe(j, block));
+        if (!block || j->type != JOB_CREATE)
+            json_object_array_add(*ret, job_describe(j, block));
     return true;
 }
 static bool cmd_query_block_jobs(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
@@ -496,7 +640,7 @@ static bool cmd_query_jobs(struct blk_set *s, struct json_object *a, struct json
     return list_jobs(s, false, ret);
 }
 
-/* ---- size, bitmaps ---- */
+/* ---- size, names ---- */
 
 static bool cmd_resize(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
@@ -508,109 +652,16 @@ static bool cmd_resize(struct blk_set *s, struct json_object *a, struct json_obj
         return false;
     if (size < 0)
         return err_set(errp, "Parameter 'size' expects a >0 size");
-    hold_all(n, true);
+    blk_cmd_hold(n, true);
     blk_node_drain(n);
     r = blk_node_truncate(n, (uint64_t)size, BLK_PREALLOC_OFF, errp);
-    hold_all(n, false);
+    blk_cmd_hold(n, false);
     return r >= 0;
-}
-
-static bool cmd_bitmap_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
-{
-    struct blk_node *n = arg_node(s, a, errp);
-    int64_t gran = json_get_int(a, "granularity", 65536);
-    bool persistent = json_get_bool(a, "persistent", false);
-    struct blk_bitmap *b;
-
-    if (!n)
-        return false;
-    if (!json_get_str(a, "name") || !*json_get_str(a, "name"))
-        return err_set(errp, "Bitmap name cannot be empty");
-    if (gran < 512 || gran > 1 << 30)
-        return err_set(errp, "Granularity must be a power of 2 and at least 512");
-    if (persistent && !n->drv->bitmap_remove)
-        return err_set(errp, "Driver '%s' does not support persistent bitmaps", n->drv->name);
-    b = blk_bitmap_new(n, json_get_str(a, "name"), (uint32_t)gran, errp);
-    if (!b)
-        return false;
-    b->persistent = persistent;
-    b->enabled = !json_get_bool(a, "disabled", false);
-    return true;
-}
-
-static struct blk_bitmap *arg_bitmap(struct blk_set *s, struct json_object *a, const char *key, struct err **errp)
-{
-    struct blk_node *n = arg_node(s, a, errp);
-    const char *name = json_get_str(a, key);
-    struct blk_bitmap *b = n && name ? blk_bitmap_find(n, name) : NULL;
-
-    if (n && !b)
-        err_set(errp, "Dirty bitmap '%s' not found", name ? name : "");
-    return b;
-}
-
-static bool cmd_bitmap_remove(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
-{
-    struct blk_bitmap *b = arg_bitmap(s, a, "name", errp);
-
-    if (!b)
-        return false;
-    if (b->persistent && b->node->drv->bitmap_remove)
-        return b->node->drv->bitmap_remove(b->node, b->name, errp);
-    blk_bitmap_free(b);
-    return true;
-}
-
-static bool cmd_bitmap_clear(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
-{
-    struct blk_bitmap *b = arg_bitmap(s, a, "name", errp);
-
-    if (b)
-        blk_bitmap_reset(b, 0, b->node->size);
-    return b;
-}
-static bool cmd_bitmap_enable(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
-{
-    struct blk_bitmap *b = arg_bitmap(s, a, "name", errp);
-
-    if (b)
-        b->enabled = true;
-    return b;
-}
-static bool cmd_bitmap_disable(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
-{
-    struct blk_bitmap *b = arg_bitmap(s, a, "name", errp);
-
-    if (b)
-        b->enabled = false;
-    return b;
-}
-
-static bool cmd_bitmap_merge(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
-{
-    struct blk_bitmap *dst = arg_bitmap(s, a, "target", errp), *src;
-    struct json_object *list = json_get(a, "bitmaps");
-
-    for (size_t i = 0; dst && list && i < json_object_array_length(list); i++) {
-        struct json_object *x = json_object_array_get_idx(list, i);
-        bool plain = json_object_is_type(x, json_type_string);
-        struct blk_node *n = plain ? dst->node : arg_node(s, x, errp);
-        const char *name = plain ? json_object_get_string(x) : json_get_str(x, "name");
-
-        if (!n)
-            return false;
-        src = name ? blk_bitmap_find(n, name) : NULL;
-        if (!src)
-            return err_set(errp, "Dirty bitmap '%s' not found", name ? name : "");
-        if (!blk_bitmap_merge(dst, src, errp))
-            return false;
-    }
-    return dst;
 }
 
 static bool cmd_change_backing(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
-    struct blk_node *top = node_of(s, json_get_str(a, "device"), errp), *n;
+    struct blk_node *top = blk_cmd_node(s, json_get_str(a, "device"), errp), *n;
     const char *name = json_get_str(a, "image-node-name"), *file = json_get_str(a, "backing-file");
     int r;
 
@@ -625,9 +676,26 @@ static bool cmd_change_backing(struct blk_set *s, struct json_object *a, struct 
 
 /* ---- internal snapshots ---- */
 
+/* Is there a snapshot that has this id and this name (each may be NULL)? *out describes it. */
+static bool find_snap(struct blk_node *n, const char *id, const char *name, struct json_object **out)
+{
+    struct blk_snap *sn = NULL;
+    int nr = n->drv->snap_list ? n->drv->snap_list(n, &sn) : 0, at = -1;
+
+    for (int i = 0; i < nr && at < 0; i++)
+        if ((!id || !strcmp(sn[i].id, id)) && (!name || !strcmp(sn[i].name, name)))
+            at = i;
+    if (at >= 0 && out)
+        *out = json_make("s:id", sn[at].id, "s:name", sn[at].name, "u:vm-state-size", sn[at].vm_size, "i:date-sec",
+                         sn[at].date_sec, "u:date-nsec", (uint64_t)sn[at].date_nsec, "u:vm-clock-sec",
+                         sn[at].vm_clock_ns / NS_PER_SEC, "u:vm-clock-nsec", sn[at].vm_clock_ns % NS_PER_SEC, NULL);
+    blk_snaps_free(sn, nr > 0 ? nr : 0);
+    return at >= 0;
+}
+
 static bool cmd_internal_snapshot(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
-    struct blk_node *n = node_of(s, json_get_str(a, "device"), errp);
+    struct blk_node *n = blk_cmd_node(s, json_get_str(a, "device"), errp);
     struct blk_snap sn = {.icount = UINT64_MAX};
     struct timespec ts;
     bool ok;
@@ -637,55 +705,69 @@ static bool cmd_internal_snapshot(struct blk_set *s, struct json_object *a, stru
     if (!n->drv->snap_create)
         return err_set(errp, "Block format '%s' used by device '%s' does not support internal snapshots", n->drv->name,
                        json_get_str(a, "device"));
+    if (!json_get_str(a, "name") || !*json_get_str(a, "name"))
+        return err_set(errp, "Name is empty");
+    if (find_snap(n, NULL, json_get_str(a, "name"), NULL))
+        return err_set(errp, "Snapshot with name '%s' already exists on device '%s'", json_get_str(a, "name"),
+                       json_get_str(a, "device"));
     clock_gettime(CLOCK_REALTIME, &ts);
     sn.name = (char *)(uintptr_t)json_get_str(a, "name");
     sn.date_sec = ts.tv_sec;
     sn.date_nsec = (uint32_t)ts.tv_nsec;
-    hold_all(n, true);
+    blk_cmd_hold(n, true);
     blk_node_drain(n);
     ok = n->drv->snap_create(n, &sn, errp);
-    hold_all(n, false);
+    blk_cmd_hold(n, false);
     return ok;
 }
 
 static bool cmd_delete_internal_snapshot(struct blk_set *s, struct json_object *a, struct json_object **ret,
                                          struct err **errp)
 {
-    struct blk_node *n = node_of(s, json_get_str(a, "device"), errp);
+    struct blk_node *n = blk_cmd_node(s, json_get_str(a, "device"), errp);
     bool ok;
 
     if (!n)
         return false;
     if (!n->drv->snap_delete)
         return err_set(errp, "Block format '%s' does not support internal snapshots", n->drv->name);
-    hold_all(n, true);
+    if (!json_get_str(a, "id") && !json_get_str(a, "name"))
+        return err_set(errp, "Name or id must be provided");
+    if (!find_snap(n, json_get_str(a, "id"), json_get_str(a, "name"), ret))
+        return err_set(errp, "Snapshot with id '%s' and name '%s' does not exist on device '%s'",
+                       json_get_str(a, "id") ? json_get_str(a, "id") : "NULL",
+                       json_get_str(a, "name") ? json_get_str(a, "name") : "NULL", json_get_str(a, "device"));
+    blk_cmd_hold(n, true);
     blk_node_drain(n);
     ok = n->drv->snap_delete(n, json_get_str(a, "id"), json_get_str(a, "name"), errp);
-    hold_all(n, false);
+    blk_cmd_hold(n, false);
     return ok;
 }
 
 static const struct blk_cmd cmds[] = {
     {"block-commit", cmd_commit},
-    {"block-dirty-bitmap-add", cmd_bitmap_add},
-    {"block-dirty-bitmap-clear", cmd_bitmap_clear},
-    {"block-dirty-bitmap-disable", cmd_bitmap_disable},
-    {"block-dirty-bitmap-enable", cmd_bitmap_enable},
-    {"block-dirty-bitmap-merge", cmd_bitmap_merge},
-    {"block-dirty-bitmap-remove", cmd_bitmap_remove},
+    {"block-dirty-bitmap-add", blk_cmd_bitmap_add},
+    {"block-dirty-bitmap-clear", blk_cmd_bitmap_clear},
+    {"block-dirty-bitmap-disable", blk_cmd_bitmap_disable},
+    {"block-dirty-bitmap-enable", blk_cmd_bitmap_enable},
+    {"block-dirty-bitmap-merge", blk_cmd_bitmap_merge},
+    {"block-dirty-bitmap-remove", blk_cmd_bitmap_remove},
     {"block-export-add", nbd_cmd_export_add},
     {"block-export-del", nbd_cmd_export_del},
-    {"block-job-cancel", cmd_job_cancel},
+    {"block-job-cancel", cmd_block_job_cancel},
     {"block-job-complete", cmd_job_complete},
     {"block-job-dismiss", cmd_job_dismiss},
     {"block-job-finalize", cmd_job_finalize},
     {"block-job-pause", cmd_job_pause},
     {"block-job-resume", cmd_job_resume},
     {"block-job-set-speed", cmd_job_speed},
+    {"block-set-write-threshold", blk_cmd_write_threshold},
     {"block-stream", cmd_stream},
     {"block_resize", cmd_resize},
     {"blockdev-backup", cmd_blockdev_backup},
+    {"blockdev-create", blk_cmd_create},
     {"blockdev-mirror", cmd_blockdev_mirror},
+    {"blockdev-reopen", blk_cmd_reopen},
     {"blockdev-snapshot", cmd_snapshot},
     {"blockdev-snapshot-delete-internal-sync", cmd_delete_internal_snapshot},
     {"blockdev-snapshot-internal-sync", cmd_internal_snapshot},
@@ -706,6 +788,7 @@ static const struct blk_cmd cmds[] = {
     {"query-block-exports", nbd_cmd_query},
     {"query-block-jobs", cmd_query_block_jobs},
     {"query-jobs", cmd_query_jobs},
+    {"transaction", blk_cmd_transaction},
 };
 
 const struct blk_cmd *blk_cmd_find(const char *name)

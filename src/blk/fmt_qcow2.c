@@ -15,7 +15,6 @@ static const char *const q2_known[] = {"l2-cache-size",
                                        "pass-discard-request",
                                        "pass-discard-snapshot",
                                        "pass-discard-other",
-                                       "discard-no-unref",
                                        "backing",
                                        "file",
                                        "data-file",
@@ -361,51 +360,6 @@ static void q2_release(struct blk_node *n)
     free(s->comp_cache);
 }
 
-static bool take_caches(struct blk_node *n, struct opts *o, struct err **errp)
-{
-    struct q2 *s = n->priv;
-    uint64_t l2 = 32 * MIB, ref = max_u64(8 * s->cs, MIB), total = 0, entry = s->cs, interval = 600;
-    uint64_t need = div_up(n->size, UINT64_C(1) << (s->cluster_bits + s->l2_bits)) * s->cs;
-    bool has_l2 = opts_peek(o, "l2-cache-size"), has_ref = opts_peek(o, "refcount-cache-size"), b = false;
-    static const char *const bools[] = {"lazy-refcounts", "pass-discard-request", "pass-discard-snapshot",
-                                        "pass-discard-other", "discard-no-unref"};
-
-    if (!opts_size(o, "l2-cache-size", &l2, errp) || !opts_size(o, "refcount-cache-size", &ref, errp) ||
-        !opts_size(o, "cache-size", &total, errp) || !opts_size(o, "l2-cache-entry-size", &entry, errp) ||
-        !opts_u64(o, "cache-clean-interval", &interval, errp))
-        return false;
-    for (size_t i = 0; i < ARRAY_LEN(bools); i++)
-        if (!opts_bool(o, bools[i], &b, errp))
-            return false;
-    opts_get(o, "overlap-check");
-    if (entry < 512 || entry > s->cs || !is_pow2(entry))
-        return err_set(
-            errp, "L2 cache entry size must be a power of two between 512 and the cluster size (%" PRIu64 ")", s->cs);
-    if (opts_peek(o, "cache-size")) {
-        if (has_l2 && has_ref)
-            return err_set(errp, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
-        if ((has_l2 && l2 > total) || (has_ref && ref > total))
-            return err_set(errp, "%s may not exceed cache-size", has_l2 ? "l2-cache-size" : "refcount-cache-size");
-        if (has_l2)
-            ref = total - l2;
-        else if (has_ref)
-            l2 = total - ref;
-        else {
-            ref = min_u64(ref, total / 4);
-            l2 = total - ref;
-        }
-    }
-    if (!has_l2)
-        l2 = min_u64(l2, max_u64(need, 16 * s->cs));
-    if (interval > UINT32_MAX)
-        return err_set(errp, "Cache clean interval too big");
-    s->clean_interval = (unsigned)interval;
-    if (!q2_cache_init(&s->l2c, (unsigned)min_u64(l2 / s->cs, 1 << 24)) ||
-        !q2_cache_init(&s->refc, (unsigned)min_u64(ref / s->cs, 1 << 24)))
-        return err_set(errp, "Could not allocate the metadata caches");
-    return true;
-}
-
 static bool open_data_file(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct q2 *s = n->priv;
@@ -497,7 +451,7 @@ static bool q2_load(struct blk_node *n, struct opts *o, struct err **errp)
         return false;
     if (s->crypt_method)
         return err_set(errp, "encrypted qcow2 images (method %" PRIu32 ") are not available", s->crypt_method);
-    if (!open_data_file(n, o, errp) || !take_caches(n, o, errp))
+    if (!open_data_file(n, o, errp) || !q2_take_opts(n, o, errp))
         return false;
     s->nr_reftable = s->reftable_clusters * s->cs / 8;
     s->l1_dirty = try_alloc(s->l1_size / 64 + 1, 1);
@@ -530,6 +484,7 @@ static bool q2_open(struct blk_node *n, struct opts *o, struct err **errp)
         q2_release(n);
         return false;
     }
+    q2_cleaner_start(n);
     return true;
 }
 
@@ -566,6 +521,7 @@ static void inactivate_run(void *opaque)
 
 static void q2_close(struct blk_node *n)
 {
+    q2_cleaner_stop(n->priv);
     q2_release(n);
 }
 

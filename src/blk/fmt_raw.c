@@ -90,6 +90,16 @@ static int raw_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned f
     return blk_pwrite_zeroes(n->file, off + r->offset, len, flags);
 }
 
+static int raw_copy_from(struct blk_node *n, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len)
+{
+    struct raw *r = n->priv;
+    const struct blk_node *f = n->file->node;
+
+    if ((n->probed && off < 512) || !f->drv->copy_from)
+        return -ENOTSUP;
+    return blk_pcopy_from(n->file, off + r->offset, src, soff, len);
+}
+
 static int raw_discard(struct blk_node *n, uint64_t off, uint64_t len)
 {
     struct raw *r = n->priv;
@@ -163,6 +173,7 @@ static const struct blk_driver drv_raw = {
     .preadv = raw_preadv,
     .pwritev = raw_pwritev,
     .pwrite_zeroes = raw_zeroes,
+    .copy_from = raw_copy_from,
     .discard = raw_discard,
     .block_status = raw_status,
     .truncate = raw_truncate,

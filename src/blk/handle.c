@@ -399,18 +399,31 @@ struct blk *blk_handle_new(struct blk_set *s, const char *id, bool is_drive)
     return b;
 }
 
+static unsigned shared_by(const struct blk *b, unsigned perm)
+{
+    return perm & BLK_PERM_WRITE && !b->share_rw ? BLK_PERM_ALL & ~(unsigned)BLK_PERM_WRITE : BLK_PERM_ALL;
+}
+
 bool blk_handle_insert(struct blk *b, struct blk_node *n, struct err **errp)
 {
     bool rw = !blk_node_readonly(n) && !b->readonly;
     unsigned perm = BLK_PERM_READ | (rw ? BLK_PERM_WRITE : 0);
-    unsigned shared = rw && !b->share_rw ? BLK_PERM_READ | BLK_PERM_WRITE_SAME | BLK_PERM_RESIZE
-                      : rw               ? BLK_PERM_ALL
-                                         : BLK_PERM_ALL;
 
-    b->root = blk_child_root(n, b->id, perm, shared, errp);
+    b->root = blk_child_root(n, b->id, perm, shared_by(b, perm), errp);
     if (b->root)
         b->root->handle = b;
     return b->root != NULL;
+}
+
+bool blk_set_share_rw(struct blk *b, bool on, struct err **errp)
+{
+    bool was = b->share_rw;
+
+    b->share_rw = on;
+    if (!b->root || blk_child_set_perm(b->root, b->root->perm, shared_by(b, b->root->perm), errp))
+        return true;
+    b->share_rw = was;
+    return false;
 }
 
 void blk_handle_free(struct blk *b)
@@ -445,6 +458,7 @@ struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struc
         return NULL;
     }
     b = blk_handle_new(s, "", false);
+    b->share_rw = true; /* until the device has its say */
     if (!blk_handle_insert(b, n, errp)) {
         blk_handle_free(b);
         return NULL;

@@ -11,7 +11,7 @@
 #include "blk/job_int.h"
 #include <errno.h>
 
-enum { PIECE = 1 << 20, MIRROR_GRAN = 65536 };
+enum { PIECE = 1 << 20, DFLT_GRAN = 65536 };
 
 /* ---- waiting ---- */
 
@@ -45,9 +45,14 @@ static void breathe(struct blk_job *j)
 
 /* ---- states and events ---- */
 
-static const char *const type_names[] = {"commit", "stream", "mirror", "backup"};
+static const char *const type_names[] = {"commit", "stream", "mirror", "backup", "create"};
 static const char *const status_names[] = {"created", "running",  "paused",    "ready", "waiting",
                                            "pending", "aborting", "concluded", "null"};
+
+const char *job_status_name(const struct blk_job *j)
+{
+    return status_names[j->status];
+}
 
 static void set_status(struct blk_job *j, enum job_status st)
 {
@@ -63,17 +68,24 @@ static struct json_object *job_event_data(const struct blk_job *j)
                      type_names[j->type], NULL);
 }
 
+static const char *job_error_text(const struct blk_job *j)
+{
+    return j->status != JOB_CONCLUDED && j->status != JOB_ABORTING ? NULL
+           : j->error                                              ? j->error
+           : j->ret < 0                                            ? strerror(-j->ret)
+                                                                   : NULL;
+}
+
 struct json_object *job_describe(const struct blk_job *j, bool block)
 {
     if (block)
-        return json_make("b:auto-finalize", 1, "s:io-status", j->ret < 0 ? "failed" : "ok", "s:device", j->id,
-                         "b:auto-dismiss", j->auto_dismiss, "b:busy", j->status == JOB_RUNNING, "u:len", j->len,
+        return json_make("b:auto-finalize", j->auto_finalize, "s:io-status", j->ret < 0 ? "failed" : "ok", "s:device",
+                         j->id, "b:auto-dismiss", j->auto_dismiss, "b:busy", j->status == JOB_RUNNING, "u:len", j->len,
                          "u:offset", j->offset, "s:status", status_names[j->status], "b:paused", j->paused, "u:speed",
                          j->speed, "b:ready", j->status == JOB_READY, "s:type", type_names[j->type], "s:error",
-                         j->ret < 0 && j->status == JOB_CONCLUDED ? strerror(-j->ret) : NULL, NULL);
+                         job_error_text(j), NULL);
     return json_make("u:current-progress", j->offset, "s:status", status_names[j->status], "u:total-progress", j->len,
-                     "s:type", type_names[j->type], "s:id", j->id, "s:error",
-                     j->ret < 0 && j->status == JOB_CONCLUDED ? strerror(-j->ret) : NULL, NULL);
+                     "s:type", type_names[j->type], "s:id", j->id, "s:error", job_error_text(j), NULL);
 }
 
 struct blk_job *job_find(struct blk_set *s, const char *id)
@@ -92,31 +104,51 @@ void job_free(struct blk_job *j)
     list_del(&j->link);
     free(j->id);
     free(j->backing_name);
+    free(j->error);
+    free(j->create_file);
+    free(j->create_fmt);
+    opts_free(j->create_opts);
     free(j);
+}
+
+/* The work is done and the graph may change: at once, or when job-finalize comes. False: cancelled meanwhile. */
+static bool job_may_finish(struct blk_job *j)
+{
+    j->pended = true;
+    set_status(j, JOB_WAITING);
+    set_status(j, JOB_PENDING);
+    if (!j->auto_finalize)
+        run_event(j->set->run, "BLOCK_JOB_PENDING", json_make("s:type", type_names[j->type], "s:id", j->id, NULL));
+    while (!j->auto_finalize && !j->finalize && !j->cancelled)
+        blk_sleep(j->set, 10 * NS_PER_MS);
+    return !j->cancelled;
 }
 
 static void conclude(struct blk_job *j)
 {
     struct json_object *d = job_event_data(j);
+    bool block = j->type != JOB_CREATE;
 
     blk_child_detach(j->target_edge);
     blk_child_detach(j->source_edge);
     j->target_edge = j->source_edge = NULL;
     if (j->cancelled && !j->pivot) {
         set_status(j, JOB_ABORTING);
-        set_status(j, JOB_CONCLUDED);
-        run_event(j->set->run, "BLOCK_JOB_CANCELLED", d);
+        if (block)
+            run_event(j->set->run, "BLOCK_JOB_CANCELLED", json_object_get(d));
     } else {
         if (j->ret < 0) {
             set_status(j, JOB_ABORTING);
-            json_object_object_add(d, "error", json_object_new_string(strerror(-j->ret)));
-        } else {
+            json_object_object_add(d, "error", json_object_new_string(job_error_text(j)));
+        } else if (!j->pended) {
             set_status(j, JOB_WAITING);
             set_status(j, JOB_PENDING);
         }
-        set_status(j, JOB_CONCLUDED);
-        run_event(j->set->run, "BLOCK_JOB_COMPLETED", d);
+        if (block)
+            run_event(j->set->run, "BLOCK_JOB_COMPLETED", json_object_get(d));
     }
+    json_object_put(d);
+    set_status(j, JOB_CONCLUDED);
     if (j->auto_dismiss)
         job_free(j);
 }
@@ -127,10 +159,17 @@ static bool job_go_on(struct blk_job *j, uint64_t just_done)
     j->offset += just_done;
     if (j->cancelled)
         return false;
-    if (j->speed && just_done)
-        blk_sleep(j->set, (int64_t)((double)just_done * 1e9 / (double)j->speed));
-    else
-        breathe(j);
+    breathe(j);
+    /* in small steps: the speed may change and the job may end meanwhile */
+    for (double done_s = 0; j->speed && !j->cancelled && done_s < (double)just_done / (double)j->speed;) {
+        double step = (double)just_done / (double)j->speed - done_s;
+
+        step = step < 0.05 ? step : 0.05;
+        blk_sleep(j->set, (int64_t)(step * 1e9) + 1);
+        done_s += step;
+    }
+    if (j->cancelled)
+        return false;
     while (j->paused && !j->cancelled) {
         enum job_status was = j->status;
 
@@ -144,24 +183,52 @@ static bool job_go_on(struct blk_job *j, uint64_t just_done)
 
 /* ---- copying ---- */
 
-static int copy_range(struct blk_node *src, struct blk_node *dst, uint64_t off, uint64_t len, uint8_t *buf)
+static int write_compressed(struct blk_node *dst, uint64_t off, uint64_t len, uint8_t *buf)
+{
+    uint64_t cl = dst->cluster_size ? dst->cluster_size : 65536;
+
+    for (uint64_t done = 0; done < len; done += cl) {
+        uint64_t part = min_u64(cl, len - done);
+        struct iovec v = {buf + done, part};
+        struct iov q;
+        int r;
+
+        iov_init_ext(&q, &v, 1);
+        r = part < cl && off + len < dst->size ? -ENOTSUP
+                                               : blk_node_pwritev(dst, off + done, part, &q, 0, BLK_REQ_COMPRESSED);
+        if (r == -ENOTSUP)
+            r = blk_node_pwrite(dst, off + done, buf + done, part);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Copies what the source shows of [off, off+len), `buf` being PIECE bytes. *reading tells which side failed. */
+static int copy_range(struct blk_job *j, uint64_t off, uint64_t len, uint8_t *buf, bool *reading)
 {
     struct blk_extent e;
 
     while (len) {
-        int r = blk_node_status_above(src, NULL, off, len, &e, NULL);
+        int r = blk_node_status_above(j->source, NULL, off, len, &e, NULL);
         uint64_t part;
 
+        *reading = true;
         if (r < 0)
             return r;
+        if (j->compress) /* whole clusters: their borders are not those of the extents */
+            e.len = e.flags & BLK_ST_ZERO && e.len >= len ? len : min_u64(len, PIECE);
         part = min_u64(e.len, PIECE);
-        if (e.flags & BLK_ST_ZERO || !(e.flags & BLK_ST_DATA)) {
+        if ((e.flags & BLK_ST_ZERO || !(e.flags & BLK_ST_DATA)) && (!j->compress || e.len == len)) {
             part = e.len;
-            r = blk_node_zeroes(dst, off, part, BLK_MAY_UNMAP);
+            *reading = false;
+            r = blk_node_zeroes(j->target, off, part, j->no_unmap ? 0 : BLK_MAY_UNMAP);
         } else {
-            r = blk_node_pread(src, off, buf, part);
+            r = blk_node_pread(j->source, off, buf, part);
+            *reading = r < 0;
             if (r >= 0)
-                r = blk_node_pwrite(dst, off, buf, part);
+                r = j->compress ? write_compressed(j->target, off, part, buf)
+                                : blk_node_pwrite(j->target, off, buf, part);
         }
         if (r < 0)
             return r;
@@ -169,6 +236,27 @@ static int copy_range(struct blk_node *src, struct blk_node *dst, uint64_t off, 
         len -= part;
     }
     return 0;
+}
+
+/* A read or write of the job failed with r. True: it is to be tried again (after a pause, when the policy is to stop).
+ */
+static bool job_retries(struct blk_job *j, bool reading, int r)
+{
+    static const char *const actions[] = {"report", "ignore", "stop"};
+    enum job_on_error p = reading ? j->on_source_error : j->on_target_error;
+
+    if (p == JOB_ERR_ENOSPC)
+        p = r == -ENOSPC ? JOB_ERR_STOP : JOB_ERR_REPORT;
+    run_event(j->set->run, "BLOCK_JOB_ERROR",
+              json_make("s:device", j->id, "s:operation", reading ? "read" : "write", "s:action",
+                        actions[p == JOB_ERR_STOP ? 2 : p], NULL));
+    if (p == JOB_ERR_REPORT)
+        return false;
+    if (p == JOB_ERR_STOP)
+        j->paused = true;
+    else
+        blk_sleep(j->set, 100 * NS_PER_MS);
+    return job_go_on(j, 0);
 }
 
 /* ---- mirror and active commit ---- */
@@ -196,6 +284,8 @@ static int mark_initial(struct blk_job *j)
 static int copy_dirty_once(struct blk_job *j, uint64_t *at, uint64_t *done)
 {
     uint64_t start, len;
+    bool reading;
+    int r;
 
     *done = 0;
     if (!blk_bitmap_next(j->dirty, *at, &start, &len)) {
@@ -206,7 +296,16 @@ static int copy_dirty_once(struct blk_job *j, uint64_t *at, uint64_t *done)
     blk_bitmap_reset(j->dirty, start, len); /* before reading: a write from now on sets it again */
     *at = start + len;
     *done = len;
-    return copy_range(j->source, j->target, start, len, j->buf);
+    r = copy_range(j, start, len, j->buf, &reading);
+    if (r < 0) {
+        blk_bitmap_set(j->dirty, start, len);
+        *done = 0;
+        if (job_retries(j, reading, r))
+            r = 1; /* not done, but not given up */
+        else if (j->cancelled)
+            r = 1;
+    }
+    return r;
 }
 
 static bool quiet_now(struct blk_node *n)
@@ -233,6 +332,8 @@ static void hold_above(struct blk_node *n, int delta)
             blk_unquiesce(c->handle);
         else if (c->parent)
             hold_above(c->parent, delta);
+        else
+            c->held += (unsigned)delta;
     }
 }
 
@@ -240,17 +341,21 @@ static void hold_above(struct blk_node *n, int delta)
 static int pivot(struct blk_job *j)
 {
     uint64_t at = 0, done = 1;
-    struct blk_node *src = j->source, *dst = j->target;
+    struct blk_node *src = j->replaces ? j->replaces : j->source, *dst = j->target;
     struct err *e = NULL;
     int r = 0;
 
     hold_above(src, 1);
     while (!quiet_now(src))
         breathe(j);
-    while (r >= 0 && (j->dirty->dirty))
-        r = copy_dirty_once(j, &at, &done);
-    if (r >= 0)
-        r = blk_node_flush(dst);
+    do {
+        r = j->dirty->dirty ? copy_dirty_once(j, &at, &done) : 0;
+        breathe(j);
+        if (r >= 0 && !j->dirty->dirty)
+            r = blk_node_flush(dst);
+    } while (r >= 0 && !j->cancelled && (j->dirty->dirty || j->source->in_flight));
+    if (r >= 0 && j->cancelled)
+        r = -ECANCELED;
     if (r >= 0) {
         blk_child_detach(j->source_edge);
         blk_child_detach(j->target_edge);
@@ -266,9 +371,6 @@ static int pivot(struct blk_job *j)
             hold_above(src, -1);
         } else {
             hold_above(dst, -1);
-        }
-        if (r >= 0 && src->named && dst->name[0] == '#') {
-            /* the source stays with whoever named it */
         }
         blk_node_unref(src);
         blk_node_unref(dst);
@@ -292,16 +394,16 @@ static int run_mirror(struct blk_job *j)
     uint64_t at = 0, done;
     int r;
 
-    j->dirty = blk_bitmap_new(j->source, NULL, MIRROR_GRAN, NULL);
+    j->dirty = blk_bitmap_new(j->source, NULL, j->gran, NULL);
     if (!j->dirty)
         return -ENOMEM;
     r = mark_initial(j);
-    j->len = j->dirty->dirty * MIRROR_GRAN;
+    j->len = j->dirty->dirty * j->gran;
     while (r >= 0) {
         r = copy_dirty_once(j, &at, &done);
         if (r < 0)
             break;
-        if (!done) {
+        if (!done && !r) {
             become_ready(j);
             if (j->complete)
                 break;
@@ -309,11 +411,13 @@ static int run_mirror(struct blk_job *j)
         }
         if (!job_go_on(j, done))
             break;
-        j->len = max_u64(j->len, j->offset + j->dirty->dirty * MIRROR_GRAN);
+        j->len = max_u64(j->len, j->offset + j->dirty->dirty * j->gran);
     }
-    if (r >= 0 && j->complete && !j->cancelled) {
+    if (r >= 0 && j->complete && !j->cancelled && job_may_finish(j)) {
         j->pivot = true;
         r = pivot(j);
+        if (r == -ECANCELED)
+            j->pivot = false;
     } else if (r >= 0 && j->cancelled && j->status == JOB_READY && j->type == JOB_MIRROR && !j->force) {
         r = blk_node_flush(j->target); /* a cancelled, ready mirror is a complete copy */
         j->pivot = true;
@@ -328,6 +432,7 @@ static int run_mirror(struct blk_job *j)
 static int run_commit_lower(struct blk_job *j)
 {
     uint64_t off = 0;
+    bool reading = true;
     int r = 0;
 
     j->len = j->source->size;
@@ -340,9 +445,13 @@ static int run_commit_lower(struct blk_job *j)
             break;
         part = min_u64(e.len, PIECE);
         if (e.flags & BLK_ST_ALLOC)
-            r = copy_range(j->source, j->target, off, part, j->buf);
+            r = copy_range(j, off, part, j->buf, &reading);
         else
             part = e.len;
+        if (r < 0 && job_retries(j, reading, r)) {
+            r = 0;
+            continue;
+        }
         off += part;
         if (r >= 0 && !job_go_on(j, part))
             return 0;
@@ -351,6 +460,8 @@ static int run_commit_lower(struct blk_job *j)
         r = blk_node_flush(j->target);
     if (r < 0)
         return r;
+    if (!job_may_finish(j))
+        return 0;
     /* the overlay reads the same through the base alone now: first on disk, then in memory */
     if (j->overlay->drv->change_backing && !blk_node_readonly(j->overlay))
         r = j->overlay->drv->change_backing(
@@ -388,12 +499,18 @@ static int run_stream(struct blk_job *j)
         } else {
             part = e.len;
         }
+        if (r < 0 && job_retries(j, true, r)) {
+            r = 0;
+            continue;
+        }
         off += part;
         if (r >= 0 && !job_go_on(j, part))
             return 0;
     }
     if (r >= 0)
         r = blk_node_flush(j->source);
+    if (r >= 0 && !job_may_finish(j))
+        return 0;
     if (r >= 0 && j->source->drv->change_backing)
         r = j->source->drv->change_backing(j->source,
                                            j->backing_name ? j->backing_name
@@ -408,18 +525,19 @@ static int run_stream(struct blk_job *j)
 /* ---- backup ---- */
 
 /* Copies what the target lacks of [off, off+len) from the source as it is now. */
-static int backup_copy(struct blk_job *j, uint64_t off, uint64_t len)
+static int backup_copy(struct blk_job *j, uint64_t off, uint64_t len, bool *reading)
 {
-    uint64_t start, n, lo = align_down(off, MIRROR_GRAN), end = off + len;
+    uint64_t start, n, lo = align_down(off, j->gran), end = off + len;
     uint8_t *buf AUTOFREE = NULL;
     int r = 0;
 
     fibre_mutex_lock(&j->lock);
     while (r >= 0 && lo < end && blk_bitmap_next(j->dirty, lo, &start, &n) && start < end) {
-        n = min_u64(n, min_u64(PIECE, align_up(end, MIRROR_GRAN) - start));
+        n = min_u64(n, min_u64(PIECE, align_up(end, j->gran) - start));
         if (!buf)
             buf = try_alloc_aligned(4096, PIECE);
-        r = buf ? copy_range(j->source, j->target, start, min_u64(n, j->source->size - start), buf) : -ENOMEM;
+        *reading = false;
+        r = buf ? copy_range(j, start, min_u64(n, j->source->size - start), buf, reading) : -ENOMEM;
         if (r >= 0)
             blk_bitmap_reset(j->dirty, start, n);
         lo = start + n;
@@ -431,59 +549,124 @@ static int backup_copy(struct blk_job *j, uint64_t off, uint64_t len)
 static int before_write(struct blk_notify *b, uint64_t off, uint64_t len)
 {
     struct blk_job *j = b->opaque;
-    int r = backup_copy(j, off, len);
+    bool reading;
+    int r = backup_copy(j, off, len, &reading);
 
     if (r < 0 && j->ret >= 0) { /* the backup is spoiled, not the guest */
         j->ret = r;
-        j->cancelled = true;
+        j->cancelled = j->pivot = true;
     }
     return 0;
+}
+
+/* From the return of this on, the target will show the source as it is now. */
+static bool backup_begin(struct blk_job *j, struct err **errp)
+{
+    j->dirty = blk_bitmap_new(j->source, NULL, j->gran, errp);
+    if (!j->dirty)
+        return false;
+    j->dirty->enabled = false;
+    if (j->sync == SYNC_BITMAP) {
+        j->first = blk_bitmap_new(j->source, NULL, j->bitmap->gran, errp);
+        if (!j->first)
+            return false;
+        j->first->enabled = false;
+        blk_bitmap_merge(j->first, j->bitmap, NULL);
+        for (uint64_t at = 0, start, n; blk_bitmap_next(j->bitmap, at, &start, &n); at = start + n)
+            blk_bitmap_set(j->dirty, start, n);
+        blk_bitmap_reset(j->bitmap, 0, j->source->size); /* collects what comes after this point in time */
+        j->bitmap->busy = true;
+    } else {
+        blk_bitmap_set(j->dirty, 0, j->source->size);
+    }
+    j->len = j->source->size;
+    j->notify = (struct blk_notify){.before = before_write, .opaque = j};
+    blk_notify_add(j->source, &j->notify);
+    return true;
+}
+
+/* Layers below need not be copied when the target is to have them as its backing file. */
+static int backup_skip_lower(struct blk_job *j)
+{
+    struct blk_node *stop = blk_node_cow(j->source);
+    uint64_t off = 0;
+
+    while (stop && off < j->source->size) {
+        struct blk_extent e;
+        int r = blk_node_status_above(j->source, stop, off, j->source->size - off, &e, NULL);
+        uint64_t lo = align_up(off, j->gran), hi = align_down(off + e.len, j->gran);
+
+        if (r < 0)
+            return r;
+        if (!(e.flags & BLK_ST_ALLOC) && hi > lo)
+            blk_bitmap_reset(j->dirty, lo, hi - lo);
+        off += e.len;
+    }
+    return 0;
+}
+
+static void backup_end_bitmap(struct blk_job *j, bool ok)
+{
+    struct blk_bitmap *back = ok ? (j->bitmap_mode == BITMAP_NEVER ? j->first : NULL)
+                                 : (j->bitmap_mode == BITMAP_ALWAYS ? j->dirty : j->first);
+
+    for (uint64_t at = 0, start, n; back && blk_bitmap_next(back, at, &start, &n); at = start + n)
+        blk_bitmap_set(j->bitmap, start, n);
+    j->bitmap->busy = false;
 }
 
 static int run_backup(struct blk_job *j)
 {
     uint64_t at = 0, start, n;
-    int r = 0;
+    bool reading = true;
+    int r = j->sync == SYNC_TOP ? backup_skip_lower(j) : 0;
 
-    j->dirty = blk_bitmap_new(j->source, NULL, MIRROR_GRAN, NULL);
-    if (!j->dirty)
-        return -ENOMEM;
-    j->dirty->enabled = false;
-    if (j->sync == SYNC_BITMAP) {
-        while (blk_bitmap_next(j->bitmap, at, &start, &n)) {
-            blk_bitmap_set(j->dirty, start, n);
-            at = start + n;
-        }
-        blk_bitmap_reset(j->bitmap, 0, j->source->size); /* collects what comes after this point in time */
-    } else {
-        r = mark_initial(j);
-        if (j->sync == SYNC_NONE)
-            blk_bitmap_set(j->dirty, 0, j->source->size);
-    }
-    j->len = j->source->size;
-    j->notify = (struct blk_notify){.before = before_write, .opaque = j};
-    blk_notify_add(j->source, &j->notify);
-    for (at = 0; r >= 0 && j->sync != SYNC_NONE && blk_bitmap_next(j->dirty, at, &start, &n);) {
+    while (r >= 0 && j->sync != SYNC_NONE && blk_bitmap_next(j->dirty, at, &start, &n)) {
         n = min_u64(n, PIECE);
-        r = backup_copy(j, start, n);
+        r = backup_copy(j, start, n, &reading);
+        if (r < 0 && job_retries(j, reading, r)) {
+            r = 0;
+            continue;
+        }
         at = start + n;
         if (r >= 0 && !job_go_on(j, n))
             break;
     }
     while (j->sync == SYNC_NONE && !j->cancelled)
         blk_sleep(j->set, 20 * NS_PER_MS);
-    blk_notify_del(&j->notify);
     if (r >= 0 && j->ret >= 0)
         r = blk_node_flush(j->target);
-    if (r < 0 && j->bitmap) { /* nothing is lost: what was to be copied is dirty again */
-        for (at = 0; blk_bitmap_next(j->dirty, at, &start, &n); at = start + n)
-            blk_bitmap_set(j->bitmap, start, n);
-    }
+    if (r >= 0 && j->ret >= 0 && !j->cancelled)
+        job_may_finish(j);
+    blk_notify_del(&j->notify);
+    r = r < 0 ? r : j->ret;
+    if (j->bitmap)
+        backup_end_bitmap(j, r >= 0 && !j->cancelled);
     if (r >= 0 && !j->cancelled)
         j->offset = j->len;
     blk_bitmap_free(j->dirty);
-    j->dirty = NULL;
-    return r < 0 ? r : j->ret;
+    blk_bitmap_free(j->first);
+    j->dirty = j->first = NULL;
+    return r;
+}
+
+/* ---- image creation ---- */
+
+static int run_create(struct blk_job *j)
+{
+    struct err *e = NULL;
+
+    j->len = 1;
+    if (blk_create(j->set, j->create_file, j->create_fmt, j->create_opts, &e)) {
+        j->offset = 1;
+        if (j->target)
+            blk_node_length(j->target);
+        job_may_finish(j);
+        return 0;
+    }
+    j->error = xstrdup(e->msg);
+    err_free(e);
+    return -EIO;
 }
 
 /* ---- life ---- */
@@ -505,8 +688,11 @@ static void job_run(void *opaque)
     case JOB_MIRROR:
         r = run_mirror(j);
         break;
-    default:
+    case JOB_BACKUP:
         r = run_backup(j);
+        break;
+    default:
+        r = run_create(j);
     }
     if (r < 0)
         j->ret = r;
@@ -542,7 +728,8 @@ struct blk_job *job_new(struct blk_set *s, enum job_type t, const char *id, cons
     j->set = s;
     j->type = t;
     j->id = xstrdup(id);
-    j->auto_dismiss = true;
+    j->auto_dismiss = j->auto_finalize = true;
+    j->gran = DFLT_GRAN;
     j->buf = try_alloc_aligned(4096, PIECE);
     if (!j->buf) {
         free(j->id);
@@ -558,6 +745,8 @@ struct blk_job *job_new(struct blk_set *s, enum job_type t, const char *id, cons
 
 void job_drop(struct blk_job *j)
 {
+    blk_bitmap_free(j->dirty);
+    blk_bitmap_free(j->first);
     blk_child_detach(j->target_edge);
     blk_child_detach(j->source_edge);
     for (unsigned i = 0; i < j->nr_kept; i++)
@@ -573,9 +762,14 @@ void job_keep(struct blk_job *j, struct blk_node *n)
     j->kept[j->nr_kept++] = n;
 }
 
-void job_start(struct blk_job *j)
+bool job_start(struct blk_job *j, struct err **errp)
 {
+    if (j->type == JOB_BACKUP && !backup_begin(j, errp)) {
+        job_drop(j);
+        return false;
+    }
     fibre_start(j->set->loop, job_run, j);
+    return true;
 }
 
 /* At the end of the machine: every job is cancelled and waited for. */

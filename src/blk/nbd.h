@@ -99,6 +99,7 @@ int nbd_listen(const struct nbd_addr *a, struct err **errp);
 struct nbd_export {
     struct list link;
     char *name, *desc;      /* owned; desc may be NULL */
+    char *id;               /* owned: for block-export-del, NULL = the name */
     struct blk_child *root; /* owned */
     bool readonly, shared;
 };

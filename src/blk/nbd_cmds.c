@@ -57,9 +57,34 @@ bool nbd_cmd_stop(struct blk_set *s, struct json_object *a, struct json_object *
     return true;
 }
 
-static bool export(struct blk_set *s, const char *dev, const char *name, const char *desc, bool writable,
-                   struct err **errp)
+static const char *id_of(const struct nbd_export *e)
 {
+    return e->id ? e->id : e->name;
+}
+
+static struct nbd_export *find(struct blk_set *s, const char *id)
+{
+    struct nbd_export *e;
+
+    list_each (e, &s->nbd->exports, link)
+        if (!strcmp(id_of(e), id))
+            return e;
+    return NULL;
+}
+
+/* The names of {"node": ..., "name": ...} or plain strings in "bitmaps" are for clients of qemu:dirty-bitmap contexts,
+ * which this server does not offer: say so. */
+static bool no_bitmaps(struct json_object *a, struct err **errp)
+{
+    if (json_get(a, "bitmap") || json_get(a, "bitmaps"))
+        return err_set(errp, "exports with dirty bitmaps are not available");
+    return true;
+}
+
+static bool export(struct blk_set *s, const char *dev, const char *id, const char *name, const char *desc,
+                   bool writable, struct err **errp)
+{
+    struct nbd_export *e;
     struct blk *b = dev ? blk_find(s, dev) : NULL;
     struct blk_node *n = b && b->root ? b->root->node : dev ? blk_node_find(s, dev) : NULL;
 
@@ -70,27 +95,30 @@ static bool export(struct blk_set *s, const char *dev, const char *name, const c
                              dev ? dev : "");
     if (writable && blk_node_readonly(n))
         return err_set(errp, "the node '%s' is read-only and cannot be exported writable", dev);
-    return nbd_export_add(s->nbd, name ? name : dev, desc, n, writable, errp) != NULL;
+    if (id && find(s, id))
+        return err_set(errp, "Block export id '%s' is already in use", id);
+    e = nbd_export_add(s->nbd, name ? name : dev, desc, n, writable, errp);
+    if (e && id)
+        e->id = xstrdup(id);
+    return e;
 }
 
 bool nbd_cmd_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
-    return export(s, json_get_str(a, "device"), json_get_str(a, "name"), json_get_str(a, "description"),
-                  json_get_bool(a, "writable", false), errp);
+    return no_bitmaps(a, errp) && export(s, json_get_str(a, "device"), NULL, json_get_str(a, "name"),
+                                         json_get_str(a, "description"), json_get_bool(a, "writable", false), errp);
 }
 
-static bool drop(struct blk_set *s, const char *name, struct err **errp)
+static bool drop(struct blk_set *s, const char *id, struct err **errp)
 {
     struct nbd_export *e;
 
     if (!s->nbd)
         return err_set(errp, "NBD server not running");
-    list_each (e, &s->nbd->exports, link)
-        if (name && !strcmp(e->name, name)) {
-            nbd_export_remove(s->nbd, e);
-            return true;
-        }
-    return err_set(errp, "Export '%s' is not found", name ? name : "");
+    e = id ? find(s, id) : NULL;
+    if (e)
+        nbd_export_remove(s->nbd, e);
+    return e || err_set(errp, "Export '%s' is not found", id ? id : "");
 }
 
 bool nbd_cmd_remove(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
@@ -104,8 +132,11 @@ bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_ob
 
     if (!type || strcmp(type, "nbd") != 0)
         return err_set(errp, "export type '%s' is not available: use nbd", type ? type : "");
-    return export(s, json_get_str(a, "node-name"), name ? name : id, json_get_str(a, "description"),
-                  json_get_bool(a, "writable", false), errp);
+    if (json_get_bool(a, "allocation-depth", false) || json_get_str(a, "iothread"))
+        return err_set(errp, "exports with allocation-depth or an iothread are not available");
+    return no_bitmaps(a, errp) &&
+           export(s, json_get_str(a, "node-name"), id, name ? name : json_get_str(a, "node-name"),
+                  json_get_str(a, "description"), json_get_bool(a, "writable", false), errp);
 }
 
 bool nbd_cmd_export_del(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
@@ -120,7 +151,7 @@ bool nbd_cmd_query(struct blk_set *s, struct json_object *a, struct json_object 
     *ret = json_object_new_array();
     if (s->nbd)
         list_each (e, &s->nbd->exports, link)
-            json_object_array_add(*ret, json_make("s:id", e->name, "s:type", "nbd", "s:node-name", e->root->node->name,
+            json_object_array_add(*ret, json_make("s:id", id_of(e), "s:type", "nbd", "s:node-name", e->root->node->name,
                                                   "b:shutting-down", 0, NULL));
     return true;
 }

@@ -2,6 +2,9 @@
  * MAX_REQ at a time. Replies leave under a mutex, in the order they are done. Everything the peer sends is bounded
  * before memory is taken for it. */
 #include "base/bytes.h"
+#include "base/json.h"
+#include "blk/blk_int.h"
+#include "blk/job_int.h"
 #include "blk/nbd.h"
 #include <errno.h>
 #include <sys/socket.h>
@@ -355,6 +358,8 @@ static void request_run(void *opaque)
     struct conn *c = q->c;
     int r;
 
+    while (c->exp->root->held) /* the graph below is being changed */
+        blk_sleep(c->srv->set, NS_PER_MS);
     if (q->type == NBD_CMD_BLOCK_STATUS) {
         struct blk_node *n = c->exp->root->node;
 
@@ -551,6 +556,8 @@ void nbd_export_remove(struct nbd_server *s, struct nbd_export *e)
     drop_conns(s, e);
     list_del(&e->link);
     blk_child_detach(e->root);
+    run_event(s->set->run, "BLOCK_EXPORT_DELETED", json_make("s:id", e->id ? e->id : e->name, NULL));
+    free(e->id);
     free(e->name);
     free(e->desc);
     free(e);

@@ -64,6 +64,7 @@ struct blk_child {
     const char *who;         /* borrowed: name of a parent that is no node, for messages */
     struct blk *handle;      /* borrowed: the handle that owns the edge, NULL = another kind of owner */
     unsigned perm, shared;
+    unsigned held; /* a root edge: its owner starts no request while this is not zero */
     struct list in_parent, in_node;
 };
 
@@ -105,6 +106,7 @@ struct blk_node {
     struct list notifiers;         /* of struct blk_notify */
     uint64_t write_gen, flush_gen; /* a flush with nothing written since the last is free */
     uint64_t wr_highest;
+    uint64_t write_threshold; /* a write that ends beyond it raises an event, once; 0 = none */
 };
 
 /* One extent as block_status reports it. */
@@ -192,6 +194,9 @@ struct blk_driver {
     int (*pwrite_zeroes)(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags);
     /* Advisory: -ENOTSUP counts as success. */
     int (*discard)(struct blk_node *n, uint64_t off, uint64_t len);
+    /* Takes len bytes at soff of src, a leaf of the same driver, without passing them through memory; -ENOTSUP: it
+     * cannot. */
+    int (*copy_from)(struct blk_node *n, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len);
     /* Whole cluster, whole-buffer compressed write. len 0 ends a stream. */
     int (*pwrite_compressed)(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff);
     int (*flush)(struct blk_node *n);
@@ -280,6 +285,7 @@ int blk_pwritev(struct blk_child *c, uint64_t off, uint64_t len, const struct io
 int blk_pread(struct blk_child *c, uint64_t off, void *buf, size_t len);
 int blk_pwrite(struct blk_child *c, uint64_t off, const void *buf, size_t len);
 int blk_pwrite_zeroes(struct blk_child *c, uint64_t off, uint64_t len, unsigned flags);
+int blk_pcopy_from(struct blk_child *c, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len);
 int blk_pdiscard(struct blk_child *c, uint64_t off, uint64_t len);
 int blk_pflush(struct blk_child *c);
 /* The same for holders of a node (jobs, tools, exports). */
@@ -288,6 +294,8 @@ int blk_node_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struc
                      unsigned flags);
 int blk_node_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags);
 int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len);
+/* Has the host copy between two files when both ranges are plain bytes of files; -ENOTSUP otherwise. */
+int blk_node_copy_range(struct blk_node *src, uint64_t soff, struct blk_node *dst, uint64_t off, uint64_t len);
 /* Makes [off, off+len) allocated in n with the contents it reads as; ordered against writes. */
 int blk_node_copy_up(struct blk_node *n, uint64_t off, uint64_t len);
 int blk_node_flush(struct blk_node *n);
@@ -304,6 +312,7 @@ uint64_t blk_node_allocated(struct blk_node *n); /* host bytes; ~0 = unknown */
 /* Runs fn in a fibre on the set's loop and returns when it ended; turns the loop meanwhile (loop thread, no fibre). In
  * a fibre: just calls it. */
 void blk_run(struct blk_set *s, fibre_fn *fn, void *opaque);
+void blk_sleep(struct blk_set *s, int64_t ns); /* in a fibre; the loop goes on */
 /* Synchronous forms for tools and start-up, any context of the loop thread. */
 int blk_node_pread_sync(struct blk_node *n, uint64_t off, void *buf, size_t len);
 int blk_node_pwrite_sync(struct blk_node *n, uint64_t off, const void *buf, size_t len);

@@ -30,14 +30,10 @@ struct file {
     char *path; /* owned */
 };
 
-static const char *const file_known[] = {"filename",     "aio",
-                                         "locking",      "pr-manager",
-                                         "drop-cache",   "x-check-cache-dropped",
-                                         "driver",       "node-name",
-                                         "read-only",    "auto-read-only",
-                                         "cache.direct", "cache.no-flush",
-                                         "discard",      "detect-zeroes",
-                                         "force-share",  NULL};
+static const char *const file_known[] = {
+    "filename",       "aio",       "locking",       "pr-manager",     "drop-cache",
+    "driver",         "node-name", "read-only",     "auto-read-only", "cache.direct",
+    "cache.no-flush", "discard",   "detect-zeroes", "force-share",    NULL};
 static const char *const aio_names[] = {"threads", "native", "io_uring", NULL};
 
 /* ---- opening ---- */
@@ -166,6 +162,7 @@ static bool file_open(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct file *f = n->priv;
     const char *path = opts_get(o, "filename");
+    bool drop = true;
     struct stat st;
 
     f->fd = -1;
@@ -173,7 +170,8 @@ static bool file_open(struct blk_node *n, struct opts *o, struct err **errp)
         return err_set(errp, "The '%s' block driver requires a file name", n->drv->name);
     if (opts_get(o, "pr-manager"))
         return err_set(errp, "persistent reservations (pr-manager) are not available");
-    opts_get(o, "drop-cache");
+    if (!opts_bool(o, "drop-cache", &drop, errp)) /* of an incoming migration, which drops what it finds cached */
+        return false;
     if (str_starts(path, "file:"))
         path += 5;
     f->path = xstrdup(path);
@@ -450,6 +448,37 @@ static int file_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned 
     return blk_offload(n->set, zero_run, &c);
 }
 
+struct copy {
+    struct file *dst, *src;
+    uint64_t off, soff, len;
+};
+
+static int copy_run(void *opaque)
+{
+    struct copy *c = opaque;
+    off_t from = (off_t)c->soff, to = (off_t)c->off;
+
+    while (c->len) {
+        ssize_t n = copy_file_range(c->src->fd, &from, c->dst->fd, &to, c->len, 0);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == ENOSPC || errno == EIO ? -errno : -ENOTSUP;
+        if (!n)
+            return -ENOTSUP; /* the source ends here: the slow way knows what that means */
+        c->len -= (uint64_t)n;
+    }
+    return 0;
+}
+
+static int file_copy_from(struct blk_node *n, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len)
+{
+    struct copy c = {n->priv, src->priv, off, soff, len};
+
+    return src->drv->copy_from == file_copy_from ? blk_offload(n->set, copy_run, &c) : -ENOTSUP;
+}
+
 static int discard_run(void *opaque)
 {
     struct ctl *c = opaque;
@@ -674,8 +703,9 @@ static bool dev_create(struct blk_set *s, const char *filename, struct opts *o, 
 #define FILE_CALLS                                                                                                     \
     .kind = BLK_PROTOCOL, .priv_size = sizeof(struct file), .known = file_known, .open = file_open,                    \
     .close = file_close, .reopen = file_reopen, .set_perm = file_set_perm, .preadv = file_preadv,                      \
-    .pwritev = file_pwritev, .pwrite_zeroes = file_zeroes, .discard = file_discard, .flush = file_flush,               \
-    .block_status = file_status, .truncate = file_truncate, .getlength = file_getlength, .allocated = file_allocated
+    .pwritev = file_pwritev, .pwrite_zeroes = file_zeroes, .discard = file_discard, .copy_from = file_copy_from,       \
+    .flush = file_flush, .block_status = file_status, .truncate = file_truncate, .getlength = file_getlength,          \
+    .allocated = file_allocated
 
 static const struct blk_create_opt file_create_opts[] = {
     {"extent_size_hint", "size", "Extent size hint for the image file, 0 to disable", NULL},

@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "blk/node.h"
+#include "run/clock.h"
 
 enum {
     Q2_MAGIC = 0x514649fb,
@@ -56,6 +57,24 @@ enum {
     Q2_EXT_DATA_FILE = 0x44415441,
 };
 
+/* overlap-check: structures whose place is compared with that of guest data before it is written. */
+enum {
+    Q2_OV_HEADER = 1,
+    Q2_OV_L1 = 2,
+    Q2_OV_L2 = 4,
+    Q2_OV_REFTABLE = 8,
+    Q2_OV_REFBLOCK = 16,
+    Q2_OV_SNAPSHOTS = 32,
+    Q2_OV_INACTIVE_L1 = 64,
+    Q2_OV_INACTIVE_L2 = 128,
+    Q2_OV_BITMAPS = 256,
+    Q2_OV_CONSTANT = Q2_OV_HEADER | Q2_OV_L1 | Q2_OV_REFTABLE | Q2_OV_SNAPSHOTS | Q2_OV_BITMAPS,
+    Q2_OV_CACHED = Q2_OV_CONSTANT | Q2_OV_L2 | Q2_OV_REFBLOCK | Q2_OV_INACTIVE_L1,
+    Q2_OV_ALL = Q2_OV_CACHED | Q2_OV_INACTIVE_L2,
+};
+/* Why a cluster is freed; pass-discard-* says for each whether its space goes back to the host. */
+enum q2_drop_kind { Q2_DROP_OTHER, Q2_DROP_REQUEST, Q2_DROP_SNAPSHOT, Q2_NR_DROP_KINDS };
+
 /* A cached table: one cluster of an L2 table or a refcount block. */
 struct q2_tab {
     struct list lru;
@@ -86,6 +105,7 @@ struct q2_drop {
     uint64_t off;   /* host cluster offset */
     uint64_t nr;    /* clusters */
     unsigned epoch; /* when it was dropped: its readers may be that old */
+    enum q2_drop_kind kind;
 };
 
 struct q2_unknown_ext {
@@ -146,7 +166,13 @@ struct q2 {
     uint64_t old_reftable_off, old_reftable_clusters;
     struct q2_snap *snaps; /* owned */
     struct q2_cache l2c, refc;
-    unsigned clean_interval;
+    unsigned clean_interval; /* seconds; 0 = tables stay */
+    struct clk *clk;         /* borrowed */
+    struct clk_timer cleaner;
+    bool cleaner_on;
+    unsigned overlap;             /* Q2_OV_ */
+    bool punch[Q2_NR_DROP_KINDS]; /* pass-discard-* */
+    enum q2_drop_kind drop_kind;  /* of q2_drop() now; lock held */
 
     struct fibre_mutex lock; /* all changes of metadata, and cache misses */
     struct list busy;        /* of struct q2_busy */
@@ -179,6 +205,7 @@ int q2_tab_get(struct blk_node *n, struct q2_cache *c, uint64_t off, struct q2_t
 int q2_tab_new(struct blk_node *n, struct q2_cache *c, uint64_t off, struct q2_tab **out); /* zeroed, dirty */
 void q2_tab_dirty(struct q2_cache *c, struct q2_tab *t);
 void q2_tab_forget(struct q2_cache *c, uint64_t off);
+void q2_tab_drop(struct q2_cache *c, struct q2_tab *t); /* a clean one */
 int q2_ref_get(struct blk_node *n, uint64_t idx, uint64_t *out);
 int q2_ref_add(struct blk_node *n, uint64_t idx, uint64_t nr, int64_t delta);
 /* Up to nr contiguous clusters, refcount 1: *got >= 1. whole: exactly nr or failure. */
@@ -203,6 +230,11 @@ uint64_t q2_refblock_get(const struct q2 *s, const uint8_t *blk, uint64_t i);
 void q2_refblock_set(const struct q2 *s, uint8_t *blk, uint64_t i, uint64_t v);
 int q2_table_write(struct blk_node *n, uint64_t off, const uint64_t *tab, uint64_t from,
                    uint64_t nr); /* big-endian entries */
+
+/* qcow2_opts.c */
+bool q2_take_opts(struct blk_node *n, struct opts *o, struct err **errp);
+void q2_cleaner_start(struct blk_node *n);
+void q2_cleaner_stop(struct q2 *s);
 
 /* qcow2_map.c: guest ranges. */
 enum q2_kind { Q2K_UNALLOC, Q2K_ZERO, Q2K_DATA, Q2K_COMPRESSED };

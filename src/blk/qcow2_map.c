@@ -726,6 +726,7 @@ static int erase(struct blk_node *n, uint64_t off, uint64_t len, bool unmap, boo
         end = align_up(end, s->cs);
     fibre_mutex_lock(&s->lock);
     busy_wait(n, q2_idx(s, off), div_up((off & (s->cs - 1)) + (end - off), s->cs));
+    s->drop_kind = Q2_DROP_REQUEST;
     while (off < end && r >= 0) {
         uint64_t part = min_u64(end - off, s->cs - (off & (s->cs - 1)));
         struct q2_tab *t;
@@ -739,6 +740,7 @@ static int erase(struct blk_node *n, uint64_t off, uint64_t len, bool unmap, boo
             r = erase_cluster(n, t, off, off + part, unmap, to_backing);
         off += part;
     }
+    s->drop_kind = Q2_DROP_OTHER;
     fibre_mutex_unlock(&s->lock);
     return r;
 }

@@ -23,7 +23,7 @@ static unsigned slot_of(const struct q2_cache *c, uint64_t off)
     return (unsigned)((off >> 9) * UINT64_C(0x9e3779b97f4a7c15) >> 40) & (c->nr_hash - 1);
 }
 
-static void tab_remove(struct q2_cache *c, struct q2_tab *t)
+void q2_tab_drop(struct q2_cache *c, struct q2_tab *t)
 {
     struct q2_tab **p = &c->hash[slot_of(c, t->off)];
 
@@ -40,7 +40,7 @@ static void tab_remove(struct q2_cache *c, struct q2_tab *t)
 void q2_cache_free(struct q2_cache *c)
 {
     while (c->hash && !list_empty(&c->lru))
-        tab_remove(c, list_first(&c->lru, struct q2_tab, lru));
+        q2_tab_drop(c, list_first(&c->lru, struct q2_tab, lru));
     free(c->hash);
     *c = (struct q2_cache){0};
 }
@@ -62,7 +62,7 @@ void q2_tab_forget(struct q2_cache *c, uint64_t off)
     struct q2_tab *t = q2_cache_peek(c, off);
 
     if (t)
-        tab_remove(c, t);
+        q2_tab_drop(c, t);
 }
 
 void q2_tab_dirty(struct q2_cache *c, struct q2_tab *t)
@@ -98,7 +98,7 @@ static int make_room(struct blk_node *n, struct q2_cache *c)
             return r;
     }
     while (c->nr >= c->max && (t = oldest_clean(c)))
-        tab_remove(c, t);
+        q2_tab_drop(c, t);
     return 0; /* inside a commit the cache may grow for a moment */
 }
 
@@ -142,7 +142,7 @@ int q2_tab_get(struct blk_node *n, struct q2_cache *c, uint64_t off, struct q2_t
         return r;
     r = blk_pread(n->file, off, (*out)->data, s->cs);
     if (r < 0)
-        tab_remove(c, *out);
+        q2_tab_drop(c, *out);
     return r;
 }
 
@@ -230,6 +230,23 @@ void q2_meta_del(struct q2 *s, uint64_t off)
     }
 }
 
+/* The L2 tables of a snapshot; those it shares with the active layer are known already. */
+static bool meta_add_snap(struct blk_node *n, const struct q2_snap *sn)
+{
+    struct q2 *s = n->priv;
+    uint8_t *l1 AUTOFREE = try_alloc(sn->l1_size + 1, 8);
+
+    if (!l1 || blk_pread(n->file, sn->l1_off, l1, (size_t)sn->l1_size * 8) < 0)
+        return false;
+    for (uint32_t i = 0; i < sn->l1_size; i++) {
+        uint64_t off = get_be64(l1 + i * 8) & Q2_OFF_MASK;
+
+        if (off && !q2_meta_add(s, off))
+            return false;
+    }
+    return true;
+}
+
 bool q2_meta_build(struct blk_node *n)
 {
     struct q2 *s = n->priv;
@@ -242,6 +259,9 @@ bool q2_meta_build(struct blk_node *n)
             return false;
     for (uint64_t i = 0; i < s->nr_reftable; i++)
         if (s->reftable[i] & Q2_OFF_MASK && !q2_meta_add(s, s->reftable[i] & Q2_OFF_MASK))
+            return false;
+    for (uint32_t i = 0; s->overlap & Q2_OV_INACTIVE_L2 && i < s->nr_snaps; i++)
+        if (!meta_add_snap(n, &s->snaps[i]))
             return false;
     s->meta_built = true;
     return true;
@@ -258,18 +278,23 @@ bool q2_meta_overlap(struct blk_node *n, uint64_t off, uint64_t len, const char 
     struct q2 *s = n->priv;
     const char *w = NULL;
 
-    if (off < s->cs)
+    unsigned on = s->overlap;
+
+    if (on & Q2_OV_HEADER && off < s->cs)
         w = "qcow2_header";
-    else if (hits(off, len, s->l1_off, (uint64_t)s->l1_size * 8))
+    else if (on & Q2_OV_L1 && hits(off, len, s->l1_off, (uint64_t)s->l1_size * 8))
         w = "active L1 table";
-    else if (hits(off, len, s->reftable_off, s->reftable_clusters * s->cs))
+    else if (on & Q2_OV_REFTABLE && hits(off, len, s->reftable_off, s->reftable_clusters * s->cs))
         w = "refcount table";
-    else if (s->nr_snaps && off <= s->snap_off && s->snap_off < off + len)
+    else if (on & Q2_OV_BITMAPS && hits(off, len, s->bm_dir_off, s->bm_dir_size))
+        w = "bitmap directory";
+    else if (on & Q2_OV_SNAPSHOTS && s->nr_snaps && off <= s->snap_off && s->snap_off < off + len)
         w = "snapshot table";
-    for (uint64_t c = align_down(off, s->cs); !w && s->meta_cap && c < off + len; c += s->cs)
+    for (uint64_t c = align_down(off, s->cs); !w && on & (Q2_OV_L2 | Q2_OV_REFBLOCK) && s->meta_cap && c < off + len;
+         c += s->cs)
         if (s->meta[meta_slot(s, c)])
             w = "L2 table or refcount block";
-    for (uint32_t i = 0; !w && i < s->nr_snaps; i++)
+    for (uint32_t i = 0; !w && on & Q2_OV_INACTIVE_L1 && i < s->nr_snaps; i++)
         if (hits(off, len, s->snaps[i].l1_off, (uint64_t)s->snaps[i].l1_size * 8))
             w = "inactive L1 table";
     *what = w;
@@ -612,7 +637,7 @@ void q2_drop(struct blk_node *n, uint64_t off, uint64_t nr)
     struct q2 *s = n->priv;
 
     if (s->nr_drops && s->drops[s->nr_drops - 1].off + s->drops[s->nr_drops - 1].nr * s->cs == off &&
-        s->drops[s->nr_drops - 1].epoch == s->epoch) {
+        s->drops[s->nr_drops - 1].epoch == s->epoch && s->drops[s->nr_drops - 1].kind == s->drop_kind) {
         s->drops[s->nr_drops - 1].nr += nr;
         return;
     }
@@ -620,7 +645,7 @@ void q2_drop(struct blk_node *n, uint64_t off, uint64_t nr)
         s->cap_drops = s->cap_drops ? s->cap_drops * 2 : 64;
         s->drops = xrealloc(s->drops, s->cap_drops * sizeof *s->drops);
     }
-    s->drops[s->nr_drops++] = (struct q2_drop){off, nr, s->epoch};
+    s->drops[s->nr_drops++] = (struct q2_drop){off, nr, s->epoch, s->drop_kind};
 }
 
 void q2_compressed_span(const struct q2 *s, uint64_t e, uint64_t *off, uint64_t *len)
@@ -685,7 +710,7 @@ static int settle_drops(struct blk_node *n)
                 q2_meta_del(s, off);
                 if (s->comp_off && align_down(s->comp_off - 1, s->cs) == off)
                     s->comp_off = 0;
-                if (n->open_flags & BLK_O_UNMAP)
+                if (s->punch[d.kind])
                     blk_pdiscard(n->file, off, s->cs);
             }
             if (r >= 0)

@@ -466,8 +466,10 @@ static int delete_steps(struct blk_node *n, int i)
     }
     free(s->snaps);
     s->snaps = v;
+    s->drop_kind = Q2_DROP_SNAPSHOT;
     r = tree_refs(n, l1, gone.l1_size, -1);
     q2_drop(n, gone.l1_off, div_up((uint64_t)gone.l1_size * 8, s->cs));
+    s->drop_kind = Q2_DROP_OTHER;
     free(l1);
     free(gone.pub.id);
     free(gone.pub.name);

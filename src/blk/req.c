@@ -7,6 +7,7 @@
  * so that two writers of one block cannot undo each other.
  *
  * Outside fibres (start-up) nothing else can be in flight on the node, and requests run to their end at once. */
+#include "base/json.h"
 #include "blk/blk_int.h"
 #include <errno.h>
 #include <limits.h>
@@ -285,6 +286,14 @@ static int run_before(struct blk_node *n, uint64_t off, uint64_t len)
     return 0;
 }
 
+static void pass_threshold(struct blk_node *n, uint64_t end)
+{
+    run_event(n->set->run, "BLOCK_WRITE_THRESHOLD",
+              json_make("s:node-name", n->name, "u:amount-exceeded", end - n->write_threshold, "u:write-threshold",
+                        n->write_threshold, NULL));
+    n->write_threshold = 0;
+}
+
 static void after_write(struct blk_node *n, uint64_t off, uint64_t len)
 {
     struct blk_bitmap *m;
@@ -292,6 +301,8 @@ static void after_write(struct blk_node *n, uint64_t off, uint64_t len)
 
     n->write_gen++;
     n->wr_highest = max_u64(n->wr_highest, off + len);
+    if (n->write_threshold && off + len > n->write_threshold)
+        pass_threshold(n, off + len);
     if (off + len > n->size) {
         n->size = off + len;
         blk_node_resized(n);
@@ -372,6 +383,50 @@ int blk_node_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned fla
     if (r >= 0 && flags & BLK_FUA)
         r = blk_node_flush(n);
     return r < 0 ? r : 0;
+}
+
+static int copy_from(struct blk_node *n, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len)
+{
+    struct blk_track t;
+    int r = write_check(n, off, len);
+
+    if (r < 0)
+        return r;
+    if (!n->drv->copy_from || (off | len) & (align_of(n) - 1))
+        return -ENOTSUP;
+    track_begin(n, &t, off, len, true, false);
+    r = run_before(n, off, len);
+    if (r >= 0)
+        r = n->drv->copy_from(n, off, src, soff, len);
+    if (r >= 0)
+        after_write(n, off, len);
+    track_end(n, &t);
+    return r;
+}
+
+int blk_pcopy_from(struct blk_child *c, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len)
+{
+    return copy_from(c->node, off, src, soff, len);
+}
+
+int blk_node_copy_range(struct blk_node *src, uint64_t soff, struct blk_node *dst, uint64_t off, uint64_t len)
+{
+    while (len) {
+        struct blk_extent e;
+        int r = blk_node_status_above(src, NULL, soff, len, &e, NULL);
+
+        if (r >= 0 && (!(e.flags & BLK_ST_DATA) || !(e.flags & BLK_ST_OFFSET) || e.flags & BLK_ST_COMPRESSED ||
+                       !e.map_node || e.map_node->drv->kind != BLK_PROTOCOL || e.map_node->encrypted))
+            r = -ENOTSUP;
+        if (r >= 0)
+            r = copy_from(dst, off, e.map_node, e.map, e.len);
+        if (r < 0)
+            return r;
+        soff += e.len;
+        off += e.len;
+        len -= e.len;
+    }
+    return 0;
 }
 
 int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len)

@@ -35,11 +35,24 @@ fail:
     return false;
 }
 
+bool jit_arena_init_private(struct jit_arena *a, size_t size, struct err **errp)
+{
+    *a = (struct jit_arena){0};
+    size = align_up(size, HUGE);
+    a->x = mmap(NULL, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (a->x == MAP_FAILED)
+        return err_set_errno(errp, errno, "translator: cannot map %zu MiB of code memory", size >> 20);
+    a->w = a->x;
+    a->size = size;
+    return true;
+}
+
 void jit_arena_free(struct jit_arena *a)
 {
     if (!a->size)
         return;
-    munmap(a->w, a->size);
+    if (a->w != a->x)
+        munmap(a->w, a->size);
     munmap(a->x, a->size);
     a->size = 0;
 }

@@ -14,6 +14,9 @@ struct jit_arena {
     size_t keep; /* bytes at the start that reset leaves: shared stubs */
 };
 bool jit_arena_init(struct jit_arena *a, size_t size, struct err **errp);
+/* The same as one private mapping that is writable and executable at once: after fork() parent and child each have
+ * their own. */
+bool jit_arena_init_private(struct jit_arena *a, size_t size, struct err **errp);
 void jit_arena_free(struct jit_arena *a);
 /* Where the next code goes; false when fewer than room bytes are left. */
 bool jit_arena_room(const struct jit_arena *a, size_t room);

@@ -306,14 +306,28 @@ void jit_cache_empty(struct jit_cache *d)
     d->stat.flushes++;
 }
 
+static void init_tables(struct jit_cache *d)
+{
+    pthread_mutex_init(&d->lock, NULL);
+    d->hash = xcalloc(JIT_CACHE_HASH, sizeof *d->hash);
+    d->pages = xcalloc(JIT_CACHE_PAGES, sizeof *d->pages);
+}
+
 bool jit_cache_init(struct jit_cache *d, size_t size, struct err **errp)
 {
     *d = (struct jit_cache){0};
     if (!jit_arena_init(&d->arena, size, errp))
         return false;
-    pthread_mutex_init(&d->lock, NULL);
-    d->hash = xcalloc(JIT_CACHE_HASH, sizeof *d->hash);
-    d->pages = xcalloc(JIT_CACHE_PAGES, sizeof *d->pages);
+    init_tables(d);
+    return true;
+}
+
+bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp)
+{
+    *d = (struct jit_cache){0};
+    if (!jit_arena_init_private(&d->arena, size, errp))
+        return false;
+    init_tables(d);
     return true;
 }
 

@@ -67,6 +67,7 @@ struct jit_cache {
 
 /* size in bytes. The owner then emits its stubs at the arena's start, sets arena.used = arena.keep and `leave`. */
 bool jit_cache_init(struct jit_cache *d, size_t size, struct err **errp);
+bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp); /* its arena survives fork() */
 void jit_cache_free(struct jit_cache *d);
 struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode);
 

@@ -226,6 +226,23 @@ HMP(hmp_balloon);
 HMP(hmp_qom_list);
 HMP(hmp_qom_get);
 HMP(hmp_qom_set);
+HMP(hmp_commit);
+HMP(hmp_block_resize);
+HMP(hmp_block_stream);
+HMP(hmp_job_cancel);
+HMP(hmp_job_complete);
+HMP(hmp_job_pause);
+HMP(hmp_job_resume);
+HMP(hmp_job_speed);
+HMP(hmp_drive_mirror);
+HMP(hmp_drive_backup);
+HMP(hmp_snapshot_blkdev);
+HMP(hmp_snapshot_internal);
+HMP(hmp_snapshot_delete_internal);
+HMP(hmp_nbd_start);
+HMP(hmp_nbd_add);
+HMP(hmp_nbd_remove);
+HMP(hmp_nbd_stop);
 HMP(hmp_not_built);
 HMP(hmp_set_password);
 HMP(hmp_expire_password);
@@ -285,7 +302,26 @@ const struct hmp_cmd hmp_cmds[] = {
     {"savevm", "[tag]", "save the running machine (not built into this program)", hmp_not_built, 0, 1},
     {"loadvm", "tag", "restore a saved machine (not built into this program)", hmp_not_built, 0, 1},
     {"delvm", "tag", "delete a saved machine (not built into this program)", hmp_not_built, 0, 1},
-    {"commit", "device|all", "write snapshot data back (not built into this program)", hmp_not_built, 0, 1},
+    {"commit", "device|all", "write an overlay's data into its backing file", hmp_commit, 1, 1},
+    {"block_resize", "device size", "change the size of a disk (a bare number counts MiB)", hmp_block_resize, 2, 2},
+    {"block_stream", "device [speed [base]]", "pull the data of lower layers up", hmp_block_stream, 1, 3},
+    {"block_job_set_speed", "device speed", "limit a block job (bytes/s)", hmp_job_speed, 2, 2},
+    {"block_job_cancel", "[-f] device", "end a block job", hmp_job_cancel, 1, 2},
+    {"block_job_complete", "device", "let a ready job take effect", hmp_job_complete, 1, 1},
+    {"block_job_pause", "device", "let a block job rest", hmp_job_pause, 1, 1},
+    {"block_job_resume", "device", "let it go on", hmp_job_resume, 1, 1},
+    {"drive_mirror", "[-n] [-f] device target [format]",
+     "copy a disk and keep the copy in step (-n: into an existing file, -f: all of it)", hmp_drive_mirror, 2, 5},
+    {"drive_backup", "[-n] [-f] [-c] device target [format]", "copy a disk as it is now (-c: compressed)",
+     hmp_drive_backup, 2, 6},
+    {"snapshot_blkdev", "[-n] device new-file [format]", "put an overlay on a disk", hmp_snapshot_blkdev, 2, 4},
+    {"snapshot_blkdev_internal", "device name", "take an internal snapshot of one disk", hmp_snapshot_internal, 2, 2},
+    {"snapshot_delete_blkdev_internal", "device name [id]", "delete one", hmp_snapshot_delete_internal, 2, 3},
+    {"nbd_server_start", "[-a] [-w] host:port", "serve disks over NBD (-a: all drives, -w: writable)", hmp_nbd_start, 1,
+     3},
+    {"nbd_server_add", "[-w] device [name]", "export a disk", hmp_nbd_add, 1, 3},
+    {"nbd_server_remove", "[-f] name", "end an export", hmp_nbd_remove, 1, 2},
+    {"nbd_server_stop", "", "end the NBD server", hmp_nbd_stop, 0, 0},
     {"gdbserver", "[device]", "wait for a debugger (not built into this program)", hmp_not_built, 0, 1},
     {"migrate", "uri", "move the machine (not built into this program)", hmp_not_built, 0, 4},
     {NULL, NULL, NULL, NULL, 0, 0}};
@@ -302,6 +338,7 @@ HMP(info_mtree);
 HMP(info_qtree);
 HMP(info_qom_tree);
 HMP(info_block);
+HMP(info_block_jobs);
 HMP(info_blockstats);
 HMP(info_network);
 HMP(info_chardev);
@@ -321,6 +358,7 @@ HMP(info_vnc);
 const struct hmp_cmd hmp_info_cmds[] = {
     {"balloon", "", "how much memory the balloon leaves the guest", info_balloon, 0, 0},
     {"block", "[-v] [device]", "the drives and what is in them", info_block, 0, 2},
+    {"block-jobs", "", "the block jobs", info_block_jobs, 0, 0},
     {"blockstats", "", "counters of each drive", info_blockstats, 0, 0},
     {"chardev", "", "the character devices", info_chardev, 0, 0},
     {"cpus", "", "the CPUs and their threads", info_cpus, 0, 0},

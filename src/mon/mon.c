@@ -115,17 +115,31 @@ static void mon_event(void *opaque, enum chr_event ev)
     }
 }
 
+/* A command may turn the loop while it waits (for disks to stand still): what comes meanwhile waits its turn. */
+static size_t mon_can_read(void *opaque)
+{
+    struct mon *m = opaque;
+
+    m->starved |= m->busy;
+    return m->busy ? 0 : MON_LINE_MAX;
+}
+
 static void mon_read(void *opaque, const uint8_t *buf, size_t len)
 {
     struct mon *m = opaque;
 
+    m->busy = true;
     if (m->mode == MON_QMP)
         qmp_input(m, buf, len);
     else
         le_input(m, buf, len);
+    m->busy = false;
+    if (m->starved)
+        chr_fe_accept(&m->fe);
+    m->starved = false;
 }
 
-static const struct chr_fe_ops mon_ops = {.read = mon_read, .event = mon_event};
+static const struct chr_fe_ops mon_ops = {.can_read = mon_can_read, .read = mon_read, .event = mon_event};
 
 bool mon_add(struct mon_set *s, struct chr *c, enum mon_mode mode, bool pretty, struct err **errp)
 {

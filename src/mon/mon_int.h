@@ -28,6 +28,8 @@ struct mon {
     struct chr_fe fe;
     enum mon_mode mode;
     bool pretty;
+    bool busy;    /* a command runs */
+    bool starved; /* input waits for its end */
     /* HMP */
     struct line_editor le;
     bool greeted, in_focus;

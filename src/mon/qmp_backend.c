@@ -1,4 +1,5 @@
 /* QMP commands about character devices, network, disks, screens and input. */
+#include "blk/job.h"
 #include "mon/mon_int.h"
 #include "mon/qmp_gen.h"
 #include "ui/ui.h"
@@ -305,6 +306,14 @@ bool qmp_blockdev_change_medium(struct mon *m, const struct qmp_args_blockdev_ch
     struct blk *b = the_blk(m, a->device, a->id, errp);
 
     return b && blk_change_medium(b, a->filename, a->format, a->has_force && a->force, errp);
+}
+
+bool qmp_via_blk(struct mon *m, const char *name, struct json_object *args, struct json_object **ret, struct err **errp)
+{
+    const struct blk_cmd *c = blk_cmd_find(name);
+
+    assert(c); /* the schema says "via": "blk" of commands the block layer has */
+    return c->fn(m->set->cfg.blks, args, ret, errp);
 }
 
 /* Screens and input. */

@@ -208,10 +208,11 @@ static struct blk_node *find_base(struct blk_node *top, const char *name)
 static int copy_down(struct img *im, struct blk_node *top, struct blk_node *base, uint64_t rate)
 {
     uint8_t *buf AUTOFREE = try_alloc_aligned(4096, PIECE);
-    uint64_t off = 0;
+    uint64_t off = 0, copied = 0;
     int r = buf ? 0 : -ENOMEM;
+    struct timespec start;
 
-    (void)rate;
+    clock_gettime(CLOCK_MONOTONIC, &start);
     img_progress(im, 0, top->size);
     while (off < top->size && r >= 0) {
         struct blk_extent e;
@@ -228,6 +229,8 @@ static int copy_down(struct img *im, struct blk_node *top, struct blk_node *base
             r = blk_node_pread(top, off, buf, len);
             if (r >= 0)
                 r = blk_node_pwrite(base, off, buf, len);
+            copied += len;
+            img_limit_rate(&start, copied, rate);
         }
         off += len;
         img_progress(im, off, top->size);
@@ -236,7 +239,7 @@ static int copy_down(struct img *im, struct blk_node *top, struct blk_node *base
     return r;
 }
 
-static int commit(struct img *im, struct blk_node *top, struct blk_node *base, bool keep)
+static int commit(struct img *im, struct blk_node *top, struct blk_node *base, bool keep, uint64_t rate)
 {
     struct blk_node *above;
     struct err *e = NULL;
@@ -248,7 +251,7 @@ static int commit(struct img *im, struct blk_node *top, struct blk_node *base, b
         return img_fail(e);
     if (base->size < top->size && blk_node_truncate(base, top->size, BLK_PREALLOC_OFF, &e) < 0)
         return img_fail(e);
-    r = copy_down(im, top, base, 0);
+    r = copy_down(im, top, base, rate);
     if (r >= 0)
         r = blk_node_flush(base); /* durable below before anything is dropped above */
     if (r < 0)
@@ -274,6 +277,7 @@ int cmd_commit(struct img *im)
     const char *fmt = NULL, *base_name = NULL, *cache = NULL;
     struct blk_child *claim;
     struct blk_node *top, *base;
+    uint64_t rate = 0;
     bool keep = false;
     int opt, r = 1;
 
@@ -299,6 +303,8 @@ int cmd_commit(struct img *im)
             im->quiet = true;
             break;
         case 'r':
+            if (!img_size(optarg, "rate limit", &rate))
+                return 1;
             break;
         case OPT_IMAGE_OPTS:
             im->image_opts = true;
@@ -321,7 +327,7 @@ int cmd_commit(struct img *im)
     }
     claim = img_claim(top, false);
     if (claim)
-        r = commit(im, top, base, keep);
+        r = commit(im, top, base, keep, rate);
     blk_child_detach(claim);
     blk_node_unref(top);
     return r;
@@ -393,6 +399,7 @@ int cmd_bench(struct img *im)
             cache = "none";
             break;
         case 'i':
+            im->aio = optarg;
             break;
         case 'o':
             ok = str_to_size(optarg, 'b', &start);

@@ -26,9 +26,11 @@ struct copy {
     uint64_t ticket, turn; /* order of writes */
     struct list waiting;   /* of struct turn_wait */
     uint64_t piece, done, min_sparse;
+    bool any_order; /* writes need not begin in order */
+    bool offload;   /* the kernel copies between the two files while it can */
     bool compressed, dst_zero, salvage, always_write;
     uint64_t rate;
-    int64_t started;
+    struct timespec started;
     int ret;
     unsigned running;
     struct fibre *parent;
@@ -180,22 +182,6 @@ static int read_any(struct copy *c, uint64_t off, uint8_t *buf, uint64_t len)
     return 0;
 }
 
-static void limit_rate(struct copy *c)
-{
-    struct timespec ts;
-    int64_t now, due;
-
-    if (!c->rate)
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    now = ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-    due = c->started + (int64_t)(c->done * 1000 / c->rate);
-    if (due > now) {
-        ts = (struct timespec){(due - now) / 1000, (due - now) % 1000 * 1000000};
-        nanosleep(&ts, NULL);
-    }
-}
-
 static void fail(struct copy *c, int r, const char *what, uint64_t off)
 {
     if (c->ret >= 0) {
@@ -243,16 +229,33 @@ static bool take(struct copy *c, uint64_t *off, uint64_t *len, enum what *what, 
     return true;
 }
 
-static void copy_piece(struct copy *c, uint64_t off, uint64_t len, enum what what, uint64_t ticket, uint8_t *buf)
+/* Lets the kernel copy the piece; after one refusal no further piece is tried. */
+static bool offloaded(struct copy *c, uint64_t off, uint64_t len)
 {
-    int r = what == W_DATA ? read_any(c, off, buf, len) : 0;
+    uint64_t in, left;
+    struct blk_node *n = source_at(c, off, &in, &left);
+    int r = n && len <= left ? blk_node_copy_range(n, in, c->dst, off, len) : -ENOTSUP;
 
     if (r < 0)
+        c->offload = false;
+    return r >= 0;
+}
+
+static void copy_piece(struct copy *c, uint64_t off, uint64_t len, enum what what, uint64_t ticket, uint8_t *buf)
+{
+    bool in_order = !c->compressed && !c->any_order;
+    int r = 0;
+
+    if (what == W_DATA && c->offload && offloaded(c, off, len))
+        what = W_SKIP;
+    if (what == W_DATA)
+        r = read_any(c, off, buf, len);
+    if (r < 0)
         fail(c, r, "reading", off);
-    if (!c->compressed)
+    if (in_order)
         wait_turn(c, ticket);
     if (c->ret >= 0) {
-        if (!c->compressed)
+        if (in_order)
             next_turn(c); /* the next one begins as soon as we first suspend: begun in order, finished in any */
         if (what == W_ZERO)
             r = write_zero_run(c, off, len);
@@ -260,11 +263,11 @@ static void copy_piece(struct copy *c, uint64_t off, uint64_t len, enum what wha
             r = c->compressed ? write_cluster(c, off, buf, len) : write_sparse(c, off, buf, len);
         if (r < 0)
             fail(c, r, "writing", off);
-    } else if (!c->compressed) {
+    } else if (in_order) {
         next_turn(c);
     }
     c->done += len;
-    limit_rate(c);
+    img_limit_rate(&c->started, c->done, c->rate);
     img_progress(c->im, c->done, c->size);
 }
 
@@ -287,11 +290,9 @@ static void worker(void *opaque)
 /* Inside the command's fibre. */
 static int run_copy(struct copy *c, unsigned workers)
 {
-    struct timespec ts;
     int r;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    c->started = ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+    clock_gettime(CLOCK_MONOTONIC, &c->started);
     list_init(&c->waiting);
     c->parent = fibre_self();
     c->running = workers;
@@ -326,6 +327,7 @@ static int run_copy(struct copy *c, unsigned workers)
 struct conv {
     const char *fmt, *out_fmt, *cache, *src_cache, *base, *base_fmt, *snap, *options;
     struct opts *o;
+    bool offload, any_order, sparse_given;
     bool compress, no_create, target_opts, target_zero, bitmaps, salvage, skip_broken;
     uint64_t sparse, rate;
     unsigned workers;
@@ -363,7 +365,8 @@ static int conv_option(struct img *im, struct conv *v, int opt)
         v->base_fmt = optarg;
         break;
     case 'C':
-        break; /* copy offloading: our copies go through the node graph */
+        v->offload = true;
+        break;
     case 'c':
         v->compress = true;
         break;
@@ -386,7 +389,8 @@ static int conv_option(struct img *im, struct conv *v, int opt)
         v->no_create = true;
         break;
     case 'W':
-        break; /* pieces may finish in any order as it is */
+        v->any_order = true;
+        break;
     case 'U':
         im->force_share = true;
         break;
@@ -412,6 +416,7 @@ static int conv_option(struct img *im, struct conv *v, int opt)
         v->options = optarg;
         return !strcmp(optarg, "help") || !strcmp(optarg, "?") || img_add_options(&v->o, optarg) ? 0 : 1;
     case 'S':
+        v->sparse_given = true;
         if (!str_to_size(optarg, 'b', &v->sparse) || v->sparse & 511 || v->sparse > PIECE)
             return img_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to "
                              "%d. Select 0 to "
@@ -606,6 +611,8 @@ static int convert(struct img *im, struct copy *c, struct conv *v, const char *n
     c->min_sparse = v->sparse;
     c->always_write = !v->sparse;
     c->salvage = v->salvage;
+    c->any_order = v->any_order;
+    c->offload = v->offload;
     c->rate = v->rate;
     if (run_copy(c, c->compressed && c->dst->drv->kind == BLK_FORMAT && !strcmp(c->dst->drv->name, "vmdk")
                         ? 1
@@ -644,6 +651,10 @@ int cmd_convert(struct img *im)
     }
     if (nr < 1) {
         img_error("Must specify image file name");
+        goto out;
+    }
+    if (v.offload && (v.compress || v.sparse_given)) {
+        img_error("Cannot enable copy offloading when %s", v.compress ? "-c is used" : "-S is used");
         goto out;
     }
     r = open_sources(im, &c, &v, im->argv + optind, (unsigned)nr);

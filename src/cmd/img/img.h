@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "blk/node.h"
+#include <time.h>
 
 struct img {
     struct run *run;
@@ -11,6 +12,7 @@ struct img {
     int argc;
     char **argv;
     bool quiet, progress, image_opts, force_share;
+    const char *aio; /* -i: engine of the file below, NULL = its default */
 };
 
 /* Options every command may have; the rest is the command's own. */
@@ -57,6 +59,8 @@ bool img_output(const char *text, bool *json); /* reports */
 bool img_add_options(struct opts **o, const char *text);
 /* Prints the options of a format when "help" or "?" is among them. */
 bool img_options_help(const char *fmt, const char *text, bool with_file);
+/* Waits until `done` bytes since `start` are no faster than `rate` bytes per second; 0 = no limit. */
+void img_limit_rate(const struct timespec *start, uint64_t done, uint64_t rate);
 void img_progress(struct img *im, uint64_t done, uint64_t total);
 void img_progress_end(struct img *im);
 

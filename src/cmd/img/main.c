@@ -169,7 +169,11 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
             img_error("Could not open '%s': Unknown driver '%s'", name, fmt);
             return NULL;
         }
-        n = blk_node_open(im->set, name, fmt, flags | BLK_O_UNMAP, NULL, &e);
+        if (im->aio) {
+            o = opts_new();
+            opts_set(o, fmt && !strcmp(fmt, "file") ? "aio" : "file.aio", im->aio);
+        }
+        n = blk_node_open(im->set, name, fmt, flags | BLK_O_UNMAP, o, &e);
     }
     if (!n) {
         err_prefix(&e, "Could not open '%s': ", name);
@@ -295,6 +299,22 @@ bool img_options_help(const char *fmt, const char *text, bool with_file)
         printf("\nThe protocol level may support further options.\nSpecify the target filename to include those "
                "options.\n");
     return true;
+}
+
+void img_limit_rate(const struct timespec *start, uint64_t done, uint64_t rate)
+{
+    struct timespec now, ts;
+    double wait;
+
+    if (!rate)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    wait = (double)done / (double)rate -
+           ((double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9);
+    if (wait <= 0)
+        return;
+    ts = (struct timespec){(time_t)wait, (long)((wait - (double)(time_t)wait) * 1e9)};
+    nanosleep(&ts, NULL);
 }
 
 /* ---- progress ---- */

@@ -610,12 +610,10 @@ static int c_reopen(struct io *io, int argc, char **argv)
 static int c_sleep(struct io *io, int argc, char **argv)
 {
     uint64_t ms;
-    struct timespec ts;
 
-    if (!number(argv[1], &ms))
+    if (!number(argv[1], &ms) || ms > INT64_MAX / 1000000)
         return -EINVAL;
-    ts = (struct timespec){(time_t)(ms / 1000), (long)(ms % 1000 * 1000000)};
-    nanosleep(&ts, NULL);
+    blk_sleep(io->set, (int64_t)ms * 1000000);
     return 0;
 }
 

@@ -262,7 +262,14 @@ static struct blk_node *open_image(struct blk_set *set, const struct opt_set *o,
         flags &= ~(unsigned)BLK_O_UNMAP;
     if (o->detect)
         opts_set(no, "detect-zeroes", o->detect);
+    if (o->aio)
+        opts_set(no, "file.aio", o->aio);
     if (o->image_opts) {
+        if (o->aio || o->detect) {
+            opts_free(no);
+            err_set(errp, "--aio and --detect-zeroes cannot be used with --image-opts: name them among the options");
+            return NULL;
+        }
         opts_free(no);
         no = opts_parse(o->image, NULL, errp);
         if (!no)
@@ -277,6 +284,8 @@ static struct blk_node *open_image(struct blk_set *set, const struct opt_set *o,
         opts_set(d, "snapshot", "on");
         if (o->fmt)
             opts_set(d, "format", o->fmt);
+        if (o->aio)
+            opts_set(d, "aio", o->aio);
         b = blk_drive_add(set, "nbd", d, errp);
         opts_free(d);
         n = b ? blk_node_next(set, NULL) : NULL;

@@ -161,6 +161,8 @@ static bool drive_realize(struct dev *dev, struct err **errp)
     d->cd = !strcmp(dev->obj.cls->name, "ide-cd");
     if (!check_props(d, errp))
         return false;
+    if (!blk_set_share_rw(d->blk, d->share_rw, errp))
+        return false;
     if (d->write_cache != OOA_AUTO)
         blk_set_write_cache(d->blk, d->write_cache == OOA_ON);
     if (d->cd) {
@@ -192,6 +194,7 @@ static void drive_unrealize(struct dev *dev)
         PROP("logical_block_size", size, struct ide_dev, log_bs),                                                      \
         PROP("physical_block_size", size, struct ide_dev, phys_bs),                                                    \
         PROP("discard_granularity", size, struct ide_dev, discard_gran),                                               \
+        PROP("share-rw", bool, struct ide_dev, share_rw, .dflt = "off"),                                               \
         PROP("write-cache", onoffauto, struct ide_dev, write_cache, .dflt = "auto"),                                   \
         PROP("bootindex", i32, struct ide_dev, bootindex, .dflt = "-1")
 static const struct prop hd_props[] = {DRIVE_PROPS,

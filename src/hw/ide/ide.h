@@ -106,6 +106,7 @@ struct ide_dev {
     uint16_t rotation;
     int32_t bootindex;
     int write_cache; /* property, enum onoffauto */
+    bool share_rw;   /* property */
     bool cd;
     struct scsi_dev *scsi; /* owned: the unit that answers a CD drive's packets */
     uint8_t sense[18];     /* of the last packet that failed */

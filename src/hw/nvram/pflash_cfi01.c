@@ -359,6 +359,8 @@ static bool pf_realize(struct dev *d, struct err **errp)
     if (!mul_ok_u64(f->nr_blocks, f->sector_len, &size) || size > PFLASH_MAX_SIZE || size % 4096)
         return err_set(errp, "flash '%s': %u blocks of %" PRIu64 " bytes are out of range", name, f->nr_blocks,
                        f->sector_len);
+    if (f->blk && !blk_set_share_rw(f->blk, false, errp))
+        return false;
     if (!mem_region_init_romd(&f->flash, s, f->secure ? &pf_locked_ops : &pf_ops, f, name, size, errp))
         return false;
     dev_add_mmio(d, &f->flash);

@@ -63,6 +63,7 @@ struct sdisk {
     int32_t bootindex;      /* property */
     bool removable, dpofua; /* properties */
     int write_cache;        /* property, enum onoffauto */
+    bool share_rw;          /* property */
     bool cd, locked, tray_open, medium_event, eject_asked;
     struct list stopped; /* of struct scsi_req by link: wait until the machine goes on */
     struct machine_hook state_hook;
@@ -950,6 +951,8 @@ static bool disk_realize(struct dev *d, struct err **errp)
     s->removable |= s->cd;
     if (!check_bs(s, errp))
         return false;
+    if (!blk_set_share_rw(s->blk, s->share_rw, errp))
+        return false;
     if (s->write_cache != OOA_AUTO)
         blk_set_write_cache(s->blk, s->write_cache == OOA_ON);
     blk_set_dev_ops(s->blk, s->cd ? &cd_ops : &hd_ops, s);
@@ -996,6 +999,7 @@ static void disk_unit_reset(struct scsi_dev *d)
         PROP("physical_block_size", size, struct sdisk, phys_bs), PROP("min_io_size", size, struct sdisk, min_io),     \
         PROP("opt_io_size", size, struct sdisk, opt_io),                                                               \
         PROP("discard_granularity", size, struct sdisk, discard_gran),                                                 \
+        PROP("share-rw", bool, struct sdisk, share_rw, .dflt = "off"),                                                 \
         PROP("write-cache", onoffauto, struct sdisk, write_cache, .dflt = "auto"),                                     \
         PROP("bootindex", i32, struct sdisk, bootindex, .dflt = "-1")
 static const struct prop hd_props[] = {DISK_PROPS, PROP("removable", bool, struct sdisk, removable, .dflt = "off"),

@@ -52,6 +52,7 @@ struct vblk {
     uint64_t log_bs, phys_bs, min_io, opt_io, discard_gran; /* properties */
     uint32_t cyls, heads, secs;
     int write_cache; /* property, enum onoffauto */
+    bool share_rw;   /* property */
     bool config_wce, discard, write_zeroes, seg_max_adjust, request_merging, scsi;
     bool orig_wce;
     struct list stopped; /* of struct vblk_req: wait until the machine goes on */
@@ -413,6 +414,8 @@ static bool vblk_realize(struct virtio_dev *vd, struct err **errp)
     if (v->num_queues == UINT16_MAX)
         v->num_queues = min_u64(max_u64(cpus, 1), VIRTIO_QUEUES - 1);
     guess_geometry(v);
+    if (!blk_set_share_rw(v->blk, v->share_rw, errp))
+        return false;
     if (v->write_cache != OOA_AUTO)
         blk_set_write_cache(v->blk, v->write_cache == OOA_ON);
     v->orig_wce = blk_write_cache(v->blk);
@@ -466,6 +469,7 @@ static const struct prop vblk_pci_props[] = {
     PROP("cyls", u32, struct vblk_pci, v.cyls, .max = 65535),
     PROP("heads", u32, struct vblk_pci, v.heads, .max = 255),
     PROP("secs", u32, struct vblk_pci, v.secs, .max = 255),
+    PROP("share-rw", bool, struct vblk_pci, v.share_rw, .dflt = "off"),
     PROP("write-cache", onoffauto, struct vblk_pci, v.write_cache, .dflt = "auto"),
     PROP("config-wce", bool, struct vblk_pci, v.config_wce, .dflt = "on"),
     PROP("discard", bool, struct vblk_pci, v.discard, .dflt = "on"),

@@ -1,0 +1,126 @@
+/* The user-mode runtime: runs guest code from the code cache (jit/cache.h) for any front end that makes jit blocks.
+ *
+ * A front end (the x86 rewriter; each IR guest) brings its own context (what GS points to), its own stubs and its own
+ * host-register convention. The runtime owns the cache, the threads, links, shadow stacks, host signals, code that
+ * changes, and stopping. Blocks: pc is the guest address, place is the same address, mode is the front end's.
+ *
+ * Stubs a front end emits once, at the start of the arena (names as blocks use them):
+ *   enter     C: int enter(void): loads guest state, jumps to the context's enter target
+ *   exits     save all guest state in the context or CPU, return from enter with an enum lx_exit
+ *   jump      guest pc -> host code by the context's jump table, else the dispatch exit
+ *   ret_miss  the same when a return was not predicted by the shadow stack
+ * The host's RSP is the shadow stack while translated code runs, of (host return address, front end's word) pairs; or
+ * the front end runs on the ordinary stack and sets view.ss_rsp NULL (signals arrive on an alternate stack anyway).
+ *
+ * Host signals in translated code: the handler notes signal, host rip and address, and resumes at stubs.exit_signal
+ * with all host registers as they were; enter returns LX_EXIT_SIGNAL and the runtime finds the guest instruction by the
+ * block's map. Guest state must be complete at the start of every instruction that can fault, or front.fix repairs it.
+ *
+ * Stopping: lx_rt_kick makes *view.poll LX_POLL_BAD; loads that poll fault; the link's poll_pc (or, in a stub,
+ * *view.pc) is where the guest stands.
+ *
+ * Code that changes: a page from which code was translated loses PROT_WRITE on the host (the guest's view keeps it). A
+ * write faults, the runtime kills the page's blocks and gives the right back. Pages that are written again and again
+ * are run one block at a time with their bytes compared (LX_MODE_CHECK is not seen by front ends).
+ */
+#ifndef USER_LINUX_RUN_H
+#define USER_LINUX_RUN_H
+
+#include "jit/cache.h"
+#include "user/linux/arch.h"
+
+enum lx_exit {
+    LX_EXIT_INTERP = 1, /* *view.pc: the front end's `step` executes one instruction there */
+    LX_EXIT_DISPATCH,   /* *view.pc: find or make its block */
+    LX_EXIT_LINK,       /* *view.link: number of the link to resolve and patch */
+    LX_EXIT_SIGNAL,     /* from stubs.exit_signal */
+    LX_EXIT_SYSCALL,    /* *view.pc: behind the system call instruction */
+    LX_EXIT_TRAP        /* *view.pc: at the instruction; cpu->fault was filled by a front end's helper */
+};
+#define LX_POLL_BAD ((uintptr_t)0xfff8)
+
+/* Where the runtime finds its fields in a front end's context. */
+struct lx_view {
+    _Atomic uintptr_t *poll; /* what polls load through */
+    uintptr_t poll_ok;       /* its value when nothing is wanted */
+    uint64_t *pc, *link;     /* set by exits */
+    uint64_t *ss_rsp;        /* NULL: no shadow stack */
+    uint64_t *neg_ss_top;    /* may be NULL: minus the address of the lowest pair, which predicts nothing */
+};
+struct lx_rt_thread {
+    struct lx_rt *rt;
+    struct lx_cpu *cpu;
+    void *ctx;           /* owned; front.ctx_size bytes, 64-byte aligned, zeroed */
+    struct lx_view view; /* filled by front.ctx_init */
+    uint8_t *ss;         /* owned */
+    uint64_t ss_top;
+    uint32_t generation;
+    _Atomic bool in_code, kicked;
+    int sig, sig_code;
+    uint64_t sig_trap, sig_err;
+    uintptr_t sig_rip, sig_addr;
+    void *altstack; /* owned */
+    uint64_t host_fs;
+    struct lx_rt_thread *next; /* in rt->threads */
+};
+struct lx_front {
+    const char *name;
+    size_t ctx_size;
+    unsigned leave_reg; /* host register that holds the pc when a dead block jumps to `dispatch` */
+    uint64_t ss_word;   /* the word of the lowest shadow-stack pair: matches no return */
+    /* Emits the stubs into b and fills rt->stub. */
+    bool (*stubs)(struct lx_rt *rt, struct jit_buf *b, struct err **errp);
+    /* Fills t->view and what the context needs from the start. */
+    void (*ctx_init)(struct lx_rt_thread *t);
+    unsigned (*mode)(struct lx_rt_thread *t); /* translation-mode bits of the CPU as it is */
+    /* Translates the block at pc from at most avail bytes (they end at a page end; all readable). first_link: number of
+     * link 0. False: the first instruction is not translated (step executes it). */
+    bool (*translate)(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t avail, uint32_t first_link,
+                      struct jit_buf *b, struct jit_block_out *out);
+    /* Enters translated code at target with the CPU's state; on return the CPU's state is complete but for pc. */
+    int (*enter)(struct lx_rt_thread *t, const uint8_t *target);
+    uint64_t (*pc)(const struct lx_rt_thread *t);
+    void (*set_pc)(struct lx_rt_thread *t, uint64_t pc);
+    /* Executes one instruction at pc, in C. LX_STOP_KICK: done, go on. */
+    enum lx_stop (*step)(struct lx_rt_thread *t);
+    void (*jc_set)(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
+    void (*jc_clear)(struct lx_rt_thread *t);
+    /* Optional. In the signal handler, before anything else: true when the front end settled it and translated code is
+     * to go on as ucontext says. */
+    bool (*host_signal)(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
+    /* Optional. After LX_EXIT_SIGNAL: repairs state for a fault inside instruction `insn` of the block. */
+    void (*fix)(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);
+};
+struct lx_rt_stubs {
+    const uint8_t *enter, *exit_interp, *exit_dispatch, *exit_link, *exit_signal, *exit_syscall, *exit_trap, *jump,
+        *ret_miss;
+    const void *front; /* the front end's own */
+};
+struct lx_rt {
+    const struct lx_front *front;
+    struct jit_cache cache;
+    struct lx_rt_stubs stub;
+    struct lx_rt_thread *threads; /* under cache.lock */
+    bool one_insn, no_link;
+    _Atomic bool flushing;
+};
+
+/* The process's translator. cache_size in bytes. */
+struct lx_rt *lx_rt_new(const struct lx_front *f, size_t cache_size, struct err **errp);
+/* A CPU's part; on the thread that creates the CPU. */
+bool lx_rt_thread_new(struct lx_rt *rt, struct lx_cpu *cpu, struct err **errp);
+void lx_rt_thread_free(struct lx_rt_thread *t);
+/* On the thread that will run it, once: GS, alternate stack. */
+void lx_rt_thread_start(struct lx_rt_thread *t);
+/* Runs until a system call, a guest fault or a kick. An architecture's run() usually is just this. */
+enum lx_stop lx_rt_run(struct lx_rt_thread *t);
+/* Makes it stop soon; any thread, also from signal handlers. */
+void lx_rt_kick(struct lx_rt_thread *t);
+/* The guest's mapping changed: [addr, addr + len) was unmapped, replaced or had its rights changed: forgets code. */
+void lx_rt_unmapped(struct lx_rt *rt, uint64_t addr, uint64_t len);
+/* Code bytes were changed by other means than a store (icache flush calls are safe to ignore otherwise). */
+void lx_rt_code_changed(struct lx_rt *rt, uint64_t addr, uint64_t len);
+/* In the child after fork: takes the cache out of the parent's reach and forgets the other threads. */
+bool lx_rt_after_fork(struct lx_rt *rt, struct lx_rt_thread *self, struct err **errp);
+
+#endif

@@ -1,0 +1,368 @@
+"""Block commands on a running machine: overlays, merges, copies, bitmaps, transactions, exports. The machine stands
+still; what a guest would write comes over an NBD export of the same disk, from our qemu-io."""
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+from conftest import need, program
+from lyre import Machine, QmpError
+
+MB = 1 << 20
+
+
+def img(*args):
+    p = subprocess.run([program('qemu-img'), *map(str, args)], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0, p.stderr
+    return p.stdout
+
+
+def io(*args):
+    p = subprocess.run([program('qemu-io'), *map(str, args)], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0 and 'failed' not in p.stdout + p.stderr, p.stdout + p.stderr
+    return p.stdout
+
+
+class Vm:
+    """A machine with virtio disks and, on demand, an NBD way into each of them."""
+
+    def __init__(self, tmp, *drives, extra=()):
+        args = ['-M', 'q35', '-accel', 'qtest', '-S']
+        for i, d in enumerate(drives):
+            args += ['-drive', f'{d},if=none,id=d{i}', '-device', f'virtio-blk-pci,drive=d{i},id=disk{i},share-rw=on']
+        self.m = Machine(*args, *extra)
+        self.sock = f'{tmp}/nbd.sock'
+        self.tmp = tmp
+        self.serving = False
+
+    def __enter__(self):
+        self.m.__enter__()
+        return self
+
+    def __exit__(self, *a):
+        if a[0] is None:
+            self.m.qmp('quit')
+            self.m.wait(20)
+        return self.m.__exit__(*a)
+
+    def qmp(self, cmd, **args):
+        return self.m.qmp(cmd, **{k.replace('_', '-'): v for k, v in args.items()})
+
+    def guest(self, drive, *cmds):
+        """qemu-io commands against the disk as the guest would see it."""
+        if not self.serving:
+            self.qmp('nbd-server-start', addr={'type': 'unix', 'data': {'path': self.sock}})
+            self.serving = True
+        self.qmp('nbd-server-add', device=drive, writable=True)
+        try:
+            return io('-f', 'raw', f'nbd+unix:///{drive}?socket={self.sock}', *[x for c in cmds for x in ('-c', c)])
+        finally:
+            self.qmp('nbd-server-remove', name=drive)
+
+    def file_of(self, drive):
+        return next(b for b in self.qmp('query-block') if b['device'] == drive)['inserted']['file']
+
+    def wait(self, event, timeout=30):
+        return self.m.event(event, timeout)['data']
+
+
+@pytest.fixture
+def base(tmp_path):
+    p = tmp_path / 'base.qcow2'
+    img('create', '-f', 'qcow2', p, '8M')
+    io(p, '-c', 'write -P 1 0 2M')
+    return p
+
+
+def overlay(tmp, base, name='over.qcow2'):
+    p = tmp / name
+    img('create', '-f', 'qcow2', '-b', base, '-F', 'qcow2', p)
+    return p
+
+
+@pytest.mark.proves('F-SNP-05', 'F-QMP-06', 'S337')
+def test_external_snapshot_takes_further_writes(tmp_path, base):
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.guest('d0', 'write -P 2 1M 64k')
+        new = tmp_path / 'new.qcow2'
+        assert vm.qmp('blockdev-snapshot-sync', device='d0', snapshot_file=str(new)) == {}
+        assert vm.file_of('d0') == str(new)
+        before = base.read_bytes()
+        vm.guest('d0', 'write -P 3 0 64k', 'read -P 2 1M 64k', 'read -P 1 128k 64k')
+        assert base.read_bytes() == before
+        with pytest.raises(QmpError):
+            vm.qmp('blockdev-snapshot-sync', device='d0', snapshot_file=str(new))
+    info = json.loads(img('info', '--output=json', new))
+    assert info['backing-filename'] == str(base) and info['backing-filename-format'] == 'qcow2'
+    io('-r', new, '-c', 'read -P 3 0 64k', '-c', 'read -P 2 1M 64k')
+
+
+@pytest.mark.proves('F-SNP-06', 'F-QMP-07', 'F-QMP-08', 'F-QMP-09', 'S333', 'S334', 'S338')
+def test_active_commit_merges_and_pivots(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={over},format=qcow2') as vm:
+        vm.guest('d0', 'write -P 5 1M 1M')
+        assert vm.qmp('block-commit', device='d0') == {}
+        ready = vm.wait('BLOCK_JOB_READY')
+        assert ready['device'] == 'd0' and ready['type'] == 'commit' and ready['len'] == ready['offset'] > 0
+        job = vm.qmp('query-block-jobs')[0]
+        assert job['ready'] and job['status'] == 'ready' and job['device'] == 'd0'
+        assert 'd0' in vm.m.hmp('info block-jobs')
+        vm.guest('d0', 'write -P 6 3M 64k')  # while it is in step
+        vm.qmp('block-job-complete', device='d0')
+        done = vm.wait('BLOCK_JOB_COMPLETED')
+        assert done['device'] == 'd0' and 'error' not in done
+        assert vm.file_of('d0') == str(base) and vm.qmp('query-block-jobs') == []
+        vm.guest('d0', 'read -P 5 1M 1M', 'read -P 6 3M 64k', 'write -P 7 4M 64k')
+    io('-r', base, '-c', 'read -P 1 0 1M', '-c', 'read -P 5 1M 1M', '-c', 'read -P 6 3M 64k', '-c', 'read -P 7 4M 64k')
+    img('check', base)
+
+
+@pytest.mark.proves('F-SNP-06', 'F-QMP-07')
+def test_commit_of_a_middle_layer(tmp_path, base):
+    mid = overlay(tmp_path, base, 'mid.qcow2')
+    io(mid, '-c', 'write -P 8 2M 1M')
+    top = overlay(tmp_path, mid, 'top.qcow2')
+    io(top, '-c', 'write -P 9 3M 1M')
+    with Vm(tmp_path, f'file={top},format=qcow2') as vm:
+        vm.qmp('block-commit', device='d0', top=str(mid), base=str(base), job_id='j')
+        assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED')
+        vm.guest('d0', 'read -P 1 0 2M', 'read -P 8 2M 1M', 'read -P 9 3M 1M')
+    info = json.loads(img('info', '--output=json', top))
+    assert info['backing-filename'] == str(base)
+    io('-r', base, '-c', 'read -P 8 2M 1M', '-c', 'read -P 0 3M 1M')
+
+
+def test_stream_makes_the_overlay_independent(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={over},format=qcow2') as vm:
+        vm.qmp('block-stream', device='d0', job_id='s')
+        assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED')
+        assert 'backing_file' not in vm.qmp('query-block')[0]['inserted']
+    base.unlink()
+    io('-r', over, '-c', 'read -P 1 0 2M')
+
+
+@pytest.mark.parametrize('how', ['complete', 'cancel'])
+def test_drive_mirror(tmp_path, base, how):
+    copy = tmp_path / 'copy.qcow2'
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.qmp('drive-mirror', device='d0', target=str(copy), sync='full', job_id='m')
+        vm.wait('BLOCK_JOB_READY')
+        vm.guest('d0', 'write -P 4 5M 1M')
+        time.sleep(0.3)
+        if how == 'complete':
+            vm.qmp('job-complete', id='m')
+        else:
+            vm.qmp('block-job-cancel', device='m')
+        vm.wait('BLOCK_JOB_COMPLETED')
+        assert vm.file_of('d0') == str(copy if how == 'complete' else base)
+    assert 'identical' in img('compare', base, copy)
+
+
+def test_incremental_backups_by_bitmap(tmp_path, base):
+    full, inc = tmp_path / 'full.qcow2', tmp_path / 'inc.qcow2'
+    with Vm(tmp_path, f'file={base},format=qcow2,node-name=n0') as vm:
+        vm.qmp('transaction', actions=[
+            {'type': 'block-dirty-bitmap-add', 'data': {'node': 'n0', 'name': 'b', 'persistent': True}},
+            {'type': 'drive-backup', 'data': {'device': 'd0', 'target': str(full), 'sync': 'full', 'job-id': 'f'}}])
+        vm.wait('BLOCK_JOB_COMPLETED')
+        vm.guest('d0', 'write -P 7 1M 128k')
+        bm = vm.qmp('query-block')[0]['inserted']['dirty-bitmaps'][0]
+        assert bm['name'] == 'b' and bm['count'] == 128 << 10 and bm['recording']
+        img('create', '-f', 'qcow2', '-b', full, '-F', 'qcow2', inc)
+        vm.qmp('drive-backup', device='d0', target=str(inc), mode='existing', sync='incremental', bitmap='b', format='qcow2')
+        vm.wait('BLOCK_JOB_COMPLETED')
+        assert vm.qmp('query-block')[0]['inserted']['dirty-bitmaps'][0]['count'] == 0
+        with pytest.raises(QmpError, match='not found'):
+            vm.qmp('block-dirty-bitmap-clear', node='n0', name='nix')
+    assert 'identical' in img('compare', base, inc)
+    io('-r', full, '-c', 'read -P 1 1M 128k')  # the full backup shows the moment it was asked for
+    assert [b['name'] for b in json.loads(img('info', '--output=json', base))['format-specific']['data']['bitmaps']] == ['b']
+
+
+def test_backup_shows_the_moment_of_the_command(tmp_path, base):
+    copy = tmp_path / 'copy.qcow2'
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.qmp('drive-backup', device='d0', target=str(copy), sync='full', job_id='b', speed=65536)
+        vm.guest('d0', 'write -P 99 0 2M')
+        vm.qmp('block-job-set-speed', device='b', speed=0)
+        assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED', 60)
+    io('-r', copy, '-c', 'read -P 1 0 2M')
+
+
+def test_transaction_is_all_or_nothing(tmp_path, base):
+    second = tmp_path / 'two.qcow2'
+    img('create', '-f', 'qcow2', second, '8M')
+    with Vm(tmp_path, f'file={base},format=qcow2,node-name=n0', f'file={second},format=qcow2') as vm:
+        vm.qmp('block-dirty-bitmap-add', node='n0', name='keep')
+        vm.guest('d0', 'write -P 3 0 64k')
+        count = vm.qmp('query-block')[0]['inserted']['dirty-bitmaps'][0]['count']
+        assert count
+        with pytest.raises(QmpError, match='Abort'):
+            vm.qmp('transaction', actions=[
+                {'type': 'block-dirty-bitmap-clear', 'data': {'node': 'n0', 'name': 'keep'}},
+                {'type': 'block-dirty-bitmap-remove', 'data': {'node': 'n0', 'name': 'keep'}},
+                {'type': 'block-dirty-bitmap-add', 'data': {'node': 'n0', 'name': 'new'}},
+                {'type': 'blockdev-snapshot-sync', 'data': {'device': 'd1', 'snapshot-file': f'{tmp_path}/s1.qcow2'}},
+                {'type': 'abort', 'data': {}}])
+        bms = vm.qmp('query-block')[0]['inserted']['dirty-bitmaps']
+        assert [(b['name'], b['count']) for b in bms] == [('keep', count)]
+        assert vm.file_of('d1') == str(second)
+        vm.guest('d1', 'write -P 1 0 64k')
+        vm.qmp('transaction', actions=[
+            {'type': 'blockdev-snapshot-sync', 'data': {'device': d, 'snapshot-file': f'{tmp_path}/t{d}.qcow2'}} for d in ('d0', 'd1')])
+        assert vm.file_of('d0').endswith('td0.qcow2') and vm.file_of('d1').endswith('td1.qcow2')
+    io('-r', second, '-c', 'read -P 1 0 64k')
+
+
+@pytest.mark.proves('F-SNP-05', 'F-BLK-18')
+def test_blockdev_snapshot_with_null_backing(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={base},format=qcow2,node-name=n0') as vm:
+        vm.qmp('blockdev-add', driver='qcow2', node_name='o', backing=None, file={'driver': 'file', 'filename': str(over)})
+        vm.qmp('blockdev-snapshot', node='n0', overlay='o')
+        ins = vm.qmp('query-block')[0]['inserted']
+        assert ins['node-name'] == 'o' and ins['image']['backing-image']['filename'] == str(base)
+        with pytest.raises(QmpError, match='already has a backing'):
+            vm.qmp('blockdev-snapshot', node='o', overlay='o')
+        nodes = {n['node-name'] for n in vm.qmp('query-named-block-nodes')}
+        assert {'o', 'n0'} <= nodes
+
+
+def test_jobs_wait_for_finalize_and_dismiss(tmp_path, base):
+    copy = tmp_path / 'copy.raw'
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.qmp('drive-backup', device='d0', target=str(copy), format='raw', sync='full', job_id='j', auto_finalize=False, auto_dismiss=False)
+        assert vm.wait('BLOCK_JOB_PENDING') == {'id': 'j', 'type': 'backup'}
+        assert vm.qmp('query-jobs')[0]['status'] == 'pending'
+        with pytest.raises(QmpError, match='pending'):
+            vm.qmp('job-dismiss', id='j')
+        vm.qmp('job-finalize', id='j')
+        vm.wait('BLOCK_JOB_COMPLETED')
+        assert vm.qmp('query-jobs')[0]['status'] == 'concluded'
+        vm.qmp('job-dismiss', id='j')
+        assert vm.qmp('query-jobs') == []
+        states = [e['data']['status'] for e in vm.m.events('JOB_STATUS_CHANGE')] if hasattr(vm.m, 'events') else None
+        assert states is None or states[-1] == 'null'
+
+
+def test_pause_resume_cancel(tmp_path, base):
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.qmp('drive-backup', device='d0', target=f'{tmp_path}/x.raw', format='raw', sync='full', speed=4096)
+        vm.qmp('block-job-pause', device='d0')
+        with pytest.raises(QmpError, match='already paused'):
+            vm.qmp('block-job-pause', device='d0')
+        vm.qmp('block-job-resume', device='d0')
+        vm.m.hmp('block_job_cancel d0')
+        assert vm.wait('BLOCK_JOB_CANCELLED', 30)['device'] == 'd0'
+        with pytest.raises(QmpError) as e:
+            vm.qmp('block-job-cancel', device='d0')
+        assert e.value.cls == 'DeviceNotActive'
+
+
+def test_reopen_switches_read_only(tmp_path, base):
+    raw = tmp_path / 'r.raw'
+    raw.write_bytes(bytes(MB))
+    with Vm(tmp_path) as vm:
+        vm.qmp('blockdev-add', driver='raw', node_name='r', read_only=True, file={'driver': 'file', 'filename': str(raw), 'node-name': 'rf'})
+        ro = lambda: next(n for n in vm.qmp('query-named-block-nodes') if n['node-name'] == 'r')['ro']
+        assert ro()
+        vm.qmp('blockdev-reopen', options=[{'driver': 'raw', 'node-name': 'r', 'file': 'rf'}])
+        assert not ro()
+        with pytest.raises(QmpError, match="Cannot change the option 'driver'"):
+            vm.qmp('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'r'}])
+        vm.qmp('blockdev-reopen', options=[{'driver': 'raw', 'node-name': 'r', 'file': 'rf', 'read-only': True}])
+        assert ro()
+        vm.qmp('blockdev-del', node_name='r')
+        with pytest.raises(QmpError):
+            vm.qmp('blockdev-del', node_name='r')
+
+
+def test_blockdev_create_makes_a_qcow2(tmp_path):
+    p = tmp_path / 'made.qcow2'
+    with Vm(tmp_path) as vm:
+        vm.qmp('blockdev-create', job_id='c1', options={'driver': 'file', 'filename': str(p), 'size': 0})
+        while vm.qmp('query-jobs')[0]['status'] != 'concluded':
+            time.sleep(0.05)
+        vm.qmp('job-dismiss', id='c1')
+        vm.qmp('blockdev-add', driver='file', node_name='f', filename=str(p))
+        vm.qmp('blockdev-create', job_id='c2', options={'driver': 'qcow2', 'file': 'f', 'size': 4 * MB, 'cluster-size': 4096})
+        while vm.qmp('query-jobs')[0]['status'] != 'concluded':
+            time.sleep(0.05)
+        job = vm.qmp('query-jobs')[0]
+        assert 'error' not in job, job
+        vm.qmp('job-dismiss', id='c2')
+        vm.qmp('blockdev-add', driver='qcow2', node_name='q', file='f')
+    info = json.loads(img('info', '--output=json', p))
+    assert info['virtual-size'] == 4 * MB and info['cluster-size'] == 4096
+
+
+def test_resize_and_write_threshold(tmp_path, base):
+    with Vm(tmp_path, f'file={base},format=qcow2,node-name=n0') as vm:
+        vm.qmp('block_resize', device='d0', size=16 * MB)
+        assert vm.qmp('query-block')[0]['inserted']['image']['virtual-size'] == 16 * MB
+        vm.m.hmp('block_resize d0 32')
+        assert vm.qmp('query-block')[0]['inserted']['image']['virtual-size'] == 32 * MB
+        vm.qmp('block-set-write-threshold', node_name='n0', write_threshold=20 * MB)
+        vm.guest('d0', 'write 20M 64k')
+        assert vm.wait('BLOCK_WRITE_THRESHOLD') == {'node-name': 'n0', 'amount-exceeded': 65536, 'write-threshold': 20 * MB}
+
+
+def test_internal_snapshot_of_one_disk(tmp_path, base):
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.qmp('blockdev-snapshot-internal-sync', device='d0', name='s')
+        with pytest.raises(QmpError, match='already exists'):
+            vm.qmp('blockdev-snapshot-internal-sync', device='d0', name='s')
+        vm.guest('d0', 'write -P 44 0 1M')
+    img('snapshot', '-a', 's', base)
+    io('-r', base, '-c', 'read -P 1 0 1M')
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        assert vm.qmp('blockdev-snapshot-delete-internal-sync', device='d0', name='s')['name'] == 's'
+        with pytest.raises(QmpError, match='does not exist'):
+            vm.qmp('blockdev-snapshot-delete-internal-sync', device='d0', name='s')
+
+
+@pytest.mark.proves('F-SNP-03', 'F-SNP-04', 'F-BLK-24', 'F-BLK-25', 'S343', 'S344')
+def test_hmp_commit_after_throwaway_run(tmp_path, base):
+    before = base.read_bytes()
+    with Vm(tmp_path, f'file={base},format=qcow2', extra=('-snapshot',)) as vm:
+        vm.guest('d0', 'write -P 12 0 1M')
+        assert base.read_bytes() == before
+        assert 'Error' not in vm.m.hmp('commit all')
+        assert 'Error' in vm.m.hmp('commit nix')
+    io('-r', base, '-c', 'read -P 12 0 1M', '-c', 'read -P 1 1M 1M')
+
+
+def test_block_exports_of_a_running_machine(tmp_path, base):
+    nbdinfo = need('qemu-img')
+    with Vm(tmp_path, f'file={base},format=qcow2,node-name=n0') as vm:
+        with pytest.raises(QmpError, match='not running'):
+            vm.qmp('block-export-add', type='nbd', id='e', node_name='n0')
+        vm.qmp('nbd-server-start', addr={'type': 'unix', 'data': {'path': vm.sock}})
+        vm.qmp('block-export-add', type='nbd', id='e', node_name='n0', name='x')
+        exports = vm.qmp('query-block-exports')
+        assert len(exports) == 1 and exports[0]['node-name'] == 'n0' and exports[0]['type'] == 'nbd'
+        p = subprocess.run([nbdinfo, 'compare', '-f', 'raw', '-F', 'qcow2', '-U', f'nbd+unix:///x?socket={vm.sock}', str(base)],
+                           capture_output=True, text=True, timeout=60)
+        assert 'identical' in p.stdout, p.stderr
+        vm.qmp('block-export-del', id='e')
+        assert vm.qmp('query-block-exports') == []
+        vm.qmp('nbd-server-stop')
+        assert not os.path.exists(vm.sock)
+
+
+def test_mirror_refuses_what_cannot_work(tmp_path, base):
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.qmp('blockdev-add', driver='null-co', node_name='t', size=4096)
+        with pytest.raises(QmpError, match='smaller'):
+            vm.qmp('blockdev-mirror', device='d0', target='t', sync='full', job_id='m')
+        vm.qmp('blockdev-add', driver='null-co', node_name='t2', size=8 * MB)
+        with pytest.raises(QmpError, match='granularity'):
+            vm.qmp('blockdev-mirror', device='d0', target='t2', sync='full', job_id='m', granularity=1000)
+        vm.qmp('blockdev-mirror', device='d0', target='t2', sync='full', job_id='m', granularity=1 << 20)
+        vm.wait('BLOCK_JOB_READY')
+        vm.qmp('job-cancel', id='m')
+        vm.wait('BLOCK_JOB_CANCELLED')
