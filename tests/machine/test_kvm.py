@@ -17,7 +17,7 @@ def kvm():
         host_lacks('KVM cannot be used here: ' + r.stderr.strip())
 
 
-@pytest.mark.proves('F-ACC-01', 'F-ACC-11', 'S355', 'S360')
+@pytest.mark.proves('F-ACC-01', 'F-ACC-11', 'S355')
 @pytest.mark.parametrize('args', [('-M', 'pc'), ('-M', 'q35', '-smp', '2')])
 def test_seabios_starts_under_kvm(kvm, tmp_path, args):
     if not os.path.exists(BIOS):

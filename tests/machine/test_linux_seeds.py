@@ -204,3 +204,19 @@ def test_overlay_and_throwaway_run_leave_what_is_below_alone(tmp_path, monkeypat
     os.unlink('img1.cow')
     qcow2(tmp_path, 'img1.cow', 0, '-b', 'img1.raw', '-F', 'raw')
     assert pattern(tmp_path, 'img1.cow', last * 512, 0)
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-FW-12', 'F-FW-14', 'S065', 'S066')
+def test_a_kernel_from_the_host_finds_its_root_on_an_unpartitioned_disk(tmp_path):
+    guest.ext4(str(tmp_path / 'root'), 16 * MIB, {'hello': b'from the root file system\n'})
+    line = seeds.words('S065', put={'/boot/vmlinuz-linux': kernel().image, '/boot/initramfs-linux.img': initramfs(('ata_piix', 'sd_mod', 'ext4', 'crc32c_generic')),
+                                    '/dev/sda3': str(tmp_path / 'root'), '-append root=/dev/sda ': '-append "root=/dev/sda console=ttyS0 panic=-1" '})[1]
+    with Linux(line, boot=False) as g:
+        assert g.sh('cat /proc/cmdline') == 'root=/dev/sda console=ttyS0 panic=-1'
+        assert g.sh("mount -o ro $(sed 's/.*root=\\([^ ]*\\).*/\\1/' /proc/cmdline) /data && cat /data/hello") == 'from the root file system'
+        g.poweroff()
+    line = seeds.words('S066')[1]
+    with Linux(['-kernel', kernel().image, '-initrd', initramfs(), *line], boot=False) as g:
+        assert g.sh('cat /proc/cmdline') == seeds.ROWS['S066']['command'].split("'")[1]
+        g.poweroff()
