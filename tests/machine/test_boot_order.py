@@ -70,11 +70,11 @@ def boots(media, tmp_path, *args, cd='cd.iso'):
 @pytest.mark.parametrize('seed, alt, corrected, cd, want', [
     pytest.param('S059', 1, {}, 'cd.iso', 'disk', id='S059-c', marks=pytest.mark.proves('F-FW-09', 'S059')),
     pytest.param('S059', 2, {}, 'cd.iso', 'cd', id='S059-d', marks=pytest.mark.proves('F-FW-09', 'S059')),
-    pytest.param('S059', 3, {}, 'cd.iso', 'network', id='S059-n', marks=pytest.mark.proves('F-FW-09', 'F-FW-15', 'F-NET-34', 'S059')),
+    pytest.param('S059', 3, {}, 'cd.iso', 'network', id='S059-n', marks=pytest.mark.proves('F-FW-09', 'F-FW-15', 'F-NET-06', 'F-NET-34', 'S059')),
     pytest.param('S060', 0, {}, 'cd.iso', 'cd', id='S060', marks=pytest.mark.proves('F-FW-09', 'S060')),
     pytest.param('S061', 0, {}, 'cd.iso', 'cd', id='S061', marks=pytest.mark.proves('F-FW-10', 'S061')),
     pytest.param('S061', 0, {}, 'blank.iso', 'disk', id='S061-no-system-on-the-cd', marks=pytest.mark.proves('F-FW-10', 'S061')),
-    pytest.param('S062', 0, {}, 'cd.iso', 'cd', id='S062', marks=pytest.mark.proves('F-FW-10', 'S062')),
+    pytest.param('S062', 0, {}, 'cd.iso', 'cd', id='S062', marks=pytest.mark.proves('F-FW-10', 'S062', 'S090')),
     pytest.param('S063', 0, {'order=x': 'order=cnd'}, 'cd.iso', 'disk', id='S063-string', marks=pytest.mark.proves('F-FW-10', 'S063')),
 ])
 def test_the_letters_choose_the_medium(seed, alt, corrected, cd, want, media, tmp_path):

@@ -84,7 +84,7 @@ def test_architecture_comes_from_the_program_name():
             assert m.qmp('query-target') == {'arch': arch}
 
 
-@pytest.mark.proves('F-PRG-21', 'F-PRG-22', 'S010')
+@pytest.mark.proves('F-PRG-21', 'F-PRG-22', 'S010', 'S367')
 def test_dashes_and_order_do_not_matter():
     a = ['-chardev', 'ringbuf,id=x', '-mon', 'chardev=x', '-name', 'n1', '-M', 'none']
     b = ['--mon', 'chardev=x', '--machine', 'none', '--name', 'n1', '--chardev', 'ringbuf,id=x']
@@ -167,6 +167,7 @@ def bad(tmp_path):
 
 
 @pytest.mark.limit(240)
+@pytest.mark.proves('F-PRG-30')
 def test_each_mistake_gives_what_why_and_remedy_within_a_second(tmp_path):
     """Must-show 7 of the first machine: one message, exit status 1, nothing left behind."""
     wrong = []

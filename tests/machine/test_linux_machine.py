@@ -32,15 +32,19 @@ def test_lspci_lists_the_board(board, want):
 
 
 @pytest.mark.limit(300)
-@pytest.mark.proves('F-CPU-01')
+@pytest.mark.proves('F-CPU-01', 'F-CPU-02', 'F-MCH-11', 'S024', 'S025', 'S028', 'S030')
 def test_cpus_memory_and_clock():
-    with Linux(['-smp', '4,sockets=1,cores=2,threads=2', '-cpu', 'qemu64,+ssse3,-sse3', '-rtc', 'base=utc'], memory='1G') as g:
+    with Linux([*seeds.words('S030')[1], *seeds.words('S024')[1], *seeds.words('S025')[1], '-cpu', 'qemu64,+ssse3,-sse3', '-rtc', 'base=utc'], memory='1G') as g:
         assert g.sh('grep -c ^processor /proc/cpuinfo') == '4'
         info = g.sh('cat /proc/cpuinfo')
         assert 'Virtual CPU version' in info
         flags = re.search(r'^flags\s*: (.*)$', info, re.M).group(1).split()
         assert 'ssse3' in flags and 'pni' not in flags and 'lm' in flags and 'cx16' in flags
-        assert re.search(r'^siblings\s*: 4', info, re.M)
+        assert re.findall(r'^physical id\s*: (\d)', info, re.M) == ['0', '0', '1', '1']
+        assert set(re.findall(r'^cpu cores\s*: (\d)', info, re.M)) == set(re.findall(r'^siblings\s*: (\d)', info, re.M)) == {'2'}
+        for seed in ('S024', 'S025'):
+            value = seeds.words(seed)[1][1].split('value=')[1]
+            assert g.sh(f"grep -c -a -F '{value}' /sys/firmware/dmi/tables/DMI") == '1'
         assert 900000 < int(re.search(r'MemTotal:\s*(\d+)', g.sh('cat /proc/meminfo')).group(1)) < 1 << 20
         assert abs(int(g.sh('date +%s')) - time.time()) < 5
         a = g.sh('cut -d. -f1 /proc/uptime')

@@ -91,7 +91,7 @@ class Resolver(threading.Thread):
 
 
 @pytest.mark.limit(300)
-@pytest.mark.proves('F-NET-01', 'F-NET-04', 'F-NET-05', 'F-PRG-22', 'S133', 'S134', 'S139', 'S141', 'S161')
+@pytest.mark.proves('F-NET-01', 'F-NET-04', 'F-NET-05', 'F-NET-27', 'F-PRG-22', 'S133', 'S134', 'S139', 'S141', 'S161')
 def test_names_forwards_and_isolation(tmp_path):
     """First card: the name server is relayed, ports 2222 (TCP), 5300 (UDP) and 2424 (TCP over IPv6) lead to the guest. Second card: restricted, but its
     forward works."""
@@ -131,7 +131,7 @@ def test_names_forwards_and_isolation(tmp_path):
 
 
 @pytest.mark.limit(300)
-@pytest.mark.proves('F-NET-09', 'F-NET-23', 'F-NET-24', 'S130', 'S143', 'S164')
+@pytest.mark.proves('F-NET-09', 'F-NET-23', 'F-NET-24', 'S130', 'S143')
 def test_tap_devices_carry_frames_both_ways():
     """A virtio card on tap0 and an e1000 on tap1, each reaching the host by TCP and reached from it."""
     need('ip', 'iproute2')

@@ -8,8 +8,9 @@ import pytest
 
 import guest
 import seeds
-from conftest import need, program
+from conftest import host_lacks, need, program
 from linux import CMDLINE, Linux, initramfs, kernel
+from lyre import run
 from run import accel, Failed, PROMPT, Session
 
 MIB = 1 << 20
@@ -64,7 +65,7 @@ def test_four_drives_on_pc_keep_their_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.limit(300)
-@pytest.mark.proves('F-BLK-01', 'F-BLK-04', 'F-BLK-06', 'F-BLK-07', 'F-BLK-08', 'F-BLK-09', 'F-BLK-11', 'F-BLK-12', 'F-BLK-13', 'F-BLK-18', 'F-BLK-29',
+@pytest.mark.proves('F-BLK-01', 'F-BLK-04', 'F-BLK-06', 'F-BLK-07', 'F-BLK-08', 'F-BLK-09', 'F-BLK-11', 'F-BLK-12', 'F-BLK-13', 'F-BLK-14', 'F-BLK-18', 'F-BLK-29',
                     'F-DEV-05', 'F-DEV-06', 'F-VIO-01', 'F-VIO-02', 'F-VIO-12', 'F-STO-03', 'F-STO-04', 'F-GST-01', 'S068', 'S071', 'S073', 'S078', 'S083', 'S090', 'S091',
                     'S097', 'S266', 'S267', 'S268', 'S272', 'S335')
 def test_every_way_to_plug_a_disk_on_q35(tmp_path, monkeypatch):
@@ -220,3 +221,43 @@ def test_a_kernel_from_the_host_finds_its_root_on_an_unpartitioned_disk(tmp_path
     with Linux(['-kernel', kernel().image, '-initrd', initramfs(), *line], boot=False) as g:
         assert g.sh('cat /proc/cmdline') == seeds.ROWS['S066']['command'].split("'")[1]
         g.poweroff()
+
+
+@pytest.fixture
+def loop():
+    """Makes loop devices of files; gone afterwards."""
+    need('losetup', 'util-linux')
+    made = []
+
+    def make(path):
+        r = subprocess.run(['losetup', '--show', '-f', str(path)], capture_output=True, text=True)
+        if r.returncode:
+            host_lacks('loop devices: ' + r.stderr.strip())
+        made.append(r.stdout.strip())
+        return made[-1]
+    yield make
+    for dev in made:
+        subprocess.run(['losetup', '-d', dev])
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-BLK-18', 'F-BLK-19', 'F-DEV-09', 'S072', 'S082', 'S095', 'S098')
+def test_block_devices_of_the_host_are_disks_of_the_guest(tmp_path, loop):
+    for i in range(4):
+        raw(tmp_path, f'd{i}', 4 + i, b'disk %d' % i)
+    dev = [loop(tmp_path / f'd{i}') for i in range(4)]
+    args = ['-M', 'pc', *seeds.words('S072', put={'/dev/sdX#': dev[0]}, corrected=True)[1], *seeds.words('S095', put={'/dev/disk': dev[1]})[1],
+            *seeds.words('S098', put={'/dev/md0': dev[2]})[1], *seeds.words('S082', put={'/dev/lvm-disk/debian-bullseye-arm64': dev[3]})[1],
+            '-device', 'virtio-blk-pci,drive=hd']
+    with Linux(args, ('ata_piix', 'sd_mod', 'virtio_pci', 'virtio_blk')) as g:
+        seen = {int(mib): d for d, mib in (line.split() for line in g.sh(BLOCKS).split('\n'))}
+        assert sorted(seen) == [4, 5, 6, 7] and seen[6] == 'sda'
+        for i in range(4):
+            assert g.sh(f'head -c 6 /dev/{seen[4 + i]}') == f'disk {i}'
+            g.sh(FILL.format(0x70 + i, seen[4 + i], 7))
+        g.poweroff()
+    for i in range(4):
+        subprocess.run(['blockdev', '--flushbufs', dev[i]])
+        assert (tmp_path / f'd{i}').read_bytes()[3584:4096] == bytes([0x70 + i]) * 512
+    r = run(*seeds.words('S082', put={'/dev/lvm-disk/debian-bullseye-arm64': str(tmp_path / 'd0')})[1], '-M', 'none', '-accel', 'qtest', '-display', 'none')
+    assert r.returncode == 1 and 'host_device' in r.stderr and len(r.stderr.splitlines()) <= 2, r.stderr

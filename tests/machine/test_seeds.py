@@ -2,6 +2,7 @@
 monitor then shows is compared with what a user must see. No guest runs: those are in the test_linux files.
 
 A row: the ids it proves, the seed, what each monitor command must show ('!' = must not), and how the line is completed."""
+import os
 import re
 import subprocess
 
@@ -140,7 +141,7 @@ BLOCK = [
     Row('S073 F-BLK-07 S267', 'S073', {'info block': [rf'^hd1 {DRIVE}diskimg\.qcow \(qcow2\)'], 'info qtree': ['dev: scsi-hd', 'drive = hd1']},
         also=['-device', 'virtio-scsi', '-device', 'scsi-hd,drive=hd1'], name='-named'),
     Row('S074', 'S074', {'info block': [rf'^hd0 {DRIVE}storagedisk1']}, corrected=True),
-    Row('', 'S078', {'info qtree': ['dev: ide-hd', 'drive = hd0']}, also=['-drive', 'file=storagedisk1.img,if=none,id=hd0']),
+    Row('S078', 'S078', {'info qtree': ['dev: ide-hd', 'drive = hd0']}, also=['-drive', 'file=storagedisk1.img,if=none,id=hd0']),
     Row('S079 F-BLK-06', 'S079', {'info qtree': ['dev: ide-hd', 'drive = hd0'], 'info block': [rf'^hd0 {DRIVE}storagedisk1']}),
     Row('S079', 'S079', {'info qtree': ['dev: ide-hd', 'drive = hd0'], 'info block': [rf'^hd0 {DRIVE}storagedisk1']}, corrected=True),
     Row('F-BLK-06', 'S083', {'info block': [rf'^virtio0 {DRIVE}disk1\.qcow2 \(qcow2\)'], 'info qtree': ['dev: virtio-blk-pci']}),
@@ -153,7 +154,7 @@ BLOCK = [
     Row('F-BLK-04', 'S090', {'info block': [rf'^ide1-cd0 {DRIVE}iso_image', rf'^ide0-hd0 {DRIVE}disk_image \(raw\)'], 'stderr': ['!warning']}),
     Row('', 'S091', {'info block': [rf'^virtio0 {DRIVE}disk_image']}),
     Row('', 'S092', {'info block': [rf'^virtio0 {DRIVE}disk_image', rf'^ide1-cd0 {DRIVE}windows\.iso', rf'^ide1-cd1 {DRIVE}virtio-win\.iso']}),
-    Row('', 'S093', {'info block': [rf'^ide0-hd0 {DRIVE}disk_image', rf'^virtio0 {DRIVE}dummy\.qcow2', rf'^ide1-cd0 {DRIVE}virtio-win\.iso']}),
+    Row('S093', 'S093', {'info block': [rf'^ide0-hd0 {DRIVE}disk_image', rf'^virtio0 {DRIVE}dummy\.qcow2', rf'^ide1-cd0 {DRIVE}virtio-win\.iso']}),
     Row('', 'S094', {'info block': [rf'^virtio0 {DRIVE}disk_image'], **size(4 * GIB)}),
     Row('', 'S096', {'info block': [rf'^virtio0 {DRIVE}disk_image', 'Cache mode: .*direct']}),
     Row('F-BLK-08 F-BLK-09', 'S097', {'info qtree': ['dev: ich9-ahci, id "ahci"', 'bus: ahci.0', 'dev: ide-hd', 'drive = disk']}),
@@ -200,9 +201,11 @@ VIRTIO = [
     Row('F-VIO-12', 'S268', {'info qtree': ['dev: virtio-blk-pci', 'drive = hd0']}, also=['-drive', 'file=storagedisk1.img,if=none,id=hd0']),
     Row('S270 F-DEV-08', 'S269', {'info qtree': ['dev: virtio-rng-pci', 'rng = /objects/rng0']}, also=['-object', 'rng-random,id=rng0,filename=/dev/urandom']),
     Row('S270', 'S270', {'info status': ['VM status']}),
-    Row('', 'S271', {'info qtree': ['dev: virtio-rng-pci']}),
+    Row('S271', 'S271', {'info qtree': ['dev: virtio-rng-pci']}),
 ]
 EVERYDAY = [
+    Row('S358', 'S358', {'info kvm': ['kvm support: disabled'], 'info status': ['accelerator tcg']}, accel='', also=['-S']),
+    Row('S359', 'S359', {'info kvm': ['kvm support: disabled'], 'info status': ['accelerator tcg']}, accel='', also=['-S']),
     Row('S374 F-DSP-08', 'S374', {'info name': ['^web$'], **size(512 * MIB), 'info qtree': ['dev: VGA'], 'info kvm': ['kvm support: disabled']},
         put={'%i': 'web', '-enable-kvm ': '', '$args': '-drive file=disk1.qcow2,if=virtio'}),
 ]
@@ -224,9 +227,10 @@ class No(Row):
 REFUSED = [
     No('S002', 'S002', ["unsupported machine type 'q53'", 'did you mean', 'help'], put={'<machine>': 'q53'}),
     No('S031', 'S031', ["not a number|expects a number"]),
+    No('S071 F-BLK-13 F-BLK-14', 'S071', ['Failed to get "write" lock', 'my-mpio'], put={',file.locking=off': ''}),
     No('S063 F-FW-10', 'S063', ["'x' is no boot device"]),
     No('S049', 'S049', ['should equal RAM size', 'add up to -m'], also=['-m', '2G']),
-    No('S053 F-FW-02', 'S053', ['could not find firmware', '-bios']),
+    No('F-FW-02', 'S053', ['could not find firmware', '-bios']),
     No('S074', 'S074', ["unknown option 'l2_cache-size'", "Did you mean 'l2-cache-size'"]),
     *[No('S084 F-BLK-06', 'S084', ['does not support', 'if=none', '-device'], alt=i, put={f'if={bus}': f'-drive file=disk.qcow2,if={bus}'})
       for i, bus in ((2, 'scsi'), (3, 'sata'))],
@@ -331,3 +335,61 @@ def test_properties_are_listed_with_type_and_default():
         assert r.returncode == 0 and not r.stderr
         for w in want:
             assert re.search(w, r.stdout, re.M), (seed, w, r.stdout)
+
+
+@pytest.mark.proves('F-NET-15', 'S159', 'S142')
+@pytest.mark.parametrize('short, long', [
+    (['-nic', 'user,model=virtio-net-pci,mac=52:54:00:12:34:77'], ['-netdev', 'user,id=n', '-device', 'virtio-net-pci,netdev=n,mac=52:54:00:12:34:77']),
+    (['-nic', 'user,model=rtl8139'], ['-netdev', 'user,id=n', '-device', 'rtl8139,netdev=n,mac=52:54:00:12:34:56']),
+    (['-nic', 'none'], ['-net', 'none']),
+])
+def test_the_short_form_of_a_card_gives_the_same_machine(short, long):
+    trees = []
+    for args in (short, long):
+        with Machine('-M', 'pc', '-accel', 'qtest', *args, defaults=True) as m:
+            trees.append((re.sub(r'netdev = \S+', 'netdev = N', m.hmp('info qtree')), m.hmp('info pci')))
+    assert trees[0] == trees[1]
+
+
+@pytest.mark.proves('F-NET-09', 'F-NET-15', 'S165', 'S169', 'S170')
+def test_vhost_on_a_tap_device_falls_back_with_one_line(net):
+    if not net.own:
+        host_lacks('root and /dev/net/tun')
+    trees = []
+    with net:
+        for words in (seeds.words('S169')[1], seeds.words('S170')[1], seeds.words('S170', corrected=True)[1], seeds.words('S165')[1]):
+            with Machine(*words, '-accel', 'qtest', defaults=True) as m:
+                trees.append(re.sub(r'netdev = \S+', 'netdev = N', m.hmp('info qtree')))
+                assert 'type=tap' in m.hmp('info network')
+                assert re.fullmatch(r'[^\n]*warning: [^\n]*vhost[^\n]*\n', m.stderr()), m.stderr()
+    assert len(set(trees)) == 1
+
+
+@pytest.mark.proves('F-QMP-05', 'S335', 'S336', 'S089')
+def test_query_block_tells_names_image_and_backing_chain(yard):
+    with Machine(*seeds.words('S089')[1], '-accel', 'qtest', defaults=True, cwd=yard) as m:
+        b = next(x for x in m.qmp('query-block') if x['device'] == 'ide0-hd0')
+    assert b['io-status'] == 'ok' and b['locked'] is False and b['removable'] is False
+    ins = b['inserted']
+    assert {'iops_rd', 'iops_wr', 'bps', 'detect_zeroes', 'ro', 'drv', 'encrypted', 'file', 'backing_file_depth', 'cache'} <= set(ins)
+    assert (ins['iops_rd'], ins['detect_zeroes'], ins['drv'], ins['backing_file_depth']) == (0, 'off', 'qcow2', 1)
+    assert ins['image']['virtual-size'] == 8 * MIB and ins['image']['format'] == 'qcow2'
+    base = ins['image']['backing-image']
+    assert (base['filename'], base['format'], base['virtual-size']) == ('img1.raw', 'raw', 8 * MIB)
+
+
+@pytest.mark.proves('F-BLK-15', 'F-BLK-16', 'S080', 'S081', 'S095', 'S096')
+@pytest.mark.parametrize('words, direct', [
+    (seeds.words('S096')[1], True), (seeds.words('S095', put={'/dev/disk': 'disk_image'})[1], True),
+    (['-drive', f"file=disk_image,if=virtio,{seeds.ROWS['S081']['corrected']}"], True),
+    (['-drive', f"file=disk_image,if=virtio,{seeds.ROWS['S080']['command']}"], False)])
+def test_direct_access_opens_the_file_so(words, direct, yard):
+    with Machine(*words, '-accel', 'qtest', cwd=yard) as m:
+        flags = []
+        for fd in os.listdir(f'/proc/{m.proc.pid}/fd'):
+            if os.readlink(f'/proc/{m.proc.pid}/fd/{fd}') == str(yard / 'disk_image'):
+                flags.append(int(re.search(r'flags:\s*(\d+)', open(f'/proc/{m.proc.pid}/fdinfo/{fd}').read())[1], 8) & os.O_DIRECT)
+        assert flags and all(bool(f) == direct for f in flags)
+    r = run('-accel', 'qtest', '-display', 'none', '-drive', f"file=disk_image,if=virtio,format=raw,{seeds.ROWS['S081']['command']}", cwd=yard, stdin='')\
+        if not direct else None
+    assert r is None or r.returncode == 1 and 'cache.direct=on' in r.stderr, r.stderr
