@@ -24,6 +24,7 @@
 #include "jit/block.h"
 #include "jit/x64.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 enum ir_opcode {
@@ -39,7 +40,7 @@ enum ir_cond { IR_EQ, IR_NE, IR_LTU, IR_GEU, IR_LEU, IR_GTU, IR_LTS, IR_GES, IR_
 enum ir_fcond { IR_FEQ, IR_FLT, IR_FLE, IR_FUN /* unordered */, IR_FGT, IR_FGE };
 enum ir_round { IR_RNE, IR_RTZ, IR_RDN, IR_RUP, IR_RNA /* nearest, ties away */, IR_RDYN = 7 /* MXCSR */ };
 enum { IR_DIV0_ZERO = 0, IR_DIV0_ONES = 1 };
-enum { IR_MM_NUM = 0, IR_MM_NAN = 1 };
+enum { IR_MM_NUM = 0, IR_MM_NAN = 1, IR_MM_RISCV = 2 /* FMIN, FMAX only: even a signalling NaN loses */ };
 /* Memory operand byte. */
 enum {
     IR_M8,
@@ -291,6 +292,7 @@ struct ir_jc {
     const uint8_t *host;
 };
 struct ir_ctx {
+    struct ir_ctx *self;
     _Atomic uintptr_t poll; /* &poll_ok, or an unmapped address to make the next poll fault */
     uint64_t poll_ok;
     uint64_t host_rsp, ss_rsp; /* the shadow stack pointer while outside */
@@ -299,11 +301,26 @@ struct ir_ctx {
     const uint8_t *enter_target;
     uint32_t host_mxcsr, mxcsr; /* mxcsr: the guest's, while outside */
     uint64_t flags;             /* NZCV packed, see ir_nzcv_of; while outside always current */
-    uint64_t page_id;           /* reserved for system mode */
+    uint32_t nan32;             /* constants of translated code: ir_ctx_init */
+    uint64_t nan64;
+    uint64_t save_rsp, save_gpr[10];
+    union ir_vec save_vec[16], konst[8];
+    struct ir_op eval; /* op and immediates of an op done by ir_eval_op on arg[] */
     uint64_t spill[IR_SPILLS];
     union ir_vec vspill[IR_VSPILLS], arg[4];
     struct ir_jc jc[IR_JC_SIZE];
 };
+/* Sets everything but the guest's part of the block. */
+void ir_ctx_init(struct ir_ctx *ctx);
+static inline void ir_jc_clear(struct ir_ctx *ctx)
+{
+    for (unsigned i = 0; i < IR_JC_SIZE; i++)
+        ctx->jc[i].pc = ~(uint64_t)0;
+}
+static inline unsigned ir_jc_hash(uint64_t pc)
+{
+    return (unsigned)(pc >> 1) & (IR_JC_SIZE - 1);
+}
 /* Packed flags: bit 15 N, 14 Z, 8 C (all in AH of LAHF), bit 0 V. */
 static inline uint32_t ir_nzcv_of(uint64_t packed) /* in bits 31 to 28 */
 {
@@ -316,8 +333,8 @@ static inline uint64_t ir_flags_of(uint32_t nzcv)
 }
 
 /* --- Compiling --- */
-/* One pinned piece of guest state. reg: enum jit_reg (never RSP) for GPRs, 0-15 for vectors. At least RAX, RDX, RCX and
- * xmm12-15 stay free. */
+/* One pinned piece of guest state. reg: enum jit_reg (never RSP) for GPRs, 0-15 for vectors. At least RAX, RDX, RCX,
+ * one more GPR and xmm12-15 stay free. */
 struct ir_pin {
     uint32_t off;
     uint8_t reg;
@@ -332,13 +349,13 @@ struct ir_stubs {               /* run addresses */
     const uint8_t *exit_signal; /* entered from the signal handler */
     const uint8_t *jump;        /* RDX = pc: table of indirect targets */
     const uint8_t *ret_miss;    /* RDX = pc */
+    const uint8_t *call_pure, *call_state, *eval;
 };
 enum ir_why { IR_EXIT_TO_PC, IR_EXIT_TO_LINK, IR_EXIT_WITH_CODE, IR_EXIT_BY_SIGNAL };
 struct ir_env {
     const struct ir_pin *pin;
     unsigned nr_pins;
-    uint64_t guest_base; /* added to every address (user mode) */
-    bool addr32;         /* addresses are taken modulo 2^32 */
+    bool addr32; /* addresses are taken modulo 2^32 */
     enum ir_nan nan;
     const struct ir_stubs *stubs;
     uint32_t first_link; /* number of link 0 in the cache */

@@ -1,4 +1,4 @@
-/* Shared by the parts of the IR: passes, allocation, code. */
+/* Shared by the parts of the IR compiler: passes, allocation, code. */
 #ifndef JIT_IR_INT_H
 #define JIT_IR_INT_H
 
@@ -6,5 +6,161 @@
 
 extern const char ir_op_effect[IR_NR_OPS]; /* the letter of ir.def */
 unsigned ir_op_nargs(enum ir_opcode op);
+static inline bool ir_is_vec(unsigned t)
+{
+    return t == IR_F32 || t == IR_F64 || t == IR_V128;
+}
+
+/* ir_opt.c. Folding, forwarding of guest state, removal of what is not seen. Ops become NOP, never move. */
+struct ir_flow {
+    uint16_t next[IR_MAX_OPS][4]; /* next op that uses the argument's value again, 0xffff = none */
+    uint16_t first[IR_MAX_OPS];   /* first use of the op's value, 0xffff = none */
+    bool fl_live[IR_MAX_OPS];     /* the guest's NZCV is read after this op before it is replaced */
+};
+void ir_optimise(struct ir *s, const struct ir_env *env);
+void ir_find_uses(const struct ir *s, struct ir_flow *f);
+
+/* Registers: 0-15 the host's GPRs, 16-31 XMM. */
+enum { XMM0 = 16, NR_REGS = 32 };
+enum loc {
+    L_NONE,
+    L_REG /* a temporary of its own */,
+    L_PIN /* the same as a pinned register */,
+    L_SPILL,
+    L_CONST,
+    L_HOME /* the same as context memory */,
+    L_EFLAGS
+};
+struct irv {
+    uint8_t loc, reg, inv; /* inv, L_EFLAGS: CF is not C */
+    int8_t spill;          /* slot that holds it too, -1 = none */
+    uint16_t next;         /* next use */
+    int32_t home;
+};
+enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN };
+struct ir_cold {
+    enum cold_what what;
+    uint8_t *from, *back; /* rel32 to bind; where to go on */
+    uint32_t n;           /* link, code, op */
+    uint64_t pc;
+    uint8_t reg[4], dst;
+};
+enum { IR_MAX_COLD = 400 };
+struct irc {
+    struct jit_buf *b;
+    struct ir *s;
+    const struct ir_env *env;
+    struct jit_block_out *out;
+    uint16_t reg[NR_REGS]; /* value in a temporary; IR_NO = free */
+    uint32_t pinned;       /* mask */
+    uint32_t off_of[NR_REGS];
+    uint32_t lock; /* registers the current op is using */
+    uint64_t spill_used, vspill_used;
+    uint8_t pin_of[NR_REGS];
+    unsigned cur;      /* op */
+    unsigned pair;     /* 1: the next op is made by the same host instruction */
+    ir_val alias[256]; /* values that are the same as a pin or home */
+    unsigned nr_alias;
+    ir_val ef_logic; /* EFLAGS are those of a logic instruction that made this value */
+    uint64_t pc;     /* guest instruction */
+    ir_val ef;       /* FLAGS value in EFLAGS, IR_NO = none */
+    ir_val gf;       /* FLAGS value that is the guest's, IR_NO = what the context holds */
+    bool gf_saved;   /* the context holds gf */
+    unsigned skip_at, label_at;
+    uint8_t *skip_from;
+    unsigned nr_cold;
+    bool failed;
+    /* Not zeroed at the start: */
+    struct ir_flow f;
+    struct irv v[IR_MAX_OPS];
+    int16_t hint[IR_MAX_OPS]; /* pinned register the value should be made in, -1 = none */
+    struct ir_cold cold[IR_MAX_COLD + 1];
+};
+#define IRX(f)     ((int32_t)offsetof(struct ir_ctx, f))
+#define GSX(f)     JIT_GS(IRX(f))
+#define IR_ARGX(n) JIT_GS(IRX(arg) + 16 * (int)(n))
+
+/* ir_alloc.c */
+static inline bool ir_live(const struct irc *c, ir_val v) /* used after the current op */
+{
+    unsigned at = c->cur + c->pair;
+
+    for (unsigned i = 0; i < 4; i++)
+        if (c->s->op[at].a[i] == v)
+            return c->f.next[at][i] != IR_NO;
+    return c->v[v].next != IR_NO;
+}
+static inline bool ir_is_const(const struct irc *c, ir_val v)
+{
+    return c->s->op[v].op == IR_CONST;
+}
+static inline bool ir_const32(const struct irc *c, ir_val v) /* usable as a sign-extended imm32 */
+{
+    const struct ir_op *o = &c->s->op[v];
+
+    return o->op == IR_CONST && (o->t == IR_I32 || o->imm == (int32_t)o->imm);
+}
+/* The value in a register (of its class), locked until the op ends. The register must not be written. */
+unsigned ir_use(struct irc *c, ir_val v);
+/* A free register of the class, locked. */
+unsigned ir_tmp(struct irc *c, bool vec);
+/* That register, freed and locked. */
+void ir_take(struct irc *c, unsigned reg);
+/* Where the result of the current op is to be made: pin, or a temporary. It may be the register of an argument that
+ * is not used again, unless it is in mask `avoid`. */
+unsigned ir_dst(struct irc *c, ir_val v, uint32_t avoid);
+/* The value v has been made in reg (a locked temporary or a pin given by ir_dst). */
+void ir_made(struct irc *c, ir_val v, unsigned reg);
+/* The op is done: frees what is not used again, unlocks. */
+void ir_consume(struct irc *c, unsigned op);
+/* The value copied into a given register, wherever it is. */
+void ir_fetch(struct irc *c, unsigned r, ir_val v);
+/* A copy in a writable temporary (the value's own when it dies here). */
+unsigned ir_own(struct irc *c, ir_val v);
+void ir_put_state(struct irc *c, const struct ir_op *o);
+/* Every live temporary to its spill slot (before a call). with_state: also what aliases guest state. */
+void ir_evict_all(struct irc *c, bool with_state);
+void ir_alias_add(struct irc *c, ir_val v);
+int ir_pin_of(const struct irc *c, int64_t off);
+void ir_skip_begin(struct irc *c);
+void ir_skip_end(struct irc *c);
+void ir_mov(struct irc *c, unsigned dst, unsigned src, enum ir_type t);
+void ir_load_home(struct irc *c, unsigned reg, enum ir_type t, int32_t off);
+void ir_store_home(struct irc *c, unsigned reg, enum ir_type t, int32_t off);
+/* Home or spill memory of a value not in a register; false: it has none. */
+bool ir_mem_of(const struct irc *c, ir_val v, struct jit_mem *m);
+
+/* Flags: to be called before any instruction that changes EFLAGS. */
+void ir_clobber_flags(struct irc *c);
+/* Brings FLAGS v into EFLAGS; inv: 0 CF = C, 1 CF = !C, 2 as it is. */
+void ir_need_flags(struct irc *c, ir_val v, unsigned inv);
+void ir_commit_flags(struct irc *c); /* the guest's, to the context */
+/* EFLAGS now hold v. */
+void ir_made_flags(struct irc *c, ir_val v, bool inv);
+/* Host condition for an Arm condition on FLAGS v, which is brought into EFLAGS. */
+unsigned ir_flag_cc(struct irc *c, ir_val v, unsigned armcond);
+
+/* Code: true when the op was one of theirs. */
+bool ir_code_int(struct irc *c, const struct ir_op *o);
+bool ir_code_mem(struct irc *c, const struct ir_op *o);
+bool ir_code_flow(struct irc *c, const struct ir_op *o);
+bool ir_code_flags(struct irc *c, const struct ir_op *o);
+bool ir_code_vec(struct irc *c, const struct ir_op *o);
+bool ir_code_fp(struct irc *c, const struct ir_op *o);
+void ir_code_eval(struct irc *c, const struct ir_op *o); /* any pure op, by ir_eval_op */
+void ir_emit_cold(struct irc *c);
+struct ir_cold *ir_new_cold(struct irc *c, enum cold_what what);
+
+/* ir_alu.c */
+unsigned ir_code_cmp(struct irc *c, unsigned cc, enum ir_type t, ir_val a, ir_val b); /* returns the host condition */
+void ir_code_setcc(struct irc *c, unsigned cc);                                       /* the current op's I32 */
+void ir_code_select(struct irc *c, unsigned cc, ir_val yes, ir_val no);
+void ir_code_retype(struct irc *c, const struct ir_op *o);
+
+/* VEX encodings: pp 0 1=66 2=F3 3=F2, map 1=0F 2=0F38 3=0F3A. */
+void ir_vex(struct jit_buf *b, unsigned pp, unsigned map, unsigned w, unsigned op, unsigned reg, unsigned vvvv,
+            unsigned rm);
+void ir_vex_m(struct jit_buf *b, unsigned pp, unsigned map, unsigned w, unsigned op, unsigned reg, unsigned vvvv,
+              struct jit_mem m);
 
 #endif

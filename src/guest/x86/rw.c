@@ -15,7 +15,7 @@ static bool is_cond(const struct x86_insn *in)
 
 bool rw_plain(const struct rw *r, const struct x86_insn *in)
 {
-    return !ends_block(in) && (rw_is_stack_op(r, in) || rw_can_copy(r, in));
+    return !ends_block(in) && (rw_is_stack_op(r, in) || rw_can_copy(r, in) || rw_is_flat_op(r, in));
 }
 
 static bool rewritable(const struct rw *r, const struct x86_insn *in)
@@ -94,6 +94,8 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
     }
     if (rw_is_sys(r, in) && rw_sys(r, in))
         return true;
+    if (rw_is_flat_op(r, in))
+        return rw_flat_op(r, in);
     if (rw_is_stack_op(r, in))
         return rw_stack_op(r, in);
     if (rw_can_copy(r, in))
@@ -107,8 +109,10 @@ static bool emit_block(struct rw *r)
     bool go_on = true, ends;
     unsigned n;
 
-    guard(r);
-    r->out->entry = (uint32_t)(r->b->p - r->b->start);
+    if (!r->flat) {
+        guard(r);
+        r->out->entry = (uint32_t)(r->b->p - r->b->start);
+    }
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
         n = r->sti_at < 0 ? rw_stack_run(r, &ends) : 0;
@@ -132,6 +136,8 @@ static bool emit_block(struct rw *r)
         rw_link_jmp(r, r->m64 ? next : (uint32_t)next, JIT_LINK_CONT, 0);
     }
     rw_cold(r);
+    while (r->b->p - r->b->start < JIT_LEAVE_ROOM)
+        jit_8(r->b, 0x90);
     return jit_ok(r->b) && !r->failed;
 }
 
@@ -147,6 +153,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
                      .out = out,
                      .in = in,
                      .m64 = env->mode & X86_RWM_64,
+                     .flat = env->mode & X86_RWM_FLAT,
                      .stack_rslot = -1,
                      .stack_wslot = -1,
                      .sti_at = -1};
@@ -166,6 +173,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
                              .out = out,
                              .in = in,
                              .m64 = r->m64,
+                             .flat = r->flat,
                              .nr = nr,
                              .stack_rslot = -1,
                              .stack_wslot = -1,

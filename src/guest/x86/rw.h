@@ -69,7 +69,8 @@ enum {
     X86_RWM_AVX = 16, /* and CR4.OSXSAVE with XCR0 AVX */
     X86_RWM_ONE = 32, /* one instruction per block */
     X86_RWM_FS = 64,
-    X86_RWM_GS = 128, /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_GS = 128,   /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_FLAT = 256, /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 
 struct x86_stubs {                       /* run addresses */
@@ -81,6 +82,7 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
     const uint8_t *ret_miss;             /* the same after a return that the shadow stack did not predict */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
+    const uint8_t *exit_syscall;         /* FLAT: T0 = address behind a system call instruction */
 };
 struct x86_rw_env {
     const struct x86_stubs *stubs;
@@ -93,7 +95,8 @@ struct x86_rw_env {
     uint32_t *next_slot; /* counter for slot assignment */
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
     bool fast_pext;
-    bool vex; /* host has AVX */
+    bool vex;          /* host has AVX */
+    bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);

@@ -137,7 +137,7 @@ static bool load_target(struct rw *r, const struct x86_insn *in)
         bool free0;
         struct jit_mem m = rw_access(r, in, r->m64 ? 8 : 4, false, &free0);
 
-        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+        rw_op_mem(r, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
     }
     return true;
 }
@@ -179,8 +179,12 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
     unsigned reg = in->modrm >> 3 & 7;
 
     *go_on = false;
-    if (in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
+    if (in->enc != X86_ENC_LEGACY || in->lock || (in->opsize_pfx && !(r->flat && r->m64 && in->opsz == 8)))
         return false;
+    if (r->flat && rw_is_flat_op(r, in)) {
+        *go_on = rw_flat_op(r, in);
+        return true;
+    }
     if (in->map == X86_MAP_0F && (in->opcode & 0xf0) == 0x80) {
         jcc(r, in);
         *go_on = true;

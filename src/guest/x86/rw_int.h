@@ -30,6 +30,8 @@ struct rw {
     struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
     unsigned nr_cold;
     bool m64, failed;
+    bool flat; /* X86_RWM_FLAT */
+    bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
     int stack_rslot, stack_wslot;
     int sti_at; /* instruction number of a STI whose shadow is still open; -1 = none */
 };
@@ -49,6 +51,15 @@ unsigned rw_map(unsigned guest_reg);
 void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
 void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
 void rw_cold(struct rw *r);
+
+/* rw_flat.c: user mode, where guest addresses are host addresses. */
+/* The operand itself, as rw_access gives it back; r->a32 says whether it needs the prefix. */
+struct jit_mem rw_flat_access(struct rw *r, const struct x86_insn *in, bool *t0_free);
+/* Instructions that only user mode rewrites (string instructions, PUSHF, SYSCALL ...). */
+bool rw_is_flat_op(const struct rw *r, const struct x86_insn *in);
+bool rw_flat_op(struct rw *r, const struct x86_insn *in);
+/* jit_op_mem on an operand from rw_access. */
+void rw_op_mem(struct rw *r, unsigned flags, unsigned opcode, unsigned reg, struct jit_mem m, unsigned imm_len);
 
 /* rw_flow.c */
 /* Instructions that transfer control; true when it was handled (the block ends unless *go_on). */

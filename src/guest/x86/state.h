@@ -162,6 +162,7 @@ struct x86_cpu {
     struct x86_mmu_hooks hooks;
     struct x86_itlb *itlb; /* the interpreter's own TLB, private to mmu.c */
     uint64_t a20_mask;     /* ~0 or ~(1 << 20) */
+    struct mem_ram *user_ram; /* user mode: linear addresses are the host's, no page tables; see user.h */
 
     /* Exceptions leave the interpreter through here. */
     sigjmp_buf *fault_jmp; /* set while guest code is being executed */

@@ -1,0 +1,203 @@
+/* Compiling a superblock: passes, then one walk that allocates and emits. */
+#include "jit/ir_int.h"
+
+/* A value that a PUT takes to a pin may be made there at once when nobody can see the pin in between. */
+static void find_hints(struct irc *c)
+{
+    const struct ir_op *op = c->s->op;
+
+    for (unsigned j = 0; j < c->s->nr; j++) {
+        unsigned d = op[j].a[0];
+        int p;
+
+        c->hint[j] = -1;
+        if (op[j].op != IR_PUT || j - d > 12 || op[d].op == IR_CONST || op[d].op == IR_GET)
+            continue;
+        p = ir_pin_of(c, op[j].imm);
+        if (p < 0 || c->hint[d] >= 0)
+            continue;
+        for (unsigned k = d + 1; k < j && p >= 0; k++)
+            if ((op[k].op != IR_INSN &&
+                 (ir_op_effect[op[k].op] == 'M' || ir_op_effect[op[k].op] == 'X' || op[k].op == IR_CALL)) ||
+                ((op[k].op == IR_GET || op[k].op == IR_PUT) && op[k].imm == op[j].imm))
+                p = -1;
+        if (p < 0)
+            continue;
+        c->hint[d] = (int16_t)p;
+        if ((op[d].op == IR_ZEXT || op[d].op == IR_SEXT) && op[d].op == IR_ZEXT && op[d].a[0] == d - 1 &&
+            c->f.first[d - 1] == d && c->f.next[d][0] == IR_NO && op[d - 1].op != IR_CONST && op[d - 1].op != IR_GET &&
+            op[d - 1].op != IR_TRUNC)
+            c->hint[d - 1] = (int16_t)p;
+    }
+}
+
+static bool same_args(const struct ir_op *a, const struct ir_op *b, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (a->a[i] != b->a[i])
+            return false;
+    return true;
+}
+
+/* Value and flags by one host instruction. */
+static bool is_pair(const struct irc *c, unsigned n)
+{
+    const struct ir_op *o = &c->s->op[n], *f = o + 1;
+
+    if (n + 1 >= c->s->nr)
+        return false;
+    switch (o->op) {
+    case IR_ADD:
+        return f->op == IR_FL_ADD && same_args(o, f, 2);
+    case IR_SUB:
+        return f->op == IR_FL_SUB && same_args(o, f, 2);
+    case IR_ADC:
+        return f->op == IR_FL_ADC && same_args(o, f, 3);
+    case IR_SBC:
+        return f->op == IR_FL_SBC && same_args(o, f, 3);
+    default:
+        return false;
+    }
+}
+
+static void get(struct irc *c, const struct ir_op *o)
+{
+    struct irv *x = &c->v[c->cur];
+    int p = ir_pin_of(c, o->imm);
+
+    x->next = c->f.first[c->cur];
+    x->spill = -1;
+    if (p >= 0) {
+        x->loc = L_PIN;
+        x->reg = (uint8_t)p;
+    } else {
+        x->loc = L_HOME;
+        x->home = (int32_t)o->imm;
+    }
+    ir_alias_add(c, (ir_val)c->cur);
+}
+
+static void insn(struct irc *c, const struct ir_op *o)
+{
+    struct jit_block_out *out = c->out;
+
+    if (out->nr_insn == JIT_BLOCK_MAX_INSN) {
+        c->failed = true;
+        return;
+    }
+    c->pc = c->s->pc + (uint64_t)o->imm;
+    out->host_off[out->nr_insn] = (uint16_t)(c->b->p - c->b->start);
+    out->guest_off[out->nr_insn++] = (uint16_t)o->imm;
+}
+
+static bool vconst(struct irc *c, const struct ir_op *o)
+{
+    unsigned d, t;
+
+    if (o->op != IR_VCONST)
+        return false;
+    d = ir_dst(c, (ir_val)c->cur, 0) - XMM0;
+    if (!o->imm) {
+        ir_vex(c->b, 1, 1, 0, 0xef, d, d, d);
+    } else if (o->imm == -1 && o->attr) {
+        ir_vex(c->b, 1, 1, 0, 0x76, d, d, d);
+    } else {
+        t = ir_tmp(c, false);
+        jit_mov_ri(c->b, t, (uint64_t)o->imm);
+        ir_vex(c->b, 1, 1, 1, 0x6e, d, 0, t);
+        if (o->attr)
+            ir_vex(c->b, 1, 1, 0, 0x6c, d, d, d); /* vpunpcklqdq */
+    }
+    ir_made(c, (ir_val)c->cur, d + XMM0);
+    return true;
+}
+
+static void emit(struct irc *c, const struct ir_op *o)
+{
+    switch (o->op) {
+    case IR_NOP:
+        return;
+    case IR_CONST:
+        c->v[c->cur].loc = L_CONST;
+        c->v[c->cur].spill = -1;
+        c->v[c->cur].next = c->f.first[c->cur];
+        return;
+    case IR_GET:
+        get(c, o);
+        return;
+    case IR_PUT:
+        ir_put_state(c, o);
+        return;
+    case IR_INSN:
+        insn(c, o);
+        return;
+    default:
+        break;
+    }
+    if (ir_op_effect[o->op] == 'M')
+        ir_commit_flags(c);
+    if (!ir_code_int(c, o) && !ir_code_mem(c, o) && !ir_code_flow(c, o) && !ir_code_flags(c, o) && !vconst(c, o) &&
+        !ir_code_fp(c, o) && !ir_code_vec(c, o))
+        ir_code_eval(c, o);
+}
+
+static void walk(struct irc *c)
+{
+    const struct ir *s = c->s;
+
+    for (c->cur = 0; c->cur < s->nr && !c->failed; c->cur++) {
+        const struct ir_op *o = &s->op[c->cur];
+
+        c->pair = is_pair(c, c->cur);
+        emit(c, o);
+        if (c->pair) {
+            c->pair = 0;
+            ir_consume(c, c->cur);
+            c->cur++;
+            ir_made_flags(c, (ir_val)c->cur, o->op == IR_SUB || o->op == IR_SBC);
+        }
+        ir_consume(c, c->cur);
+    }
+}
+
+static void init(struct irc *c)
+{
+    for (unsigned i = 0; i < NR_REGS; i++)
+        c->reg[i] = IR_NO;
+    for (unsigned i = 0; i < c->env->nr_pins; i++)
+        c->pinned |= 1u << (c->env->pin[i].reg + (c->env->pin[i].vec ? XMM0 : 0));
+    for (unsigned i = 0; i < c->s->nr; i++)
+        c->v[i] = (struct irv){.loc = L_NONE, .spill = -1, .next = IR_NO};
+    c->ef = c->gf = c->ef_logic = IR_NO;
+    c->pc = c->s->pc;
+}
+
+bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struct jit_block_out *out)
+{
+    struct irc *c;
+    bool ok;
+
+    if (s->full || !s->nr)
+        return false;
+    c = xmalloc(sizeof *c);
+    memset(c, 0, offsetof(struct irc, f));
+    c->b = b;
+    c->s = s;
+    c->env = env;
+    c->out = out;
+    *out = (struct jit_block_out){.guest_len = s->guest_len};
+    ir_optimise(s, env);
+    ir_find_uses(s, &c->f);
+    init(c);
+    find_hints(c);
+    walk(c);
+    out->host_off[out->nr_insn] = (uint16_t)(b->p - b->start);
+    out->guest_off[out->nr_insn] = (uint16_t)s->guest_len;
+    ir_emit_cold(c);
+    while (b->p - b->start < JIT_LEAVE_ROOM && jit_ok(b))
+        jit_8(b, 0xcc);
+    out->len = (uint32_t)(b->p - b->start);
+    ok = !c->failed && jit_ok(b) && out->len <= JIT_BLOCK_ROOM;
+    free(c);
+    return ok;
+}

@@ -1,0 +1,352 @@
+/* Host code for exits, links, calls of C functions, and what stands behind a block's main line. */
+#include "jit/ir_int.h"
+
+struct ir_cold *ir_new_cold(struct irc *c, enum cold_what what)
+{
+    struct ir_cold *k = &c->cold[c->nr_cold];
+
+    if (c->nr_cold < IR_MAX_COLD)
+        c->nr_cold++;
+    else
+        c->failed = true; /* the last entry swallows it */
+    *k = (struct ir_cold){.what = what};
+    return k;
+}
+
+static uint32_t offset(const struct irc *c)
+{
+    return (uint32_t)(c->b->p - c->b->start);
+}
+
+static uint32_t poll(struct irc *c)
+{
+    uint32_t at;
+
+    jit_load(c->b, JR_RAX, GSX(poll));
+    at = offset(c);
+    jit_load(c->b, JR_RAX, JIT_BASE(JR_RAX, 0));
+    return at;
+}
+
+static void link_to(struct irc *c, uint64_t target, enum jit_link_kind kind, unsigned cc)
+{
+    unsigned n = c->out->nr_links;
+    struct jit_link_out *l;
+    struct ir_cold *k;
+
+    if (n == JIT_BLOCK_MAX_LINKS) {
+        c->failed = true;
+        return;
+    }
+    c->out->nr_links++;
+    l = &c->out->link[n];
+    *l = (struct jit_link_out){.target = target, .kind = kind, .poll_pc = target};
+    if (kind == JIT_LINK_JMP && target <= c->pc)
+        l->poll = poll(c);
+    while (((uintptr_t)c->b->p + (kind == JIT_LINK_JCC ? 2 : 1)) % 8 > 4)
+        jit_8(c->b, 0x90);
+    if (kind == JIT_LINK_JCC) {
+        jit_8(c->b, 0x0f);
+        jit_8(c->b, 0x80 | cc);
+    } else {
+        jit_8(c->b, kind == JIT_LINK_CALL ? 0xe8 : 0xe9);
+    }
+    l->at = offset(c);
+    jit_32(c->b, 0);
+    k = ir_new_cold(c, COLD_LINKEXIT);
+    k->from = c->b->p - 4;
+    k->n = n;
+}
+
+static void link_if(struct irc *c, uint64_t target, unsigned cc)
+{
+    uint8_t *skip;
+
+    if (target > c->pc) {
+        link_to(c, target, JIT_LINK_JCC, cc);
+        return;
+    }
+    skip = jit_jcc8_fwd(c->b, cc ^ 1); /* a loop: not taken falls over the poll */
+    link_to(c, target, JIT_LINK_JMP, 0);
+    jit_patch8(c->b, skip);
+}
+
+static void push_return(struct irc *c, uint64_t ret)
+{
+    if ((int64_t)ret == (int32_t)ret) {
+        jit_8(c->b, 0x68);
+        jit_32(c->b, (uint32_t)ret);
+    } else {
+        jit_mov_ri(c->b, JR_RAX, ret);
+        jit_push(c->b, JR_RAX);
+    }
+}
+
+static void continuation(struct irc *c, uint64_t ret)
+{
+    jit_lea(c->b, JR_RSP, JIT_BASE(JR_RSP, 8));
+    link_to(c, ret, JIT_LINK_CONT, 0);
+}
+
+static void exit_call(struct irc *c, const struct ir_op *o)
+{
+    uint64_t target = (uint64_t)o->imm;
+    uint32_t at = target <= c->pc ? poll(c) : 0; /* before anything is pushed: the call is started again */
+    unsigned n;
+
+    push_return(c, o->imm2);
+    n = c->out->nr_links;
+    link_to(c, target, JIT_LINK_CALL, 0);
+    if (n < JIT_BLOCK_MAX_LINKS) {
+        c->out->link[n].poll = at;
+        c->out->link[n].poll_pc = c->pc;
+    }
+    continuation(c, o->imm2);
+}
+
+static void target_in_rdx(struct irc *c, ir_val v)
+{
+    ir_take(c, JR_RDX);
+    ir_fetch(c, JR_RDX, v);
+}
+
+static void exit_ret(struct irc *c)
+{
+    uint8_t *hit;
+
+    jit_op_mem(c->b, JIT_W, 0x3b, JR_RDX, JIT_BASE(JR_RSP, 8), 0);
+    hit = jit_jcc8_fwd(c->b, JCC_E);
+    jit_jmp(c->b, c->env->stubs->ret_miss);
+    jit_patch8(c->b, hit);
+    jit_8(c->b, 0xc3);
+}
+
+/* RDX = pc: the table of indirect targets, in line so that the host predicts each site by itself. */
+static void exit_ind(struct irc *c)
+{
+    uint8_t *miss;
+
+    jit_mov_rr32(c->b, JR_RAX, JR_RDX);
+    jit_op_reg(c->b, 0, 0x81, 4, JR_RAX); /* and eax, mask << 1 */
+    jit_32(c->b, (IR_JC_SIZE - 1) << 1);
+    jit_op_mem(c->b, JIT_W, 0x3b, JR_RDX, JIT_GSX(JR_RAX, 8, IRX(jc)), 0);
+    miss = jit_jcc8_fwd(c->b, JCC_NE);
+    jit_store(c->b, GSX(t0), JR_RDX);
+    jit_load(c->b, JR_RCX, GSX(poll)); /* an indirect jump may close a loop */
+    jit_load(c->b, JR_RCX, JIT_BASE(JR_RCX, 0));
+    jit_jmp_mem(c->b, JIT_GSX(JR_RAX, 8, IRX(jc) + 8));
+    jit_patch8(c->b, miss);
+    jit_jmp(c->b, c->env->stubs->exit_pc);
+}
+
+static void exit_code(struct irc *c, unsigned code, uint64_t pc)
+{
+    jit_mov_ri(c->b, JR_RDX, pc);
+    jit_mov_ri(c->b, JR_RAX, code);
+    jit_jmp(c->b, c->env->stubs->exit_code);
+}
+
+static void skip_if(struct irc *c, const struct ir_op *o)
+{
+    unsigned r;
+
+    ir_clobber_flags(c);
+    ir_commit_flags(c);
+    ir_skip_begin(c);
+    r = ir_use(c, o->a[0]);
+    jit_op_reg(c->b, 0, 0x85, r, r);
+    c->skip_from = jit_jcc_fwd(c->b, JCC_NE);
+}
+
+static void label(struct irc *c)
+{
+    ir_clobber_flags(c);
+    ir_commit_flags(c);
+    jit_patch32(c->b, c->skip_from);
+    ir_skip_end(c);
+    c->gf = IR_NO;
+}
+
+/* Arguments go through the context: the stub loads them where C wants them. */
+static void call(struct irc *c, const struct ir_op *o)
+{
+    bool state = o->attr & IR_CALL_STATE;
+    unsigned r;
+
+    ir_clobber_flags(c);
+    if (state)
+        ir_commit_flags(c);
+    for (unsigned i = 0; i < 4; i++) {
+        if (o->a[i] == IR_NO)
+            continue;
+        r = ir_use(c, o->a[i]);
+        if (c->s->op[o->a[i]].t == IR_I32) {
+            unsigned t = ir_tmp(c, false);
+
+            jit_mov_rr32(c->b, t, r);
+            r = t;
+        }
+        jit_store(c->b, IR_ARGX(i), r);
+        c->lock = 0;
+    }
+    ir_evict_all(c, state);
+    jit_mov_ri(c->b, JR_RAX, o->imm2);
+    jit_call(c->b, state ? c->env->stubs->call_state : c->env->stubs->call_pure);
+    for (r = 0; r < NR_REGS; r++)
+        c->reg[r] = IR_NO;
+    if (state)
+        c->gf = IR_NO;
+    if (o->attr & IR_CALL_LEAVES) {
+        struct ir_cold *k;
+
+        jit_op_reg(c->b, JIT_W, 0x85, JR_RAX, JR_RAX);
+        k = ir_new_cold(c, COLD_LEAVES);
+        k->from = jit_jcc_fwd(c->b, JCC_NE);
+        k->pc = c->pc;
+    }
+    if (o->t != IR_VOID) {
+        c->lock = 1u << JR_RAX;
+        ir_made(c, (ir_val)c->cur, JR_RAX);
+    }
+}
+
+bool ir_code_flow(struct irc *c, const struct ir_op *o)
+{
+    if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE && o->op != IR_EXIT_IF_FL)
+        ir_commit_flags(c);
+    switch (o->op) {
+    case IR_SKIP_IF:
+        skip_if(c, o);
+        return true;
+    case IR_LABEL:
+        label(c);
+        return true;
+    case IR_EXIT:
+        link_to(c, (uint64_t)o->imm, JIT_LINK_JMP, 0);
+        return true;
+    case IR_EXIT_IF:
+        link_if(c, (uint64_t)o->imm, ir_code_cmp(c, o->attr, (enum ir_type)o->t, o->a[0], o->a[1]));
+        return true;
+    case IR_EXIT_IF_FL:
+        ir_commit_flags(c);
+        link_if(c, (uint64_t)o->imm, ir_flag_cc(c, o->a[0], o->attr));
+        return true;
+    case IR_EXIT_CALL:
+        exit_call(c, o);
+        return true;
+    case IR_EXIT_CALL_IND:
+        target_in_rdx(c, o->a[0]);
+        push_return(c, o->imm2);
+        jit_call(c->b, c->env->stubs->jump);
+        continuation(c, o->imm2);
+        return true;
+    case IR_EXIT_RET:
+        target_in_rdx(c, o->a[0]);
+        exit_ret(c);
+        return true;
+    case IR_EXIT_IND:
+        target_in_rdx(c, o->a[0]);
+        exit_ind(c);
+        return true;
+    case IR_EXIT_CODE:
+        exit_code(c, o->attr, (uint64_t)o->imm);
+        return true;
+    case IR_CALL:
+        call(c, o);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The op done by ir_eval_op: operands and result pass through the context; the stub keeps every register. */
+static void eval_desc(struct irc *c, const struct ir_op *o)
+{
+    uint32_t attr = o->attr;
+
+    if (o->op == IR_FCMP && c->s->op[o->a[0]].t == IR_F64)
+        attr |= 16;
+    jit_store32_imm(c->b, GSX(eval), o->op | (uint32_t)o->t << 8 | attr << 16 | (uint32_t)c->env->nan << 24);
+    if (o->imm == (int32_t)o->imm) {
+        jit_op_mem(c->b, JIT_W, 0xc7, 0, GSX(eval.imm), 4);
+        jit_32(c->b, (uint32_t)o->imm);
+    } else {
+        jit_store32_imm(c->b, GSX(eval.imm), (uint32_t)o->imm);
+        jit_store32_imm(c->b, JIT_GS(IRX(eval.imm) + 4), (uint32_t)((uint64_t)o->imm >> 32));
+    }
+}
+
+static void eval_arg(struct irc *c, unsigned i, unsigned r)
+{
+    if (r >= XMM0)
+        ir_vex_m(c->b, 0, 1, 0, 0x11, r - XMM0, 0, IR_ARGX(i));
+    else
+        jit_store(c->b, IR_ARGX(i), r);
+}
+
+static void eval_result(struct irc *c, unsigned d, unsigned t)
+{
+    if (d >= XMM0)
+        ir_vex_m(c->b, 0, 1, 0, 0x10, d - XMM0, 0, IR_ARGX(0));
+    else if (t == IR_I64)
+        jit_load(c->b, d, IR_ARGX(0));
+    else
+        jit_load32(c->b, d, IR_ARGX(0));
+}
+
+void ir_code_eval(struct irc *c, const struct ir_op *o)
+{
+    unsigned d, n = ir_op_nargs((enum ir_opcode)o->op);
+
+    ir_clobber_flags(c);
+    for (unsigned i = 0; i < n; i++)
+        eval_arg(c, i, ir_use(c, o->a[i]));
+    eval_desc(c, o);
+    jit_call(c->b, c->env->stubs->eval);
+    d = ir_dst(c, (ir_val)c->cur, 0);
+    eval_result(c, d, o->t);
+    ir_made(c, (ir_val)c->cur, d);
+}
+
+static void emit_one_cold(struct irc *c, struct ir_cold *k)
+{
+    const struct ir_op *o;
+
+    switch (k->what) {
+    case COLD_LINKEXIT:
+        c->out->link[k->n].stub = offset(c);
+        jit_mov_ri(c->b, JR_RAX, c->env->first_link + k->n);
+        jit_jmp(c->b, c->env->stubs->exit_link);
+        break;
+    case COLD_CODE:
+        exit_code(c, k->n, k->pc);
+        break;
+    case COLD_LEAVES:
+        jit_lea32(c->b, JR_RAX, JIT_BASE(JR_RAX, -1));
+        jit_mov_ri(c->b, JR_RDX, k->pc);
+        jit_jmp(c->b, c->env->stubs->exit_code);
+        break;
+    case COLD_CNAN:
+        ir_vex_m(c->b, k->n == IR_F64 ? 3 : 2, 1, 0, 0x10, k->dst - XMM0, 0, k->n == IR_F64 ? GSX(nan64) : GSX(nan32));
+        jit_jmp(c->b, k->back + c->b->delta);
+        break;
+    default: /* COLD_EVAL */
+        o = &c->s->op[k->n];
+        for (unsigned i = 0; i < ir_op_nargs((enum ir_opcode)o->op); i++)
+            eval_arg(c, i, k->reg[i]);
+        eval_desc(c, o);
+        jit_call(c->b, c->env->stubs->eval);
+        eval_result(c, k->dst, o->t);
+        jit_jmp(c->b, k->back + c->b->delta);
+        break;
+    }
+}
+
+void ir_emit_cold(struct irc *c)
+{
+    for (unsigned i = 0; i < c->nr_cold && !c->failed; i++) {
+        if (c->cold[i].from)
+            jit_patch32(c->b, c->cold[i].from);
+        emit_one_cold(c, &c->cold[i]);
+    }
+}

@@ -1,0 +1,410 @@
+/* Passes over a superblock: constant folding and copy propagation with forwarding of guest state (one forward pass),
+ * removal of dead PUTs, FL_PUTs and pure ops (one backward pass). */
+#include "jit/ir_int.h"
+
+enum { MAX_STATE = 128 };
+struct fwd {
+    struct ir *s;
+    ir_val rep[IR_MAX_OPS]; /* what stands for each value */
+    struct {
+        int64_t off;
+        ir_val v;
+    } state[MAX_STATE];
+    unsigned nr_state;
+    ir_val flags;
+};
+
+static bool konst(const struct ir *s, ir_val v, uint64_t *x)
+{
+    const struct ir_op *o = v == IR_NO ? NULL : &s->op[v];
+
+    if (!o || o->op != IR_CONST)
+        return false;
+    *x = (uint64_t)o->imm;
+    return true;
+}
+
+static void make_const(struct ir_op *o, uint64_t v)
+{
+    o->op = IR_CONST;
+    o->imm = o->t == IR_I32 ? (int64_t)(uint32_t)v : (int64_t)v;
+    o->a[0] = o->a[1] = o->a[2] = o->a[3] = IR_NO;
+}
+
+/* Both operands known. */
+static bool fold2(struct ir_op *o, uint64_t a, uint64_t b)
+{
+    unsigned w = o->t == IR_I32 ? 32 : 64, n = (unsigned)b & (w - 1);
+    int64_t sa = w == 32 ? (int32_t)a : (int64_t)a;
+
+    switch (o->op) {
+    case IR_ADD:
+        make_const(o, a + b);
+        return true;
+    case IR_SUB:
+        make_const(o, a - b);
+        return true;
+    case IR_AND:
+        make_const(o, a & b);
+        return true;
+    case IR_OR:
+        make_const(o, a | b);
+        return true;
+    case IR_XOR:
+        make_const(o, a ^ b);
+        return true;
+    case IR_SHL:
+        make_const(o, a << n);
+        return true;
+    case IR_SHR:
+        make_const(o, a >> n);
+        return true;
+    case IR_SAR:
+        make_const(o, (uint64_t)(sa >> n));
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool fold1(struct ir_op *o, uint64_t a)
+{
+    switch (o->op) {
+    case IR_TRUNC:
+    case IR_ZEXT:
+        make_const(o, (uint32_t)a);
+        return true;
+    case IR_SEXT:
+        make_const(o, (uint64_t)(int64_t)(int32_t)a);
+        return true;
+    case IR_NOT:
+        make_const(o, ~a);
+        return true;
+    case IR_NEG:
+        make_const(o, -a);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* x op constant that is x again. */
+static bool is_identity(const struct ir_op *o, uint64_t b)
+{
+    unsigned w = o->t == IR_I32 ? 32 : 64;
+
+    switch (o->op) {
+    case IR_ADD:
+    case IR_SUB:
+    case IR_OR:
+    case IR_XOR:
+        return b == 0;
+    case IR_SHL:
+    case IR_SHR:
+    case IR_SAR:
+    case IR_ROR:
+        return (b & (w - 1)) == 0;
+    case IR_AND:
+        return b == (w == 32 ? UINT32_MAX : UINT64_MAX);
+    default:
+        return false;
+    }
+}
+
+static bool commutes(unsigned op)
+{
+    return op == IR_ADD || op == IR_AND || op == IR_OR || op == IR_XOR || op == IR_MUL;
+}
+
+/* Returns the value that replaces this one, or itself. */
+static ir_val simplify(struct fwd *f, unsigned n)
+{
+    struct ir *s = f->s;
+    struct ir_op *o = &s->op[n];
+    uint64_t a, b;
+
+    if (o->op < IR_ADD || o->op > IR_SELECT)
+        return (ir_val)n;
+    if (commutes(o->op) && konst(s, o->a[0], &a) && !konst(s, o->a[1], &b)) {
+        ir_val t = o->a[0];
+
+        o->a[0] = o->a[1];
+        o->a[1] = t;
+    }
+    if (ir_op_nargs((enum ir_opcode)o->op) == 1 && konst(s, o->a[0], &a)) {
+        fold1(o, a);
+        return (ir_val)n;
+    }
+    if (ir_op_nargs((enum ir_opcode)o->op) == 2 && konst(s, o->a[1], &b)) {
+        if (konst(s, o->a[0], &a)) {
+            fold2(o, a, b);
+            return (ir_val)n;
+        }
+        if (is_identity(o, b))
+            return o->a[0];
+    }
+    if (o->op == IR_TRUNC && (s->op[o->a[0]].op == IR_ZEXT || s->op[o->a[0]].op == IR_SEXT))
+        return s->op[o->a[0]].a[0];
+    if (o->op == IR_SELECT && s->op[o->a[0]].op == IR_CMP) {
+        struct ir_op *cmp = &s->op[o->a[0]];
+
+        o->op = IR_CMPSEL;
+        o->attr = cmp->attr;
+        o->a[3] = o->a[2];
+        o->a[2] = o->a[1];
+        o->a[1] = cmp->a[1];
+        o->a[0] = cmp->a[0];
+        o->imm2 = s->op[cmp->a[0]].t;
+    }
+    return (ir_val)n;
+}
+
+static void fold_address(struct ir *s, struct ir_op *o)
+{
+    if (o->op != IR_LOAD && o->op != IR_STORE)
+        return;
+    for (unsigned k = 0; k < 3; k++) {
+        const struct ir_op *d = &s->op[o->a[0]];
+        uint64_t x;
+        int64_t sum;
+
+        if (d->op != IR_ADD || d->t != IR_I64)
+            return;
+        if (konst(s, d->a[1], &x)) {
+            if (__builtin_add_overflow(o->imm, (int64_t)x, &sum) || sum != (int32_t)sum)
+                return;
+            o->imm = sum;
+            o->a[0] = d->a[0];
+        } else if (o->a[2] == IR_NO) {
+            const struct ir_op *i = &s->op[d->a[1]];
+
+            if (i->op == IR_SHL && konst(s, i->a[1], &x) && (x & 63) <= 3) {
+                o->a[2] = i->a[0];
+                o->imm2 = x & 63;
+            } else {
+                o->a[2] = d->a[1];
+                o->imm2 = 0;
+            }
+            o->a[0] = d->a[0];
+        } else {
+            return;
+        }
+    }
+}
+
+static void fold_exit_if(struct ir *s, struct ir_op *o)
+{
+    uint64_t z;
+
+    if (o->op == IR_EXIT_IF && (o->attr == IR_NE || o->attr == IR_EQ) && konst(s, o->a[1], &z) && !z &&
+        s->op[o->a[0]].op == IR_CMP) {
+        const struct ir_op *cmp = &s->op[o->a[0]];
+
+        o->attr = o->attr == IR_NE ? cmp->attr : cmp->attr ^ 1;
+        o->a[0] = cmp->a[0];
+        o->a[1] = cmp->a[1];
+        o->t = s->op[cmp->a[0]].t;
+    }
+}
+
+static ir_val *state_of(struct fwd *f, int64_t off)
+{
+    for (unsigned i = 0; i < f->nr_state; i++)
+        if (f->state[i].off == off)
+            return &f->state[i].v;
+    if (f->nr_state == MAX_STATE)
+        f->nr_state = 0; /* forget */
+    f->state[f->nr_state].off = off;
+    f->state[f->nr_state].v = IR_NO;
+    return &f->state[f->nr_state++].v;
+}
+
+static void forward(struct fwd *f)
+{
+    struct ir *s = f->s;
+
+    f->flags = IR_NO;
+    for (unsigned n = 0; n < s->nr; n++) {
+        struct ir_op *o = &s->op[n];
+        ir_val *v;
+
+        for (unsigned i = 0; i < 4; i++)
+            if (o->a[i] != IR_NO)
+                o->a[i] = f->rep[o->a[i]];
+        f->rep[n] = simplify(f, n);
+        fold_address(s, o);
+        fold_exit_if(s, o);
+        switch (o->op) {
+        case IR_GET:
+            v = state_of(f, o->imm);
+            if (*v != IR_NO && s->op[*v].t == o->t)
+                f->rep[n] = *v;
+            else
+                *v = (ir_val)n;
+            break;
+        case IR_PUT:
+            *state_of(f, o->imm) = o->a[0];
+            break;
+        case IR_FL_GET:
+            if (f->flags != IR_NO)
+                f->rep[n] = f->flags;
+            else
+                f->flags = (ir_val)n;
+            break;
+        case IR_FL_PUT:
+            f->flags = o->a[0];
+            break;
+        case IR_CALL:
+            if (o->attr == IR_CALL_PURE)
+                break;
+            f->nr_state = 0;
+            f->flags = IR_NO;
+            break;
+        case IR_SKIP_IF: /* values made before it stay good inside */
+            break;
+        case IR_LABEL:
+            f->nr_state = 0;
+            f->flags = IR_NO;
+            break;
+        }
+    }
+}
+
+struct back {
+    struct ir *s;
+    uint16_t uses[IR_MAX_OPS];
+    struct {
+        int64_t off;
+        uint8_t t;
+    } over[MAX_STATE]; /* guest state replaced later with no one looking before */
+    unsigned nr_over;
+};
+
+static bool overwritten(const struct back *k, int64_t off, unsigned t)
+{
+    for (unsigned i = 0; i < k->nr_over; i++)
+        if (k->over[i].off == off && k->over[i].t == t)
+            return true;
+    return false;
+}
+
+static void forget(struct back *k, int64_t off)
+{
+    for (unsigned i = 0; i < k->nr_over; i++)
+        if (k->over[i].off == off)
+            k->over[i--] = k->over[--k->nr_over];
+}
+
+/* True: nobody sees this op. Updates what is known about guest state before it. */
+static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_live)
+{
+    switch (o->op) {
+    case IR_NOP:
+        return true;
+    case IR_INSN:
+        return false;
+    case IR_PUT:
+        if (overwritten(k, o->imm, o->t))
+            return true;
+        if (k->nr_over < MAX_STATE) {
+            forget(k, o->imm);
+            k->over[k->nr_over].off = o->imm;
+            k->over[k->nr_over++].t = o->t;
+        }
+        return false;
+    case IR_GET:
+        if (!k->uses[n])
+            return true;
+        forget(k, o->imm);
+        return false;
+    case IR_FL_PUT:
+        if (!*fl_live)
+            return true;
+        *fl_live = false;
+        return false;
+    case IR_FL_GET:
+        if (!k->uses[n])
+            return true;
+        *fl_live = true;
+        return false;
+    case IR_CALL:
+        if (o->attr == IR_CALL_PURE)
+            return false;
+        k->nr_over = 0;
+        *fl_live = true;
+        return false;
+    default:
+        break;
+    }
+    if (ir_op_effect[o->op] == 'P' || ir_op_effect[o->op] == 'F')
+        return !k->uses[n] && ir_op_effect[o->op] == 'P';
+    k->nr_over = 0;
+    if (ir_op_effect[o->op] == 'X') {
+        if (o->op == IR_SKIP_IF || o->op == IR_LABEL)
+            *fl_live = true;
+        else if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
+            bool final = o->op != IR_EXIT_IF && o->op != IR_EXIT_IF_FL;
+
+            *fl_live = final ? !o->dead : *fl_live || !o->dead;
+        }
+    }
+    return false;
+}
+
+static void backward(struct back *k)
+{
+    struct ir *s = k->s;
+    bool fl_live = true;
+
+    for (unsigned n = s->nr; n-- > 0;) {
+        struct ir_op *o = &s->op[n];
+
+        if (unseen(k, o, n, &fl_live)) {
+            o->op = IR_NOP;
+            o->a[0] = o->a[1] = o->a[2] = o->a[3] = IR_NO;
+            continue;
+        }
+        for (unsigned i = 0; i < 4; i++)
+            if (o->a[i] != IR_NO)
+                k->uses[o->a[i]]++;
+    }
+}
+
+void ir_optimise(struct ir *s, const struct ir_env *env)
+{
+    struct fwd *f = xmalloc(sizeof *f);
+    struct back *k = xmalloc(sizeof *k);
+
+    f->s = k->s = s;
+    f->nr_state = k->nr_over = 0;
+    memset(k->uses, 0, s->nr * sizeof k->uses[0]);
+    forward(f);
+    backward(k);
+    free(f);
+    free(k);
+}
+
+void ir_find_uses(const struct ir *s, struct ir_flow *f)
+{
+    bool live = true;
+
+    for (unsigned n = 0; n < s->nr; n++)
+        f->first[n] = IR_NO;
+    for (unsigned n = s->nr; n-- > 0;) {
+        const struct ir_op *o = &s->op[n];
+
+        f->fl_live[n] = live || o->op == IR_SKIP_IF;
+        if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE)
+            live = !o->dead || ((o->op == IR_EXIT_IF || o->op == IR_EXIT_IF_FL) && live);
+        else if (o->op == IR_FL_PUT)
+            live = false;
+        else if (o->op == IR_FL_GET || o->op == IR_LABEL || o->op == IR_SKIP_IF || o->op == IR_CALL)
+            live = true;
+        for (unsigned i = 0; i < 4; i++)
+            if (o->a[i] != IR_NO)
+                f->next[n][i] = f->first[o->a[i]];
+        for (unsigned i = 0; i < 4; i++)
+            if (o->a[i] != IR_NO)
+                f->first[o->a[i]] = (uint16_t)n;
+    }
+}
