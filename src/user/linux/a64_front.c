@@ -1,6 +1,7 @@
 /* The A64 translator as a front end of the user-mode runtime: contexts, reasons to leave translated code, and the
  * interpreter's access to memory (which is the process's own). */
 #include "user/linux/a64_front.h"
+#include "user/linux/ir_front.h"
 #include "user/linux/map.h"
 
 #include <signal.h>
@@ -232,7 +233,8 @@ const struct lx_front lx_a64_front = {.name = "arm64",
                                       .set_pc = set_pc,
                                       .step = step,
                                       .jc_set = jc_set,
-                                      .jc_clear = jc_clear};
+                                      .jc_clear = jc_clear,
+                                      .host_signal = lx_ir_host_signal};
 
 /* ---- the CPU ---- */
 static struct a64_lx *new_cpu(void)
