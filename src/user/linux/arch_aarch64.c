@@ -195,11 +195,25 @@ static void cpuinfo(char *buf, size_t n, unsigned cpu)
              cpu);
 }
 
+/* MODEL[,FEATURE=off ...] of features this CPU does not have. */
 static bool cpu_select(const char *text, struct err **errp)
 {
-    if (!text || !strcmp(text, "max") || !strcmp(text, "any"))
+    static const char *const lacks[] = {"sve", "sme", "pauth", "pauth-impdef", "mte", "bti"};
+    const char *p = text;
+
+    if (!text)
         return true;
-    return err_set(errp, "no CPU model '%s'; there is: max", text);
+    if (strcspn(text, ",") != 3 || (strncmp(text, "max", 3) && strncmp(text, "any", 3)))
+        return err_set(errp, "no CPU model '%.*s'; there is: max", (int)strcspn(text, ","), text);
+    for (p += 3; *p; p += strcspn(p, ",")) {
+        size_t n = strcspn(++p, "=,"), i = 0;
+
+        while (i < ARRAY_LEN(lacks) && (strlen(lacks[i]) != n || strncmp(lacks[i], p, n)))
+            i++;
+        if (i == ARRAY_LEN(lacks) || (strncmp(p + n, "=off", 4) && strncmp(p + n, "=false", 6)))
+            return err_set(errp, "CPU property '%.*s' cannot be set so", (int)strcspn(p, ","), p);
+    }
+    return true;
 }
 
 static char *cpu_help(void)
