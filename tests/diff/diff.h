@@ -5,13 +5,14 @@
 #include "guest/x86/state.h"
 
 /* One window of memory lies at the same linear address for the host's run and the guest's: code first, then data. The
- * page behind it is unmapped for both. */
+ * page behind it is unmapped for both; the page behind the data may only be read. */
 enum {
     WIN_BASE = 0x10000000,
     WIN_SIZE = 2 << 20,
     CODE_AT = WIN_BASE + 0x8000,
     DATA_AT = WIN_BASE + 0x10000,
     DATA_SIZE = 0x2000,
+    RO_AT = DATA_AT + DATA_SIZE,
     WIN_END = WIN_BASE + WIN_SIZE,
     XS_SIZE = 832
 };
