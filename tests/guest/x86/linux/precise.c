@@ -138,7 +138,6 @@ __asm__(".text\n.globl snip_run, snip_done, snip_back\n"
     X("vmovdqu lanes(%rip),%ymm2; vmaskmovps (%rdi),%ymm2,%ymm1; vmaskmovps %ymm1,%ymm2,(%rdi)")                       \
     X("vmovdqu lanes(%rip),%ymm2; vmaskmovps %ymm1,%ymm2,4(%rdi)")                                                     \
     X("vmovdqu lanes(%rip),%xmm2; vpmaskmovd (%rsi),%xmm2,%xmm1; vpmaskmovd %xmm1,%xmm2,(%rsi)")                       \
-    X("movdqu lanes(%rip),%xmm2; maskmovdqu %xmm2,%xmm0")                                                              \
     X("xor %ecx,%ecx; xor %edx,%edx; div %rcx")                                                                        \
     X("mov $-1,%rdx; mov $2,%ecx; div %rcx")                                                                           \
     X("mov $1,%eax; xor %edx,%edx; shl $63,%rax; cqo; mov $-1,%rcx; idiv %rcx")                                        \
@@ -146,7 +145,6 @@ __asm__(".text\n.globl snip_run, snip_done, snip_back\n"
     X("ud2")                                                                                                           \
     X("int3")                                                                                                          \
     X("int $3")                                                                                                        \
-    X(".byte 0xf1")                                                                                                    \
     X("int $0x81")                                                                                                     \
     X("hlt")                                                                                                           \
     X("cli")                                                                                                           \
