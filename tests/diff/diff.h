@@ -56,6 +56,7 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
 {
     return rnd(r) % n;
 }
+extern bool gen_read_only; /* aim at the page that may only be read, too */
 /* Bytes of a random instance of the row, decoded; false when this try did not make one. */
 bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *in);
 /* Random registers and memory that suit the instruction; patches displacements in in->bytes. False: pick another. */

