@@ -55,6 +55,9 @@ static enum lx_stop run(struct lx_cpu *lc)
 {
     enum lx_stop stop = lx_rt_run(lc->rt);
 
+    /* The host does not say where a fault beyond its address space was: the interpreter does. */
+    if (stop == LX_STOP_SIGNAL && lc->fault.code == SI_KERNEL)
+        stop = lx_a64_front.step(lc->rt);
     if (stop == LX_STOP_SYSCALL)
         a64_lx(lc)->orig_x0 = a64_lx(lc)->c->x[0];
     return stop;
