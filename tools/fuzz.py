@@ -5,7 +5,7 @@ Finds PCI functions, places their BARs, enables them, then reads and writes rand
 the fixed windows (VGA, HPET, IOAPIC, local APIC, MMCONFIG). The program must stay alive and answer; run it on the build
 with ASan+UBSan. The seed is printed and repeats a run; a failure prints the last accesses.
 
-  tools/fuzz.py [--machine pc|q35|...] [--count N] [--seed N] [--program PATH] [-- extra arguments]"""
+  tools/fuzz.py [--machine pc|q35|...] [--count N] [--seed N] [--full] [--program PATH] [-- extra arguments]"""
 import argparse
 import collections
 import os
@@ -22,6 +22,19 @@ from guest import ROOT
 BATCH = 500
 WINDOWS = {'vga': (0xa0000, 0x20000), 'ioapic': (0xfec00000, 0x1000), 'hpet': (0xfed00000, 0x400), 'apic': (0xfee00000, 0x1000)}
 DEVICES = ['-device', 'virtio-net-pci', '-device', 'virtio-blk-pci,drive=d0', '-blockdev', 'null-co,node-name=d0,size=1048576,read-zeroes=on']
+NULL = 'driver=null-co,size=1048576,read-zeroes=on,node-name='
+# Everything the machine has beyond its defaults, disks and cables attached. isa-debug-exit and pc-testdev end or rewire the
+# program on purpose and stay out.
+FULL = '''-nic none -netdev user,id=n0,restrict=on -netdev hubport,id=n1,hubid=0 -netdev hubport,id=n2,hubid=0 -netdev hubport,id=n3,hubid=0
+-device virtio-net-pci,netdev=n0 -device e1000,netdev=n1 -device rtl8139,netdev=n2 -device virtio-net-pci,netdev=n3,packed=on
+-device e1000-82545em -blockdev {n}b0 -blockdev {n}b1 -blockdev {n}b2,read-only=on -blockdev {n}b3 -blockdev {n}b4,read-only=on -blockdev {n}b5
+-device virtio-blk-pci,drive=b0 -device virtio-scsi-pci,id=s0 -device scsi-hd,drive=b1,bus=s0.0 -device scsi-cd,drive=b2,bus=s0.0
+-device ahci,id=a0 -device ide-hd,drive=b3,bus=a0.0 -device ide-cd,drive=b4,bus=a0.1 -device virtio-blk-pci-transitional,drive=b5
+-device virtio-rng-pci -device virtio-balloon-pci -device virtio-serial-pci,id=v0 -chardev ringbuf,id=c0 -chardev ringbuf,id=c1
+-device virtserialport,chardev=c0,bus=v0.0,name=p -device virtconsole,chardev=c1,bus=v0.0 -device secondary-vga -device bochs-display
+-device pci-serial -device pvpanic-pci -device pci-bridge,chassis_nr=9,id=br0 -device pvpanic -debugcon null -parallel null
+-drive file=null-co://,format=raw,index=0'''.format(n=NULL).split()
+FULL_PCIE = ['-device', 'pcie-root-port,id=rp0,chassis=7', '-device', 'virtio-blk-pci,bus=rp0,drive=b6', '-blockdev', NULL + 'b6']
 
 
 class Died(Exception):
@@ -104,8 +117,8 @@ def cfg(ch, bdf, off, val=None, size=32):
     return ch.one(f'in{letter} {port:#x}') if val is None else ch.one(f'out{letter} {port:#x} {val:#x}')
 
 
-def place_bars(ch):
-    """(name, start, size) of memory and port ranges of every function on bus 0, enabled with bus mastering off."""
+def place_bars(ch, master):
+    """(name, start, size) of memory and port ranges of every function on bus 0, enabled."""
     mem, io, out = 0xe0000000, 0xc000, []
     for bdf in range(256):
         if bdf & 7 and not cfg(ch, bdf & ~7, 0x0e, size=8) & 0x80:
@@ -135,7 +148,7 @@ def place_bars(ch):
                 out.append((name, 'mem', mem, size))
                 mem += size
             bar += 4
-        cfg(ch, bdf, 4, 3, 16)
+        cfg(ch, bdf, 4, 7 if master else 3, 16)
     return out
 
 
@@ -159,22 +172,25 @@ def access(rnd, ranges):
     return f'read{w} {addr:#x}' if read else f'write{w} {addr:#x} {value & (1 << bits) - 1:#x}'
 
 
-def command(program, machine):
-    return [program, '-M', machine, '-m', '64', '-display', 'none', '-no-shutdown', '-serial', 'null', '-monitor', 'none', *DEVICES]
+def command(program, machine, full=False):
+    extra = FULL + (FULL_PCIE if machine == 'q35' else []) if full else DEVICES
+    return [program, '-M', machine, '-m', '64', '-display', 'none', '-no-shutdown', '-serial', 'null', '-monitor', 'none', *extra]
 
 
-def fuzz(argv, count, seed, env=None):
-    """None, or what went wrong."""
+def fuzz(argv, count, seed, env=None, master=False):
+    """None, or what went wrong. With master the functions may read and write guest memory."""
     rnd, ch = random.Random(seed), Channel(argv, env)
     try:
-        ranges = place_bars(ch) + [(n, 'mem', a, s) for n, (a, s) in WINDOWS.items()]
+        ranges = place_bars(ch, master) + [(n, 'mem', a, s) for n, (a, s) in WINDOWS.items()]
         done = 0
         while done < count:
             n = min(BATCH, count - done)
             lines = [access(rnd, ranges) for _ in range(n)]
             if rnd.random() < 0.2:
                 lines[-1] = f'clock_step {rnd.randrange(10**7)}'
-            ch.batch(lines)
+            wrong = [x for x in ch.batch(lines) if not x.startswith('OK')]
+            if wrong:
+                raise Died(f'the channel answered {wrong[0]!r}')
             done += n
         return ch.close()
     except Died as e:
@@ -188,15 +204,16 @@ def main():
     ap.add_argument('--machine', action='append')
     ap.add_argument('--count', type=int, default=1000000)
     ap.add_argument('--seed', type=int, default=None)
+    ap.add_argument('--full', action='store_true', help='all devices, and bus mastering on')
     ap.add_argument('--program', default=os.path.join(ROOT, 'build-asan', 'bin', 'qemu-system-x86_64'))
     ap.add_argument('extra', nargs='*')
     args = ap.parse_args()
     seed = args.seed if args.seed is not None else random.randrange(1 << 32)
     for machine in args.machine or ['pc', 'q35']:
-        argv = command(args.program, machine) + args.extra
+        argv = command(args.program, machine, args.full) + args.extra
         start = time.monotonic()
         print(f'{machine}: {args.count} accesses, seed {seed}', flush=True)
-        bad = fuzz(argv, args.count, seed)
+        bad = fuzz(argv, args.count, seed, master=args.full)
         if bad:
             print(f'{machine}: FAILED: {bad}')
             return 1

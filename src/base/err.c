@@ -60,6 +60,11 @@ bool err_set_errno(struct err **errp, int errnum, const char *fmt, ...)
     va_end(ap);
     full = xasprintf("%s: %s", s, strerror(errnum));
     free(s);
+    if (errp && !*errp) {
+        err_make(errp, ERR_GENERIC, full);
+        (*errp)->errnum = errnum;
+        return false;
+    }
     return err_make(errp, ERR_GENERIC, full);
 }
 
@@ -116,13 +121,25 @@ void err_freep(struct err **e)
     *e = NULL;
 }
 
+/* File contents and arguments get quoted in messages: they must not break the line or drive the terminal. */
+static void defuse(char *s)
+{
+    for (; *s; s++)
+        if ((unsigned char)*s < ' ' || *s == 0x7f)
+            *s = '?';
+}
+
 void err_report(struct err *e)
 {
     if (!e)
         return;
-    fprintf(stderr, "%s: %s\n", program, e->msg);
+    defuse(e->msg);
     if (e->hint)
-        fprintf(stderr, "%s\n", e->hint);
+        defuse(e->hint);
+    if (!e->hint)
+        fprintf(stderr, "%s: %s\n", program, e->msg);
+    else /* a hint that is a sentence keeps its capital */
+        fprintf(stderr, "%s: %s%s%s\n", program, e->msg, e->hint[0] >= 'A' && e->hint[0] <= 'Z' ? ". " : "; ", e->hint);
     err_free(e);
 }
 

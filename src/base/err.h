@@ -21,8 +21,9 @@ enum err_class {
 
 struct err {
     char *msg;  /* owned, one line, no trailing full stop or newline */
-    char *hint; /* owned or NULL: the next step, printed on a line of its own */
+    char *hint; /* owned or NULL: the next step */
     enum err_class class_;
+    int errnum; /* of err_set_errno; 0: the failure was not the host system's */
 };
 
 /* Each returns false, so that `return err_set(errp, ...)` reads well. */
@@ -37,7 +38,7 @@ void err_prefix(struct err **errp, const char *fmt, ...) PRINTF_FMT(2, 3);
 void err_move(struct err **dst, struct err *src);
 void err_free(struct err *e);
 void err_freep(struct err **e); /* for CLEANUP(err_freep) */
-/* Prints "<program>: msg" and the hint to standard error, then frees e. */
+/* Prints "<program>: msg; hint" to standard error as one line, then frees e. */
 void err_report(struct err *e);
 /* The name put before messages; set once in main. The string is borrowed. */
 void err_set_program(const char *name);

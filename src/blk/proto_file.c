@@ -81,7 +81,7 @@ static bool check_kind(struct blk_node *n, const struct stat *st, struct err **e
 
     f->is_dev = S_ISBLK(st->st_mode);
     if (S_ISDIR(st->st_mode))
-        return err_set(errp, "Could not open '%s': Is a directory", f->path);
+        return err_set_errno(errp, EISDIR, "Could not open '%s'", f->path);
     if (n->drv->name[0] == 'f' && dev)
         return err_set(errp, "'file' driver requires '%s' to be a regular file", f->path);
     if (n->drv->name[0] == 'h' && !dev)

@@ -212,6 +212,21 @@ CHR_REGISTER(stdio_class)
 
 /* file */
 
+static int open_input(const char *path, struct err **errp)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+        close(fd);
+        fd = -1;
+        errno = EISDIR;
+    }
+    if (fd < 0)
+        err_set_errno(errp, errno, "cannot open input file '%s'", path);
+    return fd;
+}
+
 static bool file_open(struct chr *c, struct opts *o, struct err **errp)
 {
     struct chr_fd *f = fd_of(c);
@@ -224,12 +239,13 @@ static bool file_open(struct chr *c, struct opts *o, struct err **errp)
         return false;
     if (!path || !*path)
         return err_set(errp, "a file chardev needs path=FILE");
+    if (in && (f->in = open_input(in, errp)) < 0) /* first: a failure leaves no output file behind */
+        return false;
     f->out = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (append ? O_APPEND : O_TRUNC), 0666);
-    if (f->out < 0)
-        return err_set_errno(errp, errno, "cannot open '%s' for output", path);
-    if (in && (f->in = open(in, O_RDONLY | O_CLOEXEC | O_NONBLOCK)) < 0) {
-        err_set_errno(errp, errno, "cannot open input file '%s'", in);
-        close(f->out);
+    if (f->out < 0) {
+        err_set_errno(errp, errno, "cannot open '%s' for output", path);
+        if (in)
+            close(f->in);
         return false;
     }
     chr_set_label(c, "file");

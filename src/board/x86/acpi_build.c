@@ -253,6 +253,9 @@ static bool load_table(struct opts *o, struct aml *out, struct err **errp)
         return false;
     if (out->len - start < 36)
         return err_set(errp, "ACPI table '%s' is shorter than a table header", file);
+    for (size_t i = start; file && i < start + 4; i++)
+        if (!((out->p[i] >= 'A' && out->p[i] <= 'Z') || (out->p[i] >= '0' && out->p[i] <= '9') || out->p[i] == '_'))
+            return err_set(errp, "ACPI table '%s' does not begin with a signature such as SSDT", file);
     return set_header(o, out->p + start, out->len - start, errp) && opts_done(o, "-acpitable", known, errp);
 }
 

@@ -25,6 +25,10 @@ uint8_t *pc_read_file(const char *path, const char *what, size_t max, size_t *le
         err_set_errno(errp, errno, "cannot open %s '%s'", what, path);
         goto out;
     }
+    if (S_ISDIR(st.st_mode)) {
+        err_set_errno(errp, EISDIR, "cannot read %s '%s'", what, path);
+        goto out;
+    }
     if (!S_ISREG(st.st_mode)) {
         err_set(errp, "%s '%s' is not a regular file", what, path);
         goto out;

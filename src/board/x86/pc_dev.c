@@ -240,6 +240,11 @@ static bool create_floppies(struct pc *p, struct err **errp)
 
     if (!wanted && (!known || !p->cfg->default_floppy || p->kind == PC_Q35))
         return true;
+    if (!known) {
+        err_set(errp, "this program has no floppy controller");
+        err_hint(errp, "leave out -fda, -fdb and if=floppy; a disk (-hda) or a CD (-cdrom) can carry the same files");
+        return false;
+    }
     if (!place_drives(p, IF_FLOPPY, 1, MAX_FLOPPIES, errp))
         return false;
     p->floppy = dev_new(p->m, "isa-fdc", errp);

@@ -6,7 +6,9 @@
 #include "board/x86/pc_int.h"
 #include "hw/mem/backend.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum { BIOS_ALIGN = 4096, BIOS_MAX = 16 << 20, LOW_BIOS_MAX = 128 << 10, FLASH_SECTOR = 4096 };
 enum { OPTION_ROM_BASE = 0xc0000, OPTION_ROM_LEN = 0x20000, ONE_MIB = 1 << 20 };
@@ -77,9 +79,12 @@ static bool make_ram(struct pc *p, struct err **errp)
                             errp);
     if (!o || !(ram = mem_backend_claim(o, errp)))
         return false;
-    if (ram->size < c->ram_size)
-        return err_set(errp, "memory backend '%s' has %" PRIu64 " MiB, the machine needs %" PRIu64, ram->name,
-                       ram->size >> 20, c->ram_size >> 20);
+    if (ram->size != c->ram_size) {
+        err_set(errp, "memory backend '%s' has %" PRIu64 " MiB, the machine needs %" PRIu64, ram->name, ram->size >> 20,
+                c->ram_size >> 20);
+        err_hint(errp, "-m %" PRIu64 " fits it", ram->size >> 20);
+        return false;
+    }
     mem_region_init_ram_from(&p->ram, p->m->mem_sys, "pc.ram", ram);
     return true;
 }
@@ -135,8 +140,10 @@ static bool map_bios_file(struct pc *p, struct err **errp)
     uint8_t AUTOFREE *image = NULL;
     size_t size;
 
+    if (!path && !access(name, F_OK))
+        return err_set_errno(errp, EACCES, "cannot open firmware '%s'", name);
     if (!path) {
-        err_set(errp, "could not find firmware '%s'", name);
+        err_set_errno(errp, ENOENT, "could not find firmware '%s'", name);
         err_hint(errp, p->cfg->bios ? "Give -bios an existing file."
                                     : "Install SeaBIOS (Debian: seabios), or name a folder with -L.");
         return false;

@@ -541,6 +541,8 @@ static bool add_file(struct smb *s, const char *path, struct err **errp)
 
     if (!data)
         return false;
+    if (!len)
+        return err_set(errp, "SMBIOS file '%s' is empty", path);
     for (size_t at = 0; at < len;) {
         size_t n = structure_len(data + at, len - at);
 

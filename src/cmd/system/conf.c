@@ -92,8 +92,14 @@ bool on_kernel_file(struct sys *s, const struct option *o, const char *val, stru
 
 bool on_fw_dir(struct sys *s, const struct option *o, const char *val, struct err **errp)
 {
+    struct stat st;
+
     if (s->nr_fw_dirs >= ARRAY_LEN(s->fw_dirs) - 6)
         return err_set(errp, "too many -L directories");
+    if (access(val, R_OK | X_OK))
+        return err_set_errno(errp, errno, "cannot search '%s' for firmware", val);
+    if (stat(val, &st) == 0 && !S_ISDIR(st.st_mode))
+        return err_set_errno(errp, ENOTDIR, "cannot search '%s' for firmware", val);
     s->fw_dirs[s->nr_fw_dirs++] = val;
     return true;
 }

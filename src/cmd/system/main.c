@@ -44,8 +44,37 @@ void sys_exit(int code)
     _exit(code);
 }
 
+/* The remedy of a failure that the host named, where the one who met it had no better one. */
+static const char *remedy(int errnum)
+{
+    switch (errnum) {
+    case ENOENT:
+    case ENOTDIR:
+        return "check the path; relative paths start at the current directory";
+    case EACCES:
+    case EPERM:
+        return "check the permissions of the file and its folders, and who runs this";
+    case EISDIR:
+        return "name a file in it";
+    case EADDRINUSE:
+        return "another program uses this port or socket: end it or choose another";
+    case ENOSPC:
+        return "free some space there or choose another place";
+    case EMFILE:
+        return "raise the limit of open files (ulimit -n)";
+    case ENOMEM:
+        return "lower -m or free some memory";
+    default:
+        return NULL;
+    }
+}
+
 static void die(struct err *e)
 {
+    const char *hint = remedy(e->errnum);
+
+    if (!e->hint && hint)
+        err_hint(&e, "%s", hint);
     err_report(e);
     sys_exit(1);
 }
@@ -147,6 +176,11 @@ static bool find_named(struct sys *s, struct err **errp)
     if (id && !(s->cfg.memdev = obj_child(s->m->objects, id))) {
         err_set(errp, "-machine memory-backend=%s: there is no memory back end with this id", id);
         err_hint(errp, "define it with -object memory-backend-ram,id=%s,size=...", id);
+        return false;
+    }
+    if (id && s->cfg.mem_path) {
+        err_set(errp, "-mem-path and -machine memory-backend=%s contradict each other", id);
+        err_hint(errp, "give the path to -object memory-backend-file");
         return false;
     }
     for (unsigned i = 0; i < 2; i++) {

@@ -402,7 +402,7 @@ static bool config_line(struct sys *s, struct section *sec, char *line, struct e
         add_escaped(&sec->val, a, b);
         return true;
     }
-    return err_set(errp, "expected [section], [section \"id\"] or key = \"value\", found '%s'", p);
+    return err_set(errp, "expected [section], [section \"id\"] or key = \"value\", found '%.60s'", p);
 }
 
 bool on_readconfig(struct sys *s, const struct option *o, const char *val, struct err **errp)

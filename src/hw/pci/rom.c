@@ -64,6 +64,11 @@ static bool rom_fill(struct pci_dev *d, const char *name, FILE *f, struct err **
         return false;
     if (fread(mem_region_ptr(&d->rom), 1, (size_t)st.st_size, f) != (size_t)st.st_size)
         return err_set(errp, "failed to load romfile \"%s\"", name);
+    if (get_le16(mem_region_ptr(&d->rom)) != 0xaa55) {
+        err_set(errp, "romfile \"%s\" is no option ROM: it does not begin with 55 AA", name);
+        err_hint(errp, "romfile= with nothing behind it starts the device without a ROM");
+        return false;
+    }
     pci_add_bar(d, PCI_ROM_BAR, PCI_BAR_MEM, &d->rom);
     return true;
 }

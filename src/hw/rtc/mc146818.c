@@ -116,7 +116,8 @@ static void time_from_regs(struct rtc *r)
         .tm_mon = dec(r, r->cmos[RTC_MONTH]) - 1,
         .tm_year = dec(r, r->cmos[RTC_YEAR]) + dec(r, r->cmos[RTC_CENTURY]) * 100 - 1900,
     };
-    int64_t t = max_i64(-9000000000, min_i64(timegm(&tm), 9000000000)); /* what nanoseconds hold: to the year 2255 */
+    /* What nanoseconds hold, and their distance from now: the years 1748 to 2255. */
+    int64_t t = max_i64(-7000000000, min_i64(timegm(&tm), 9000000000));
 
     r->offset_ns = t * NS_PER_SEC - clk_now(source(r));
     r->checked = t;

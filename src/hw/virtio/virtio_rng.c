@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { CHUNK = 4096, QUEUE_NUM = 8 };
@@ -36,10 +37,13 @@ static void rng_init(struct obj *o)
 static bool rng_random_ready(struct obj *o, struct err **errp)
 {
     struct rng_source *s = container_of(o, struct rng_source, obj);
+    struct stat st;
 
     s->fd = open(s->filename, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (s->fd < 0)
         return err_set_errno(errp, errno, "rng-random: cannot open '%s'", s->filename);
+    if (fstat(s->fd, &st) == 0 && S_ISDIR(st.st_mode))
+        return err_set_errno(errp, EISDIR, "rng-random: cannot read '%s'", s->filename);
     return true;
 }
 
