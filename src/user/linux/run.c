@@ -415,6 +415,8 @@ static void poll_exit(struct lx_rt_thread *t)
     *t->view.poll = t->view.poll_ok;
     pthread_mutex_lock(&d->lock);
     b = jit_cache_block_at(d, rip);
+    if (b && t->rt->front->poll_restarts)
+        pc = jit_block_pc(b, jit_block_insn_at(b, rip));
     for (uint32_t i = 0; b && i < b->nr_links; i++)
         if (jit_cache_link(d, b->first_link + i)->poll == rip)
             pc = jit_cache_link(d, b->first_link + i)->poll_pc;

@@ -390,6 +390,27 @@ int64_t lx_sys32_getdents(struct lx_thread *t, const uint64_t *a)
     return r;
 }
 
+/* Directory offsets must fit the guest's 32-bit off_t: only a 32-bit call (INT 80h) makes file systems give such. The
+ * guest's buffer is below 4 GiB. */
+static int64_t compat_call(uint32_t nr, uint32_t a, uint32_t b, uint32_t c)
+{
+    int64_t r;
+
+    __asm__ volatile("int $0x80"
+                     : "=a"(r)
+                     : "a"(nr), "b"(a), "c"(b), "d"(c)
+                     : "memory", "r8", "r9", "r10", "r11", "cc");
+    return (int32_t)r;
+}
+
+int64_t lx_sys32_getdents64(struct lx_thread *t, const uint64_t *a)
+{
+    enum { NR_GETDENTS64_I386 = 220 };
+    int64_t r = compat_call(NR_GETDENTS64_I386, (uint32_t)a[0], (uint32_t)a[1], (uint32_t)a[2]);
+
+    return r == -ENOSYS ? lx_safe_syscall(t, SYS_getdents64, a) : r; /* a kernel without 32-bit calls */
+}
+
 /* ---- uname of old ---- */
 
 int64_t lx_sys32_olduname(struct lx_thread *t, const uint64_t *a)

@@ -42,6 +42,7 @@ int main(int argc, char **argv)
     uname(&u);
     printf("machine %s\n", u.machine);
     printf("page %lu random %d phnum %d\n", getauxval(AT_PAGESZ), getauxval(AT_RANDOM) != 0, getauxval(AT_PHNUM) > 2);
+    old = sbrk(0);
     printf("brk %d\n", sbrk(100000) == old && (char *)sbrk(0) == (char *)old + 100000);
     memset(old, 1, 100000);
     printf("shrink %d\n", sbrk(-50000) != (void *)-1);
