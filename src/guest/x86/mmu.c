@@ -394,6 +394,16 @@ static bool watched_page(const struct x86_cpu *c, uint64_t lin)
     return false;
 }
 
+static struct x86_itlb_entry *fill_user(struct x86_cpu *c, uint64_t lin, bool user)
+{
+    struct x86_itlb_entry *e = &c->itlb->e[x86_tlb_index(c, user)][(lin >> 12) % ITLB];
+
+    if (!x86_canonical(c, lin))
+        x86_raise_err(c, X86_GP, 0);
+    *e = (struct x86_itlb_entry){.ram = c->user_ram, .tag = {lin & PMASK, lin & PMASK, lin & PMASK}};
+    return e;
+}
+
 /* Translates one byte's page with faults; fills the TLB when it is memory. *gpa is for the slow way. */
 static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_access a, bool user, gpa_t *gpa)
 {
@@ -403,6 +413,8 @@ static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_acc
     gpa_t page;
     uint32_t err;
 
+    if (unlikely(c->user_ram != NULL))
+        return fill_user(c, lin, user);
     if (c->long_mode && !x86_canonical(c, lin))
         x86_raise_err(c, X86_GP, 0);
     if (!x86_walk(c, lin, a, user, &x, &err))

@@ -1,4 +1,5 @@
 /* Rewriter: the same instruction with host registers, and the stack instructions. */
+#include "guest/x86/ops.h"
 #include "guest/x86/rw_int.h"
 #include "guest/x86/simd_int.h"
 
@@ -8,7 +9,7 @@ static bool is_modrm_mem(const struct x86_insn *in)
 }
 
 /* System instructions of the 0F map that must never reach the host as they are. */
-static bool forbidden_0f(const struct x86_insn *in)
+static bool forbidden_0f(const struct x86_insn *in, bool flat)
 {
     unsigned op = in->opcode, reg = in->modrm >> 3 & 7;
 
@@ -22,13 +23,13 @@ static bool forbidden_0f(const struct x86_insn *in)
         return true;
     case 0xae: /* register forms: fences pass, RDFSBASE family does not; memory forms: (V)LDMXCSR, (V)STMXCSR only */
         return is_modrm_mem(in) ? reg != 2 && reg != 3 : in->pp != 0;
-    case 0xc7: /* CMPXCHG8B/16B, RDRAND, RDSEED */
-        return is_modrm_mem(in) ? reg != 1 : in->pp >= 2;
+    case 0xc7: /* CMPXCHG8B/16B, RDRAND, RDSEED; RDPID is refused elsewhere where it must be */
+        return is_modrm_mem(in) ? reg != 1 : in->pp >= 2 && in->op != X86_I_RDPID;
     case 0xa3:
     case 0xab:
     case 0xb3:
     case 0xbb: /* the register offset moves the address */
-        return is_modrm_mem(in);
+        return is_modrm_mem(in) && !flat;
     default:
         return false;
     }
@@ -147,6 +148,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
     uint32_t a = in->row->attr;
     struct gprs g;
 
+    if (r->flat && in->op == X86_I_RDPID)
+        a &= ~(uint32_t)X86_A_SYS;
     if (a & (X86_A_SYS | X86_A_PRIV | X86_A_IO | X86_A_STRING | X86_A_ENDS | X86_A_STACK | X86_A_VSIB))
         return false;
     if (in->enc == X86_ENC_EVEX || !x86_has(r->env->feat, (enum x86_feature_id)in->row->feature) || !modes_allow(r, in))
@@ -160,7 +163,7 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
         return true;
     if (in->row->flags_w & X86_DF || in->row->flags_r & X86_DF)
         return false;
-    if (in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && forbidden_0f(in))
+    if (in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && forbidden_0f(in, r->flat))
         return false;
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0xf7 && in->pp == 1) /* VMASKMOVDQU */
         return false;
@@ -168,7 +171,7 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
         !r->m64) /* VZERO*: eight registers only */
         return false;
     if (in->map == X86_MAP_0F && in->opcode == 0xf7) /* MASKMOVQ, MASKMOVDQU: implicit [rDI] */
-        return false;
+        return r->flat && r->m64 && in->adsz == 8 && in->seg != X86_FS && in->seg != X86_GS;
     if (in->map == X86_MAP_1 && in->opcode == 0xd7) /* XLAT */
         return false;
     if (!find_gprs(in, &g) || !high8_fits(in, &g))
@@ -223,6 +226,8 @@ static void emit_vex(struct rw *r, const struct x86_insn *in, const struct host_
         for (unsigned i = 0; i < in->nr_ops; i++)
             if (in->ops[i].where == X86_IN_VVVV)
                 v = in->ops[i].reg;
+    if (r->a32)
+        jit_8(r->b, 0x67);
     jit_8(r->b, 0xc4);
     jit_8(r->b, (reg & 8 ? 0u : 0x80u) | (xb & 2 ? 0u : 0x40u) | (xb & 1 ? 0u : 0x20u) | in->map);
     jit_8(r->b, (x86_vex_w_host(in) ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
@@ -234,6 +239,8 @@ static void emit_legacy(struct rw *r, const struct x86_insn *in, const struct ho
 {
     unsigned rex = (in->rex & 8u) | (reg & 8 ? 4u : 0u) | xb | (h->opc >= 8 ? 1u : 0u);
 
+    if (r->a32)
+        jit_8(r->b, 0x67);
     if (in->lock)
         jit_8(r->b, 0xf0);
     if (in->opsize_pfx || in->pp == 1)
@@ -344,6 +351,7 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
         return true;
     if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY)
         return copy_lea(r, in);
+    r->a32 = false;
     find_gprs(in, &g);
     if (has_mem) {
         bool w = in->ops[in->mem_op].acc & X86_ACC_W;
@@ -428,7 +436,7 @@ static void push_mem(struct rw *r, const struct x86_insn *in)
     bool free0;
     struct jit_mem m = rw_access(r, in, s, false, &free0);
 
-    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+    rw_op_mem(r, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
     jit_store(r->b, JIT_GS(X86_CTX(tmp)), T0);
     m = rw_stack(r, HSP, -(int32_t)s, s, true, &free0);
     t = rw_scratch(r, &m, free0);
@@ -503,6 +511,8 @@ unsigned rw_stack_run(struct rw *r, bool *ends)
     struct jit_mem m;
 
     *ends = false;
+    if (r->flat) /* each faults by itself */
+        return 0;
     if (!plain_legacy(in) || (in->opcode & 0xf0) != 0x50)
         return 0;
     op = in->opcode & 0xf8;

@@ -168,6 +168,10 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
 {
     int *slot = write ? &r->stack_wslot : &r->stack_rslot;
 
+    if (r->flat) {
+        *t0_free = true;
+        return JIT_BASE(base, disp);
+    }
     if (*slot < 0)
         *slot = (int)new_slot(r);
     if (r->m64) {
@@ -179,11 +183,20 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
     return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot);
 }
 
+struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write)
+{
+    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r));
+}
+
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
 {
     if (t0_free)
         return T0;
-    jit_lea(r->b, T0, *m);
+    if (r->a32)
+        jit_lea32(r->b, T0, *m);
+    else
+        jit_lea(r->b, T0, *m);
+    r->a32 = false;
     *m = JIT_BASE(T0, 0);
     return T1;
 }
@@ -193,6 +206,8 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
     bool based = in->seg == X86_FS || in->seg == X86_GS;
     unsigned base = in->base < 16 ? rw_map(in->base) : SPILLED;
 
+    if (r->flat)
+        return rw_flat_access(r, in, t0_free);
     if (r->m64 && in->adsz == 8 && !based && in->index == X86_NO_REG && !(base & SPILLED)) {
         int *slot = base == HSP || base == JR_RBP ? write ? &r->stack_wslot : &r->stack_rslot : NULL;
         unsigned n;

@@ -162,6 +162,7 @@ struct x86_cpu {
     struct x86_mmu_hooks hooks;
     struct x86_itlb *itlb; /* the interpreter's own TLB, private to mmu.c */
     uint64_t a20_mask;     /* ~0 or ~(1 << 20) */
+    struct mem_ram *user_ram; /* user mode: linear addresses are the host's, no page tables; see user.h */
 
     /* Exceptions leave the interpreter through here. */
     sigjmp_buf *fault_jmp; /* set while guest code is being executed */
@@ -184,6 +185,7 @@ struct x86_cpu {
     uint64_t next_rip;         /* interpreter: address after the instruction; transfers of control change it */
     struct x86_icache *icache; /* interpreter: decoded blocks, private to interp.c */
     uint64_t insn_count;       /* executed by the interpreter */
+    uint16_t last_op;          /* enum x86_op x86_interp_one executed last */
 };
 static inline struct x86_cpu *x86_cpu(struct vcpu *c)
 {

@@ -22,6 +22,7 @@
 struct lx_thread; /* a thread of the guest's, thread.h */
 struct lx_rt;     /* the process's translator, run.h */
 struct lx_rt_thread;
+struct lx_front;
 
 /* Why run() came back. */
 enum lx_stop {
@@ -101,6 +102,7 @@ struct lx_sigframe {
     uint64_t sp;       /* build below: the guest's sp or the top of its alternate stack */
     uint64_t alt_sp, alt_size;
     uint32_t alt_flags;
+    bool on_alt; /* sp is the top of the alternate stack: no red zone below the old one */
 };
 
 struct lx_arch {
@@ -113,10 +115,13 @@ struct lx_arch {
     uint8_t word;      /* 4 or 8: long and pointer */
     bool packed_epoll; /* struct epoll_event without padding (x86-64) */
     bool pair_align;   /* 64-bit arguments of 32-bit calls start at an even register (Arm) */
-    bool vdso_time;    /* reserved for a vDSO of ours */
+    bool no_restorer;  /* struct sigaction has no sa_restorer (RISC-V) */
+    bool tls_last;     /* clone(flags, stack, ptid, ctid, tls): x86-64; others have tls before ctid */
+    bool host_vdso;    /* the host's vDSO is code of this architecture */
     uint32_t o_direct, o_directory, o_nofollow, o_largefile; /* open flags that differ */
     const struct lx_sysnr *sysnr;
     const struct lx_field *stat, *stat64; /* stat64: NULL on 64-bit guests */
+    const struct lx_front *front;         /* the translator's front end, run.h */
     uint64_t hwcap, hwcap2;               /* used when hwcaps is NULL */
 
     /* -cpu TEXT (NULL: the default); `help` is printed by the program from cpu_help. Called once before any cpu_new. */
@@ -148,7 +153,9 @@ struct lx_arch {
      * alt_flags ~0: the frame has none) into *f. False: the frame is bad (SIGSEGV). */
     bool (*frame_pop)(struct lx_cpu *c, bool rt, struct lx_sigframe *f);
 
-    /* Bytes executed from here must be seen as they are now (icache flush calls). May be NULL. */
+    /* Code for a page that signal handlers return through when the program gives no restorer; may be NULL. The page's
+     * address is lx_tramp(). */
+    void (*tramp_fill)(uint8_t page[4096]);
     void (*cpuinfo)(char *buf, size_t n, unsigned cpu); /* one processor's part of /proc/cpuinfo; NULL: the host's */
     /* For gdb: the target description and registers by number. reg_get returns the size, 0 = no such register. */
     const char *(*gdb_xml)(const char *annex);
@@ -171,6 +178,7 @@ bool lx_get(void *to, uint64_t guest, size_t n);
 bool lx_put(uint64_t guest, const void *from, size_t n);
 /* siginfo in the guest's layout (128 bytes) for a word size. */
 void lx_siginfo_out(uint8_t out[128], const siginfo_t *info, unsigned word);
+uint64_t lx_tramp(void);
 /* Fills the fault and returns LX_STOP_SIGNAL. */
 enum lx_stop lx_raise(struct lx_cpu *c, int sig, int code, uint64_t addr);
 

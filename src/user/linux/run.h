@@ -60,7 +60,7 @@ struct lx_rt_thread {
     uint64_t sig_trap, sig_err;
     uintptr_t sig_rip, sig_addr;
     void *altstack; /* owned */
-    uint64_t host_fs;
+    unsigned same_fault;
     struct lx_rt_thread *next; /* in rt->threads */
 };
 struct lx_front {
@@ -90,17 +90,27 @@ struct lx_front {
     bool (*host_signal)(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
     /* Optional. After LX_EXIT_SIGNAL: repairs state for a fault inside instruction `insn` of the block. */
     void (*fix)(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);
+    bool poll_restarts; /* a poll that no link names restarts its instruction; else *view.pc says where to go on */
 };
 struct lx_rt_stubs {
     const uint8_t *enter, *exit_interp, *exit_dispatch, *exit_link, *exit_signal, *exit_syscall, *exit_trap, *jump,
         *ret_miss;
     const void *front; /* the front end's own */
 };
+enum { LX_WATCH_HEADS = 1024 };
+struct lx_watch {
+    uint64_t no; /* page */
+    bool prot;   /* its write permission is taken */
+    unsigned writes;
+    struct lx_watch *next;
+};
 struct lx_rt {
     const struct lx_front *front;
     struct jit_cache cache;
     struct lx_rt_stubs stub;
-    struct lx_rt_thread *threads; /* under cache.lock */
+    struct lx_rt_thread *threads;           /* under cache.lock */
+    struct lx_watch *watch[LX_WATCH_HEADS]; /* writable pages with code, under cache.lock */
+    _Atomic unsigned nr_watched;
     bool one_insn, no_link;
     _Atomic bool flushing;
 };
@@ -120,6 +130,10 @@ void lx_rt_kick(struct lx_rt_thread *t);
 void lx_rt_unmapped(struct lx_rt *rt, uint64_t addr, uint64_t len);
 /* Code bytes were changed by other means than a store (icache flush calls are safe to ignore otherwise). */
 void lx_rt_code_changed(struct lx_rt *rt, uint64_t addr, uint64_t len);
+/* The guest (or the kernel for it) is about to write there: true when a page had been watched and is writable again. */
+bool lx_rt_written(struct lx_rt *rt, uint64_t addr, uint64_t len);
+bool lx_rt_written_any(struct lx_rt *rt);
+extern _Thread_local struct lx_rt_thread *lx_rt_self;
 /* In the child after fork: takes the cache out of the parent's reach and forgets the other threads. */
 bool lx_rt_after_fork(struct lx_rt *rt, struct lx_rt_thread *self, struct err **errp);
 

@@ -1,0 +1,292 @@
+/* Address-space calls: mmap, munmap, mprotect, mremap, brk, shmat.
+ *
+ * 64-bit guests: the host chooses where; 32-bit guests: we choose below 4 GiB. The host's mappings never carry
+ * PROT_EXEC (guest code is translated), and lack PROT_WRITE where code is watched (run.c). The heap is a mapping of
+ * ours behind the program: the host's brk is never moved. */
+#include "base/util.h"
+#include "user/linux/map.h"
+#include "user/linux/syscalls.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC };
+extern const char __executable_start[], _end[];
+
+static int host_prot(int prot)
+{
+    return (prot & (PROT_READ | PROT_WRITE)) | (prot & (PROT_EXEC | PROT_WRITE) ? PROT_READ : 0);
+}
+
+static uint64_t task_end(void)
+{
+    return lx_is32() ? 0xffffe000 : LX_TASK_MAX - PAGE;
+}
+
+/* The guest may not put anything over this program. */
+static bool ours(uint64_t addr, uint64_t len)
+{
+    return addr < (uintptr_t)_end && addr + len > (uintptr_t)__executable_start;
+}
+
+static bool any_code(uint64_t start, uint64_t end)
+{
+    struct lx_map m;
+
+    while (start < end && lx_map_next(start, &m) && m.start < end) {
+        if (m.prot & PROT_EXEC)
+            return true;
+        start = m.end;
+    }
+    return false;
+}
+
+static void changed(uint64_t start, uint64_t len)
+{
+    if (any_code(start, start + len))
+        lx_rt_unmapped(lx_proc.rt, start, len);
+}
+
+/* Where a mapping without MAP_FIXED goes for a 32-bit guest; 0 = no room. */
+static uint64_t place32(uint64_t hint, uint64_t len)
+{
+    struct lx_map m;
+
+    hint &= ~UINT64_C(PAGE - 1);
+    if (hint >= 0x10000 && hint + len <= task_end() && (!lx_map_next(hint, &m) || m.start >= hint + len))
+        return hint;
+    hint = lx_map_hole(0x10000, lx_proc.mmap_hi, len, PAGE);
+    return hint ? hint : lx_map_hole(0x10000, task_end(), len, PAGE);
+}
+
+static int64_t host_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
+{
+    void *p = mmap((void *)(uintptr_t)addr, len, host_prot(prot), flags, fd, (off_t)off);
+
+    return p == MAP_FAILED ? -errno : (int64_t)(uintptr_t)p;
+}
+
+static int64_t mmap32(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
+{
+    int64_t r = -ENOMEM;
+
+    if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))
+        return addr + len > task_end() ? -ENOMEM : host_mmap(addr, len, prot, flags, fd, off);
+    for (unsigned tries = 0; tries < 64; tries++) {
+        uint64_t at = place32(addr, len);
+
+        if (!at)
+            return -ENOMEM;
+        r = host_mmap(at, len, prot, flags | MAP_FIXED_NOREPLACE, fd, off);
+        if (r != -EEXIST)
+            return r;
+        lx_map_add(at, at + PAGE, PROT_NONE, false, LX_MAP_PLAIN); /* the host's own: do not try there again */
+        addr = 0;
+    }
+    return r;
+}
+
+int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
+{
+    uint64_t size = align_up(len, PAGE);
+    int64_t r;
+
+    if (!len || size < len || size > task_end())
+        return !len ? -EINVAL : -ENOMEM;
+    if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) {
+        if (addr & (PAGE - 1))
+            return -EINVAL;
+        if (addr > task_end() - size || ours(addr, size))
+            return flags & MAP_FIXED_NOREPLACE ? -EEXIST : -ENOMEM;
+    }
+    flags &= ~(MAP_GROWSDOWN | MAP_32BIT | MAP_LOCKED);
+    if (lx_is32())
+        r = mmap32(addr, len, prot, flags, fd, off);
+    else
+        r = host_mmap(addr, len, prot, flags, fd, off);
+    if (r < 0)
+        return r;
+    changed((uint64_t)r, size);
+    lx_map_add((uint64_t)r, (uint64_t)r + size, prot & PROT_RWX, (flags & MAP_TYPE) != MAP_PRIVATE,
+               flags & MAP_STACK ? LX_MAP_PLAIN : LX_MAP_PLAIN);
+    return r;
+}
+
+int64_t lx_sys_mmap(struct lx_thread *t, const uint64_t *a)
+{
+    int flags = (int)a[3];
+    int64_t r;
+
+    if (a[5] & (PAGE - 1))
+        return -EINVAL;
+    if (flags & MAP_32BIT && !(flags & MAP_FIXED) && !lx_is32()) {
+        uint64_t at = lx_map_hole(0x10000, UINT64_C(1) << 31, align_up(a[1], PAGE), PAGE);
+
+        r = at ? lx_mmap(at, a[1], (int)a[2], (flags & ~MAP_32BIT) | MAP_FIXED_NOREPLACE, (int)a[4], a[5]) : -ENOMEM;
+        if (r >= 0)
+            return r;
+    }
+    return lx_mmap(a[0], a[1], (int)a[2], flags, (int)a[4], a[5]);
+}
+
+int64_t lx_sys_munmap(struct lx_thread *t, const uint64_t *a)
+{
+    uint64_t len = align_up(a[1], PAGE);
+
+    if (a[0] & (PAGE - 1) || !len || len < a[1] || a[0] > task_end() + PAGE || len > task_end() + PAGE - a[0])
+        return -EINVAL;
+    if (ours(a[0], len))
+        return -EINVAL;
+    changed(a[0], len);
+    if (munmap((void *)(uintptr_t)a[0], len) < 0)
+        return -errno;
+    lx_map_del(a[0], a[0] + len);
+    return 0;
+}
+
+int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
+{
+    uint64_t len = align_up(a[1], PAGE);
+    int prot = (int)a[2];
+
+    if (a[0] & (PAGE - 1) || prot & ~(PROT_RWX | PROT_GROWSDOWN | 8 /* PROT_SEM */))
+        return -EINVAL;
+    if (!len)
+        return 0;
+    if (len < a[1] || a[0] > task_end() || len > task_end() + PAGE - a[0] || ours(a[0], len))
+        return -ENOMEM;
+    changed(a[0], len);
+    if (mprotect((void *)(uintptr_t)a[0], len, host_prot(prot)) < 0)
+        return -errno;
+    lx_map_protect(a[0], a[0] + len, prot & PROT_RWX);
+    return 0;
+}
+
+int64_t lx_sys_pkey_mprotect(struct lx_thread *t, const uint64_t *a)
+{
+    return (int)a[3] == -1 ? lx_sys_mprotect(t, a) : -EINVAL;
+}
+
+int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)
+{
+    uint64_t old = a[0], osize = align_up(a[1], PAGE), nsize = align_up(a[2], PAGE), to = a[4];
+    int flags = (int)a[3];
+    struct lx_map m;
+    int64_t r;
+    void *p;
+
+    if (old & (PAGE - 1) || !nsize || nsize < a[2] || nsize > task_end())
+        return -EINVAL;
+    if (!lx_map_next(old, &m) || m.start > old)
+        return -EFAULT;
+    if (flags & MREMAP_FIXED && (to & (PAGE - 1) || to > task_end() - nsize || ours(to, nsize)))
+        return -EINVAL;
+    changed(old, max_u64(osize, PAGE));
+    if (flags & MREMAP_FIXED)
+        changed(to, nsize);
+    if (lx_is32() && flags & MREMAP_MAYMOVE && !(flags & MREMAP_FIXED) && nsize > osize) {
+        p = mremap((void *)(uintptr_t)old, osize, nsize, 0);
+        if (p == MAP_FAILED) {
+            to = place32(0, nsize);
+            if (!to)
+                return -ENOMEM;
+            p = mremap((void *)(uintptr_t)old, osize, nsize, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(uintptr_t)to);
+        }
+    } else {
+        p = mremap((void *)(uintptr_t)old, a[1], a[2], flags, (void *)(uintptr_t)to);
+    }
+    if (p == MAP_FAILED)
+        return -errno;
+    r = (int64_t)(uintptr_t)p;
+    if (!(flags & 4 /* MREMAP_DONTUNMAP */) && osize)
+        lx_map_del(old, old + osize);
+    lx_map_add((uint64_t)r, (uint64_t)r + nsize, m.prot, m.shared, LX_MAP_PLAIN);
+    return r;
+}
+
+int64_t lx_sys_madvise(struct lx_thread *t, const uint64_t *a)
+{
+    switch ((int)a[2]) {
+    case MADV_DONTNEED:
+    case MADV_REMOVE:
+    case MADV_FREE:
+        changed(a[0], align_up(a[1], PAGE));
+        break;
+    default:
+        break;
+    }
+    return madvise((void *)(uintptr_t)a[0], a[1], (int)a[2]) < 0 ? -errno : 0;
+}
+
+int64_t lx_sys_brk(struct lx_thread *t, const uint64_t *a)
+{
+    struct lx_proc *p = &lx_proc;
+    uint64_t want = a[0], top = align_up(want, PAGE);
+
+    pthread_mutex_lock(&p->lock);
+    if (want < p->brk_start || want > p->brk_max)
+        goto out;
+    if (top > p->brk_mapped) {
+        void *m = mmap((void *)(uintptr_t)p->brk_mapped, top - p->brk_mapped, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+        if (m == MAP_FAILED || (uintptr_t)m != p->brk_mapped)
+            goto out;
+    } else if (top < p->brk_mapped) {
+        munmap((void *)(uintptr_t)top, p->brk_mapped - top);
+        lx_map_del(top, p->brk_mapped);
+    }
+    p->brk_mapped = top;
+    p->brk = want;
+    if (top > p->brk_start)
+        lx_map_add(p->brk_start, top, PROT_READ | PROT_WRITE, false, LX_MAP_HEAP);
+out:
+    want = p->brk;
+    pthread_mutex_unlock(&p->lock);
+    return (int64_t)want;
+}
+
+int64_t lx_sys_shmat(struct lx_thread *t, const uint64_t *a)
+{
+    struct shmid_ds ds;
+    uint64_t at = a[1], len;
+    int flags = (int)a[2];
+    void *p;
+
+    if (shmctl((int)a[0], IPC_STAT, &ds) < 0)
+        return -errno;
+    len = align_up(ds.shm_segsz, PAGE);
+    if (lx_is32() && !at) {
+        at = place32(0, len);
+        if (!at)
+            return -ENOMEM;
+    }
+    if (at && flags & SHM_REMAP)
+        changed(at, len);
+    p = shmat((int)a[0], (void *)(uintptr_t)at, flags & ~SHM_EXEC);
+    if (p == (void *)-1)
+        return -errno;
+    lx_map_add((uintptr_t)p, (uintptr_t)p + len, flags & SHM_RDONLY ? PROT_READ : PROT_READ | PROT_WRITE, true,
+               LX_MAP_PLAIN);
+    return (int64_t)(uintptr_t)p;
+}
+
+int64_t lx_sys_shmdt(struct lx_thread *t, const uint64_t *a)
+{
+    struct lx_map m;
+    bool known = lx_map_next(a[0], &m) && m.start == a[0];
+
+    if (shmdt((void *)(uintptr_t)a[0]) < 0)
+        return -errno;
+    if (known)
+        lx_map_del(m.start, m.end);
+    return 0;
+}
+
+bool lx_mem_init(struct err **errp)
+{
+    lx_proc.mmap_hi = 0xf7ffe000;
+    return true;
+}

@@ -1,0 +1,460 @@
+/* Paths: files looked up under -L, the files of /proc that must show the guest's process, and execve.
+ *
+ * execve: the kernel runs a program of the guest's architecture by itself only when the host can or binfmt_misc knows
+ * it; so we start this program again for it, with the same options. Set-uid programs are left to the kernel, which
+ * gives them their rights when it is registered with flag C. */
+#include "base/bytes.h"
+#include "base/str.h"
+#include "user/linux/map.h"
+#include "user/linux/sys_file.h"
+#include "user/linux/syscalls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { MAX_EXEC_ARGS = 65536, MAX_ARG_LEN = 131072, MAX_SHEBANG = 4 };
+
+char *lx_get_str(uint64_t guest, size_t max, int *e)
+{
+    CLEANUP(str_free) struct strbuf s = {0};
+    char piece[256];
+
+    while (s.len < max) {
+        size_t n = 4096 - (guest & 4095);
+        const char *end;
+
+        if (n > sizeof piece)
+            n = sizeof piece;
+        if (!lx_get(piece, guest, n)) {
+            *e = EFAULT;
+            return NULL;
+        }
+        end = memchr(piece, 0, n);
+        str_addn(&s, piece, end ? (size_t)(end - piece) : n);
+        if (end)
+            return str_take(&s);
+        guest += n;
+    }
+    *e = ENAMETOOLONG;
+    return NULL;
+}
+
+const char *lx_path(const char *path, char *buf)
+{
+    if (path[0] != '/')
+        return path;
+    for (char **p = lx_proc.opt.prefix; p && *p; p++) {
+        if ((size_t)snprintf(buf, PATH_MAX, "%s%s", *p, path) < PATH_MAX &&
+            faccessat(AT_FDCWD, buf, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+            return buf;
+    }
+    return path;
+}
+
+/* ---- /proc ---- */
+
+/* The rest of a path behind /proc/self/, /proc/thread-self/ or /proc/<our pid>/; NULL. */
+static const char *own_proc(const char *path)
+{
+    char num[32];
+    size_t n;
+
+    if (!str_starts(path, "/proc/"))
+        return NULL;
+    path += 6;
+    if (str_starts(path, "self/"))
+        return path + 5;
+    if (str_starts(path, "thread-self/"))
+        return path + 12;
+    n = (size_t)snprintf(num, sizeof num, "%d/", (int)getpid());
+    return !strncmp(path, num, n) ? path + n : NULL;
+}
+
+static void add_maps(struct strbuf *out, FILE *in)
+{
+    unsigned long lo, hi;
+    char line[PATH_MAX + 128], rest[PATH_MAX + 64], perm[8];
+
+    while (fgets(line, sizeof line, in)) {
+        int at = 0;
+        struct lx_map m;
+
+        if (sscanf(line, "%lx-%lx %7s %n", &lo, &hi, perm, &at) < 3)
+            continue;
+        snprintf(rest, sizeof rest, "%s", line + at);
+        while (lo < hi && lx_map_next(lo, &m) && m.start < hi) {
+            unsigned long from = m.start > lo ? m.start : lo, to = m.end < hi ? m.end : hi;
+            size_t start = out->len;
+
+            str_addf(out, "%08lx-%08lx %c%c%c%c ", from, to, m.prot & PROT_READ ? 'r' : '-',
+                     m.prot & PROT_WRITE ? 'w' : '-', m.prot & PROT_EXEC ? 'x' : '-', m.shared ? 's' : 'p');
+            if (m.note == LX_MAP_STACK || m.note == LX_MAP_HEAP || m.note == LX_MAP_VDSO) {
+                str_addf(out, "00000000 00:00 0 ");
+                while (out->len - start < 73)
+                    str_add(out, " ");
+                str_addf(out, "%s\n", m.note == LX_MAP_STACK ? "[stack]" : m.note == LX_MAP_HEAP ? "[heap]" : "[vdso]");
+            } else {
+                str_add(out, rest);
+            }
+            lo = to;
+        }
+    }
+}
+
+static void add_cmdline(struct strbuf *out)
+{
+    for (char **a = lx_proc.argv; *a; a++)
+        str_addn(out, *a, strlen(*a) + 1);
+}
+
+/* The fields that say where things are. */
+static void add_stat(struct strbuf *out, FILE *in)
+{
+    char line[4096], *end;
+    unsigned field = 3;
+    const char *base = strrchr(lx_proc.exe, '/');
+
+    if (!fgets(line, sizeof line, in) || !(end = strrchr(line, ')')))
+        return;
+    str_addf(out, "%d (%.15s)", (int)getpid(), base ? base + 1 : lx_proc.exe);
+    for (char *save = NULL, *w = strtok_r(end + 1, " \n", &save); w; w = strtok_r(NULL, " \n", &save), field++) {
+        uint64_t v = field == 26   ? lx_proc.code_start
+                     : field == 27 ? lx_proc.code_end
+                     : field == 28 ? lx_proc.stack_hi - 16
+                     : field == 45 ? lx_proc.data_start
+                     : field == 46 ? lx_proc.data_end
+                     : field == 47 ? lx_proc.brk_start
+                     : field == 48 ? lx_proc.arg_start
+                     : field == 49 ? lx_proc.arg_end
+                     : field == 50 ? lx_proc.env_start
+                     : field == 51 ? lx_proc.env_end
+                                   : 0;
+
+        if (v)
+            str_addf(out, " %" PRIu64, v);
+        else
+            str_addf(out, " %s", w);
+    }
+    str_add(out, "\n");
+}
+
+static int text_file(const struct strbuf *s)
+{
+    int fd = memfd_create("proc", MFD_CLOEXEC);
+
+    if (fd >= 0 && s->len && (write(fd, s->s, s->len) != (ssize_t)s->len || lseek(fd, 0, SEEK_SET))) {
+        close(fd);
+        return -EIO;
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+static bool add_cpuinfo(struct strbuf *s)
+{
+    char text[4096];
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (!lx_proc.arch->cpuinfo)
+        return false;
+    for (long i = 0; i < n; i++) {
+        lx_proc.arch->cpuinfo(text, sizeof text, (unsigned)i);
+        str_add(s, text);
+    }
+    return true;
+}
+
+int lx_proc_open(const char *path, int flags, bool *ours)
+{
+    CLEANUP(str_free) struct strbuf s = {0};
+    const char *what = own_proc(path);
+    FILE *in;
+    int fd;
+
+    *ours = true;
+    if (what && !strcmp(what, "exe"))
+        fd = open(lx_proc.exe, flags & ~O_CREAT);
+    else if (what && !strcmp(what, "auxv")) {
+        str_addn(&s, (const void *)(uintptr_t)lx_proc.auxv, lx_proc.auxv_len);
+        return text_file(&s);
+    } else if (what && !strcmp(what, "cmdline")) {
+        add_cmdline(&s);
+        return text_file(&s);
+    } else if (what && (!strcmp(what, "maps") || !strcmp(what, "stat"))) {
+        in = fopen(what[0] == 'm' ? "/proc/self/maps" : "/proc/self/stat", "re");
+        if (!in)
+            return -errno;
+        if (what[0] == 'm')
+            add_maps(&s, in);
+        else
+            add_stat(&s, in);
+        fclose(in);
+        return text_file(&s);
+    } else if (!strcmp(path, "/proc/cpuinfo") && add_cpuinfo(&s)) {
+        return text_file(&s);
+    } else {
+        *ours = false;
+        return -1;
+    }
+    return fd < 0 ? -errno : fd;
+}
+
+int64_t lx_proc_readlink(const char *path, char *buf, size_t n)
+{
+    const char *what = own_proc(path);
+    size_t len;
+
+    if (!what || strcmp(what, "exe"))
+        return -1;
+    len = min_u64(strlen(lx_proc.exe), n);
+    memcpy(buf, lx_proc.exe, len);
+    return (int64_t)len;
+}
+
+/* ---- execve ---- */
+
+struct exec {
+    char path[PATH_MAX]; /* the ELF file */
+    char **argv;         /* owned vector, borrowed strings but for the made ones, which leak into exec */
+    unsigned argc;
+};
+
+static void prepend(struct exec *x, char *s)
+{
+    x->argv = xrealloc(x->argv, (x->argc + 3) * sizeof(char *));
+    memmove(x->argv + 1, x->argv, (x->argc + 1) * sizeof(char *));
+    x->argv[0] = s;
+    x->argc++;
+}
+
+/* "#! interpreter argument": true when the file is a script; x then names the interpreter. */
+static bool shebang(struct exec *x, const char *head, size_t n)
+{
+    char line[256], *interp, *arg, *end;
+    size_t len = 0;
+
+    if (n < 3 || head[0] != '#' || head[1] != '!')
+        return false;
+    while (len + 2 < n && len < sizeof line - 1 && head[len + 2] != '\n')
+        len++;
+    memcpy(line, head + 2, len);
+    line[len] = 0;
+    interp = line + strspn(line, " \t");
+    end = interp + strcspn(interp, " \t");
+    arg = end + strspn(end, " \t");
+    *end = 0;
+    for (size_t k = strlen(arg); k && (arg[k - 1] == ' ' || arg[k - 1] == '\t'); k--)
+        arg[k - 1] = 0;
+    if (!*interp)
+        return false;
+    if (x->argc)
+        x->argv[0] = xstrdup(x->path);
+    else
+        prepend(x, xstrdup(x->path));
+    if (*arg)
+        prepend(x, xstrdup(arg));
+    prepend(x, xstrdup(interp));
+    snprintf(x->path, sizeof x->path, "%s", interp);
+    return true;
+}
+
+/* 1: ours to run, x says what; 0: leave it to the kernel; else -errno. */
+static int resolve(struct exec *x, const char *path)
+{
+    char buf[PATH_MAX];
+
+    snprintf(x->path, sizeof x->path, "%s", path);
+    for (unsigned depth = 0; depth <= MAX_SHEBANG; depth++) {
+        const char *host = lx_path(x->path, buf);
+        unsigned char head[256] = {0};
+        unsigned c = 0;
+        struct stat st;
+        ssize_t n;
+        int fd;
+
+        if (access(host, X_OK) < 0)
+            return -errno;
+        fd = open(host, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            return 0; /* executable but not readable */
+        n = read(fd, head, sizeof head);
+        if (fstat(fd, &st) < 0)
+            st.st_mode = 0;
+        close(fd);
+        if (!S_ISREG(st.st_mode))
+            return -EACCES;
+        if (n < 0 || st.st_mode & (S_ISUID | S_ISGID))
+            return 0;
+        if (lx_elf_machine(head, (size_t)n, &c) == lx_proc.arch->elf_machine && c == lx_proc.arch->elf_class) {
+            if (host != x->path)
+                memcpy(x->path, buf, sizeof buf);
+            return 1;
+        }
+        if (!shebang(x, (const char *)head, (size_t)n))
+            return 0;
+    }
+    return -ELOOP;
+}
+
+/* This program again: its name, options, -0 ARGV0 PATH ARGS... */
+static char **own_command(const struct exec *x)
+{
+    const struct lx_opts *o = &lx_proc.opt;
+    char **v = xcalloc(x->argc + 64, sizeof *v);
+    unsigned n = 0;
+
+    v[n++] = xasprintf("qemu-%s", lx_proc.arch->name);
+    if (o->given_prefix && o->prefix)
+        for (char **p = o->prefix; *p && n < 20; p++) {
+            v[n++] = xstrdup("-L");
+            v[n++] = *p;
+        }
+    if (o->cpu) {
+        v[n++] = xstrdup("-cpu");
+        v[n++] = xstrdup(o->cpu);
+    }
+    if (o->uname) {
+        v[n++] = xstrdup("-r");
+        v[n++] = xstrdup(o->uname);
+    }
+    if (o->stack) {
+        v[n++] = xstrdup("-s");
+        v[n++] = xasprintf("%" PRIu64, o->stack);
+    }
+    if (o->strace)
+        v[n++] = xstrdup("-strace");
+    if (o->one_insn)
+        v[n++] = xstrdup("-one-insn-per-tb");
+    if (o->log_file) {
+        v[n++] = xstrdup("-D");
+        v[n++] = xstrdup(o->log_file);
+    }
+    v[n++] = xstrdup("-0");
+    v[n++] = x->argc ? x->argv[0] : xstrdup("");
+    v[n++] = xstrdup("--");
+    v[n++] = xstrdup(x->path);
+    for (unsigned i = 1; i < x->argc; i++)
+        v[n++] = x->argv[i];
+    return v;
+}
+
+int64_t lx_do_exec(struct lx_thread *t, int dirfd, const char *path, char **argv, char **envp, int flags)
+{
+    struct exec x = {.argc = 0};
+    char full[PATH_MAX], **v;
+    int r;
+
+    if (flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW))
+        return -EINVAL;
+    if (!*path && !(flags & AT_EMPTY_PATH))
+        return -ENOENT;
+    if (!strcmp(path, "/proc/self/exe"))
+        path = lx_proc.exe;
+    if (!*path)
+        snprintf(full, sizeof full, "/proc/self/fd/%d", dirfd);
+    else if (path[0] != '/' && dirfd != AT_FDCWD)
+        snprintf(full, sizeof full, "/proc/self/fd/%d/%s", dirfd, path);
+    else
+        snprintf(full, sizeof full, "%s", path);
+    while (argv[x.argc])
+        x.argc++;
+    x.argv = xcalloc(x.argc + 1, sizeof(char *));
+    memcpy(x.argv, argv, x.argc * sizeof(char *));
+    r = resolve(&x, full);
+    if (r < 0) {
+        free(x.argv);
+        return r;
+    }
+    if (t->pending) {
+        free(x.argv);
+        return -LX_ERESTART;
+    }
+    if (!r) {
+        uint64_t a[6] = {(uint64_t)(int64_t)dirfd, (uintptr_t)path, (uintptr_t)argv, (uintptr_t)envp, (uint64_t)flags};
+        char buf[PATH_MAX];
+
+        a[1] = (uintptr_t)lx_path(path, buf);
+        free(x.argv);
+        return syscall(SYS_execveat, (int)a[0], a[1], a[2], a[3], (int)a[4]) < 0 ? -errno : 0;
+    }
+    v = own_command(&x);
+    execve(lx_proc.opt.self, v, envp);
+    r = errno;
+    free(v);
+    free(x.argv);
+    return -r;
+}
+
+static void free_vector(char **v)
+{
+    for (size_t i = 0; v && v[i]; i++)
+        free(v[i]);
+    free(v);
+}
+
+static char **get_vector(uint64_t at, int *e)
+{
+    char **v = xcalloc(1, sizeof *v);
+    size_t n = 0;
+
+    while (at) {
+        uint64_t p;
+
+        if (!lx_get_word(at, &p)) {
+            *e = EFAULT;
+            goto fail;
+        }
+        if (!p)
+            break;
+        if (n == MAX_EXEC_ARGS) {
+            *e = E2BIG;
+            goto fail;
+        }
+        v = xrealloc(v, (n + 2) * sizeof *v);
+        v[n + 1] = NULL;
+        v[n] = lx_get_str(p, MAX_ARG_LEN, e);
+        if (!v[n]) {
+            *e = *e == ENAMETOOLONG ? E2BIG : *e;
+            goto fail;
+        }
+        n++;
+        at += lx_proc.arch->word;
+    }
+    return v;
+fail:
+    free_vector(v);
+    return NULL;
+}
+
+static int64_t exec_call(struct lx_thread *t, int dirfd, uint64_t path_at, uint64_t argv_at, uint64_t envp_at,
+                         int flags)
+{
+    char *path, **argv = NULL, **envp = NULL;
+    int e = 0;
+    int64_t r;
+
+    path = lx_get_str(path_at, PATH_MAX, &e);
+    argv = path ? get_vector(argv_at, &e) : NULL;
+    envp = argv ? get_vector(envp_at, &e) : NULL;
+    r = envp ? lx_do_exec(t, dirfd, path, argv, envp, flags) : -e;
+    free(path);
+    free_vector(argv);
+    free_vector(envp);
+    return r;
+}
+
+int64_t lx_sys_execve(struct lx_thread *t, const uint64_t *a)
+{
+    return exec_call(t, AT_FDCWD, a[0], a[1], a[2], 0);
+}
+
+int64_t lx_sys_execveat(struct lx_thread *t, const uint64_t *a)
+{
+    return exec_call(t, (int)a[0], a[1], a[2], a[3], (int)a[4]);
+}

@@ -1,0 +1,654 @@
+/* See run.h.
+ *
+ * A thread is in translated code only between in_code = true and false in enter_code; everything else here runs as
+ * ordinary C on the thread, with cache.lock taken for short pieces. Pages of the guest that are both writable and
+ * translated are in rt->watch: `prot` while the host's mapping has lost its write permission. */
+#include "user/linux/run.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "user/linux/guard.h"
+#include "user/linux/map.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+enum { SS_SIZE = 256 * 1024, SS_GUARD = 8192, ALT_SIZE = 64 * 1024, STUB_ROOM = 32768, PAGE = 4096 };
+
+_Thread_local struct lx_rt_thread *lx_rt_self;
+_Thread_local sigjmp_buf *lx_guard;
+_Thread_local struct lx_fault lx_guard_fault;
+
+/* ---- writable pages with code ---- */
+
+static struct lx_watch *watch_find(struct lx_rt *rt, uint64_t no)
+{
+    struct lx_watch *w = rt->watch[no % LX_WATCH_HEADS];
+
+    while (w && w->no != no)
+        w = w->next;
+    return w;
+}
+
+/* Code was translated from the page: with the lock held. */
+static void watch_page(struct lx_rt *rt, uint64_t no, int prot)
+{
+    struct lx_watch *w;
+
+    if (!(prot & PROT_WRITE))
+        return;
+    w = watch_find(rt, no);
+    if (!w) {
+        w = xnew(struct lx_watch);
+        w->no = no;
+        w->next = rt->watch[no % LX_WATCH_HEADS];
+        rt->watch[no % LX_WATCH_HEADS] = w;
+    }
+    if (w->prot)
+        return;
+    w->prot = true;
+    rt->nr_watched++;
+    mprotect((void *)(uintptr_t)(no * PAGE), PAGE, prot & ~PROT_WRITE & (PROT_READ | PROT_EXEC));
+}
+
+/* True when the page had lost its write permission to us (or has just regained it): the access is to be repeated. */
+static bool page_written(struct lx_rt *rt, uint64_t addr)
+{
+    uint64_t no = addr / PAGE;
+    struct lx_watch *w;
+    bool ours;
+
+    pthread_mutex_lock(&rt->cache.lock);
+    w = watch_find(rt, no);
+    ours = w && lx_map_prot(addr) & PROT_WRITE;
+    if (ours && w->prot) {
+        w->prot = false;
+        w->writes++;
+        rt->nr_watched--;
+    }
+    pthread_mutex_unlock(&rt->cache.lock);
+    if (ours) {
+        jit_cache_written(&rt->cache, no, 0, PAGE);
+        mprotect((void *)(uintptr_t)(no * PAGE), PAGE, lx_map_prot(addr) & (PROT_READ | PROT_WRITE));
+    }
+    return ours;
+}
+
+bool lx_rt_written(struct lx_rt *rt, uint64_t addr, uint64_t len)
+{
+    bool any = false;
+
+    if (!rt || !rt->nr_watched || !len)
+        return false;
+    if (len / PAGE > 65536) {
+        for (unsigned i = 0; i < LX_WATCH_HEADS; i++)
+            for (struct lx_watch *w = rt->watch[i]; w; w = w->next)
+                if (w->prot && w->no >= addr / PAGE && w->no <= (addr + len - 1) / PAGE)
+                    any |= page_written(rt, w->no * PAGE);
+        return any;
+    }
+    for (uint64_t no = addr / PAGE; no <= (addr + len - 1) / PAGE; no++) {
+        struct lx_watch *w;
+
+        pthread_mutex_lock(&rt->cache.lock);
+        w = watch_find(rt, no);
+        pthread_mutex_unlock(&rt->cache.lock);
+        if (w && w->prot)
+            any |= page_written(rt, no * PAGE);
+    }
+    return any;
+}
+
+bool lx_rt_written_any(struct lx_rt *rt)
+{
+    return lx_rt_written(rt, 0, UINT64_C(1) << 47);
+}
+
+static void forget_page(struct lx_rt *rt, uint64_t no)
+{
+    struct lx_watch *w;
+
+    jit_cache_written(&rt->cache, no, 0, PAGE);
+    pthread_mutex_lock(&rt->cache.lock);
+    w = watch_find(rt, no);
+    if (w && w->prot) {
+        w->prot = false;
+        rt->nr_watched--;
+    }
+    pthread_mutex_unlock(&rt->cache.lock);
+}
+
+void lx_rt_unmapped(struct lx_rt *rt, uint64_t addr, uint64_t len)
+{
+    uint64_t first = addr / PAGE, last = (addr + len - 1) / PAGE;
+
+    if (!rt || !len || !rt->cache.stat.blocks)
+        return;
+    if (last - first < 256) {
+        for (uint64_t no = first; no <= last; no++)
+            forget_page(rt, no);
+        return;
+    }
+    for (unsigned i = 0; i < JIT_CACHE_PAGES; i++) {
+        struct jit_page *p;
+
+        pthread_mutex_lock(&rt->cache.lock);
+        p = rt->cache.pages[i];
+        pthread_mutex_unlock(&rt->cache.lock);
+        for (; p; p = p->next) /* pages are only added, or all dropped when nobody runs */
+            if (p->no >= first && p->no <= last)
+                forget_page(rt, p->no);
+    }
+}
+
+void lx_rt_code_changed(struct lx_rt *rt, uint64_t addr, uint64_t len)
+{
+    lx_rt_unmapped(rt, addr, len);
+}
+
+/* ---- faults in our own code ---- */
+
+bool lx_guarded(void (*fn)(void *), void *arg)
+{
+    sigjmp_buf jmp, *outer = lx_guard;
+
+    while (sigsetjmp(jmp, 0)) {
+        struct lx_rt_thread *t = lx_rt_self;
+
+        lx_guard = outer;
+        if (!t || lx_guard_fault.sig != SIGSEGV || !(lx_guard_fault.err & 2) ||
+            !page_written(t->rt, lx_guard_fault.addr))
+            return false;
+        break;
+    }
+    lx_guard = &jmp;
+    fn(arg);
+    lx_guard = outer;
+    return true;
+}
+
+struct copy {
+    void *to;
+    const void *from;
+    size_t n;
+};
+
+static void do_copy(void *arg)
+{
+    struct copy *c = arg;
+
+    memcpy(c->to, c->from, c->n);
+}
+
+static bool user_range(uint64_t a, size_t n)
+{
+    return a < LX_TASK_MAX && n <= LX_TASK_MAX - a;
+}
+
+bool lx_get(void *to, uint64_t guest, size_t n)
+{
+    struct copy c = {to, (const void *)(uintptr_t)guest, n};
+
+    return !n || (user_range(guest, n) && lx_guarded(do_copy, &c));
+}
+
+bool lx_put(uint64_t guest, const void *from, size_t n)
+{
+    struct copy c = {(void *)(uintptr_t)guest, from, n};
+
+    return !n || (user_range(guest, n) && lx_guarded(do_copy, &c));
+}
+
+/* ---- translating ---- */
+
+static void after_flush(struct lx_rt_thread *t)
+{
+    t->generation = t->rt->cache.generation;
+    t->rt->front->jc_clear(t);
+    if (t->view.ss_rsp)
+        *t->view.ss_rsp = t->ss_top;
+}
+
+/* Nobody may be in translated code while it is thrown away. */
+static void empty_cache(struct lx_rt_thread *t)
+{
+    struct lx_rt *rt = t->rt;
+
+    pthread_mutex_lock(&rt->cache.lock);
+    if (t->generation == rt->cache.generation) {
+        rt->flushing = true;
+        for (struct lx_rt_thread *o = rt->threads; o; o = o->next)
+            while (o != t && o->in_code) {
+                lx_rt_kick(o);
+                sched_yield();
+            }
+        jit_cache_empty(&rt->cache);
+        rt->flushing = false;
+    }
+    pthread_mutex_unlock(&rt->cache.lock);
+    after_flush(t);
+}
+
+struct xlat {
+    struct lx_rt_thread *t;
+    struct jit_block *b;
+    uint64_t pc;
+    unsigned mode;
+    size_t avail;
+    bool full;
+};
+
+static void translate(void *arg)
+{
+    struct xlat *x = arg;
+    struct lx_rt *rt = x->t->rt;
+    struct jit_block_out out;
+    struct jit_buf buf;
+    uint32_t first;
+
+    if (!jit_cache_begin(&rt->cache, &buf, &first)) {
+        x->full = true;
+        return;
+    }
+    x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode,
+                            rt->front->translate(x->t, x->pc, x->mode, x->avail, first, &buf, &out) ? &out : NULL);
+}
+
+/* The block for pc; NULL: *fault is set (the bytes cannot be fetched), or with sig 0 the cache was full. */
+static struct jit_block *make_block(struct lx_rt_thread *t, uint64_t pc, unsigned mode)
+{
+    struct xlat x = {.t = t, .pc = pc, .mode = mode};
+    struct lx_fault *f = &t->cpu->fault;
+    int prot = lx_map_prot(pc);
+
+    *f = (struct lx_fault){0};
+    if (!(prot & PROT_EXEC)) {
+        *f = (struct lx_fault){.sig = SIGSEGV,
+                               .code = prot < 0 ? SEGV_MAPERR : SEGV_ACCERR,
+                               .addr = pc,
+                               .err = prot < 0 ? 0x14 : 0x15,
+                               .trap = 14};
+        return NULL;
+    }
+    x.avail = PAGE - (pc & (PAGE - 1));
+    if (x.avail < 16 && (lx_map_prot(pc + x.avail) & (PROT_EXEC | PROT_WRITE)) == PROT_EXEC)
+        x.avail += 16; /* an instruction may go on there */
+    if (!lx_guarded(translate, &x)) {
+        *f = lx_guard_fault;
+        return NULL;
+    }
+    if (x.b)
+        watch_page(t->rt, pc / PAGE, prot);
+    return x.b;
+}
+
+static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc)
+{
+    struct lx_rt *rt = t->rt;
+    unsigned mode = rt->front->mode(t);
+    struct jit_block *b;
+
+    for (;;) {
+        pthread_mutex_lock(&rt->cache.lock);
+        if (t->generation != rt->cache.generation)
+            after_flush(t);
+        b = jit_cache_find(&rt->cache, pc, pc, mode);
+        if (!b)
+            b = make_block(t, pc, mode);
+        if (b && b->host && !rt->no_link)
+            rt->front->jc_set(t, pc, b->host);
+        pthread_mutex_unlock(&rt->cache.lock);
+        if (b || t->cpu->fault.sig)
+            return b;
+        empty_cache(t);
+    }
+}
+
+static void link_exit(struct lx_rt_thread *t, uint32_t n)
+{
+    struct lx_rt *rt = t->rt;
+    uint32_t gen = t->generation;
+    struct jit_block *b;
+
+    rt->front->set_pc(t, jit_cache_link(&rt->cache, n)->target);
+    if (rt->no_link)
+        return;
+    b = block_for(t, jit_cache_link(&rt->cache, n)->target);
+    if (!b)
+        return; /* the run loop meets the same and reports it */
+    pthread_mutex_lock(&rt->cache.lock);
+    if (gen == rt->cache.generation && gen == t->generation)
+        jit_cache_link_to(&rt->cache, jit_cache_link(&rt->cache, n), b);
+    pthread_mutex_unlock(&rt->cache.lock);
+}
+
+/* ---- into and out of translated code ---- */
+
+static int enter_code(struct lx_rt_thread *t, const uint8_t *target, bool resume)
+{
+    int why;
+
+    t->in_code = true;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!resume && (t->rt->flushing || t->generation != t->rt->cache.generation || t->kicked)) {
+        t->in_code = false;
+        return 0;
+    }
+    why = t->rt->front->enter(t, target);
+    return why;
+}
+
+bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    greg_t *g = uc->uc_mcontext.gregs;
+    struct lx_rt_thread *t = lx_rt_self;
+
+    if (info->si_code <= 0)
+        return false;
+    if (t && t->in_code && jit_arena_has(&t->rt->cache.arena, (void *)(uintptr_t)g[REG_RIP])) {
+        if (t->rt->front->host_signal && t->rt->front->host_signal(t, sig, info, context))
+            return true;
+        t->sig = sig;
+        t->sig_code = info->si_code;
+        t->sig_trap = (uint64_t)g[REG_TRAPNO];
+        t->sig_err = (uint64_t)g[REG_ERR];
+        t->sig_rip = (uintptr_t)g[REG_RIP];
+        t->sig_addr = (uintptr_t)info->si_addr;
+        g[REG_RIP] = (greg_t)(uintptr_t)t->rt->stub.exit_signal;
+        return true;
+    }
+    if (!lx_guard)
+        return false;
+    lx_guard_fault = (struct lx_fault){.sig = sig,
+                                       .code = info->si_code,
+                                       .addr = (uintptr_t)info->si_addr,
+                                       .err = (uint64_t)g[REG_ERR],
+                                       .trap = (uint64_t)g[REG_TRAPNO]};
+    siglongjmp(*lx_guard, 1);
+}
+
+struct step {
+    struct lx_rt_thread *t;
+    enum lx_stop stop;
+};
+
+static void do_step(void *arg)
+{
+    struct step *s = arg;
+
+    s->stop = s->t->rt->front->step(s->t);
+}
+
+static enum lx_stop step_one(struct lx_rt_thread *t)
+{
+    struct step s = {t, LX_STOP_KICK};
+
+    for (;;) {
+        uint64_t pc = t->rt->front->pc(t);
+
+        if (lx_guarded(do_step, &s))
+            return s.stop;
+        t->rt->front->set_pc(t, pc);
+        if (lx_guard_fault.sig == SIGSEGV && lx_guard_fault.err & 2 && page_written(t->rt, lx_guard_fault.addr) &&
+            ++t->same_fault < 64)
+            continue;
+        t->same_fault = 0;
+        t->cpu->fault = lx_guard_fault;
+        return LX_STOP_SIGNAL;
+    }
+}
+
+/* A load that polls, or the stub's: where the guest stands. */
+static void poll_exit(struct lx_rt_thread *t)
+{
+    const uint8_t *rip = (const uint8_t *)t->sig_rip;
+    struct jit_cache *d = &t->rt->cache;
+    uint64_t pc = *t->view.pc;
+    struct jit_block *b;
+
+    *t->view.poll = t->view.poll_ok;
+    pthread_mutex_lock(&d->lock);
+    b = jit_cache_block_at(d, rip);
+    if (b && t->rt->front->poll_restarts)
+        pc = jit_block_pc(b, jit_block_insn_at(b, rip));
+    for (uint32_t i = 0; b && i < b->nr_links; i++)
+        if (jit_cache_link(d, b->first_link + i)->poll == rip)
+            pc = jit_cache_link(d, b->first_link + i)->poll_pc;
+    pthread_mutex_unlock(&d->lock);
+    t->rt->front->set_pc(t, pc);
+    if (!b && t->rt->front->fix)
+        t->rt->front->fix(t, NULL, 0);
+}
+
+static bool shadow_stack_full(struct lx_rt_thread *t)
+{
+    if (t->sig != SIGSEGV || !t->ss || t->sig_addr < (uintptr_t)t->ss || t->sig_addr >= (uintptr_t)t->ss + SS_GUARD)
+        return false;
+    *t->view.ss_rsp = t->ss_top;
+    return true;
+}
+
+/* After LX_EXIT_SIGNAL. LX_STOP_KICK: go on at pc; with *resume, at the same host instruction. */
+static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
+{
+    const uint8_t *rip = (const uint8_t *)t->sig_rip;
+    struct jit_cache *d = &t->rt->cache;
+    struct jit_block *b;
+
+    if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD) {
+        poll_exit(t);
+        return LX_STOP_KICK;
+    }
+    pthread_mutex_lock(&d->lock);
+    b = jit_cache_block_at(d, rip);
+    if (b) {
+        unsigned i = jit_block_insn_at(b, rip);
+
+        t->rt->front->set_pc(t, jit_block_pc(b, i));
+        if (t->rt->front->fix)
+            t->rt->front->fix(t, b, i);
+    }
+    pthread_mutex_unlock(&d->lock);
+    if (!b)
+        warn_report("translator: unexpected signal %d at host address %p", t->sig, (const void *)rip);
+    if (t->sig == SIGSEGV && t->sig_err & 2 && t->sig_addr < LX_TASK_MAX && page_written(t->rt, t->sig_addr)) {
+        if (t->rt->front->step)
+            return step_one(t);
+        *resume = true;
+        return LX_STOP_KICK;
+    }
+    t->cpu->fault = (struct lx_fault){
+        .sig = t->sig, .code = t->sig_code, .addr = t->sig_addr, .err = t->sig_err, .trap = t->sig_trap};
+    return LX_STOP_SIGNAL;
+}
+
+/* One stay in translated code from a block's entry. */
+static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
+{
+    const struct lx_front *f = t->rt->front;
+    bool resume = false;
+
+    for (;;) {
+        int why = enter_code(t, target, resume);
+        enum lx_stop stop;
+
+        resume = why == LX_EXIT_SIGNAL && shadow_stack_full(t);
+        if (!resume && why == LX_EXIT_SIGNAL) {
+            t->in_code = false;
+            stop = signal_exit(t, &resume);
+            if (!resume)
+                return stop;
+        }
+        if (resume) {
+            target = (const uint8_t *)t->sig_rip;
+            continue;
+        }
+        t->in_code = false;
+        switch (why) {
+        case LX_EXIT_INTERP:
+            f->set_pc(t, *t->view.pc);
+            return step_one(t);
+        case LX_EXIT_DISPATCH:
+            f->set_pc(t, *t->view.pc);
+            return LX_STOP_KICK;
+        case LX_EXIT_LINK:
+            link_exit(t, (uint32_t)*t->view.link);
+            return LX_STOP_KICK;
+        case LX_EXIT_SYSCALL:
+            f->set_pc(t, *t->view.pc);
+            return LX_STOP_SYSCALL;
+        case LX_EXIT_TRAP:
+            f->set_pc(t, *t->view.pc);
+            return LX_STOP_SIGNAL;
+        default:
+            return LX_STOP_KICK;
+        }
+    }
+}
+
+enum lx_stop lx_rt_run(struct lx_rt_thread *t)
+{
+    for (;;) {
+        enum lx_stop stop;
+        struct jit_block *b;
+
+        if (t->kicked) {
+            t->kicked = false;
+            *t->view.poll = t->view.poll_ok;
+            return LX_STOP_KICK;
+        }
+        b = block_for(t, t->rt->front->pc(t));
+        if (!b)
+            return LX_STOP_SIGNAL;
+        if (log_on(LOG_EXEC))
+            log_write(LOG_EXEC, "%016" PRIx64, t->rt->front->pc(t));
+        stop = b->host ? run_block(t, b->host + b->entry) : step_one(t);
+        if (stop != LX_STOP_KICK)
+            return stop;
+    }
+}
+
+void lx_rt_kick(struct lx_rt_thread *t)
+{
+    t->kicked = true;
+    *t->view.poll = LX_POLL_BAD;
+}
+
+/* ---- life ---- */
+
+struct lx_rt *lx_rt_new(const struct lx_front *f, size_t cache_size, struct err **errp)
+{
+    struct lx_rt *rt = xnew(struct lx_rt);
+    struct jit_arena *a = &rt->cache.arena;
+    struct jit_buf b;
+
+    rt->front = f;
+    if (!jit_cache_init_private(&rt->cache, cache_size, errp)) {
+        free(rt);
+        return NULL;
+    }
+    b = (struct jit_buf){.start = a->w, .p = a->w, .end = a->w + STUB_ROOM, .delta = a->x - a->w};
+    if (!f->stubs(rt, &b, errp) || !jit_ok(&b)) {
+        if (!jit_ok(&b))
+            err_set(errp, "translator: its shared code does not fit");
+        jit_cache_free(&rt->cache);
+        free(rt);
+        return NULL;
+    }
+    rt->cache.leave = rt->stub.exit_dispatch;
+    rt->cache.leave_reg = f->leave_reg;
+    a->used = a->keep = align_up((uint64_t)(b.p - b.start), 64);
+    return rt;
+}
+
+static bool make_shadow_stack(struct lx_rt_thread *t)
+{
+    t->ss = mmap(NULL, SS_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (t->ss == MAP_FAILED)
+        return false;
+    mprotect(t->ss, SS_GUARD, PROT_NONE);
+    /* One pair at the top that predicts nothing: a host return to the lookup, and a word no pc matches. */
+    t->ss_top = (uint64_t)(uintptr_t)(t->ss + SS_SIZE - 4096);
+    *(uint64_t *)(uintptr_t)t->ss_top = (uint64_t)(uintptr_t)t->rt->stub.jump;
+    *(uint64_t *)(uintptr_t)(t->ss_top + 8) = t->rt->front->ss_word;
+    *t->view.ss_rsp = t->ss_top;
+    if (t->view.neg_ss_top)
+        *t->view.neg_ss_top = -t->ss_top;
+    return true;
+}
+
+bool lx_rt_thread_new(struct lx_rt *rt, struct lx_cpu *cpu, struct err **errp)
+{
+    struct lx_rt_thread *t = xnew(struct lx_rt_thread);
+
+    t->rt = rt;
+    t->cpu = cpu;
+    cpu->rt = t;
+    t->ctx = try_alloc_aligned(4096, rt->front->ctx_size);
+    t->altstack = try_alloc(1, ALT_SIZE);
+    if (!t->ctx || !t->altstack)
+        goto fail;
+    memset(t->ctx, 0, rt->front->ctx_size);
+    rt->front->ctx_init(t);
+    if (t->view.ss_rsp && !make_shadow_stack(t))
+        goto fail;
+    pthread_mutex_lock(&rt->cache.lock);
+    t->generation = rt->cache.generation;
+    t->next = rt->threads;
+    rt->threads = t;
+    pthread_mutex_unlock(&rt->cache.lock);
+    rt->front->jc_clear(t);
+    return true;
+fail:
+    free(t->ctx);
+    free(t->altstack);
+    free(t);
+    cpu->rt = NULL;
+    return err_set(errp, "translator: no memory for a thread");
+}
+
+void lx_rt_thread_start(struct lx_rt_thread *t)
+{
+    stack_t ss = {.ss_size = ALT_SIZE, .ss_sp = t->altstack};
+
+    sigaltstack(&ss, NULL);
+    lx_rt_self = t;
+    __asm__ volatile("wrgsbase %0" ::"r"(t->ctx));
+}
+
+void lx_rt_thread_free(struct lx_rt_thread *t)
+{
+    struct lx_rt_thread **at;
+
+    pthread_mutex_lock(&t->rt->cache.lock);
+    for (at = &t->rt->threads; *at && *at != t; at = &(*at)->next)
+        ;
+    if (*at)
+        *at = t->next;
+    pthread_mutex_unlock(&t->rt->cache.lock);
+    if (lx_rt_self == t) {
+        stack_t off = {.ss_flags = SS_DISABLE};
+
+        sigaltstack(&off, NULL);
+        lx_rt_self = NULL;
+    }
+    if (t->ss)
+        munmap(t->ss, SS_SIZE);
+    free(t->ctx);
+    free(t->altstack);
+    free(t);
+}
+
+bool lx_rt_after_fork(struct lx_rt *rt, struct lx_rt_thread *self, struct err **errp)
+{
+    rt->threads = self;
+    self->next = NULL;
+    rt->flushing = false;
+    return true;
+}

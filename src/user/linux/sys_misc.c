@@ -1,0 +1,70 @@
+/* The rest: names, process control, SysV IPC control structures. */
+#include "base/util.h"
+#include "user/linux/syscalls.h"
+
+#include <errno.h>
+#include <linux/prctl.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+int64_t lx_sys_uname(struct lx_thread *t, const uint64_t *a)
+{
+    struct utsname u;
+
+    if (uname(&u) < 0)
+        return -errno;
+    memset(u.machine, 0, sizeof u.machine);
+    strncpy(u.machine, lx_proc.arch->uname_machine, sizeof u.machine - 1);
+    if (lx_proc.opt.uname) {
+        memset(u.release, 0, sizeof u.release);
+        strncpy(u.release, lx_proc.opt.uname, sizeof u.release - 1);
+    }
+    return lx_put(a[0], &u, sizeof u) ? 0 : -EFAULT;
+}
+
+int64_t lx_sys_prctl(struct lx_thread *t, const uint64_t *a)
+{
+    switch ((int)a[0]) {
+    case PR_GET_SECCOMP:
+        return 0;
+    case PR_SET_SECCOMP:
+    case PR_SET_MM:
+    case PR_SET_SYSCALL_USER_DISPATCH:
+    case PR_SET_TSC:
+    case PR_SET_UNALIGN:
+    case PR_SET_FPEMU:
+    case PR_SET_FPEXC:
+    case PR_SET_ENDIAN:
+    case PR_SVE_SET_VL:
+    case PR_SVE_GET_VL:
+    case PR_SET_TAGGED_ADDR_CTRL:
+    case PR_GET_TAGGED_ADDR_CTRL:
+        return -EINVAL; /* they would act on the translator */
+    case PR_GET_PDEATHSIG:
+    case PR_GET_CHILD_SUBREAPER: {
+        int v = 0;
+
+        return syscall(SYS_prctl, (int)a[0], &v) < 0 ? -errno : lx_put(a[1], &v, 4) ? 0 : -EFAULT;
+    }
+    default:
+        return lx_safe_syscall(t, SYS_prctl, a);
+    }
+}
+
+/* 64-bit guests: asm-generic structures equal the host's but for semid_ds, which has padding on x86 only. */
+int64_t lx_sys_semctl(struct lx_thread *t, const uint64_t *a)
+{
+    return lx_safe_syscall(t, SYS_semctl, a);
+}
+
+int64_t lx_sys_shmctl(struct lx_thread *t, const uint64_t *a)
+{
+    return lx_safe_syscall(t, SYS_shmctl, a);
+}
+
+int64_t lx_sys_msgctl(struct lx_thread *t, const uint64_t *a)
+{
+    return lx_safe_syscall(t, SYS_msgctl, a);
+}

@@ -1,0 +1,559 @@
+/* The x86 rewriter as a front end of the user-mode runtime: its stubs, how state moves between CPU and registers, and
+ * the rare instructions.
+ *
+ * Registers as in guest/x86/rw.h; RFLAGS (arithmetic flags, DF, ID) stays the host's and is saved whole. */
+#include "user/linux/x86_front.h"
+#include "guest/x86/ops.h"
+
+#include <cpuid.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9, JC_MASK = X86_JC_SIZE - 1 };
+enum { HOST_FLAGS = X86_ARITH | X86_DF | X86_ID };
+#define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
+
+static struct x86_features selected;
+static bool host_avx, native_xsave;
+static struct x86_stubs stubs;
+
+/* ---- stubs ---- */
+
+static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n, unsigned base)
+{
+    int32_t at = CPU(v) + (int32_t)(n * sizeof(union x86_vreg));
+
+    if (avx) { /* VEX.256 0F 10/11 */
+        jit_8(b, 0xc4);
+        jit_8(b, (n & 8 ? 0u : 0x80u) | 0x40 | (base & 8 ? 0u : 0x20u) | 1);
+        jit_8(b, 0x7c);
+        jit_8(b, store ? 0x11 : 0x10);
+        jit_modrm_mem(b, n, JIT_BASE(base, at));
+    } else {
+        jit_op_mem(b, 0, store ? 0x0f11 : 0x0f10, n, JIT_BASE(base, at), 0);
+    }
+}
+
+static const struct {
+    uint8_t host, guest;
+} pinned[] = {{JR_RAX, 0}, {JR_RCX, 1}, {JR_RDX, 2},  {JR_RBX, 3},  {HSP, 4},     {JR_RBP, 5}, {JR_RSI, 6},
+              {JR_RDI, 7}, {JR_R8, 8},  {JR_R12, 12}, {JR_R13, 13}, {JR_R14, 14}, {JR_R15, 15}};
+static const uint8_t callee_saved[] = {JR_RBX, JR_RBP, JR_R12, JR_R13, JR_R14, JR_R15};
+
+static const uint8_t *make_enter(struct jit_buf *b)
+{
+    const uint8_t *at = jit_here(b);
+
+    for (unsigned i = 0; i < ARRAY_LEN(callee_saved); i++)
+        jit_push(b, callee_saved[i]);
+    jit_op_mem(b, 0, 0x0fae, 3, JIT_GS(X86_CTX(host_mxcsr)), 0); /* stmxcsr */
+    jit_store(b, JIT_GS(X86_CTX(host_rsp)), JR_RSP);
+    jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
+    for (unsigned i = 0; i < 16; i++)
+        vec_move(b, host_avx, false, i, T0);
+    jit_op_mem(b, 0, 0x0fae, 2, JIT_BASE(T0, CPU(fx.mxcsr)), 0); /* ldmxcsr */
+    for (unsigned i = 9; i <= 11; i++) {
+        jit_load(b, T1, JIT_BASE(T0, CPU(regs) + 8 * (int)i));
+        jit_store(b, JIT_GS(X86_CTX(home) + 8 * ((int)i - 9)), T1);
+    }
+    jit_load(b, JR_RSP, JIT_GS(X86_CTX(ss_rsp)));
+    jit_load32(b, T1, JIT_GS(X86_CTX(flags)));
+    jit_push(b, T1);
+    jit_8(b, 0x9d); /* popfq */
+    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
+        jit_load(b, pinned[i].host, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest));
+    jit_load(b, T0, JIT_GS(X86_CTX(t0)));
+    jit_load(b, T1, JIT_GS(X86_CTX(t1)));
+    jit_jmp_mem(b, JIT_GS(X86_CTX(enter_target)));
+    return at;
+}
+
+/* The common way out: T0, T1 saved by the caller of this piece, the reason in T1. */
+static const uint8_t *make_exit(struct jit_buf *b)
+{
+    const uint8_t *at = jit_here(b);
+
+    jit_store(b, JIT_GS(X86_CTX(ss_rsp)), JR_RSP);
+    jit_8(b, 0x9c); /* pushfq */
+    jit_pop(b, T0);
+    jit_store32(b, JIT_GS(X86_CTX(flags)), T0);
+    jit_8(b, 0xfc); /* cld */
+    jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
+    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
+        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest), pinned[i].host);
+    for (unsigned i = 9; i <= 11; i++) {
+        jit_load(b, JR_RAX, JIT_GS(X86_CTX(home) + 8 * ((int)i - 9)));
+        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * (int)i), JR_RAX);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        vec_move(b, host_avx, true, i, T0);
+    jit_op_mem(b, 0, 0x0fae, 3, JIT_BASE(T0, CPU(fx.mxcsr)), 0);
+    jit_op_mem(b, 0, 0x0fae, 2, JIT_GS(X86_CTX(host_mxcsr)), 0);
+    if (host_avx) { /* vzeroupper */
+        jit_8(b, 0xc5);
+        jit_8(b, 0xf8);
+        jit_8(b, 0x77);
+    }
+    jit_load(b, JR_RSP, JIT_GS(X86_CTX(host_rsp)));
+    jit_mov_rr32(b, JR_RAX, T1);
+    for (unsigned i = ARRAY_LEN(callee_saved); i-- > 0;)
+        jit_pop(b, callee_saved[i]);
+    jit_8(b, 0xc3);
+    return at;
+}
+
+static const uint8_t *make_reason(struct jit_buf *b, const uint8_t *out, enum lx_exit why)
+{
+    const uint8_t *at = jit_here(b);
+
+    jit_store(b, JIT_GS(X86_CTX(t0)), T0);
+    jit_store(b, JIT_GS(X86_CTX(t1)), T1);
+    jit_mov_ri(b, T1, why);
+    jit_jmp(b, out);
+    return at;
+}
+
+static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
+{
+    struct lx_rt_stubs *s = &rt->stub;
+    const uint8_t *out;
+
+    s->enter = make_enter(b);
+    out = make_exit(b);
+    s->exit_interp = make_reason(b, out, LX_EXIT_INTERP);
+    s->exit_dispatch = make_reason(b, out, LX_EXIT_DISPATCH);
+    s->exit_link = make_reason(b, out, LX_EXIT_LINK);
+    s->exit_signal = make_reason(b, out, LX_EXIT_SIGNAL);
+    s->exit_syscall = make_reason(b, out, LX_EXIT_SYSCALL);
+    s->jump = x86_rw_jump_stub(b, s->exit_dispatch);
+    s->ret_miss = x86_rw_ret_miss_stub(b, s->jump);
+    stubs = (struct x86_stubs){.enter = s->enter,
+                               .exit_interp = s->exit_interp,
+                               .exit_dispatch = s->exit_dispatch,
+                               .exit_link = s->exit_link,
+                               .exit_signal = s->exit_signal,
+                               .exit_syscall = s->exit_syscall,
+                               .jump = s->jump,
+                               .ret_miss = s->ret_miss};
+    return true;
+}
+
+/* ---- the runtime's questions ---- */
+
+static void ctx_init(struct lx_rt_thread *t)
+{
+    struct x86_ctx *x = t->ctx;
+
+    x->cpu = x86_lx(t->cpu)->c;
+    x->jc_mask = JC_MASK;
+    x->poll = (uintptr_t)&x->poll_ok;
+    t->view = (struct lx_view){.poll = &x->poll,
+                               .poll_ok = (uintptr_t)&x->poll_ok,
+                               .pc = &x->t0,
+                               .link = &x->t1,
+                               .ss_rsp = &x->ss_rsp,
+                               .neg_ss_top = &x->neg_ss_top};
+}
+
+static unsigned mode_of(struct lx_rt_thread *t)
+{
+    return (x86_lx(t->cpu)->m64 ? X86_RWM_64 : 0u) | X86_RWM_USER | X86_RWM_FPU | X86_RWM_SSE |
+           (host_avx ? X86_RWM_AVX : 0u) | X86_RWM_FS | X86_RWM_GS | X86_RWM_FLAT |
+           (t->rt->one_insn ? X86_RWM_ONE : 0u);
+}
+
+static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t avail, uint32_t first_link,
+                      struct jit_buf *b, struct jit_block_out *out)
+{
+    uint32_t no_slots = 0;
+    struct x86_rw_env env = {.stubs = &stubs,
+                             .feat = &x86_lx(t->cpu)->c->feat,
+                             .mode = mode,
+                             .pc = pc,
+                             .code = (const uint8_t *)(uintptr_t)pc,
+                             .avail = avail,
+                             .first_link = first_link,
+                             .next_slot = &no_slots,
+                             .vex = host_avx,
+                             .native_xsave = native_xsave};
+
+    return x86_rw_block(b, &env, out);
+}
+
+static int enter(struct lx_rt_thread *t, const uint8_t *target)
+{
+    struct x86_cpu *c = x86_lx(t->cpu)->c;
+    struct x86_ctx *x = t->ctx;
+    int why;
+
+    if (!c->x87_live)
+        x86_x87_load(c);
+    x->seg_base[X86_FS] = c->seg[X86_FS].base;
+    x->seg_base[X86_GS] = c->seg[X86_GS].base;
+    x->flags = (uint32_t)(c->rflags & HOST_FLAGS) | X86_IF | 2;
+    x->enter_target = target;
+    why = ((int (*)(void))(uintptr_t)t->rt->stub.enter)();
+    c->rflags = (c->rflags & ~(uint64_t)HOST_FLAGS) | (x->flags & HOST_FLAGS);
+    return why;
+}
+
+static uint64_t get_pc(const struct lx_rt_thread *t)
+{
+    return x86_lx(t->cpu)->c->rip;
+}
+
+static void set_pc(struct lx_rt_thread *t, uint64_t pc)
+{
+    x86_lx(t->cpu)->c->rip = pc;
+}
+
+static void fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
+{
+    if (!b) /* the jump stub polls with RCX borrowed */
+        x86_lx(t->cpu)->c->regs[X86_RCX] = ((struct x86_ctx *)t->ctx)->save_rcx;
+}
+
+static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
+{
+    struct x86_ctx *x = t->ctx;
+
+    x->jc_host[pc & JC_MASK] = host;
+    x->jc_neg[pc & JC_MASK] = -pc;
+}
+
+static void jc_clear(struct lx_rt_thread *t)
+{
+    struct x86_ctx *x = t->ctx;
+
+    for (unsigned i = 0; i < X86_JC_SIZE; i++)
+        x->jc_neg[i] = UINT64_C(1) << 52;
+}
+
+/* ---- rare instructions ---- */
+
+static void raise_exception(struct x86_lx *x, int vec)
+{
+    struct lx_fault *f = &x->lx.fault;
+    uint64_t pc = x->c->rip;
+
+    *f = (struct lx_fault){.trap = (uint64_t)vec, .err = x->c->exc.err, .addr = pc};
+    switch (vec) {
+    case X86_DE:
+        f->sig = SIGFPE;
+        f->code = FPE_INTDIV;
+        break;
+    case X86_DB:
+    case X86_BP:
+        f->sig = SIGTRAP;
+        f->code = vec == X86_DB ? TRAP_TRACE : SI_KERNEL;
+        f->addr = vec == X86_DB ? pc : 0;
+        break;
+    case X86_UD:
+        f->sig = SIGILL;
+        f->code = ILL_ILLOPN;
+        break;
+    case X86_MF:
+    case X86_XM:
+        f->sig = SIGFPE;
+        f->code = FPE_FLTINV;
+        break;
+    case X86_VEC_AC:
+        f->sig = SIGBUS;
+        f->code = BUS_ADRALN;
+        f->addr = 0;
+        break;
+    default:
+        f->sig = vec == X86_VEC_SS ? SIGBUS : SIGSEGV;
+        f->code = SI_KERNEL;
+        f->addr = 0;
+        break;
+    }
+}
+
+/* CPUID as the selected model has it; topology and caches are one processor's. */
+static void cpuid(struct x86_cpu *c)
+{
+    uint32_t out[4];
+
+    x86_cpuid(c, (uint32_t)c->regs[X86_RAX], (uint32_t)c->regs[X86_RCX], out);
+    c->regs[X86_RAX] = out[0];
+    c->regs[X86_RBX] = out[1];
+    c->regs[X86_RCX] = out[2];
+    c->regs[X86_RDX] = out[3];
+}
+
+static enum lx_stop software_int(struct x86_lx *x, unsigned op, uint64_t imm, unsigned len)
+{
+    if (op == X86_I_INT && imm == 0x80) {
+        x->c->rip += len;
+        return LX_STOP_SYSCALL;
+    }
+    if (op == X86_I_INT3 || (op == X86_I_INT && imm == 3)) {
+        x->c->rip += len;
+        raise_exception(x, X86_BP);
+        return LX_STOP_SIGNAL;
+    }
+    x->c->exc.err = (uint32_t)imm * 8 + 2;
+    raise_exception(x, X86_GP);
+    return LX_STOP_SIGNAL;
+}
+
+static enum lx_stop step(struct lx_rt_thread *t)
+{
+    struct x86_lx *x = x86_lx(t->cpu);
+    struct x86_cpu *c = x->c;
+    uint64_t imm = 0;
+    unsigned len = 0, op;
+    int vec;
+
+    op = x86_user_peek(c, &imm, &len);
+    c->exc.err = 0;
+    switch (op) {
+    case X86_I_CPUID:
+        cpuid(c);
+        c->rip += len;
+        return LX_STOP_KICK;
+    case X86_I_INT:
+    case X86_I_INT3:
+        return software_int(x, op, imm, len);
+    case X86_I_SYSCALL:
+        if (x->m64) {
+            c->rip += len;
+            return LX_STOP_SYSCALL;
+        }
+        break;
+    case X86_I_XGETBV:
+        if (c->regs[X86_RCX] == 1)
+            c->regs[X86_RAX] = c->xcr0;
+        break;
+    default:
+        break;
+    }
+    if (!x->m64)
+        c->rip = (uint32_t)c->rip;
+    vec = x86_user_step(c);
+    if (vec < 0)
+        return LX_STOP_KICK;
+    raise_exception(x, vec);
+    return LX_STOP_SIGNAL;
+}
+
+const struct lx_front lx_x86_front = {.name = "x86",
+                                      .ctx_size = sizeof(struct x86_ctx),
+                                      .leave_reg = T0,
+                                      .ss_word = UINT64_C(1) << 52,
+                                      .stubs = make_stubs,
+                                      .ctx_init = ctx_init,
+                                      .mode = mode_of,
+                                      .translate = translate,
+                                      .enter = enter,
+                                      .pc = get_pc,
+                                      .set_pc = set_pc,
+                                      .step = step,
+                                      .jc_set = jc_set,
+                                      .jc_clear = jc_clear,
+                                      .fix = fix,
+                                      .poll_restarts = true};
+
+/* ---- the CPU ---- */
+
+static uint64_t host_xcr0(void)
+{
+    unsigned a, b, c, d;
+
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return 0;
+    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    return a | (uint64_t)d << 32;
+}
+
+bool lx_x86_select(const char *text, struct err **errp)
+{
+    const struct x86_model *model;
+
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("bmi2"))
+        return err_set(errp, "the translator needs a host CPU with BMI2");
+    host_avx = __builtin_cpu_supports("avx");
+    if (!text || !strcmp(text, "max") || !strcmp(text, "host"))
+        x86_features_max(&selected);
+    else if (!x86_cpu_parse_model(text, NULL, &selected, &model, errp))
+        return false;
+    selected.hypervisor = false;
+    native_xsave = x86_user_xcr0(&selected) == host_xcr0();
+    return true;
+}
+
+char *lx_x86_help(void)
+{
+    return x86_model_help();
+}
+
+uint64_t lx_x86_hwcap(void)
+{
+    return selected.w[X86_FW_1_EDX];
+}
+
+static struct lx_cpu *wrap(struct x86_cpu *c, bool m64)
+{
+    struct x86_lx *x = xnew(struct x86_lx);
+
+    x->c = c;
+    x->m64 = m64;
+    return &x->lx;
+}
+
+struct lx_cpu *lx_x86_new(struct lx_rt *rt, bool m64, struct err **errp)
+{
+    struct x86_cpu *c = x86_user_new(&selected, m64);
+
+    if (!c) {
+        err_set(errp, "no memory for a CPU");
+        return NULL;
+    }
+    return wrap(c, m64);
+}
+
+struct lx_cpu *lx_x86_clone(const struct lx_cpu *from)
+{
+    struct x86_lx *o = x86_lx(from), *x;
+    struct x86_cpu *c = x86_user_new(&o->c->feat, o->m64);
+
+    if (!c)
+        return NULL;
+    x86_x87_sync(o->c);
+    x = x86_lx(wrap(c, o->m64));
+    memcpy(c->regs, o->c->regs, sizeof c->regs);
+    memcpy(c->seg, o->c->seg, sizeof c->seg);
+    memcpy(c->v, o->c->v, sizeof c->v);
+    memcpy(x->gdt_tls, o->gdt_tls, sizeof x->gdt_tls);
+    c->rip = o->c->rip;
+    c->rflags = o->c->rflags;
+    c->fx = o->c->fx;
+    return &x->lx;
+}
+
+void lx_x86_free(struct lx_cpu *c)
+{
+    x86_user_free(x86_lx(c)->c);
+    free(c);
+}
+
+enum lx_stop lx_x86_run(struct lx_cpu *c)
+{
+    return lx_rt_run(c->rt);
+}
+
+/* ---- XSAVE images, standard format (SDM vol. 1, 13.4) ---- */
+
+enum { XS_HEADER = 512, XS_YMM = 576, XS_END = 832 };
+
+unsigned lx_x86_xsave_size(const struct x86_lx *x)
+{
+    return x->c->xcr0 & 4 ? XS_END : 512;
+}
+
+void lx_x86_xsave_out(struct x86_lx *x, uint8_t *image)
+{
+    struct x86_cpu *c = x->c;
+
+    x86_x87_sync(c);
+    memset(image, 0, lx_x86_xsave_size(x));
+    memcpy(image, &c->fx, 160);
+    put_le32(image + 28, 0xffff);
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(image + 160 + 16 * i, c->v[i].b, 16);
+    if (!(c->xcr0 & 4))
+        return;
+    put_le64(image + XS_HEADER, 7);
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(image + XS_YMM + 16 * i, c->v[i].b + 16, 16);
+}
+
+void lx_x86_xsave_in(struct x86_lx *x, const uint8_t *image, bool extended)
+{
+    struct x86_cpu *c = x->c;
+    uint64_t have = extended && c->xcr0 & 4 ? get_le64(image + XS_HEADER) : 3;
+
+    x86_x87_sync(c);
+    memcpy(&c->fx, image, 160);
+    c->fx.mxcsr &= 0xffff;
+    for (unsigned i = 0; i < 16; i++) {
+        memcpy(c->v[i].b, image + 160 + 16 * i, 16);
+        if (extended && have & 4)
+            memcpy(c->v[i].b + 16, image + XS_YMM + 16 * i, 16);
+        else
+            memset(c->v[i].b + 16, 0, 16);
+    }
+}
+
+/* ---- the debugger: GDB's amd64 and i386 register files ---- */
+
+static const uint8_t order64[16] = {X86_RAX, X86_RBX, X86_RCX, X86_RDX, X86_RSI, X86_RDI, X86_RBP, X86_RSP,
+                                    8,       9,       10,      11,      12,      13,      14,      15};
+static const uint8_t segs[6] = {X86_CS, X86_SS, X86_DS, X86_ES, X86_FS, X86_GS};
+
+/* A general register, or the pc, by GDB's number; NULL = another kind. Flags come right after the pc. */
+static uint64_t *main_reg(struct x86_lx *x, unsigned n)
+{
+    unsigned nr = x->m64 ? 16 : 8;
+
+    if (n < nr)
+        return &x->c->regs[x->m64 ? order64[n] : n];
+    return n == nr ? &x->c->rip : NULL;
+}
+
+unsigned lx_x86_gdb_get(struct lx_cpu *lc, unsigned n, uint8_t *buf)
+{
+    struct x86_lx *x = x86_lx(lc);
+    unsigned nr = x->m64 ? 16 : 8, w = x->m64 ? 8 : 4, vec = nr + 24;
+    uint64_t *m = main_reg(x, n);
+    uint32_t v = 0;
+
+    if (m) {
+        put_le(buf, *m, w);
+        return w;
+    }
+    if (n >= nr + 8 && n < nr + 16) {
+        x86_x87_sync(x->c);
+        memcpy(buf, x->c->fx.st[n - nr - 8], 10);
+        return 10;
+    }
+    if (n >= vec && n < vec + nr) {
+        memcpy(buf, x->c->v[n - vec].b, 16);
+        return 16;
+    }
+    if (n == nr + 1)
+        v = (uint32_t)x->c->rflags;
+    else if (n < nr + 8)
+        v = x->c->seg[segs[n - nr - 2]].sel;
+    else if (n == nr + 16)
+        v = x->c->fx.fcw;
+    else if (n == nr + 17)
+        v = x->c->fx.fsw;
+    else if (n == vec + nr)
+        v = x->c->fx.mxcsr;
+    else if (n > vec + nr)
+        return 0;
+    put_le32(buf, v);
+    return 4;
+}
+
+unsigned lx_x86_gdb_set(struct lx_cpu *lc, unsigned n, const uint8_t *buf)
+{
+    struct x86_lx *x = x86_lx(lc);
+    unsigned nr = x->m64 ? 16 : 8, w = x->m64 ? 8 : 4, vec = nr + 24;
+    uint64_t *m = main_reg(x, n);
+
+    if (m) {
+        *m = get_le(buf, w);
+        return w;
+    }
+    if (n >= vec && n < vec + nr) {
+        memcpy(x->c->v[n - vec].b, buf, 16);
+        return 16;
+    }
+    if (n == nr + 1)
+        x->c->rflags = (x->c->rflags & ~(uint64_t)HOST_FLAGS) | (get_le32(buf) & HOST_FLAGS);
+    return n >= nr + 8 && n < nr + 16 ? 10 : n <= vec + nr ? 4 : 0;
+}
