@@ -85,6 +85,8 @@ struct blk_dev_ops {
     void (*drained_end)(void *opaque);
 };
 void blk_set_dev_ops(struct blk *b, const struct blk_dev_ops *ops, void *opaque);
+/* Raises DEVICE_TRAY_MOVED: the monitor or the guest moved the tray of b's drive. */
+void blk_tray_moved(struct blk *b, bool open);
 /* `change` and `eject`. */
 bool blk_change_medium(struct blk *b, const char *file, const char *format, bool force, struct err **errp);
 bool blk_eject(struct blk *b, bool force, struct err **errp);

@@ -3,7 +3,14 @@
 
 bool ir_code_fp(struct irc *c, const struct ir_op *o)
 {
-    return false;
+    switch (o->op) {
+    case IR_FLOW:
+    case IR_VCAST:
+        ir_code_retype(c, o);
+        return true;
+    default:
+        return false;
+    }
 }
 bool ir_code_vec(struct irc *c, const struct ir_op *o)
 {
