@@ -63,6 +63,7 @@ again:
         blk_aio_free(s->aio[i]);
     blk_pool_free(s->pool);
     blk_comp_free(s);
+    obj_unref(s->own_objects);
     free(s);
 }
 
@@ -382,6 +383,20 @@ static bool tray_opens(struct blk *b, bool force, struct err **errp)
     return true;
 }
 
+void blk_tray_moved(struct blk *b, bool open)
+{
+    char *path AUTOFREE = b->dev ? obj_path(b->dev) : NULL;
+
+    if (b->set->run)
+        run_event(b->set->run, "DEVICE_TRAY_MOVED",
+                  json_make("s:device", b->is_drive ? b->id : "", "s:id", path ? path : "", "b:tray-open", open, NULL));
+}
+
+static bool has_tray(const struct blk *b)
+{
+    return b->ops && b->ops->is_tray_open;
+}
+
 static void take_medium_out(struct blk *b)
 {
     struct blk_child *old = b->root;
@@ -417,10 +432,16 @@ bool blk_change_medium(struct blk *b, const char *file, const char *format, bool
         return false;
     ok = tray_opens(b, force, errp);
     if (ok) {
+        bool shut = has_tray(b) && !b->ops->is_tray_open(b->ops_opaque);
+
         take_medium_out(b);
+        if (shut)
+            blk_tray_moved(b, true);
         ok = blk_handle_insert(b, n, errp);
         if (ok && b->ops && b->ops->media_changed)
             b->ops->media_changed(b->ops_opaque, true);
+        if (has_tray(b))
+            blk_tray_moved(b, false);
     }
     blk_node_unref(n);
     return ok;
@@ -432,6 +453,8 @@ bool blk_eject(struct blk *b, bool force, struct err **errp)
         return err_set(errp, "Device '%s' is not removable", b->id);
     if (!tray_opens(b, force, errp))
         return false;
+    if (has_tray(b) && b->root && !b->ops->is_tray_open(b->ops_opaque))
+        blk_tray_moved(b, true);
     take_medium_out(b);
     return true;
 }

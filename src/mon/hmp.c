@@ -243,6 +243,7 @@ HMP(hmp_nbd_start);
 HMP(hmp_nbd_add);
 HMP(hmp_nbd_remove);
 HMP(hmp_nbd_stop);
+HMP(hmp_delvm);
 HMP(hmp_not_built);
 HMP(hmp_set_password);
 HMP(hmp_expire_password);
@@ -301,7 +302,7 @@ const struct hmp_cmd hmp_cmds[] = {
     {"qom-set", "path property value", "change a property", hmp_qom_set, 3, 3},
     {"savevm", "[tag]", "save the running machine (not built into this program)", hmp_not_built, 0, 1},
     {"loadvm", "tag", "restore a saved machine (not built into this program)", hmp_not_built, 0, 1},
-    {"delvm", "tag", "delete a saved machine (not built into this program)", hmp_not_built, 0, 1},
+    {"delvm", "tag", "delete a snapshot from every drive", hmp_delvm, 1, 1},
     {"commit", "device|all", "write an overlay's data into its backing file", hmp_commit, 1, 1},
     {"block_resize", "device size", "change the size of a disk (a bare number counts MiB)", hmp_block_resize, 2, 2},
     {"block_stream", "device [speed [base]]", "pull the data of lower layers up", hmp_block_stream, 1, 3},

@@ -75,6 +75,19 @@ HMP(hmp_commit)
         mon_error(m, e);
 }
 
+HMP(info_snapshots)
+{
+    mon_puts_free(m, blk_snap_info(m->set->cfg.blks));
+}
+
+HMP(hmp_delvm)
+{
+    struct err *e = NULL;
+
+    if (!blk_snap_delete(m->set->cfg.blks, a->v[0], &e))
+        mon_error(m, e);
+}
+
 HMP(hmp_block_resize)
 {
     uint64_t size;

@@ -285,11 +285,6 @@ INFO(info_balloon)
     json_object_put(r);
 }
 
-INFO(info_snapshots)
-{
-    mon_puts(m, "There is no snapshot available.\n");
-}
-
 INFO(info_usb)
 {
     if (!bus_find(mon_machine(m), NULL, "USB", NULL))

@@ -23,7 +23,7 @@ def test_raw_images_are_sparse_or_fully_allocated(t):
     assert st.st_size == 4 << 30 and st.st_blocks * 512 < 1 << 20
 
 
-@pytest.mark.proves('F-IMG-02', 'F-IMG-09', 'F-IMG-10', 'S101', 'S103', 'S114', 'S115', 'S122')
+@pytest.mark.proves('F-PRG-09', 'F-IMG-02', 'F-IMG-09', 'F-IMG-10', 'S101', 'S103', 'S114', 'S115', 'S122')
 def test_qcow2_is_created_with_options_before_or_after_the_name(t):
     t.run('create -f qcow2 -o cluster_size=512k storagedisk1.img 10G')
     assert t.info('storagedisk1.img', True)['cluster-size'] == 512 << 10
@@ -65,7 +65,7 @@ def test_overlays_take_the_size_of_the_base(t):
     assert 'without backing format' in t.run('create -f qcow2 -b img1.raw x.cow', 1)
 
 
-@pytest.mark.proves('F-IMG-14', 'S105')
+@pytest.mark.proves('F-PRG-09', 'F-IMG-14', 'S105')
 def test_info_says_what_the_oracle_says(t):
     t.run('create -f qcow2 base.qcow2 1G')
     t.run('create -f qcow2 -b base.qcow2 -F qcow2 disk1.qcow2')
@@ -76,7 +76,7 @@ def test_info_says_what_the_oracle_says(t):
     assert ours == t.info('disk1.qcow2', True, '--backing-chain') and len(ours) == 2
 
 
-@pytest.mark.proves('F-IMG-15', 'S106', 'S121')
+@pytest.mark.proves('F-PRG-09', 'F-IMG-15', 'S106', 'S121')
 def test_convert_keeps_contents_and_holes(t):
     t.random_raw('input.img', 64 << 20, runs=5)
     t.run('convert -f raw -O qcow2 input.img output.qcow2')

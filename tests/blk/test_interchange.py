@@ -32,7 +32,7 @@ def writes(rng, size):
     return cmds
 
 
-@pytest.mark.proves('F-IMG-02', 'F-IMG-03', 'F-IMG-04', 'F-IMG-05', 'F-IMG-06', 'F-IMG-07', 'F-IMG-15')
+@pytest.mark.proves('F-PRG-10', 'F-IMG-02', 'F-IMG-03', 'F-IMG-04', 'F-IMG-05', 'F-IMG-06', 'F-IMG-07', 'F-IMG-15')
 @pytest.mark.parametrize('fmt,opts', CASES, ids=lambda v: v or 'plain')
 def test_images_are_exchanged_both_ways(t, fmt, opts):
     size, o = 24 << 20, ['-o', opts] if opts else []

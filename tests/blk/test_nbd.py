@@ -36,7 +36,7 @@ class Server:
         assert self.p.wait(10) == 0
 
 
-@pytest.mark.proves('F-NBD-05', 'F-BLK-20', 'S123', 'S126')
+@pytest.mark.proves('F-PRG-11', 'F-NBD-05', 'F-BLK-20', 'S123', 'S126')
 @pytest.mark.parametrize('server,client', [(False, False), (False, True), (True, False)])
 def test_an_export_is_written_and_read(t, server, client):
     t.random_raw('a.raw', 16 << 20)
@@ -93,7 +93,7 @@ def test_one_partition_is_served(t):
         assert t.info(f'nbd+unix:///?socket={s.sock}', False, '-f', 'raw')['virtual-size'] == 2 << 20
 
 
-@pytest.mark.proves('F-NBD-01', 'F-NBD-02', 'S123', 'S124')
+@pytest.mark.proves('F-PRG-11', 'F-NBD-01', 'F-NBD-02', 'S123', 'S124')
 def test_without_the_kernel_module_the_refusal_names_the_remedy(t):
     if os.path.exists('/sys/module/nbd'):
         host_lacks('the nbd module is loaded here')

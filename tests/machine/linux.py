@@ -82,12 +82,12 @@ class Linux:
     """with Linux(['-M', 'pc', ...], modules=(...)) as g: g.sh('uname -a')"""
 
     def __init__(self, args, modules=(), start='', limit=240, cmdline='', exe='qemu-system-x86_64', arch='amd64', no_reboot=True,
-                 memory='256', boot=True):
+                 memory='256', boot=True, wrap=()):
         self.tmp = tempfile.mkdtemp(prefix='lyrebird-test-')
         self.qmp_path = os.path.join(self.tmp, 'qmp')
         name = os.environ.get('LYREBIRD_QEMU')
         exe = os.path.join(os.path.dirname(name), exe) if name else program(exe)
-        cmd = [exe, '-m', memory, '-display', 'none', '-serial', 'mon:stdio', '-qmp', f'unix:{self.qmp_path},server=on,wait=off', *accel(), *args]
+        cmd = [*wrap, exe, '-m', memory, '-display', 'none', '-serial', 'mon:stdio', '-qmp', f'unix:{self.qmp_path},server=on,wait=off', *accel(), *args]
         if boot:
             cmd += ['-kernel', kernel(arch).image, '-initrd', initramfs(tuple(modules), start, arch), '-append', f'{CMDLINE} {cmdline}']
         if no_reboot:

@@ -44,7 +44,7 @@ def run(tmp_path, acl, bridge):
     return r.stdout
 
 
-@pytest.mark.proves('F-NET-12', 'F-NET-14', 'S147', 'S166')
+@pytest.mark.proves('F-PRG-14', 'F-NET-12', 'F-NET-14', 'S147', 'S166')
 def test_an_allowed_bridge_gets_a_tap(tmp_path):
     out = run(tmp_path, '# comment\nallow br0\nallow br1\n', 'br1')
     if 'peration not' in out:
@@ -53,7 +53,7 @@ def test_an_allowed_bridge_gets_a_tap(tmp_path):
     assert 'tap tap0 True' in out
 
 
-@pytest.mark.proves('F-NET-14', 'S147')
+@pytest.mark.proves('F-PRG-14', 'F-NET-14', 'S147')
 @pytest.mark.parametrize('acl,word', [
     ('allow br0\n', 'not allowed'), ('', 'not allowed'), (None, 'cannot read'), ('allow all\ndeny br1\n', 'not allowed'),
     ('permit br1\n', 'unknown word'), ('allow\n', 'expected'), ('include /etc/qemu/bridge.conf\n', 'cannot read'),

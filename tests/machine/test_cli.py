@@ -84,7 +84,7 @@ def test_architecture_comes_from_the_program_name():
             assert m.qmp('query-target') == {'arch': arch}
 
 
-@pytest.mark.proves('F-PRG-21', 'F-PRG-22', 'S010')
+@pytest.mark.proves('F-PRG-21', 'F-PRG-22', 'S010', 'S367')
 def test_dashes_and_order_do_not_matter():
     a = ['-chardev', 'ringbuf,id=x', '-mon', 'chardev=x', '-name', 'n1', '-M', 'none']
     b = ['--mon', 'chardev=x', '--machine', 'none', '--name', 'n1', '--chardev', 'ringbuf,id=x']
@@ -304,6 +304,7 @@ FILE_OPTIONS = [
 
 
 @pytest.mark.limit(240)
+@pytest.mark.proves('F-PRG-30')
 def test_each_mistake_gives_what_why_and_remedy_within_a_second(files):
     wrong = [refused(line.split(' ') if '{' not in line else line.split(' ', 1), files, what, remedy) for line, what, remedy in MISTAKES]
     wrong = [w for w in wrong if w]

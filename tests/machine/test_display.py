@@ -2,6 +2,7 @@
 import os
 import socket
 import struct
+import time
 import zlib
 
 import pytest
@@ -201,7 +202,7 @@ class Rfb:
         return bytes(self.px)
 
 
-@pytest.mark.proves('F-VNC-02', 'F-DSP-05')
+@pytest.mark.proves('F-VNC-01', 'F-VNC-02', 'F-DSP-05')
 @pytest.mark.parametrize('encoding', [0, 5, 6, 16], ids=['raw', 'hextile', 'zlib', 'zrle'])
 def test_a_vnc_client_sees_the_same_pixels(encoding):
     with Machine('-M', 'pc', '-vga', 'std', '-vnc', '127.0.0.1:50,to=99', qtest=True) as m:
@@ -214,3 +215,42 @@ def test_a_vnc_client_sees_the_same_pixels(encoding):
         for _ in range(2):  # the compressed streams go on
             got = c.update(encoding)
             assert got == want
+
+
+@pytest.mark.proves('F-VNC-01')
+def test_keys_and_pointer_of_a_vnc_client_reach_the_keyboard_controller():
+    with Machine('-M', 'pc', '-vga', 'std', '-vnc', '127.0.0.1:50,to=99', qtest=True) as m:
+        def drain():
+            got = []
+            for _ in range(100):
+                m.qt.clock_step(1_000_000)
+                if m.qt.inb(0x64) & 1:
+                    got.append(m.qt.inb(0x60))
+            return got
+        m.qt.outb(0x64, 0x60)  # command byte: translate, interrupts off
+        m.qt.outb(0x60, 0x40)
+        m.qt.outb(0x60, 0xf4)  # keyboard: enable scanning
+        drain()
+        v = m.qmp('query-vnc')
+        c = Rfb((v['host'], int(v['service'])))
+        for down in (1, 0):
+            c.s.sendall(struct.pack('>BBHI', 4, down, 0, ord('a')))
+        end = time.monotonic() + 10
+        got = []
+        while len(got) < 2 and time.monotonic() < end:
+            got += drain()
+        assert got == [0x1e, 0x9e]
+        m.qt.outb(0x64, 0xd4)
+        m.qt.outb(0x60, 0xf4)  # mouse: enable reporting
+        c.s.sendall(struct.pack('>BBHH', 5, 0, 100, 100))
+        end = time.monotonic() + 1
+        while drain() or time.monotonic() < end:
+            pass
+        c.s.sendall(struct.pack('>BBHH', 5, 1, 110, 105) + struct.pack('>BBHH', 5, 0, 110, 105))
+        got, end = [], time.monotonic() + 10
+        while len(got) < 6 and time.monotonic() < end:
+            got += drain()
+        packets = [got[i:i + 3] for i in range(0, len(got) - 2, 3)]
+        assert any(p[0] & 1 for p in packets) and not packets[-1][0] & 1, got
+        assert sum(p[1] - (256 if p[0] & 0x10 else 0) for p in packets) == 10, got
+        assert sum(p[2] - (256 if p[0] & 0x20 else 0) for p in packets) == -5, got

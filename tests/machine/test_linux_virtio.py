@@ -10,7 +10,7 @@ MODULES = ('virtio_pci', 'virtio_console', 'virtio_balloon', 'virtio_rng', 'virt
 
 
 @pytest.mark.limit(200)
-@pytest.mark.proves('F-DEV-08', 'F-VIO-04', 'S269')
+@pytest.mark.proves('F-DEV-08', 'F-VIO-04', 'S269', 'S270', 'S271')
 @pytest.mark.parametrize('source', ['rng-random,filename=/dev/urandom', 'rng-builtin', None])
 def test_the_guest_gets_entropy(source):
     args = ['-object', f'{source},id=rng0', '-device', 'virtio-rng-pci,rng=rng0'] if source else ['-device', 'virtio-rng-pci']
@@ -21,7 +21,7 @@ def test_the_guest_gets_entropy(source):
 
 
 @pytest.mark.limit(200)
-@pytest.mark.proves('F-VIO-06', 'S218', 'S226')
+@pytest.mark.proves('F-VIO-06')
 @pytest.mark.parametrize('packed', ['off', 'on'])
 def test_ports_and_console_carry_data(packed, tmp_path):
     args = ['-device', f'virtio-serial-pci,packed={packed},ioeventfd=on', '-chardev', f'socket,id=p,path={tmp_path}/p,server=on,wait=off',
@@ -55,7 +55,7 @@ def _events(g):
 
 
 @pytest.mark.limit(200)
-@pytest.mark.proves('F-VIO-05', 'S274')
+@pytest.mark.proves('F-MEM-08', 'F-MON-18', 'F-VIO-05')
 def test_the_balloon_takes_and_gives_back(tmp_path):
     with Linux(['-device', 'virtio-balloon-pci,id=b,guest-stats-polling-interval=1'], MODULES) as g:
         def total():

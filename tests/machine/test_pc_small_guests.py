@@ -8,11 +8,14 @@ import subprocess
 import time
 
 import pytest
+
+import seeds
 from conftest import need
 from lyre import Machine, run
 
 ACCEL = ('-accel', os.environ.get('LYREBIRD_ACCEL', 'tcg'))
 EXIT = ('-device', 'isa-debug-exit,iobase=0xf4,iosize=4')
+OLD = '/usr/share/seabios/bios.bin'  # the 128 KiB build
 CODE, VARS = '/usr/share/OVMF/OVMF_CODE_4M.fd', '/usr/share/OVMF/OVMF_VARS_4M.fd'
 
 # PUTS prints the NUL-terminated string at %esi.
@@ -52,10 +55,15 @@ def start(folder, *args, timeout=60):
 
 
 @pytest.mark.proves('F-FW-01', 'F-FW-08', 'S008', 'S365', 'F-MCH-01', 'F-MCH-02')
-@pytest.mark.parametrize('board,says', [('pc', 'i440fx'), ('q35', 'q35')])
-def test_seabios_runs_through_and_finds_the_board(board, says, tmp_path):
+@pytest.mark.parametrize('board,says,more', [
+    ('pc', 'i440fx', ()), ('q35', 'q35', ()),
+    pytest.param('pc', 'i440fx', seeds.words('S051', put={'/path/to/bios.bin': OLD})[1], id='S051', marks=pytest.mark.proves('F-FW-02', 'S051')),
+])
+def test_seabios_runs_through_and_finds_the_board(board, says, more, tmp_path):
+    if more and not os.path.exists(OLD):
+        pytest.skip('SeaBIOS is missing (package seabios)')
     log = tmp_path / 'log'
-    with Machine('-M', board, *ACCEL, '-smp', '2', '-debugcon', f'file:{log}', '-global', 'isa-debugcon.iobase=0x402',
+    with Machine('-M', board, *ACCEL, '-smp', '2', *more, '-debugcon', f'file:{log}', '-global', 'isa-debugcon.iobase=0x402',
                  serial=True) as m:
         assert m.alive()
         for _ in range(300):
@@ -215,7 +223,7 @@ def test_ovmf_reaches_its_shell_and_keeps_its_variables(tmp_path):
             pytest.skip('OVMF is missing (package ovmf)')
     shutil.copy(VARS, tmp_path / 'vars')
     before = open(CODE, 'rb').read()
-    args = ('-M', 'q35', *ACCEL, '-drive', f'if=pflash,format=raw,readonly=on,file={CODE}', '-drive',
+    args = (*seeds.words('S005')[1], *ACCEL, '-drive', f'if=pflash,format=raw,readonly=on,file={CODE}', '-drive',
             f'if=pflash,format=raw,file={tmp_path}/vars')
     with Machine(*args, serial=True) as m:
         m.serial.expect(rb'Shell> ', 150)

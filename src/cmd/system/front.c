@@ -38,10 +38,12 @@ void help_machine(struct sys *s, const char *what)
         }
         printf("%s options:\n", b->name);
         for (const struct prop *p = NULL; (p = obj_prop_next((const struct obj_class *)b, p));)
-            printf("  %s=<%s>%s%s\n", p->name, p->type->name, p->help ? " - " : "", p->help ? p->help : "");
+            printf("  %s=<%s>%s%s%s%s%s\n", p->name, p->type->name, p->help ? " - " : "", p->help ? p->help : "",
+                   p->dflt ? " (default: " : "", p->dflt ? p->dflt : "", p->dflt ? ")" : "");
         printf(
             "  accel=<string> - Accelerator list\n  memory-backend=<string> - Id of a memory back end to use as RAM\n"
-            "  usb=<bool> - Add the board's USB controller\n");
+            "  pflash0=<string> - Block node of the first flash chip\n  pflash1=<string> - Block node of the second "
+            "flash chip\n");
         return;
     }
     printf("Supported machines are:\n");
@@ -300,20 +302,19 @@ bool devices_create(struct sys *s, struct err **errp)
     return options_run(s, ST_DEVICE, errp);
 }
 
-/* A device that replaces a default one switches that off. */
+/* A device that replaces a default one switches that off; a display without VGA registers stands beside the default
+ * card. */
 void devices_scan(struct sys *s)
 {
     const struct {
         const char *driver;
         bool *flag;
-    } map[] = {{"isa-serial", &s->default_serial}, {"isa-parallel", &s->default_parallel},
-               {"isa-fdc", &s->default_floppy},    {"ide-cd", &s->default_cdrom},
-               {"ide-hd", &s->default_cdrom},      {"scsi-cd", &s->default_cdrom},
-               {"VGA", &s->default_vga},           {"isa-vga", &s->default_vga},
-               {"cirrus-vga", &s->default_vga},    {"virtio-vga", &s->default_vga},
-               {"qxl-vga", &s->default_vga},       {"vmware-svga", &s->default_vga},
-               {"bochs-display", &s->default_vga}, {"ramfb", &s->default_vga},
-               {"virtio-vga-gl", &s->default_vga}, {"virtio-gpu-pci", &s->default_vga}};
+    } map[] = {
+        {"isa-serial", &s->default_serial}, {"isa-parallel", &s->default_parallel}, {"isa-fdc", &s->default_floppy},
+        {"ide-cd", &s->default_cdrom},      {"ide-hd", &s->default_cdrom},          {"scsi-cd", &s->default_cdrom},
+        {"VGA", &s->default_vga},           {"isa-vga", &s->default_vga},           {"cirrus-vga", &s->default_vga},
+        {"virtio-vga", &s->default_vga},    {"qxl-vga", &s->default_vga},           {"vmware-svga", &s->default_vga},
+        {"virtio-vga-gl", &s->default_vga}, {"ide-drive", &s->default_cdrom}};
 
     for (unsigned i = 0; i < s->nr_items; i++) {
         struct item *it = &s->items[i];

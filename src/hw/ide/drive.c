@@ -206,8 +206,11 @@ static const struct prop hd_props[] = {DRIVE_PROPS,
 static const struct prop cd_props[] = {DRIVE_PROPS, PROP_END};
 static const struct state_field drive_fields[] = {STATE_BYTES(struct ide_dev, sense), STATE_END};
 
-#define DRIVE_CLASS(var, nm, text, p)                                                                                  \
+static const char *const hd_aliases[] = {"ide-drive", NULL}; /* the name it had before CDs got one of their own */
+
+#define DRIVE_CLASS(var, nm, text, al, p)                                                                              \
     static const struct dev_class var = {.name = nm,                                                                   \
+                                         .aliases = al,                                                                \
                                          .parent = "ide-device",                                                       \
                                          .desc = text,                                                                 \
                                          .size = sizeof(struct ide_dev),                                               \
@@ -219,8 +222,8 @@ static const struct state_field drive_fields[] = {STATE_BYTES(struct ide_dev, se
                                          .state_version = 1,                                                           \
                                          .state = drive_fields};                                                       \
     DEV_REGISTER(var)
-DRIVE_CLASS(ide_hd_class, "ide-hd", "virtual IDE disk", hd_props)
-DRIVE_CLASS(ide_cd_class, "ide-cd", "virtual IDE CD-ROM", cd_props)
+DRIVE_CLASS(ide_hd_class, "ide-hd", "virtual IDE disk", hd_aliases, hd_props)
+DRIVE_CLASS(ide_cd_class, "ide-cd", "virtual IDE CD-ROM", NULL, cd_props)
 
 static void CONSTRUCTOR ide_family(void)
 {

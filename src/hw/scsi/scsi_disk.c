@@ -604,6 +604,8 @@ static void start_stop(struct sdisk *s, struct scsi_req *r)
         return;
     }
     if (loej) {
+        if (s->tray_open == start)
+            blk_tray_moved(s->blk, !start);
         s->tray_open = !start;
         if (!start && blk_has_medium(s->blk))
             blk_eject(s->blk, true, NULL);
