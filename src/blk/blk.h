@@ -23,6 +23,8 @@ struct blk_set *blk_set_new(struct run *r);
 void blk_set_free(struct blk_set *s); /* flushes and closes everything */
 void blk_set_bind(struct blk_set *s, void *machine_ctx);
 struct blk_set *blk_set_of(void *machine_ctx);
+/* The container secrets (-object secret) are looked up in: a machine's /objects. */
+void blk_set_objects(struct blk_set *s, struct obj *container);
 
 /* -drive options other than if/bus/unit/index/media (the command line keeps those): file, format, id, cache, aio,
  * discard, detect-zeroes, readonly, snapshot, werror, rerror, throttling.*, file.* ... id may be NULL (made up). */

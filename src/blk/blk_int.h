@@ -19,6 +19,8 @@ struct blk_set {
     unsigned long thread; /* pthread_t of the maker, where the loop runs */
     void *machine;        /* borrowed: blk_set_bind */
     struct list in_registry;
+    struct obj *objects;       /* borrowed: where secrets are; NULL = none yet */
+    struct obj *own_objects;   /* owned: the container of a tool */
     struct nbd_server *nbd;    /* owned: the machine's, NULL = not started */
     struct blk_comp_ctx *comp; /* owned: idle compressors, see compress.c */
     int comp_lock;             /* guards comp */

@@ -466,7 +466,7 @@ static struct blk_job *make_copy(struct blk_set *s, struct json_object *a, enum 
          copy_ends(s, a, by_file, sync, src, &dst, &fresh, errp);
     if (ok) {
         j->target = dst;
-        j->target_is_zero = fresh && sync == SYNC_FULL;
+        j->target_is_zero = fresh && sync == SYNC_FULL && blk_node_starts_zero(dst);
         if (type == JOB_BACKUP && dst->cluster_size > j->gran)
             j->gran = dst->cluster_size;
         if (j->compress && !dst->drv->pwrite_compressed)

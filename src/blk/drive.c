@@ -63,6 +63,7 @@ again:
         blk_aio_free(s->aio[i]);
     blk_pool_free(s->pool);
     blk_comp_free(s);
+    obj_unref(s->own_objects);
     free(s);
 }
 

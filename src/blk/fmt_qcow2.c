@@ -1,6 +1,7 @@
 /* The qcow2 format, versions 2 and 3: header, opening, creating, resizing, describing. Requests are in qcow2_map.c, the
  * order of writes in qcow2_ref.c; the invariants that survive a crash are listed in qcow2.h. */
 #include "base/json.h"
+#include "blk/luks.h"
 #include "blk/qcow2.h"
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +16,8 @@ static const char *const q2_known[] = {"l2-cache-size",
                                        "pass-discard-request",
                                        "pass-discard-snapshot",
                                        "pass-discard-other",
+                                       "encrypt.key-secret",
+                                       "encrypt.format",
                                        "backing",
                                        "file",
                                        "data-file",
@@ -340,6 +343,7 @@ static void q2_release(struct blk_node *n)
 {
     struct q2 *s = n->priv;
 
+    q2_crypt_close(s);
     q2_snaps_release(s);
     q2_bitmaps_release(s);
     q2_cache_free(&s->l2c);
@@ -449,8 +453,8 @@ static bool q2_load(struct blk_node *n, struct opts *o, struct err **errp)
         return err_set(errp, "qcow2 header too short");
     if (!parse_ext(n, h, s->header_len, (uint32_t)ext_end, errp) || !parse_backing(n, h, have, errp))
         return false;
-    if (s->crypt_method)
-        return err_set(errp, "encrypted qcow2 images (method %" PRIu32 ") are not available", s->crypt_method);
+    if (!q2_crypt_open(n, o, errp))
+        return false;
     if (!open_data_file(n, o, errp) || !q2_take_opts(n, o, errp))
         return false;
     s->nr_reftable = s->reftable_clusters * s->cs / 8;
@@ -720,6 +724,12 @@ static struct json_object *q2_info(struct blk_node *n)
             json_object_object_add(d, "data-file", json_object_new_string(s->data_name));
         json_object_object_add(d, "data-file-raw", json_object_new_boolean(s->data_raw));
     }
+    if (s->crypt_method) {
+        struct json_object *e = s->luks ? luks_info(s->luks) : json_object_new_object();
+
+        json_object_object_add(e, "format", json_object_new_string(s->luks ? "luks" : "aes"));
+        json_object_object_add(d, "encrypt", e);
+    }
     if (s->nr_bm)
         json_object_object_add(d, "bitmaps", q2_bitmaps_info(n));
     return json_make("s:type", "qcow2", "o:data", d, NULL);
@@ -783,11 +793,15 @@ struct create {
     bool lazy, ext_l2, data_raw, zstd;
     enum blk_prealloc prealloc;
     const char *backing, *backing_fmt, *data_file;
+    bool luks;
+    uint8_t *crypt_head; /* owned by q2_create: the LUKS header */
+    size_t crypt_len;
 };
 
 static bool parse_create(struct opts *o, struct create *c, struct err **errp)
 {
-    const char *v = opts_get(o, "compat"), *comp = opts_get(o, "compression_type"), *enc = opts_get(o, "encryption");
+    const char *v = opts_get(o, "compat"), *comp = opts_get(o, "compression_type"), *enc = opts_get(o, "encryption"),
+               *ef = opts_get(o, "encrypt.format");
     bool crypt = false;
 
     *c = (struct create){.version = 3, .cs = 65536, .refcount_bits = 16};
@@ -800,10 +814,12 @@ static bool parse_create(struct opts *o, struct create *c, struct err **errp)
         !opts_bool(o, "extended_l2", &c->ext_l2, errp) || !opts_bool(o, "data_file_raw", &c->data_raw, errp) ||
         !blk_prealloc_parse(o, &c->prealloc, errp))
         return false;
-    if (enc && (!str_to_bool(enc, &crypt) || crypt))
-        return err_set(errp, "encryption=on is the retired cipher; use -O luks or encrypt.format=luks");
-    if (opts_get(o, "encrypt.format"))
-        return err_set(errp, "encrypted qcow2 images cannot be created");
+    if ((enc && (!str_to_bool(enc, &crypt) || crypt)) || (ef && !strcmp(ef, "aes")))
+        return err_set(errp, "the 'aes' encryption of qcow2 is broken by design and can only be read; use "
+                             "encrypt.format=luks");
+    if (ef && strcmp(ef, "luks") != 0)
+        return err_set(errp, "Invalid parameter '%s'", ef);
+    c->luks = ef;
     if (comp && strcmp(comp, "zlib") != 0 && strcmp(comp, "zstd") != 0)
         return err_set(errp, "Invalid parameter '%s'", comp);
     c->zstd = comp && !strcmp(comp, "zstd");
@@ -833,6 +849,8 @@ static bool parse_create(struct opts *o, struct create *c, struct err **errp)
         return err_set(errp, "data_file_raw requires data_file");
     if (c->data_raw && c->backing)
         return err_set(errp, "Backing file and data_file_raw cannot be used at the same time");
+    if (c->luks && c->prealloc == BLK_PREALLOC_METADATA)
+        return err_set(errp, "preallocation=metadata cannot be used with encryption: the disk would not read as zeros");
     if (c->version < 3 && c->data_file)
         return err_set(errp, "External data files are only supported with compatibility level 1.1 and above (use "
                              "version=v3 or greater)");
@@ -850,7 +868,7 @@ static int lay_out(struct blk_node *f, const struct create *c)
     struct blk_node fake = {.file = NULL, .size = c->size};
     uint64_t l1 = div_up(c->size, c->cs << (c->cluster_bits - (c->ext_l2 ? 4 : 3))),
              l1_cl = max_u64(div_up(l1 * 8, c->cs), 1);
-    uint64_t per = c->cs * 8 >> c->refcount_order, blocks = 1, total, rt = 1;
+    uint64_t per = c->cs * 8 >> c->refcount_order, blocks = 1, total, rt = 1, crypt_cl = div_up(c->crypt_len, c->cs);
     struct q2 s = {.version = c->version,
                    .cluster_bits = c->cluster_bits,
                    .cs = c->cs,
@@ -860,13 +878,13 @@ static int lay_out(struct blk_node *f, const struct create *c)
     uint8_t *buf AUTOFREE = try_alloc(1, c->cs);
     int r = 0;
 
-    while (blocks * per < 1 + rt + blocks + l1_cl || rt * c->cs / 8 < blocks) {
+    while (blocks * per < 1 + rt + blocks + l1_cl + crypt_cl || rt * c->cs / 8 < blocks) {
         if (rt * c->cs / 8 < blocks)
             rt++;
         else
             blocks++;
     }
-    total = 1 + rt + blocks + l1_cl;
+    total = 1 + rt + blocks + l1_cl + crypt_cl;
     if (!buf)
         return -ENOMEM;
     fake.priv = &s;
@@ -880,6 +898,14 @@ static int lay_out(struct blk_node *f, const struct create *c)
     s.incompat =
         (c->zstd ? Q2_INC_COMPRESSION : 0) | (c->ext_l2 ? Q2_INC_EXTL2 : 0) | (c->data_file ? Q2_INC_DATA_FILE : 0);
     s.autoclear = c->data_raw ? Q2_AUTO_RAW : 0;
+    if (c->luks) {
+        s.crypt_method = 2;
+        s.crypt_off = (total - crypt_cl) * c->cs;
+        s.crypt_len = c->crypt_len;
+        r = blk_node_pwrite(f, s.crypt_off, c->crypt_head, c->crypt_len);
+        if (r >= 0 && c->crypt_len % c->cs)
+            r = blk_node_truncate(f, total * c->cs, BLK_PREALLOC_OFF, NULL);
+    }
     s.data_name = (char *)(uintptr_t)c->data_file;
     fake.backing_name = (char *)(uintptr_t)c->backing;
     fake.backing_fmt = (char *)(uintptr_t)c->backing_fmt;
@@ -957,11 +983,16 @@ static bool q2_create(struct blk_set *set, const char *filename, struct opts *o,
 
     if (!parse_create(o, &c, errp) || (c.data_file && !make_data_file(set, filename, &c, errp)))
         return false;
-    f = blk_create_file(set, filename, 0, o, errp);
-    if (!f)
+    if (c.luks && !(c.crypt_head = q2_crypt_format(set, o, &c.crypt_len, errp)))
         return false;
+    f = blk_create_file(set, filename, 0, o, errp);
+    if (!f) {
+        free(c.crypt_head);
+        return false;
+    }
     edge = blk_child_root(f, "create", BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, errp);
     r = edge ? lay_out(f, &c) : -EBUSY;
+    free(c.crypt_head);
     if (edge && r < 0)
         err_set_errno(errp, -r,
                       r == -ENOSPC ? "Could not write qcow2 header (names too long?)" : "Could not write qcow2 header");

@@ -159,6 +159,12 @@ struct blk_node *blk_node_unfiltered(struct blk_node *n)
     return n;
 }
 
+bool blk_node_starts_zero(struct blk_node *n)
+{
+    n = blk_node_unfiltered(n);
+    return !n->encrypted || n->drv->backing_ok;
+}
+
 struct blk_node *blk_node_cow(struct blk_node *n)
 {
     n = blk_node_unfiltered(n);

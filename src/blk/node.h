@@ -272,6 +272,8 @@ char *blk_node_backing_path(const struct blk_node *n);
 char *blk_path_combine(const char *base, const char *name);
 bool blk_node_readonly(const struct blk_node *n);
 bool blk_node_reopen(struct blk_node *n, bool rw, struct err **errp);
+/* Does a new image of this kind read as zeros where nothing was written? A plain cipher does not. */
+bool blk_node_starts_zero(struct blk_node *n);
 /* Skips filters. */
 struct blk_node *blk_node_unfiltered(struct blk_node *n);
 struct blk_node *blk_node_cow(struct blk_node *n); /* its backing node below filters, or NULL */

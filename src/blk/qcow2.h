@@ -189,7 +189,9 @@ struct q2 {
     uint8_t *comp_cache;      /* owned, cs bytes */
     uint64_t comp_cache_entry;
     uint64_t alloc_count;
-    struct blk_crypto *crypt; /* owned; NULL = plain */
+    bool locked;              /* encrypted and opened without its key, to be described only */
+    struct luks *luks;        /* owned: crypt_method 2, NULL = plain or only described */
+    struct crypt_cipher *aes; /* owned: crypt_method 1, the retired cipher */
 };
 
 static inline uint64_t q2_idx(const struct q2 *s, uint64_t off)
@@ -235,6 +237,16 @@ int q2_table_write(struct blk_node *n, uint64_t off, const uint64_t *tab, uint64
 bool q2_take_opts(struct blk_node *n, struct opts *o, struct err **errp);
 void q2_cleaner_start(struct blk_node *n);
 void q2_cleaner_stop(struct q2 *s);
+
+/* qcow2_crypt.c: images with encrypted data clusters (method 1: AES-128-CBC counted by guest sector; 2: LUKS, by host
+ * sector). Tables stay plain. */
+bool q2_crypt_open(struct blk_node *n, struct opts *o, struct err **errp);
+void q2_crypt_close(struct q2 *s);
+/* One run of data at host, shown at guest offset off. */
+int q2_data_read(struct blk_node *n, uint64_t off, uint64_t host, uint64_t len, const struct iov *q, uint64_t qoff);
+int q2_data_write(struct blk_node *n, uint64_t off, uint64_t host, uint64_t len, const struct iov *q, uint64_t qoff);
+/* The LUKS header for a new image by its encrypt.* options; the caller frees. */
+uint8_t *q2_crypt_format(struct blk_set *set, struct opts *o, size_t *len, struct err **errp);
 
 /* qcow2_map.c: guest ranges. */
 enum q2_kind { Q2K_UNALLOC, Q2K_ZERO, Q2K_DATA, Q2K_COMPRESSED };

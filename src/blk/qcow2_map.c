@@ -196,7 +196,7 @@ static int read_run(struct blk_node *n, uint64_t off, const struct q2_run *r, co
     case Q2K_COMPRESSED:
         return read_compressed(n, r->host, off & (s->cs - 1), r->len, q, qoff);
     default:
-        return blk_preadv(s->data, r->host, r->len, q, qoff, 0);
+        return q2_data_read(n, off, r->host, r->len, q, qoff);
     }
 }
 
@@ -533,12 +533,12 @@ static int write_job(struct job *j, const struct iov *q, uint64_t qoff)
     struct iov all;
     int r = 0;
 
-    if (head && j->fresh && old_is_zero(n, j->lo, head))
+    if (head && j->fresh && !s->crypt_method && old_is_zero(n, j->lo, head))
         head = 0;
-    if (tail && j->fresh && old_is_zero(n, j->off + j->len, tail))
+    if (tail && j->fresh && !s->crypt_method && old_is_zero(n, j->off + j->len, tail))
         tail = 0;
     if (!head && !tail)
-        return blk_pwritev(s->data, j->host + (j->off - base), j->len, q, qoff, 0);
+        return q2_data_write(n, j->off, j->host + (j->off - base), j->len, q, qoff);
     buf = try_alloc(1, head + tail);
     if (!buf)
         return -ENOMEM;
@@ -561,7 +561,7 @@ static int write_job(struct job *j, const struct iov *q, uint64_t qoff)
     iov_add_part(&all, q, qoff, j->len);
     iov_add(&all, buf + head, tail);
     if (r >= 0)
-        r = blk_pwritev(s->data, j->host + (j->off - head - base), all.len, &all, 0, 0);
+        r = q2_data_write(n, j->off - head, j->host + (j->off - head - base), all.len, &all, 0);
     iov_free(&all);
     return r;
 }
@@ -648,7 +648,7 @@ int q2_write(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q
             r = q2_mark_corrupt(n, "guest data was about to overwrite a table", run.host);
         if (r == 1) {
             part = run.len;
-            r = blk_pwritev(s->data, run.host, part, q, qoff, 0);
+            r = q2_data_write(n, off, run.host, part, q, qoff);
         } else if (r == 0) {
             part = j.len;
             r = finish_job(&j, write_job(&j, q, qoff));
@@ -819,7 +819,7 @@ int q2_write_compressed(struct blk_node *n, uint64_t off, uint64_t len, const st
 
         return end & 511 ? blk_node_truncate(n->file->node, align_up(end, 512), BLK_PREALLOC_OFF, NULL) : 0;
     }
-    if (s->ext_data)
+    if (s->ext_data || s->crypt_method)
         return -ENOTSUP;
     if (s->corrupt)
         return -EIO;

@@ -103,22 +103,26 @@ static void kill_block(struct jit_cache *d, struct jit_block *b)
     }
 }
 
-/* Kills what overlaps [off, off + len) of the page; true when nothing is left. */
+static uint64_t granules_of(unsigned first, unsigned last)
+{
+    return (~UINT64_C(0) << first / 64) & (~UINT64_C(0) >> (63 - last / 64));
+}
+
+/* Kills what depends on [off, off + len) of the page; true when nothing is left. */
 static bool invalidate(struct jit_cache *d, struct jit_page *p, unsigned off, unsigned len)
 {
-    struct jit_block **at = &p->blocks, *b;
+    struct jit_span **at = &p->spans, *s;
     uint64_t left = 0;
 
-    while ((b = *at)) {
-        unsigned first = (unsigned)(b->place & 4095), last = first + (b->guest_len ? b->guest_len : 1) - 1;
-
-        if (first < off + len && off <= last) {
-            *at = b->pnext;
-            kill_block(d, b);
+    while ((s = *at)) {
+        if (!s->b->dead && s->first < off + len && off <= s->last)
+            kill_block(d, s->b);
+        if (s->b->dead) { /* perhaps from another page, or through another span */
+            *at = s->next;
             continue;
         }
-        left |= (~UINT64_C(0) << first / 64) & (~UINT64_C(0) >> (63 - min_u64(last, 4095) / 64));
-        at = &b->pnext;
+        left |= granules_of(s->first, s->last);
+        at = &s->next;
     }
     p->granules = left;
     return !left;
@@ -133,7 +137,7 @@ bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned 
     pthread_mutex_lock(&d->lock);
     p = page_of(d, no, false);
     if (p) {
-        touched = (~UINT64_C(0) << off / 64) & (~UINT64_C(0) >> (63 - min_u64(off + len - 1, 4095) / 64));
+        touched = granules_of(off, (unsigned)min_u64(off + len - 1, 4095));
         empty = !p->granules;
         if (p->granules & touched)
             empty = invalidate(d, p, off, len);
@@ -177,26 +181,36 @@ static bool reserve_links(struct jit_cache *d)
     return true;
 }
 
-static void add_order(struct jit_cache *d, struct jit_block *b)
+static void append(struct jit_block ***v, uint32_t *nr, uint32_t *cap, struct jit_block *b)
 {
-    if (d->nr_order == d->cap_order) {
-        d->cap_order = d->cap_order ? d->cap_order * 2 : 1024;
-        d->order = xrealloc(d->order, d->cap_order * sizeof(struct jit_block *));
+    if (*nr == *cap) {
+        *cap = *cap ? *cap * 2 : 1024;
+        *v = xrealloc(*v, *cap * sizeof **v);
     }
-    d->order[d->nr_order++] = b;
+    (*v)[(*nr)++] = b;
 }
 
-static void enter_tables(struct jit_cache *d, struct jit_block *b)
+static void add_span(struct jit_cache *d, struct jit_block *b, unsigned n, uint64_t no, unsigned first, unsigned last)
+{
+    struct jit_page *p = page_of(d, no, true);
+
+    b->span[n] = (struct jit_span){.b = b, .next = p->spans, .first = (uint16_t)first, .last = (uint16_t)last};
+    p->spans = &b->span[n];
+    p->granules |= granules_of(first, last);
+}
+
+static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
     unsigned h = block_hash(b->pc, b->place, b->mode), first = (unsigned)(b->place & 4095);
-    struct jit_page *p = page_of(d, b->place >> 12, true);
+    unsigned last = first + (unsigned)max_u64(b->guest_len, 1) - 1;
 
     b->hnext = d->hash[h];
     d->hash[h] = b;
-    b->pnext = p->blocks;
-    p->blocks = b;
-    p->granules |= (~UINT64_C(0) << first / 64) &
-                   (~UINT64_C(0) >> (63 - min_u64(first + max_u64(b->guest_len, 1) - 1, 4095) / 64));
+    add_span(d, b, 0, b->place >> 12, first, (unsigned)min_u64(last, 4095));
+    if (last > 4095)
+        add_span(d, b, 1, out->tail_no, 0, last - 4096);
+    if (out && out->peek_last)
+        add_span(d, b, 2, b->place >> 12, out->peek_first, out->peek_last);
 }
 
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link)
@@ -216,6 +230,7 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     b->entry = out->entry;
     b->len = out->len;
     b->guest_len = out->guest_len;
+    b->tail_no = out->tail_no;
     b->nr_insn = (uint16_t)out->nr_insn;
     b->map = xcalloc(out->nr_insn + 1, 2 * sizeof *b->map);
     for (unsigned i = 0; i <= out->nr_insn; i++) {
@@ -226,7 +241,7 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     for (unsigned i = 0; i < out->nr_links; i++)
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     d->arena.used += align_up(out->len, 16);
-    add_order(d, b);
+    append(&d->order, &d->nr_order, &d->cap_order, b);
     d->stat.insns += out->nr_insn;
     d->stat.bytes += out->len;
 }
@@ -243,8 +258,10 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
     b->guest_len = 1;
     if (out)
         keep_code(d, b, out);
+    else
+        append(&d->bare, &d->nr_bare, &d->cap_bare, b);
     d->stat.blocks++;
-    enter_tables(d, b);
+    enter_tables(d, b, out);
     return b;
 }
 
@@ -285,13 +302,6 @@ void jit_cache_empty(struct jit_cache *d)
             struct jit_page *p = d->pages[i];
 
             d->pages[i] = p->next;
-            while (p->blocks) {
-                struct jit_block *b = p->blocks;
-
-                p->blocks = b->pnext;
-                if (!b->host)
-                    free(b);
-            }
             free(p);
         }
     }
@@ -299,7 +309,9 @@ void jit_cache_empty(struct jit_cache *d)
         free(d->order[i]->map);
         free(d->order[i]);
     }
-    d->nr_order = 0;
+    for (uint32_t i = 0; i < d->nr_bare; i++)
+        free(d->bare[i]);
+    d->nr_order = d->nr_bare = 0;
     d->nr_links = 0;
     jit_arena_reset(&d->arena);
     d->generation++;
@@ -337,6 +349,7 @@ void jit_cache_free(struct jit_cache *d)
     for (unsigned i = 0; i < JIT_LINK_CHUNKS; i++)
         free(d->links[i]);
     free(d->order);
+    free(d->bare);
     free(d->hash);
     free(d->pages);
     pthread_mutex_destroy(&d->lock);

@@ -28,8 +28,14 @@ struct jit_link {
     uint64_t target, poll_pc;
     struct list in; /* in to->incoming */
 };
+struct jit_span { /* bytes of one page that a block depends on, first and last */
+    struct jit_block *b;
+    struct jit_span *next; /* on its page */
+    uint16_t first, last;
+};
 struct jit_block {
     uint64_t pc, place;
+    uint64_t tail_no; /* page its last bytes are on, when it runs over the end of the first */
     unsigned mode;
     uint32_t guest_len;
     const uint8_t *host; /* run address of the guarded entry; NULL: nothing translated here (interpret) */
@@ -38,13 +44,14 @@ struct jit_block {
     uint16_t nr_insn;
     bool dead;
     uint16_t *map; /* owned: nr_insn + 1 pairs of host and guest offsets */
-    struct jit_block *hnext, *pnext;
+    struct jit_block *hnext;
     struct list incoming;
+    struct jit_span span[3]; /* its own bytes, those on a second page, those it peeked at */
 };
 struct jit_page { /* a page that holds translated code */
     uint64_t no;
     uint64_t granules; /* 64-byte pieces some block was made from */
-    struct jit_block *blocks;
+    struct jit_span *spans;
     struct jit_page *next;
 };
 enum { JIT_CACHE_HASH = 1 << 16, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
@@ -57,6 +64,8 @@ struct jit_cache {
     uint32_t nr_links;
     struct jit_block **order; /* owned: all blocks with code, by host address */
     uint32_t nr_order, cap_order;
+    struct jit_block **bare; /* owned: all blocks without code */
+    uint32_t nr_bare, cap_bare;
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
     const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
     unsigned leave_reg;
@@ -73,7 +82,7 @@ struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t plac
 
 /* One translation: begin gives the buffer and the number of link 0 (false: the cache is full, empty it and start
  * again); commit enters the block; out NULL: nothing was translated, remember that the place is to be interpreted (it
- * covers one guest byte). The owner then write-protects the page. */
+ * covers one guest byte). The owner then write-protects the page, and the second one of a block that crosses. */
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link);
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
                                    const struct jit_block_out *out);

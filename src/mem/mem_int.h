@@ -40,6 +40,7 @@ struct mem_sys {
         void *opaque;
     } mark_hook[4];
     unsigned nr_mark_hooks;
+    _Atomic unsigned code_marks; /* grows with each mem_ram_mark_code */
 };
 /* A fresh view of root. */
 struct mem_view *mem_view_build(struct mem_region *root);

@@ -93,6 +93,17 @@ void mem_ram_unref(struct mem_ram *m)
     free(m);
 }
 
+/* True when nobody holds anything made from the page any more. */
+static bool tell_code_hooks(struct mem_ram *m, uint64_t off, uint64_t len)
+{
+    struct mem_sys *s = m->sys;
+    bool clear = true;
+
+    for (unsigned i = 0; i < s->nr_code_hooks; i++)
+        clear &= s->code_hook[i].fn(s->code_hook[i].opaque, m, off, len);
+    return clear;
+}
+
 static void page_written(struct mem_ram *m, uint64_t page, uint64_t off, uint64_t len)
 {
     uint8_t f = m->page[page];
@@ -100,13 +111,15 @@ static void page_written(struct mem_ram *m, uint64_t page, uint64_t off, uint64_
     if ((f & DIRTY_ALL) != DIRTY_ALL)
         atomic_fetch_or_explicit(&m->page[page], DIRTY_ALL, memory_order_relaxed);
     if (unlikely(f & MEM_PAGE_CODE)) {
-        struct mem_sys *s = m->sys;
-        bool clear = true;
+        unsigned marks = m->sys->code_marks;
 
-        for (unsigned i = 0; i < s->nr_code_hooks; i++)
-            clear &= s->code_hook[i].fn(s->code_hook[i].opaque, m, off, len);
-        if (clear)
-            atomic_fetch_and(&m->page[page], (uint8_t)~MEM_PAGE_CODE);
+        if (!tell_code_hooks(m, off, len))
+            return;
+        atomic_fetch_and(&m->page[page], (uint8_t)~MEM_PAGE_CODE);
+        if (m->sys->code_marks != marks) { /* somebody may just have read code here: writes went unseen since */
+            mem_ram_mark_code(m, page * PAGE);
+            tell_code_hooks(m, page * PAGE, PAGE);
+        }
     }
 }
 
@@ -159,6 +172,7 @@ void mem_ram_mark_code(struct mem_ram *m, uint64_t off)
     struct mem_sys *s = m->sys;
     uint8_t was;
 
+    s->code_marks++;
     if (m->page[off / PAGE] & MEM_PAGE_CODE)
         return;
     was = atomic_fetch_or(&m->page[off / PAGE], MEM_PAGE_CODE);

@@ -5,13 +5,14 @@
 #include "guest/x86/state.h"
 
 /* One window of memory lies at the same linear address for the host's run and the guest's: code first, then data. The
- * page behind it is unmapped for both. */
+ * page behind it is unmapped for both; the page behind the data may only be read. */
 enum {
     WIN_BASE = 0x10000000,
     WIN_SIZE = 2 << 20,
     CODE_AT = WIN_BASE + 0x8000,
     DATA_AT = WIN_BASE + 0x10000,
     DATA_SIZE = 0x2000,
+    RO_AT = DATA_AT + DATA_SIZE,
     WIN_END = WIN_BASE + WIN_SIZE,
     XS_SIZE = 832
 };
@@ -55,6 +56,7 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
 {
     return rnd(r) % n;
 }
+extern bool gen_read_only; /* aim at the page that may only be read, too */
 /* Bytes of a random instance of the row, decoded; false when this try did not make one. */
 bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *in);
 /* Random registers and memory that suit the instruction; patches displacements in in->bytes. False: pick another. */

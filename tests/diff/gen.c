@@ -40,6 +40,8 @@ const unsigned nr_drows = ARRAY_LEN(drows);
 #undef g
 #undef x
 
+bool gen_read_only = true;
+
 uint64_t rnd(struct rng *r)
 {
     uint64_t z = (r->s += 0x9e3779b97f4a7c15);
@@ -93,11 +95,15 @@ static unsigned pick_pp(struct rng *r, int set)
 
 static uint8_t *put_legacy(struct rng *r, const struct drow *row, int mode, uint8_t *p)
 {
-    static const uint8_t pfx[] = {0, 0x66, 0xf3, 0xf2};
+    static const uint8_t pfx[] = {0, 0x66, 0xf3, 0xf2}, segs[] = {0x26, 0x2e, 0x36, 0x3e};
     unsigned pp = row->pp == ANY ? (one_in(r, 4) ? 1 : 0) : pick_pp(r, row->pp);
 
     if (one_in(r, 16))
         *p++ = 0x67;
+    if (one_in(r, 24))
+        *p++ = segs[rnd_below(r, ARRAY_LEN(segs))];
+    if (one_in(r, 6) && pp == 0) /* the decoder refuses it where it is not allowed */
+        *p++ = 0xf0;
     if (pp)
         *p++ = pfx[pp];
     if (mode == X86_MODE_64 && (row->cond & W1 || !one_in(r, 3))) {
@@ -382,6 +388,10 @@ static uint64_t pick_target(struct rng *r, const struct x86_insn *in)
 
     if (one_in(r, 24)) /* runs into the page that is not there */
         return WIN_END - rnd_below(r, size + 8);
+    if (gen_read_only && one_in(r, 24)) /* the page that may only be read */
+        return RO_AT + 8 - rnd_below(r, size + 16);
+    if (in->adsz == 8 && in->base < 16 && !(in->row->attr & X86_A_VSIB) && one_in(r, 64)) /* no address at all */
+        return (rnd(r) & ~(UINT64_C(3) << 62)) | UINT64_C(1) << (62 + rnd_below(r, 2));
     if (one_in(r, 12)) /* crosses a page */
         return DATA_AT + 0x1000 - rnd_below(r, size + 1);
     if (!one_in(r, 4))
@@ -427,6 +437,10 @@ static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
         d->gpr[X86_RSI] = DATA_AT + 0x800 + rnd_below(r, 0x400);
         d->gpr[X86_RDI] = DATA_AT + 0xa00 + rnd_below(r, 0x400);
         d->gpr[X86_RCX] = rnd_below(r, 9);
+        if (one_in(r, 6)) /* faults half-way */
+            d->gpr[X86_RDI] = (gen_read_only && one_in(r, 2) ? RO_AT : WIN_END) - rnd_below(r, 64);
+        if (one_in(r, 8))
+            d->gpr[X86_RSI] = WIN_END - rnd_below(r, 64);
         return true;
     }
     if (strcmp(in->row->mnem, "div") == 0 || strcmp(in->row->mnem, "idiv") == 0)
@@ -457,6 +471,8 @@ bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uin
     for (unsigned i = 0; i < 16; i++)
         d->gpr[i] = int_value(r);
     d->gpr[X86_RSP] = DATA_AT + 0xc00 + (rnd(r) & 0x7f8);
+    if (in->row->attr & X86_A_STACK && one_in(r, 10))
+        d->gpr[X86_RSP] = (gen_read_only && one_in(r, 2) ? RO_AT : WIN_END) + 12 - rnd_below(r, 24);
     d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
     fill_xs(r, d->xs);
     for (unsigned i = 0; i < 4; i++) /* a part of it each time: enough to differ, quick to make */

@@ -64,7 +64,7 @@ static void build_tables(struct guest *g)
     put64(g, PD + (WIN_BASE >> 21) * 8, PT | 7);
     put64(g, PD + (SUP >> 21) * 8, PT_SUP | 3);
     for (unsigned i = 0; i < 512; i++) {
-        put64(g, PT + i * 8, (WIN_BASE + i * 0x1000) | 0x67);
+        put64(g, PT + i * 8, (WIN_BASE + i * 0x1000) | (WIN_BASE + i * 0x1000 == RO_AT ? 0x65 : 0x67));
         put64(g, PT_SUP + i * 8, (PHYS + i * 0x1000) | 0x63);
     }
 }

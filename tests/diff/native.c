@@ -136,7 +136,8 @@ bool native_init(int memfd)
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
     ss.ss_sp = malloc(ss.ss_size);
-    if (p == MAP_FAILED || q == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL))
+    if (p == MAP_FAILED || q == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL) ||
+        mprotect((void *)(uintptr_t)RO_AT, 0x1000, PROT_READ))
         return false;
     for (unsigned i = 0; i < ARRAY_LEN(sigs); i++)
         sigaction(sigs[i], &sa, &earlier[sigs[i]]);

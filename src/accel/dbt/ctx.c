@@ -96,7 +96,7 @@ static void empty(struct x86_ctx *x)
 void dbt_clear_jumps(struct x86_ctx *x)
 {
     for (unsigned i = 0; i < X86_JC_SIZE; i++)
-        x->jc[i].neg_pc = EMPTY;
+        x->jc_neg[i] = EMPTY;
     memset(x->islot, 0, sizeof x->islot);
 }
 
@@ -118,9 +118,12 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     x->cpu = c->cpu;
     x->poll_ok = 0;
     x->poll = (uintptr_t)&x->poll_ok;
-    x->jc_mask = 0x3ffc;
+    x->jc_mask = DBT_JC_MASK;
     for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
         x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
+    x->page_mask = PAGE - 1;
+    for (unsigned i = 0; i < ARRAY_LEN(x->count_mask); i++)
+        x->count_mask[i] = 0x1fff & ~((UINT64_C(1) << i) - 1);
     x->nr_slot_log = ARRAY_LEN(x->slot_log); /* everything is to be emptied once */
     x->nr_tlb_log = ARRAY_LEN(x->tlb_log);
     return x;
@@ -140,26 +143,24 @@ struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode)
     struct x86_ctx *old = c->cur, *x;
     unsigned n = 0, user = (mode & X86_RWM_USER) != 0;
 
-    if (old && !c->switch_ctx && old->key == key && old->cr3 == cr3) {
+    if (old && !c->switch_ctx && c->tag[c->cur_n].key == key && c->tag[c->cur_n].cr3 == cr3) {
         n = c->cur_n;
         goto found;
     }
-    for (n = 0; n < DBT_CTX && c->ctx[n]; n++)
-        if (c->ctx[n]->live && c->ctx[n]->key == key && c->ctx[n]->cr3 == cr3)
+    for (n = 0; n < DBT_CTX && c->tag[n].used; n++)
+        if (c->tag[n].key == key && c->tag[n].cr3 == cr3)
             goto found;
     if (n == DBT_CTX) {
         n = 0;
         for (unsigned i = 1; i < DBT_CTX; i++)
-            if (c->ctx[i]->used < c->ctx[n]->used)
+            if (c->tag[i].used < c->tag[n].used)
                 n = i;
-    } else if (!(c->ctx[n] = ctx_new(c))) {
+    } else if (!c->ctx[n] && !(c->ctx[n] = ctx_new(c))) {
         return NULL;
     }
-    x = c->ctx[n];
-    x->key = key;
-    x->cr3 = cr3;
-    x->live = true;
-    dbt_clear_jumps(x);
+    c->tag[n].key = key;
+    c->tag[n].cr3 = cr3;
+    dbt_clear_jumps(c->ctx[n]);
     c->stale[n] = true;
 found:
     x = c->ctx[n];
@@ -168,7 +169,7 @@ found:
     if (x != old) {
         x->ss_rsp = old ? old->ss_rsp : c->ss_top;
         x->neg_ss_top = -c->ss_top;
-        x->used = ++c->clock;
+        c->tag[n].used = ++c->clock;
         c->cur_n = n;
         c->cur = x;
         __builtin_ia32_wrgsbase64((uint64_t)(uintptr_t)x);
@@ -268,25 +269,37 @@ const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin)
     return e;
 }
 
+/* Drops what one context remembers of permission to write the page at host. Only logged places hold anything. */
+static void forget_writes(struct x86_ctx *x, uint64_t host)
+{
+    unsigned nr = x->nr_tlb_log;
+    bool all = nr >= ARRAY_LEN(x->tlb_log);
+
+    for (unsigned i = 0; i < (all ? X86_TLB_SIZE : nr); i++) {
+        unsigned n = all ? i : x->tlb_log[i];
+
+        if (x->tlb_w[n] != EMPTY && x->tlb_w[n] + x->tlb_add[n] == host)
+            x->tlb_w[n] = EMPTY;
+    }
+    nr = x->nr_slot_log;
+    all = nr >= ARRAY_LEN(x->slot_log) - 1;
+    for (unsigned i = 0; i < (all ? X86_SLOTS : nr); i++) {
+        struct x86_slot *s = &x->slot[all ? i : x->slot_log[i]];
+
+        for (unsigned k = 0; k < 2; k++)
+            if (s->way[k].neg_page != EMPTY && s->way[k].add - s->way[k].neg_page == host)
+                s->way[k].neg_page = EMPTY;
+    }
+}
+
 void dbt_page_is_code(void *opaque, struct mem_ram *ram, uint64_t off)
 {
     struct dbt *d = opaque;
     uint64_t host = (uint64_t)(uintptr_t)(ram->host + align_down(off, PAGE));
 
     for (unsigned i = 0; i < d->m->nr_cpus && i < ARRAY_LEN(d->cpus); i++)
-        for (unsigned k = 0; d->cpus[i] && k < DBT_CTX && d->cpus[i]->ctx[k]; k++) {
-            struct x86_ctx *x = d->cpus[i]->ctx[k];
-
-            for (unsigned n = 0; n < X86_TLB_SIZE; n++)
-                if (x->tlb_w[n] != EMPTY && x->tlb_w[n] + x->tlb_add[n] == host)
-                    x->tlb_w[n] = EMPTY;
-            for (unsigned n = 0; n < 2 * X86_SLOTS; n++) {
-                struct x86_way *w = &x->slot[n / 2].way[n & 1];
-
-                if (w->neg_page != EMPTY && w->add - w->neg_page == host)
-                    w->neg_page = EMPTY;
-            }
-        }
+        for (unsigned k = 0; d->cpus[i] && k < DBT_CTX && d->cpus[i]->ctx[k]; k++)
+            forget_writes(d->cpus[i]->ctx[k], host);
 }
 
 /* ---- what the CPU core reports ---- */
@@ -342,7 +355,7 @@ static void flush_pcid(struct x86_cpu *cpu, unsigned pcid)
     struct dbt_cpu *c = of(cpu);
 
     for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++)
-        if ((c->ctx[i]->cr3 & 0xfff) == pcid)
+        if ((c->tag[i].cr3 & 0xfff) == pcid)
             c->stale[i] = true;
     c->switch_ctx = true;
 }

@@ -61,12 +61,31 @@ static void after_flush(struct dbt_cpu *c)
     dbt_ss_reset(c);
 }
 
+/* Lets the guards of the context pass for a block found at pc. False: it goes on to another page than the one it was
+ * made from. */
+static bool open_guards(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, const struct jit_block *b)
+{
+    struct dbt *d = c->dbt;
+    struct x86_ctx *ctx = c->cur;
+
+    ctx->islot[(pc >> 12) % X86_ISLOTS] = -(uint64_t)dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
+    if ((pc & 4095) + b->guest_len > 4096) {
+        const struct dbt_xtlb *tail = dbt_next_page(c, pc);
+
+        if (!tail || tail->no != b->tail_no)
+            return false;
+        ctx->islot[((pc >> 12) + 1) % X86_ISLOTS] = -(uint64_t)dbt_pair_id(d, (pc & ~UINT64_C(4095)) + 4096, tail->no);
+    }
+    return true;
+}
+
 /* The block for rip in the present context, translated if need be; NULL: interpret. */
 static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
 {
     const struct dbt_xtlb *x = dbt_exec_page(c, pc);
     struct dbt *d = c->dbt;
     struct jit_block *b;
+    bool room;
 
     if (!x || !pc)
         return NULL;
@@ -78,18 +97,15 @@ static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
             continue;
         }
         b = jit_cache_find(&d->cache, pc, x->no << 12 | (pc & 4095), mode);
-        if (!b)
-            b = dbt_translate(c, pc, x, mode);
+        room = b || dbt_translate(c, pc, x, mode, &b);
+        if (b && b->host && !open_guards(c, pc, x, b))
+            b = NULL;
         if (b && b->host && !d->no_link) {
-            struct x86_ctx *ctx = c->cur;
-            struct x86_jc *j = &ctx->jc[(pc & ctx->jc_mask) >> 2];
-
-            ctx->islot[(pc >> 12) % X86_ISLOTS] = -(uint64_t)dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
-            j->host = b->host;
-            j->neg_pc = -pc;
+            c->cur->jc_host[dbt_jc(pc)] = b->host;
+            c->cur->jc_neg[dbt_jc(pc)] = -pc;
         }
         pthread_mutex_unlock(&d->cache.lock);
-        if (b)
+        if (room)
             return b;
         dbt_flush_cache(c);
         after_flush(c);
@@ -182,13 +198,15 @@ static bool signal_exit(struct dbt_cpu *c)
         pthread_mutex_lock(&c->dbt->cache.lock);
         b = jit_cache_block_at(&c->dbt->cache, rip);
         pc = x->t0; /* the jump stub polls with the target in T0 */
+        if (b)      /* unless a link says otherwise, the instruction starts again */
+            pc = jit_block_pc(b, jit_block_insn_at(b, rip));
         for (uint32_t i = 0; b && i < b->nr_links; i++)
             if (jit_cache_link(&c->dbt->cache, b->first_link + i)->poll == rip)
                 pc = jit_cache_link(&c->dbt->cache, b->first_link + i)->poll_pc;
         pthread_mutex_unlock(&c->dbt->cache.lock);
         c->cpu->rip = pc;
-        if (!b) /* RDX was borrowed there */
-            c->cpu->regs[X86_RDX] = x->save_rdx;
+        if (!b) /* RCX was borrowed there */
+            c->cpu->regs[X86_RCX] = x->save_rcx;
         return false;
     }
     if (!guest_pc(c, rip, &pc))
@@ -202,6 +220,7 @@ static void interp_one(struct dbt_cpu *c)
 {
     c->stat.interp++;
     x86_interp_one(c->cpu);
+    c->stat.by_op[c->cpu->last_op]++;
 }
 
 /* -d exec: one line per block, which is one instruction then. */
@@ -219,23 +238,37 @@ static void trace_block(const struct x86_cpu *c, const uint8_t *code, size_t ava
               c->regs[4], c->regs[5], c->rflags);
 }
 
+/* Where code for rip starts; NULL: interpret. The context's jump table answers most questions without a lock, but not
+ * the same one twice: its guard may be what sent us here (`missed`). */
+static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode)
+{
+    uint64_t pc = c->cpu->rip;
+    struct jit_block *b;
+
+    if (x->jc_neg[dbt_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
+        return x->jc_host[dbt_jc(pc)];
+    b = block_for(c, pc, mode);
+    if (!b || !b->host)
+        return NULL;
+    if (log_on(LOG_EXEC))
+        trace_block(c->cpu, dbt_exec_page(c, pc)->host + (pc & 4095), 4096 - (pc & 4095));
+    return b->host + b->entry;
+}
+
 /* Runs translated code from rip until something needs the loop. */
 static void run_code(struct dbt_cpu *c)
 {
     struct x86_cpu *cpu = c->cpu;
     unsigned mode = dbt_mode(cpu);
     struct x86_ctx *x = dbt_pick_ctx(c, mode);
-    struct jit_block *b = x ? block_for(c, cpu->rip, mode) : NULL;
-    const uint8_t *target;
+    const uint8_t *target = x ? code_for(c, x, mode) : NULL;
     bool resume = false;
 
-    if (!b || !b->host) {
+    c->missed = false;
+    if (!target) {
         interp_one(c);
         return;
     }
-    if (log_on(LOG_EXEC))
-        trace_block(cpu, dbt_exec_page(c, cpu->rip)->host + (cpu->rip & 4095), 4096 - (cpu->rip & 4095));
-    target = b->host + b->entry;
     while (target) {
         int why = enter(c, x, target, resume);
 
@@ -253,6 +286,7 @@ static void run_code(struct dbt_cpu *c)
             break;
         case DBT_EXIT_DISPATCH:
             cpu->rip = x->t0;
+            c->missed = true;
             c->stat.dispatch++;
             break;
         case DBT_EXIT_LINK:
@@ -420,6 +454,27 @@ static void vcpu_free(struct vcpu *v)
     free(c);
 }
 
+/* Which instructions left translated code most often. */
+static void info_ops(struct strbuf *s, const struct dbt_cpu *c)
+{
+    uint32_t n[X86_I_NR];
+
+    memcpy(n, c->stat.by_op, sizeof n);
+    str_addf(s, "  interpreted:");
+    for (unsigned k = 0; k < 24; k++) {
+        unsigned best = 0;
+
+        for (unsigned i = 1; i < X86_I_NR; i++)
+            if (n[i] > n[best])
+                best = i;
+        if (!n[best])
+            break;
+        str_addf(s, " %s %" PRIu32, x86_op_name(best), n[best]);
+        n[best] = 0;
+    }
+    str_addf(s, "\n");
+}
+
 static char *info(struct machine *m)
 {
     struct dbt *d = m->accel_data;
@@ -443,6 +498,8 @@ static char *info(struct machine *m)
                      ", contexts emptied %" PRIu64 "\n",
                      i, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
                      c->stat.polls, c->stat.signals, c->stat.flushes);
+        if (c)
+            info_ops(&s, c);
     }
     return str_take(&s);
 }

@@ -7,6 +7,7 @@
 #define ACCEL_DBT_DBT_INT_H
 
 #include "accel/accel.h"
+#include "guest/x86/ops.h"
 #include "guest/x86/rw.h"
 #include "guest/x86/state.h"
 #include "jit/cache.h"
@@ -43,11 +44,16 @@ struct dbt_cpu {
     struct dbt *dbt;
     struct x86_cpu *cpu;
     struct x86_ctx *ctx[DBT_CTX]; /* owned; allocated when first needed */
+    struct {
+        uint64_t key, cr3;
+        uint64_t used; /* for least-recently-used replacement; 0: never */
+    } tag[DBT_CTX];    /* what each context is for, apart from the contexts: a search touches two cache lines */
     struct dbt_xtlb xtlb[DBT_CTX][DBT_XTLB];
     struct x86_ctx *_Atomic cur; /* what GS holds */
     unsigned cur_n;
     bool stale[DBT_CTX];
     bool switch_ctx;
+    bool missed;    /* translated code left because it did not find rip's block */
     uint64_t clock; /* for least-recently-used contexts */
     uint8_t *ss;    /* shadow stack mapping, owned */
     uint64_t ss_top;
@@ -59,17 +65,24 @@ struct dbt_cpu {
     void *altstack;
     struct {
         uint64_t enters, interp, slow, fills, links, dispatch, polls, flushes, signals;
+        uint32_t by_op[X86_I_NR]; /* interpreted instructions */
     } stat;
 };
-enum { DBT_SS_SIZE = 256 * 1024 };
+enum { DBT_SS_SIZE = 256 * 1024, DBT_JC_MASK = 0x3ffc };
+/* Where the jump table keeps pc: by some of its bits. */
+static inline unsigned dbt_jc(uint64_t pc)
+{
+    return (unsigned)(pc & DBT_JC_MASK) >> 2;
+}
 /* A load from here faults: the way to stop code at its next poll. */
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)
 
 /* stubs.c */
 bool dbt_make_stubs(struct dbt *d, struct err **errp);
 /* translate.c; with the cache's lock held unless it says otherwise */
-/* NULL: the cache is full. */
-struct jit_block *dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode);
+/* False: the cache is full. *res NULL: interpret this time (the next page cannot be fetched from). */
+bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode, struct jit_block **res);
+const struct dbt_xtlb *dbt_next_page(struct dbt_cpu *c, uint64_t pc); /* the page after pc's, as dbt_exec_page */
 uint32_t dbt_pair_id(struct dbt *d, uint64_t lin, uint64_t no);
 void dbt_drop_pairs(struct dbt *d);
 bool dbt_code_written(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len); /* takes the lock */

@@ -181,49 +181,6 @@ static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slo
     return at;
 }
 
-/* T0 = pc. Looks in the context's jump table without touching flags. */
-static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
-{
-    const uint8_t *at = jit_here(b);
-    uint8_t *hit;
-
-    jit_mov_rr(b, T1, JR_RCX);
-    jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
-    jit_pext_mem(b, JR_RDX, T0, JIT_GS(X86_CTX(jc_mask)));
-    jit_lea32(b, JR_RDX, JIT_SUM(JR_RDX, JR_RDX));
-    jit_load(b, JR_RCX, JIT_GSX(JR_RDX, 8, X86_CTX(jc)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
-    hit = jit_jrcxz_fwd(b);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
-    jit_jmp(b, dispatch);
-    jit_patch8(b, hit);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_load(b, T1, JIT_GS(X86_CTX(poll))); /* an indirect jump may close a loop */
-    jit_load(b, T1, JIT_BASE(T1, 0));
-    jit_load(b, T1, JIT_GSX(JR_RDX, 8, X86_CTX(jc) + 8));
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
-    jit_jmp_reg(b, T1);
-    return at;
-}
-
-/* The top pair did not predict this return: drop it (unless the stack is empty) and look the target up. */
-static const uint8_t *make_ret_miss(struct jit_buf *b, const uint8_t *jump)
-{
-    const uint8_t *at = jit_here(b);
-    uint8_t *empty;
-
-    jit_mov_rr(b, T1, JR_RCX);
-    jit_load(b, JR_RCX, JIT_GS(X86_CTX(neg_ss_top)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RSP, JR_RCX));
-    empty = jit_jrcxz_fwd(b);
-    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, 16));
-    jit_patch8(b, empty);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_jmp(b, jump);
-    return at;
-}
-
 bool dbt_make_stubs(struct dbt *d, struct err **errp)
 {
     struct jit_arena *a = &d->cache.arena;
@@ -239,8 +196,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     slow = make_reason(&b, exit, DBT_EXIT_SLOW);
     d->stubs.tlb_read = make_tlb(&b, false, slow);
     d->stubs.tlb_write = make_tlb(&b, true, slow);
-    d->stubs.jump = make_jump(&b, d->stubs.exit_dispatch);
-    d->stubs.ret_miss = make_ret_miss(&b, d->stubs.jump);
+    d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
+    d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
     if (!jit_ok(&b))
         return err_set(errp, "translator: its shared code does not fit");
     d->cache.leave = d->stubs.exit_dispatch;

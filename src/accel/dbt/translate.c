@@ -40,11 +40,27 @@ bool dbt_code_written(void *opaque, struct mem_ram *m, uint64_t off, uint64_t le
     return jit_cache_written(&d->cache, m->id + off / 4096, (unsigned)(off & 4095), (unsigned)len);
 }
 
-struct jit_block *dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode)
+/* Does the instruction at pc run over the end of its page? */
+static bool crosses(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x)
+{
+    unsigned off = (unsigned)(pc & 4095), here = 4096 - off;
+    struct x86_insn in;
+
+    return here < X86_MAX_INSN && x86_decode(x->host + off, here, c->cpu->mode, &in) == X86_DECODE_MORE;
+}
+
+const struct dbt_xtlb *dbt_next_page(struct dbt_cpu *c, uint64_t pc)
+{
+    pc = (pc & ~UINT64_C(4095)) + 4096;
+    return dbt_exec_page(c, c->cpu->mode == X86_MODE_64 ? pc : (uint32_t)pc);
+}
+
+bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, unsigned mode, struct jit_block **res)
 {
     struct dbt *d = c->dbt;
     unsigned off = (unsigned)(pc & 4095);
-    struct jit_block *b;
+    uint8_t joined[2 * X86_MAX_INSN];
+    const struct dbt_xtlb *tail = NULL;
     struct jit_block_out out;
     struct jit_buf buf;
     struct x86_rw_env env = {.stubs = &d->stubs,
@@ -58,11 +74,28 @@ struct jit_block *dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt
                              .vex = d->host_avx};
 
     if (!jit_cache_begin(&d->cache, &buf, &env.first_link))
-        return NULL;
+        return false;
+    *res = NULL;
     env.page_id = dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);
-    b = jit_cache_commit(&d->cache, pc, x->no << 12 | off, mode, x86_rw_block(&buf, &env, &out) ? &out : NULL);
-    mem_ram_mark_code(x->ram, x->ram_off);
-    return b;
+    mem_ram_mark_code(x->ram, x->ram_off); /* before a byte is read: later writes are reported */
+    if (crosses(c, pc, x)) {
+        tail = dbt_next_page(c, pc); /* in another place of the small table: x stays */
+        if (!tail)
+            return true;
+        mem_ram_mark_code(tail->ram, tail->ram_off);
+        memcpy(joined, env.code, env.avail);
+        memcpy(joined + env.avail, tail->host, X86_MAX_INSN);
+        env.code = joined;
+        env.avail += X86_MAX_INSN;
+        env.tail_id = dbt_pair_id(d, (pc & ~UINT64_C(4095)) + 4096, tail->no);
+    }
+    if (!x86_rw_block(&buf, &env, &out)) {
+        *res = jit_cache_commit(&d->cache, pc, x->no << 12 | off, mode, NULL);
+    } else {
+        out.tail_no = tail ? tail->no : 0;
+        *res = jit_cache_commit(&d->cache, pc, x->no << 12 | off, mode, &out);
+    }
+    return true;
 }
 
 /* Called without the lock by the vCPU that found the cache full. Page flags stay set: a write clears them by and by. */

@@ -433,8 +433,6 @@ static int conv_option(struct img *im, struct conv *v, int opt)
                              MAX_WORKERS);
         v->workers = (unsigned)n;
         break;
-    case OPT_OBJECT:
-        return img_error("--object: no user-creatable object is of use here");
     default:
         fprintf(stderr, "Try 'qemu-img --help' for more information\n");
         return 1;
@@ -568,13 +566,20 @@ static int open_sources(struct img *im, struct copy *c, struct conv *v, char **n
 static int open_target(struct img *im, struct copy *c, struct conv *v, const char *name)
 {
     bool was = im->image_opts, share = im->force_share;
+    struct opt *e;
 
     im->image_opts = v->target_opts;
     im->force_share = false;
+    im->extra = opts_new();
+    opts_each (e, v->o)
+        if (!v->no_create && (!strcmp(e->key, "key-secret") || !strcmp(e->key, "encrypt.key-secret")))
+            opts_set(im->extra, e->key, e->val);
     c->dst = img_open(im, name, v->target_opts ? NULL : v->out_fmt, BLK_O_RDWR | (v->base ? 0 : BLK_O_NO_BACKING),
                       v->cache ? v->cache : "unsafe");
     im->image_opts = was;
     im->force_share = share;
+    opts_free(im->extra);
+    im->extra = NULL;
     if (!c->dst)
         return 1;
     c->dst_claim = img_claim(c->dst, true);
@@ -606,7 +611,7 @@ static int convert(struct img *im, struct copy *c, struct conv *v, const char *n
     c->compressed = v->compress || c->dst->compressed_only;
     c->piece = c->compressed && c->dst->cluster_size ? c->dst->cluster_size : PIECE;
     c->dst_zero = v->target_zero || !v->no_create;
-    if (v->no_create && !v->target_zero)
+    if ((v->no_create && !v->target_zero) || !blk_node_starts_zero(c->dst))
         c->dst_zero = false;
     c->min_sparse = v->sparse;
     c->always_write = !v->sparse;

@@ -38,8 +38,6 @@ static bool common(struct img *im, int c, const char **fmt)
 
 static int bad_option(int c)
 {
-    if (c == OPT_OBJECT)
-        return img_error("--object: no user-creatable object is of use here");
     fprintf(stderr, "Try 'qemu-img --help' for more information\n");
     return 1;
 }

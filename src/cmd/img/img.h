@@ -12,7 +12,8 @@ struct img {
     int argc;
     char **argv;
     bool quiet, progress, image_opts, force_share;
-    const char *aio; /* -i: engine of the file below, NULL = its default */
+    struct opts *extra; /* borrowed: further options of what is opened next, NULL = none */
+    const char *aio;    /* -i: engine of the file below, NULL = its default */
 };
 
 /* Options every command may have; the rest is the command's own. */

@@ -1,4 +1,5 @@
 /* qemu-img: dispatch, help, and small helpers of all commands. Texts, keys and exit codes are those scripts expect. */
+#include "blk/secret.h"
 #include "cmd/img/img.h"
 #include <errno.h>
 #include <getopt.h>
@@ -118,9 +119,8 @@ bool img_size(const char *text, const char *what, uint64_t *out)
 struct blk_node *img_open(struct img *im, const char *name, const char *fmt, unsigned flags, const char *cache)
 {
     struct err *e = NULL;
-    struct opts *o = NULL;
+    struct opts *o = im->extra && !im->image_opts ? opts_dup(im->extra) : NULL;
     struct blk_node *n;
-    bool wt = false;
     static const struct {
         const char *name;
         unsigned flags;
@@ -139,7 +139,6 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
         img_error("Invalid cache option: %s", cache);
         return NULL;
     }
-    (void)wt;
     if (cache)
         flags |= modes[i].flags;
     if (im->force_share)
@@ -170,7 +169,7 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
             return NULL;
         }
         if (im->aio) {
-            o = opts_new();
+            o = o ? o : opts_new();
             opts_set(o, fmt && !strcmp(fmt, "file") ? "aio" : "file.aio", im->aio);
         }
         n = blk_node_open(im->set, name, fmt, flags | BLK_O_UNMAP, o, &e);
@@ -420,6 +419,7 @@ int main(int argc, char **argv)
 {
     const struct command *c;
     struct img im = {0};
+    struct err *e = NULL;
     struct call call;
 
     err_set_program("qemu-img");
@@ -449,6 +449,8 @@ int main(int argc, char **argv)
     im.set = blk_set_new(im.run);
     im.argc = argc - 1;
     im.argv = argv + 1;
+    if (!blk_take_objects(im.set, &im.argc, im.argv, &e))
+        return img_fail(e);
     call = (struct call){&im, c->fn, 1};
     blk_run(im.set, run_command, &call);
     blk_set_free(im.set);

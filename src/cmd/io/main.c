@@ -1,6 +1,7 @@
 /* qemu-io: reads, writes and probes an image at chosen offsets; commands from -c or typed at a prompt. */
 #include "base/json.h"
 #include "blk/node.h"
+#include "blk/secret.h"
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
@@ -18,7 +19,7 @@ struct io {
     struct blk_child *claim;
     char **cmds;
     unsigned nr_cmds;
-    const char *path, *fmt, *cache, *discard;
+    const char *path, *fmt, *cache, *discard, *aio;
     bool ro, image_opts, share, misalign, quit, failed;
     unsigned in_flight;
     struct fibre *waiter;
@@ -105,7 +106,7 @@ struct rw {
     int pattern;
     uint64_t pat_off, pat_len, off, len;
     const char *source;
-    uint8_t *buf;
+    uint8_t *buf, *mem; /* mem: owned; buf lies in it */
     bool async, vec;
 };
 
@@ -197,7 +198,7 @@ static void rw_async(void *opaque)
 
     if (rw_one(x) < 0)
         io->failed = true;
-    free(x->buf);
+    free(x->mem);
     free(x);
     if (!--io->in_flight && io->waiter)
         fibre_wake(blk_set_loop(io->set), io->waiter);
@@ -300,9 +301,10 @@ static int rw_command(struct io *io, int argc, char **argv, bool write, bool vec
         printf("pattern verification range exceeds end of read data\n");
         return -EINVAL;
     }
-    x.buf = try_alloc_aligned(4096, x.len + 4096);
-    if (!x.buf)
+    x.mem = try_alloc_aligned(4096, x.len + 4096);
+    if (!x.mem)
         return -ENOMEM;
+    x.buf = x.mem + (io->misalign ? 16 : 0);
     memset(x.buf, write ? x.pattern : 0xab, x.len);
     if (x.source)
         r = fill_source(&x);
@@ -315,7 +317,7 @@ static int rw_command(struct io *io, int argc, char **argv, bool write, bool vec
     }
     if (r >= 0)
         r = rw_one(&x);
-    free(x.buf);
+    free(x.mem);
     return r;
 }
 
@@ -531,6 +533,10 @@ static int open_image(struct io *io, const char *path)
     if (io->image_opts && !(o = opts_parse(path, NULL, &e))) {
         err_report(e);
         return 1;
+    }
+    if (io->aio) {
+        o = o ? o : opts_new();
+        opts_set(o, "file.aio", io->aio);
     }
     io->n = blk_node_open(io->set, io->image_opts ? NULL : path, io->fmt, flags, o, &e);
     if (io->n)
@@ -781,9 +787,16 @@ int main(int argc, char **argv)
                                           {"force-share", no_argument, 0, 'U'}, {0}};
     char *cmds[256];
     struct io io = {.cmds = cmds};
+    struct err *e = NULL;
     int c;
 
     err_set_program("qemu-io");
+    io.run = run_new();
+    io.set = blk_set_new(io.run);
+    if (!blk_take_objects(io.set, &argc, argv, &e)) {
+        err_report(e);
+        return 1;
+    }
     while ((c = getopt_long(argc, argv, "hVc:d:f:rsnCmki:t:T:U", longs, NULL)) != -1)
         switch (c) {
         case 'c':
@@ -809,10 +822,17 @@ int main(int argc, char **argv)
             io.share = true;
             break;
         case 'm':
-        case 'k':
-        case 'i':
-        case 'T':
+            io.misalign = true;
             break;
+        case 'k':
+            io.aio = "native";
+            break;
+        case 'i':
+            io.aio = optarg;
+            break;
+        case 'T':
+            fprintf(stderr, "qemu-io: -T: trace events are not built into this program\n");
+            return 1;
         case 256:
             io.image_opts = true;
             break;
@@ -831,8 +851,6 @@ int main(int argc, char **argv)
         return 1;
     }
     io.path = optind < argc ? argv[optind] : NULL;
-    io.run = run_new();
-    io.set = blk_set_new(io.run);
     blk_run(io.set, session, &io);
     blk_set_free(io.set);
     run_free(io.run);

@@ -1,6 +1,7 @@
 /* qemu-nbd: serves an image to network block device clients, on a socket or through the kernel's /dev/nbdN. */
 #include "base/bytes.h"
 #include "blk/nbd.h"
+#include "blk/secret.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -33,6 +34,8 @@ struct opt_set {
     const char *port, *bind, *sock, *fmt, *name, *desc, *cache, *discard, *detect, *aio, *pid_file, *device, *image;
     uint64_t shared, offset, partition;
     bool readonly, persistent, verbose, disconnect, list, fork, image_opts, snapshot, have_offset, allocation_depth;
+    const char *objects[16]; /* --object */
+    unsigned nr_objects;
 };
 
 static void on_signal(int sig)
@@ -575,7 +578,10 @@ static int parse(int argc, char **argv, struct opt_set *o)
         case O_TLS:
             return refuse("TLS");
         case O_OBJECT:
-            return refuse("--object");
+            if (o->nr_objects == ARRAY_LEN(o->objects))
+                return refuse("more than 16 --object");
+            o->objects[o->nr_objects++] = optarg;
+            break;
         default:
             fprintf(stderr, "Try `qemu-nbd --help' for more information.\n");
             return 1;
@@ -616,6 +622,12 @@ int main(int argc, char **argv)
     run = run_new();
     g_loop = run->loop;
     set = blk_set_new(run);
+    for (unsigned i = 0; i < o.nr_objects; i++) {
+        struct err *e = NULL;
+
+        if (!blk_object_add(set, o.objects[i], &e))
+            return fail(e);
+    }
     r = serve(set, &o, ready);
     blk_set_free(set);
     run_free(run);

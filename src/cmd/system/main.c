@@ -128,6 +128,7 @@ static void create_core(struct sys *s)
     chr_set_bind(s->chrs, s->m);
     net_set_bind(s->nets, s->m);
     blk_set_bind(s->blks, s->m);
+    blk_set_objects(s->blks, s->m->objects);
     ui_bind(s->m, s->run);
     chr_set_hooks(s->chrs, &hooks, s);
     s->ready_fd = -1;

@@ -313,6 +313,14 @@ unsigned x86_row_index(const struct x86_row *row)
     return container_of(row, struct enc_row, row) - rows;
 }
 
+const char *x86_op_name(unsigned op)
+{
+    for (unsigned i = 0; i < NR_ROWS; i++)
+        if (rows[i].row.op == op)
+            return rows[i].row.mnem;
+    return "?";
+}
+
 static bool kind_uses_modrm(unsigned k)
 {
     switch (k) {

@@ -385,6 +385,7 @@ static void step(struct x86_cpu *c)
         trace_insn(c, &e->in);
     c->rflags &= ~(uint64_t)X86_RF;
     c->watch_hit = 0;
+    c->last_op = e->in.op;
     run_entry(c, e);
     if (unlikely(c->watch_hit)) {
         c->dr[6] |= c->watch_hit;

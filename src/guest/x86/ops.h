@@ -16,5 +16,6 @@ enum x86_op {
 struct x86_row;
 unsigned x86_nr_rows(void);
 unsigned x86_row_index(const struct x86_row *row);
+const char *x86_op_name(unsigned op); /* mnemonic of an enum x86_op; "?" when out of range */
 
 #endif

@@ -1,9 +1,9 @@
 /* Rewriter: one block from decoding to host code. */
 #include "guest/x86/rw_int.h"
 
-static bool ends_block(const struct x86_insn *in)
+static bool ends_block(const struct rw *r, const struct x86_insn *in)
 {
-    return in->row->attr & X86_A_ENDS;
+    return in->row->attr & X86_A_ENDS && !rw_is_sys(r, in);
 }
 
 /* Jcc, LOOP and JRCXZ: the block goes on behind them. */
@@ -13,21 +13,22 @@ static bool is_cond(const struct x86_insn *in)
            (in->map == X86_MAP_1 && ((in->opcode & 0xf0) == 0x70 || in->opcode == 0xe2 || in->opcode == 0xe3));
 }
 
-bool rw_plain(const struct rw *r, const struct x86_insn *in)
+static bool plain(const struct rw *r, const struct x86_insn *in)
 {
-    return !ends_block(in) && (rw_is_stack_op(r, in) || rw_can_copy(r, in) || rw_is_flat_op(r, in));
+    return !ends_block(r, in) &&
+           (rw_is_stack_op(r, in) || rw_is_string(r, in) || rw_can_copy(r, in) || rw_is_flat_op(r, in));
 }
 
 static bool rewritable(const struct rw *r, const struct x86_insn *in)
 {
-    return ends_block(in) || rw_is_sys(r, in) || rw_plain(r, in);
+    return ends_block(r, in) || rw_is_sys(r, in) || plain(r, in);
 }
 
 /* Decodes until the block must end. The last instruction may be one that is left to the interpreter. */
 static void decode(struct rw *r)
 {
     const struct x86_rw_env *e = r->env;
-    unsigned max = e->mode & X86_RWM_ONE ? 1 : JIT_BLOCK_MAX_INSN;
+    unsigned max = e->mode & X86_RWM_ONE || e->tail_id ? 1 : JIT_BLOCK_MAX_INSN;
     size_t at = 0;
 
     while (r->nr < max && at < e->avail) {
@@ -37,23 +38,91 @@ static void decode(struct rw *r)
             break; /* invalid, or it continues on the next page */
         r->out->guest_off[r->nr++] = (uint16_t)at;
         at += in->len;
-        if (!rewritable(r, in) || (ends_block(in) && !is_cond(in)))
+        if (!rewritable(r, in) || (ends_block(r, in) && !is_cond(in)))
             break;
     }
     r->out->guest_off[r->nr] = (uint16_t)at;
     r->out->guest_len = (uint32_t)at;
 }
 
-/* Which arithmetic flags matter before each instruction. All do at the end and wherever the block may be left for good.
- */
+/* Remembers that the code depends on bytes [first, last] of the page beyond its own. */
+static void note_peek(struct rw *r, unsigned first, unsigned last)
+{
+    struct jit_block_out *o = r->out;
+
+    if (!o->peek_last) {
+        o->peek_first = (uint16_t)first;
+        o->peek_last = (uint16_t)last;
+        return;
+    }
+    o->peek_first = (uint16_t)min_u64(o->peek_first, first);
+    o->peek_last = (uint16_t)max_u64(o->peek_last, last);
+}
+
+/* Which arithmetic flags the code at pc may read before it writes them: a look at a few instructions, as far as they
+ * lie in this page. Flags found dead may hold anything there, which only an interrupt's frame can show. */
+static uint16_t flags_needed(struct rw *r, uint64_t pc)
+{
+    const struct x86_rw_env *e = r->env;
+    unsigned off = (unsigned)(e->pc & 4095);
+    uint16_t needed = 0, open = X86_ARITH;
+
+    if (e->mode & X86_RWM_ONE || e->tail_id)
+        return X86_ARITH;
+    for (unsigned n = 0; n < 8 && open; n++) {
+        unsigned at = (unsigned)(pc & 4095);
+        struct x86_insn in;
+
+        if ((pc ^ e->pc) >> 12 ||
+            x86_decode(e->code - off + at, 4096 - at, r->m64 ? X86_MODE_64 : X86_MODE_32, &in) != X86_DECODE_OK)
+            break;
+        note_peek(r, at, at + in.len - 1);
+        pc += in.len;
+        if (in.map == X86_MAP_1 && in.enc == X86_ENC_LEGACY && (in.opcode == 0xe9 || in.opcode == 0xeb) &&
+            !in.opsize_pfx) {
+            pc += in.imm;
+            continue;
+        }
+        if (in.row->attr & (X86_A_ENDS | X86_A_SYS))
+            break;
+        needed |= in.row->flags_r & open;
+        open &= (uint16_t) ~(in.row->flags_w | needed);
+    }
+    return needed | open;
+}
+
+/* Flags that matter after the transfer `in`, given those that matter behind it. */
+static uint16_t live_at_transfer(struct rw *r, const struct x86_insn *in, uint16_t behind)
+{
+    uint64_t to = rw_pc(r, r->cur) + in->len + in->imm;
+
+    if (in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
+        return X86_ARITH;
+    if (is_cond(in))
+        return behind | flags_needed(r, to);
+    if (in->map == X86_MAP_1 && (in->opcode == 0xe8 || in->opcode == 0xe9 || in->opcode == 0xeb))
+        return flags_needed(r, to);
+    return X86_ARITH;
+}
+
+/* Executed in place without looking at or changing arithmetic flags. */
+static bool keeps_flags(const struct rw *r, const struct x86_insn *in)
+{
+    return rw_is_sys(r, in) && !((in->row->flags_r | in->row->flags_w) & X86_ARITH);
+}
+
+/* Which arithmetic flags matter before each instruction. All do wherever it is not known where the code goes on. */
 static void liveness(struct rw *r)
 {
-    uint16_t live = X86_ARITH;
+    uint16_t live = flags_needed(r, rw_pc(r, r->nr));
 
     for (unsigned i = r->nr; i-- > 0;) {
         const struct x86_insn *in = &r->in[i];
 
-        if (ends_block(in) || !rewritable(r, in) || rw_is_sys(r, in) || (i && rw_is_sti(&r->in[i - 1])))
+        r->cur = i;
+        if (ends_block(r, in))
+            live = live_at_transfer(r, in, live);
+        else if (!rewritable(r, in) || (rw_is_sys(r, in) && !keeps_flags(r, in)))
             live = X86_ARITH; /* the block may be left here */
         r->live_after[i] = live;
         live = (uint16_t)((live & ~in->row->flags_w) | in->row->flags_r) & X86_ARITH;
@@ -61,17 +130,18 @@ static void liveness(struct rw *r)
          * writer (shift by CL) lists the flags it may leave alone in flags_r. */
         r->live[i] = live;
     }
+    r->cur = 0;
 }
 
-static void guard(struct rw *r)
+static void guard(struct rw *r, uint64_t page, uint64_t id)
 {
     const struct x86_rw_env *e = r->env;
-    unsigned h = (unsigned)(e->pc >> 12) % X86_ISLOTS;
+    unsigned h = (unsigned)page % X86_ISLOTS;
     uint8_t *ok;
 
     jit_mov_rr(r->b, T1, JR_RCX);
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(islot) + 8 * (int)h));
-    jit_lea(r->b, JR_RCX, JIT_BASE(JR_RCX, (int32_t)e->page_id));
+    jit_lea(r->b, JR_RCX, JIT_BASE(JR_RCX, (int32_t)id));
     ok = jit_jrcxz_fwd(r->b);
     jit_mov_rr(r->b, JR_RCX, T1);
     jit_mov_ri(r->b, T0, e->pc);
@@ -85,7 +155,7 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
 {
     bool go_on = true;
 
-    if (ends_block(in)) {
+    if (ends_block(r, in)) {
         if (!rw_flow(r, in, &go_on)) {
             rw_exit_interp(r, rw_pc(r, r->cur));
             go_on = false;
@@ -98,6 +168,10 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
         return rw_flat_op(r, in);
     if (rw_is_stack_op(r, in))
         return rw_stack_op(r, in);
+    if (rw_is_string(r, in)) {
+        rw_string(r, in);
+        return true;
+    }
     if (rw_can_copy(r, in))
         return rw_copy(r, in);
     rw_exit_interp(r, rw_pc(r, r->cur));
@@ -110,21 +184,19 @@ static bool emit_block(struct rw *r)
     unsigned n;
 
     if (!r->flat) {
-        guard(r);
+        guard(r, r->env->pc >> 12, r->env->page_id);
         r->out->entry = (uint32_t)(r->b->p - r->b->start);
+        if (r->env->tail_id)
+            guard(r, (r->env->pc >> 12) + 1, r->env->tail_id);
     }
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
-        n = r->sti_at < 0 ? rw_stack_run(r, &ends) : 0;
+        n = rw_stack_run(r, &ends);
         if (n) {
             r->cur += n - 1;
             go_on = !ends;
         } else {
             go_on = emit_one(r, &r->in[r->cur]);
-        }
-        if (r->sti_at >= 0 && (int)r->cur == r->sti_at + 1) {
-            r->sti_at = -1;
-            rw_check_pins(r, rw_pc(r, r->cur + 1));
         }
     }
     r->out->nr_insn = r->cur;
@@ -155,8 +227,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
                      .m64 = env->mode & X86_RWM_64,
                      .flat = env->mode & X86_RWM_FLAT,
                      .stack_rslot = -1,
-                     .stack_wslot = -1,
-                     .sti_at = -1};
+                     .stack_wslot = -1};
     decode(r);
     ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked
                    to */
@@ -176,8 +247,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
                              .flat = r->flat,
                              .nr = nr,
                              .stack_rslot = -1,
-                             .stack_wslot = -1,
-                             .sti_at = -1};
+                             .stack_wslot = -1};
             *out = (struct jit_block_out){0};
             memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
             out->guest_len = out->guest_off[nr];

@@ -25,10 +25,6 @@ struct x86_slot {
         uint64_t add;      /* host address minus linear address */
     } way[2];              /* the page used last, and the one before it */
 };
-struct x86_jc {
-    uint64_t neg_pc; /* minus the guest pc */
-    const uint8_t *host;
-};
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
 struct x86_ctx {
     struct x86_cpu *cpu;
@@ -37,23 +33,23 @@ struct x86_ctx {
     uint64_t poll_ok;
     uint64_t seg_base[6]; /* ES CS SS DS FS GS */
     uint64_t host_rsp, ss_rsp, neg_ss_top;
-    uint64_t save_rax, save_rcx, save_rdx, tmp;
+    uint64_t save_rax, save_rcx, save_rdx, tmp, tmp2, tmp_flags, add_rsi;
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
     uint64_t miss_addr;
     uint32_t flags; /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
-    uint64_t jc_mask;
+    uint64_t jc_mask;           /* the bits of a pc that index the jump table */
+    uint64_t page_mask;         /* the offset in a page */
+    uint64_t count_mask[4];     /* by log2 of the element: turns a distance up to a page into elements */
     uint64_t mask[13];          /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
     uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */
     struct x86_slot slot[X86_SLOTS];
-    struct x86_jc jc[X86_JC_SIZE];
+    uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
+    const uint8_t *jc_host[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
-    uint64_t cr3, key;
-    uint64_t used; /* for least-recently-used replacement */
-    bool live;
     uint64_t big[16], huge; /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[2048];
@@ -84,6 +80,10 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
     const uint8_t *exit_syscall;         /* FLAT: T0 = address behind a system call instruction */
 };
+/* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
+ * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
+const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);
+const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump);
 struct x86_rw_env {
     const struct x86_stubs *stubs;
     const struct x86_features *feat;
@@ -94,6 +94,7 @@ struct x86_rw_env {
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
+    uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool fast_pext;
     bool vex;          /* host has AVX */
     bool native_xsave; /* FLAT: the guest's XCR0 is the host's */

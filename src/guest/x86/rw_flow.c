@@ -142,19 +142,51 @@ static bool load_target(struct rw *r, const struct x86_insn *in)
     return true;
 }
 
+/* T0 = target: a look into the jump table at the place of the jump, so that the host predicts each one by itself.
+ * Leaves RCX in save_rcx and the place in T1; returns where to bind the hit. RCX is restored for a miss. */
+static uint8_t *look_up_jump(struct rw *r)
+{
+    struct jit_buf *b = r->b;
+    uint8_t *hit;
+
+    jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
+    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
+    hit = jit_jrcxz_fwd(b);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    return hit;
+}
+
 static void jump_ind(struct rw *r, const struct x86_insn *in)
 {
+    uint8_t *hit;
+
+    rw_poll(r); /* it may close a loop */
     load_target(r, in);
-    jit_jmp(r->b, r->env->stubs->jump);
+    hit = look_up_jump(r);
+    jit_jmp(r->b, r->env->stubs->exit_dispatch);
+    jit_patch8(r->b, hit);
+    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_jmp_mem(r->b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
 }
 
 static void call_ind(struct rw *r, const struct x86_insn *in)
 {
+    uint8_t *hit, *cont;
+
+    rw_poll(r);
     load_target(r, in);
     jit_store(r->b, JIT_GS(X86_CTX(tmp)), T0);
     push_return(r, next_of(r, in));
     jit_load(r->b, T0, JIT_GS(X86_CTX(tmp)));
-    jit_call(r->b, r->env->stubs->jump);
+    hit = look_up_jump(r);
+    jit_call(r->b, r->env->stubs->exit_dispatch);
+    cont = jit_jmp_fwd(r->b);
+    jit_patch8(r->b, hit);
+    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
+    jit_patch32(r->b, cont);
     continuation(r, next_of(r, in));
 }
 

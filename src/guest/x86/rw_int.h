@@ -33,7 +33,6 @@ struct rw {
     bool flat; /* X86_RWM_FLAT */
     bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
     int stack_rslot, stack_wslot;
-    int sti_at; /* instruction number of a STI whose shadow is still open; -1 = none */
 };
 
 /* rw_mem.c */
@@ -46,6 +45,8 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free);
 /* T0 = effective address (without segment base), for LEA; false when the form is not handled. */
 bool rw_ea(struct rw *r, const struct x86_insn *in, unsigned dst);
+/* The same for [reg], reg a pinned register of 64-bit code; T1 holds the addend afterwards. */
+struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write);
 bool rw_mem_ok(const struct rw *r, const struct x86_insn *in);
 unsigned rw_map(unsigned guest_reg);
 void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
@@ -65,7 +66,8 @@ void rw_op_mem(struct rw *r, unsigned flags, unsigned opcode, unsigned reg, stru
 /* Instructions that transfer control; true when it was handled (the block ends unless *go_on). */
 bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
 void rw_exit_interp(struct rw *r, uint64_t pc);
-/* Loads that fault when the vCPU is wanted; returns the offset of the second. */
+/* Loads that fault when the vCPU is wanted; returns the offset of the second. Without a link that names it, the fault
+ * restarts the present instruction. */
 uint32_t rw_poll(struct rw *r);
 /* cc: the condition for JIT_LINK_JCC. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc);
@@ -81,13 +83,13 @@ unsigned rw_stack_run(struct rw *r, bool *ends);
 /* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
 void rw_ret_tail(struct rw *r);
 
+/* rw_string.c */
+bool rw_is_string(const struct rw *r, const struct x86_insn *in);
+void rw_string(struct rw *r, const struct x86_insn *in);
+
 /* rw_sys.c: the same for common system instructions; rw_sys false: leave it to the interpreter. */
 bool rw_is_sys(const struct rw *r, const struct x86_insn *in);
-bool rw_is_sti(const struct x86_insn *in);
 bool rw_sys(struct rw *r, const struct x86_insn *in);
-void rw_check_pins(struct rw *r, uint64_t pc);
-/* rw.c: rewritten without leaving or ending the block. */
-bool rw_plain(const struct rw *r, const struct x86_insn *in);
 
 static inline uint64_t rw_pc(const struct rw *r, unsigned i)
 {

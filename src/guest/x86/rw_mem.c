@@ -183,6 +183,11 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
     return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot);
 }
 
+struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write)
+{
+    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r));
+}
+
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
 {
     if (t0_free)

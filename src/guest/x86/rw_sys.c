@@ -24,13 +24,8 @@ bool rw_is_sys(const struct rw *r, const struct x86_insn *in)
            (in->opcode == OP_PUSHF || in->opcode == OP_POPF || in->opcode == OP_CLI || in->opcode == OP_STI);
 }
 
-bool rw_is_sti(const struct x86_insn *in)
-{
-    return in->map == X86_MAP_1 && in->opcode == OP_STI;
-}
-
-/* Leaves with T0 = pc when a pin is up, so that a newly enabled interrupt is taken now. Flags are kept. */
-void rw_check_pins(struct rw *r, uint64_t pc)
+/* Leaves through the stub with T0 = pc when a pin is up, so that a newly enabled interrupt is taken. Flags are kept. */
+static void check_pins(struct rw *r, uint64_t pc, const uint8_t *stub)
 {
     struct jit_buf *b = r->b;
     uint8_t *none;
@@ -41,7 +36,7 @@ void rw_check_pins(struct rw *r, uint64_t pc)
     none = jit_jrcxz_fwd(b);
     jit_mov_rr(b, JR_RCX, T1);
     jit_mov_ri(b, T0, pc);
-    jit_jmp(b, r->env->stubs->exit_dispatch);
+    jit_jmp(b, stub);
     jit_patch8(b, none);
     jit_mov_rr(b, JR_RCX, T1);
 }
@@ -126,7 +121,7 @@ static void popf(struct rw *r)
     jit_8(b, 0x7f);
     jit_8(b, 0x9e); /* sahf */
     jit_mov_rr(b, JR_RAX, T1);
-    rw_check_pins(r, rw_pc(r, r->cur) + r->in[r->cur].len);
+    check_pins(r, rw_pc(r, r->cur) + r->in[r->cur].len, r->env->stubs->exit_dispatch);
 }
 
 static void swapgs(struct rw *r)
@@ -164,11 +159,10 @@ bool rw_sys(struct rw *r, const struct x86_insn *in)
     case OP_CLI:
         set_if(r, 0);
         return true;
-    default: /* STI holds off interrupts for one more instruction, which must be one of ours */
-        if (r->cur + 1 >= r->nr || !rw_plain(r, &r->in[r->cur + 1]))
-            return false;
+    default: /* STI holds off interrupts for one more instruction: with one waiting the interpreter sees to that, and
+              * one that comes later is noticed later */
+        check_pins(r, rw_pc(r, r->cur), r->env->stubs->exit_interp);
         set_if(r, X86_IF);
-        r->sti_at = (int)r->cur;
         return true;
     }
 }

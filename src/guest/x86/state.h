@@ -185,6 +185,7 @@ struct x86_cpu {
     uint64_t next_rip;         /* interpreter: address after the instruction; transfers of control change it */
     struct x86_icache *icache; /* interpreter: decoded blocks, private to interp.c */
     uint64_t insn_count;       /* executed by the interpreter */
+    uint16_t last_op;          /* enum x86_op x86_interp_one executed last */
 };
 static inline struct x86_cpu *x86_cpu(struct vcpu *c)
 {

@@ -415,6 +415,8 @@ static void poll_exit(struct lx_rt_thread *t)
     *t->view.poll = t->view.poll_ok;
     pthread_mutex_lock(&d->lock);
     b = jit_cache_block_at(d, rip);
+    if (b && t->rt->front->poll_restarts)
+        pc = jit_block_pc(b, jit_block_insn_at(b, rip));
     for (uint32_t i = 0; b && i < b->nr_links; i++)
         if (jit_cache_link(d, b->first_link + i)->poll == rip)
             pc = jit_cache_link(d, b->first_link + i)->poll_pc;
@@ -461,6 +463,8 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
         *resume = true;
         return LX_STOP_KICK;
     }
+    if (t->sig == SIGSEGV && t->sig_code == SEGV_ACCERR && lx_map_prot(t->sig_addr) < 0)
+        t->sig_code = SEGV_MAPERR; /* a guard of ours */
     t->cpu->fault = (struct lx_fault){
         .sig = t->sig, .code = t->sig_code, .addr = t->sig_addr, .err = t->sig_err, .trap = t->sig_trap};
     return LX_STOP_SIGNAL;
@@ -640,6 +644,7 @@ void lx_rt_thread_free(struct lx_rt_thread *t)
         munmap(t->ss, SS_SIZE);
     free(t->ctx);
     free(t->altstack);
+    free(t->front_data);
     free(t);
 }
 

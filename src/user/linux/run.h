@@ -60,6 +60,7 @@ struct lx_rt_thread {
     uint64_t sig_trap, sig_err;
     uintptr_t sig_rip, sig_addr;
     void *altstack; /* owned */
+    void *front_data; /* owned: what the front end keeps per thread, one allocation */
     unsigned same_fault;
     struct lx_rt_thread *next; /* in rt->threads */
 };
@@ -90,6 +91,7 @@ struct lx_front {
     bool (*host_signal)(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
     /* Optional. After LX_EXIT_SIGNAL: repairs state for a fault inside instruction `insn` of the block. */
     void (*fix)(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);
+    bool poll_restarts; /* a poll that no link names restarts its instruction; else *view.pc says where to go on */
 };
 struct lx_rt_stubs {
     const uint8_t *enter, *exit_interp, *exit_dispatch, *exit_link, *exit_signal, *exit_syscall, *exit_trap, *jump,

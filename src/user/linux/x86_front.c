@@ -113,50 +113,6 @@ static const uint8_t *make_reason(struct jit_buf *b, const uint8_t *out, enum lx
     return at;
 }
 
-/* T0 = pc. Looks in the context's jump table without touching flags. */
-static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
-{
-    const uint8_t *at = jit_here(b);
-    uint8_t *hit;
-
-    jit_mov_rr(b, T1, JR_RCX);
-    jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
-    jit_pext_mem(b, JR_RDX, T0, JIT_GS(X86_CTX(jc_mask)));
-    jit_lea32(b, JR_RDX, JIT_SUM(JR_RDX, JR_RDX));
-    jit_load(b, JR_RCX, JIT_GSX(JR_RDX, 8, X86_CTX(jc)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
-    hit = jit_jrcxz_fwd(b);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
-    jit_jmp(b, dispatch);
-    jit_patch8(b, hit);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_store(b, JIT_GS(X86_CTX(t0)), T0);  /* where a poll that faults finds the pc */
-    jit_load(b, T1, JIT_GS(X86_CTX(poll))); /* an indirect jump may close a loop */
-    jit_load(b, T1, JIT_BASE(T1, 0));
-    jit_load(b, T1, JIT_GSX(JR_RDX, 8, X86_CTX(jc) + 8));
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
-    jit_jmp_reg(b, T1);
-    return at;
-}
-
-/* The top pair did not predict this return: drop it (unless the stack is empty) and look the target up. */
-static const uint8_t *make_ret_miss(struct jit_buf *b, const uint8_t *jump)
-{
-    const uint8_t *at = jit_here(b);
-    uint8_t *empty;
-
-    jit_mov_rr(b, T1, JR_RCX);
-    jit_load(b, JR_RCX, JIT_GS(X86_CTX(neg_ss_top)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RSP, JR_RCX));
-    empty = jit_jrcxz_fwd(b);
-    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, 16));
-    jit_patch8(b, empty);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_jmp(b, jump);
-    return at;
-}
-
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
     struct lx_rt_stubs *s = &rt->stub;
@@ -169,8 +125,8 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
     s->exit_link = make_reason(b, out, LX_EXIT_LINK);
     s->exit_signal = make_reason(b, out, LX_EXIT_SIGNAL);
     s->exit_syscall = make_reason(b, out, LX_EXIT_SYSCALL);
-    s->jump = make_jump(b, s->exit_dispatch);
-    s->ret_miss = make_ret_miss(b, s->jump);
+    s->jump = x86_rw_jump_stub(b, s->exit_dispatch);
+    s->ret_miss = x86_rw_ret_miss_stub(b, s->jump);
     stubs = (struct x86_stubs){.enter = s->enter,
                                .exit_interp = s->exit_interp,
                                .exit_dispatch = s->exit_dispatch,
@@ -253,17 +209,16 @@ static void set_pc(struct lx_rt_thread *t, uint64_t pc)
 
 static void fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
 {
-    if (!b) /* the jump stub polls with RDX borrowed */
-        x86_lx(t->cpu)->c->regs[X86_RDX] = ((struct x86_ctx *)t->ctx)->save_rdx;
+    if (!b) /* the jump stub polls with RCX borrowed */
+        x86_lx(t->cpu)->c->regs[X86_RCX] = ((struct x86_ctx *)t->ctx)->save_rcx;
 }
 
 static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
 {
     struct x86_ctx *x = t->ctx;
-    struct x86_jc *j = &x->jc[pc & JC_MASK];
 
-    j->host = host;
-    j->neg_pc = -pc;
+    x->jc_host[pc & JC_MASK] = host;
+    x->jc_neg[pc & JC_MASK] = -pc;
 }
 
 static void jc_clear(struct lx_rt_thread *t)
@@ -271,7 +226,7 @@ static void jc_clear(struct lx_rt_thread *t)
     struct x86_ctx *x = t->ctx;
 
     for (unsigned i = 0; i < X86_JC_SIZE; i++)
-        x->jc[i].neg_pc = UINT64_C(1) << 52;
+        x->jc_neg[i] = UINT64_C(1) << 52;
 }
 
 /* ---- rare instructions ---- */
@@ -397,7 +352,8 @@ const struct lx_front lx_x86_front = {.name = "x86",
                                       .step = step,
                                       .jc_set = jc_set,
                                       .jc_clear = jc_clear,
-                                      .fix = fix};
+                                      .fix = fix,
+                                      .poll_restarts = true};
 
 /* ---- the CPU ---- */
 
@@ -438,12 +394,22 @@ uint64_t lx_x86_hwcap(void)
     return selected.w[X86_FW_1_EDX];
 }
 
+uint64_t lx_x86_descriptor(uint32_t base, unsigned access)
+{
+    return 0xffff | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 | UINT64_C(0xcf) << 48 |
+           (uint64_t)(base >> 24) << 56;
+}
+
 static struct lx_cpu *wrap(struct x86_cpu *c, bool m64)
 {
     struct x86_lx *x = xnew(struct x86_lx);
 
     x->c = c;
     x->m64 = m64;
+    x->gdt[4] = lx_x86_descriptor(0, 0xfa);
+    x->gdt[5] = lx_x86_descriptor(0, 0xf2);
+    c->gdt.base = (uintptr_t)x->gdt;
+    c->gdt.limit = sizeof x->gdt - 1;
     return &x->lx;
 }
 
@@ -471,6 +437,7 @@ struct lx_cpu *lx_x86_clone(const struct lx_cpu *from)
     memcpy(c->seg, o->c->seg, sizeof c->seg);
     memcpy(c->v, o->c->v, sizeof c->v);
     memcpy(x->gdt_tls, o->gdt_tls, sizeof x->gdt_tls);
+    memcpy(x->gdt, o->gdt, sizeof x->gdt);
     c->rip = o->c->rip;
     c->rflags = o->c->rflags;
     c->fx = o->c->fx;

@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-enum { SECTORS = 4096, DISK = SECTORS * 512, MAX_HIST = 1 << 16 };
+enum { SECTORS = 4096, DISK = SECTORS * 512, MAX_HIST = 1 << 18, MAX_SNAPS = 64 };
 
 /* What one sector may hold: the contents by the last flush that covers it, and everything written since then. */
 struct event {
@@ -69,6 +69,8 @@ static void note(uint32_t sector, uint32_t gen, bool maybe)
 struct plan {
     const char *name, *fmt, *create, *open;
     bool backing, snapshots, resize, compressed;
+    bool go_back; /* snapshots are applied, too */
+    bool bitmap;  /* a persistent bitmap records; the image is closed and opened in between */
     unsigned ops;
 };
 
@@ -149,14 +151,48 @@ static void compressed_writes(struct blk_node *n)
     free(buf);
 }
 
-static void snapshot_ops(struct blk_node *n)
+/* What each snapshot shows: generations as fill() wrote them, by the number in its name. */
+static struct {
+    unsigned nr;
+    uint32_t gen[MAX_SNAPS][SECTORS];
+} taken;
+
+static void take_snapshot(struct blk_node *n)
 {
-    struct blk_snap *sn, want = {.name = (char *)(uintptr_t) "s", .icount = UINT64_MAX};
+    char name[16];
+    struct blk_snap want = {.name = name, .icount = UINT64_MAX};
+    uint8_t *data = xmalloc(DISK);
+    struct err *e = NULL;
+
+    snprintf(name, sizeof name, "%u", taken.nr);
+    assert_true(n->drv->snap_create(n, &want, &e));
+    assert_int_equal(blk_node_pread(n, 0, data, DISK), 0);
+    for (uint32_t s = 0; s < SECTORS; s++)
+        memcpy(&taken.gen[taken.nr][s], data + (size_t)s * 512, 4);
+    taken.nr++;
+    free(data);
+}
+
+static void apply_snapshot(struct blk_node *n, const struct blk_snap *sn)
+{
+    unsigned k = (unsigned)strtoul(sn->name, NULL, 10);
+    struct err *e = NULL;
+
+    for (uint32_t s = 0; s < SECTORS; s++)
+        note(s, taken.gen[k][s], false);
+    assert_true(n->drv->snap_goto(n, sn->id, &e));
+}
+
+static void snapshot_ops(struct blk_node *n, bool go_back)
+{
+    struct blk_snap *sn;
     int nr = n->drv->snap_list(n, &sn);
     struct err *e = NULL;
 
-    if (nr < 3 && rnd(3)) {
-        assert_true(n->drv->snap_create(n, &want, &e));
+    if (nr > 0 && go_back && !rnd(4)) {
+        apply_snapshot(n, &sn[rnd((uint32_t)nr)]);
+    } else if (nr < 3 && taken.nr < MAX_SNAPS && rnd(3)) {
+        take_snapshot(n);
     } else if (nr > 0) {
         assert_true(n->drv->snap_delete(n, sn[rnd((uint32_t)nr)].id, NULL, &e));
     }
@@ -174,7 +210,7 @@ static void workload(void *opaque)
     struct phase *ph = opaque;
     struct blk_node *n = ph->n;
 
-    for (unsigned round = 0; round < ph->p->ops; round++) {
+    for (unsigned round = 0; round < (ph->p->ops ? ph->p->ops : 30); round++) {
         struct actor a[4];
         unsigned running = 4;
 
@@ -193,11 +229,16 @@ static void workload(void *opaque)
         if (ph->p->compressed && rnd(2))
             compressed_writes(n);
         if (ph->p->snapshots && !rnd(3))
-            snapshot_ops(n);
+            snapshot_ops(n, ph->p->go_back);
         if (ph->p->resize && !rnd(4)) {
             struct err *e = NULL;
 
-            assert_true(blk_node_truncate(n, n->size + 64 * 1024 * (1 + rnd(40)), BLK_PREALLOC_OFF, &e) >= 0);
+            uint8_t junk[4096];
+
+            assert_true(blk_node_truncate(n, DISK + 65536 * (uint64_t)rnd(60), BLK_PREALLOC_OFF, &e) >= 0);
+            memset(junk, 0x77, sizeof junk);
+            for (uint64_t at = DISK; at + sizeof junk <= n->size; at += 65536 * (1 + rnd(3)))
+                assert_int_equal(blk_node_pwrite(n, at, junk, sizeof junk), 0);
         }
     }
     flush_now(n);
@@ -319,6 +360,39 @@ static void repair_twice(void *opaque)
         v->r = v->n->drv->check(v->n, &v->c, 0);
 }
 
+/* A bitmap that is not marked in use has seen every write: whatever differs from the empty start is in it. */
+static void judge_bitmap(void *opaque)
+{
+    struct verdict *v = opaque;
+    struct blk_bitmap *b = blk_bitmap_find(v->n, "b");
+    uint8_t *data = xmalloc(DISK);
+
+    v->bad = UINT32_MAX;
+    assert_non_null(b);
+    v->r = blk_node_pread(v->n, 0, data, DISK);
+    for (uint32_t s = 0; s < SECTORS && v->r >= 0 && !b->inconsistent; s++) {
+        const uint8_t *p = data + (size_t)s * 512;
+
+        if ((*p || memcmp(p, p + 1, 511)) && !blk_bitmap_get(b, (uint64_t)s * 512))
+            v->bad = s;
+    }
+    free(data);
+}
+
+static void check_bitmap(struct blk_set *set, const struct plan *p, size_t cut, uint64_t seed)
+{
+    struct verdict v = {.cut = cut};
+    struct err *e = NULL;
+
+    v.n = open_image(set, "2", p, true, &e);
+    assert_non_null(v.n);
+    blk_run(set, judge_bitmap, &v);
+    if (v.r < 0 || v.bad != UINT32_MAX)
+        fail_msg("%s: cut at %zu (seed %#lx): ret %d, the bitmap lacks sector %d", p->name, cut, (unsigned long)seed,
+                 v.r, (int)v.bad);
+    blk_node_unref(v.n);
+}
+
 static void check_cut(struct blk_set *set, const struct plan *p, const struct sim *start, size_t from, size_t cut,
                       uint64_t seed)
 {
@@ -346,6 +420,8 @@ static void check_cut(struct blk_set *set, const struct plan *p, const struct si
     }
     checks = v.n->drv->check;
     blk_node_unref(v.n);
+    if (p->bitmap && !rnd(3))
+        check_bitmap(set, p, cut, seed);
     if (rnd(10) || !checks)
         return;
     v.n = open_image(set, "2", p, true, &e);
@@ -381,6 +457,7 @@ static void run_plan(const struct plan *p)
     struct sim start = {0};
 
     memset(&hist, 0, sizeof hist);
+    taken.nr = 0;
     for (int i = 0; i < 4; i++)
         sim_reset(&sims[i]);
     if (p->backing)
@@ -391,13 +468,21 @@ static void run_plan(const struct plan *p)
     if (!blk_create(set, "sim:0", p->fmt, co, &e))
         fail_msg("%s: %s", p->name, e->msg);
     opts_free(co);
+    if (p->bitmap) {
+        ph.n = open_image(set, "0", p, true, &e);
+        assert_non_null(ph.n);
+        blk_bitmap_new(ph.n, "b", 4096, &e)->persistent = true;
+        blk_node_unref(ph.n);
+    }
     sims[0].recording = true;
     sim_copy(&start, &sims[0]);
-    ph.n = open_image(set, "0", p, true, &e);
-    if (!ph.n)
-        fail_msg("%s: %s", p->name, e->msg);
-    blk_run(set, workload, &ph);
-    blk_node_unref(ph.n);
+    for (unsigned session = 0; session < (p->bitmap ? 4 : 1); session++) {
+        ph.n = open_image(set, "0", p, true, &e);
+        if (!ph.n)
+            fail_msg("%s: %s", p->name, e->msg);
+        blk_run(set, workload, &ph);
+        blk_node_unref(ph.n);
+    }
     sims[0].recording = false;
     /* spread the cuts evenly over the log, moving the flushed base along */
     for (size_t cut = 0; cut <= sims[0].nr && done < cuts; done++) {
@@ -422,7 +507,7 @@ static void run_plan(const struct plan *p)
 #define CRASH_TEST(fn, ...)                                                                                            \
     static void fn(void **state)                                                                                       \
     {                                                                                                                  \
-        static const struct plan p = {.name = #fn, .ops = 30, __VA_ARGS__};                                            \
+        static const struct plan p = {.name = #fn, __VA_ARGS__};                                                       \
         run_plan(&p);                                                                                                  \
     }
 CRASH_TEST(qcow2_with_tiny_clusters_survives, .fmt = "qcow2", .create = "cluster_size=512")
@@ -445,6 +530,13 @@ CRASH_TEST(qcow2_with_wide_refcounts_survives, .fmt = "qcow2", .create = "cluste
            .snapshots = true)
 CRASH_TEST(qcow2_with_one_bit_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=2k,refcount_bits=1")
 CRASH_TEST(qcow2_with_lazy_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=4k,lazy_refcounts=on")
+CRASH_TEST(qcow2_going_back_survives, .fmt = "qcow2", .create = "cluster_size=2k", .snapshots = true, .go_back = true)
+CRASH_TEST(qcow2_going_back_over_backing_survives, .fmt = "qcow2", .create = "cluster_size=4k", .backing = true,
+           .snapshots = true, .go_back = true)
+CRASH_TEST(qcow2_with_a_bitmap_survives, .fmt = "qcow2", .create = "cluster_size=4k", .bitmap = true, .ops = 8)
+CRASH_TEST(qcow2_giving_back_freed_clusters_survives, .fmt = "qcow2", .create = "cluster_size=1k",
+           .open = "discard=unmap,pass-discard-other=on", .snapshots = true)
+CRASH_TEST(parallels_survives, .fmt = "parallels", .create = "cluster_size=64k")
 CRASH_TEST(vdi_survives, .fmt = "vdi", .create = "")
 CRASH_TEST(vmdk_survives, .fmt = "vmdk", .create = "")
 CRASH_TEST(vhdx_survives, .fmt = "vhdx", .create = "block_size=1M")
@@ -457,5 +549,7 @@ UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_sma
           T(qcow2_with_snapshots_survives), T(qcow2_with_snapshots_over_backing_survives), T(qcow2_growing_survives),
           T(qcow2_with_subclusters_survives), T(qcow2_with_subclusters_and_snapshots_survives),
           T(qcow2_compressed_survives), T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives),
-          T(qcow2_with_lazy_refcounts_survives), T(qcow_survives), T(vdi_survives), T(vhdx_survives), T(vmdk_survives),
-          T(vpc_survives))
+          T(qcow2_with_lazy_refcounts_survives), T(qcow2_going_back_survives),
+          T(qcow2_going_back_over_backing_survives), T(qcow2_with_a_bitmap_survives),
+          T(qcow2_giving_back_freed_clusters_survives), T(qcow_survives), T(parallels_survives), T(vdi_survives), T(vhdx_survives),
+          T(vmdk_survives), T(vpc_survives))

@@ -1,0 +1,41 @@
+/* Rewriter: the shared code that its blocks jump to, apart from what belongs to a runtime. */
+#include "guest/x86/rw_int.h"
+
+/* T0 = pc. Looks in the context's jump table without touching flags. For returns gone astray; jumps have their own. */
+const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
+{
+    const uint8_t *at = jit_here(b);
+    uint8_t *hit;
+
+    jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
+    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
+    hit = jit_jrcxz_fwd(b);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_jmp(b, dispatch);
+    jit_patch8(b, hit);
+    jit_store(b, JIT_GS(X86_CTX(t0)), T0);      /* where a poll that faults finds the pc */
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(poll))); /* it may close a loop */
+    jit_load(b, JR_RCX, JIT_BASE(JR_RCX, 0));
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_jmp_mem(b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
+    return at;
+}
+
+/* The top pair did not predict this return: drop it (unless the stack is empty) and look the target up. */
+const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump)
+{
+    const uint8_t *at = jit_here(b);
+    uint8_t *empty;
+
+    jit_mov_rr(b, T1, JR_RCX);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(neg_ss_top)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RSP, JR_RCX));
+    empty = jit_jrcxz_fwd(b);
+    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, 16));
+    jit_patch8(b, empty);
+    jit_mov_rr(b, JR_RCX, T1);
+    jit_jmp(b, jump);
+    return at;
+}
