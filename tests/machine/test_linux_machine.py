@@ -42,7 +42,7 @@ NAMES = {'pc': (HOST_BRIDGE, ISA_BRIDGE, 'IDE interface [0101]', 'Bridge [0680]'
 def test_lspci_lists_the_whole_board(board, want, tmp_path):
     """What Linux found, and what lspci reads out of the configuration space that Linux sees."""
     lspci = need('lspci', 'pciutils')
-    with Linux(['-M', board], cmdline='loglevel=7') as g:
+    with Linux(['-M', board]) as g:
         seen = [line.replace('0x', '').split() for line in g.sh(LSPCI).splitlines()]
         assert [line[:5] for line in seen] == [line.split() for line in want.split('\n') if line]
         assert all(line[5:] == ['1af4', '1100'] for line in seen)
