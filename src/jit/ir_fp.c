@@ -363,7 +363,14 @@ bool ir_code_fp(struct irc *c, const struct ir_op *o)
         return fround(c, o);
     case IR_FMOV_I:
     case IR_IMOV_F:
+        moves(c, o);
+        return true;
     case IR_VFLOW:
+        if (ir_zero_above(c->s, o->a[0]) && c->v[o->a[0]].loc != L_SPILL) {
+            ir_code_retype(c, o);
+            return true;
+        }
+        FALLTHROUGH;
     case IR_FBOX:
         moves(c, o);
         return true;
