@@ -301,7 +301,7 @@ static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc)
         if (!b)
             b = make_block(t, pc, mode);
         if (b && b->host && !rt->no_link)
-            rt->front->jc_set(t, pc, b->host);
+            rt->front->jc_set(t, pc, b->gate);
         pthread_mutex_unlock(&rt->cache.lock);
         if (b || t->cpu->fault.sig)
             return b;
@@ -644,6 +644,7 @@ void lx_rt_thread_free(struct lx_rt_thread *t)
         munmap(t->ss, SS_SIZE);
     free(t->ctx);
     free(t->altstack);
+    free(t->front_data);
     free(t);
 }
 
