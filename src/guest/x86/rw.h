@@ -43,6 +43,7 @@ struct x86_ctx {
     uint64_t jc_mask;                         /* the bits of a pc that index the jump table */
     uint64_t tsc_neg_base, tsc_mult, tsc_add; /* guest TSC = (host TSC + neg_base) * mult / 2^64 + add */
     uint64_t page_mask;                       /* the offset in a page */
+    uint64_t bit_mask[2];                     /* 31, 63 */
     uint64_t count_mask[4];                   /* by log2 of the element: turns a distance up to a page into elements */
     uint64_t mask[13];                        /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */

@@ -55,6 +55,8 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free);
 /* T0 = effective address (without segment base), for LEA; false when the form is not handled. */
 bool rw_ea(struct rw *r, const struct x86_insn *in, unsigned dst);
+void rw_address(struct rw *r, const struct x86_insn *in); /* T0 = linear address of the memory operand; T1 is lost */
+struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write); /* the same for [T0] */
 /* The same for [reg], reg a pinned register of 64-bit code; T1 holds the addend afterwards. */
 struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write);
 bool rw_mem_ok(const struct rw *r, const struct x86_insn *in);

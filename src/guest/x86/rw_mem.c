@@ -223,6 +223,27 @@ unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
     return T1;
 }
 
+/* T0 = linear address of the memory operand; T1 is lost. */
+void rw_address(struct rw *r, const struct x86_insn *in)
+{
+    if (in->has_modrm && (in->modrm >> 6) != 3)
+        address(r, in, T0, in->adsz == 8);
+    else
+        jit_mov_ri(r->b, T0, r->m64 ? (uint64_t)in->disp : (uint32_t)in->disp);
+    if (in->seg == X86_FS || in->seg == X86_GS) {
+        jit_load(r->b, T1, JIT_GS(X86_CTX(seg_base) + 8 * in->seg));
+        if (r->m64)
+            jit_lea(r->b, T0, JIT_SUM(T0, T1));
+        else
+            jit_lea32(r->b, T0, JIT_SUM(T0, T1));
+    }
+}
+
+struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write)
+{
+    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write), false);
+}
+
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free)
 {
     bool based = in->seg == X86_FS || in->seg == X86_GS;
@@ -235,18 +256,8 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
         return by_base(r, base, (int32_t)in->disp, size, write);
     }
     *t0_free = false;
-    if (in->has_modrm && (in->modrm >> 6) != 3)
-        address(r, in, T0, in->adsz == 8);
-    else
-        jit_mov_ri(r->b, T0, r->m64 ? (uint64_t)in->disp : (uint32_t)in->disp);
-    if (based) {
-        jit_load(r->b, T1, JIT_GS(X86_CTX(seg_base) + 8 * in->seg));
-        if (r->m64)
-            jit_lea(r->b, T0, JIT_SUM(T0, T1));
-        else
-            jit_lea32(r->b, T0, JIT_SUM(T0, T1));
-    }
-    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write), false);
+    rw_address(r, in);
+    return rw_at_t0(r, size, write);
 }
 
 /* The page before last, tried out of line. */
