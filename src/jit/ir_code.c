@@ -172,6 +172,30 @@ static void init(struct irc *c)
     c->pc = c->s->pc;
 }
 
+/* The compiler's state and its tables for nr ops. Not zeroed beyond the head: the tables are filled before use. */
+static struct irc *new_irc(unsigned nr)
+{
+    size_t head = align_up(sizeof(struct irc), 16), cold = (IR_MAX_COLD + 1) * sizeof(struct ir_cold);
+    size_t per_op = sizeof(struct irv) + 4 * sizeof(uint16_t) + sizeof(uint16_t) + sizeof(int16_t) + sizeof(bool);
+    uint8_t *p = xmalloc(head + cold + nr * per_op);
+    struct irc *c = (struct irc *)p;
+
+    memset(c, 0, sizeof *c);
+    p += head;
+    c->cold = (struct ir_cold *)p;
+    p += cold;
+    c->v = (struct irv *)p;
+    p += nr * sizeof(struct irv);
+    c->f.next = (uint16_t(*)[4])p;
+    p += nr * 4 * sizeof(uint16_t);
+    c->f.first = (uint16_t *)p;
+    p += nr * sizeof(uint16_t);
+    c->hint = (int16_t *)p;
+    p += nr * sizeof(int16_t);
+    c->f.fl_live = (bool *)p;
+    return c;
+}
+
 bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struct jit_block_out *out)
 {
     struct irc *c;
@@ -179,8 +203,7 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
 
     if (s->full || !s->nr)
         return false;
-    c = xmalloc(sizeof *c);
-    memset(c, 0, offsetof(struct irc, f));
+    c = new_irc(s->nr);
     c->b = b;
     c->s = s;
     c->env = env;

@@ -5,7 +5,7 @@
 enum { MAX_STATE = 128 };
 struct fwd {
     struct ir *s;
-    ir_val rep[IR_MAX_OPS]; /* what stands for each value */
+    ir_val *rep; /* what stands for each value */
     struct {
         int64_t off;
         ir_val v;
@@ -275,7 +275,7 @@ static void forward(struct fwd *f)
 
 struct back {
     struct ir *s;
-    uint16_t uses[IR_MAX_OPS];
+    uint16_t *uses;
     struct {
         int64_t off;
         uint8_t t;
@@ -375,16 +375,18 @@ static void backward(struct back *k)
 
 void ir_optimise(struct ir *s, const struct ir_env *env)
 {
-    struct fwd *f = xmalloc(sizeof *f);
-    struct back *k = xmalloc(sizeof *k);
+    uint16_t *mem = xmalloc(2 * s->nr * sizeof *mem);
+    struct fwd f;
+    struct back k;
 
-    f->s = k->s = s;
-    f->nr_state = k->nr_over = 0;
-    memset(k->uses, 0, s->nr * sizeof k->uses[0]);
-    forward(f);
-    backward(k);
-    free(f);
-    free(k);
+    f.s = k.s = s;
+    f.nr_state = k.nr_over = 0;
+    f.rep = mem;
+    k.uses = mem + s->nr;
+    memset(k.uses, 0, s->nr * sizeof k.uses[0]);
+    forward(&f);
+    backward(&k);
+    free(mem);
 }
 
 void ir_find_uses(const struct ir *s, struct ir_flow *f)
