@@ -471,6 +471,19 @@ static int version(void)
     return 0;
 }
 
+/* What follows the options: the image, which --list can do without. */
+static int parse_image(int argc, char **argv, struct opt_set *o)
+{
+    if (o->list && optind == argc)
+        return -1;
+    if (optind != argc - 1) {
+        fprintf(stderr, "qemu-nbd: Invalid number of arguments\nTry `qemu-nbd --help' for more information.\n");
+        return 1;
+    }
+    o->image = argv[optind];
+    return -1;
+}
+
 /* <0: go on; else the exit status. */
 static int wrong(const char *what, const char *value)
 {
@@ -584,14 +597,7 @@ static int parse(int argc, char **argv, struct opt_set *o)
             fprintf(stderr, "Try `qemu-nbd --help' for more information.\n");
             return 1;
         }
-    if (o->list && optind == argc)
-        return -1;
-    if (optind != argc - 1) {
-        fprintf(stderr, "qemu-nbd: Invalid number of arguments\nTry `qemu-nbd --help' for more information.\n");
-        return 1;
-    }
-    o->image = argv[optind];
-    return -1;
+    return parse_image(argc, argv, o);
 }
 
 int main(int argc, char **argv)
