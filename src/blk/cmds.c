@@ -764,6 +764,7 @@ static const struct blk_cmd cmds[] = {
     {"block-set-write-threshold", blk_cmd_write_threshold},
     {"block-stream", cmd_stream},
     {"block_resize", cmd_resize},
+    {"block_set_io_throttle", blk_cmd_throttle},
     {"blockdev-backup", cmd_blockdev_backup},
     {"blockdev-create", blk_cmd_create},
     {"blockdev-mirror", cmd_blockdev_mirror},
