@@ -545,7 +545,7 @@ static int flush_batch(struct diff *d)
     for (unsigned i = 0; i < d->nr; i++) {
         d->hits[d->row[i]]++;
         if (same(&d->ours[i], &d->theirs[i]) ||
-            (!d->stream && oracle_errs(&a64_rows[d->row[i]], d->in[i].insn[0], &d->in[i])))
+            (d->in[i].n == 1 && oracle_errs(&a64_rows[d->row[i]], d->in[i].insn[0], &d->in[i])))
             continue;
         if (d->bad[d->row[i]]++ < (d->verbose ? 20u : 2u))
             say(d, i, &d->ours[i], &d->theirs[i]);
