@@ -20,6 +20,12 @@ struct ir_flow {
 void ir_optimise(struct ir *s, const struct ir_env *env);
 void ir_find_uses(const struct ir *s, struct ir_flow *f);
 
+/* An F32 or F64 made by an instruction that clears the rest of its register. */
+static inline bool ir_zero_above(const struct ir *s, ir_val v)
+{
+    return s->op[v].op == IR_LOAD || s->op[v].op == IR_FMOV_I;
+}
+
 /* Registers: 0-15 the host's GPRs, 16-31 XMM. */
 enum { XMM0 = 16, NR_REGS = 32 };
 enum loc {

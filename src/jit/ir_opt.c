@@ -123,8 +123,11 @@ static ir_val simplify(struct fwd *f, unsigned n)
     struct ir_op *o = &s->op[n];
     uint64_t a, b;
 
-    if ((o->op == IR_FUNBOX && s->op[o->a[0]].op == IR_FBOX) ||
-        (o->op == IR_FLOW && s->op[o->a[0]].op == IR_VCAST && s->op[s->op[o->a[0]].a[0]].t == o->t))
+    if (o->op == IR_FUNBOX && s->op[o->a[0]].op == IR_FBOX) { /* known to be boxed */
+        o->op = IR_FLOW;
+        return (ir_val)n;
+    }
+    if (o->op == IR_FLOW && s->op[o->a[0]].op == IR_VCAST && s->op[s->op[o->a[0]].a[0]].t == o->t)
         return s->op[o->a[0]].a[0];
     if (o->op < IR_ADD || o->op > IR_SELECT)
         return (ir_val)n;

@@ -120,6 +120,16 @@ def test_active_commit_merges_and_pivots(tmp_path, base):
     img('check', base)
 
 
+def test_commit_completes_by_itself_when_asked_to(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={over},format=qcow2') as vm:
+        vm.guest('d0', 'write -P 5 1M 1M')
+        vm.qmp('block-commit', device='d0', auto_complete=True)
+        assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED')
+        assert vm.file_of('d0') == str(base)
+    io('-r', base, '-c', 'read -P 5 1M 1M')
+
+
 @pytest.mark.proves('F-SNP-06', 'F-QMP-07')
 def test_commit_of_a_middle_layer(tmp_path, base):
     mid = overlay(tmp_path, base, 'mid.qcow2')

@@ -538,7 +538,7 @@ enum lx_stop lx_rt_run(struct lx_rt_thread *t)
         if (log_on(LOG_EXEC))
             log_write(LOG_EXEC, "%016" PRIx64, t->rt->front->pc(t));
         stop = b->host ? run_block(t, b->host + b->entry) : step_one(t);
-        if (stop != LX_STOP_KICK)
+        if (stop != LX_STOP_KICK || t->rt->single)
             return stop;
     }
 }

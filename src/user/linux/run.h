@@ -116,6 +116,7 @@ struct lx_rt {
     struct lx_watch *watch[LX_WATCH_HEADS]; /* writable pages with code, under cache.lock */
     _Atomic unsigned nr_watched;
     bool one_insn, no_link;
+    bool single; /* lx_rt_run comes back after each block (a debugger looks) */
     _Atomic bool flushing;
 };
 
