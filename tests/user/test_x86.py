@@ -42,6 +42,9 @@ def test_one_instruction_per_block_changes_nothing(tmp_path, name):
     ['/bin/ls', '-la', '/usr/share'], ['/bin/sort', '/etc/services'], ['/usr/bin/sha256sum', '/bin/bash'],
     ['/usr/bin/python3', '-c', 'import json, hashlib, ctypes; print(json.dumps({"a": [1, 2.5]}), sum(range(10**5)))'],
     ['/usr/bin/perl', '-e', 'my %h; $h{$_ % 97} += $_ for 1 .. 50000; print join(",", map { $h{$_} } sort keys %h), "\\n"'],
+    ['/usr/bin/node', '-e', 'function f(n) { return n < 2 ? n : f(n - 1) + f(n - 2) } let a = []; for (let i = 0; i < 1e5; i++) '
+     'a.push(i * 7919 % 100003); a.sort((x, y) => x - y); console.log(f(24), a[777], "h\u00e9".length)'],
+    ['/usr/bin/java', '-version'],
     ['/bin/bash', '-c', 'for i in 1 2 3; do echo $((i * i)) | cat; done; f() { echo "$1"; }; f x; ls /nonexistent; exit 5'],
 ], ids=lambda c: os.path.basename(c[0]))
 def test_real_programs_print_what_they_print_natively(cmd):

@@ -5,7 +5,7 @@
 #include "guest/x86/ops.h"
 #include "guest/x86/rw_int.h"
 
-enum { KEEP_POPF = X86_ARITH | X86_DF | X86_ID };
+enum { KEEP_POPF = X86_ARITH | X86_DF | X86_ID | X86_AC };
 
 void rw_op_mem(struct rw *r, unsigned flags, unsigned opcode, unsigned reg, struct jit_mem m, unsigned imm_len)
 {

@@ -80,11 +80,22 @@ void x86_user_free(struct x86_cpu *c)
     free(c);
 }
 
+/* The next page is touched only when the instruction goes on there. */
+static enum x86_decode_result decode_at(const struct x86_cpu *c, struct x86_insn *in)
+{
+    const uint8_t *p = (const uint8_t *)(uintptr_t)c->rip;
+    enum x86_decode_result d = x86_decode(p, 4096 - (c->rip & 4095), c->mode, in);
+    uint8_t code[X86_MAX_INSN];
+
+    if (d != X86_DECODE_MORE)
+        return d;
+    memcpy(code, p, sizeof code);
+    return x86_decode(code, sizeof code, c->mode, in);
+}
+
 static bool decode_here(struct x86_cpu *c, struct x86_insn *in)
 {
-    uint8_t code[X86_MAX_INSN];
-    unsigned n = x86_fetch(c, c->rip, code, sizeof code);
-    enum x86_decode_result d = x86_decode(code, n, c->mode, in);
+    enum x86_decode_result d = decode_at(c, in);
 
     if (d == X86_DECODE_LONG)
         x86_raise_err(c, X86_GP, 0);
@@ -93,10 +104,9 @@ static bool decode_here(struct x86_cpu *c, struct x86_insn *in)
 
 unsigned x86_user_peek(struct x86_cpu *c, uint64_t *imm, unsigned *len)
 {
-    const uint8_t *p = (const uint8_t *)(uintptr_t)c->rip;
     struct x86_insn in;
 
-    if (x86_decode(p, 4096 - (c->rip & 4095), c->mode, &in) != X86_DECODE_OK)
+    if (decode_at(c, &in) != X86_DECODE_OK)
         return 0;
     *imm = in.imm;
     *len = in.len;

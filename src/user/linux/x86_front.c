@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9, JC_MASK = X86_JC_SIZE - 1 };
-enum { HOST_FLAGS = X86_ARITH | X86_DF | X86_ID };
+enum { HOST_FLAGS = X86_ARITH | X86_DF | X86_ID | X86_AC };
 #define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
 
 static struct x86_features selected;
@@ -72,12 +72,20 @@ static const uint8_t *make_enter(struct jit_buf *b)
 static const uint8_t *make_exit(struct jit_buf *b)
 {
     const uint8_t *at = jit_here(b);
+    uint8_t *aligned;
 
     jit_store(b, JIT_GS(X86_CTX(ss_rsp)), JR_RSP);
     jit_8(b, 0x9c); /* pushfq */
     jit_pop(b, T0);
     jit_store32(b, JIT_GS(X86_CTX(flags)), T0);
     jit_8(b, 0xfc); /* cld */
+    jit_op_reg(b, 0, 0xf7, 0, T0);
+    jit_32(b, X86_AC); /* alignment checks are not for our own code */
+    aligned = jit_jcc_fwd(b, JCC_E);
+    jit_8(b, 0x6a); /* push */
+    jit_8(b, 2);
+    jit_8(b, 0x9d); /* popfq */
+    jit_patch32(b, aligned);
     jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
     for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
         jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest), pinned[i].host);
