@@ -26,6 +26,17 @@ def test_a_hundred_million_instructions_agree_with_the_bare_cpu(engine, mode):
         assert status == 0, f'seed {1000 + seed}: ' + '\n'.join(l for l in out.splitlines() if l.startswith('DIFF'))[:2000]
 
 
+@pytest.mark.long
+@pytest.mark.limit(3000)
+@pytest.mark.parametrize('engine, mode', SHARE)
+def test_runs_of_instructions_agree_with_the_bare_cpu(engine, mode):
+    """Twenty-four million instructions each, in runs of up to thirty with jumps and loops."""
+    for seed in range(1, 4):
+        p = subprocess.run([f'{build_dir()}/tests/diff/x86seq', '--count', '500000', '--max', '30', '--seed', str(seed), '--mode', mode, '--engine', engine],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+        assert p.returncode == 0, p.stdout[-3000:]
+
+
 @pytest.mark.limit(300)
 @pytest.mark.parametrize('mode', ['64', '32'])
 def test_the_decode_table_is_covered(mode):
