@@ -118,8 +118,13 @@ def cfg(ch, bdf, off, val=None, size=32):
 
 
 def place_bars(ch, master):
-    """(name, start, size) of memory and port ranges of every function on bus 0, enabled."""
-    mem, io, out = 0xe0000000, 0xc000, []
+    """(name, kind, start, size) of the memory and port ranges of every function on bus 0, and the lines that place and enable
+    them again after a reset."""
+    mem, io, out, again = 0xe0000000, 0xc000, [], []
+
+    def place(bdf, off, val):
+        again.append(f'outl 0xcf8 {0x80000000 | bdf << 8 | off:#x}')
+        again.append(f'outl 0xcfc {val:#x}')
     for bdf in range(256):
         if bdf & 7 and not cfg(ch, bdf & ~7, 0x0e, size=8) & 0x80:
             continue
@@ -135,21 +140,21 @@ def place_bars(ch, master):
                 size = -(got & ~3) & 0xffff
                 if size:
                     io = (io + size - 1) & ~(size - 1)
-                    cfg(ch, bdf, bar, io)
+                    place(bdf, bar, io)
                     out.append((name, 'io', io, size))
                     io += size
             elif got & ~15:
                 size = -(got & ~15) & 0xffffffff
                 mem = (mem + size - 1) & ~(size - 1)
-                cfg(ch, bdf, bar, mem)
+                place(bdf, bar, mem)
                 if got & 4:
-                    cfg(ch, bdf, bar + 4, 0)
+                    place(bdf, bar + 4, 0)
                     bar += 4
                 out.append((name, 'mem', mem, size))
                 mem += size
             bar += 4
-        cfg(ch, bdf, 4, 7 if master else 3, 16)
-    return out
+        place(bdf, 4, 7 if master else 3)
+    return out, again
 
 
 def access(rnd, ranges):
@@ -181,9 +186,12 @@ def fuzz(argv, count, seed, env=None, master=False):
     """None, or what went wrong. With master the functions may read and write guest memory."""
     rnd, ch = random.Random(seed), Channel(argv, env)
     try:
-        ranges = place_bars(ch, master) + [(n, 'mem', a, s) for n, (a, s) in WINDOWS.items()]
+        ranges, again = place_bars(ch, master)
+        ranges += [(n, 'mem', a, s) for n, (a, s) in WINDOWS.items()]
         done = 0
         while done < count:
+            if done % (4 * BATCH) == 0:  # among the accesses are resets
+                ch.batch(again)
             n = min(BATCH, count - done)
             lines = [access(rnd, ranges) for _ in range(n)]
             if rnd.random() < 0.2:

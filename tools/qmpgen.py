@@ -200,8 +200,8 @@ def emit_source(items, out):
     for i in sorted((i for i in items if i.kind == "command"), key=lambda i: i.name):
         n = cname(i.name)
         ret = tref(i.body["returns"]) if "returns" in i.body else "NULL"
-        w(f"    {{{cstr(i.name)}, &qmp_a_{n}, {ret}, call_{n}}},\n")
-    w("    {NULL, NULL, NULL, NULL}};\n")
+        w(f"    {{{cstr(i.name)}, &qmp_a_{n}, {ret}, call_{n}, {cstr(i.body['via']) if i.body.get('via') else 'NULL'}}},\n")
+    w("    {NULL, NULL, NULL, NULL, NULL}};\n")
     w("const char *const qmp_events[] = {" + ", ".join(cstr(i.name) for i in sorted(items, key=lambda i: i.name) if i.kind == "event") +
       ", NULL};\n")
     text = json.dumps(introspection(items), separators=(",", ":"))

@@ -162,32 +162,42 @@ void blk_set_objects(struct blk_set *s, struct obj *container)
 
 static const struct obj_class container_class = {.name = "blk-objects", .size = sizeof(struct obj)};
 
-bool blk_object_add(struct blk_set *s, const char *text, struct err **errp)
+struct obj *blk_objects(struct blk_set *s)
 {
-    static const char *const skip[] = {"qom-type", "id", NULL};
-    struct opts *o = opts_parse(text, "qom-type", errp);
-    const char *type = o ? opts_get(o, "qom-type") : NULL, *id = o ? opts_get(o, "id") : NULL;
-    const struct obj_class *c = type ? obj_class_find(type) : NULL;
-    struct obj *x;
-    bool ok = false;
-
     if (!s->objects)
         s->objects = s->own_objects = obj_new(&container_class, NULL);
-    if (o && (!c || !c->user))
-        err_set(errp, "invalid object type: %s", type ? type : "");
-    else if (o && !id)
-        err_set(errp, "Parameter 'id' is missing");
-    else if (o && obj_child(s->objects, id))
-        err_set(errp, "attempt to add duplicate property '%s' to object (type 'container')", id);
-    else if (o) {
-        x = obj_new(c, NULL);
-        obj_ref(x);
-        obj_add_child(s->objects, id, x);
-        ok = obj_set_all(x, o, skip, errp) && obj_ready(x, errp);
-        if (!ok)
-            obj_unparent(x);
-        obj_unref(x);
-    }
+    return s->objects;
+}
+
+bool blk_object_add_opts(struct blk_set *s, struct opts *o, struct err **errp)
+{
+    static const char *const skip[] = {"qom-type", "id", NULL};
+    const char *type = opts_get(o, "qom-type"), *id = opts_get(o, "id");
+    const struct obj_class *c = type ? obj_class_find(type) : NULL;
+    struct obj *x, *home = blk_objects(s);
+    bool ok;
+
+    if (!c || !c->user)
+        return err_set(errp, "invalid object type: %s", type ? type : "");
+    if (!id)
+        return err_set(errp, "Parameter 'id' is missing");
+    if (obj_child(home, id))
+        return err_set(errp, "attempt to add duplicate property '%s' to object (type 'container')", id);
+    x = obj_new(c, NULL);
+    obj_ref(x);
+    obj_add_child(home, id, x);
+    ok = obj_set_all(x, o, skip, errp) && obj_ready(x, errp);
+    if (!ok)
+        obj_unparent(x);
+    obj_unref(x);
+    return ok;
+}
+
+bool blk_object_add(struct blk_set *s, const char *text, struct err **errp)
+{
+    struct opts *o = opts_parse(text, "qom-type", errp);
+    bool ok = o && blk_object_add_opts(s, o, errp);
+
     opts_free(o);
     return ok;
 }

@@ -9,6 +9,9 @@ uint8_t *blk_secret_get(struct blk_set *s, const char *id, size_t *len, struct e
 /* --object of the tools: "type,id=name,...". Only classes of this program that a tool can use. */
 bool blk_object_add(struct blk_set *s, const char *text, struct err **errp);
 
+/* The same from options with qom-type and id. */
+bool blk_object_add_opts(struct blk_set *s, struct opts *o, struct err **errp);
+struct obj *blk_objects(struct blk_set *s); /* the container; made when there is none */
 /* Makes the objects of every "--object DEF" and "--object=DEF" before a "--" and takes those words out of the list. */
 bool blk_take_objects(struct blk_set *s, int *argc, char **argv, struct err **errp);
 

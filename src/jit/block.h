@@ -3,7 +3,7 @@
  *
  * Rules every front end keeps:
  * - The guarded entry is at offset 0; `entry` is where links from the same guest page arrive (0 when there is no
- * guard). Both have at least JIT_LEAVE_ROOM bytes of their own, which a dying block is overwritten with.
+ * guard). The cache puts a gate before it and the way out of a dead block behind it.
  * - The rel32 of a link lies within 8 aligned bytes, so that one store patches it under running CPUs. Unlinked it goes
  * to `stub`, code of the block that leaves to the runtime naming the link by its number.
  * - Loads that poll (`poll`) read through a pointer the runtime invalidates to stop the vCPU; the fault resumes at
@@ -17,8 +17,7 @@
 enum {
     JIT_BLOCK_MAX_INSN = 64,
     JIT_BLOCK_MAX_LINKS = 80,
-    JIT_BLOCK_ROOM = 64 * 1024, /* most bytes one block can take: offsets fit 16 bits */
-    JIT_LEAVE_ROOM = 15
+    JIT_BLOCK_ROOM = 64 * 1024 /* most bytes one block can take: offsets fit 16 bits */
 };
 
 enum jit_link_kind { JIT_LINK_JMP, JIT_LINK_CALL, JIT_LINK_CONT /* runs after a return */, JIT_LINK_JCC };

@@ -59,7 +59,7 @@ void jit_cache_link_to(struct jit_cache *d, struct jit_link *l, struct jit_block
         return;
     l->to = to;
     list_add(&to->incoming, &l->in);
-    patch(d, l->at, same_page ? to->host + to->entry : to->host);
+    patch(d, l->at, same_page ? to->host + to->entry : to->gate);
 }
 
 static void unlink_one(struct jit_cache *d, struct jit_link *l)
@@ -73,14 +73,26 @@ static void unlink_one(struct jit_cache *d, struct jit_link *l)
 
 /* ---- death ---- */
 
-/* Makes the code at run address `at` leave to the runtime with the block's pc. Needs JIT_LEAVE_ROOM bytes there. */
-static void overwrite(struct jit_cache *d, const uint8_t *at, uint64_t pc)
-{
-    uint8_t *w = jit_arena_writable(&d->arena, at);
-    struct jit_buf b = {.start = w, .p = w, .end = w + 16, .delta = d->arena.x - d->arena.w};
+/* Around a block's code: a 5-byte NOP before it, its gate, within 8 aligned bytes; behind it LEAVE_LEN bytes that leave
+ * to the runtime with the block's pc. Death makes the NOP a jump there, whole for every CPU that fetches it. */
+enum { GATE_LEN = 5, LEAVE_LEN = 15, BEFORE = 16, AROUND = BEFORE + LEAVE_LEN };
 
-    jit_mov_ri(&b, d->leave_reg, pc);
-    jit_jmp(&b, d->leave);
+static void put_gate(struct jit_cache *d, const struct jit_block *b)
+{
+    static const uint8_t nop5[GATE_LEN] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
+    uint8_t *w = jit_arena_writable(&d->arena, b->host + b->len);
+    struct jit_buf buf = {.start = w, .p = w, .end = w + LEAVE_LEN, .delta = d->arena.x - d->arena.w};
+
+    memcpy(jit_arena_writable(&d->arena, b->gate), nop5, GATE_LEN);
+    jit_mov_ri(&buf, d->leave_reg, b->pc);
+    jit_jmp(&buf, d->leave);
+}
+
+static void shut_gate(struct jit_cache *d, const struct jit_block *b)
+{
+    uint64_t *w = (uint64_t *)(void *)jit_arena_writable(&d->arena, b->gate - 3);
+
+    __atomic_store_n(w, (*w & 0xffffff) | UINT64_C(0xe9) << 24 | (uint64_t)b->len << 32, __ATOMIC_RELEASE);
 }
 
 static void kill_block(struct jit_cache *d, struct jit_block *b)
@@ -96,11 +108,8 @@ static void kill_block(struct jit_cache *d, struct jit_block *b)
         unlink_one(d, list_first(&b->incoming, struct jit_link, in));
     for (uint32_t i = 0; i < b->nr_links; i++)
         unlink_one(d, jit_cache_link(d, b->first_link + i));
-    if (b->host) {
-        overwrite(d, b->host, b->pc); /* the guarded entry: jump tables may still name it */
-        if (b->entry)
-            overwrite(d, b->host + b->entry, b->pc);
-    }
+    if (b->host)
+        shut_gate(d, b); /* jump tables may still name it */
 }
 
 static uint64_t granules_of(unsigned first, unsigned last)
@@ -215,9 +224,9 @@ static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct 
 
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link)
 {
-    uint8_t *w = d->arena.w + d->arena.used;
+    uint8_t *w = d->arena.w + d->arena.used + BEFORE;
 
-    if (!jit_arena_room(&d->arena, JIT_BLOCK_ROOM) || !reserve_links(d))
+    if (!jit_arena_room(&d->arena, JIT_BLOCK_ROOM + AROUND) || !reserve_links(d))
         return false;
     *first_link = d->nr_links;
     *b = (struct jit_buf){.start = w, .p = w, .end = w + JIT_BLOCK_ROOM, .delta = d->arena.x - d->arena.w};
@@ -226,7 +235,8 @@ bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_lin
 
 static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
-    b->host = d->arena.x + d->arena.used;
+    b->host = d->arena.x + d->arena.used + BEFORE;
+    b->gate = b->host - GATE_LEN;
     b->entry = out->entry;
     b->len = out->len;
     b->guest_len = out->guest_len;
@@ -240,7 +250,8 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     record_links(d, b, out);
     for (unsigned i = 0; i < out->nr_links; i++)
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
-    d->arena.used += align_up(out->len, 16);
+    put_gate(d, b);
+    d->arena.used += align_up(out->len + AROUND, 16);
     append(&d->order, &d->nr_order, &d->cap_order, b);
     d->stat.insns += out->nr_insn;
     d->stat.bytes += out->len;

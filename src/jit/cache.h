@@ -3,8 +3,9 @@
  * A block is known by (pc, place, mode): pc as the guest sees it, place = page number << 12 | offset in a number space
  * the owner chooses (system: RAM pages; user mode: the guest's own addresses), mode = the translation-mode bits.
  *
- * A block dies when a byte it was made from is written: its incoming links go back to their stubs, its entries are
- * overwritten by jumps to `leave`, and its memory is reused only when the whole cache is emptied with nobody inside.
+ * A block dies when a byte it was made from is written: its incoming links go back to their stubs, its gate is turned
+ * by one store into a jump that leaves, and its memory is reused only when the whole cache is emptied with nobody
+ * inside.
  *
  * Locks: everything here is called with cache.lock held unless it says otherwise. The lock is a leaf but for the arena.
  */
@@ -38,7 +39,8 @@ struct jit_block {
     uint64_t tail_no; /* page its last bytes are on, when it runs over the end of the first */
     unsigned mode;
     uint32_t guest_len;
-    const uint8_t *host; /* run address of the guarded entry; NULL: nothing translated here (interpret) */
+    const uint8_t *host; /* run address of the code; NULL: nothing translated here (interpret) */
+    const uint8_t *gate; /* where tables and links from other pages enter: falls into host until the block dies */
     uint32_t entry, len;
     uint32_t first_link, nr_links;
     uint16_t nr_insn;

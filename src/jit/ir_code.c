@@ -194,8 +194,6 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
     out->host_off[out->nr_insn] = (uint16_t)(b->p - b->start);
     out->guest_off[out->nr_insn] = (uint16_t)s->guest_len;
     ir_emit_cold(c);
-    while (b->p - b->start < JIT_LEAVE_ROOM && jit_ok(b))
-        jit_8(b, 0xcc);
     out->len = (uint32_t)(b->p - b->start);
     ok = !c->failed && jit_ok(b) && out->len <= JIT_BLOCK_ROOM;
     free(c);

@@ -178,6 +178,11 @@ void ir_ctx_init(struct ir_ctx *ctx)
     ctx->nan32 = 0x7fc00000;
     ctx->nan64 = UINT64_C(0x7ff8000000000000);
     ctx->mxcsr = 0x1f80;
+    ctx->konst[0] = (union ir_vec){.d = {UINT64_C(1) << 63, UINT64_C(1) << 63}};
+    ctx->konst[1] = (union ir_vec){.s = {0x80000000, 0x80000000, 0x80000000, 0x80000000}};
+    ctx->konst[2] = (union ir_vec){.d = {INT64_MAX, INT64_MAX}};
+    ctx->konst[3] = (union ir_vec){.s = {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX}};
+    ctx->konst[4] = (union ir_vec){.s = {0, UINT32_MAX, 0, 0}}; /* what boxes a float */
     ir_jc_clear(ctx);
 }
 
@@ -190,5 +195,7 @@ const char *ir_host_lacks(void)
         return "BMI2";
     if (!__builtin_cpu_supports("fma"))
         return "FMA";
+    if (!__builtin_cpu_supports("aes") || !__builtin_cpu_supports("pclmul"))
+        return "AES and PCLMULQDQ";
     return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt") ? NULL : "SSE4.2";
 }

@@ -9,7 +9,7 @@ static void event(void *opaque, const char *name, struct json_object *data)
 {
     struct mon_set *s = opaque;
     struct mon *m;
-    int64_t now = clk_now(s->cfg.m->run->host);
+    int64_t now = clk_now(s->cfg.run->host);
 
     list_each (m, &s->mons, link)
         if (m->mode == MON_QMP && m->negotiated)
@@ -23,7 +23,9 @@ struct mon_set *mon_set_new(const struct mon_cfg *c)
     s->cfg = *c;
     list_init(&s->mons);
     list_init(&s->fds);
-    run_listen(c->m->run, event, s);
+    if (c->m)
+        s->cfg.run = c->m->run;
+    run_listen(s->cfg.run, event, s);
     return s;
 }
 
@@ -44,7 +46,7 @@ void mon_set_free(struct mon_set *s)
 
     if (!s)
         return;
-    run_unlisten(s->cfg.m->run, event, s);
+    run_unlisten(s->cfg.run, event, s);
     while (!list_empty(&s->mons))
         mon_free(list_first(&s->mons, struct mon, link));
     while ((f = list_first(&s->fds, struct mon_fd, link))) {

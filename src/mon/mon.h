@@ -11,7 +11,10 @@ enum { MON_QEMU_MAJOR = 7, MON_QEMU_MINOR = 2, MON_QEMU_MICRO = 0 };
 
 enum mon_mode { MON_HMP, MON_QMP };
 struct mon_cfg { /* all borrowed */
-    struct machine *m;
+    struct machine *m; /* NULL: a program that only has disks; then the next three are set */
+    struct run *run;
+    void (*quit)(void *opaque);
+    void *opaque;
     struct chr_set *chrs;
     struct net_set *nets;
     struct blk_set *blks;

@@ -223,6 +223,21 @@ static bool envelope(struct json_object *req, const char **name, struct json_obj
     return *name || err_set(errp, "QMP input lacks member 'execute'");
 }
 
+bool qmp_offered(const struct mon *m, const struct qmp_command *c)
+{
+    static const char *const without_machine[] = {
+        "qmp_capabilities", "query-version", "query-commands", "query-events", "query-qmp-schema",        "quit",
+        "object-add",       "object-del",    "blockdev-add",   "blockdev-del", "query-named-block-nodes", "chardev-add",
+        "chardev-remove",   "query-chardev"};
+
+    if (m->set->cfg.m || c->via)
+        return true;
+    for (size_t i = 0; i < ARRAY_LEN(without_machine); i++)
+        if (!strcmp(c->name, without_machine[i]))
+            return true;
+    return false;
+}
+
 static bool dispatch(struct mon *m, struct json_object *req, struct json_object **ret, struct err **errp)
 {
     const char *name = NULL;
@@ -240,7 +255,7 @@ static bool dispatch(struct mon *m, struct json_object *req, struct json_object 
     if (m->negotiated && caps)
         return err_set_class(errp, ERR_COMMAND_NOT_FOUND,
                              "Capabilities negotiation is already complete, command ignored");
-    if (!c)
+    if (!c || !qmp_offered(m, c))
         return err_set_class(errp, ERR_COMMAND_NOT_FOUND, "The command %s has not been found", name);
     none = json_object_new_object();
     args = args ? args : none;

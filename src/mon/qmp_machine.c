@@ -1,4 +1,5 @@
 /* QMP commands about boards, CPUs, memory, objects and devices. */
+#include "blk/secret.h"
 #include "cpu/x86.h"
 #include "guest/x86/cpuid.h"
 #include "hw/pci/pci.h"
@@ -371,7 +372,8 @@ bool qmp_device_del(struct mon *m, const struct qmp_args_device_del *a, struct e
 bool qmp_object_add(struct mon *m, struct json_object *args, struct err **errp)
 {
     struct opts *o = args_opts(args, errp);
-    bool ok = o && mon_object_add(mon_machine(m), o, errp);
+    bool ok = o && (mon_machine(m) ? mon_object_add(mon_machine(m), o, errp)
+                                   : blk_object_add_opts(m->set->cfg.blks, o, errp));
 
     opts_free(o);
     return ok;
@@ -379,7 +381,7 @@ bool qmp_object_add(struct mon *m, struct json_object *args, struct err **errp)
 
 bool qmp_object_del(struct mon *m, const struct qmp_args_object_del *a, struct err **errp)
 {
-    struct obj *o = obj_child(mon_machine(m)->objects, a->id);
+    struct obj *o = obj_child(mon_machine(m) ? mon_machine(m)->objects : blk_objects(m->set->cfg.blks), a->id);
 
     if (!o)
         return err_set(errp, "object '%s' not found", a->id);

@@ -36,7 +36,8 @@ bool qmp_query_commands(struct mon *m, struct json_object **ret, struct err **er
 {
     *ret = json_object_new_array();
     for (const struct qmp_command *c = qmp_commands; c->name; c++)
-        json_object_array_add(*ret, json_make("s:name", c->name, NULL));
+        if (qmp_offered(m, c))
+            json_object_array_add(*ret, json_make("s:name", c->name, NULL));
     return true;
 }
 
@@ -86,7 +87,10 @@ bool qmp_query_kvm(struct mon *m, struct json_object **ret, struct err **errp)
 
 bool qmp_quit(struct mon *m, struct err **errp)
 {
-    machine_request_shutdown(mon_machine(m), CAUSE_HOST_QMP_QUIT);
+    if (mon_machine(m))
+        machine_request_shutdown(mon_machine(m), CAUSE_HOST_QMP_QUIT);
+    else
+        m->set->cfg.quit(m->set->cfg.opaque);
     return true;
 }
 

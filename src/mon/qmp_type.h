@@ -36,7 +36,10 @@ struct qmp_command {
     const struct qmp_type *args;
     const struct qmp_type *ret; /* NULL: the empty object */
     bool (*call)(struct mon *m, struct json_object *args, struct json_object **ret, struct err **errp);
+    const char *via; /* the room that carries it out by name; NULL = a function of its own */
 };
+/* Is the command one of this program? Without a machine only those on disks are. */
+bool qmp_offered(const struct mon *m, const struct qmp_command *c);
 extern const struct qmp_command qmp_commands[]; /* in name order, ended by a NULL name */
 extern const char *const qmp_events[];
 extern const char qmp_schema_text[];

@@ -13,17 +13,20 @@ def emulator():
     return asan if os.access(asan, os.X_OK) else program('qemu-system-x86_64')
 
 
-@pytest.mark.limit(200)
+@pytest.mark.limit(300)
+@pytest.mark.parametrize('devices', ['default', 'full'])
 @pytest.mark.parametrize('machine', ['pc', 'q35'])
-@pytest.mark.parametrize('seed', [1, 2])
-def test_random_accesses(machine, seed):
-    bad = fuzz.fuzz(fuzz.command(emulator(), machine), 30000, seed)
+def test_random_accesses(machine, devices):
+    full = devices == 'full'
+    bad = fuzz.fuzz(fuzz.command(emulator(), machine, full), 50000, 1, master=full)
     assert bad is None, bad
 
 
 @pytest.mark.long
 @pytest.mark.limit(1800)
+@pytest.mark.parametrize('devices', ['default', 'full'])
 @pytest.mark.parametrize('machine', ['pc', 'q35'])
-def test_a_million_random_accesses(machine):
-    bad = fuzz.fuzz(fuzz.command(emulator(), machine), 1000000, 3)
+def test_a_million_random_accesses(machine, devices):
+    full = devices == 'full'
+    bad = fuzz.fuzz(fuzz.command(emulator(), machine, full), 1000000, 3, master=full)
     assert bad is None, bad

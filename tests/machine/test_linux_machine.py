@@ -10,8 +10,28 @@ from conftest import need
 from linux import Linux
 from run import PROMPT
 
-PC = {'00:00.0': '8086:1237', '00:01.0': '8086:7000', '00:01.1': '8086:7010', '00:01.3': '8086:7113', '00:02.0': '1234:1111'}
-Q35 = {'00:00.0': '8086:29c0', '00:01.0': '1234:1111', '00:1f.0': '8086:2918', '00:1f.2': '8086:2922', '00:1f.3': '8086:2930'}
+# The whole default machine: place, class, vendor, device, revision; the subsystem is 1af4:1100 everywhere.
+PC = """
+00:00.0 060000 8086 1237 02
+00:01.0 060100 8086 7000 00
+00:01.1 010180 8086 7010 00
+00:01.3 068000 8086 7113 03
+00:02.0 030000 1234 1111 02
+00:03.0 020000 8086 100e 03
+"""
+Q35 = """
+00:00.0 060000 8086 29c0 02
+00:01.0 030000 1234 1111 02
+00:02.0 020000 8086 100e 03
+00:1f.0 060100 8086 2918 02
+00:1f.2 010601 8086 2922 02
+00:1f.3 0c0500 8086 2930 02
+"""
+LSPCI = 'cd /sys/bus/pci/devices; for d in *; do echo ${d#0000:} $(cd $d; cat class vendor device revision subsystem_vendor subsystem_device); done'
+# class, in the words of lspci
+HOST_BRIDGE, ISA_BRIDGE, VGA = 'Host bridge [0600]', 'ISA bridge [0601]', 'VGA compatible controller [0300]'
+NAMES = {'pc': (HOST_BRIDGE, ISA_BRIDGE, 'IDE interface [0101]', 'Bridge [0680]', VGA, 'Ethernet controller [0200]'),
+         'q35': (HOST_BRIDGE, VGA, 'Ethernet controller [0200]', ISA_BRIDGE, 'SATA controller [0106]', 'SMBus [0c05]')}
 
 
 @pytest.mark.limit(300)
@@ -19,16 +39,25 @@ Q35 = {'00:00.0': '8086:29c0', '00:01.0': '1234:1111', '00:1f.0': '8086:2918', '
     pytest.param('pc', PC, id='pc', marks=pytest.mark.proves('F-MCH-02')),
     pytest.param('q35', Q35, id='q35', marks=pytest.mark.proves('F-MCH-01', 'S001', 'S023')),
 ])
-def test_lspci_lists_the_board(board, want):
-    with Linux(['-M', board, '-net', 'none'], cmdline='loglevel=7') as g:
-        out = g.sh('for d in /sys/bus/pci/devices/*; do echo ${d##*/} $(cat $d/vendor $d/device); done')
-        seen = {a: f'{v}:{d}' for a, v, d in re.findall(r'0000:(\S+) 0x(\w+) 0x(\w+)', out)}
-        assert {k: seen.get(k) for k in want} == want
+def test_lspci_lists_the_whole_board(board, want, tmp_path):
+    """What Linux found, and what lspci reads out of the configuration space that Linux sees."""
+    lspci = need('lspci', 'pciutils')
+    with Linux(['-M', board], cmdline='loglevel=7') as g:
+        seen = [line.replace('0x', '').split() for line in g.sh(LSPCI).splitlines()]
+        assert [line[:5] for line in seen] == [line.split() for line in want.split('\n') if line]
+        assert all(line[5:] == ['1af4', '1100'] for line in seen)
+        dump = g.sh("for d in *; do echo ${d#0000:} dump; hexdump -v -e '\"%02_ax:\" 16/1 \" %02x\" \"\\n\"' $d/config; echo; done")
         kernel = g.sh('dmesg')
         assert ('PCI: MMCONFIG for domain' in kernel) == (board == 'q35')
         for line in ('ACPI: RSDP', 'IOAPIC', 'Standard PC .i440FX . PIIX' if board == 'pc' else 'Standard PC .Q35 . ICH9', 'i8042: .*KBD', 'ttyS0 at I/O 0x3f8'):
             assert re.search(line, kernel), line
         g.poweroff()
+    (tmp_path / 'dump').write_text(dump + '\n')
+    text = subprocess.run([lspci, '-nn', '-F', str(tmp_path / 'dump')], capture_output=True, text=True, check=True).stdout
+    lines = text.strip().split('\n')
+    assert len(lines) == len(seen), text
+    for line, got, name in zip(lines, seen, NAMES[board]):
+        assert line.startswith(f'{got[0]} {name}') and f'[{got[2]}:{got[3]}]' in line, line
 
 
 @pytest.mark.limit(300)

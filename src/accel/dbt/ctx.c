@@ -30,8 +30,9 @@ bool dbt_flat(const struct x86_cpu *c)
            c->seg[X86_SS].flags & X86_SEG_DB && spans_all(&c->seg[X86_ES]) && !c->seg[X86_ES].base;
 }
 
-unsigned dbt_mode(const struct x86_cpu *c)
+unsigned dbt_mode(const struct dbt_cpu *d)
 {
+    const struct x86_cpu *c = d->cpu;
     unsigned m = c->mode == X86_MODE_64 ? X86_RWM_64 | X86_RWM_FS | X86_RWM_GS : 0;
 
     if (!m) {
@@ -41,6 +42,8 @@ unsigned dbt_mode(const struct x86_cpu *c)
 
     if (c->cpl == 3)
         m |= X86_RWM_USER;
+    if (d->host_clock && (!c->cpl || !(c->cr4 & X86_CR4_TSD)))
+        m |= X86_RWM_TSC;
     if (!(c->cr0 & (X86_CR0_TS | X86_CR0_EM))) {
         m |= X86_RWM_FPU;
         if (c->cr4 & X86_CR4_OSFXSR)

@@ -20,7 +20,7 @@ typedef int enter_fn(void);
 static bool must_interp(const struct x86_cpu *c)
 {
     return !dbt_flat(c) || c->rflags & (X86_TF | X86_DF | X86_VM | X86_RF) || c->int_shadow || c->dr[7] & 0xff ||
-           c->a20_mask != ~UINT64_C(0);
+           c->a20_mask != ~UINT64_C(0) || (c->rflags & X86_AC && c->cpl == 3 && c->cr0 & X86_CR0_AM);
 }
 
 /* ---- into and out of translated code ---- */
@@ -38,6 +38,11 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
     x->flags = (uint32_t)(cpu->rflags & 0xff) << 8 | (cpu->rflags >> 11 & 1);
     x->if_flag = cpu->rflags & X86_IF;
     x->sys_flags = cpu->rflags & ~(uint64_t)(X86_ARITH | X86_IF | 2);
+    if (c->host_clock) {
+        x->tsc_neg_base = -c->host_clock->base_tsc;
+        x->tsc_mult = c->host_clock->mult;
+        x->tsc_add = (uint64_t)(c->host_clock->base + cpu->tsc_offset);
+    }
     x->enter_target = target;
     c->in_code = true;
     if (!resume &&
@@ -101,7 +106,7 @@ static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
         if (b && b->host && !open_guards(c, pc, x, b))
             b = NULL;
         if (b && b->host && !d->no_link) {
-            c->cur->jc_host[dbt_jc(pc)] = b->host;
+            c->cur->jc_host[dbt_jc(pc)] = b->gate;
             c->cur->jc_neg[dbt_jc(pc)] = -pc;
         }
         pthread_mutex_unlock(&d->cache.lock);
@@ -120,6 +125,7 @@ static void link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
 
     c->stat.links++;
     c->cpu->rip = jit_cache_link(&d->cache, n)->target;
+    c->in_code = false;
     if (d->no_link)
         return;
     b = block_for(c, c->cpu->rip, mode);
@@ -259,10 +265,10 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
 static void run_code(struct dbt_cpu *c)
 {
     struct x86_cpu *cpu = c->cpu;
-    unsigned mode = dbt_mode(cpu);
+    unsigned mode = dbt_mode(c);
     struct x86_ctx *x = dbt_pick_ctx(c, mode);
     const uint8_t *target = x ? code_for(c, x, mode) : NULL;
-    bool resume = false;
+    bool resume = false, again = false;
 
     c->missed = false;
     if (!target) {
@@ -277,12 +283,11 @@ static void run_code(struct dbt_cpu *c)
             target = (const uint8_t *)c->sig_rip;
             continue;
         }
-        c->in_code = false;
         target = NULL;
+        /* What the exit means is looked up while in_code keeps the cache from being emptied. */
         switch (why) {
         case DBT_EXIT_INTERP:
             cpu->rip = x->t0;
-            interp_one(c);
             break;
         case DBT_EXIT_DISPATCH:
             cpu->rip = x->t0;
@@ -294,16 +299,16 @@ static void run_code(struct dbt_cpu *c)
             break;
         case DBT_EXIT_SLOW:
             target = slow_exit(c);
-            if (!target)
-                interp_one(c);
             break;
         case DBT_EXIT_SIGNAL:
-            if (signal_exit(c))
-                interp_one(c);
+            again = signal_exit(c);
             break;
         default:
             break;
         }
+        c->in_code = false;
+        if (why == DBT_EXIT_INTERP || (why == DBT_EXIT_SLOW && !target) || again)
+            interp_one(c);
     }
 }
 
@@ -320,8 +325,10 @@ static enum vcpu_exit run(struct vcpu *v)
     struct x86_cpu *cpu = x86_cpu(v);
     struct dbt_cpu *c = cpu->dbt;
 
-    if (!c->altstack)
+    if (!c->altstack) {
         dbt_thread_signals(c);
+        c->host_clock = cpu->port.tsc_hz == NS_PER_SEC ? clk_fast(v->m->run->virt) : NULL;
+    }
     if (c->cur)
         __builtin_ia32_wrgsbase64((uint64_t)(uintptr_t)c->cur);
     for (;;) {

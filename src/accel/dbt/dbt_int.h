@@ -53,9 +53,10 @@ struct dbt_cpu {
     unsigned cur_n;
     bool stale[DBT_CTX];
     bool switch_ctx;
-    bool missed;    /* translated code left because it did not find rip's block */
-    uint64_t clock; /* for least-recently-used contexts */
-    uint8_t *ss;    /* shadow stack mapping, owned */
+    const struct clk_fast *host_clock; /* NULL: RDTSC is interpreted */
+    bool missed;                       /* translated code left because it did not find rip's block */
+    uint64_t clock;                    /* for least-recently-used contexts */
+    uint8_t *ss;                       /* shadow stack mapping, owned */
     uint64_t ss_top;
     uint64_t last_cr3[2]; /* by privilege: the shadow stack is dropped when it changes */
     uint32_t generation;
@@ -88,7 +89,7 @@ void dbt_drop_pairs(struct dbt *d);
 bool dbt_code_written(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len); /* takes the lock */
 void dbt_flush_cache(struct dbt_cpu *c);                                            /* takes the lock */
 /* ctx.c */
-unsigned dbt_mode(const struct x86_cpu *c);
+unsigned dbt_mode(const struct dbt_cpu *c);
 bool dbt_flat(const struct x86_cpu *c);
 struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode);
 void dbt_ctx_flush(struct dbt_cpu *c, unsigned n);

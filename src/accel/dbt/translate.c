@@ -98,17 +98,23 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
     return true;
 }
 
-/* Called without the lock by the vCPU that found the cache full. Page flags stay set: a write clears them by and by. */
+/* Called without the lock by the vCPU that found the cache full. Waits for the others to leave translated code, without
+ * the lock, since they look up where they left. Page flags stay set: a write clears them by and by. */
 void dbt_flush_cache(struct dbt_cpu *c)
 {
     struct dbt *d = c->dbt;
+    bool mine;
 
     pthread_mutex_lock(&d->cache.lock);
-    if (c->generation != d->cache.generation) { /* another vCPU did it meanwhile */
-        pthread_mutex_unlock(&d->cache.lock);
+    mine = c->generation == d->cache.generation && !d->flushing;
+    if (mine)
+        d->flushing = true;
+    pthread_mutex_unlock(&d->cache.lock);
+    if (!mine) { /* another vCPU does it or has done it */
+        while (d->flushing)
+            sched_yield();
         return;
     }
-    d->flushing = true;
     for (unsigned i = 0; i < d->m->nr_cpus && i < ARRAY_LEN(d->cpus); i++) {
         struct dbt_cpu *o = d->cpus[i];
 
@@ -119,6 +125,7 @@ void dbt_flush_cache(struct dbt_cpu *c)
             sched_yield();
         }
     }
+    pthread_mutex_lock(&d->cache.lock);
     jit_cache_empty(&d->cache);
     dbt_drop_pairs(d);
     d->flushing = false;

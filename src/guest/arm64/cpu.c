@@ -34,12 +34,13 @@ static uint32_t mxcsr_of_fpcr(uint32_t fpcr)
 
 uint32_t a64_fpsr(const struct a64_cpu *c)
 {
-    return c->fpsr | fpsr_of_mxcsr(c->jit.mxcsr);
+    return c->fpsr | fpsr_of_mxcsr(c->jit.mxcsr) | (c->qc.d[0] | c->qc.d[1] ? A64_FPSR_QC : 0);
 }
 
 void a64_set_fpsr(struct a64_cpu *c, uint32_t v)
 {
     c->fpsr = v & A64_FPSR_ALL;
+    c->qc = (union ir_vec){{0}};
     c->jit.mxcsr &= ~0x3fu;
 }
 
@@ -85,7 +86,7 @@ bool a64_sysreg_read(struct a64_cpu *c, unsigned reg, uint64_t *v)
     switch (reg) {
     case A64_REG_NZCV: *v = a64_nzcv(c); return true;
     case A64_REG_FPCR: *v = c->fpcr; return true;
-    case A64_REG_FPSR: *v = c->fpsr | fpsr_of_mxcsr(_mm_getcsr()); return true;
+    case A64_REG_FPSR: *v = a64_fpsr(c); return true;
     case A64_REG_TPIDR: *v = c->tpidr; return true;
     case A64_REG_TPIDRRO: *v = c->tpidrro; return true;
     case A64_REG_CNTVCT: *v = a64_cntvct(); return true;
@@ -97,14 +98,8 @@ bool a64_sysreg_write(struct a64_cpu *c, unsigned reg, uint64_t v)
 {
     switch (reg) {
     case A64_REG_NZCV: a64_set_nzcv(c, (uint32_t)v & 0xf0000000); return true;
-    case A64_REG_FPCR:
-        c->fpcr = (uint32_t)v & A64_FPCR_ALL;
-        _mm_setcsr((_mm_getcsr() & 0x3f) | mxcsr_of_fpcr(c->fpcr));
-        return true;
-    case A64_REG_FPSR:
-        c->fpsr = (uint32_t)v & A64_FPSR_ALL;
-        _mm_setcsr(_mm_getcsr() & ~0x3fu);
-        return true;
+    case A64_REG_FPCR: a64_set_fpcr(c, (uint32_t)v); return true;
+    case A64_REG_FPSR: a64_set_fpsr(c, (uint32_t)v); return true;
     case A64_REG_TPIDR: c->tpidr = v; return true;
     default: return false;
     }
@@ -142,8 +137,6 @@ enum a64_res a64_exec(struct a64_cpu *c, uint32_t w)
 enum a64_res a64_step(struct a64_cpu *c)
 {
     uint8_t b[4];
-    uint32_t host = _mm_getcsr();
-    enum a64_res r;
 
     if (c->pc & 3) {
         c->fault_addr = c->pc;
@@ -151,9 +144,5 @@ enum a64_res a64_step(struct a64_cpu *c)
     }
     if (!c->mem->read(c, c->pc, b, 4, true))
         return A64_FAULT;
-    _mm_setcsr(c->jit.mxcsr);
-    r = a64_exec(c, get_le32(b));
-    c->jit.mxcsr = _mm_getcsr();
-    _mm_setcsr(host);
-    return r;
+    return a64_exec(c, get_le32(b));
 }

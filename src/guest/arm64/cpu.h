@@ -14,7 +14,7 @@ enum {
     A64_REG_TPIDRRO = A64_SYSREG(3, 3, 13, 0, 3),
     A64_REG_CNTVCT = A64_SYSREG(3, 3, 14, 0, 2)
 };
-/* Executes w at c->pc, with the guest's MXCSR loaded. */
+/* Executes w at c->pc. */
 enum a64_res a64_exec(struct a64_cpu *c, uint32_t w);
 /* Constant registers: identification and geometry. */
 bool a64_idreg(unsigned reg, uint64_t *v);

@@ -5,8 +5,6 @@
 
 #include "guest/arm64/cpu.h"
 
-#include <xmmintrin.h>
-
 a64_sem_fn sem_adc;
 a64_sem_fn sem_addsub_ext;
 a64_sem_fn sem_addsub_imm;

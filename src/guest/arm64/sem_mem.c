@@ -242,9 +242,7 @@ enum a64_res sem_excl_st(struct a64_cpu *c, uint32_t w, unsigned kind)
     unsigned n = 1u << SIZE(w), all = pair ? 2 * n : n;
     uint64_t a = a64_xsp(c, A64_RN(w)), v[2] = {a64_x(c, A64_RD(w)), a64_x(c, A64_RA(w))}, old[2];
 
-    if (a & (all - 1))
-        return misaligned(c, a);
-    if (c->ex_addr == a) {
+    if (c->ex_addr == a) { /* aligned, or it would not be armed */
         if (pair && n == 4)
             v[0] = (uint32_t)v[0] | v[1] << 32;
         memcpy(old, c->ex_val, sizeof old);

@@ -2,7 +2,7 @@
  *
  * The context block of the IR comes first: GS points at it. While translated code runs, NZCV is in host flags or
  * jit.flags and the cumulative FP exceptions of inline code are in MXCSR; otherwise jit.flags and jit.mxcsr are current.
- * The functions of sem.h always run with the guest's MXCSR loaded. */
+ * The functions of sem.h run with both current; they use no host floating point. */
 #ifndef GUEST_ARM64_STATE_H
 #define GUEST_ARM64_STATE_H
 
@@ -58,6 +58,7 @@ struct a64_cpu {
     /* Exclusive monitor: the address (~0: open) and what was read there. */
     uint64_t ex_addr, ex_val[2];
     uint64_t fault_addr, code_addr, code_len;
+    union ir_vec qc;     /* not zero: inline code saturated (FPSR.QC) */
     union ir_vec tmp[4]; /* between the parts of one instruction */
     const struct a64_mem_ops *mem; /* borrowed */
     void *owner;                   /* borrowed */

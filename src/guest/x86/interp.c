@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "guest/x86/interp_int.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum { BLOCK_INSNS = 32, JUMPS = 4096, HASH = 1 << 15, ARENA = 48 << 20, MAX_RAMS = 64 };
@@ -26,6 +27,7 @@ struct block {
 /* Write generations of the pages of each RAM block, shared by the CPUs of a machine. */
 struct x86_codepages {
     unsigned users;
+    pthread_mutex_t split; /* held by a read-modify-write across two pages */
     unsigned nr;
     struct {
         struct mem_ram *ram;
@@ -99,6 +101,7 @@ bool x86_interp_init(struct x86_cpu *c)
             c->icache->pages = x86_cpu(m->cpus[i])->icache->pages;
     if (!c->icache->pages) {
         c->icache->pages = xnew(struct x86_codepages);
+        pthread_mutex_init(&c->icache->pages->split, NULL);
         mem_add_code_hook(m->mem_sys, code_written, c->icache->pages);
     }
     c->icache->pages->users++;
@@ -357,10 +360,23 @@ static bool must_single_step(const struct x86_cpu *c)
 }
 
 /* ---- running ---- */
+void x86_split_lock(struct x86_cpu *c)
+{
+    if (!c->split)
+        pthread_mutex_lock(&c->icache->pages->split);
+    c->split = true;
+}
+static void split_unlock(struct x86_cpu *c)
+{
+    c->split = false;
+    pthread_mutex_unlock(&c->icache->pages->split);
+}
 static inline void run_entry(struct x86_cpu *c, const struct entry *e)
 {
     c->next_rip = rip_after(c, &e->in);
     e->fn(c, &e->in);
+    if (unlikely(c->split))
+        split_unlock(c);
     c->rip = c->next_rip;
     c->insn_count++;
 }
@@ -404,10 +420,7 @@ static void run_block(struct x86_cpu *c, const struct block *b, unsigned max)
     const struct entry *e = b->e, *end = e + (b->nr < max ? b->nr : max);
 
     for (;;) {
-        c->next_rip = rip_after(c, &e->in);
-        e->fn(c, &e->in);
-        c->rip = c->next_rip;
-        c->insn_count++;
+        run_entry(c, e);
         if (++e == end || unlikely(c->vcpu.pins | c->vcpu.exit_request | c->int_shadow))
             return;
         if (unlikely(b->gen != atomic_load_explicit(b->gen_at, memory_order_relaxed)))
@@ -415,6 +428,12 @@ static void run_block(struct x86_cpu *c, const struct block *b, unsigned max)
         if (unlikely(e[-1].in.rep && e[-1].in.row->attr & X86_A_REP))
             return; /* an unfinished burst starts over at the same address */
     }
+}
+static void deliver_fault(struct x86_cpu *c)
+{
+    if (c->split)
+        split_unlock(c);
+    x86_deliver_fault(c);
 }
 void x86_interp_one(struct x86_cpu *c)
 {
@@ -425,7 +444,7 @@ void x86_interp_one(struct x86_cpu *c)
     if (!sigsetjmp(jb, 0))
         step(c);
     else
-        x86_deliver_fault(c);
+        deliver_fault(c);
     c->fault_jmp = outer;
 }
 enum vcpu_exit x86_interp_run(struct x86_cpu *c, uint64_t max)
@@ -434,7 +453,7 @@ enum vcpu_exit x86_interp_run(struct x86_cpu *c, uint64_t max)
     sigjmp_buf jb, *volatile outer = c->fault_jmp;
 
     if (sigsetjmp(jb, 0)) {
-        x86_deliver_fault(c);
+        deliver_fault(c);
         c->insn_count++;
     }
     for (;;) {

@@ -644,6 +644,7 @@ void *x86_rmw_slow(struct x86_cpu *c, uint64_t lin, unsigned size)
     if ((lin & 0xfff) + size > PAGE) {
         probe_write(c, lin, user); /* a read-modify-write faults as a write */
         probe_write(c, wrap(c, (lin + size - 1) & PMASK), user);
+        x86_split_lock(c);
         return NULL;
     }
     e = lookup(c, lin, X86_WRITE, user);

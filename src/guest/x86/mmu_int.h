@@ -93,6 +93,8 @@ static inline void x86_wr_lin(struct x86_cpu *c, uint64_t lin, unsigned size, ui
 }
 /* Read-modify-write: host pointer of size bytes that may be written (faults raised), or NULL when they are not plain
  * memory or cross a page: load and store then. x86_rmw_done must follow the write. */
+/* interp.c: until the present instruction ends, no other vCPU runs a read-modify-write that crosses a page. */
+void x86_split_lock(struct x86_cpu *c);
 void *x86_rmw_slow(struct x86_cpu *c, uint64_t lin, unsigned size);
 static inline void *x86_rmw_ptr(struct x86_cpu *c, uint64_t lin, unsigned size)
 {

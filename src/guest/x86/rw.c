@@ -208,8 +208,6 @@ static bool emit_block(struct rw *r)
         rw_link_jmp(r, r->m64 ? next : (uint32_t)next, JIT_LINK_CONT, 0);
     }
     rw_cold(r);
-    while (r->b->p - r->b->start < JIT_LEAVE_ROOM)
-        jit_8(r->b, 0x90);
     return jit_ok(r->b) && !r->failed;
 }
 

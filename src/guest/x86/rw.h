@@ -40,11 +40,12 @@ struct x86_ctx {
     uint64_t miss_addr;
     uint32_t flags; /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
-    uint64_t jc_mask;           /* the bits of a pc that index the jump table */
-    uint64_t page_mask;         /* the offset in a page */
-    uint64_t count_mask[4];     /* by log2 of the element: turns a distance up to a page into elements */
-    uint64_t mask[13];          /* for flag-free checks: page bits | (2^n - 1) */
-    uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
+    uint64_t jc_mask;                         /* the bits of a pc that index the jump table */
+    uint64_t tsc_neg_base, tsc_mult, tsc_add; /* guest TSC = (host TSC + neg_base) * mult / 2^64 + add */
+    uint64_t page_mask;                       /* the offset in a page */
+    uint64_t count_mask[4];                   /* by log2 of the element: turns a distance up to a page into elements */
+    uint64_t mask[13];                        /* for flag-free checks: page bits | (2^n - 1) */
+    uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */
     uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */
     struct x86_slot slot[X86_SLOTS];
     uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
@@ -66,6 +67,7 @@ enum {
     X86_RWM_ONE = 32, /* one instruction per block */
     X86_RWM_FS = 64,
     X86_RWM_GS = 128,   /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_TSC = 512,  /* RDTSC and RDTSCP are allowed and the context says how to make the value */
     X86_RWM_FLAT = 256, /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 

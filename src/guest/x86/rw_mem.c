@@ -159,9 +159,11 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
     return JIT_SUM(T0, T1);
 }
 
-static unsigned new_slot(struct rw *r)
+/* Slots are handed out again after a while, but never one of a load to a store: the load fills it with pages that may
+ * only be read. */
+static unsigned new_slot(struct rw *r, bool write)
 {
-    return (*r->env->next_slot)++ % X86_SLOTS;
+    return (*r->env->next_slot)++ % (X86_SLOTS / 2) * 2 + write;
 }
 
 struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free)
@@ -173,7 +175,7 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
         return JIT_BASE(base, disp);
     }
     if (*slot < 0)
-        *slot = (int)new_slot(r);
+        *slot = (int)new_slot(r, write);
     if (r->m64) {
         *t0_free = true;
         return check(r, true, JIT_BASE(base, disp), size, write, (unsigned)*slot);
@@ -185,7 +187,7 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
 
 struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write)
 {
-    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r));
+    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r, write));
 }
 
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
@@ -213,8 +215,8 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
         unsigned n;
 
         if (slot && *slot < 0)
-            *slot = (int)new_slot(r);
-        n = slot ? (unsigned)*slot : new_slot(r);
+            *slot = (int)new_slot(r, write);
+        n = slot ? (unsigned)*slot : new_slot(r, write);
         *t0_free = true;
         return check(r, true, JIT_BASE(base, (int32_t)in->disp), size, write, n);
     }
@@ -230,7 +232,7 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
         else
             jit_lea32(r->b, T0, JIT_SUM(T0, T1));
     }
-    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r));
+    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write));
 }
 
 /* The page before last, tried out of line. */

@@ -1,8 +1,9 @@
-/* Rewriter: the system instructions a kernel executes all the time: CLI, STI, PUSHF, POPF, SWAPGS.
+/* Rewriter: the system instructions a kernel executes all the time: CLI, STI, PUSHF, POPF, SWAPGS, RDTSC.
  *
  * While translated code runs, RFLAGS is in three places: the arithmetic flags in the host's, IF in the context's
  * if_flag (0 or 0x200), the rest in sys_flags (never changed by code here: a POPF that would change it goes to the
  * interpreter). */
+#include "guest/x86/ops.h"
 #include "guest/x86/rw_int.h"
 #include "guest/x86/state.h"
 
@@ -14,8 +15,15 @@ static bool is_swapgs(const struct x86_insn *in)
     return in->map == X86_MAP_0F && in->opcode == 0x01 && in->modrm == 0xf8 && !in->lock && !in->pp;
 }
 
+static bool is_rdtsc(const struct x86_insn *in)
+{
+    return in->op == X86_I_RDTSC || in->op == X86_I_RDTSCP;
+}
+
 bool rw_is_sys(const struct rw *r, const struct x86_insn *in)
 {
+    if (is_rdtsc(in))
+        return r->env->mode & X86_RWM_TSC && !in->lock && x86_has(r->env->feat, (enum x86_feature_id)in->row->feature);
     if (r->env->mode & X86_RWM_USER || in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
         return false;
     if (r->m64 && is_swapgs(in))
@@ -49,6 +57,16 @@ static void rorx32(struct jit_buf *b, unsigned dst, unsigned src, unsigned by) /
     jit_8(b, 0xf0);
     jit_8(b, 0xc0 | (dst & 7) << 3 | (src & 7));
     jit_8(b, by);
+}
+
+static void rorx64_32(struct jit_buf *b, unsigned dst, unsigned src) /* by 32: VEX.LZ.F2.0F3A.W1 F0 /r ib */
+{
+    jit_8(b, 0xc4);
+    jit_8(b, (dst & 8 ? 0u : 0x80u) | 0x40 | (src & 8 ? 0u : 0x20u) | 3);
+    jit_8(b, 0xfb);
+    jit_8(b, 0xf0);
+    jit_8(b, 0xc0 | (dst & 7) << 3 | (src & 7));
+    jit_8(b, 32);
 }
 
 static void pushf(struct rw *r)
@@ -137,6 +155,31 @@ static void swapgs(struct rw *r)
     jit_store(b, JIT_GS(X86_CTX(seg_base) + 8 * X86_GS), T1);
 }
 
+/* Flags are kept: additions by LEA, shifts by RORX, MULX for the product. */
+static void rdtsc(struct rw *r, const struct x86_insn *in)
+{
+    struct jit_buf *b = r->b;
+
+    jit_8(b, 0x0f);
+    jit_8(b, 0x31);
+    rorx64_32(b, T1, JR_RDX);
+    jit_lea(b, T0, JIT_SUM(JR_RAX, T1));
+    jit_load(b, T1, JIT_GS(X86_CTX(tsc_neg_base)));
+    jit_lea(b, T0, JIT_SUM(T0, T1));
+    jit_load(b, JR_RDX, JIT_GS(X86_CTX(tsc_mult)));
+    for (unsigned i = 0; i < 5; i++) /* mulx r11, rax, r10: VEX.LZ.F2.0F38.W1 F6 /r */
+        jit_8(b, ((const uint8_t[]){0xc4, 0x42, 0xfb, 0xf6, 0xda})[i]);
+    jit_load(b, JR_RAX, JIT_GS(X86_CTX(tsc_add)));
+    jit_lea(b, T1, JIT_SUM(T1, JR_RAX));
+    jit_mov_rr32(b, JR_RAX, T1);
+    rorx64_32(b, JR_RDX, T1);
+    jit_mov_rr32(b, JR_RDX, JR_RDX);
+    if (in->op == X86_I_RDTSCP) {
+        jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
+        jit_load32(b, JR_RCX, JIT_BASE(T0, CPU(tsc_aux)));
+    }
+}
+
 static void set_if(struct rw *r, uint32_t v)
 {
     jit_op_mem(r->b, JIT_W, 0xc7, 0, JIT_GS(X86_CTX(if_flag)), 4);
@@ -145,6 +188,10 @@ static void set_if(struct rw *r, uint32_t v)
 
 bool rw_sys(struct rw *r, const struct x86_insn *in)
 {
+    if (is_rdtsc(in)) {
+        rdtsc(r, in);
+        return true;
+    }
     if (in->map == X86_MAP_0F) {
         swapgs(r);
         return true;

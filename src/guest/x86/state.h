@@ -160,8 +160,8 @@ struct x86_cpu {
     /* Memory. */
     struct mem_space *as_smm; /* view in SMM; vcpu.as otherwise */
     struct x86_mmu_hooks hooks;
-    struct x86_itlb *itlb; /* the interpreter's own TLB, private to mmu.c */
-    uint64_t a20_mask;     /* ~0 or ~(1 << 20) */
+    struct x86_itlb *itlb;    /* the interpreter's own TLB, private to mmu.c */
+    uint64_t a20_mask;        /* ~0 or ~(1 << 20) */
     struct mem_ram *user_ram; /* user mode: linear addresses are the host's, no page tables; see user.h */
 
     /* Exceptions leave the interpreter through here. */
@@ -181,6 +181,7 @@ struct x86_cpu {
     } topo;
     void *dbt;                 /* accel/dbt's per-CPU state */
     struct x86_simd *simd;     /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
+    bool split;                /* interpreter: holds the lock of accesses that cross a page */
     uint8_t watch_hit;         /* data breakpoints met by the current instruction, as DR6 bits */
     uint64_t next_rip;         /* interpreter: address after the instruction; transfers of control change it */
     struct x86_icache *icache; /* interpreter: decoded blocks, private to interp.c */

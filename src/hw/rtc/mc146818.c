@@ -102,7 +102,7 @@ static void regs_from_time(struct rtc *r)
     r->cmos[RTC_DAY_OF_WEEK] = enc(r, tm.tm_wday + 1);
     r->cmos[RTC_DAY_OF_MONTH] = enc(r, tm.tm_mday);
     r->cmos[RTC_MONTH] = enc(r, tm.tm_mon + 1);
-    r->cmos[RTC_YEAR] = enc(r, tm.tm_year % 100);
+    r->cmos[RTC_YEAR] = enc(r, (tm.tm_year + 1900) % 100);
     r->cmos[RTC_CENTURY] = enc(r, (tm.tm_year + 1900) / 100);
 }
 

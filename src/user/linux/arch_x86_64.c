@@ -42,6 +42,7 @@ static void exec_state(struct lx_cpu *lc, uint64_t entry, uint64_t sp)
     memset(c->regs, 0, sizeof c->regs);
     c->rip = entry;
     c->regs[X86_RSP] = sp;
+    c->fx.ftw = 0;
     c->fx.fcw = 0x37f;
     c->fx.mxcsr = 0x1f80;
 }

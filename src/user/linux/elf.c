@@ -445,6 +445,7 @@ static bool make_stack(struct image *prog, struct err **errp)
     if (mprotect((void *)(uintptr_t)lx_proc.stack_lo, size,
                  PROT_READ | PROT_WRITE | (prog->exec_stack ? PROT_EXEC : 0)) < 0)
         return err_set_errno(errp, errno, "cannot make the stack accessible");
+    lx_map_del((uint64_t)at, lx_proc.stack_lo);
     lx_map_add(lx_proc.stack_lo, lx_proc.stack_hi, PROT_READ | PROT_WRITE | (prog->exec_stack ? PROT_EXEC : 0), false,
                LX_MAP_STACK);
     return true;

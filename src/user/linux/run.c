@@ -301,7 +301,7 @@ static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc)
         if (!b)
             b = make_block(t, pc, mode);
         if (b && b->host && !rt->no_link)
-            rt->front->jc_set(t, pc, b->host);
+            rt->front->jc_set(t, pc, b->gate);
         pthread_mutex_unlock(&rt->cache.lock);
         if (b || t->cpu->fault.sig)
             return b;
@@ -463,6 +463,8 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
         *resume = true;
         return LX_STOP_KICK;
     }
+    if (t->sig == SIGSEGV && t->sig_code == SEGV_ACCERR && lx_map_prot(t->sig_addr) < 0)
+        t->sig_code = SEGV_MAPERR; /* a guard of ours */
     t->cpu->fault = (struct lx_fault){
         .sig = t->sig, .code = t->sig_code, .addr = t->sig_addr, .err = t->sig_err, .trap = t->sig_trap};
     return LX_STOP_SIGNAL;
@@ -642,6 +644,7 @@ void lx_rt_thread_free(struct lx_rt_thread *t)
         munmap(t->ss, SS_SIZE);
     free(t->ctx);
     free(t->altstack);
+    free(t->front_data);
     free(t);
 }
 

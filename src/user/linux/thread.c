@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define CLONE_CLEAR_SIGHAND_BIT UINT64_C(0x100000000)
 enum { HOST_STACK = 512 * 1024 };
 enum { CLONE_THREAD_FLAGS = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD };
 
@@ -23,7 +24,8 @@ _Thread_local struct lx_thread *lx_self;
 
 void lx_exit_process(int code)
 {
-    fflush(NULL);
+    if (!lx_self || !lx_self->vfork_child)
+        fflush(NULL);
     syscall(SYS_exit_group, code);
     __builtin_unreachable();
 }
@@ -213,7 +215,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
 
 int64_t lx_sys_exit(struct lx_thread *t, const uint64_t *a)
 {
-    if (!delist(t))
+    if (t->vfork_child || !delist(t))
         lx_exit_process((int)a[0]);
     thread_gone(t);
     if (t->tid == getpid()) { /* the first thread: its stack must stay */
@@ -337,6 +339,78 @@ static int64_t new_process(struct lx_thread *t, uint64_t flags, uint64_t stack, 
     return pid < 0 ? -e : pid;
 }
 
+/* ---- vfork: the child runs in our memory, on a stack of its own and with this thread's TLS, until it executes a
+ * program or ends; this thread sleeps in the kernel meanwhile. ---- */
+
+static int vfork_child(void *arg)
+{
+    struct lx_thread *t = arg;
+
+    t->tid = gettid();
+    lx_self = t;
+    lx_rt_thread_start(t->cpu->rt);
+    lx_host_mask(t);
+    lx_thread_loop(t);
+    lx_exit_process(0);
+}
+
+static struct lx_thread *vfork_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t tls)
+{
+    const struct lx_arch *ar = lx_proc.arch;
+    struct lx_thread *n = xnew(struct lx_thread);
+
+    n->cpu = ar->cpu_clone(t->cpu);
+    if (!n->cpu || !lx_rt_thread_new(lx_proc.rt, n->cpu, NULL)) {
+        if (n->cpu)
+            ar->cpu_free(n->cpu);
+        free(n);
+        return NULL;
+    }
+    n->cpu->thread = n;
+    n->act = xnew(struct lx_actions);
+    pthread_mutex_init(&n->act->lock, NULL);
+    memcpy(n->act->a, t->act->a, sizeof n->act->a);
+    n->mask = t->mask;
+    n->alt = t->alt;
+    n->vfork_child = true;
+    if (stack)
+        ar->set(n->cpu, LX_SP, stack);
+    if (flags & CLONE_SETTLS)
+        ar->set(n->cpu, LX_TLS, tls);
+    ar->sys_result(n->cpu, 0);
+    return n;
+}
+
+static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t tls, int exit_signal)
+{
+    uint64_t keep = flags & ~(uint64_t)(CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID |
+                                        CLONE_DETACHED | CLONE_CLEAR_SIGHAND_BIT);
+    struct lx_thread *n = vfork_thread(t, flags, stack, tls);
+    struct lx_rt_thread *rt;
+    sigset_t all, old;
+    uint8_t *host;
+    int pid, e;
+
+    if (!n)
+        return -EAGAIN;
+    rt = n->cpu->rt;
+    host = xmalloc(HOST_STACK);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pid = clone(vfork_child, host + HOST_STACK - 64, (int)keep | exit_signal, n);
+    e = errno;
+    lx_self = t;
+    lx_rt_self = t->cpu->rt;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    rt->in_code = false;
+    lx_rt_thread_free(rt);
+    lx_proc.arch->cpu_free(n->cpu);
+    free(n->act);
+    free(n);
+    free(host);
+    return pid < 0 ? -e : pid;
+}
+
 int64_t lx_do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t ptid, uint64_t ctid, uint64_t tls,
                     int exit_signal)
 {
@@ -347,6 +421,8 @@ int64_t lx_do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_
     }
     if ((flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM || flags & CLONE_SIGHAND)
         return -EINVAL; /* processes that share memory but are no threads */
+    if ((flags & (CLONE_VM | CLONE_VFORK)) == (CLONE_VM | CLONE_VFORK))
+        return vfork_process(t, flags, stack, tls, exit_signal);
     return new_process(t, flags, stack, ptid, ctid, tls, exit_signal);
 }
 

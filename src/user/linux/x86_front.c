@@ -394,12 +394,22 @@ uint64_t lx_x86_hwcap(void)
     return selected.w[X86_FW_1_EDX];
 }
 
+uint64_t lx_x86_descriptor(uint32_t base, unsigned access)
+{
+    return 0xffff | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 | UINT64_C(0xcf) << 48 |
+           (uint64_t)(base >> 24) << 56;
+}
+
 static struct lx_cpu *wrap(struct x86_cpu *c, bool m64)
 {
     struct x86_lx *x = xnew(struct x86_lx);
 
     x->c = c;
     x->m64 = m64;
+    x->gdt[4] = lx_x86_descriptor(0, 0xfa);
+    x->gdt[5] = lx_x86_descriptor(0, 0xf2);
+    c->gdt.base = (uintptr_t)x->gdt;
+    c->gdt.limit = sizeof x->gdt - 1;
     return &x->lx;
 }
 
@@ -427,6 +437,7 @@ struct lx_cpu *lx_x86_clone(const struct lx_cpu *from)
     memcpy(c->seg, o->c->seg, sizeof c->seg);
     memcpy(c->v, o->c->v, sizeof c->v);
     memcpy(x->gdt_tls, o->gdt_tls, sizeof x->gdt_tls);
+    memcpy(x->gdt, o->gdt, sizeof x->gdt);
     c->rip = o->c->rip;
     c->rflags = o->c->rflags;
     c->fx = o->c->fx;

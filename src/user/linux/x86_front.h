@@ -12,6 +12,7 @@ struct x86_lx {
     bool m64;
     uint64_t orig;          /* the number register before the last system call was answered */
     uint8_t gdt_tls[3][16]; /* i386: struct user_desc of the three TLS slots */
+    uint64_t gdt[16];       /* what segment loads find */
 };
 static inline struct x86_lx *x86_lx(const struct lx_cpu *c)
 {
@@ -29,6 +30,8 @@ enum { LX_X86_XSAVE_MAX = 2816 };
 unsigned lx_x86_xsave_size(const struct x86_lx *x);
 void lx_x86_xsave_out(struct x86_lx *x, uint8_t *image);
 void lx_x86_xsave_in(struct x86_lx *x, const uint8_t *image, bool extended);
+/* A 4 GiB segment descriptor; access: its byte 5. */
+uint64_t lx_x86_descriptor(uint32_t base, unsigned access);
 uint64_t lx_x86_hwcap(void); /* CPUID 1 EDX of the selected model */
 unsigned lx_x86_gdb_get(struct lx_cpu *c, unsigned n, uint8_t *buf);
 unsigned lx_x86_gdb_set(struct lx_cpu *c, unsigned n, const uint8_t *buf);

@@ -363,7 +363,8 @@ static int run_program(struct diff *d, const char *emu, struct rec_out *out)
         return 2;
     pid = fork();
     if (!pid) { /* without SVE: its part of a signal frame would win over the one we edit */
-        setenv("QEMU_CPU", "max,sve=off,sme=off,pauth=off", emu == d->oracle);
+        if (emu == d->oracle)
+            setenv("QEMU_CPU", "max,sve=off,sme=off,pauth=off", 1);
         execlp(emu, emu, d->program, in_name, out_name, (char *)NULL);
         _exit(errno == ENOENT ? 77 : 2);
     }

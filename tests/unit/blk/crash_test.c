@@ -536,6 +536,7 @@ CRASH_TEST(qcow2_going_back_over_backing_survives, .fmt = "qcow2", .create = "cl
 CRASH_TEST(qcow2_with_a_bitmap_survives, .fmt = "qcow2", .create = "cluster_size=4k", .bitmap = true, .ops = 8)
 CRASH_TEST(qcow2_giving_back_freed_clusters_survives, .fmt = "qcow2", .create = "cluster_size=1k",
            .open = "discard=unmap,pass-discard-other=on", .snapshots = true)
+CRASH_TEST(parallels_survives, .fmt = "parallels", .create = "cluster_size=64k")
 CRASH_TEST(vdi_survives, .fmt = "vdi", .create = "")
 CRASH_TEST(vmdk_survives, .fmt = "vmdk", .create = "")
 CRASH_TEST(vhdx_survives, .fmt = "vhdx", .create = "block_size=1M")
@@ -550,5 +551,5 @@ UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_sma
           T(qcow2_compressed_survives), T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives),
           T(qcow2_with_lazy_refcounts_survives), T(qcow2_going_back_survives),
           T(qcow2_going_back_over_backing_survives), T(qcow2_with_a_bitmap_survives),
-          T(qcow2_giving_back_freed_clusters_survives), T(qcow_survives), T(vdi_survives), T(vhdx_survives),
+          T(qcow2_giving_back_freed_clusters_survives), T(qcow_survives), T(parallels_survives), T(vdi_survives), T(vhdx_survives),
           T(vmdk_survives), T(vpc_survives))

@@ -1,0 +1,51 @@
+/* What a program sees of itself: /proc/self, the auxiliary vector, uname, the heap. */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+static int mapped(void *a, const char *perm)
+{
+    FILE *f = fopen("/proc/self/maps", "r");
+    unsigned long lo, hi;
+    char p[8], line[512];
+    int found = 0;
+
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "%lx-%lx %4s", &lo, &hi, p) == 3 && (unsigned long)a >= lo && (unsigned long)a < hi)
+            found = !strcmp(p, perm);
+    fclose(f);
+    return found;
+}
+int main(int argc, char **argv)
+{
+    char exe[4096] = "", cmd[4096] = "", *base;
+    struct utsname u;
+    void *old = sbrk(0);
+    int fd, local;
+    ssize_t n;
+
+    if (readlink("/proc/self/exe", exe, sizeof exe - 1) < 0)
+        return 1;
+    base = strrchr(exe, '/');
+    printf("exe %d\n", !strcmp(base, strrchr(argv[0], '/')));
+    fd = open("/proc/self/cmdline", O_RDONLY);
+    n = read(fd, cmd, sizeof cmd);
+    printf("cmdline %zd %s\n", n - (ssize_t)strlen(argv[0]), cmd + strlen(argv[0]) + 1);
+    printf("text %d data %d stack %d\n", mapped((void *)main, "r-xp"), mapped(&environ, "rw-p"), mapped(&local, "rw-p"));
+    uname(&u);
+    printf("machine %s\n", u.machine);
+    printf("page %lu random %d phnum %d\n", getauxval(AT_PAGESZ), getauxval(AT_RANDOM) != 0, getauxval(AT_PHNUM) > 2);
+    old = sbrk(0);
+    printf("brk %d\n", sbrk(100000) == old && (char *)sbrk(0) == (char *)old + 100000);
+    memset(old, 1, 100000);
+    printf("shrink %d\n", sbrk(-50000) != (void *)-1);
+    printf("mmap fixed %d\n", mmap(NULL, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+    return 0;
+}
