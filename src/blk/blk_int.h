@@ -8,13 +8,14 @@ struct blk_pool;
 struct blk_throttle;
 
 struct blk_set {
-    struct run *run;        /* borrowed; NULL in tools that own just a loop */
-    struct ev_loop *loop;   /* borrowed from run */
-    struct list nodes;      /* of struct blk_node, in order of creation */
-    struct list drives;     /* of struct blk */
-    struct list jobs;       /* of struct blk_job */
-    struct blk_pool *pool;  /* owned, made on first use */
-    struct blk_aio *aio[3]; /* owned, by enum blk_engine, made on first use */
+    struct run *run;             /* borrowed; NULL in tools that own just a loop */
+    struct ev_loop *loop;        /* borrowed from run */
+    struct list nodes;           /* of struct blk_node, in order of creation */
+    struct list drives;          /* of struct blk */
+    struct list jobs;            /* of struct blk_job */
+    struct list throttle_groups; /* of struct group, filter_throttle.c: those with a name */
+    struct blk_pool *pool;       /* owned, made on first use */
+    struct blk_aio *aio[3];      /* owned, by enum blk_engine, made on first use */
     unsigned next_auto, depth;
     unsigned long thread; /* pthread_t of the maker, where the loop runs */
     void *machine;        /* borrowed: blk_set_bind */
@@ -70,6 +71,8 @@ void blk_comp_free(struct blk_set *set);
 void blk_pool_free(struct blk_pool *p);
 int blk_pool_run(struct blk_pool *p, struct ev_loop *l, int (*fn)(void *), void *opaque);
 
+/* What a throttle filter holds its requests to, as query-block names it; zeros for other nodes. */
+void blk_throttle_query(struct blk_node *n, struct json_object *out);
 struct opts *blk_opts_or_new(struct opts *o);
 /* Handles above n hear of a new size. */
 void blk_node_resized(struct blk_node *n);

@@ -215,6 +215,7 @@ static bool take_common(struct blk_job *j, struct json_object *a, struct err **e
     j->speed = (uint64_t)json_get_int(a, "speed", 0);
     j->auto_dismiss = json_get_bool(a, "auto-dismiss", true);
     j->auto_finalize = json_get_bool(a, "auto-finalize", true);
+    j->auto_complete = json_get_bool(a, "auto-complete", false);
     j->no_unmap = !json_get_bool(a, "unmap", true);
     j->compress = json_get_bool(a, "compress", false);
     if (gran && (gran < 512 || gran > 64 << 20 || !is_pow2((uint64_t)gran)))
@@ -764,6 +765,7 @@ static const struct blk_cmd cmds[] = {
     {"block-set-write-threshold", blk_cmd_write_threshold},
     {"block-stream", cmd_stream},
     {"block_resize", cmd_resize},
+    {"block_set_io_throttle", blk_cmd_throttle},
     {"blockdev-backup", cmd_blockdev_backup},
     {"blockdev-create", blk_cmd_create},
     {"blockdev-mirror", cmd_blockdev_mirror},

@@ -24,6 +24,7 @@ struct blk_set *blk_set_new(struct run *r)
     list_init(&s->nodes);
     list_init(&s->drives);
     list_init(&s->jobs);
+    list_init(&s->throttle_groups);
     list_init(&s->in_registry);
     return s;
 }

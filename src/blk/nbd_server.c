@@ -10,7 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_REQ = 16, MAX_EXTENTS = 1024 };
+enum { MAX_REQ = 16, MAX_EXTENTS = 1024, NR_CLASSES = 2 };
+static const uint32_t class_size[NR_CLASSES] = {64 << 10, 1 << 20}; /* of buffers that are kept for the next request */
 
 struct conn {
     struct list link;
@@ -20,6 +21,8 @@ struct conn {
     struct fibre_mutex send_lock;
     struct fibre *waiting; /* the connection's fibre, waiting for requests to end */
     unsigned running;
+    uint8_t *spare[NR_CLASSES][MAX_REQ]; /* owned: buffers not in use */
+    unsigned nr_spare[NR_CLASSES];
     bool structured, allocation, no_zeroes, adopted;
     uint32_t context;
 };
@@ -47,6 +50,43 @@ static int put(struct conn *c, const void *a, size_t na, const void *b, size_t n
     r = nbd_send(&c->sock, v, nb ? 2 : 1);
     fibre_mutex_unlock(&c->send_lock);
     return r;
+}
+
+/* Buffers are used again as they are: memory fresh from the kernel would be cleared and faulted in page by page for
+ * each request. What is sent was always filled before. */
+static unsigned class_of(uint32_t len)
+{
+    unsigned k = 0;
+
+    while (k < NR_CLASSES && len > class_size[k])
+        k++;
+    return k;
+}
+
+static uint8_t *buf_get(struct conn *c, uint32_t len)
+{
+    unsigned k = class_of(len);
+
+    if (k < NR_CLASSES && c->nr_spare[k])
+        return c->spare[k][--c->nr_spare[k]];
+    return try_alloc_aligned(4096, k < NR_CLASSES ? class_size[k] : len);
+}
+
+static void buf_put(struct conn *c, uint8_t *buf, uint32_t len)
+{
+    unsigned k = class_of(len);
+
+    if (buf && k < NR_CLASSES && c->nr_spare[k] < MAX_REQ)
+        c->spare[k][c->nr_spare[k]++] = buf;
+    else
+        free(buf);
+}
+
+static void bufs_free(struct conn *c)
+{
+    for (unsigned k = 0; k < NR_CLASSES; k++)
+        while (c->nr_spare[k])
+            free(c->spare[k][--c->nr_spare[k]]);
 }
 
 /* ---- negotiation ---- */
@@ -377,7 +417,7 @@ static void request_run(void *opaque)
     }
     if (r < 0)
         nbd_sock_shutdown(&c->sock);
-    free(q->buf);
+    buf_put(c, q->buf, q->len);
     free(q);
     c->running--;
     if (c->waiting) {
@@ -422,12 +462,12 @@ static int read_request(struct conn *c)
         free(q);
         return r;
     }
-    if (data && q->len && !(q->buf = try_alloc_aligned(4096, q->len)))
+    if (data && q->len && !(q->buf = buf_get(c, q->len)))
         r = -ENOMEM;
     if (r >= 0 && q->type == NBD_CMD_WRITE)
         r = nbd_recv(&c->sock, q->buf, q->len);
     if (r < 0) {
-        free(q->buf);
+        buf_put(c, q->buf, q->len);
         free(q);
         return r;
     }
@@ -449,6 +489,7 @@ static void conn_run(void *opaque)
     wait_below(c, 1);
     nbd_sock_close(&c->sock);
     list_del(&c->link);
+    bufs_free(c);
     free(c);
     s->nr_conns--;
     if (s->watch)

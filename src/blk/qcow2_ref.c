@@ -102,32 +102,38 @@ static int make_room(struct blk_node *n, struct q2_cache *c)
     return 0; /* inside a commit the cache may grow for a moment */
 }
 
-static int tab_insert(struct blk_node *n, struct q2_cache *c, uint64_t off, struct q2_tab **out)
+static struct q2_tab *tab_alloc(struct blk_node *n, struct q2_cache *c, uint64_t off)
 {
     struct q2 *s = n->priv;
     struct q2_tab *t = try_alloc(1, sizeof *t);
-    unsigned h = slot_of(c, off);
 
     if (t)
         t->data = try_alloc_aligned(4096, max_u64(s->cs, 4096));
     if (!t || !t->data) {
         free(t);
-        return -ENOMEM;
+        return NULL;
     }
     t->off = off;
     t->is_ref = c == &s->refc;
+    return t;
+}
+
+/* From here on everybody finds it, also without the lock: its contents must be there. */
+static void tab_insert(struct q2_cache *c, struct q2_tab *t)
+{
+    unsigned h = slot_of(c, t->off);
+
     t->used = ++c->tick;
     t->next = c->hash[h];
     c->hash[h] = t;
     list_add(&c->lru, &t->lru);
     c->nr++;
-    *out = t;
-    return 0;
 }
 
 int q2_tab_get(struct blk_node *n, struct q2_cache *c, uint64_t off, struct q2_tab **out)
 {
     struct q2 *s = n->priv;
+    struct q2_tab *t;
     int r;
 
     *out = q2_cache_peek(c, off);
@@ -136,28 +142,38 @@ int q2_tab_get(struct blk_node *n, struct q2_cache *c, uint64_t off, struct q2_t
     if (off & (s->cs - 1) || !off)
         return q2_mark_corrupt(n, "a table offset is not aligned to a cluster", off);
     r = make_room(n, c);
-    if (r >= 0)
-        r = tab_insert(n, c, off, out);
     if (r < 0)
         return r;
-    r = blk_pread(n->file, off, (*out)->data, s->cs);
-    if (r < 0)
-        q2_tab_drop(c, *out);
-    return r;
+    t = tab_alloc(n, c, off);
+    if (!t)
+        return -ENOMEM;
+    r = blk_pread(n->file, off, t->data, s->cs);
+    if (r < 0) {
+        free(t->data);
+        free(t);
+        return r;
+    }
+    tab_insert(c, t);
+    *out = t;
+    return 0;
 }
 
 int q2_tab_new(struct blk_node *n, struct q2_cache *c, uint64_t off, struct q2_tab **out)
 {
     struct q2 *s = n->priv;
+    struct q2_tab *t;
     int r = make_room(n, c);
 
     q2_tab_forget(c, off);
-    if (r >= 0)
-        r = tab_insert(n, c, off, out);
     if (r < 0)
         return r;
-    memset((*out)->data, 0, s->cs);
-    q2_tab_dirty(c, *out);
+    t = tab_alloc(n, c, off);
+    if (!t)
+        return -ENOMEM;
+    memset(t->data, 0, max_u64(s->cs, 4096));
+    tab_insert(c, t);
+    q2_tab_dirty(c, t);
+    *out = t;
     return 0;
 }
 

@@ -102,13 +102,11 @@ static struct json_object *device_info(struct blk_node *n, struct blk *b)
                                       : n->detect_unmap ? "unmap"
                                                         : "on",
                                       NULL);
-    static const char *const zero_keys[] = {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"};
 
     if (u->backing_name)
         put(o, "backing_file", json_object_new_string(u->backing_name));
     put(o, "backing_file_depth", json_object_new_int64(chain_depth(n)));
-    for (size_t i = 0; i < ARRAY_LEN(zero_keys); i++)
-        put(o, zero_keys[i], json_object_new_int64(0));
+    blk_throttle_query(n, o);
     put(o, "write_threshold", json_object_new_uint64(n->write_threshold));
     put(o, "image", blk_node_image_info(n, true));
     put(o, "cache",

@@ -1,5 +1,5 @@
-/* Soft-float, see fpu.h. Every finite value is taken apart into a 64-bit significand with its top bit set and a power of
- * two; sums and products are made in 128 bits, exact or with a sticky last bit, and rounded once. */
+/* Soft-float, see fpu.h. Every finite value is taken apart into a 64-bit significand with its top bit set and a power
+ * of two; sums and products are made in 128 bits, exact or with a sticky last bit, and rounded once. */
 #include "fpu/fpu.h"
 
 typedef unsigned __int128 u128;
@@ -89,12 +89,23 @@ static uint64_t shift_round(uint64_t sig, unsigned n, bool sign, enum fpu_round 
         return q;
     *inexact = true;
     switch (r) {
-    case FPU_RNE: up = rest > half || (rest == half && (q & 1)); break;
-    case FPU_RNA: up = rest >= half; break;
-    case FPU_RUP: up = !sign; break;
-    case FPU_RDN: up = sign; break;
-    case FPU_RODD: q |= 1; break;
-    default: break;
+    case FPU_RNE:
+        up = rest > half || (rest == half && (q & 1));
+        break;
+    case FPU_RNA:
+        up = rest >= half;
+        break;
+    case FPU_RUP:
+        up = !sign;
+        break;
+    case FPU_RDN:
+        up = sign;
+        break;
+    case FPU_RODD:
+        q |= 1;
+        break;
+    default:
+        break;
     }
     return q + up;
 }
@@ -636,8 +647,8 @@ uint64_t fpu_rsqrte(struct fpu_env *e, struct fpu_fmt f, uint64_t ra)
     /* Even exponents: eight leading bits at half weight. */
     sig = rsqrt_estimate((unsigned)(a.sig >> (a.exp & 1 ? 55 : 56)));
     exp = a.exp & 1 ? -(a.exp + 1) / 2 : -a.exp / 2 - 1;
-    return pack_alt(&(struct fpu_env){.round = FPU_RTZ}, f, false, exp, (uint64_t)(sig & 0xff) << 55 | UINT64_C(1) << 63,
-                    FPU_RTZ, false, false);
+    return pack_alt(&(struct fpu_env){.round = FPU_RTZ}, f, false, exp,
+                    (uint64_t)(sig & 0xff) << 55 | UINT64_C(1) << 63, FPU_RTZ, false, false);
 }
 
 uint64_t fpu_recpx(struct fpu_env *e, struct fpu_fmt f, uint64_t ra)

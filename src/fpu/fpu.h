@@ -18,13 +18,13 @@ enum fpu_round { FPU_RNE, FPU_RUP, FPU_RDN, FPU_RTZ, FPU_RNA /* nearest, ties aw
 /* Exceptions, at the places of Arm's FPSR. */
 enum { FPU_INVALID = 1, FPU_DIVZERO = 2, FPU_OVERFLOW = 4, FPU_UNDERFLOW = 8, FPU_INEXACT = 16, FPU_DENORMAL = 128 };
 struct fpu_env {
-    uint8_t round;   /* enum fpu_round */
+    uint8_t round;    /* enum fpu_round */
     bool default_nan; /* NaN results are the positive quiet NaN with no payload */
-    bool flush;      /* subnormals in and out are zero (binary32, binary64) */
-    bool flush_h;    /* the same for binary16, inputs without FPU_DENORMAL */
-    bool alt_half;   /* binary16 without infinities and NaNs, in conversions only */
-    bool tiny_after; /* tininess is detected after rounding */
-    uint32_t flags;  /* exceptions are added here */
+    bool flush;       /* subnormals in and out are zero (binary32, binary64) */
+    bool flush_h;     /* the same for binary16, inputs without FPU_DENORMAL */
+    bool alt_half;    /* binary16 without infinities and NaNs, in conversions only */
+    bool tiny_after;  /* tininess is detected after rounding */
+    uint32_t flags;   /* exceptions are added here */
 };
 enum fpu_order { FPU_LESS, FPU_EQUAL, FPU_GREATER, FPU_UNORDERED };
 

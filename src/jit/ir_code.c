@@ -1,7 +1,29 @@
 /* Compiling a superblock: passes, then one walk that allocates and emits. */
 #include "jit/ir_int.h"
 
-/* A value that a PUT takes to a pin may be made there at once when nobody can see the pin in between. */
+/* True when nobody between the ops d and j can see the pin for offset off, or replaces it. */
+static bool unseen_between(const struct ir *s, unsigned d, unsigned j, int64_t off)
+{
+    for (unsigned k = d + 1; k < j; k++) {
+        const struct ir_op *o = &s->op[k];
+
+        if (o->op == IR_INSN)
+            continue;
+        if (ir_op_effect[o->op] == 'M' || ir_op_effect[o->op] == 'X' || o->op == IR_CALL)
+            return false;
+        if ((o->op == IR_GET || o->op == IR_PUT) && o->imm == off)
+            return false;
+    }
+    return true;
+}
+
+/* Ops that are their argument in another guise when that was made in the right place. */
+static bool is_guise(const struct ir *s, const struct ir_op *o)
+{
+    return o->op == IR_ZEXT || o->op == IR_VCAST || (o->op == IR_VFLOW && ir_zero_above(s, o->a[0]));
+}
+
+/* A value that a PUT takes to a pin may be made there at once. */
 static void find_hints(struct irc *c)
 {
     const struct ir_op *op = c->s->op;
@@ -11,23 +33,18 @@ static void find_hints(struct irc *c)
         int p;
 
         c->hint[j] = -1;
-        if (op[j].op != IR_PUT || j - d > 12 || op[d].op == IR_CONST || op[d].op == IR_GET)
+        if (op[j].op != IR_PUT || j - d > 16 || op[d].op == IR_CONST || op[d].op == IR_GET)
             continue;
         p = ir_pin_of(c, op[j].imm);
-        if (p < 0 || c->hint[d] >= 0)
-            continue;
-        for (unsigned k = d + 1; k < j && p >= 0; k++)
-            if ((op[k].op != IR_INSN &&
-                 (ir_op_effect[op[k].op] == 'M' || ir_op_effect[op[k].op] == 'X' || op[k].op == IR_CALL)) ||
-                ((op[k].op == IR_GET || op[k].op == IR_PUT) && op[k].imm == op[j].imm))
-                p = -1;
-        if (p < 0)
+        if (p < 0 || c->hint[d] >= 0 || !unseen_between(c->s, d, j, op[j].imm))
             continue;
         c->hint[d] = (int16_t)p;
-        if ((op[d].op == IR_ZEXT || op[d].op == IR_SEXT) && op[d].op == IR_ZEXT && op[d].a[0] == d - 1 &&
-            c->f.first[d - 1] == d && c->f.next[d][0] == IR_NO && op[d - 1].op != IR_CONST && op[d - 1].op != IR_GET &&
-            op[d - 1].op != IR_TRUNC)
-            c->hint[d - 1] = (int16_t)p;
+        if (!is_guise(c->s, &op[d]))
+            continue;
+        d = op[d].a[0];
+        if (j - d <= 20 && op[d].op != IR_CONST && op[d].op != IR_GET && op[d].op != IR_TRUNC && op[d].op != IR_FLOW &&
+            c->hint[d] < 0 && unseen_between(c->s, d, j, op[j].imm))
+            c->hint[d] = (int16_t)p;
     }
 }
 
@@ -172,6 +189,30 @@ static void init(struct irc *c)
     c->pc = c->s->pc;
 }
 
+/* The compiler's state and its tables for nr ops. Not zeroed beyond the head: the tables are filled before use. */
+static struct irc *new_irc(unsigned nr)
+{
+    size_t head = align_up(sizeof(struct irc), 16), cold = (IR_MAX_COLD + 1) * sizeof(struct ir_cold);
+    size_t per_op = sizeof(struct irv) + 4 * sizeof(uint16_t) + sizeof(uint16_t) + sizeof(int16_t) + sizeof(bool);
+    uint8_t *p = xmalloc(head + cold + nr * per_op);
+    struct irc *c = (struct irc *)p;
+
+    memset(c, 0, sizeof *c);
+    p += head;
+    c->cold = (struct ir_cold *)p;
+    p += cold;
+    c->v = (struct irv *)p;
+    p += nr * sizeof(struct irv);
+    c->f.next = (uint16_t(*)[4])p;
+    p += nr * 4 * sizeof(uint16_t);
+    c->f.first = (uint16_t *)p;
+    p += nr * sizeof(uint16_t);
+    c->hint = (int16_t *)p;
+    p += nr * sizeof(int16_t);
+    c->f.fl_live = (bool *)p;
+    return c;
+}
+
 bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struct jit_block_out *out)
 {
     struct irc *c;
@@ -179,8 +220,7 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
 
     if (s->full || !s->nr)
         return false;
-    c = xmalloc(sizeof *c);
-    memset(c, 0, offsetof(struct irc, f));
+    c = new_irc(s->nr);
     c->b = b;
     c->s = s;
     c->env = env;

@@ -112,12 +112,8 @@ static void target_in_rdx(struct irc *c, ir_val v)
 
 static void exit_ret(struct irc *c)
 {
-    uint8_t *hit;
-
     jit_op_mem(c->b, JIT_W, 0x3b, JR_RDX, JIT_BASE(JR_RSP, 8), 0);
-    hit = jit_jcc8_fwd(c->b, JCC_E);
-    jit_jmp(c->b, c->env->stubs->ret_miss);
-    jit_patch8(c->b, hit);
+    jit_jcc(c->b, JCC_NE, c->env->stubs->ret_miss);
     jit_8(c->b, 0xc3);
 }
 

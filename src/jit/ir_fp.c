@@ -327,6 +327,27 @@ static void unbox(struct irc *c, const struct ir_op *o)
     ir_made(c, (ir_val)c->cur, d);
 }
 
+static void csr(struct irc *c, const struct ir_op *o)
+{
+    unsigned r;
+    uint8_t *same;
+
+    if (o->op == IR_FPSET) { /* loading and storing are slow, and most often nothing has changed */
+        ir_clobber_flags(c);
+        r = ir_use(c, o->a[0]);
+        jit_op_mem(c->b, 0, 0x3b, r, GSX(mxcsr), 0); /* as FPGET stored it */
+        same = jit_jcc8_fwd(c->b, JCC_E);
+        jit_store32(c->b, GSX(mxcsr), r);
+        jit_op_mem(c->b, 0, 0x0fae, 2, GSX(mxcsr), 0); /* ldmxcsr */
+        jit_patch8(c->b, same);
+        return;
+    }
+    jit_op_mem(c->b, 0, 0x0fae, 3, GSX(mxcsr), 0); /* stmxcsr */
+    r = ir_dst(c, (ir_val)c->cur, 0);
+    jit_load32(c->b, r, GSX(mxcsr));
+    ir_made(c, (ir_val)c->cur, r);
+}
+
 bool ir_code_fp(struct irc *c, const struct ir_op *o)
 {
     switch (o->op) {
@@ -363,12 +384,23 @@ bool ir_code_fp(struct irc *c, const struct ir_op *o)
         return fround(c, o);
     case IR_FMOV_I:
     case IR_IMOV_F:
+        moves(c, o);
+        return true;
     case IR_VFLOW:
+        if (ir_zero_above(c->s, o->a[0]) && c->v[o->a[0]].loc != L_SPILL) {
+            ir_code_retype(c, o);
+            return true;
+        }
+        FALLTHROUGH;
     case IR_FBOX:
         moves(c, o);
         return true;
     case IR_FUNBOX:
         unbox(c, o);
+        return true;
+    case IR_FPGET:
+    case IR_FPSET:
+        csr(c, o);
         return true;
     case IR_FLOW:
     case IR_VCAST:

@@ -13,12 +13,18 @@ static inline bool ir_is_vec(unsigned t)
 
 /* ir_opt.c. Folding, forwarding of guest state, removal of what is not seen. Ops become NOP, never move. */
 struct ir_flow {
-    uint16_t next[IR_MAX_OPS][4]; /* next op that uses the argument's value again, 0xffff = none */
-    uint16_t first[IR_MAX_OPS];   /* first use of the op's value, 0xffff = none */
-    bool fl_live[IR_MAX_OPS];     /* the guest's NZCV is read after this op before it is replaced */
+    uint16_t (*next)[4]; /* next op that uses the argument's value again, 0xffff = none */
+    uint16_t *first;     /* first use of the op's value, 0xffff = none */
+    bool *fl_live;       /* the guest's NZCV is read after this op before it is replaced */
 };
 void ir_optimise(struct ir *s, const struct ir_env *env);
 void ir_find_uses(const struct ir *s, struct ir_flow *f);
+
+/* An F32 or F64 made by an instruction that clears the rest of its register. */
+static inline bool ir_zero_above(const struct ir *s, ir_val v)
+{
+    return s->op[v].op == IR_LOAD || s->op[v].op == IR_FMOV_I;
+}
 
 /* Registers: 0-15 the host's GPRs, 16-31 XMM. */
 enum { XMM0 = 16, NR_REGS = 32 };
@@ -70,11 +76,11 @@ struct irc {
     uint8_t *skip_from;
     unsigned nr_cold;
     bool failed;
-    /* Not zeroed at the start: */
+    /* One piece of memory, by number of ops: */
     struct ir_flow f;
-    struct irv v[IR_MAX_OPS];
-    int16_t hint[IR_MAX_OPS]; /* pinned register the value should be made in, -1 = none */
-    struct ir_cold cold[IR_MAX_COLD + 1];
+    struct irv *v;
+    int16_t *hint;        /* pinned register the value should be made in, -1 = none */
+    struct ir_cold *cold; /* IR_MAX_COLD and one that swallows what does not fit */
 };
 #define IRX(f)     ((int32_t)offsetof(struct ir_ctx, f))
 #define GSX(f)     JIT_GS(IRX(f))

@@ -5,7 +5,7 @@
 enum { MAX_STATE = 128 };
 struct fwd {
     struct ir *s;
-    ir_val rep[IR_MAX_OPS]; /* what stands for each value */
+    ir_val *rep; /* what stands for each value */
     struct {
         int64_t off;
         ir_val v;
@@ -123,8 +123,11 @@ static ir_val simplify(struct fwd *f, unsigned n)
     struct ir_op *o = &s->op[n];
     uint64_t a, b;
 
-    if ((o->op == IR_FUNBOX && s->op[o->a[0]].op == IR_FBOX) ||
-        (o->op == IR_FLOW && s->op[o->a[0]].op == IR_VCAST && s->op[s->op[o->a[0]].a[0]].t == o->t))
+    if (o->op == IR_FUNBOX && s->op[o->a[0]].op == IR_FBOX) { /* known to be boxed */
+        o->op = IR_FLOW;
+        return (ir_val)n;
+    }
+    if (o->op == IR_FLOW && s->op[o->a[0]].op == IR_VCAST && s->op[s->op[o->a[0]].a[0]].t == o->t)
         return s->op[o->a[0]].a[0];
     if (o->op < IR_ADD || o->op > IR_SELECT)
         return (ir_val)n;
@@ -275,7 +278,7 @@ static void forward(struct fwd *f)
 
 struct back {
     struct ir *s;
-    uint16_t uses[IR_MAX_OPS];
+    uint16_t *uses;
     struct {
         int64_t off;
         uint8_t t;
@@ -375,16 +378,18 @@ static void backward(struct back *k)
 
 void ir_optimise(struct ir *s, const struct ir_env *env)
 {
-    struct fwd *f = xmalloc(sizeof *f);
-    struct back *k = xmalloc(sizeof *k);
+    uint16_t *mem = xmalloc(2 * s->nr * sizeof *mem);
+    struct fwd f;
+    struct back k;
 
-    f->s = k->s = s;
-    f->nr_state = k->nr_over = 0;
-    memset(k->uses, 0, s->nr * sizeof k->uses[0]);
-    forward(f);
-    backward(k);
-    free(f);
-    free(k);
+    f.s = k.s = s;
+    f.nr_state = k.nr_over = 0;
+    f.rep = mem;
+    k.uses = mem + s->nr;
+    memset(k.uses, 0, s->nr * sizeof k.uses[0]);
+    forward(&f);
+    backward(&k);
+    free(mem);
 }
 
 void ir_find_uses(const struct ir *s, struct ir_flow *f)

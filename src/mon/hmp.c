@@ -229,6 +229,7 @@ HMP(hmp_qom_set);
 HMP(hmp_commit);
 HMP(hmp_block_resize);
 HMP(hmp_block_stream);
+HMP(hmp_io_throttle);
 HMP(hmp_job_cancel);
 HMP(hmp_job_complete);
 HMP(hmp_job_pause);
@@ -305,6 +306,7 @@ const struct hmp_cmd hmp_cmds[] = {
     {"delvm", "tag", "delete a snapshot from every drive", hmp_delvm, 1, 1},
     {"commit", "device|all", "write an overlay's data into its backing file", hmp_commit, 1, 1},
     {"block_resize", "device size", "change the size of a disk (a bare number counts MiB)", hmp_block_resize, 2, 2},
+    {"block_set_io_throttle", "device bps bps_rd bps_wr iops iops_rd iops_wr", "limit a disk", hmp_io_throttle, 7, 7},
     {"block_stream", "device [speed [base]]", "pull the data of lower layers up", hmp_block_stream, 1, 3},
     {"block_job_set_speed", "device speed", "limit a block job (bytes/s)", hmp_job_speed, 2, 2},
     {"block_job_cancel", "[-f] device", "end a block job", hmp_job_cancel, 1, 2},

@@ -96,6 +96,24 @@ HMP(hmp_block_resize)
         run(m, "block_resize", json_make("s:device", a->v[0], "u:size", size, NULL));
 }
 
+HMP(hmp_io_throttle)
+{
+    static const char *const keys[6] = {"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"};
+    struct json_object *o = json_make("s:device", a->v[0], NULL);
+
+    for (unsigned i = 0; i < 6; i++) {
+        uint64_t v;
+
+        if (!str_to_u64(a->v[1 + i], &v)) {
+            mon_printf(m, "Error: '%s' is no number\n", a->v[1 + i]);
+            json_object_put(o);
+            return;
+        }
+        json_object_object_add(o, keys[i], json_object_new_uint64(v));
+    }
+    run(m, "block_set_io_throttle", o);
+}
+
 HMP(hmp_block_stream)
 {
     uint64_t speed = 0;

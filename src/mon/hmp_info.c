@@ -1,5 +1,6 @@
 /* `info` of the human monitor. */
 #include "accel/accel.h"
+#include "hw/usb/usb.h"
 #include "mon/mon_int.h"
 #include "mon/qmp_gen.h"
 #include "ui/ui.h"
@@ -285,8 +286,21 @@ INFO(info_balloon)
     json_object_put(r);
 }
 
+static void show_usb(struct dev *d, void *opaque)
+{
+    static const char *const mbit[] = {"1.5", "12", "480", "5000"};
+    struct usb_dev *u = container_of(d, struct usb_dev, dev);
+
+    if (!obj_class_is(d->obj.cls, "usb-device"))
+        return;
+    mon_printf(opaque, "  Device %s.%u, Port %u, Speed %s Mb/s, Product %s%s%s\n", strrchr(d->bus->name, '.') + 1,
+               u->addr, u->nr + 1, mbit[usb_class(u)->speed], usb_class(u)->strings[usb_class(u)->device_desc[15] - 1],
+               d->id ? ", ID: " : "", d->id ? d->id : "");
+}
+
 INFO(info_usb)
 {
+    machine_each_dev(mon_machine(m), show_usb, m);
     if (!bus_find(mon_machine(m), NULL, "USB", NULL))
         mon_puts(m, "USB support not enabled\n");
 }

@@ -14,7 +14,7 @@ from run import accel, Failed, PROMPT, Session
 CMDLINE = 'console=ttyS0 panic=-1 quiet'
 CODE, VARS = '/usr/share/OVMF/OVMF_CODE_4M.fd', '/usr/share/OVMF/OVMF_VARS_4M.fd'
 BOARDS = ('pc', 'q35')
-ROADS = {'kernel': ('F-FW-01',), 'disk': (), 'cd': (), 'efi-disk': (), 'efi-kernel': ()}
+ROADS = {'kernel': ('F-FW-01', 'F-FW-12', 'F-DSP-08'), 'disk': ('F-DEV-06',), 'cd': ('F-BLK-03',), 'efi-disk': ('F-FW-03',), 'efi-kernel': ('F-FW-03', 'F-FW-12')}
 
 
 @pytest.fixture(scope='session')

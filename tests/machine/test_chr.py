@@ -10,6 +10,8 @@ import termios
 import time
 
 import pytest
+
+import seeds
 from conftest import need
 from lyre import Machine, QmpError, program, run
 
@@ -279,6 +281,22 @@ def test_mux_keys_switch_help_and_exit():
         t.expect(rb'monitor.*\(qemu\) ')
         t.send(b'info status\r')
         t.expect(rb'VM status: running')
+        t.send(b'\x01x')
+        t.expect(rb'terminated')
+        assert t.p.wait(5) == 0
+        assert termios.tcgetattr(t.slave)[:4] == t.before[:4]
+
+
+@pytest.mark.proves('F-DSP-08', 'F-CHR-01', 'F-MON-01', 'S194', 'S298')
+@pytest.mark.parametrize('seed', ['S194', 'S298'])
+def test_one_terminal_for_serial_line_and_monitor(seed):
+    with Terminal('-M', 'pc', '-accel', 'qtest', *seeds.words(seed)[1]) as t:
+        t.send(b'\x01c')
+        t.expect(rb'monitor.*\(qemu\) $')
+        t.send(b'info qtree\r')
+        t.expect(rb'dev: VGA.*\(qemu\) $')
+        t.send(b'info chardev\r')
+        t.expect(rb'serial0: filename=(mux|stdio).*\(qemu\) $')
         t.send(b'\x01x')
         t.expect(rb'terminated')
         assert t.p.wait(5) == 0

@@ -61,7 +61,7 @@ def test_dhcp_and_tcp_both_ways(card):
             g.sh('(sleep 300 | nc -l -p 9999 >/tmp/in) & sleep 1')
             with socket.create_connection(('127.0.0.1', port), timeout=60) as s:
                 s.sendall(BLOB)
-            g.sh(f'while [ $(stat -c %s /tmp/in) -lt {len(BLOB)} ]; do sleep 0.2; done', 60)
+            g.sh(f'while [ $(stat -c %s /tmp/in) -lt {len(BLOB)} ]; do sleep 0.2; done', 150)
             assert hashlib.sha256(BLOB).hexdigest() in g.sh('sha256sum </tmp/in')
             g.poweroff()
     finally:
@@ -114,14 +114,14 @@ def test_names_forwards_and_isolation(tmp_path):
             for here, there in ((('127.0.0.1', 2222), 22), (('127.0.0.1', 2323), 23), (('::1', 2424), 24)):
                 with socket.create_connection(here, timeout=30) as s:
                     s.sendall(b'for port %d\n' % there)
-                    g.sh(f'for i in $(seq 50); do [ -s /tmp/in{there} ] && break; sleep 0.2; done')
+                    g.sh(f'for i in $(seq 250); do [ -s /tmp/in{there} ] && break; sleep 0.2; done', 100)
                 assert g.sh(f'cat /tmp/in{there}') == f'for port {there}'
             # BusyBox has nothing that listens for datagrams: the kernel counts those for which nobody does.
             nobody = "awk '/^Udp: [0-9]/ {print $3}' /proc/net/snmp"
             before = int(g.sh(nobody))
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
                 s.sendto(b'a datagram\n', ('127.0.0.1', 5300))
-            g.sh(f'for i in $(seq 50); do [ $({nobody}) != {before} ] && break; sleep 0.2; done')
+            g.sh(f'for i in $(seq 250); do [ $({nobody}) != {before} ] && break; sleep 0.2; done')
             assert int(g.sh(nobody)) == before + 1
             fetch = 'timeout 5 wget -q -O /dev/null http://{}:8000/ 2>/dev/null && echo reached || echo not'
             assert g.sh(fetch.format('10.0.2.2'), 60) == 'reached'
@@ -155,7 +155,7 @@ def test_tap_devices_carry_frames_both_ways():
                 g.sh('(sleep 300 | nc -l -p 22 >/tmp/in) & sleep 1')
                 with socket.create_connection((f'10.7.{i}.2', 22), timeout=30) as s:
                     s.sendall(b'hello\n')
-                    g.sh('for i in $(seq 50); do [ -s /tmp/in ] && break; sleep 0.2; done')
+                    g.sh('for i in $(seq 250); do [ -s /tmp/in ] && break; sleep 0.2; done')
                 assert g.sh('cat /tmp/in; rm /tmp/in') == 'hello'
             addresses = g.sh('cat /sys/class/net/eth*/address').split()
             assert len(set(addresses)) == 2

@@ -349,6 +349,7 @@ bool pc_create_io(struct pc *p, struct err **errp)
     return p->vmport != OOA_ON || err_set(errp, "vmport=on: this program has no VMware port");
 }
 
+/* The companions of ICH9's EHCI at slot 1dh; a program without an EHCI has full-speed ports only. */
 static bool create_usb(struct pc *p, struct err **errp)
 {
     static const struct {
@@ -363,9 +364,16 @@ static bool create_usb(struct pc *p, struct err **errp)
         return true;
     if (p->kind != PC_Q35)
         return pci_create(p->m, p->north.bus, PCI_DEVFN(1, 2), "piix3-usb-uhci", NULL, errp) != NULL;
-    for (unsigned i = 0; i < ARRAY_LEN(ich9); i++)
-        if (!pci_create(p->m, p->north.bus, ich9[i].devfn, ich9[i].cls, NULL, errp))
+    for (unsigned i = 0; i < ARRAY_LEN(ich9); i++) {
+        struct dev *d = have_class(ich9[i].cls) ? dev_new(p->m, ich9[i].cls, errp) : NULL;
+
+        if (!d)
+            continue;
+        dev_prop(d, "multifunction", "on");
+        container_of(d, struct pci_dev, dev)->addr = ich9[i].devfn;
+        if (!dev_realize(d, &p->north.bus->bus, NULL, errp))
             return false;
+    }
     return true;
 }
 

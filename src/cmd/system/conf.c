@@ -887,6 +887,8 @@ static bool machine_flags(struct sys *s, struct opts *p, struct err **errp)
     }
     opts_del(p, "accel");
     opts_del(p, "type");
+    for (unsigned i = 0; i < s->nr_items; i++)
+        s->cfg.usb |= s->items[i].o->fn == on_usbdevice; /* a device asks for the controller too */
     return opts_bool(p, "usb", &s->cfg.usb, errp);
 }
 

@@ -1,6 +1,7 @@
 /* One AArch64 processor: reset, one step of the interpreter, FP control, system registers a program may read.
  *
- * The ID registers are what Linux shows to programs that read them (its MRS emulation), for the features of insn.def. */
+ * The ID registers are what Linux shows to programs that read them (its MRS emulation), for the features of insn.def.
+ */
 #include "guest/arm64/cpu.h"
 #include "guest/arm64/sem.h"
 
@@ -61,18 +62,37 @@ uint64_t a64_cntvct(void)
 bool a64_idreg(unsigned reg, uint64_t *v)
 {
     switch (reg) {
-    case A64_SYSREG(3, 0, 0, 0, 0): *v = 0x000f0001; return true; /* MIDR_EL1 */
-    case A64_SYSREG(3, 0, 0, 0, 5): *v = 0x80000000; return true; /* MPIDR_EL1 */
-    case A64_SYSREG(3, 0, 0, 0, 6): *v = 0; return true;          /* REVIDR_EL1 */
-    case A64_SYSREG(3, 0, 0, 4, 0): *v = 0x110011; return true;   /* ID_AA64PFR0_EL1: FP, AdvSIMD with FP16 */
+    case A64_SYSREG(3, 0, 0, 0, 0):
+        *v = 0x000f0001;
+        return true; /* MIDR_EL1 */
+    case A64_SYSREG(3, 0, 0, 0, 5):
+        *v = 0x80000000;
+        return true; /* MPIDR_EL1 */
+    case A64_SYSREG(3, 0, 0, 0, 6):
+        *v = 0;
+        return true; /* REVIDR_EL1 */
+    case A64_SYSREG(3, 0, 0, 4, 0):
+        *v = 0x110011;
+        return true; /* ID_AA64PFR0_EL1: FP, AdvSIMD with FP16 */
     /* ID_AA64ISAR0_EL1: AES+PMULL, SHA1, SHA256, CRC32, LSE, RDM, DotProd */
-    case A64_SYSREG(3, 0, 0, 6, 0): *v = UINT64_C(0x0000100010211120); return true;
+    case A64_SYSREG(3, 0, 0, 6, 0):
+        *v = UINT64_C(0x0000100010211120);
+        return true;
     /* ID_AA64ISAR1_EL1: JSCVT, FCMA, LRCPC, FRINTTS */
-    case A64_SYSREG(3, 0, 0, 6, 1): *v = UINT64_C(0x0000000100111000); return true;
-    case A64_SYSREG(3, 3, 0, 0, 1): *v = 0x8444c004; return true; /* CTR_EL0: 64-byte lines */
-    case A64_SYSREG(3, 3, 0, 0, 7): *v = 4; return true;          /* DCZID_EL0: 64 bytes */
-    case A64_SYSREG(3, 3, 14, 0, 0): *v = cnt_hz; return true;    /* CNTFRQ_EL0 */
-    default: break;
+    case A64_SYSREG(3, 0, 0, 6, 1):
+        *v = UINT64_C(0x0000000100111000);
+        return true;
+    case A64_SYSREG(3, 3, 0, 0, 1):
+        *v = 0x8444c004;
+        return true; /* CTR_EL0: 64-byte lines */
+    case A64_SYSREG(3, 3, 0, 0, 7):
+        *v = 4;
+        return true; /* DCZID_EL0: 64 bytes */
+    case A64_SYSREG(3, 3, 14, 0, 0):
+        *v = cnt_hz;
+        return true; /* CNTFRQ_EL0 */
+    default:
+        break;
     }
     if (reg >= A64_SYSREG(3, 0, 0, 1, 0) && reg <= A64_SYSREG(3, 0, 0, 7, 7)) { /* the rest of the ID space */
         *v = 0;
@@ -84,24 +104,46 @@ bool a64_idreg(unsigned reg, uint64_t *v)
 bool a64_sysreg_read(struct a64_cpu *c, unsigned reg, uint64_t *v)
 {
     switch (reg) {
-    case A64_REG_NZCV: *v = a64_nzcv(c); return true;
-    case A64_REG_FPCR: *v = c->fpcr; return true;
-    case A64_REG_FPSR: *v = a64_fpsr(c); return true;
-    case A64_REG_TPIDR: *v = c->tpidr; return true;
-    case A64_REG_TPIDRRO: *v = c->tpidrro; return true;
-    case A64_REG_CNTVCT: *v = a64_cntvct(); return true;
-    default: return a64_idreg(reg, v);
+    case A64_REG_NZCV:
+        *v = a64_nzcv(c);
+        return true;
+    case A64_REG_FPCR:
+        *v = c->fpcr;
+        return true;
+    case A64_REG_FPSR:
+        *v = a64_fpsr(c);
+        return true;
+    case A64_REG_TPIDR:
+        *v = c->tpidr;
+        return true;
+    case A64_REG_TPIDRRO:
+        *v = c->tpidrro;
+        return true;
+    case A64_REG_CNTVCT:
+        *v = a64_cntvct();
+        return true;
+    default:
+        return a64_idreg(reg, v);
     }
 }
 
 bool a64_sysreg_write(struct a64_cpu *c, unsigned reg, uint64_t v)
 {
     switch (reg) {
-    case A64_REG_NZCV: a64_set_nzcv(c, (uint32_t)v & 0xf0000000); return true;
-    case A64_REG_FPCR: a64_set_fpcr(c, (uint32_t)v); return true;
-    case A64_REG_FPSR: a64_set_fpsr(c, (uint32_t)v); return true;
-    case A64_REG_TPIDR: c->tpidr = v; return true;
-    default: return false;
+    case A64_REG_NZCV:
+        a64_set_nzcv(c, (uint32_t)v & 0xf0000000);
+        return true;
+    case A64_REG_FPCR:
+        a64_set_fpcr(c, (uint32_t)v);
+        return true;
+    case A64_REG_FPSR:
+        a64_set_fpsr(c, (uint32_t)v);
+        return true;
+    case A64_REG_TPIDR:
+        c->tpidr = v;
+        return true;
+    default:
+        return false;
     }
 }
 

@@ -126,10 +126,14 @@ static bool one_allowed(uint32_t w)
     unsigned op = a64_bits(w, 15, 14), size = a64_bits(w, 11, 10);
 
     switch (op) {
-    case 0: return true;
-    case 1: return !(size & 1);
-    case 2: return size == 0 || (size == 1 && !A64_BIT(w, 12));
-    default: return false;
+    case 0:
+        return true;
+    case 1:
+        return !(size & 1);
+    case 2:
+        return size == 0 || (size == 1 && !A64_BIT(w, 12));
+    default:
+        return false;
     }
 }
 
@@ -137,8 +141,7 @@ static bool size_allowed(unsigned size, bool q, uint64_t at)
 {
     return !((at & NO1D) && size == 3 && !q) && !((at & NO3) && size == 3) &&
            !((at & S12) && (size == 0 || size == 3)) && !((at & S3) && size != 3) && !((at & S0) && size) &&
-           !((at & S01) && size > 1) && !((at & NO0) && !size) &&
-           !((at & ACROSS) && (size == 3 || (size == 2 && !q)));
+           !((at & S01) && size > 1) && !((at & NO0) && !size) && !((at & ACROSS) && (size == 3 || (size == 2 && !q)));
 }
 
 static bool vec_allowed(uint32_t w, uint64_t at)

@@ -7,41 +7,41 @@
 
 /* Attributes: conditions for a row to match beyond its pattern, and forms of the mnemonic. */
 enum {
-    A64_A_BITMASK = 1 << 0,      /* logical immediate must be valid */
-    A64_A_BITFIELD = 1 << 1,     /* N = sf; no sixth bit in immr, imms of W forms */
-    A64_A_HW = 1 << 2,           /* W form: hw < 2 */
-    A64_A_SHIFT6 = 1 << 3,       /* W form: amount < 32 */
-    A64_A_NOROR = 1 << 4,        /* shift != 3 */
-    A64_A_EXT4 = 1 << 5,         /* amount <= 4 */
-    A64_A_EVEN = 1 << 6,         /* Rs, Rt even */
-    A64_A_OPC3 = 1 << 7,         /* bits 31..30 != 3 */
-    A64_A_OPT1 = 1 << 8,         /* option bit 1 set */
-    A64_A_VSZ = 1 << 9,          /* opc bit 1 only with size 0 */
-    A64_A_NO1D = 1 << 10,        /* not size 3 with Q 0 */
-    A64_A_VONE = 1 << 11,        /* element and size fit */
-    A64_A_FTYPE = 1 << 12,       /* type != 2 */
-    A64_A_SCALE = 1 << 13,       /* W form: at most 32 fraction bits */
-    A64_A_IMM5 = 1 << 14,        /* imm5 names a size; 64-bit only with Q */
-    A64_A_MOVS = 1 << 15,        /* SMOV sizes */
-    A64_A_MOVU = 1 << 16,        /* UMOV sizes */
-    A64_A_EXTQ = 1 << 17,        /* index < 8 with Q 0 */
-    A64_A_NO3 = 1 << 18,         /* size != 3 */
-    A64_A_S12 = 1 << 19,         /* size 1 or 2 */
-    A64_A_S3 = 1 << 20,          /* size 3 */
-    A64_A_S0 = 1 << 21,          /* size 0 */
-    A64_A_S01 = 1 << 22,         /* size 0 or 1 */
-    A64_A_NO0 = 1 << 23,         /* size != 0 */
-    A64_A_NO1DF = 1 << 24,       /* not sz 1 with Q 0 */
-    A64_A_ACROSS = 1 << 25,      /* size 0, 1, or 2 with Q */
-    A64_A_IMMH = 1 << 26,        /* immh != 0 */
-    A64_A_NO1DH = 1 << 27,       /* immh bit 3 only with Q */
-    A64_A_IMMH3 = 1 << 28,       /* immh bit 3 set */
-    A64_A_IMMHN = 1 << 29,       /* immh bit 3 clear */
-    A64_A_IMMHF = 1 << 30,       /* immh at least 2 */
+    A64_A_BITMASK = 1 << 0,  /* logical immediate must be valid */
+    A64_A_BITFIELD = 1 << 1, /* N = sf; no sixth bit in immr, imms of W forms */
+    A64_A_HW = 1 << 2,       /* W form: hw < 2 */
+    A64_A_SHIFT6 = 1 << 3,   /* W form: amount < 32 */
+    A64_A_NOROR = 1 << 4,    /* shift != 3 */
+    A64_A_EXT4 = 1 << 5,     /* amount <= 4 */
+    A64_A_EVEN = 1 << 6,     /* Rs, Rt even */
+    A64_A_OPC3 = 1 << 7,     /* bits 31..30 != 3 */
+    A64_A_OPT1 = 1 << 8,     /* option bit 1 set */
+    A64_A_VSZ = 1 << 9,      /* opc bit 1 only with size 0 */
+    A64_A_NO1D = 1 << 10,    /* not size 3 with Q 0 */
+    A64_A_VONE = 1 << 11,    /* element and size fit */
+    A64_A_FTYPE = 1 << 12,   /* type != 2 */
+    A64_A_SCALE = 1 << 13,   /* W form: at most 32 fraction bits */
+    A64_A_IMM5 = 1 << 14,    /* imm5 names a size; 64-bit only with Q */
+    A64_A_MOVS = 1 << 15,    /* SMOV sizes */
+    A64_A_MOVU = 1 << 16,    /* UMOV sizes */
+    A64_A_EXTQ = 1 << 17,    /* index < 8 with Q 0 */
+    A64_A_NO3 = 1 << 18,     /* size != 3 */
+    A64_A_S12 = 1 << 19,     /* size 1 or 2 */
+    A64_A_S3 = 1 << 20,      /* size 3 */
+    A64_A_S0 = 1 << 21,      /* size 0 */
+    A64_A_S01 = 1 << 22,     /* size 0 or 1 */
+    A64_A_NO0 = 1 << 23,     /* size != 0 */
+    A64_A_NO1DF = 1 << 24,   /* not sz 1 with Q 0 */
+    A64_A_ACROSS = 1 << 25,  /* size 0, 1, or 2 with Q */
+    A64_A_IMMH = 1 << 26,    /* immh != 0 */
+    A64_A_NO1DH = 1 << 27,   /* immh bit 3 only with Q */
+    A64_A_IMMH3 = 1 << 28,   /* immh bit 3 set */
+    A64_A_IMMHN = 1 << 29,   /* immh bit 3 clear */
+    A64_A_IMMHF = 1 << 30,   /* immh at least 2 */
 };
-#define A64_A_IDXD   (UINT64_C(1) << 31) /* not sz 1 with L 1 */
-#define A64_A_FCMLAE (UINT64_C(1) << 32)
-#define A64_A_NO3L   (UINT64_C(1) << 33) /* bits 31..30 != 3 */
+#define A64_A_IDXD     (UINT64_C(1) << 31) /* not sz 1 with L 1 */
+#define A64_A_FCMLAE   (UINT64_C(1) << 32)
+#define A64_A_NO3L     (UINT64_C(1) << 33) /* bits 31..30 != 3 */
 /* No conditions: */
 #define A64_A_ENDS     (UINT64_C(1) << 40) /* ends a block */
 #define A64_A_SZ       (UINT64_C(1) << 41) /* mnemonic takes b, h by size */
@@ -79,10 +79,10 @@ static inline int64_t a64_sbits(uint32_t w, unsigned hi, unsigned lo)
 {
     return (int64_t)((uint64_t)w << (63 - hi)) >> (63 - hi + lo);
 }
-#define A64_RD(w)  ((w)&31)
-#define A64_RN(w)  ((w) >> 5 & 31)
-#define A64_RM(w)  ((w) >> 16 & 31)
-#define A64_RA(w)  ((w) >> 10 & 31)
+#define A64_RD(w)     ((w)&31)
+#define A64_RN(w)     ((w) >> 5 & 31)
+#define A64_RM(w)     ((w) >> 16 & 31)
+#define A64_RA(w)     ((w) >> 10 & 31)
 #define A64_BIT(w, n) ((w) >> (n)&1)
 
 #endif

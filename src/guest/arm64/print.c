@@ -104,10 +104,10 @@ static void put_word(struct out *o, const char *s, uint32_t w, uint64_t pc)
     static const struct {
         const char *word;
         uint8_t hi, lo, is_rel;
-    } field[] = {{"imm5", 20, 16, 0},  {"imm16", 20, 5, 0}, {"immr", 21, 16, 0},  {"imms", 15, 10, 0},
-                 {"nzcv", 3, 0, 0},    {"imm4", 14, 11, 0}, {"rel26", 25, 0, 1},  {"rel19", 23, 5, 1},
-                 {"rel14", 18, 5, 1},  {"lit", 23, 5, 1},   {"prf", 4, 0, 0},     {"hint", 11, 5, 0},
-                 {"barrier", 11, 8, 0}, {"s9", 20, 12, 2},  {"u12", 21, 10, 0}};
+    } field[] = {{"imm5", 20, 16, 0},   {"imm16", 20, 5, 0}, {"immr", 21, 16, 0}, {"imms", 15, 10, 0},
+                 {"nzcv", 3, 0, 0},     {"imm4", 14, 11, 0}, {"rel26", 25, 0, 1}, {"rel19", 23, 5, 1},
+                 {"rel14", 18, 5, 1},   {"lit", 23, 5, 1},   {"prf", 4, 0, 0},    {"hint", 11, 5, 0},
+                 {"barrier", 11, 8, 0}, {"s9", 20, 12, 2},   {"u12", 21, 10, 0}};
     uint64_t v = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(field); i++)

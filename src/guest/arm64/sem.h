@@ -1,5 +1,6 @@
-/* The interpreter's functions, one per group of insn.def: execute w, whose operation is kind (enum a64_kind). They change
- * registers only when the result is A64_OK (or A64_DO_SVC, A64_ICACHE); npc is the next pc unless they branch. */
+/* The interpreter's functions, one per group of insn.def: execute w, whose operation is kind (enum a64_kind). They
+ * change registers only when the result is A64_OK (or A64_DO_SVC, A64_ICACHE); npc is the next pc unless they branch.
+ */
 #ifndef GUEST_ARM64_SEM_H
 #define GUEST_ARM64_SEM_H
 

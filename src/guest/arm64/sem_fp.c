@@ -51,13 +51,23 @@ static uint64_t compare(struct fpu_env *e, struct fpu_fmt f, unsigned kind, uint
 
     switch (kind) {
     case A64_FCMEQ:
-    case A64_FCMEQZ: yes = o == FPU_EQUAL; break;
+    case A64_FCMEQZ:
+        yes = o == FPU_EQUAL;
+        break;
     case A64_FCMGE:
     case A64_FACGE:
-    case A64_FCMGEZ: yes = o == FPU_GREATER || o == FPU_EQUAL; break;
-    case A64_FCMLEZ: yes = o == FPU_LESS || o == FPU_EQUAL; break;
-    case A64_FCMLTZ: yes = o == FPU_LESS; break;
-    default: yes = o == FPU_GREATER; break;
+    case A64_FCMGEZ:
+        yes = o == FPU_GREATER || o == FPU_EQUAL;
+        break;
+    case A64_FCMLEZ:
+        yes = o == FPU_LESS || o == FPU_EQUAL;
+        break;
+    case A64_FCMLTZ:
+        yes = o == FPU_LESS;
+        break;
+    default:
+        yes = o == FPU_GREATER;
+        break;
     }
     return yes ? ~UINT64_C(0) : 0;
 }
@@ -69,32 +79,49 @@ static uint64_t op2(struct fpu_env *e, struct fpu_fmt f, unsigned kind, uint64_t
 
     switch (kind) {
     case A64_FADD:
-    case A64_FADDP: return fpu_add(e, f, a, b);
-    case A64_FSUB: return fpu_sub(e, f, a, b);
-    case A64_FMUL: return fpu_mul(e, f, a, b);
-    case A64_FNMUL: return neg(f, fpu_mul(e, f, a, b));
-    case A64_FMULX: return fpu_mulx(e, f, a, b);
-    case A64_FDIV: return fpu_div(e, f, a, b);
-    case A64_FABD: return fpu_sub(e, f, a, b) & abs;
-    case A64_FMLA: return fpu_fma(e, f, a, b, d);
-    case A64_FMLS: return fpu_fma(e, f, neg(f, a), b, d);
+    case A64_FADDP:
+        return fpu_add(e, f, a, b);
+    case A64_FSUB:
+        return fpu_sub(e, f, a, b);
+    case A64_FMUL:
+        return fpu_mul(e, f, a, b);
+    case A64_FNMUL:
+        return neg(f, fpu_mul(e, f, a, b));
+    case A64_FMULX:
+        return fpu_mulx(e, f, a, b);
+    case A64_FDIV:
+        return fpu_div(e, f, a, b);
+    case A64_FABD:
+        return fpu_sub(e, f, a, b) & abs;
+    case A64_FMLA:
+        return fpu_fma(e, f, a, b, d);
+    case A64_FMLS:
+        return fpu_fma(e, f, neg(f, a), b, d);
     case A64_FMAX:
     case A64_FMAXP:
-    case A64_FMAXV: return fpu_minmax(e, f, a, b, true, false);
+    case A64_FMAXV:
+        return fpu_minmax(e, f, a, b, true, false);
     case A64_FMIN:
     case A64_FMINP:
-    case A64_FMINV: return fpu_minmax(e, f, a, b, false, false);
+    case A64_FMINV:
+        return fpu_minmax(e, f, a, b, false, false);
     case A64_FMAXNM:
     case A64_FMAXNMP:
-    case A64_FMAXNMV: return fpu_minmax(e, f, a, b, true, true);
+    case A64_FMAXNMV:
+        return fpu_minmax(e, f, a, b, true, true);
     case A64_FMINNM:
     case A64_FMINNMP:
-    case A64_FMINNMV: return fpu_minmax(e, f, a, b, false, true);
-    case A64_FRECPS: return fpu_recps(e, f, a, b);
-    case A64_FRSQRTS: return fpu_rsqrts(e, f, a, b);
+    case A64_FMINNMV:
+        return fpu_minmax(e, f, a, b, false, true);
+    case A64_FRECPS:
+        return fpu_recps(e, f, a, b);
+    case A64_FRSQRTS:
+        return fpu_rsqrts(e, f, a, b);
     case A64_FACGE:
-    case A64_FACGT: return compare(e, f, kind, a & abs, b & abs);
-    default: return compare(e, f, kind, a, b);
+    case A64_FACGT:
+        return compare(e, f, kind, a & abs, b & abs);
+    default:
+        return compare(e, f, kind, a, b);
     }
 }
 
@@ -103,21 +130,27 @@ static enum fpu_round round_of(const struct fpu_env *e, unsigned kind)
     switch (kind) {
     case A64_FRINTN:
     case A64_FCVTNS:
-    case A64_FCVTNU: return FPU_RNE;
+    case A64_FCVTNU:
+        return FPU_RNE;
     case A64_FRINTP:
     case A64_FCVTPS:
-    case A64_FCVTPU: return FPU_RUP;
+    case A64_FCVTPU:
+        return FPU_RUP;
     case A64_FRINTM:
     case A64_FCVTMS:
-    case A64_FCVTMU: return FPU_RDN;
+    case A64_FCVTMU:
+        return FPU_RDN;
     case A64_FRINTA:
     case A64_FCVTAS:
-    case A64_FCVTAU: return FPU_RNA;
+    case A64_FCVTAU:
+        return FPU_RNA;
     case A64_FRINTX:
     case A64_FRINTI:
     case A64_FRINT32X:
-    case A64_FRINT64X: return (enum fpu_round)e->round;
-    default: return FPU_RTZ;
+    case A64_FRINT64X:
+        return (enum fpu_round)e->round;
+    default:
+        return FPU_RTZ;
     }
 }
 
@@ -131,32 +164,46 @@ static uint64_t op1(struct fpu_env *e, struct fpu_fmt f, unsigned kind, uint64_t
     unsigned bits = 1u + f.ebits + f.fbits;
 
     switch (kind) {
-    case A64_FMOV: return a;
-    case A64_FABS: return a & ~fpu_signbit(f);
-    case A64_FNEG: return neg(f, a);
-    case A64_FSQRT: return fpu_sqrt(e, f, a);
+    case A64_FMOV:
+        return a;
+    case A64_FABS:
+        return a & ~fpu_signbit(f);
+    case A64_FNEG:
+        return neg(f, a);
+    case A64_FSQRT:
+        return fpu_sqrt(e, f, a);
     case A64_FRINTN:
     case A64_FRINTP:
     case A64_FRINTM:
     case A64_FRINTZ:
     case A64_FRINTA:
     case A64_FRINTI:
-    case A64_FRINTX: return fpu_rint(e, f, a, round_of(e, kind), kind == A64_FRINTX);
+    case A64_FRINTX:
+        return fpu_rint(e, f, a, round_of(e, kind), kind == A64_FRINTX);
     case A64_FRINT32Z:
-    case A64_FRINT32X: return fpu_rint_in(e, f, a, round_of(e, kind), 32);
+    case A64_FRINT32X:
+        return fpu_rint_in(e, f, a, round_of(e, kind), 32);
     case A64_FRINT64Z:
-    case A64_FRINT64X: return fpu_rint_in(e, f, a, round_of(e, kind), 64);
-    case A64_FRECPE: return fpu_recpe(e, f, a);
-    case A64_FRSQRTE: return fpu_rsqrte(e, f, a);
-    case A64_FRECPX: return fpu_recpx(e, f, a);
-    case A64_SCVTF: return fpu_from_int(e, f, (uint64_t)((int64_t)(a << (64 - bits)) >> (64 - bits)), 0, true);
-    case A64_UCVTF: return fpu_from_int(e, f, a, 0, false);
+    case A64_FRINT64X:
+        return fpu_rint_in(e, f, a, round_of(e, kind), 64);
+    case A64_FRECPE:
+        return fpu_recpe(e, f, a);
+    case A64_FRSQRTE:
+        return fpu_rsqrte(e, f, a);
+    case A64_FRECPX:
+        return fpu_recpx(e, f, a);
+    case A64_SCVTF:
+        return fpu_from_int(e, f, (uint64_t)((int64_t)(a << (64 - bits)) >> (64 - bits)), 0, true);
+    case A64_UCVTF:
+        return fpu_from_int(e, f, a, 0, false);
     case A64_FCMGTZ:
     case A64_FCMGEZ:
     case A64_FCMEQZ:
     case A64_FCMLEZ:
-    case A64_FCMLTZ: return compare(e, f, kind, a, 0);
-    default: return fpu_to_int(e, f, a, 0, bits, to_signed(kind), round_of(e, kind));
+    case A64_FCMLTZ:
+        return compare(e, f, kind, a, 0);
+    default:
+        return fpu_to_int(e, f, a, 0, bits, to_signed(kind), round_of(e, kind));
     }
 }
 

@@ -11,13 +11,26 @@ static inline uint64_t trunc_sf(uint32_t w, uint64_t v)
 uint64_t a64_extend(uint64_t v, unsigned option, unsigned shift)
 {
     switch (option) {
-    case 0: v = (uint8_t)v; break;
-    case 1: v = (uint16_t)v; break;
-    case 2: v = (uint32_t)v; break;
-    case 4: v = (uint64_t)(int8_t)v; break;
-    case 5: v = (uint64_t)(int16_t)v; break;
-    case 6: v = (uint64_t)(int32_t)v; break;
-    default: break;
+    case 0:
+        v = (uint8_t)v;
+        break;
+    case 1:
+        v = (uint16_t)v;
+        break;
+    case 2:
+        v = (uint32_t)v;
+        break;
+    case 4:
+        v = (uint64_t)(int8_t)v;
+        break;
+    case 5:
+        v = (uint64_t)(int16_t)v;
+        break;
+    case 6:
+        v = (uint64_t)(int32_t)v;
+        break;
+    default:
+        break;
     }
     return v << shift;
 }
@@ -27,14 +40,29 @@ bool a64_cond(uint32_t nzcv, unsigned cond)
     bool n = nzcv >> 31, z = nzcv >> 30 & 1, c = nzcv >> 29 & 1, v = nzcv >> 28 & 1, r;
 
     switch (cond >> 1) {
-    case 0: r = z; break;
-    case 1: r = c; break;
-    case 2: r = n; break;
-    case 3: r = v; break;
-    case 4: r = c && !z; break;
-    case 5: r = n == v; break;
-    case 6: r = n == v && !z; break;
-    default: return true;
+    case 0:
+        r = z;
+        break;
+    case 1:
+        r = c;
+        break;
+    case 2:
+        r = n;
+        break;
+    case 3:
+        r = v;
+        break;
+    case 4:
+        r = c && !z;
+        break;
+    case 5:
+        r = n == v;
+        break;
+    case 6:
+        r = n == v && !z;
+        break;
+    default:
+        return true;
     }
     return r != (cond & 1);
 }
@@ -98,9 +126,15 @@ static void logic(struct a64_cpu *c, uint32_t w, uint64_t b, bool rd_sp)
 
     switch (a64_bits(w, 30, 29)) {
     case 0:
-    case 3: r = a & b; break;
-    case 1: r = a | b; break;
-    default: r = a ^ b; break;
+    case 3:
+        r = a & b;
+        break;
+    case 1:
+        r = a | b;
+        break;
+    default:
+        r = a ^ b;
+        break;
     }
     r = trunc_sf(w, r);
     if (a64_bits(w, 30, 29) == 3)
@@ -126,9 +160,15 @@ enum a64_res sem_movw(struct a64_cpu *c, uint32_t w, unsigned kind)
     uint64_t imm = (uint64_t)a64_bits(w, 20, 5) << shift, v;
 
     switch (kind) {
-    case A64_MOVZ: v = imm; break;
-    case A64_MOVN: v = ~imm; break;
-    default: v = (a64_x(c, A64_RD(w)) & ~(UINT64_C(0xffff) << shift)) | imm; break;
+    case A64_MOVZ:
+        v = imm;
+        break;
+    case A64_MOVN:
+        v = ~imm;
+        break;
+    default:
+        v = (a64_x(c, A64_RD(w)) & ~(UINT64_C(0xffff) << shift)) | imm;
+        break;
     }
     a64_set_x(c, A64_RD(w), trunc_sf(w, v));
     return A64_OK;
@@ -177,9 +217,15 @@ static uint64_t shifted(struct a64_cpu *c, uint32_t w)
     uint64_t v = trunc_sf(w, a64_x(c, A64_RM(w)));
 
     switch (a64_bits(w, 23, 22)) {
-    case 0: v <<= n; break;
-    case 1: v >>= n; break;
-    case 2: v = SF(w) ? (uint64_t)((int64_t)v >> n) : (uint64_t)((int32_t)v >> n); break;
+    case 0:
+        v <<= n;
+        break;
+    case 1:
+        v >>= n;
+        break;
+    case 2:
+        v = SF(w) ? (uint64_t)((int64_t)v >> n) : (uint64_t)((int32_t)v >> n);
+        break;
     default:
         if (n)
             v = SF(w) ? v >> n | v << (64 - n) : v >> n | v << (32 - n);
@@ -262,7 +308,7 @@ static uint64_t divide(uint32_t w, uint64_t a, uint64_t b, bool sign)
     }
     if (SF(w))
         return !b ? 0 : (int64_t)b == -1 ? -a : (uint64_t)((int64_t)a / (int64_t)b);
-    return !(int32_t)b ? 0 : (int32_t)b == -1 ? (uint32_t)-(uint32_t)a : (uint32_t)((int32_t)a / (int32_t)b);
+    return !(int32_t)b ? 0 : (int32_t)b == -1 ? (uint32_t) - (uint32_t)a : (uint32_t)((int32_t)a / (int32_t)b);
 }
 
 enum a64_res sem_dp2(struct a64_cpu *c, uint32_t w, unsigned kind)
@@ -271,12 +317,24 @@ enum a64_res sem_dp2(struct a64_cpu *c, uint32_t w, unsigned kind)
     unsigned n = b & (SF(w) ? 63 : 31);
 
     switch (kind) {
-    case A64_UDIV: v = divide(w, a, b, false); break;
-    case A64_SDIV: v = divide(w, a, b, true); break;
-    case A64_LSLV: v = a << n; break;
-    case A64_LSRV: v = a >> n; break;
-    case A64_ASRV: v = SF(w) ? (uint64_t)((int64_t)a >> n) : (uint64_t)((int32_t)a >> n); break;
-    default: v = !n ? a : a >> n | a << ((SF(w) ? 64 : 32) - n); break;
+    case A64_UDIV:
+        v = divide(w, a, b, false);
+        break;
+    case A64_SDIV:
+        v = divide(w, a, b, true);
+        break;
+    case A64_LSLV:
+        v = a << n;
+        break;
+    case A64_LSRV:
+        v = a >> n;
+        break;
+    case A64_ASRV:
+        v = SF(w) ? (uint64_t)((int64_t)a >> n) : (uint64_t)((int32_t)a >> n);
+        break;
+    default:
+        v = !n ? a : a >> n | a << ((SF(w) ? 64 : 32) - n);
+        break;
     }
     a64_set_x(c, A64_RD(w), trunc_sf(w, v));
     return A64_OK;
@@ -311,11 +369,20 @@ enum a64_res sem_dp1(struct a64_cpu *c, uint32_t w, unsigned kind)
     unsigned width = SF(w) ? 64 : 32;
 
     switch (kind) {
-    case A64_RBIT: v = bit_reverse(a) >> (64 - width); break;
-    case A64_REV16: v = (a & UINT64_C(0x00ff00ff00ff00ff)) << 8 | (a >> 8 & UINT64_C(0x00ff00ff00ff00ff)); break;
-    case A64_REV32: v = (uint64_t)__builtin_bswap32((uint32_t)(a >> 32)) << 32 | __builtin_bswap32((uint32_t)a); break;
-    case A64_REV: v = SF(w) ? __builtin_bswap64(a) : __builtin_bswap32((uint32_t)a); break;
-    case A64_CLS: a = SF(w) ? a ^ (uint64_t)((int64_t)a >> 63) : (uint32_t)(a ^ (uint64_t)((int32_t)a >> 31)); /* fall through */
+    case A64_RBIT:
+        v = bit_reverse(a) >> (64 - width);
+        break;
+    case A64_REV16:
+        v = (a & UINT64_C(0x00ff00ff00ff00ff)) << 8 | (a >> 8 & UINT64_C(0x00ff00ff00ff00ff));
+        break;
+    case A64_REV32:
+        v = (uint64_t)__builtin_bswap32((uint32_t)(a >> 32)) << 32 | __builtin_bswap32((uint32_t)a);
+        break;
+    case A64_REV:
+        v = SF(w) ? __builtin_bswap64(a) : __builtin_bswap32((uint32_t)a);
+        break;
+    case A64_CLS:
+        a = SF(w) ? a ^ (uint64_t)((int64_t)a >> 63) : (uint32_t)(a ^ (uint64_t)((int32_t)a >> 31)); /* fall through */
     default:
         v = a ? (uint64_t)__builtin_clzll(a) - (64 - width) : width;
         v -= kind == A64_CLS;
@@ -330,14 +397,30 @@ enum a64_res sem_dp3(struct a64_cpu *c, uint32_t w, unsigned kind)
     uint64_t n = a64_x(c, A64_RN(w)), m = a64_x(c, A64_RM(w)), a = a64_x(c, A64_RA(w)), v;
 
     switch (kind) {
-    case A64_MADD: v = a + n * m; break;
-    case A64_MSUB: v = a - n * m; break;
-    case A64_SMADDL: v = a + (uint64_t)((int64_t)(int32_t)n * (int32_t)m); break;
-    case A64_SMSUBL: v = a - (uint64_t)((int64_t)(int32_t)n * (int32_t)m); break;
-    case A64_UMADDL: v = a + (uint64_t)(uint32_t)n * (uint32_t)m; break;
-    case A64_UMSUBL: v = a - (uint64_t)(uint32_t)n * (uint32_t)m; break;
-    case A64_SMULH: v = (uint64_t)((__int128)(int64_t)n * (int64_t)m >> 64); break;
-    default: v = (uint64_t)((unsigned __int128)n * m >> 64); break;
+    case A64_MADD:
+        v = a + n * m;
+        break;
+    case A64_MSUB:
+        v = a - n * m;
+        break;
+    case A64_SMADDL:
+        v = a + (uint64_t)((int64_t)(int32_t)n * (int32_t)m);
+        break;
+    case A64_SMSUBL:
+        v = a - (uint64_t)((int64_t)(int32_t)n * (int32_t)m);
+        break;
+    case A64_UMADDL:
+        v = a + (uint64_t)(uint32_t)n * (uint32_t)m;
+        break;
+    case A64_UMSUBL:
+        v = a - (uint64_t)(uint32_t)n * (uint32_t)m;
+        break;
+    case A64_SMULH:
+        v = (uint64_t)((__int128)(int64_t)n * (int64_t)m >> 64);
+        break;
+    default:
+        v = (uint64_t)((unsigned __int128)n * m >> 64);
+        break;
     }
     a64_set_x(c, A64_RD(w), trunc_sf(w, v));
     return A64_OK;

@@ -293,15 +293,24 @@ static uint64_t lse_new(unsigned kind, uint64_t old, uint64_t v, unsigned n)
     int64_t so = (int64_t)sign(old, n), sv = (int64_t)sign(v, n);
 
     switch (kind) {
-    case A64_LDADD: return old + v;
-    case A64_LDCLR: return old & ~v;
-    case A64_LDEOR: return old ^ v;
-    case A64_LDSET: return old | v;
-    case A64_LDSMAX: return so > sv ? old : v;
-    case A64_LDSMIN: return so < sv ? old : v;
-    case A64_LDUMAX: return old > v ? old : v;
-    case A64_LDUMIN: return old < v ? old : v;
-    default: return v;
+    case A64_LDADD:
+        return old + v;
+    case A64_LDCLR:
+        return old & ~v;
+    case A64_LDEOR:
+        return old ^ v;
+    case A64_LDSET:
+        return old | v;
+    case A64_LDSMAX:
+        return so > sv ? old : v;
+    case A64_LDSMIN:
+        return so < sv ? old : v;
+    case A64_LDUMAX:
+        return old > v ? old : v;
+    case A64_LDUMIN:
+        return old < v ? old : v;
+    default:
+        return v;
     }
 }
 
@@ -438,7 +447,9 @@ enum a64_res sem_sys(struct a64_cpu *c, uint32_t w, unsigned kind)
     case 3 << 11 | 7 << 7 | 10 << 3 | 1: /* DC CVAC, CVAU, CVAP, CIVAC */
     case 3 << 11 | 7 << 7 | 11 << 3 | 1:
     case 3 << 11 | 7 << 7 | 12 << 3 | 1:
-    case 3 << 11 | 7 << 7 | 14 << 3 | 1: return rd(c, a & ~UINT64_C(63), &(uint8_t){0}, 1) ? A64_OK : A64_FAULT;
-    default: return A64_UNDEF;
+    case 3 << 11 | 7 << 7 | 14 << 3 | 1:
+        return rd(c, a & ~UINT64_C(63), &(uint8_t){0}, 1) ? A64_OK : A64_FAULT;
+    default:
+        return A64_UNDEF;
     }
 }

@@ -1,4 +1,5 @@
-/* Interpreter: Advanced SIMD that moves elements: copies, permutations, tables, immediates; AES and SHA (Arm ARM C7.2). */
+/* Interpreter: Advanced SIMD that moves elements: copies, permutations, tables, immediates; AES and SHA (Arm ARM C7.2).
+ */
 #include "guest/arm64/sem.h"
 #include "guest/arm64/vec.h"
 
@@ -129,10 +130,18 @@ enum a64_res sem_vimm(struct a64_cpu *c, uint32_t w, unsigned kind)
         uint64_t d = c->v[A64_RD(w)].d[i];
 
         switch (kind) {
-        case A64_ORR: r.d[i] = d | v; break;
-        case A64_BIC: r.d[i] = d & ~v; break;
-        case A64_MVNI: r.d[i] = ~v; break;
-        default: r.d[i] = v; break;
+        case A64_ORR:
+            r.d[i] = d | v;
+            break;
+        case A64_BIC:
+            r.d[i] = d & ~v;
+            break;
+        case A64_MVNI:
+            r.d[i] = ~v;
+            break;
+        default:
+            r.d[i] = v;
+            break;
         }
     }
     c->v[A64_RD(w)] = r;
@@ -209,8 +218,8 @@ enum a64_res sem_aes(struct a64_cpu *c, uint32_t w, unsigned kind)
         s.d[0] ^= c->v[A64_RD(w)].d[0];
         s.d[1] ^= c->v[A64_RD(w)].d[1];
         for (int i = 0; i < 16; i++) /* column i / 4, row i % 4 */
-            r.b[i] = kind == A64_AESE ? sub_byte(s.b[(i + 4 * (i & 3)) & 15])
-                                      : inv_sub_byte(s.b[(i - 4 * (i & 3)) & 15]);
+            r.b[i] =
+                kind == A64_AESE ? sub_byte(s.b[(i + 4 * (i & 3)) & 15]) : inv_sub_byte(s.b[(i - 4 * (i & 3)) & 15]);
     }
     c->v[A64_RD(w)] = r;
     return A64_OK;
@@ -277,7 +286,9 @@ enum a64_res sem_sha(struct a64_cpu *c, uint32_t w, unsigned kind)
     union ir_vec d = c->v[A64_RD(w)], r = d, y;
 
     switch (kind) {
-    case A64_SHA1H: r = (union ir_vec){.s = {rol(n.s[0], 30)}}; break;
+    case A64_SHA1H:
+        r = (union ir_vec){.s = {rol(n.s[0], 30)}};
+        break;
     case A64_SHA1SU0:
         r.d[0] = d.d[1] ^ d.d[0] ^ m.d[0];
         r.d[1] = n.d[0] ^ d.d[1] ^ m.d[1];
@@ -305,7 +316,9 @@ enum a64_res sem_sha(struct a64_cpu *c, uint32_t w, unsigned kind)
         for (int i = 0; i < 4; i++)
             r.s[i] = d.s[i] + (i < 3 ? n.s[i + 1] : m.s[0]) + sigma1(i < 2 ? m.s[i + 2] : r.s[i - 2]);
         break;
-    default: sha1_rounds(&r, n.s[0], &m, kind); break;
+    default:
+        sha1_rounds(&r, n.s[0], &m, kind);
+        break;
     }
     c->v[A64_RD(w)] = r;
     return A64_OK;

@@ -81,56 +81,98 @@ static uint64_t op2(struct a64_cpu *c, unsigned kind, uint64_t a, uint64_t b, ui
 
     switch (kind) {
     case A64_ADD:
-    case A64_ADDP: return a + b;
-    case A64_SUB: return a - b;
-    case A64_SHADD: return (uint64_t)((sa + sb) >> 1);
-    case A64_UHADD: return (a + b) >> 1;
-    case A64_SRHADD: return (uint64_t)((sa + sb + 1) >> 1);
-    case A64_URHADD: return (a + b + 1) >> 1;
-    case A64_SHSUB: return (uint64_t)((sa - sb) >> 1);
-    case A64_UHSUB: return (uint64_t)((int64_t)(a - b) >> 1);
-    case A64_SQADD: return sat(c, (i128)sa + sb, l, false);
-    case A64_UQADD: return sat(c, (i128)a + b, l, true);
-    case A64_SQSUB: return sat(c, (i128)sa - sb, l, false);
-    case A64_UQSUB: return sat(c, (i128)a - b, l, true);
-    case A64_CMGT: return ones(sa > sb);
-    case A64_CMGE: return ones(sa >= sb);
-    case A64_CMHI: return ones(a > b);
-    case A64_CMHS: return ones(a >= b);
-    case A64_CMEQ: return ones(a == b);
-    case A64_CMTST: return ones(a & b);
+    case A64_ADDP:
+        return a + b;
+    case A64_SUB:
+        return a - b;
+    case A64_SHADD:
+        return (uint64_t)((sa + sb) >> 1);
+    case A64_UHADD:
+        return (a + b) >> 1;
+    case A64_SRHADD:
+        return (uint64_t)((sa + sb + 1) >> 1);
+    case A64_URHADD:
+        return (a + b + 1) >> 1;
+    case A64_SHSUB:
+        return (uint64_t)((sa - sb) >> 1);
+    case A64_UHSUB:
+        return (uint64_t)((int64_t)(a - b) >> 1);
+    case A64_SQADD:
+        return sat(c, (i128)sa + sb, l, false);
+    case A64_UQADD:
+        return sat(c, (i128)a + b, l, true);
+    case A64_SQSUB:
+        return sat(c, (i128)sa - sb, l, false);
+    case A64_UQSUB:
+        return sat(c, (i128)a - b, l, true);
+    case A64_CMGT:
+        return ones(sa > sb);
+    case A64_CMGE:
+        return ones(sa >= sb);
+    case A64_CMHI:
+        return ones(a > b);
+    case A64_CMHS:
+        return ones(a >= b);
+    case A64_CMEQ:
+        return ones(a == b);
+    case A64_CMTST:
+        return ones(a & b);
     case A64_SMAX:
     case A64_SMAXP:
-    case A64_SMAXV: return sa > sb ? a : b;
+    case A64_SMAXV:
+        return sa > sb ? a : b;
     case A64_SMIN:
     case A64_SMINP:
-    case A64_SMINV: return sa < sb ? a : b;
+    case A64_SMINV:
+        return sa < sb ? a : b;
     case A64_UMAX:
     case A64_UMAXP:
-    case A64_UMAXV: return a > b ? a : b;
+    case A64_UMAXV:
+        return a > b ? a : b;
     case A64_UMIN:
     case A64_UMINP:
-    case A64_UMINV: return a < b ? a : b;
-    case A64_SABD: return (uint64_t)(sa > sb ? sa - sb : sb - sa);
-    case A64_UABD: return a > b ? a - b : b - a;
-    case A64_SABA: return d + (uint64_t)(sa > sb ? sa - sb : sb - sa);
-    case A64_UABA: return d + (a > b ? a - b : b - a);
-    case A64_MUL: return a * b;
-    case A64_MLA: return d + a * b;
-    case A64_MLS: return d - a * b;
-    case A64_PMUL: return pmul8(a, b);
-    case A64_SQDMULH: return mulh(c, a, b, l, false);
-    case A64_SQRDMULH: return mulh(c, a, b, l, true);
-    case A64_SQRDMLAH: return rdm(c, a, b, d, l, false);
-    case A64_SQRDMLSH: return rdm(c, a, b, d, l, true);
-    case A64_SSHL: return shift_var(c, a, b, l, false, false, false);
-    case A64_USHL: return shift_var(c, a, b, l, true, false, false);
-    case A64_SRSHL: return shift_var(c, a, b, l, false, true, false);
-    case A64_URSHL: return shift_var(c, a, b, l, true, true, false);
-    case A64_SQSHL: return shift_var(c, a, b, l, false, false, true);
-    case A64_UQSHL: return shift_var(c, a, b, l, true, false, true);
-    case A64_SQRSHL: return shift_var(c, a, b, l, false, true, true);
-    default: return shift_var(c, a, b, l, true, true, true); /* UQRSHL */
+    case A64_UMINV:
+        return a < b ? a : b;
+    case A64_SABD:
+        return (uint64_t)(sa > sb ? sa - sb : sb - sa);
+    case A64_UABD:
+        return a > b ? a - b : b - a;
+    case A64_SABA:
+        return d + (uint64_t)(sa > sb ? sa - sb : sb - sa);
+    case A64_UABA:
+        return d + (a > b ? a - b : b - a);
+    case A64_MUL:
+        return a * b;
+    case A64_MLA:
+        return d + a * b;
+    case A64_MLS:
+        return d - a * b;
+    case A64_PMUL:
+        return pmul8(a, b);
+    case A64_SQDMULH:
+        return mulh(c, a, b, l, false);
+    case A64_SQRDMULH:
+        return mulh(c, a, b, l, true);
+    case A64_SQRDMLAH:
+        return rdm(c, a, b, d, l, false);
+    case A64_SQRDMLSH:
+        return rdm(c, a, b, d, l, true);
+    case A64_SSHL:
+        return shift_var(c, a, b, l, false, false, false);
+    case A64_USHL:
+        return shift_var(c, a, b, l, true, false, false);
+    case A64_SRSHL:
+        return shift_var(c, a, b, l, false, true, false);
+    case A64_URSHL:
+        return shift_var(c, a, b, l, true, true, false);
+    case A64_SQSHL:
+        return shift_var(c, a, b, l, false, false, true);
+    case A64_UQSHL:
+        return shift_var(c, a, b, l, true, false, true);
+    case A64_SQRSHL:
+        return shift_var(c, a, b, l, false, true, true);
+    default:
+        return shift_var(c, a, b, l, true, true, true); /* UQRSHL */
     }
 }
 
@@ -170,14 +212,30 @@ enum a64_res sem_simd_logic(struct a64_cpu *c, uint32_t w, unsigned kind)
         uint64_t n = a->d[i], m = b->d[i], o = d->d[i];
 
         switch (kind) {
-        case A64_AND: r.d[i] = n & m; break;
-        case A64_BIC: r.d[i] = n & ~m; break;
-        case A64_ORR: r.d[i] = n | m; break;
-        case A64_ORN: r.d[i] = n | ~m; break;
-        case A64_EOR: r.d[i] = n ^ m; break;
-        case A64_BSL: r.d[i] = m ^ ((m ^ n) & o); break;
-        case A64_BIT: r.d[i] = o ^ ((o ^ n) & m); break;
-        default: r.d[i] = o ^ ((o ^ n) & ~m); break;
+        case A64_AND:
+            r.d[i] = n & m;
+            break;
+        case A64_BIC:
+            r.d[i] = n & ~m;
+            break;
+        case A64_ORR:
+            r.d[i] = n | m;
+            break;
+        case A64_ORN:
+            r.d[i] = n | ~m;
+            break;
+        case A64_EOR:
+            r.d[i] = n ^ m;
+            break;
+        case A64_BSL:
+            r.d[i] = m ^ ((m ^ n) & o);
+            break;
+        case A64_BIT:
+            r.d[i] = o ^ ((o ^ n) & m);
+            break;
+        default:
+            r.d[i] = o ^ ((o ^ n) & ~m);
+            break;
         }
     }
     c->v[A64_RD(w)] = r;
@@ -193,23 +251,34 @@ static uint64_t wide_op(struct a64_cpu *c, unsigned kind, uint64_t a, uint64_t b
     case A64_SADDL:
     case A64_UADDL:
     case A64_SADDW:
-    case A64_UADDW: return a + b;
+    case A64_UADDW:
+        return a + b;
     case A64_SSUBL:
     case A64_USUBL:
     case A64_SSUBW:
-    case A64_USUBW: return a - b;
-    case A64_SABAL: return d + ((int64_t)a > (int64_t)b ? a - b : b - a);
-    case A64_UABAL: return d + (a > b ? a - b : b - a);
-    case A64_SABDL: return (int64_t)a > (int64_t)b ? a - b : b - a;
-    case A64_UABDL: return a > b ? a - b : b - a;
+    case A64_USUBW:
+        return a - b;
+    case A64_SABAL:
+        return d + ((int64_t)a > (int64_t)b ? a - b : b - a);
+    case A64_UABAL:
+        return d + (a > b ? a - b : b - a);
+    case A64_SABDL:
+        return (int64_t)a > (int64_t)b ? a - b : b - a;
+    case A64_UABDL:
+        return a > b ? a - b : b - a;
     case A64_SMLAL:
-    case A64_UMLAL: return d + a * b;
+    case A64_UMLAL:
+        return d + a * b;
     case A64_SMLSL:
-    case A64_UMLSL: return d - a * b;
+    case A64_UMLSL:
+        return d - a * b;
     case A64_SMULL:
-    case A64_UMULL: return a * b;
-    case A64_PMULL: return pmul8(a, b);
-    case A64_SQDMULL: return sat(c, p, l + 1, false);
+    case A64_UMULL:
+        return a * b;
+    case A64_PMULL:
+        return pmul8(a, b);
+    case A64_SQDMULL:
+        return sat(c, p, l + 1, false);
     case A64_SQDMLAL:
         p = (i128)(int64_t)sat(c, p, l + 1, false);
         return sat(c, (i128)(int64_t)a64_sx(d, l + 1) + (int64_t)a64_sx((uint64_t)p, l + 1), l + 1, false);
@@ -231,8 +300,10 @@ static bool wide_unsigned(unsigned kind)
     case A64_UMLAL:
     case A64_UMLSL:
     case A64_UMULL:
-    case A64_PMULL: return true;
-    default: return false;
+    case A64_PMULL:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -249,7 +320,8 @@ static void pmull64(union ir_vec *r, uint64_t a, uint64_t b)
 
 enum a64_res sem_simd_wide3(struct a64_cpu *c, uint32_t w, unsigned kind)
 {
-    unsigned l = a64_bits(w, 23, 22), n = A64_BIT(w, 28) ? 1 : 8u >> l, high = !A64_BIT(w, 28) && A64_BIT(w, 30) ? n : 0;
+    unsigned l = a64_bits(w, 23, 22), n = A64_BIT(w, 28) ? 1 : 8u >> l,
+             high = !A64_BIT(w, 28) && A64_BIT(w, 30) ? n : 0;
     bool uns = wide_unsigned(kind);
     bool wide_a = kind == A64_SADDW || kind == A64_UADDW || kind == A64_SSUBW || kind == A64_USUBW;
     const union ir_vec *a = &c->v[A64_RN(w)], *b = &c->v[A64_RM(w)], *d = &c->v[A64_RD(w)];
@@ -323,24 +395,43 @@ static uint64_t op1(struct a64_cpu *c, unsigned kind, uint64_t a, uint64_t d, un
     unsigned bits = 8u << l;
 
     switch (kind) {
-    case A64_ABS: return (uint64_t)(s < 0 ? -(uint64_t)s : (uint64_t)s);
-    case A64_NEG: return -a;
-    case A64_SQABS: return sat(c, s < 0 ? -(i128)s : s, l, false);
-    case A64_SQNEG: return sat(c, -(i128)s, l, false);
-    case A64_SUQADD: return sat(c, (i128)(int64_t)a64_sx(d, l) + a, l, false);
-    case A64_USQADD: return sat(c, (i128)d + s, l, true);
-    case A64_CMGTZ: return ones(s > 0);
-    case A64_CMGEZ: return ones(s >= 0);
-    case A64_CMEQZ: return ones(s == 0);
-    case A64_CMLEZ: return ones(s <= 0);
-    case A64_CMLTZ: return ones(s < 0);
-    case A64_CLZ: return lead_zeros(a, bits);
-    case A64_CLS: s ^= s >> 63; return lead_zeros((uint64_t)s, bits) - 1;
-    case A64_CNT: return (uint64_t)__builtin_popcountll(a);
-    case A64_URECPE: return fpu_urecpe((uint32_t)a);
-    case A64_URSQRTE: return fpu_ursqrte((uint32_t)a);
-    case A64_NOT: return ~a;
-    default: return reverse_bits8(a); /* RBIT */
+    case A64_ABS:
+        return (uint64_t)(s < 0 ? -(uint64_t)s : (uint64_t)s);
+    case A64_NEG:
+        return -a;
+    case A64_SQABS:
+        return sat(c, s < 0 ? -(i128)s : s, l, false);
+    case A64_SQNEG:
+        return sat(c, -(i128)s, l, false);
+    case A64_SUQADD:
+        return sat(c, (i128)(int64_t)a64_sx(d, l) + a, l, false);
+    case A64_USQADD:
+        return sat(c, (i128)d + s, l, true);
+    case A64_CMGTZ:
+        return ones(s > 0);
+    case A64_CMGEZ:
+        return ones(s >= 0);
+    case A64_CMEQZ:
+        return ones(s == 0);
+    case A64_CMLEZ:
+        return ones(s <= 0);
+    case A64_CMLTZ:
+        return ones(s < 0);
+    case A64_CLZ:
+        return lead_zeros(a, bits);
+    case A64_CLS:
+        s ^= s >> 63;
+        return lead_zeros((uint64_t)s, bits) - 1;
+    case A64_CNT:
+        return (uint64_t)__builtin_popcountll(a);
+    case A64_URECPE:
+        return fpu_urecpe((uint32_t)a);
+    case A64_URSQRTE:
+        return fpu_ursqrte((uint32_t)a);
+    case A64_NOT:
+        return ~a;
+    default:
+        return reverse_bits8(a); /* RBIT */
     }
 }
 
@@ -443,23 +534,49 @@ enum a64_res sem_simd_shift(struct a64_cpu *c, uint32_t w, unsigned kind)
         uint64_t x = a64_el(a, i, l), o = a64_el(d, i, l), v;
 
         switch (kind) {
-        case A64_SSHR: v = shift_right(x, right, l, false, false); break;
-        case A64_USHR: v = shift_right(x, right, l, true, false); break;
-        case A64_SSRA: v = o + shift_right(x, right, l, false, false); break;
-        case A64_USRA: v = o + shift_right(x, right, l, true, false); break;
-        case A64_SRSHR: v = shift_right(x, right, l, false, true); break;
-        case A64_URSHR: v = shift_right(x, right, l, true, true); break;
-        case A64_SRSRA: v = o + shift_right(x, right, l, false, true); break;
-        case A64_URSRA: v = o + shift_right(x, right, l, true, true); break;
+        case A64_SSHR:
+            v = shift_right(x, right, l, false, false);
+            break;
+        case A64_USHR:
+            v = shift_right(x, right, l, true, false);
+            break;
+        case A64_SSRA:
+            v = o + shift_right(x, right, l, false, false);
+            break;
+        case A64_USRA:
+            v = o + shift_right(x, right, l, true, false);
+            break;
+        case A64_SRSHR:
+            v = shift_right(x, right, l, false, true);
+            break;
+        case A64_URSHR:
+            v = shift_right(x, right, l, true, true);
+            break;
+        case A64_SRSRA:
+            v = o + shift_right(x, right, l, false, true);
+            break;
+        case A64_URSRA:
+            v = o + shift_right(x, right, l, true, true);
+            break;
         case A64_SRI:
             m = right == bits ? 0 : all >> right;
             v = (o & ~m) | (right == 64 ? 0 : x >> right);
             break;
-        case A64_SHL: v = x << left; break;
-        case A64_SLI: v = (o & ~(all << left)) | x << left; break;
-        case A64_SQSHLU: v = sat(c, (i128)(int64_t)a64_sx(x, l) << left, l, true); break;
-        case A64_SQSHL: v = sat(c, (i128)(int64_t)a64_sx(x, l) << left, l, false); break;
-        default: v = sat(c, (i128)((unsigned __int128)x << left), l, true); break;
+        case A64_SHL:
+            v = x << left;
+            break;
+        case A64_SLI:
+            v = (o & ~(all << left)) | x << left;
+            break;
+        case A64_SQSHLU:
+            v = sat(c, (i128)(int64_t)a64_sx(x, l) << left, l, true);
+            break;
+        case A64_SQSHL:
+            v = sat(c, (i128)(int64_t)a64_sx(x, l) << left, l, false);
+            break;
+        default:
+            v = sat(c, (i128)((unsigned __int128)x << left), l, true);
+            break;
         }
         a64_set_el(&r, i, l, v);
     }
@@ -539,7 +656,8 @@ enum a64_res sem_simd_idx(struct a64_cpu *c, uint32_t w, unsigned kind)
 
 enum a64_res sem_simd_idxw(struct a64_cpu *c, uint32_t w, unsigned kind)
 {
-    unsigned l = a64_bits(w, 23, 22), n = A64_BIT(w, 28) ? 1 : 8u >> l, high = !A64_BIT(w, 28) && A64_BIT(w, 30) ? n : 0;
+    unsigned l = a64_bits(w, 23, 22), n = A64_BIT(w, 28) ? 1 : 8u >> l,
+             high = !A64_BIT(w, 28) && A64_BIT(w, 30) ? n : 0;
     const union ir_vec *a = &c->v[A64_RN(w)], *d = &c->v[A64_RD(w)];
     bool uns = wide_unsigned(kind);
     uint64_t b = indexed(c, w, l);

@@ -1,8 +1,9 @@
-/* The state of one AArch64 processor as translated code, the interpreter and the owners (user mode, later a vCPU) see it.
+/* The state of one AArch64 processor as translated code, the interpreter and the owners (user mode, later a vCPU) see
+ * it.
  *
  * The context block of the IR comes first: GS points at it. While translated code runs, NZCV is in host flags or
- * jit.flags and the cumulative FP exceptions of inline code are in MXCSR; otherwise jit.flags and jit.mxcsr are current.
- * The functions of sem.h run with both current; they use no host floating point. */
+ * jit.flags and the cumulative FP exceptions of inline code are in MXCSR; otherwise jit.flags and jit.mxcsr are
+ * current. The functions of sem.h run with both current; they use no host floating point. */
 #ifndef GUEST_ARM64_STATE_H
 #define GUEST_ARM64_STATE_H
 
@@ -31,12 +32,12 @@ enum {
 /* What an instruction came to, besides its effects on registers and memory. */
 enum a64_res {
     A64_OK,
-    A64_UNDEF, /* not allocated, or not for user programs */
-    A64_FAULT, /* memory: fault_addr says where */
-    A64_ALIGN, /* address not aligned where it must be: fault_addr */
-    A64_DO_SVC,   /* pc is behind it */
-    A64_DO_BRK,   /* pc is at it */
-    A64_ICACHE /* done, and code at [code_addr, + code_len) may have changed */
+    A64_UNDEF,  /* not allocated, or not for user programs */
+    A64_FAULT,  /* memory: fault_addr says where */
+    A64_ALIGN,  /* address not aligned where it must be: fault_addr */
+    A64_DO_SVC, /* pc is behind it */
+    A64_DO_BRK, /* pc is at it */
+    A64_ICACHE  /* done, and code at [code_addr, + code_len) may have changed */
 };
 
 struct a64_cpu;
@@ -44,7 +45,8 @@ struct a64_cpu;
 struct a64_mem_ops {
     bool (*read)(struct a64_cpu *c, uint64_t addr, void *buf, unsigned n, bool exec);
     bool (*write)(struct a64_cpu *c, uint64_t addr, const void *buf, unsigned n);
-    /* Atomically: if n (1..16) bytes at addr equal old, write new_v; *done says which. old is updated to what was seen. */
+    /* Atomically: if n (1..16) bytes at addr equal old, write new_v; *done says which. old is updated to what was seen.
+     */
     bool (*cas)(struct a64_cpu *c, uint64_t addr, void *old, const void *new_v, unsigned n, bool *done);
 };
 
@@ -58,8 +60,8 @@ struct a64_cpu {
     /* Exclusive monitor: the address (~0: open) and what was read there. */
     uint64_t ex_addr, ex_val[2];
     uint64_t fault_addr, code_addr, code_len;
-    union ir_vec qc;     /* not zero: inline code saturated (FPSR.QC) */
-    union ir_vec tmp[4]; /* between the parts of one instruction */
+    union ir_vec qc;               /* not zero: inline code saturated (FPSR.QC) */
+    union ir_vec tmp[4];           /* between the parts of one instruction */
     const struct a64_mem_ops *mem; /* borrowed */
     void *owner;                   /* borrowed */
 };

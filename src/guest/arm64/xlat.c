@@ -5,14 +5,38 @@
 
 enum { OPS_PER_INSN = 60 }; /* most ops one instruction emits */
 
-#define PIN(r, host)  {offsetof(struct a64_cpu, x) + 8 * (r), host, false}
-#define PINV(r, host) {offsetof(struct a64_cpu, v) + 16 * (r), host, true}
-const struct ir_pin a64_pins[] = {
-    {offsetof(struct a64_cpu, sp), JR_RBX, false},
-    PIN(29, JR_RBP), PIN(30, JR_R12), PIN(0, JR_RSI), PIN(1, JR_RDI), PIN(2, JR_R8), PIN(3, JR_R9),
-    PIN(4, JR_R10),  PIN(8, JR_R11),  PIN(19, JR_R13), PIN(20, JR_R14), PIN(21, JR_R15),
-    PINV(0, 0), PINV(1, 1), PINV(2, 2), PINV(3, 3), PINV(4, 4), PINV(5, 5), PINV(6, 6), PINV(7, 7),
-    PINV(16, 8), PINV(17, 9), PINV(18, 10), PINV(19, 11)};
+#define PIN(r, host)                                                                                                   \
+    {                                                                                                                  \
+        offsetof(struct a64_cpu, x) + 8 * (r), host, false                                                             \
+    }
+#define PINV(r, host)                                                                                                  \
+    {                                                                                                                  \
+        offsetof(struct a64_cpu, v) + 16 * (r), host, true                                                             \
+    }
+const struct ir_pin a64_pins[] = {{offsetof(struct a64_cpu, sp), JR_RBX, false},
+                                  PIN(29, JR_RBP),
+                                  PIN(30, JR_R12),
+                                  PIN(0, JR_RSI),
+                                  PIN(1, JR_RDI),
+                                  PIN(2, JR_R8),
+                                  PIN(3, JR_R9),
+                                  PIN(4, JR_R10),
+                                  PIN(8, JR_R11),
+                                  PIN(19, JR_R13),
+                                  PIN(20, JR_R14),
+                                  PIN(21, JR_R15),
+                                  PINV(0, 0),
+                                  PINV(1, 1),
+                                  PINV(2, 2),
+                                  PINV(3, 3),
+                                  PINV(4, 4),
+                                  PINV(5, 5),
+                                  PINV(6, 6),
+                                  PINV(7, 7),
+                                  PINV(16, 8),
+                                  PINV(17, 9),
+                                  PINV(18, 10),
+                                  PINV(19, 11)};
 const unsigned a64_nr_pins = ARRAY_LEN(a64_pins);
 
 /* ---- helpers called from blocks ---- */
@@ -218,12 +242,24 @@ static void gen_dp2(struct a64_xlat *x, unsigned kind, uint32_t w)
     enum ir_opcode op;
 
     switch (kind) {
-    case A64_UDIV: op = IR_DIVU; break;
-    case A64_SDIV: op = IR_DIVS; break;
-    case A64_LSLV: op = IR_SHL; break;
-    case A64_LSRV: op = IR_SHR; break;
-    case A64_ASRV: op = IR_SAR; break;
-    default: op = IR_ROR; break;
+    case A64_UDIV:
+        op = IR_DIVU;
+        break;
+    case A64_SDIV:
+        op = IR_DIVS;
+        break;
+    case A64_LSLV:
+        op = IR_SHL;
+        break;
+    case A64_LSRV:
+        op = IR_SHR;
+        break;
+    case A64_ASRV:
+        op = IR_SAR;
+        break;
+    default:
+        op = IR_ROR;
+        break;
     }
     put_x(x, A64_RD(w), ir_bin(x->s, op, a, b));
 }
@@ -242,11 +278,21 @@ static void gen_dp1(struct a64_xlat *x, unsigned kind, uint32_t w)
     ir_val a = get_t(x, width(w), A64_RN(w)), v;
 
     switch (kind) {
-    case A64_RBIT: v = ir_un(s, IR_BITREV, a); break;
-    case A64_REV16: v = ir_un(s, IR_REV16, a); break;
-    case A64_REV32: v = ir_bin_i(s, IR_ROR, ir_un(s, IR_BSWAP, a), 32); break;
-    case A64_REV: v = ir_un(s, IR_BSWAP, a); break;
-    case A64_CLZ: v = ir_un(s, IR_CLZ, a); break;
+    case A64_RBIT:
+        v = ir_un(s, IR_BITREV, a);
+        break;
+    case A64_REV16:
+        v = ir_un(s, IR_REV16, a);
+        break;
+    case A64_REV32:
+        v = ir_bin_i(s, IR_ROR, ir_un(s, IR_BSWAP, a), 32);
+        break;
+    case A64_REV:
+        v = ir_un(s, IR_BSWAP, a);
+        break;
+    case A64_CLZ:
+        v = ir_un(s, IR_CLZ, a);
+        break;
     default: /* CLS */
         v = ir_bin(s, IR_XOR, a, ir_bin_i(s, IR_SAR, a, w >> 31 ? 63 : 31));
         v = ir_bin_i(s, IR_SUB, ir_un(s, IR_CLZ, v), 1);
@@ -304,7 +350,8 @@ static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
         case A64_ANDS:
         case A64_BICS:
         case A64_FCMP:
-        case A64_FCMPE: return a64_rows[row].sem != sem_simd_3same;
+        case A64_FCMPE:
+            return a64_rows[row].sem != sem_simd_3same;
         case A64_ADC:
         case A64_ADCS:
         case A64_SBC:
@@ -318,8 +365,10 @@ static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
         case A64_FCCMP:
         case A64_FCCMPE:
         case A64_FCSEL:
-        case A64_MRS: return false;
-        default: break;
+        case A64_MRS:
+            return false;
+        default:
+            break;
         }
     }
     return false;
@@ -382,15 +431,23 @@ static bool gen_flow(struct a64_xlat *x, unsigned kind, uint32_t w)
                    ir_c64(s, UINT64_C(1) << (w >> 31 << 5 | a64_bits(w, 23, 19))),
                    x->pc + (uint64_t)a64_sbits(w, 18, 5) * 4);
         return true;
-    case A64_BR: ir_exit_ind(s, get_x(x, A64_RN(w))); break;
+    case A64_BR:
+        ir_exit_ind(s, get_x(x, A64_RN(w)));
+        break;
     case A64_BLR:
         v = get_x(x, A64_RN(w));
         ir_put(s, X_OFF(30), ir_c64(s, x->pc + 4));
         ir_exit_call_ind(s, v, x->pc + 4);
         break;
-    case A64_RET: ir_exit_ret(s, get_x(x, A64_RN(w))); break;
-    case A64_SVC: ir_exit_code(s, A64_EXIT_SVC, x->pc + 4); break;
-    default: ir_exit_code(s, A64_EXIT_STEP, x->pc); break;
+    case A64_RET:
+        ir_exit_ret(s, get_x(x, A64_RN(w)));
+        break;
+    case A64_SVC:
+        ir_exit_code(s, A64_EXIT_SVC, x->pc + 4);
+        break;
+    default:
+        ir_exit_code(s, A64_EXIT_STEP, x->pc);
+        break;
     }
     x->ended = true;
     return true;
@@ -472,8 +529,10 @@ static bool gen_sys(struct a64_xlat *x, uint32_t w)
     case 3 << 11 | 7 << 7 | 10 << 3 | 1: /* DC CVAC, CVAU, CVAP, CIVAC */
     case 3 << 11 | 7 << 7 | 11 << 3 | 1:
     case 3 << 11 | 7 << 7 | 12 << 3 | 1:
-    case 3 << 11 | 7 << 7 | 14 << 3 | 1: return true;
-    default: return gen_flow(x, A64_HLT, w);
+    case 3 << 11 | 7 << 7 | 14 << 3 | 1:
+        return true;
+    default:
+        return gen_flow(x, A64_HLT, w);
     }
 }
 
@@ -501,8 +560,9 @@ static bool gen_integer(struct a64_xlat *x, const struct a64_row *r, unsigned ki
     } else if (g == sem_bitfield) {
         gen_bitfield(x, kind, w);
     } else if (g == sem_extr) {
-        put_x(x, A64_RD(w), ir_bin_x(s, IR_EXTR, width(w), 0, get_t(x, width(w), A64_RN(w)),
-                                     get_t(x, width(w), A64_RM(w)), a64_bits(w, 15, 10)));
+        put_x(x, A64_RD(w),
+              ir_bin_x(s, IR_EXTR, width(w), 0, get_t(x, width(w), A64_RN(w)), get_t(x, width(w), A64_RM(w)),
+                       a64_bits(w, 15, 10)));
     } else if (g == sem_adr) {
         v = (uint64_t)a64_sbits(w, 23, 5) << 2 | a64_bits(w, 30, 29);
         put_x(x, A64_RD(w), ir_c64(s, kind == A64_ADR ? x->pc + v : (x->pc & ~UINT64_C(0xfff)) + (v << 12)));

@@ -1,5 +1,5 @@
-/* Emitting IR: floating point in the default mode (no flushing, NaNs propagate), single and double; the rounding mode is
- * MXCSR's. Half precision, estimates and the like go to the interpreter's functions, and so does all FP in the other
+/* Emitting IR: floating point in the default mode (no flushing, NaNs propagate), single and double; the rounding mode
+ * is MXCSR's. Half precision, estimates and the like go to the interpreter's functions, and so does all FP in the other
  * modes (A64_MODE_FP). Differs from the architecture in one thing: an inexact result that rounding lifts from below the
  * normal range onto its edge does not raise UFC (the host detects tininess after rounding). */
 #include "guest/arm64/sem.h"
@@ -27,19 +27,25 @@ static enum ir_round round_of(unsigned kind)
     switch (kind) {
     case A64_FRINTN:
     case A64_FCVTNS:
-    case A64_FCVTNU: return IR_RNE;
+    case A64_FCVTNU:
+        return IR_RNE;
     case A64_FRINTP:
     case A64_FCVTPS:
-    case A64_FCVTPU: return IR_RUP;
+    case A64_FCVTPU:
+        return IR_RUP;
     case A64_FRINTM:
     case A64_FCVTMS:
-    case A64_FCVTMU: return IR_RDN;
+    case A64_FCVTMU:
+        return IR_RDN;
     case A64_FRINTA:
     case A64_FCVTAS:
-    case A64_FCVTAU: return IR_RNA;
+    case A64_FCVTAU:
+        return IR_RNA;
     case A64_FRINTX:
-    case A64_FRINTI: return IR_RDYN;
-    default: return IR_RTZ;
+    case A64_FRINTI:
+        return IR_RDYN;
+    default:
+        return IR_RTZ;
     }
 }
 
@@ -52,8 +58,10 @@ static bool is_unsigned(unsigned kind)
     case A64_FCVTMU:
     case A64_FCVTAU:
     case A64_FCVTZU:
-    case A64_UCVTF: return true;
-    default: return false;
+    case A64_UCVTF:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -70,8 +78,10 @@ static bool is_to_int(unsigned kind)
     case A64_FCVTPS:
     case A64_FCVTMS:
     case A64_FCVTAS:
-    case A64_FCVTZS: return true;
-    default: return kind != A64_UCVTF && is_unsigned(kind);
+    case A64_FCVTZS:
+        return true;
+    default:
+        return kind != A64_UCVTF && is_unsigned(kind);
     }
 }
 
@@ -82,10 +92,18 @@ static bool gen_fp1(struct a64_xlat *x, unsigned kind, uint32_t w)
     ir_val a = get_f(x, t, A64_RN(w)), v;
 
     switch (kind) {
-    case A64_FMOV: v = a; break;
-    case A64_FABS: v = ir_un(s, IR_FABS, a); break;
-    case A64_FNEG: v = ir_un(s, IR_FNEG, a); break;
-    case A64_FSQRT: v = ir_un(s, IR_FSQRT, a); break;
+    case A64_FMOV:
+        v = a;
+        break;
+    case A64_FABS:
+        v = ir_un(s, IR_FABS, a);
+        break;
+    case A64_FNEG:
+        v = ir_un(s, IR_FNEG, a);
+        break;
+    case A64_FSQRT:
+        v = ir_un(s, IR_FSQRT, a);
+        break;
     default:
         if (!is_round(kind))
             return false;
@@ -103,16 +121,35 @@ static bool gen_fp2(struct a64_xlat *x, unsigned kind, uint32_t w)
     ir_val a = get_f(x, t, A64_RN(w)), b = get_f(x, t, A64_RM(w)), v;
 
     switch (kind) {
-    case A64_FMUL: v = ir_bin(s, IR_FMUL, a, b); break;
-    case A64_FDIV: v = ir_bin(s, IR_FDIV, a, b); break;
-    case A64_FADD: v = ir_bin(s, IR_FADD, a, b); break;
-    case A64_FSUB: v = ir_bin(s, IR_FSUB, a, b); break;
-    case A64_FMAX: v = ir_bin_x(s, IR_FMAX, t, IR_MM_NAN, a, b, 0); break;
-    case A64_FMIN: v = ir_bin_x(s, IR_FMIN, t, IR_MM_NAN, a, b, 0); break;
-    case A64_FMAXNM: v = ir_bin_x(s, IR_FMAX, t, IR_MM_NUM, a, b, 0); break;
-    case A64_FMINNM: v = ir_bin_x(s, IR_FMIN, t, IR_MM_NUM, a, b, 0); break;
-    case A64_FNMUL: v = ir_un(s, IR_FNEG, ir_bin(s, IR_FMUL, a, b)); break;
-    default: return false;
+    case A64_FMUL:
+        v = ir_bin(s, IR_FMUL, a, b);
+        break;
+    case A64_FDIV:
+        v = ir_bin(s, IR_FDIV, a, b);
+        break;
+    case A64_FADD:
+        v = ir_bin(s, IR_FADD, a, b);
+        break;
+    case A64_FSUB:
+        v = ir_bin(s, IR_FSUB, a, b);
+        break;
+    case A64_FMAX:
+        v = ir_bin_x(s, IR_FMAX, t, IR_MM_NAN, a, b, 0);
+        break;
+    case A64_FMIN:
+        v = ir_bin_x(s, IR_FMIN, t, IR_MM_NAN, a, b, 0);
+        break;
+    case A64_FMAXNM:
+        v = ir_bin_x(s, IR_FMAX, t, IR_MM_NUM, a, b, 0);
+        break;
+    case A64_FMINNM:
+        v = ir_bin_x(s, IR_FMIN, t, IR_MM_NUM, a, b, 0);
+        break;
+    case A64_FNMUL:
+        v = ir_un(s, IR_FNEG, ir_bin(s, IR_FMUL, a, b));
+        break;
+    default:
+        return false;
     }
     put_f(x, A64_RD(w), v);
     return true;
@@ -195,8 +232,9 @@ static bool gen_cvtf_int(struct a64_xlat *x, unsigned kind, uint32_t w)
 
     if (!A64_BIT(w, 21))
         return false;
-    put_f(x, A64_RD(w), ir_un_x(s, IR_ITOF, ftype(w), IR_RDYN | (kind == A64_UCVTF ? 8u : 0) | (w >> 31 ? 32u : 0),
-                                get_t(x, width(w), A64_RN(w)), 0));
+    put_f(x, A64_RD(w),
+          ir_un_x(s, IR_ITOF, ftype(w), IR_RDYN | (kind == A64_UCVTF ? 8u : 0) | (w >> 31 ? 32u : 0),
+                  get_t(x, width(w), A64_RN(w)), 0));
     return true;
 }
 
@@ -250,27 +288,55 @@ static bool vec_op2(struct a64_xlat *x, unsigned kind, unsigned l, ir_val a, ir_
     struct ir *s = x->s;
 
     switch (kind) {
-    case A64_FADD: *r = V(IR_VFADD, l, a, b); break;
-    case A64_FSUB: *r = V(IR_VFSUB, l, a, b); break;
-    case A64_FMUL: *r = V(IR_VFMUL, l, a, b); break;
-    case A64_FDIV: *r = V(IR_VFDIV, l, a, b); break;
-    case A64_FABD: *r = V1(IR_VFABS, l, V(IR_VFSUB, l, a, b), 0); break;
-    case A64_FMLS: a = V1(IR_VFNEG, l, a, 0); /* fall through */
-    case A64_FMLA: *r = ir_tri_x(s, IR_VFMA, IR_V128, l, a, b, d, 0); break;
-    case A64_FMAX: *r = V(IR_VFMAX, l | 4, a, b); break;
-    case A64_FMIN: *r = V(IR_VFMIN, l | 4, a, b); break;
-    case A64_FMAXNM: *r = V(IR_VFMAX, l, a, b); break;
-    case A64_FMINNM: *r = V(IR_VFMIN, l, a, b); break;
-    case A64_FCMEQ: *r = V(IR_VFCMP, cmp_attr(l, IR_FEQ, true), a, b); break;
-    case A64_FCMGE: *r = V(IR_VFCMP, cmp_attr(l, IR_FGE, false), a, b); break;
-    case A64_FCMGT: *r = V(IR_VFCMP, cmp_attr(l, IR_FGT, false), a, b); break;
+    case A64_FADD:
+        *r = V(IR_VFADD, l, a, b);
+        break;
+    case A64_FSUB:
+        *r = V(IR_VFSUB, l, a, b);
+        break;
+    case A64_FMUL:
+        *r = V(IR_VFMUL, l, a, b);
+        break;
+    case A64_FDIV:
+        *r = V(IR_VFDIV, l, a, b);
+        break;
+    case A64_FABD:
+        *r = V1(IR_VFABS, l, V(IR_VFSUB, l, a, b), 0);
+        break;
+    case A64_FMLS:
+        a = V1(IR_VFNEG, l, a, 0); /* fall through */
+    case A64_FMLA:
+        *r = ir_tri_x(s, IR_VFMA, IR_V128, l, a, b, d, 0);
+        break;
+    case A64_FMAX:
+        *r = V(IR_VFMAX, l | 4, a, b);
+        break;
+    case A64_FMIN:
+        *r = V(IR_VFMIN, l | 4, a, b);
+        break;
+    case A64_FMAXNM:
+        *r = V(IR_VFMAX, l, a, b);
+        break;
+    case A64_FMINNM:
+        *r = V(IR_VFMIN, l, a, b);
+        break;
+    case A64_FCMEQ:
+        *r = V(IR_VFCMP, cmp_attr(l, IR_FEQ, true), a, b);
+        break;
+    case A64_FCMGE:
+        *r = V(IR_VFCMP, cmp_attr(l, IR_FGE, false), a, b);
+        break;
+    case A64_FCMGT:
+        *r = V(IR_VFCMP, cmp_attr(l, IR_FGT, false), a, b);
+        break;
     case A64_FACGE:
     case A64_FACGT:
         a = V1(IR_VFABS, l, a, 0);
         b = V1(IR_VFABS, l, b, 0);
         *r = V(IR_VFCMP, cmp_attr(l, kind == A64_FACGE ? IR_FGE : IR_FGT, false), a, b);
         break;
-    default: return false;
+    default:
+        return false;
     }
     return true;
 }
@@ -305,7 +371,8 @@ static bool gen_2misc(struct a64_xlat *x, unsigned kind, uint32_t w)
 
         if (kind == A64_SCVTF || kind == A64_UCVTF) {
             r = ir_un_t(s, IR_IMOV_F, it, get_f(x, t, A64_RN(w)));
-            put_f(x, A64_RD(w), ir_un_x(s, IR_ITOF, t, IR_RDYN | (kind == A64_UCVTF ? 8u : 0) | (l == 3 ? 32u : 0), r, 0));
+            put_f(x, A64_RD(w),
+                  ir_un_x(s, IR_ITOF, t, IR_RDYN | (kind == A64_UCVTF ? 8u : 0) | (l == 3 ? 32u : 0), r, 0));
             return true;
         }
         if (!is_to_int(kind))
@@ -318,16 +385,36 @@ static bool gen_2misc(struct a64_xlat *x, unsigned kind, uint32_t w)
     a = low_if(x, w, get_v(x, A64_RN(w)));
     z = ir_vconst(s, 0, true);
     switch (kind) {
-    case A64_FABS: r = V1(IR_VFABS, l, a, 0); break;
-    case A64_FNEG: r = V1(IR_VFNEG, l, a, 0); break;
-    case A64_FSQRT: r = V1(IR_VFSQRT, l, a, 0); break;
-    case A64_FCMGTZ: r = V(IR_VFCMP, cmp_attr(l, IR_FGT, false), a, z); break;
-    case A64_FCMGEZ: r = V(IR_VFCMP, cmp_attr(l, IR_FGE, false), a, z); break;
-    case A64_FCMEQZ: r = V(IR_VFCMP, cmp_attr(l, IR_FEQ, true), a, z); break;
-    case A64_FCMLEZ: r = V(IR_VFCMP, cmp_attr(l, IR_FLE, false), a, z); break;
-    case A64_FCMLTZ: r = V(IR_VFCMP, cmp_attr(l, IR_FLT, false), a, z); break;
-    case A64_SCVTF: r = V1(IR_VITOF, l, a, 0); break;
-    case A64_UCVTF: r = V1(IR_VITOF, l | 8, a, 0); break;
+    case A64_FABS:
+        r = V1(IR_VFABS, l, a, 0);
+        break;
+    case A64_FNEG:
+        r = V1(IR_VFNEG, l, a, 0);
+        break;
+    case A64_FSQRT:
+        r = V1(IR_VFSQRT, l, a, 0);
+        break;
+    case A64_FCMGTZ:
+        r = V(IR_VFCMP, cmp_attr(l, IR_FGT, false), a, z);
+        break;
+    case A64_FCMGEZ:
+        r = V(IR_VFCMP, cmp_attr(l, IR_FGE, false), a, z);
+        break;
+    case A64_FCMEQZ:
+        r = V(IR_VFCMP, cmp_attr(l, IR_FEQ, true), a, z);
+        break;
+    case A64_FCMLEZ:
+        r = V(IR_VFCMP, cmp_attr(l, IR_FLE, false), a, z);
+        break;
+    case A64_FCMLTZ:
+        r = V(IR_VFCMP, cmp_attr(l, IR_FLT, false), a, z);
+        break;
+    case A64_SCVTF:
+        r = V1(IR_VITOF, l, a, 0);
+        break;
+    case A64_UCVTF:
+        r = V1(IR_VITOF, l | 8, a, 0);
+        break;
     default:
         if (is_round(kind))
             r = V1(IR_VFROUND, l | (kind == A64_FRINTX ? 8u : 0) | (unsigned)round_of(kind) << 4, a, 0);
@@ -359,8 +446,8 @@ static bool gen_idx(struct a64_xlat *x, unsigned kind, uint32_t w)
         b = ir_un_t(s, IR_FLOW, t, b);
         if (kind == A64_FMLS)
             a = ir_un(s, IR_FNEG, a);
-        put_f(x, A64_RD(w), kind == A64_FMUL ? ir_bin(s, IR_FMUL, a, b)
-                                             : ir_tri(s, IR_FMA, a, b, ir_un_t(s, IR_FLOW, t, d)));
+        put_f(x, A64_RD(w),
+              kind == A64_FMUL ? ir_bin(s, IR_FMUL, a, b) : ir_tri(s, IR_FMA, a, b, ir_un_t(s, IR_FLOW, t, d)));
         return true;
     }
     if (!vec_op2(x, kind, l, low_if(x, w, a), low_if(x, w, b), kind == A64_FMUL ? a : low_if(x, w, d), &r))

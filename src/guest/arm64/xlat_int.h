@@ -12,9 +12,9 @@ struct a64_xlat {
     size_t avail;
     bool fp_special, ended;
 };
-#define X_OFF(r)  (offsetof(struct a64_cpu, x) + 8 * (size_t)(r))
-#define V_OFF(r)  (offsetof(struct a64_cpu, v) + 16 * (size_t)(r))
-#define C_OFF(f)  offsetof(struct a64_cpu, f)
+#define X_OFF(r) (offsetof(struct a64_cpu, x) + 8 * (size_t)(r))
+#define V_OFF(r) (offsetof(struct a64_cpu, v) + 16 * (size_t)(r))
+#define C_OFF(f) offsetof(struct a64_cpu, f)
 
 static inline enum ir_type width(uint32_t w)
 {

@@ -67,8 +67,7 @@ static void gen_lit(struct a64_xlat *x, uint32_t w)
     if (A64_BIT(w, 26))
         put_v(x, A64_RD(w), ir_load(s, IR_V128, 2 + opc, a, 0));
     else
-        put_x(x, A64_RD(w),
-              ir_load(s, IR_I64, opc == 1 ? IR_M64 : opc == 2 ? IR_M32 | IR_MSIGN : IR_M32, a, 0));
+        put_x(x, A64_RD(w), ir_load(s, IR_I64, opc == 1 ? IR_M64 : opc == 2 ? IR_M32 | IR_MSIGN : IR_M32, a, 0));
 }
 
 /* LDP STP of all kinds: two accesses of 1 << mop bytes. */
@@ -226,18 +225,34 @@ static void gen_lse(struct a64_xlat *x, unsigned kind, uint32_t w)
     enum ir_opcode op;
 
     switch (kind) {
-    case A64_LDADD: op = IR_FETCH_ADD; break;
+    case A64_LDADD:
+        op = IR_FETCH_ADD;
+        break;
     case A64_LDCLR:
         op = IR_FETCH_AND;
         v = ir_un(s, IR_NOT, v);
         break;
-    case A64_LDEOR: op = IR_FETCH_XOR; break;
-    case A64_LDSET: op = IR_FETCH_OR; break;
-    case A64_LDSMAX: op = IR_FETCH_SMAX; break;
-    case A64_LDSMIN: op = IR_FETCH_SMIN; break;
-    case A64_LDUMAX: op = IR_FETCH_UMAX; break;
-    case A64_LDUMIN: op = IR_FETCH_UMIN; break;
-    default: op = IR_XCHG; break;
+    case A64_LDEOR:
+        op = IR_FETCH_XOR;
+        break;
+    case A64_LDSET:
+        op = IR_FETCH_OR;
+        break;
+    case A64_LDSMAX:
+        op = IR_FETCH_SMAX;
+        break;
+    case A64_LDSMIN:
+        op = IR_FETCH_SMIN;
+        break;
+    case A64_LDUMAX:
+        op = IR_FETCH_UMAX;
+        break;
+    case A64_LDUMIN:
+        op = IR_FETCH_UMIN;
+        break;
+    default:
+        op = IR_XCHG;
+        break;
     }
     put_x(x, A64_RD(w), ir_atomic(s, op, t, mop | (mop ? IR_MALIGN : 0), a, v));
 }
@@ -248,8 +263,7 @@ static void post_index(struct a64_xlat *x, uint32_t w, ir_val a, unsigned bytes)
     unsigned m = A64_RM(w);
 
     if (A64_BIT(w, 23))
-        put_xsp(x, A64_RN(w),
-                m == 31 ? ir_bin_i(x->s, IR_ADD, a, bytes) : ir_bin(x->s, IR_ADD, a, get_x(x, m)));
+        put_xsp(x, A64_RN(w), m == 31 ? ir_bin_i(x->s, IR_ADD, a, bytes) : ir_bin(x->s, IR_ADD, a, get_x(x, m)));
 }
 
 static ir_val vbin(struct a64_xlat *x, enum ir_opcode op, unsigned lane, ir_val a, ir_val b)

@@ -1,5 +1,5 @@
-/* Emitting IR: Advanced SIMD on integers, permutations, AES. Cumulative saturation (FPSR.QC) of inline code is kept as a
- * vector that is not zero when something saturated (a64_cpu.qc). */
+/* Emitting IR: Advanced SIMD on integers, permutations, AES. Cumulative saturation (FPSR.QC) of inline code is kept as
+ * a vector that is not zero when something saturated (a64_cpu.qc). */
 #include "guest/arm64/sem.h"
 #include "guest/arm64/vec.h"
 #include "guest/arm64/xlat_int.h"
@@ -54,39 +54,96 @@ static bool op_same(unsigned kind, enum ir_opcode *op, unsigned *attr)
 {
     *attr = 0;
     switch (kind) {
-    case A64_ADD: *op = IR_VADD; break;
-    case A64_SUB: *op = IR_VSUB; break;
-    case A64_MUL: *op = IR_VMUL; break;
-    case A64_CMGT: *op = IR_VCMPGTS; break;
-    case A64_CMGE: *op = IR_VCMPGES; break;
-    case A64_CMHI: *op = IR_VCMPGTU; break;
-    case A64_CMHS: *op = IR_VCMPGEU; break;
-    case A64_CMEQ: *op = IR_VCMPEQ; break;
-    case A64_CMTST: *op = IR_VTST; break;
-    case A64_SRHADD: *attr = 4; /* fall through */
-    case A64_SHADD: *op = IR_VHADDS; break;
-    case A64_URHADD: *attr = 4; /* fall through */
-    case A64_UHADD: *op = IR_VHADDU; break;
-    case A64_SHSUB: *op = IR_VHSUBS; break;
-    case A64_UHSUB: *op = IR_VHSUBU; break;
-    case A64_SMAX: *op = IR_VSMAX; break;
-    case A64_SMIN: *op = IR_VSMIN; break;
-    case A64_UMAX: *op = IR_VUMAX; break;
-    case A64_UMIN: *op = IR_VUMIN; break;
+    case A64_ADD:
+        *op = IR_VADD;
+        break;
+    case A64_SUB:
+        *op = IR_VSUB;
+        break;
+    case A64_MUL:
+        *op = IR_VMUL;
+        break;
+    case A64_CMGT:
+        *op = IR_VCMPGTS;
+        break;
+    case A64_CMGE:
+        *op = IR_VCMPGES;
+        break;
+    case A64_CMHI:
+        *op = IR_VCMPGTU;
+        break;
+    case A64_CMHS:
+        *op = IR_VCMPGEU;
+        break;
+    case A64_CMEQ:
+        *op = IR_VCMPEQ;
+        break;
+    case A64_CMTST:
+        *op = IR_VTST;
+        break;
+    case A64_SRHADD:
+        *attr = 4; /* fall through */
+    case A64_SHADD:
+        *op = IR_VHADDS;
+        break;
+    case A64_URHADD:
+        *attr = 4; /* fall through */
+    case A64_UHADD:
+        *op = IR_VHADDU;
+        break;
+    case A64_SHSUB:
+        *op = IR_VHSUBS;
+        break;
+    case A64_UHSUB:
+        *op = IR_VHSUBU;
+        break;
+    case A64_SMAX:
+        *op = IR_VSMAX;
+        break;
+    case A64_SMIN:
+        *op = IR_VSMIN;
+        break;
+    case A64_UMAX:
+        *op = IR_VUMAX;
+        break;
+    case A64_UMIN:
+        *op = IR_VUMIN;
+        break;
     case A64_SABA:
-    case A64_SABD: *op = IR_VABDS; break;
+    case A64_SABD:
+        *op = IR_VABDS;
+        break;
     case A64_UABA:
-    case A64_UABD: *op = IR_VABDU; break;
+    case A64_UABD:
+        *op = IR_VABDU;
+        break;
     case A64_MLA:
-    case A64_MLS: *op = IR_VMUL; break;
-    case A64_SSHL: *op = IR_VSALV; break;
-    case A64_USHL: *op = IR_VSHLV; break;
-    case A64_SMAXP: *op = IR_VPSMAX; break;
-    case A64_SMINP: *op = IR_VPSMIN; break;
-    case A64_UMAXP: *op = IR_VPUMAX; break;
-    case A64_UMINP: *op = IR_VPUMIN; break;
-    case A64_ADDP: *op = IR_VPADD; break;
-    default: return false;
+    case A64_MLS:
+        *op = IR_VMUL;
+        break;
+    case A64_SSHL:
+        *op = IR_VSALV;
+        break;
+    case A64_USHL:
+        *op = IR_VSHLV;
+        break;
+    case A64_SMAXP:
+        *op = IR_VPSMAX;
+        break;
+    case A64_SMINP:
+        *op = IR_VPSMIN;
+        break;
+    case A64_UMAXP:
+        *op = IR_VPUMAX;
+        break;
+    case A64_UMINP:
+        *op = IR_VPUMIN;
+        break;
+    case A64_ADDP:
+        *op = IR_VPADD;
+        break;
+    default:
+        return false;
     }
     return true;
 }
@@ -101,11 +158,20 @@ static bool gen_sat(struct a64_xlat *x, unsigned kind, uint32_t w)
     if (A64_BIT(w, 28))
         return false;
     switch (kind) {
-    case A64_SQADD: op = IR_VQADDS; break;
-    case A64_UQADD: op = IR_VQADDU; break;
-    case A64_SQSUB: op = IR_VQSUBS; break;
-    case A64_UQSUB: op = IR_VQSUBU; break;
-    default: return false;
+    case A64_SQADD:
+        op = IR_VQADDS;
+        break;
+    case A64_UQADD:
+        op = IR_VQADDU;
+        break;
+    case A64_SQSUB:
+        op = IR_VQSUBS;
+        break;
+    case A64_UQSUB:
+        op = IR_VQSUBU;
+        break;
+    default:
+        return false;
     }
     r = V(op, l, a, b);
     note_qc(x, w, r, V(sub ? IR_VSUB : IR_VADD, l, a, b));
@@ -147,14 +213,30 @@ static bool gen_logic(struct a64_xlat *x, unsigned kind, uint32_t w)
     ir_val n = vn(x, w), m = vm(x, w), r;
 
     switch (kind) {
-    case A64_AND: r = ir_bin(s, IR_VAND, n, m); break;
-    case A64_BIC: r = ir_bin(s, IR_VANDN, n, m); break;
-    case A64_ORR: r = A64_RN(w) == A64_RM(w) ? n : ir_bin(s, IR_VOR, n, m); break;
-    case A64_ORN: r = ir_bin(s, IR_VOR, n, ir_un(s, IR_VNOT, m)); break;
-    case A64_EOR: r = ir_bin(s, IR_VXOR, n, m); break;
-    case A64_BSL: r = ir_tri(s, IR_VBSL, vd(x, w), n, m); break;
-    case A64_BIT: r = ir_tri(s, IR_VBSL, m, n, vd(x, w)); break;
-    default: r = ir_tri(s, IR_VBSL, m, vd(x, w), n); break;
+    case A64_AND:
+        r = ir_bin(s, IR_VAND, n, m);
+        break;
+    case A64_BIC:
+        r = ir_bin(s, IR_VANDN, n, m);
+        break;
+    case A64_ORR:
+        r = A64_RN(w) == A64_RM(w) ? n : ir_bin(s, IR_VOR, n, m);
+        break;
+    case A64_ORN:
+        r = ir_bin(s, IR_VOR, n, ir_un(s, IR_VNOT, m));
+        break;
+    case A64_EOR:
+        r = ir_bin(s, IR_VXOR, n, m);
+        break;
+    case A64_BSL:
+        r = ir_tri(s, IR_VBSL, vd(x, w), n, m);
+        break;
+    case A64_BIT:
+        r = ir_tri(s, IR_VBSL, m, n, vd(x, w));
+        break;
+    default:
+        r = ir_tri(s, IR_VBSL, m, vd(x, w), n);
+        break;
     }
     return put(x, w, low_if(x, w, r));
 }
@@ -176,16 +258,19 @@ static bool gen_wide(struct a64_xlat *x, unsigned kind, uint32_t w, ir_val b, un
     case A64_UADDW:
     case A64_USUBW:
     case A64_UABAL:
-    case A64_UABDL: uns = true; /* fall through */
+    case A64_UABDL:
+        uns = true; /* fall through */
     case A64_SADDL:
     case A64_SSUBL:
     case A64_SADDW:
     case A64_SSUBW:
     case A64_SABAL:
-    case A64_SABDL: break;
+    case A64_SABDL:
+        break;
     case A64_UMULL:
     case A64_UMLAL:
-    case A64_UMLSL: uns = true; /* fall through */
+    case A64_UMLSL:
+        uns = true; /* fall through */
     case A64_SMULL:
     case A64_SMLAL:
     case A64_SMLSL:
@@ -195,7 +280,8 @@ static bool gen_wide(struct a64_xlat *x, unsigned kind, uint32_t w, ir_val b, un
         else if (kind == A64_UMLSL || kind == A64_SMLSL)
             r = V(IR_VSUB, l + 1, vd(x, w), r);
         return put(x, w, r);
-    default: return false;
+    default:
+        return false;
     }
     if (kind != A64_SADDW && kind != A64_UADDW && kind != A64_SSUBW && kind != A64_USUBW)
         a = V1(uns ? IR_VWIDENU : IR_VWIDENS, l | hi, a, 0);
@@ -242,8 +328,9 @@ static bool gen_xtn(struct a64_xlat *x, unsigned kind, uint32_t w)
     if (kind != A64_XTN) {
         op = kind == A64_SQXTN ? IR_VNARROWSS : kind == A64_SQXTUN ? IR_VNARROWSU : IR_VNARROWUU;
         r = V1(op, l + 1, a, 0);
-        ir_put(s, C_OFF(qc), ir_bin(s, IR_VOR, ir_get(s, IR_V128, C_OFF(qc)),
-                                    ir_bin(s, IR_VXOR, a, V1(uns ? IR_VWIDENU : IR_VWIDENS, l, r, 0))));
+        ir_put(s, C_OFF(qc),
+               ir_bin(s, IR_VOR, ir_get(s, IR_V128, C_OFF(qc)),
+                      ir_bin(s, IR_VXOR, a, V1(uns ? IR_VWIDENU : IR_VWIDENS, l, r, 0))));
         return put_half(x, w, r);
     }
     return put_half(x, w, V1(op, l + 1, a, 0));
@@ -256,21 +343,50 @@ static bool gen_2misc(struct a64_xlat *x, unsigned kind, uint32_t w)
     ir_val a = vn(x, w), r, z = ir_vconst(s, 0, true);
 
     switch (kind) {
-    case A64_REV64: r = V1(IR_VREV, l | 2 << 2, a, 0); break;
-    case A64_REV32: r = V1(IR_VREV, l | 1 << 2, a, 0); break;
-    case A64_REV16: r = V1(IR_VREV, l, a, 0); break;
-    case A64_CLZ: r = V1(IR_VCLZ, l, a, 0); break;
-    case A64_CNT: r = V1(IR_VCNT, 0, a, 0); break;
-    case A64_NOT: r = ir_un(s, IR_VNOT, a); break;
-    case A64_RBIT: r = V1(IR_VRBIT, 0, a, 0); break;
-    case A64_ABS: r = V1(IR_VABS, l, a, 0); break;
-    case A64_NEG: r = V1(IR_VNEG, l, a, 0); break;
-    case A64_CMGTZ: r = V(IR_VCMPGTS, l, a, z); break;
-    case A64_CMGEZ: r = V(IR_VCMPGES, l, a, z); break;
-    case A64_CMEQZ: r = V(IR_VCMPEQ, l, a, z); break;
-    case A64_CMLEZ: r = V(IR_VCMPGES, l, z, a); break;
-    case A64_CMLTZ: r = V(IR_VCMPGTS, l, z, a); break;
-    default: return false;
+    case A64_REV64:
+        r = V1(IR_VREV, l | 2 << 2, a, 0);
+        break;
+    case A64_REV32:
+        r = V1(IR_VREV, l | 1 << 2, a, 0);
+        break;
+    case A64_REV16:
+        r = V1(IR_VREV, l, a, 0);
+        break;
+    case A64_CLZ:
+        r = V1(IR_VCLZ, l, a, 0);
+        break;
+    case A64_CNT:
+        r = V1(IR_VCNT, 0, a, 0);
+        break;
+    case A64_NOT:
+        r = ir_un(s, IR_VNOT, a);
+        break;
+    case A64_RBIT:
+        r = V1(IR_VRBIT, 0, a, 0);
+        break;
+    case A64_ABS:
+        r = V1(IR_VABS, l, a, 0);
+        break;
+    case A64_NEG:
+        r = V1(IR_VNEG, l, a, 0);
+        break;
+    case A64_CMGTZ:
+        r = V(IR_VCMPGTS, l, a, z);
+        break;
+    case A64_CMGEZ:
+        r = V(IR_VCMPGES, l, a, z);
+        break;
+    case A64_CMEQZ:
+        r = V(IR_VCMPEQ, l, a, z);
+        break;
+    case A64_CMLEZ:
+        r = V(IR_VCMPGES, l, z, a);
+        break;
+    case A64_CMLTZ:
+        r = V(IR_VCMPGTS, l, z, a);
+        break;
+    default:
+        return false;
     }
     return put(x, w, low_if(x, w, r));
 }
@@ -298,23 +414,33 @@ static bool gen_shift(struct a64_xlat *x, unsigned kind, uint32_t w)
 
     switch (kind) {
     case A64_SSHR:
-    case A64_SSRA: r = V1(IR_VSARI, l, a, right); break;
+    case A64_SSRA:
+        r = V1(IR_VSARI, l, a, right);
+        break;
     case A64_USHR:
-    case A64_USRA: r = V1(IR_VSHRI, l, a, right); break;
+    case A64_USRA:
+        r = V1(IR_VSHRI, l, a, right);
+        break;
     case A64_SRSHR:
-    case A64_SRSRA: r = V1(IR_VRSARI, l, a, right); break;
+    case A64_SRSRA:
+        r = V1(IR_VRSARI, l, a, right);
+        break;
     case A64_URSHR:
-    case A64_URSRA: r = V1(IR_VRSHRI, l, a, right); break;
-    case A64_SHL: r = V1(IR_VSHLI, l, a, left); break;
+    case A64_URSRA:
+        r = V1(IR_VRSHRI, l, a, right);
+        break;
+    case A64_SHL:
+        r = V1(IR_VSHLI, l, a, left);
+        break;
     case A64_SLI:
-        r = ir_bin(s, IR_VOR, V1(IR_VSHLI, l, a, left),
-                   ir_bin(s, IR_VAND, vd(x, w), splat(x, l, ~(all << left))));
+        r = ir_bin(s, IR_VOR, V1(IR_VSHLI, l, a, left), ir_bin(s, IR_VAND, vd(x, w), splat(x, l, ~(all << left))));
         break;
     case A64_SRI:
         r = ir_bin(s, IR_VOR, V1(IR_VSHRI, l, a, right),
                    ir_bin(s, IR_VAND, vd(x, w), splat(x, l, right == bits ? all : ~(all >> right))));
         break;
-    default: return false;
+    default:
+        return false;
     }
     if (kind == A64_SSRA || kind == A64_USRA || kind == A64_SRSRA || kind == A64_URSRA)
         r = V(IR_VADD, l, vd(x, w), r);
@@ -339,7 +465,8 @@ static bool gen_shift_size(struct a64_xlat *x, const struct a64_row *row, unsign
     }
     n = (16u << l) - a64_bits(w, 22, 16);
     if (kind == A64_SHRN || kind == A64_RSHRN)
-        return put_half(x, w, V1(IR_VNARROW, l + 1, V1(kind == A64_SHRN ? IR_VSHRI : IR_VRSHRI, l + 1, vn(x, w), n), 0));
+        return put_half(x, w,
+                        V1(IR_VNARROW, l + 1, V1(kind == A64_SHRN ? IR_VSHRI : IR_VRSHRI, l + 1, vn(x, w), n), 0));
     return false;
 }
 
@@ -366,10 +493,18 @@ static bool gen_across(struct a64_xlat *x, unsigned kind, uint32_t w)
         return put(x, w, V1(IR_VADDV, l + 1, v, 0));
     }
     switch (kind) {
-    case A64_SMAXV: op = IR_VPSMAX; break;
-    case A64_SMINV: op = IR_VPSMIN; break;
-    case A64_UMAXV: op = IR_VPUMAX; break;
-    default: op = IR_VPUMIN; break;
+    case A64_SMAXV:
+        op = IR_VPSMAX;
+        break;
+    case A64_SMINV:
+        op = IR_VPSMIN;
+        break;
+    case A64_UMAXV:
+        op = IR_VPUMAX;
+        break;
+    default:
+        op = IR_VPUMIN;
+        break;
     }
     attr = A64_BIT(w, 30) ? 16 : 8;
     if (attr == 8)
@@ -417,9 +552,15 @@ static bool gen_permute(struct a64_xlat *x, unsigned kind, uint32_t w)
     ir_val a = vn(x, w), b = vm(x, w), r;
 
     switch (kind) {
-    case A64_TRN1: r = V(IR_VTRN1, l, a, b); break;
-    case A64_TRN2: r = V(IR_VTRN2, l, a, b); break;
-    case A64_ZIP1: r = V(IR_VZIP1, l, a, b); break;
+    case A64_TRN1:
+        r = V(IR_VTRN1, l, a, b);
+        break;
+    case A64_TRN2:
+        r = V(IR_VTRN2, l, a, b);
+        break;
+    case A64_ZIP1:
+        r = V(IR_VZIP1, l, a, b);
+        break;
     case A64_ZIP2:
         if (q) {
             r = V(IR_VZIP2, l, a, b);

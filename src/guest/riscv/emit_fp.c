@@ -228,6 +228,41 @@ static uint64_t csr_helper(void *ctx, uint64_t csr, uint64_t how, uint64_t v)
     return old;
 }
 
+/* fflags of the low six bits of MXCSR, and back. */
+static const uint8_t flags_of[64] = {
+#define F(m)  ((m) >> 5 & 1) | ((m) >> 4 & 1) << 1 | ((m) >> 3 & 1) << 2 | ((m) >> 2 & 1) << 3 | ((m)&1) << 4
+#define F8(m) F(m), F((m) + 1), F((m) + 2), F((m) + 3), F((m) + 4), F((m) + 5), F((m) + 6), F((m) + 7)
+    F8(0),  F8(8),  F8(16), F8(24), F8(32),
+    F8(40), F8(48), F8(56)
+#undef F8
+#undef F
+};
+static const uint8_t mxcsr_of[32] = {0, 32, 16, 48, 8, 40, 24, 56, 4, 36, 20, 52, 12, 44, 28, 60,
+                                     1, 33, 17, 49, 9, 41, 25, 57, 5, 37, 21, 53, 13, 45, 29, 61};
+
+static ir_val lookup(struct rv_emit *e, const uint8_t *table, ir_val i)
+{
+    return ir_load(e->s, IR_I32, IR_M8, ir_bin(e->s, IR_ADD, ir_zext(e->s, i), ir_c64(e->s, (uintptr_t)table)), 0);
+}
+
+/* fflags without a call: the C library saves and restores it around comparisons. how as in csr_helper. */
+static void fflags(struct rv_emit *e, unsigned how, ir_val v)
+{
+    ir_val m = ir_emit(e->s, IR_FPGET, IR_I32, 0, IR_NO, IR_NO, IR_NO, 0);
+    ir_val old = lookup(e, flags_of, ir_bin_i(e->s, IR_AND, m, 63)), now = ir_trunc(e->s, v);
+
+    if (how) {
+        if (how == 2)
+            now = ir_bin(e->s, IR_OR, old, now);
+        else if (how == 3)
+            now = ir_bin(e->s, IR_ANDN, old, now);
+        now = lookup(e, mxcsr_of, ir_bin_i(e->s, IR_AND, now, 31));
+        ir_emit(e->s, IR_FPSET, IR_VOID, 0, ir_bin(e->s, IR_OR, ir_bin_i(e->s, IR_AND, m, ~UINT64_C(63)), now), IR_NO,
+                IR_NO, 0);
+    }
+    rv_put(e, ir_zext(e->s, old));
+}
+
 bool rv_emit_csr(struct rv_emit *e)
 {
     unsigned csr = e->in >> 20, how = e->in >> 12 & 3, src = RV_RS1(e);
@@ -239,6 +274,10 @@ bool rv_emit_csr(struct rv_emit *e)
     if (!(csr >= CSR_FFLAGS && csr <= CSR_FCSR) && !(csr >= CSR_CYCLE && csr <= CSR_INSTRET && !how))
         return false;
     v = imm ? ir_c64(e->s, src) : rv_get(e, src);
+    if (csr == CSR_FFLAGS) {
+        fflags(e, how, v);
+        return true;
+    }
     rv_put(e, ir_call(e->s, IR_I64, IR_CALL_STATE, (void *)csr_helper, ir_c64(e->s, csr), ir_c64(e->s, how), v, IR_NO));
     return true;
 }

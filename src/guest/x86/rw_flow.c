@@ -217,6 +217,8 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
         *go_on = rw_flat_op(r, in);
         return true;
     }
+    if (r->flat && rw_flat_flow(r, in))
+        return true;
     if (in->map == X86_MAP_0F && (in->opcode & 0xf0) == 0x80) {
         jcc(r, in);
         *go_on = true;

@@ -55,10 +55,18 @@ static bool mem_read(struct a64_cpu *c, uint64_t a, void *buf, unsigned n, bool 
     if (!reachable(c, a, n))
         return false;
     switch (n) { /* one access each: others may watch */
-    case 2: memcpy(buf, p, 2); break;
-    case 4: memcpy(buf, p, 4); break;
-    case 8: memcpy(buf, p, 8); break;
-    default: memcpy(buf, p, n); break;
+    case 2:
+        memcpy(buf, p, 2);
+        break;
+    case 4:
+        memcpy(buf, p, 4);
+        break;
+    case 8:
+        memcpy(buf, p, 8);
+        break;
+    default:
+        memcpy(buf, p, n);
+        break;
     }
     return true;
 }
@@ -70,10 +78,18 @@ static bool mem_write(struct a64_cpu *c, uint64_t a, const void *buf, unsigned n
     if (!reachable(c, a, n))
         return false;
     switch (n) {
-    case 2: memcpy(p, buf, 2); break;
-    case 4: memcpy(p, buf, 4); break;
-    case 8: memcpy(p, buf, 8); break;
-    default: memcpy(p, buf, n); break;
+    case 2:
+        memcpy(p, buf, 2);
+        break;
+    case 4:
+        memcpy(p, buf, 4);
+        break;
+    case 8:
+        memcpy(p, buf, 8);
+        break;
+    default:
+        memcpy(p, buf, n);
+        break;
     }
     return true;
 }
@@ -100,11 +116,21 @@ static bool mem_cas(struct a64_cpu *c, uint64_t a, void *old, const void *new_v,
     if (!reachable(c, a, n))
         return false;
     switch (n) {
-    case 1: CAS(uint8_t); break;
-    case 2: CAS(uint16_t); break;
-    case 4: CAS(uint32_t); break;
-    case 8: CAS(uint64_t); break;
-    default: *done = cas16(p, old, new_v); break;
+    case 1:
+        CAS(uint8_t);
+        break;
+    case 2:
+        CAS(uint16_t);
+        break;
+    case 4:
+        CAS(uint32_t);
+        break;
+    case 8:
+        CAS(uint64_t);
+        break;
+    default:
+        *done = cas16(p, old, new_v);
+        break;
     }
     return true;
 }
@@ -164,18 +190,24 @@ static int enter(struct lx_rt_thread *t, const uint8_t *target)
     c->jit.enter_target = target;
     c->jit.ss_top = t->ss_top;
     switch (((unsigned (*)(void))(uintptr_t)stubs.enter)()) {
-    case IR_EXIT_TO_PC: return LX_EXIT_DISPATCH;
-    case IR_EXIT_TO_LINK: return LX_EXIT_LINK;
-    case IR_EXIT_BY_SIGNAL: return LX_EXIT_SIGNAL;
-    default: break;
+    case IR_EXIT_TO_PC:
+        return LX_EXIT_DISPATCH;
+    case IR_EXIT_TO_LINK:
+        return LX_EXIT_LINK;
+    case IR_EXIT_BY_SIGNAL:
+        return LX_EXIT_SIGNAL;
+    default:
+        break;
     }
     switch (c->jit.t1) {
-    case A64_EXIT_SVC: return LX_EXIT_SYSCALL;
+    case A64_EXIT_SVC:
+        return LX_EXIT_SYSCALL;
     case A64_EXIT_MODE:
         ir_jc_clear(&c->jit);
         c->jit.ss_rsp = t->ss_top;
         return LX_EXIT_DISPATCH;
-    default: return LX_EXIT_INTERP; /* A64_EXIT_STEP, and IR_CODE_ALIGN: the interpreter says what is wrong */
+    default:
+        return LX_EXIT_INTERP; /* A64_EXIT_STEP, and IR_CODE_ALIGN: the interpreter says what is wrong */
     }
 }
 
@@ -202,11 +234,16 @@ static enum lx_stop step(struct lx_rt_thread *t)
             c->jit.ss_rsp = t->ss_top;
         }
         return LX_STOP_KICK;
-    case A64_DO_SVC: return LX_STOP_SYSCALL;
-    case A64_DO_BRK: return lx_raise(t->cpu, SIGTRAP, TRAP_BRKPT, c->pc);
-    case A64_ALIGN: return lx_raise(t->cpu, SIGBUS, BUS_ADRALN, c->fault_addr);
-    case A64_FAULT: return lx_raise(t->cpu, SIGSEGV, SEGV_MAPERR, c->fault_addr);
-    default: return lx_raise(t->cpu, SIGILL, ILL_ILLOPC, c->pc);
+    case A64_DO_SVC:
+        return LX_STOP_SYSCALL;
+    case A64_DO_BRK:
+        return lx_raise(t->cpu, SIGTRAP, TRAP_BRKPT, c->pc);
+    case A64_ALIGN:
+        return lx_raise(t->cpu, SIGBUS, BUS_ADRALN, c->fault_addr);
+    case A64_FAULT:
+        return lx_raise(t->cpu, SIGSEGV, SEGV_MAPERR, c->fault_addr);
+    default:
+        return lx_raise(t->cpu, SIGILL, ILL_ILLOPC, c->pc);
     }
 }
 

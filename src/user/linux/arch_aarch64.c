@@ -28,12 +28,18 @@ static uint64_t get(const struct lx_cpu *lc, enum lx_reg r)
     const struct a64_cpu *c = a64_lx(lc)->c;
 
     switch (r) {
-    case LX_PC: return c->pc;
-    case LX_SP: return c->sp;
-    case LX_TLS: return c->tpidr;
-    case LX_SYSNO: return c->x[8];
-    case LX_RET: return c->x[0];
-    default: return c->x[r - LX_ARG0];
+    case LX_PC:
+        return c->pc;
+    case LX_SP:
+        return c->sp;
+    case LX_TLS:
+        return c->tpidr;
+    case LX_SYSNO:
+        return c->x[8];
+    case LX_RET:
+        return c->x[0];
+    default:
+        return c->x[r - LX_ARG0];
     }
 }
 
@@ -42,12 +48,24 @@ static void set(struct lx_cpu *lc, enum lx_reg r, uint64_t v)
     struct a64_cpu *c = a64_lx(lc)->c;
 
     switch (r) {
-    case LX_PC: c->pc = v; break;
-    case LX_SP: c->sp = v; break;
-    case LX_TLS: c->tpidr = v; break;
-    case LX_SYSNO: c->x[8] = v; break;
-    case LX_RET: c->x[0] = v; break;
-    default: c->x[r - LX_ARG0] = v; break;
+    case LX_PC:
+        c->pc = v;
+        break;
+    case LX_SP:
+        c->sp = v;
+        break;
+    case LX_TLS:
+        c->tpidr = v;
+        break;
+    case LX_SYSNO:
+        c->x[8] = v;
+        break;
+    case LX_RET:
+        c->x[0] = v;
+        break;
+    default:
+        c->x[r - LX_ARG0] = v;
+        break;
     }
 }
 
@@ -190,12 +208,13 @@ static void hwcaps(uint64_t *hwcap, uint64_t *hwcap2)
 
 static void cpuinfo(char *buf, size_t n, unsigned cpu)
 {
-    snprintf(buf, n,
-             "processor\t: %u\nBogoMIPS\t: 2000.00\n"
-             "Features\t: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc "
-             "asimddp frint\n"
-             "CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x000\nCPU revision\t: 1\n\n",
-             cpu);
+    snprintf(
+        buf, n,
+        "processor\t: %u\nBogoMIPS\t: 2000.00\n"
+        "Features\t: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc "
+        "asimddp frint\n"
+        "CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x000\nCPU revision\t: 1\n\n",
+        cpu);
 }
 
 /* MODEL[,FEATURE=off ...] of features this CPU does not have. */
@@ -221,7 +240,8 @@ static bool cpu_select(const char *text, struct err **errp)
 
 static char *cpu_help(void)
 {
-    return xstrdup("Available CPUs:\n  max  Armv8.0 with CRC32, LSE, RDM, DotProd, FP16, JSCVT, FCMA, LRCPC, FRINTTS\n");
+    return xstrdup(
+        "Available CPUs:\n  max  Armv8.0 with CRC32, LSE, RDM, DotProd, FP16, JSCVT, FCMA, LRCPC, FRINTTS\n");
 }
 
 static const char *xml(const char *annex)

@@ -29,6 +29,7 @@ enum { HWCAP = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 }; /* A C D 
 
 static struct ir_stubs stubs;     /* of the process's one translator */
 static struct rv_decoder decoder; /* filled when it is made */
+static struct ir *ir;             /* work space of translate, which runs under the cache's lock */
 
 static struct rv_state *state_of(const struct lx_cpu *c)
 {
@@ -40,6 +41,7 @@ static struct rv_state *state_of(const struct lx_cpu *c)
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
     rv_decoder_init(&decoder);
+    ir = xmalloc(sizeof *ir);
     return lx_ir_stubs(rt, b, rv_pins, rv_nr_pins, &stubs, errp);
 }
 
@@ -53,7 +55,6 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
 {
     struct ir_env env = {
         .pin = rv_pins, .nr_pins = rv_nr_pins, .nan = IR_NAN_DEFAULT, .stubs = &stubs, .first_link = first_link};
-    struct ir *ir = xmalloc(sizeof *ir);
     const uint8_t *code = (const uint8_t *)(uintptr_t)pc;
     uint64_t page_left = 4096 - (pc & 4095);
     unsigned max = t->rt->one_insn ? 1 : JIT_BLOCK_MAX_INSN;
@@ -70,7 +71,6 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
         ok = ir_compile(b, ir, &env, out);
         max /= 2;
     }
-    free(ir);
     return ok;
 }
 

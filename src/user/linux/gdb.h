@@ -9,4 +9,6 @@ void lx_gdb_start(struct lx_thread *t);
 void lx_gdb_before_run(struct lx_thread *t);
 /* The fault in cpu->fault was the debugger's business (a breakpoint, a step) or it was told of it and swallowed it. */
 bool lx_gdb_fault(struct lx_thread *t);
+void lx_gdb_exit(int code); /* the process ends */
+void lx_gdb_forked(void);   /* in a child */
 #endif

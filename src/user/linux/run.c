@@ -404,6 +404,13 @@ static enum lx_stop step_one(struct lx_rt_thread *t)
     }
 }
 
+static void set_poll(struct lx_rt_thread *t, bool stop)
+{
+    *t->view.poll = stop ? LX_POLL_BAD : t->view.poll_ok;
+    if (t->rt->front->kick)
+        t->rt->front->kick(t, stop);
+}
+
 /* A load that polls, or the stub's: where the guest stands. */
 static void poll_exit(struct lx_rt_thread *t)
 {
@@ -412,7 +419,7 @@ static void poll_exit(struct lx_rt_thread *t)
     uint64_t pc = *t->view.pc;
     struct jit_block *b;
 
-    *t->view.poll = t->view.poll_ok;
+    set_poll(t, false);
     pthread_mutex_lock(&d->lock);
     b = jit_cache_block_at(d, rip);
     if (b && t->rt->front->poll_restarts)
@@ -522,7 +529,7 @@ enum lx_stop lx_rt_run(struct lx_rt_thread *t)
 
         if (t->kicked) {
             t->kicked = false;
-            *t->view.poll = t->view.poll_ok;
+            set_poll(t, false);
             return LX_STOP_KICK;
         }
         b = block_for(t, t->rt->front->pc(t));
@@ -531,7 +538,7 @@ enum lx_stop lx_rt_run(struct lx_rt_thread *t)
         if (log_on(LOG_EXEC))
             log_write(LOG_EXEC, "%016" PRIx64, t->rt->front->pc(t));
         stop = b->host ? run_block(t, b->host + b->entry) : step_one(t);
-        if (stop != LX_STOP_KICK)
+        if (stop != LX_STOP_KICK || t->rt->single)
             return stop;
     }
 }
@@ -539,7 +546,7 @@ enum lx_stop lx_rt_run(struct lx_rt_thread *t)
 void lx_rt_kick(struct lx_rt_thread *t)
 {
     t->kicked = true;
-    *t->view.poll = LX_POLL_BAD;
+    set_poll(t, true);
 }
 
 /* ---- life ---- */
@@ -577,7 +584,8 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
     mprotect(t->ss, SS_GUARD, PROT_NONE);
     /* One pair at the top that predicts nothing: a host return to the lookup, and a word no pc matches. */
     t->ss_top = (uint64_t)(uintptr_t)(t->ss + SS_SIZE - 4096);
-    *(uint64_t *)(uintptr_t)t->ss_top = (uint64_t)(uintptr_t)t->rt->stub.jump;
+    *(uint64_t *)(uintptr_t)t->ss_top =
+        (uint64_t)(uintptr_t)(t->rt->stub.ret_bottom ? t->rt->stub.ret_bottom : t->rt->stub.jump);
     *(uint64_t *)(uintptr_t)(t->ss_top + 8) = t->rt->front->ss_word;
     *t->view.ss_rsp = t->ss_top;
     if (t->view.neg_ss_top)

@@ -89,14 +89,17 @@ struct lx_front {
     /* Optional. In the signal handler, before anything else: true when the front end settled it and translated code is
      * to go on as ucontext says. */
     bool (*host_signal)(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
+    /* Optional. Beside the poll pointer: makes translated code stop at its next chance, or lets it run again. May be
+     * called from signal handlers and other threads. */
+    void (*kick)(struct lx_rt_thread *t, bool stop);
     /* Optional. After LX_EXIT_SIGNAL: repairs state for a fault inside instruction `insn` of the block. */
     void (*fix)(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);
     bool poll_restarts; /* a poll that no link names restarts its instruction; else *view.pc says where to go on */
 };
 struct lx_rt_stubs {
     const uint8_t *enter, *exit_interp, *exit_dispatch, *exit_link, *exit_signal, *exit_syscall, *exit_trap, *jump,
-        *ret_miss;
-    const void *front; /* the front end's own */
+        *ret_miss, *ret_bottom; /* ret_bottom: what the lowest shadow-stack word returns to; NULL: jump */
+    const void *front;          /* the front end's own */
 };
 enum { LX_WATCH_HEADS = 1024 };
 struct lx_watch {
@@ -113,6 +116,7 @@ struct lx_rt {
     struct lx_watch *watch[LX_WATCH_HEADS]; /* writable pages with code, under cache.lock */
     _Atomic unsigned nr_watched;
     bool one_insn, no_link;
+    bool single; /* lx_rt_run comes back after each block (a debugger looks) */
     _Atomic bool flushing;
 };
 

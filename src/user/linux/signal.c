@@ -106,8 +106,13 @@ static void on_sync(int sig, siginfo_t *info, void *context)
     struct lx_thread *t = lx_self;
 
     if (info->si_code > 0) {
-        if (!lx_rt_host_fault(sig, info, context)) /* ours: die of it */
+        if (!lx_rt_host_fault(sig, info, context)) { /* ours: say so and die of it */
+            static const char text[] = "lyrebird: internal fault in the translator\n";
+
+            if (write(2, text, sizeof text - 1) >= 0)
+                signal(sig, SIG_DFL);
             signal(sig, SIG_DFL);
+        }
         return;
     }
     if (!t || !t->cpu)

@@ -135,6 +135,8 @@ void lx_strace_enter(struct lx_thread *t, const struct lx_sysrow *row, uint64_t 
     }
     str_addf(&line, "%s(", row->name);
     for (unsigned i = 0; row->spec[i]; i++) {
+        if (row->spec[i] == 'o' && i && row->spec[i - 1] == 'f' && !(a[i - 1] & (O_CREAT | __O_TMPFILE)))
+            break; /* no mode when nothing is created */
         if (i)
             str_add(&line, ", ");
         add_arg(&line, row->spec[i], a, i);

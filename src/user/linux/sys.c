@@ -87,8 +87,6 @@ static int64_t call(struct lx_thread *t, const struct lx_sysrow *row, uint64_t n
         return raw(t, row, a);
     case LX_HOW_OWN:
     case LX_HOW_W32:
-        if (!fn)
-            return -ENOSYS;
         r = fn(t, a);
         if (unlikely(r == -EFAULT) && lx_rt_written_any(lx_proc.rt))
             r = fn(t, a);

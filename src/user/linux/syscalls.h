@@ -9,7 +9,7 @@ enum { SA_RESTORER_HOST = 0x04000000 };
 
 #define LX_FN_RAW(n)
 #define LX_FN_OWN(n) int64_t lx_sys_##n(struct lx_thread *t, const uint64_t *a);
-#define LX_FN_W32(n) __attribute__((weak)) int64_t lx_sys32_##n(struct lx_thread *t, const uint64_t *a);
+#define LX_FN_W32(n) int64_t lx_sys32_##n(struct lx_thread *t, const uint64_t *a);
 #define LX_FN_NO(n)
 #define LX_FN_OTHER(n)
 #define LX_ONCE_OWN_OWN(n)

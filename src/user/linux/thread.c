@@ -24,8 +24,10 @@ _Thread_local struct lx_thread *lx_self;
 
 void lx_exit_process(int code)
 {
-    if (!lx_self || !lx_self->vfork_child)
+    if (!lx_self || !lx_self->vfork_child) {
+        lx_gdb_exit(code);
         fflush(NULL);
+    }
     syscall(SYS_exit_group, code);
     __builtin_unreachable();
 }
@@ -283,6 +285,7 @@ static void in_child(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64
     t->pending_sync = 0;
     lx_proc.threads = t;
     lx_proc.nr_threads = 1;
+    lx_gdb_forked();
     lx_rt_after_fork(lx_proc.rt, t->cpu->rt, NULL);
     t->clear_tid = flags & CLONE_CHILD_CLEARTID ? ctid : 0;
     t->robust = 0;

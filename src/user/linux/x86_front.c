@@ -113,6 +113,35 @@ static const uint8_t *make_reason(struct jit_buf *b, const uint8_t *out, enum lx
     return at;
 }
 
+/* T0 = pc. Looks in the context's jump table without touching flags. A kick makes the index 0 and entry 0 invalid. */
+static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
+{
+    const uint8_t *at = jit_here(b);
+    uint8_t *hit;
+
+    jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
+    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
+    hit = jit_jrcxz_fwd(b);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_jmp(b, dispatch);
+    jit_patch8(b, hit);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_jmp_mem(b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
+    return at;
+}
+
+/* What the lowest word of the shadow stack returns to: the word stays. */
+static const uint8_t *make_ret_bottom(struct jit_buf *b, const uint8_t *jump)
+{
+    const uint8_t *at = jit_here(b);
+
+    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, -8));
+    jit_jmp(b, jump);
+    return at;
+}
+
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
     struct lx_rt_stubs *s = &rt->stub;
@@ -125,8 +154,8 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
     s->exit_link = make_reason(b, out, LX_EXIT_LINK);
     s->exit_signal = make_reason(b, out, LX_EXIT_SIGNAL);
     s->exit_syscall = make_reason(b, out, LX_EXIT_SYSCALL);
-    s->jump = x86_rw_jump_stub(b, s->exit_dispatch);
-    s->ret_miss = x86_rw_ret_miss_stub(b, s->jump);
+    s->jump = s->ret_miss = make_jump(b, s->exit_dispatch);
+    s->ret_bottom = make_ret_bottom(b, s->jump);
     stubs = (struct x86_stubs){.enter = s->enter,
                                .exit_interp = s->exit_interp,
                                .exit_dispatch = s->exit_dispatch,
@@ -207,10 +236,13 @@ static void set_pc(struct lx_rt_thread *t, uint64_t pc)
     x86_lx(t->cpu)->c->rip = pc;
 }
 
-static void fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
+static void kick(struct lx_rt_thread *t, bool stop)
 {
-    if (!b) /* the jump stub polls with RCX borrowed */
-        x86_lx(t->cpu)->c->regs[X86_RCX] = ((struct x86_ctx *)t->ctx)->save_rcx;
+    struct x86_ctx *x = t->ctx;
+
+    if (stop)
+        x->jc_neg[0] = UINT64_C(1) << 52;
+    x->jc_mask = stop ? 0 : JC_MASK;
 }
 
 static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
@@ -352,7 +384,7 @@ const struct lx_front lx_x86_front = {.name = "x86",
                                       .step = step,
                                       .jc_set = jc_set,
                                       .jc_clear = jc_clear,
-                                      .fix = fix,
+                                      .kick = kick,
                                       .poll_restarts = true};
 
 /* ---- the CPU ---- */

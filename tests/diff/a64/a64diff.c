@@ -1,9 +1,9 @@
 /* a64diff [--count N] [--seed S] [--row NAME] [--oracle QEMU] [--engine QEMU2] [--program ORACLE] [--coverage] [-v]
  *
  * Every row of insn.def, N random instances of each: registers, NZCV, FPSR, vectors, memory, faults and their addresses
- * must come out of our interpreter (or, with --engine, of a second user-mode translator) as they come out of the oracle,
- * Debian's qemu-aarch64. Both run the program `oracle` (oracle.c) on the same records. Exit 1 when anything differed,
- * 77 when the oracle is not installed. proves: user mode's exactness (differential tester) */
+ * must come out of our interpreter (or, with --engine, of a second user-mode translator) as they come out of the
+ * oracle, Debian's qemu-aarch64. Both run the program `oracle` (oracle.c) on the same records. Exit 1 when anything
+ * differed, 77 when the oracle is not installed. proves: user mode's exactness (differential tester) */
 #include "record.h"
 
 #include "guest/arm64/insn.h"
@@ -39,16 +39,33 @@ static uint64_t rnd(struct diff *d)
 /* ---- values worth trying ---- */
 static uint64_t int_value(struct diff *d)
 {
-    static const uint64_t pick[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0x7fffffff, 0x80000000, 0xffffffff,
-                                    INT64_MAX, (uint64_t)INT64_MIN, UINT64_MAX, UINT64_MAX - 1};
+    static const uint64_t pick[] = {0,
+                                    1,
+                                    2,
+                                    0x7f,
+                                    0x80,
+                                    0xff,
+                                    0x7fff,
+                                    0x8000,
+                                    0x7fffffff,
+                                    0x80000000,
+                                    0xffffffff,
+                                    INT64_MAX,
+                                    (uint64_t)INT64_MIN,
+                                    UINT64_MAX,
+                                    UINT64_MAX - 1};
     uint64_t r = rnd(d);
 
     switch (r & 7) {
     case 0:
-    case 1: return pick[r / 8 % ARRAY_LEN(pick)];
-    case 2: return r >> 3 & 0x7f;
-    case 3: return rnd(d) >> (r >> 3 & 63);
-    default: return rnd(d);
+    case 1:
+        return pick[r / 8 % ARRAY_LEN(pick)];
+    case 2:
+        return r >> 3 & 0x7f;
+    case 3:
+        return rnd(d) >> (r >> 3 & 63);
+    default:
+        return rnd(d);
     }
 }
 
@@ -58,20 +75,46 @@ static uint64_t fp_value(struct diff *d, unsigned bits)
     uint64_t r = rnd(d), frac = rnd(d) & ((UINT64_C(1) << f) - 1), max = (UINT64_C(1) << e) - 1, exp;
 
     switch (r & 15) {
-    case 0: exp = 0, frac = 0; break;
-    case 1: exp = 0; break;
-    case 2: exp = 0, frac = (r >> 8 & 3) + 1; break;
-    case 3: exp = max, frac = 0; break;
-    case 4: exp = max, frac |= UINT64_C(1) << (f - 1); break;
-    case 5: exp = max, frac = (frac & ~(UINT64_C(1) << (f - 1))) | 1; break;
-    case 6: exp = 1, frac &= 3; break;
-    case 7: exp = max - 1, frac |= ~UINT64_C(3) & ((UINT64_C(1) << f) - 1); break;
-    case 8: exp = max / 2 + (r >> 8 & 1), frac = 0; break;
+    case 0:
+        exp = 0, frac = 0;
+        break;
+    case 1:
+        exp = 0;
+        break;
+    case 2:
+        exp = 0, frac = (r >> 8 & 3) + 1;
+        break;
+    case 3:
+        exp = max, frac = 0;
+        break;
+    case 4:
+        exp = max, frac |= UINT64_C(1) << (f - 1);
+        break;
+    case 5:
+        exp = max, frac = (frac & ~(UINT64_C(1) << (f - 1))) | 1;
+        break;
+    case 6:
+        exp = 1, frac &= 3;
+        break;
+    case 7:
+        exp = max - 1, frac |= ~UINT64_C(3) & ((UINT64_C(1) << f) - 1);
+        break;
+    case 8:
+        exp = max / 2 + (r >> 8 & 1), frac = 0;
+        break;
     case 9:
-    case 10: exp = max / 2 + (r >> 8) % 66 - 2; break;
-    case 11: exp = max / 2 + (r >> 8) % 34 - 1, frac &= UINT64_C(7) << (f - 3); break;
-    case 12: exp = r >> 8 & max; break;
-    default: exp = max / 2 + (r >> 8) % 8 - 4; break;
+    case 10:
+        exp = max / 2 + (r >> 8) % 66 - 2;
+        break;
+    case 11:
+        exp = max / 2 + (r >> 8) % 34 - 1, frac &= UINT64_C(7) << (f - 3);
+        break;
+    case 12:
+        exp = r >> 8 & max;
+        break;
+    default:
+        exp = max / 2 + (r >> 8) % 8 - 4;
+        break;
     }
     if (exp > max)
         exp = max;
@@ -146,8 +189,10 @@ static uint32_t partner(uint32_t w)
 
 static bool far_target(const struct a64_row *r, uint32_t w, uint64_t pc, const struct diff *d)
 {
-    int64_t off = has(r, "rel26") ? a64_sbits(w, 25, 0) : has(r, "rel19") ? a64_sbits(w, 23, 5)
-                  : has(r, "rel14") ? a64_sbits(w, 18, 5) : 1 << 25;
+    int64_t off = has(r, "rel26")   ? a64_sbits(w, 25, 0)
+                  : has(r, "rel19") ? a64_sbits(w, 23, 5)
+                  : has(r, "rel14") ? a64_sbits(w, 18, 5)
+                                    : 1 << 25;
     uint64_t t = pc + (uint64_t)off * 4;
 
     return (off >= 2 && off < 15) || t < REC_CODE || t > REC_CODE + (uint64_t)(d->cap + 1) * REC_STRIDE + 0x10000;
@@ -203,7 +248,7 @@ static void aim(struct diff *d, const struct a64_row *r, struct rec_in *in, uint
         in->s.x[m] = k & 0x100000000 ? off : -off;
     }
     if (!strncmp(r->fmt, "Ws,", 3) || !strcmp(r->name, "LDAPR"))
-        p &= ~UINT64_C(15); /* where it is not aligned the oracle knows no fault */
+        p &= ~UINT64_C(15);                     /* where it is not aligned the oracle knows no fault */
     if (r->name[0] == 'B' || r->name[0] == 'R') /* BR BLR RET: the same */
         p &= ~UINT64_C(3);
     if (n == 31)
@@ -303,7 +348,8 @@ static const struct a64_mem_ops t_ops = {t_read, t_write, t_cas};
 
 static void interpret(struct a64_cpu *c, const struct rec_in *in, struct rec_out *o, uint64_t pc)
 {
-    static const uint8_t sig[] = {[A64_UNDEF] = SIGILL, [A64_FAULT] = SIGSEGV, [A64_ALIGN] = SIGBUS, [A64_DO_BRK] = SIGTRAP};
+    static const uint8_t sig[] = {
+        [A64_UNDEF] = SIGILL, [A64_FAULT] = SIGSEGV, [A64_ALIGN] = SIGBUS, [A64_DO_BRK] = SIGTRAP};
     enum a64_res r = A64_OK;
     uint64_t end = pc + 4 * in->n;
 
@@ -407,8 +453,8 @@ static void say(const struct diff *d, unsigned i, const struct rec_out *a, const
     if (memcmp(a->mem, b->mem, REC_MEM))
         printf("   memory differs\n");
     printf("   before: n v%u %016" PRIx64 "%016" PRIx64 " x %" PRIx64 "; m v%u %016" PRIx64 "%016" PRIx64 " x %" PRIx64
-           "; d v%u %016" PRIx64 "%016" PRIx64 "; a v%u %016" PRIx64 "; nzcv %" PRIx64 " fpcr %" PRIx64 "\n", n,
-           in->s.v[2 * n + 1], in->s.v[2 * n], n < 31 ? in->s.x[n] : in->s.sp, m, in->s.v[2 * m + 1], in->s.v[2 * m],
+           "; d v%u %016" PRIx64 "%016" PRIx64 "; a v%u %016" PRIx64 "; nzcv %" PRIx64 " fpcr %" PRIx64 "\n",
+           n, in->s.v[2 * n + 1], in->s.v[2 * n], n < 31 ? in->s.x[n] : in->s.sp, m, in->s.v[2 * m + 1], in->s.v[2 * m],
            m < 31 ? in->s.x[m] : 0, rd, in->s.v[2 * rd + 1], in->s.v[2 * rd], ra, in->s.v[2 * ra], in->s.nzcv >> 28,
            in->s.fpcr);
 }
@@ -487,23 +533,40 @@ static int finish(struct diff *d, int r)
 int main(int argc, char **argv)
 {
     struct diff d = {.rng = 1, .oracle = "qemu-aarch64", .cap = 20000};
-    static const struct option opts[] = {{"count", 1, 0, 'n'},   {"seed", 1, 0, 's'},     {"row", 1, 0, 'r'},
-                                         {"oracle", 1, 0, 'o'},  {"engine", 1, 0, 'e'},   {"program", 1, 0, 'p'},
+    static const struct option opts[] = {{"count", 1, 0, 'n'},    {"seed", 1, 0, 's'},    {"row", 1, 0, 'r'},
+                                         {"oracle", 1, 0, 'o'},   {"engine", 1, 0, 'e'},  {"program", 1, 0, 'p'},
                                          {"coverage", 0, 0, 'c'}, {"verbose", 0, 0, 'v'}, {0, 0, 0, 0}};
     unsigned long count = 10;
     int o, r = 0;
 
     while ((o = getopt_long(argc, argv, "n:s:r:o:e:p:cv", opts, NULL)) >= 0) {
         switch (o) {
-        case 'n': count = strtoul(optarg, NULL, 0); break;
-        case 's': d.rng = strtoul(optarg, NULL, 0) * 2 + 1; break;
-        case 'r': d.only = optarg; break;
-        case 'o': d.oracle = optarg; break;
-        case 'e': d.engine = optarg; break;
-        case 'p': d.program = optarg; break;
-        case 'c': d.coverage = true; break;
-        case 'v': d.verbose = true; break;
-        default: return 2;
+        case 'n':
+            count = strtoul(optarg, NULL, 0);
+            break;
+        case 's':
+            d.rng = strtoul(optarg, NULL, 0) * 2 + 1;
+            break;
+        case 'r':
+            d.only = optarg;
+            break;
+        case 'o':
+            d.oracle = optarg;
+            break;
+        case 'e':
+            d.engine = optarg;
+            break;
+        case 'p':
+            d.program = optarg;
+            break;
+        case 'c':
+            d.coverage = true;
+            break;
+        case 'v':
+            d.verbose = true;
+            break;
+        default:
+            return 2;
         }
     }
     if (!d.program)

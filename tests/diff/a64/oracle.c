@@ -1,6 +1,6 @@
-/* AArch64 program: runs the records of a file in its own context and writes what came out. All in one signal handler: each
- * record ends with an undefined instruction, the handler takes the state out of the frame, puts the next one in and
- * returns into it. So faults of the record's own instructions are seen the same way. Usage: oracle IN OUT */
+/* AArch64 program: runs the records of a file in its own context and writes what came out. All in one signal handler:
+ * each record ends with an undefined instruction, the handler takes the state out of the frame, puts the next one in
+ * and returns into it. So faults of the record's own instructions are seen the same way. Usage: oracle IN OUT */
 #define _GNU_SOURCE
 #include "record.h"
 
@@ -100,7 +100,8 @@ int main(int argc, char **argv)
     code = mmap((void *)REC_CODE, (size_t)(count + 1) * REC_STRIDE, PROT_READ | PROT_WRITE | PROT_EXEC,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (mmap((void *)REC_MAP, 0x2000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
-            MAP_FAILED || code == MAP_FAILED || in == MAP_FAILED || !out)
+            MAP_FAILED ||
+        code == MAP_FAILED || in == MAP_FAILED || !out)
         return 2;
     for (long i = 0; i < count; i++)
         memcpy(code + i * REC_STRIDE, in[i].insn, 4 * in[i].n); /* the rest stays zero: undefined */

@@ -46,8 +46,9 @@ int main(int argc, char **argv)
     waitpid(p, &st, 0);
     printf("status %d\n", WEXITSTATUS(st));
     st = posix_spawn(&p, argv[0], NULL, NULL, child, environ);
-    printf("spawn %d\n", st);
+    sum = st;
     waitpid(p, &st, 0);
+    printf("spawn %d\n", sum);
     printf("status %d\n", WEXITSTATUS(st));
     printf("spawn of nothing %d\n", posix_spawn(&p, no[0], NULL, NULL, no, environ));
     printf("exec of nothing %d", execv(no[0], no));

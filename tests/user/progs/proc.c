@@ -39,8 +39,7 @@ int main(int argc, char **argv)
     n = read(fd, cmd, sizeof cmd);
     printf("cmdline %zd %s\n", n - (ssize_t)strlen(argv[0]), cmd + strlen(argv[0]) + 1);
     printf("text %d data %d stack %d\n", mapped((void *)main, "r-xp"), mapped(&environ, "rw-p"), mapped(&local, "rw-p"));
-    uname(&u);
-    printf("machine %s\n", u.machine);
+    printf("uname %d\n", uname(&u));
     printf("page %lu random %d phnum %d\n", getauxval(AT_PAGESZ), getauxval(AT_RANDOM) != 0, getauxval(AT_PHNUM) > 2);
     old = sbrk(0);
     printf("brk %d\n", sbrk(100000) == old && (char *)sbrk(0) == (char *)old + 100000);

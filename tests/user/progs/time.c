@@ -50,9 +50,11 @@ int main(void)
     printf("epoll %d %llx\n", i, (unsigned long long)out[0].data.u64);
     pf.fd = e;
     pf.events = POLLIN;
-    printf("poll %d %d\n", poll(&pf, 1, 100), pf.revents);
+    i = poll(&pf, 1, 100);
+    printf("poll %d %d\n", i, pf.revents);
     FD_ZERO(&s);
     FD_SET(e, &s);
-    printf("select %d %d\n", select(e + 1, &s, NULL, NULL, &tv), FD_ISSET(e, &s) != 0);
+    i = select(e + 1, &s, NULL, NULL, &tv);
+    printf("select %d %d\n", i, FD_ISSET(e, &s) != 0);
     return 0;
 }

@@ -1,0 +1,198 @@
+/* Rewriter, user mode: calls, returns and indirect jumps.
+ *
+ * The shadow stack holds host return addresses only. A guest RET takes its target in T0 and returns on the host at
+ * once; the code behind the call compares T0 with the address it stands for and leaves to the jump lookup when they
+ * differ. The comparison uses flags where the code behind the call is seen to write them all before it reads any. */
+#include "guest/x86/rw_int.h"
+
+enum { PEEK = 12 };
+
+static int32_t word(const struct rw *r)
+{
+    return r->m64 ? 8 : 4;
+}
+
+static void add_sp(struct rw *r, int32_t by)
+{
+    if (r->m64)
+        jit_lea(r->b, HSP, JIT_BASE(HSP, by));
+    else
+        jit_lea32(r->b, HSP, JIT_BASE(HSP, by));
+}
+
+/* Does the code at offset `at` of the block's bytes overwrite the arithmetic flags before it reads them? */
+static bool flags_dead_at(const struct rw *r, size_t at)
+{
+    unsigned live = X86_ARITH;
+    struct x86_insn in;
+
+    for (unsigned i = 0; i < PEEK && live; i++) {
+        if (at >= r->env->avail ||
+            x86_decode(r->env->code + at, r->env->avail - at, r->m64 ? X86_MODE_64 : X86_MODE_32, &in) != X86_DECODE_OK)
+            return false;
+        if (in.row->flags_r & live || in.row->attr & (X86_A_ENDS | X86_A_SYS))
+            return false;
+        live &= ~(unsigned)in.row->flags_w;
+        at += in.len;
+    }
+    return !live;
+}
+
+/* Stores the return address; scratch is T0 or T1. */
+static void push_return(struct rw *r, uint64_t ret, unsigned scratch)
+{
+    int32_t s = word(r);
+
+    if (!r->m64 || (int64_t)ret == (int32_t)ret) {
+        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0xc7, 0, JIT_BASE(HSP, -s), 4);
+        jit_32(r->b, (uint32_t)ret);
+    } else {
+        jit_mov_ri(r->b, scratch, ret);
+        jit_store(r->b, JIT_BASE(HSP, -s), scratch);
+    }
+    add_sp(r, -s);
+}
+
+/* What a return comes to. */
+static void continuation(struct rw *r, const struct x86_insn *in, uint64_t ret)
+{
+    struct jit_buf *b = r->b;
+    uint8_t *ok;
+
+    if (flags_dead_at(r, (size_t)(rw_pc(r, r->cur) - r->env->pc) + in->len)) {
+        if ((int64_t)ret == (int32_t)ret) {
+            jit_cmp_imm(b, T0, (int32_t)ret);
+        } else {
+            jit_mov_ri(b, T1, ret);
+            jit_op_reg(b, JIT_W, 0x39, T1, T0); /* cmp r10, r11 */
+        }
+        jit_jcc(b, JCC_NE, r->env->stubs->jump);
+    } else {
+        jit_mov_ri(b, T1, -ret);
+        jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
+        jit_lea(b, JR_RCX, JIT_SUM(T0, T1));
+        ok = jit_jrcxz_fwd(b);
+        jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+        jit_jmp(b, r->env->stubs->jump);
+        jit_patch8(b, ok);
+        jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    }
+    rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
+}
+
+static uint64_t next_of(const struct rw *r, const struct x86_insn *in)
+{
+    uint64_t t = rw_pc(r, r->cur) + in->len;
+
+    return r->m64 ? t : (uint32_t)t;
+}
+
+/* T0 = target of FF /2 or /4. */
+static void load_target(struct rw *r, const struct x86_insn *in)
+{
+    struct jit_mem m;
+    bool free0;
+
+    if ((in->modrm >> 6) == 3) {
+        unsigned h = rw_map((in->modrm & 7u) | (in->rex & 1 ? 8u : 0u));
+
+        if (h & SPILLED)
+            rw_load_home(r, T0, h);
+        else if (r->m64)
+            jit_mov_rr(r->b, T0, h);
+        else
+            jit_mov_rr32(r->b, T0, h);
+        return;
+    }
+    m = rw_access(r, in, (unsigned)word(r), false, &free0);
+    rw_op_mem(r, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+}
+
+/* Looks T0 up in the context's jump table: falls through with T1 = its index when it is there; returns the miss. */
+static uint8_t *look_up(struct rw *r)
+{
+    struct jit_buf *b = r->b;
+    uint8_t *hit, *miss;
+
+    jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
+    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
+    hit = jit_jrcxz_fwd(b);
+    miss = jit_jmp_fwd(b);
+    jit_patch8(b, hit);
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    return miss;
+}
+
+static void jump_ind(struct rw *r, const struct x86_insn *in)
+{
+    uint8_t *miss;
+
+    load_target(r, in);
+    miss = look_up(r);
+    jit_jmp_mem(r->b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
+    jit_patch32(r->b, miss);
+    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_jmp(r->b, r->env->stubs->exit_dispatch);
+}
+
+static void call_ind(struct rw *r, const struct x86_insn *in)
+{
+    uint64_t ret = next_of(r, in);
+    uint8_t *miss, *over;
+
+    load_target(r, in);
+    push_return(r, ret, T1);
+    miss = look_up(r);
+    jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
+    over = jit_jmp_fwd(r->b);
+    jit_patch32(r->b, miss);
+    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_call(r->b, r->env->stubs->exit_dispatch);
+    jit_patch32(r->b, over);
+    continuation(r, in, ret);
+}
+
+static void call_near(struct rw *r, const struct x86_insn *in)
+{
+    uint64_t ret = next_of(r, in), to = ret + in->imm;
+
+    push_return(r, ret, T0);
+    rw_link_jmp(r, r->m64 ? to : (uint32_t)to, JIT_LINK_CALL, 0);
+    continuation(r, in, ret);
+}
+
+static void ret_near(struct rw *r, const struct x86_insn *in)
+{
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, JIT_BASE(HSP, 0), 0);
+    add_sp(r, word(r) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0));
+    jit_8(r->b, 0xc3);
+}
+
+bool rw_flat_flow(struct rw *r, const struct x86_insn *in)
+{
+    unsigned reg = in->modrm >> 3 & 7;
+
+    if (in->map != X86_MAP_1)
+        return false;
+    switch (in->opcode) {
+    case 0xe8:
+        call_near(r, in);
+        return true;
+    case 0xc2:
+    case 0xc3:
+        ret_near(r, in);
+        return true;
+    case 0xff:
+        if (((in->modrm >> 6) != 3 && !rw_mem_ok(r, in)) || (reg != 2 && reg != 4))
+            return false;
+        if (reg == 2)
+            call_ind(r, in);
+        else
+            jump_ind(r, in);
+        return true;
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,66 @@
+"""USB input devices from inside Linux: found on the board's controller, and what they send arrives as typed and pointed."""
+import struct
+
+import pytest
+
+from linux import Linux
+
+MODULES = ('uhci_hcd', 'usbhid', 'hid_generic', 'evdev')
+
+
+def listed(g):
+    """Products on the buses; waits for the last that is expected to come."""
+    g.sh('for i in $(seq 40); do grep -q USB /proc/bus/input/devices && break; sleep 0.5; done; sleep 1')
+    return g.sh('for d in /sys/bus/usb/devices/*; do [ -e $d/product ] && echo $(cat $d/idVendor $d/idProduct $d/speed $d/product); done; true')
+
+
+def event_node(g, name):
+    return g.sh(f"for d in /sys/class/input/event*; do [ \"$(cat $d/device/name)\" = '{name}' ] && echo ${{d##*/}}; done; true").strip()
+
+
+def events(g, node, act, seconds=3):
+    """[(type, code, value)] that the node gives while act() runs."""
+    g.sh(f'(timeout {seconds} cat /dev/input/{node} >/tmp/ev) & sleep 0.5')
+    act()
+    text = g.sh(f"sleep {seconds}; od -An -v -tx1 /tmp/ev | tr -d ' \\n'")
+    raw = bytes.fromhex(text.strip())
+    return [struct.unpack('<HHi', raw[i + 16:i + 24]) for i in range(0, len(raw) - 23, 24)]
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USB-06', 'F-USB-07', 'S250', 'S256')
+@pytest.mark.parametrize('args', [
+    pytest.param(['-M', 'pc', '-usb', '-device', 'usb-tablet'], id='pc'),
+    pytest.param(['-M', 'pc', '-usbdevice', 'tablet'], id='usbdevice'),
+    pytest.param(['-M', 'q35', '-usb', '-device', 'usb-tablet'], id='q35'),
+])
+def test_the_tablet_points_where_it_is_told(args):
+    with Linux(args, MODULES) as g:
+        assert '0627 0001 12 QEMU USB Tablet' in listed(g)
+        node = event_node(g, 'QEMU QEMU USB Tablet')
+
+        def act():
+            g.qmp.call('input-send-event', events=[{'type': 'abs', 'data': {'axis': 'x', 'value': 1000}},
+                                                   {'type': 'abs', 'data': {'axis': 'y', 'value': 32767}}])
+            g.qmp.call('input-send-event', events=[{'type': 'btn', 'data': {'button': 'left', 'down': True}}])
+            g.qmp.call('input-send-event', events=[{'type': 'btn', 'data': {'button': 'left', 'down': False}}])
+        seen = events(g, node, act)
+        assert (3, 0, 1000) in seen and (3, 1, 32767) in seen
+        assert [e[2] for e in seen if e[:2] == (1, 0x110)] == [1, 0]
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USB-08', 'S246', 'S247')
+def test_keyboard_and_mouse():
+    with Linux(['-M', 'q35', '-usb', '-device', 'usb-kbd', '-device', 'usb-mouse'], MODULES) as g:
+        found = listed(g)
+        assert 'QEMU USB Keyboard' in found and 'QEMU USB Mouse' in found
+        seen = events(g, event_node(g, 'QEMU QEMU USB Keyboard'), lambda: g.qmp.call('human-monitor-command', command_line='sendkey shift-a'))
+        assert [e[1:] for e in seen if e[0] == 1] == [(42, 1), (30, 1), (30, 0), (42, 0)]
+
+        def move():
+            g.qmp.call('input-send-event', events=[{'type': 'rel', 'data': {'axis': 'x', 'value': 300}}, {'type': 'rel', 'data': {'axis': 'y', 'value': -20}}])
+        seen = events(g, event_node(g, 'QEMU QEMU USB Mouse'), move)
+        assert sum(e[2] for e in seen if e[:2] == (2, 0)) == 300 and sum(e[2] for e in seen if e[:2] == (2, 1)) == -20
+        g.poweroff()

@@ -1,0 +1,64 @@
+"""RISC-V programs under qemu-riscv64 of ours and of Debian: same output, same status."""
+import os
+import subprocess
+
+import pytest
+from conftest import ROOT, need, program
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# What the oracle does otherwise for reasons of its own: forks (it cannot execute itself), faults (its stack guard).
+SAME = ['progs/files.c', 'progs/float.c', 'progs/proc.c', 'progs/signals.c', 'progs/smc.c', 'progs/threads.c',
+        'rv/calls.c', 'rv/fp.c']
+
+
+def build(tmp_path, source, *flags):
+    out = str(tmp_path / 'prog')
+    cc = need('riscv64-linux-gnu-gcc', 'gcc-riscv64-linux-gnu')
+    subprocess.run([cc, '-O2', '-pthread', *flags, '-o', out, os.path.join(HERE, source), '-lm'], check=True)
+    return out
+
+
+def outcome(cmd, cwd):
+    r = subprocess.run(cmd, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
+    return r.returncode, r.stdout.decode(errors='replace')
+
+
+def debian_qemu():
+    """The peer, not a program of ours that may come first on the path."""
+    if not os.access('/usr/bin/qemu-riscv64', os.X_OK):
+        pytest.skip('/usr/bin/qemu-riscv64 is missing (package qemu-user)')
+    return '/usr/bin/qemu-riscv64'
+
+
+@pytest.mark.proves('F-USR-13')
+@pytest.mark.limit(240)
+@pytest.mark.parametrize('source', SAME)
+def test_static_program_does_what_the_oracle_says(tmp_path, source):
+    prog = build(tmp_path, source, '-static')
+    assert outcome([program('qemu-riscv64'), prog], tmp_path) == outcome([debian_qemu(), prog], tmp_path)
+
+
+@pytest.mark.proves('F-USR-13', 'F-USR-01')
+@pytest.mark.limit(240)
+def test_dynamic_program_finds_its_libraries_untold(tmp_path):
+    if not os.path.isdir('/usr/riscv64-linux-gnu/lib'):
+        pytest.skip('/usr/riscv64-linux-gnu is missing (package libc6-dev-riscv64-cross)')
+    prog = build(tmp_path, 'rv/fp.c')
+    want = outcome([debian_qemu(), '-L', '/usr/riscv64-linux-gnu', prog], tmp_path)
+    assert outcome([program('qemu-riscv64'), prog], tmp_path) == want
+
+
+@pytest.mark.proves('F-USR-13')
+@pytest.mark.long
+@pytest.mark.limit(3600)
+def test_a_million_random_instructions_agree(tmp_path):
+    diff = os.path.join(os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build')), 'tests/diff/riscv/rvdiff')
+    if not os.access(diff, os.X_OK):
+        pytest.skip('rvdiff is not built')
+    oracle = str(tmp_path / 'oracle')
+    cc = need('riscv64-linux-gnu-gcc', 'gcc-riscv64-linux-gnu')
+    subprocess.run([cc, '-O1', '-static', '-no-pie', '-o', oracle, os.path.join(ROOT, 'tests/diff/riscv/oracle.c')],
+                   check=True)
+    r = subprocess.run([diff, debian_qemu(), oracle, '--count', '1000000', '--seed', '3'], stdout=subprocess.PIPE,
+                       check=False)
+    assert r.returncode == 0, r.stdout.decode()

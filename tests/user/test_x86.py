@@ -1,0 +1,144 @@
+"""x86-64 and i386 programs: what they print under our translator is what they print on the processor itself."""
+import os
+import subprocess
+
+import pytest
+
+from conftest import need, program
+
+import importlib.util
+import sys
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from progs import M32, build, run, same, translator  # noqa: E402
+
+ARCH = {'x86_64': [], 'i386': M32}
+PROGS = ['threads', 'signals', 'faults', 'forks', 'smc', 'proc', 'float', 'time', 'files']
+
+
+@pytest.mark.proves('F-USR-01', 'F-USR-03', 'F-PRG-15', 'F-PRG-18', 'S345')
+@pytest.mark.parametrize('arch', ARCH)
+@pytest.mark.parametrize('name', PROGS)
+def test_a_dynamic_program_behaves_as_natively(tmp_path, arch, name):
+    same(arch, build(tmp_path, name, *ARCH[arch]))
+
+
+@pytest.mark.proves('F-USR-01', 'F-PRG-16', 'S346')
+@pytest.mark.parametrize('arch', ARCH)
+@pytest.mark.parametrize('name', ['threads', 'signals', 'faults', 'files'])
+def test_a_static_program_behaves_as_natively(tmp_path, arch, name):
+    exe = build(tmp_path, name, '-static', *ARCH[arch])
+    assert run([translator(arch + '-static'), exe]) == run([exe])
+
+
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('name', ['signals', 'float', 'smc'])
+def test_one_instruction_per_block_changes_nothing(tmp_path, name):
+    exe = build(tmp_path, name)
+    assert run([translator('x86_64'), '-one-insn-per-tb', exe])[:2] == run([exe])[:2]
+
+
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('cmd', [
+    ['/bin/ls', '-la', '/usr/share'], ['/bin/sort', '/etc/services'], ['/usr/bin/sha256sum', '/bin/bash'],
+    ['/usr/bin/python3', '-c', 'import json, hashlib, ctypes; print(json.dumps({"a": [1, 2.5]}), sum(range(10**5)))'],
+    ['/usr/bin/perl', '-e', 'my %h; $h{$_ % 97} += $_ for 1 .. 50000; print join(",", map { $h{$_} } sort keys %h), "\\n"'],
+    ['/bin/bash', '-c', 'for i in 1 2 3; do echo $((i * i)) | cat; done; f() { echo "$1"; }; f x; ls /nonexistent; exit 5'],
+], ids=lambda c: os.path.basename(c[0]))
+def test_real_programs_print_what_they_print_natively(cmd):
+    need(cmd[0])
+    same('x86_64', *cmd)
+
+
+@pytest.mark.proves('F-USR-01')
+def test_the_compiler_makes_the_same_object(tmp_path):
+    src = tmp_path / 'a.c'
+    src.write_text('#include <stdio.h>\nint main(void) { for (int i = 0; i < 9; i++) printf("%d\\n", i * i); return 4; }\n')
+    for how, cmd in (('n', []), ('u', [translator('x86_64')])):
+        assert run([*cmd, '/usr/bin/gcc', '-O2', '-c', '-o', str(tmp_path / how), str(src)])[0] == 0
+    assert (tmp_path / 'n').read_bytes() == (tmp_path / 'u').read_bytes()
+
+
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch,machine', [('x86_64', 'x86_64'), ('i386', 'i686')])
+def test_uname_shows_the_guest(tmp_path, arch, machine):
+    src = tmp_path / 'u.c'
+    src.write_text('#include <stdio.h>\n#include <sys/utsname.h>\n'
+                   'int main(void) { struct utsname u; uname(&u); printf("%s %s", u.machine, u.release); return 0; }\n')
+    exe = str(tmp_path / 'u')
+    if subprocess.run(['gcc', '-o', exe, str(src), *ARCH[arch]], capture_output=True).returncode:
+        pytest.skip('gcc cannot build for ' + arch)
+    assert run([translator(arch), '-r', '9.9-test', exe])[1].decode() == f'{machine} 9.9-test'
+
+
+@pytest.mark.proves('F-PRG-15')
+def test_options_and_their_variables(tmp_path):
+    t = translator('x86_64')
+    assert run([t, '-0', 'other', '/bin/bash', '-c', 'echo $0'])[1] == b'other\n'
+    assert run([t, '-E', 'A=1,B=2', '-U', 'HOME', '/usr/bin/env'])[1].decode().split('\n').count('A=1') == 1
+    assert b'\nHOME=' not in run([t, '-U', 'HOME', '/usr/bin/env'])[1]
+    env = dict(os.environ, QEMU_SET_ENV='Z=9')
+    assert b'Z=9\n' in run([t, '/usr/bin/env'], env=env)[1]
+    rc, _, err = run([t, '-strace', '/bin/true'])
+    assert rc == 0 and b'openat(AT_FDCWD, "/etc/ld.so.cache", O_RDONLY|O_CLOEXEC) = 3\n' in err and b'exit_group(0) = ?' in err
+    assert b'version' in run([t, '-version'])[1]
+    assert b'-strace' in run([t, '-h'])[1]
+    seeds = [run([t, '-seed', '7', '/usr/bin/env', 'LD_SHOW_AUXV=1', '/bin/true'])[0] for _ in range(2)]
+    assert seeds == [0, 0]
+    assert b'max' in run([t, '-cpu', 'help'])[1].lower() or run([t, '-cpu', 'help'])[0] == 0
+
+
+@pytest.mark.proves('F-USR-02', 'F-PRG-15')
+def test_refusals_are_one_clear_line(tmp_path):
+    t = translator('x86_64')
+    text = tmp_path / 'text'
+    text.write_text('hello')
+    windows = tmp_path / 'w.exe'
+    windows.write_bytes(b'MZ' + bytes(100))
+    cases = {('/nonexistent',): b'cannot open the program', (str(text),): b'not a Linux program',
+             (str(windows),): b'Wine', ('-bogus', 'x'): b"unknown option '-bogus'", (): b'no program was given',
+             ('-p', '65536', '/bin/true'): b'-p', ('-cpu', 'nosuch', '/bin/true'): b'nosuch'}
+    for args, want in cases.items():
+        rc, _, err = run([t, *args])
+        assert rc == 1 and want in err, (args, err)
+    sparc = tmp_path / 'qemu-sparc64'
+    sparc.symlink_to(t)
+    assert b'sparc64' in run([str(sparc), '/bin/true'])[2]
+
+
+@pytest.mark.proves('F-USR-03')
+def test_a_missing_interpreter_is_named(tmp_path):
+    exe = build(tmp_path, 'time', '-Wl,--dynamic-linker=/lib/no-such-ld.so.9')
+    rc, _, err = run([translator('x86_64'), exe])
+    assert rc == 1 and b'/lib/no-such-ld.so.9' in err and b'-L' in err
+
+
+@pytest.mark.proves('F-USR-03')
+def test_libraries_come_from_the_prefix(tmp_path):
+    root = tmp_path / 'root/lib64'
+    root.mkdir(parents=True)
+    os.symlink('/lib64/ld-linux-x86-64.so.2', root / 'here.so')
+    exe = build(tmp_path, 'time', '-Wl,--dynamic-linker=/lib64/here.so')
+    assert run([translator('x86_64'), '-L', str(tmp_path / 'root'), exe]) == run([translator('x86_64'), build(tmp_path, 'time')])
+
+
+@pytest.mark.proves('F-PRG-15')
+def test_broken_elf_files_are_refused_or_run_but_never_break_us(tmp_path):
+    import random
+    good = open(build(tmp_path, 'time', '-static-pie', '-s'), 'rb').read()
+    rnd = random.Random(5)
+    t = translator('x86_64')
+    bad = tmp_path / 'bad'
+    for i in range(120):
+        b = bytearray(good)
+        if i % 4 == 0:
+            b = b[:rnd.choice([0, 1, 4, 16, 52, 63, 64, 100, 120, 500, 4096, len(b) // 2])]
+        else:
+            for _ in range(rnd.randint(1, 6)):
+                b[rnd.randrange(min(len(b), 64 + 56 * 12))] = rnd.choice([0, 1, 0x7f, 0x80, 0xff, rnd.randrange(256)])
+        bad.write_bytes(b)
+        bad.chmod(0o755)
+        try:
+            rc, _, err = run([t, str(bad)], timeout=20)
+        except subprocess.TimeoutExpired:
+            continue
+        assert b'ssertion' not in err and b'internal fault' not in err and b'translator: unexpected' not in err, (i, rc, err)
