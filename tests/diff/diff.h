@@ -24,12 +24,15 @@ struct dregs {
     int vec;      /* -1 = no fault */
     uint32_t err; /* #PF error code, low three bits */
     uint64_t cr2; /* #PF */
+    uint64_t rip; /* of a fault */
 };
 
 /* ---- native.c ---- */
 bool native_init(int memfd);
 /* Runs the instruction's bytes once with the registers of before, in 64-bit or 32-bit code; results to out. */
 void native_run(const struct x86_insn *in, int mode, const struct dregs *before, struct dregs *out);
+/* The same for len bytes of code (at most 0x800), which run off their end. */
+void native_run_code(const uint8_t *code, unsigned len, int mode, const struct dregs *before, struct dregs *out);
 
 /* ---- guest.c ---- */
 struct guest;
@@ -37,6 +40,8 @@ struct guest;
  * is the memory file of the window. NULL with a message on standard error when it cannot be had. */
 struct guest *guest_new(const char *engine, int mode, int *fd);
 void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *before, struct dregs *after);
+/* The same for code, with an accelerator. */
+void guest_run_code(struct guest *g, const uint8_t *code, unsigned len, const struct dregs *before, struct dregs *after);
 bool guest_has(const struct guest *g, unsigned feature);
 
 /* ---- gen.c ---- */
@@ -67,6 +72,8 @@ void gen_fill(struct rng *r, uint8_t *b, unsigned n);
 const char *gen_skip(const struct x86_insn *in);
 /* FXSAVE, XSAVE and their kin, as far as they run in user mode. */
 bool gen_is_xstate(const struct x86_insn *in);
+/* Registers of every kind at random, without regard to an instruction. */
+void gen_state(struct rng *r, struct dregs *regs);
 /* RFLAGS bits the manuals leave undefined after the instruction. */
 uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before);
 

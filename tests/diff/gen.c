@@ -464,6 +464,16 @@ static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
     return aim(r, in, d, pick_target(r, in));
 }
 
+void gen_state(struct rng *r, struct dregs *d)
+{
+    memset(d, 0, sizeof *d);
+    d->vec = -1;
+    for (unsigned i = 0; i < 16; i++)
+        d->gpr[i] = int_value(r);
+    d->flags = 0x202 | (rnd(r) & X86_ARITH);
+    fill_xs(r, d->xs);
+}
+
 bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uint8_t *data)
 {
     memset(d, 0, sizeof *d);

@@ -186,7 +186,7 @@ static bool has_error_code(int vec)
     return vec == 8 || (vec >= 10 && vec <= 14) || vec == 17;
 }
 
-static void run_accel(struct guest *g, const struct x86_insn *in, struct dregs *after)
+static void run_accel(struct guest *g, const uint8_t *bytes, unsigned len, struct dregs *after)
 {
     struct x86_cpu *c = g->c;
     uint8_t *code = g->block->host + (CODE_AT - WIN_BASE);
@@ -194,9 +194,9 @@ static void run_accel(struct guest *g, const struct x86_insn *in, struct dregs *
     enum vcpu_exit why;
     int vec;
 
-    memcpy(code, in->bytes, in->len);
-    code[in->len] = 0xcc;
-    mem_ram_written(g->block, CODE_AT - WIN_BASE, X86_MAX_INSN + 1);
+    memcpy(code, bytes, len);
+    code[len] = 0xcc;
+    mem_ram_written(g->block, CODE_AT - WIN_BASE, len + 1);
     c->vcpu.halted = false;
     c->vcpu.exit_request = false;
     why = c->vcpu.run(&c->vcpu);
@@ -211,9 +211,10 @@ static void run_accel(struct guest *g, const struct x86_insn *in, struct dregs *
     frame += has_error_code(vec) ? 8 : 0;
     after->gpr[X86_RSP] = get64(g, frame + 24);
     after->flags = get64(g, frame + 16);
-    if (vec == X86_BP && get64(g, frame) == CODE_AT + in->len + 1u)
+    if (vec == X86_BP && get64(g, frame) == CODE_AT + len + 1u)
         return;
     after->vec = vec;
+    after->rip = get64(g, frame);
     after->cr2 = vec == X86_PGF ? c->cr2 : 0;
     if (vec != X86_PGF)
         after->err = 0;
@@ -226,7 +227,14 @@ void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *b
     if (g->exec)
         run_exec(g, in, after);
     else
-        run_accel(g, in, after);
+        run_accel(g, in->bytes, in->len, after);
+}
+
+void guest_run_code(struct guest *g, const uint8_t *code, unsigned len, const struct dregs *before, struct dregs *after)
+{
+    enter_user_mode(g);
+    regs_to_cpu(g, before);
+    run_accel(g, code, len, after);
 }
 
 bool guest_has(const struct guest *g, unsigned feature)

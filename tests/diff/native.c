@@ -41,6 +41,7 @@ static void on_fault(int sig, siginfo_t *si, void *ucv)
     for (unsigned i = 0; i < 16; i++)
         ctl->out.gpr[i] = (uint64_t)uc->uc_mcontext.gregs[order[i]];
     ctl->out.flags = (uint64_t)uc->uc_mcontext.gregs[REG_EFL];
+    ctl->out.rip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
     ctl->out.vec = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
     ctl->out.err = (uint32_t)uc->uc_mcontext.gregs[REG_ERR] & 7;
     ctl->out.cr2 = (uint64_t)(uintptr_t)si->si_addr;
@@ -151,17 +152,22 @@ bool native_init(int memfd)
 
 void native_run(const struct x86_insn *in, int mode, const struct dregs *before, struct dregs *out)
 {
+    native_run_code(in->bytes, in->len, mode, before, out);
+}
+
+void native_run_code(const uint8_t *code, unsigned len, int mode, const struct dregs *before, struct dregs *out)
+{
     uint8_t *at = (uint8_t *)(uintptr_t)CODE_AT;
     uint32_t mxcsr, exit64 = EXIT64;
     uint16_t cs64 = CS64;
 
-    memcpy(at, in->bytes, in->len);
+    memcpy(at, code, len);
     if (mode == X86_MODE_64) {
-        build_exit(at + in->len);
+        build_exit(at + len);
     } else { /* ljmp 33h:exit */
-        at[in->len] = 0xea;
-        memcpy(at + in->len + 1, &exit64, 4);
-        memcpy(at + in->len + 5, &cs64, 2);
+        at[len] = 0xea;
+        memcpy(at + len + 1, &exit64, 4);
+        memcpy(at + len + 5, &cs64, 2);
         __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(DS32));
     }
     memcpy(&ctl->in, before, sizeof *before);

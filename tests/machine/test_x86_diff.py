@@ -1,11 +1,13 @@
 """The differential tester at length: 10^8 instructions against the bare CPU, in four parts with seeds of their own (the plain
 suite runs a million, as unit tests). The coverage of the decode table is printed and must not shrink."""
+import os
 import re
 import subprocess
+import sys
 
 import pytest
 
-from conftest import build_dir
+from conftest import ROOT, build_dir, need, program
 
 SHARE = {('tcg', '64'): 45_000_000, ('tcg', '32'): 25_000_000, ('interp', '64'): 20_000_000, ('interp', '32'): 10_000_000}
 
@@ -26,6 +28,17 @@ def test_a_hundred_million_instructions_agree_with_the_bare_cpu(engine, mode):
         assert status == 0, f'seed {1000 + seed}: ' + '\n'.join(l for l in out.splitlines() if l.startswith('DIFF'))[:2000]
 
 
+@pytest.mark.long
+@pytest.mark.limit(3000)
+@pytest.mark.parametrize('engine, mode', SHARE)
+def test_runs_of_instructions_agree_with_the_bare_cpu(engine, mode):
+    """Twenty-four million instructions each, in runs of up to thirty with jumps and loops."""
+    for seed in range(1, 4):
+        p = subprocess.run([f'{build_dir()}/tests/diff/x86seq', '--count', '500000', '--max', '30', '--seed', str(seed), '--mode', mode, '--engine', engine],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+        assert p.returncode == 0, p.stdout[-3000:]
+
+
 @pytest.mark.limit(300)
 @pytest.mark.parametrize('mode', ['64', '32'])
 def test_the_decode_table_is_covered(mode):
@@ -39,3 +52,19 @@ def test_the_decode_table_is_covered(mode):
     assert set(unrun) <= {'segment register', 'privileged, I/O or control transfer', 'its result depends on the system', 'system state',
                           'no instance in this mode, or not offered by this host', 'PREFETCH with a register: makers differ'}
     assert int(rows[3]) * 100 >= int(rows[4]) * 85, out[-800:]
+
+
+@pytest.mark.limit(240)
+@pytest.mark.parametrize('image', ['long', 'prot'])
+def test_interpreter_and_translator_agree_after_every_instruction(image, tmp_path):
+    """The firmware images that fault in every way, in lockstep."""
+    need('gcc')
+    src = os.path.join(ROOT, 'tests', 'guest', 'x86')
+    p = subprocess.run(['sh', os.path.join(src, 'build.sh'), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if p.returncode:
+        pytest.skip('the compiler cannot build 32-bit images: ' + p.stdout[-200:])
+    p = subprocess.run([sys.executable, os.path.join(ROOT, 'tools', 'lockstep.py'), '--max', '400000', '--exe', program('qemu-system-x86_64'), '--',
+                        '-cpu', 'max', '-m', '64', '-display', 'none', '-net', 'none', '-vga', 'none', '-bios', str(tmp_path / f'{image}.bin'), '-debugcon',
+                        'null', '-global', 'isa-debugcon.iobase=0x402', '-device', 'isa-debug-exit,iobase=0xf4', '-no-reboot'],
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200)
+    assert p.returncode == 0 and p.stdout.startswith('400000 instructions, the same'), p.stdout[-3000:]

@@ -71,7 +71,8 @@ struct jit_mem rw_flat_access(struct rw *r, const struct x86_insn *in, bool *t0_
 /* Instructions that only user mode rewrites (string instructions, PUSHF, SYSCALL ...). */
 bool rw_is_flat_op(const struct rw *r, const struct x86_insn *in);
 bool rw_flat_op(struct rw *r, const struct x86_insn *in);
-/* rw_flat_flow.c: calls, returns, indirect jumps; the block ends. False: not one of them, or left to the interpreter. */
+/* rw_flat_flow.c: calls, returns, indirect jumps; the block ends. False: not one of them, or left to the interpreter.
+ */
 bool rw_flat_flow(struct rw *r, const struct x86_insn *in);
 /* jit_op_mem on an operand from rw_access. */
 void rw_op_mem(struct rw *r, unsigned flags, unsigned opcode, unsigned reg, struct jit_mem m, unsigned imm_len);
