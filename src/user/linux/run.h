@@ -59,7 +59,7 @@ struct lx_rt_thread {
     int sig, sig_code;
     uint64_t sig_trap, sig_err;
     uintptr_t sig_rip, sig_addr;
-    void *altstack; /* owned */
+    void *altstack;   /* owned */
     void *front_data; /* owned: what the front end keeps per thread, one allocation */
     unsigned same_fault;
     struct lx_rt_thread *next; /* in rt->threads */

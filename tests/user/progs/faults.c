@@ -17,7 +17,8 @@ static void on_fault(int s, siginfo_t *i, void *u)
 {
     uintptr_t a = (uintptr_t)i->si_addr, p = (uintptr_t)page;
 
-    printf("signal %d code %d at %s%ld\n", s, i->si_code, a - p < 8192 ? "page+" : "", a - p < 8192 ? (long)(a - p) : (long)(a < 4096 ? a : 0));
+    printf("signal %d code %d at %s%ld\n", s, i->si_code, a - p < 8192 ? "page+" : "",
+           a - p < 8192 ? (long)(a - p) : (long)(a < 4096 ? a : 0));
     fflush(stdout);
     if (mode == 1) {
         mprotect(page, 4096, PROT_READ | PROT_WRITE);

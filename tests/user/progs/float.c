@@ -1,8 +1,8 @@
 /* Floating point: rounding, exceptions, conversions, long double, vectors, denormals, NaNs. */
 #include <fenv.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 static uint64_t bits(double d)
@@ -21,7 +21,8 @@ int main(void)
 
     for (int i = 0; i < 4; i++) {
         fesetround(modes[i]);
-        printf("%016llx %016llx %lld\n", (unsigned long long)bits(a / b), (unsigned long long)bits(-a / b), (long long)llrint(2.5));
+        printf("%016llx %016llx %lld\n", (unsigned long long)bits(a / b), (unsigned long long)bits(-a / b),
+               (long long)llrint(2.5));
     }
     fesetround(FE_TONEAREST);
     feclearexcept(FE_ALL_EXCEPT);

@@ -38,7 +38,8 @@ int main(int argc, char **argv)
     fd = open("/proc/self/cmdline", O_RDONLY);
     n = read(fd, cmd, sizeof cmd);
     printf("cmdline %zd %s\n", n - (ssize_t)strlen(argv[0]), cmd + strlen(argv[0]) + 1);
-    printf("text %d data %d stack %d\n", mapped((void *)main, "r-xp"), mapped(&environ, "rw-p"), mapped(&local, "rw-p"));
+    printf("text %d data %d stack %d\n", mapped((void *)main, "r-xp"), mapped(&environ, "rw-p"),
+           mapped(&local, "rw-p"));
     printf("uname %d\n", uname(&u));
     printf("page %lu random %d phnum %d\n", getauxval(AT_PAGESZ), getauxval(AT_RANDOM) != 0, getauxval(AT_PHNUM) > 2);
     old = sbrk(0);
