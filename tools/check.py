@@ -29,7 +29,7 @@ IDS = re.compile(r'F-[A-Z]+-\d+|N-\d+|S\d{3}')
 
 
 def build_dir():
-    return os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build'))
+    return os.path.abspath(os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build')))
 
 
 class Tally:
@@ -147,7 +147,8 @@ def unit(tally, folder, tag, env=None):
         xml = os.path.join(build_dir(), 'results', f'{tag}-{base}.xml')
         if os.path.exists(xml):
             os.unlink(xml)
-        status, out, secs = run(cmd, 120, {'CMOCKA_MESSAGE_OUTPUT': 'XML', 'CMOCKA_XML_FILE': xml, **(env or {})})
+        # in the build folder, as meson runs them: arguments that name what it built are relative to it
+        status, out, secs = run(cmd, 120, {'CMOCKA_MESSAGE_OUTPUT': 'XML', 'CMOCKA_XML_FILE': xml, **(env or {})}, folder)
         proves, where = {}, {}
         for s in srcs:
             for fn, ids in c_proves(s).items():

@@ -5,7 +5,7 @@ set -eu
 build="gcc libc6-dev meson ninja-build pkg-config python3 libjson-c-dev libcmocka-dev libpng-dev zlib1g-dev libslirp-dev
        libzstd-dev libbz2-dev liburing-dev libgcrypt20-dev libcurl4-gnutls-dev libgnutls28-dev"
 run="seabios ipxe-qemu e2fsprogs dpkg apt"
-check="python3-pytest clang-format mmdebstrap uidmap acpica-tools ovmf mtools dosfstools grub-common grub-pc-bin grub-efi-amd64-bin
+check="git python3-pytest clang-format mmdebstrap uidmap acpica-tools ovmf mtools dosfstools grub-common grub-pc-bin grub-efi-amd64-bin
        xorriso qemu-utils qemu-system-x86 pciutils socat genisoimage fdisk qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross binutils-aarch64-linux-gnu
        gcc-riscv64-linux-gnu libc6-dev-riscv64-cross gcc-12-multilib libc6-dev-i386 gdb util-linux"
 case "${1:-}" in

@@ -8,14 +8,14 @@ struct blk_pool;
 struct blk_throttle;
 
 struct blk_set {
-    struct run *run;        /* borrowed; NULL in tools that own just a loop */
-    struct ev_loop *loop;   /* borrowed from run */
-    struct list nodes;      /* of struct blk_node, in order of creation */
-    struct list drives;     /* of struct blk */
-    struct list jobs;       /* of struct blk_job */
+    struct run *run;             /* borrowed; NULL in tools that own just a loop */
+    struct ev_loop *loop;        /* borrowed from run */
+    struct list nodes;           /* of struct blk_node, in order of creation */
+    struct list drives;          /* of struct blk */
+    struct list jobs;            /* of struct blk_job */
     struct list throttle_groups; /* of struct group, filter_throttle.c: those with a name */
-    struct blk_pool *pool;  /* owned, made on first use */
-    struct blk_aio *aio[3]; /* owned, by enum blk_engine, made on first use */
+    struct blk_pool *pool;       /* owned, made on first use */
+    struct blk_aio *aio[3];      /* owned, by enum blk_engine, made on first use */
     unsigned next_auto, depth;
     unsigned long thread; /* pthread_t of the maker, where the loop runs */
     void *machine;        /* borrowed: blk_set_bind */

@@ -215,6 +215,7 @@ static bool take_common(struct blk_job *j, struct json_object *a, struct err **e
     j->speed = (uint64_t)json_get_int(a, "speed", 0);
     j->auto_dismiss = json_get_bool(a, "auto-dismiss", true);
     j->auto_finalize = json_get_bool(a, "auto-finalize", true);
+    j->auto_complete = json_get_bool(a, "auto-complete", false);
     j->no_unmap = !json_get_bool(a, "unmap", true);
     j->compress = json_get_bool(a, "compress", false);
     if (gran && (gran < 512 || gran > 64 << 20 || !is_pow2((uint64_t)gran)))

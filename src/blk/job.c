@@ -405,6 +405,7 @@ static int run_mirror(struct blk_job *j)
             break;
         if (!done && !r) {
             become_ready(j);
+            j->complete |= j->auto_complete;
             if (j->complete)
                 break;
             blk_sleep(j->set, 5 * NS_PER_MS);

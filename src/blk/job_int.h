@@ -32,6 +32,7 @@ struct blk_job {
     enum job_sync sync;
     uint64_t len, offset, speed;
     bool paused, cancelled, complete, force, pivot, auto_dismiss, target_is_zero;
+    bool auto_complete;                   /* no need to ask for completion */
     bool auto_finalize, finalize, pended; /* pended: it has been in the states waiting and pending */
     bool no_unmap, compress;
     enum job_on_error on_source_error, on_target_error;
@@ -81,7 +82,7 @@ blk_cmd_fn blk_cmd_transaction; /* transaction.c */
 /* cmds_bitmap.c */
 blk_cmd_fn blk_cmd_bitmap_add, blk_cmd_bitmap_remove, blk_cmd_bitmap_clear, blk_cmd_bitmap_enable,
     blk_cmd_bitmap_disable, blk_cmd_bitmap_merge;
-blk_cmd_fn blk_cmd_throttle; /* filter_throttle.c */
+blk_cmd_fn blk_cmd_throttle;                                        /* filter_throttle.c */
 blk_cmd_fn blk_cmd_reopen, blk_cmd_create, blk_cmd_write_threshold; /* cmds_node.c */
 /* nbd_cmds.c */
 bool nbd_cmd_start(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);

@@ -28,6 +28,7 @@ struct jit_link_out {
     uint64_t target;
     uint64_t poll_pc; /* where to go on after a poll: the target, or before a call the call itself */
     enum jit_link_kind kind;
+    unsigned mode_or; /* mode bits of the target beyond those of the CPU: a variant of its code */
 };
 struct jit_block_out {
     uint32_t entry; /* offset of the unguarded entry */

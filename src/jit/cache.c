@@ -170,6 +170,7 @@ static void record_links(struct jit_cache *d, struct jit_block *b, const struct 
                                .stub = b->host + r->stub,
                                .target = r->target,
                                .poll_pc = r->poll_pc,
+                               .mode_or = r->mode_or,
                                .poll = r->poll ? b->host + r->poll : NULL};
         list_init(&l->in);
     }

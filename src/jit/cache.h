@@ -27,6 +27,7 @@ struct jit_link {
     const uint8_t *stub;         /* where it goes unlinked */
     const uint8_t *poll;         /* NULL = none */
     uint64_t target, poll_pc;
+    unsigned mode_or;
     struct list in; /* in to->incoming */
 };
 struct jit_span { /* bytes of one page that a block depends on, first and last */

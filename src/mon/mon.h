@@ -10,7 +10,7 @@
 enum { MON_QEMU_MAJOR = 7, MON_QEMU_MINOR = 2, MON_QEMU_MICRO = 0 };
 
 enum mon_mode { MON_HMP, MON_QMP };
-struct mon_cfg { /* all borrowed */
+struct mon_cfg {       /* all borrowed */
     struct machine *m; /* NULL: a program that only has disks; then the next three are set */
     struct run *run;
     void (*quit)(void *opaque);

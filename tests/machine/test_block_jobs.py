@@ -120,6 +120,16 @@ def test_active_commit_merges_and_pivots(tmp_path, base):
     img('check', base)
 
 
+def test_commit_completes_by_itself_when_asked_to(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={over},format=qcow2') as vm:
+        vm.guest('d0', 'write -P 5 1M 1M')
+        vm.qmp('block-commit', device='d0', auto_complete=True)
+        assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED')
+        assert vm.file_of('d0') == str(base)
+    io('-r', base, '-c', 'read -P 5 1M 1M')
+
+
 @pytest.mark.proves('F-SNP-06', 'F-QMP-07')
 def test_commit_of_a_middle_layer(tmp_path, base):
     mid = overlay(tmp_path, base, 'mid.qcow2')
@@ -366,3 +376,37 @@ def test_mirror_refuses_what_cannot_work(tmp_path, base):
         vm.wait('BLOCK_JOB_READY')
         vm.qmp('job-cancel', id='m')
         vm.wait('BLOCK_JOB_CANCELLED')
+
+
+@pytest.mark.parametrize('policy,action', [('stop', 'stop'), ('enospc', 'stop'), ('ignore', 'ignore'), ('report', 'report')])
+def test_a_target_that_fails_does_what_the_job_was_told(tmp_path, base, policy, action):
+    with Vm(tmp_path, f'file={base},format=qcow2') as vm:
+        vm.qmp('blockdev-add', driver='blkdebug', node_name='t', file={'driver': 'null-co', 'size': 8 * MB},
+               inject_error=[{'iotype': 'write', 'errno': 28, 'once': True}])
+        vm.qmp('blockdev-mirror', device='d0', target='t', sync='full', job_id='m', on_target_error=policy)
+        assert vm.wait('BLOCK_JOB_ERROR') == {'device': 'm', 'operation': 'write', 'action': action}
+        if action == 'report':
+            assert 'No space' in vm.wait('BLOCK_JOB_COMPLETED')['error']
+            return
+        if action == 'stop':
+            end = time.monotonic() + 20
+            while vm.qmp('query-jobs')[0]['status'] != 'paused':
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            vm.qmp('job-resume', id='m')
+        vm.wait('BLOCK_JOB_READY')
+        vm.qmp('job-cancel', id='m')
+        vm.wait('BLOCK_JOB_CANCELLED')
+
+
+def test_a_source_that_fails_under_backup(tmp_path, base):
+    with Vm(tmp_path) as vm:
+        vm.qmp('blockdev-add', driver='blkdebug', node_name='s', inject_error=[{'iotype': 'read', 'once': True, 'sector': 2048}],
+               file={'driver': 'raw', 'file': {'driver': 'file', 'filename': str(base)}})
+        vm.qmp('blockdev-add', driver='null-co', node_name='t', size=8 * MB)
+        vm.qmp('block_resize', node_name='s', size=8 * MB)
+        vm.qmp('blockdev-backup', device='s', target='t', sync='full', job_id='b', on_source_error='stop')
+        assert vm.wait('BLOCK_JOB_ERROR')['action'] == 'stop'
+        time.sleep(0.1)
+        vm.qmp('job-resume', id='b')
+        assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED')

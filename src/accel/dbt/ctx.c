@@ -125,6 +125,8 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
         x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
     x->page_mask = PAGE - 1;
+    x->bit_mask[0] = 31;
+    x->bit_mask[1] = 63;
     for (unsigned i = 0; i < ARRAY_LEN(x->count_mask); i++)
         x->count_mask[i] = 0x1fff & ~((UINT64_C(1) << i) - 1);
     x->nr_slot_log = ARRAY_LEN(x->slot_log); /* everything is to be emptied once */

@@ -105,7 +105,7 @@ static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
         room = b || dbt_translate(c, pc, x, mode, &b);
         if (b && b->host && !open_guards(c, pc, x, b))
             b = NULL;
-        if (b && b->host && !d->no_link) {
+        if (b && b->host && !d->no_link && !(mode & X86_RWM_SPLIT)) {
             c->cur->jc_host[dbt_jc(pc)] = b->gate;
             c->cur->jc_neg[dbt_jc(pc)] = -pc;
         }
@@ -125,6 +125,7 @@ static void link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
 
     c->stat.links++;
     c->cpu->rip = jit_cache_link(&d->cache, n)->target;
+    mode |= jit_cache_link(&d->cache, n)->mode_or;
     c->in_code = false;
     if (d->no_link)
         return;
@@ -149,7 +150,7 @@ static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
 }
 
 /* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
-static const uint8_t *slow_exit(struct dbt_cpu *c)
+static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
 {
     struct x86_ctx *x = c->cur;
     const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
@@ -162,13 +163,18 @@ static const uint8_t *slow_exit(struct dbt_cpu *c)
     pthread_mutex_lock(&c->dbt->cache.lock);
     b = jit_cache_block_at(&c->dbt->cache, ret);
     if (b) {
-        c->cpu->rip = jit_block_pc(b, info >> 24);
+        c->cpu->rip = jit_block_pc(b, info >> 24 & (JIT_BLOCK_MAX_INSN - 1));
         /* The call just before `ret` names the stub. */
         write = ret + (int32_t)get_le32(ret - 4) == c->dbt->stubs.tlb_write;
     }
     pthread_mutex_unlock(&c->dbt->cache.lock);
     c->stat.slow++;
-    if (!b || (lin & 4095) + size > 4096 || !dbt_ctx_fill(c, lin, write))
+    if (b && info & X86_RWI_SPAN && !dbt_ctx_fill(c, lin, write)) { /* other accesses of the span may be fine */
+        c->in_code = false;
+        b = block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
+        return b && b->host ? b->host + b->entry : NULL;
+    }
+    if (!b || !size || (lin & 4095) + size > 4096 || !dbt_ctx_fill(c, lin, write))
         return NULL;
     x->slot[slot].way[1] = x->slot[slot].way[0];
     x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
@@ -298,7 +304,7 @@ static void run_code(struct dbt_cpu *c)
             link_exit(c, (uint32_t)x->t1, mode);
             break;
         case DBT_EXIT_SLOW:
-            target = slow_exit(c);
+            target = slow_exit(c, mode);
             break;
         case DBT_EXIT_SIGNAL:
             again = signal_exit(c);

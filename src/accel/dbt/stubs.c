@@ -111,11 +111,20 @@ static const uint8_t *make_reason(struct jit_buf *b, const uint8_t *exit, enum d
     return at;
 }
 
+static void reload(struct jit_buf *b) /* what the TLB stubs borrowed */
+{
+    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
+    restore_flags(b);
+    jit_load(b, JR_RAX, JIT_GS(X86_CTX(save_rax)));
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+}
+
 /* T0 = address, T1 = info, return address on the stack. RAX, RCX and flags are preserved. */
 static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slow)
 {
     const uint8_t *at = jit_here(b);
-    uint8_t *miss, *cross;
+    uint8_t *miss, *cross, *alone;
 
     jit_store(b, JIT_GS(X86_CTX(save_rax)), JR_RAX);
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
@@ -164,19 +173,19 @@ static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slo
     jit_store(b, JIT_GSX(T1, 8, SLOT(way[0].neg_page)), JR_RAX);
     jit_store(b, JIT_GSX(T1, 8, SLOT(way[0].add)), JR_RCX);
     jit_mov_rr(b, T1, JR_RCX);
-    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
-    restore_flags(b);
-    jit_load(b, JR_RAX, JIT_GS(X86_CTX(save_rax)));
-    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+    reload(b);
     jit_8(b, 0xc3);
     jit_patch32(b, cross);
+    jit_op_reg(b, 0, 0x85, T1, T1); /* test: sign = X86_RWI_SPAN */
+    alone = jit_jcc8_fwd(b, JCC_NS);
+    jit_load(b, JR_RCX, JIT_BASE(JR_RSP, 0));
+    jit_lea(b, JR_RCX, JIT_BASE(JR_RCX, 5));
+    jit_store(b, JIT_BASE(JR_RSP, 0), JR_RCX);
+    reload(b);
+    jit_8(b, 0xc3);
+    jit_patch8(b, alone);
     jit_patch32(b, miss);
-    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
-    restore_flags(b);
-    jit_load(b, JR_RAX, JIT_GS(X86_CTX(save_rax)));
-    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-    jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
+    reload(b);
     jit_jmp(b, slow);
     return at;
 }

@@ -471,7 +471,26 @@ static int version(void)
     return 0;
 }
 
+/* What follows the options: the image, which --list can do without. */
+static int parse_image(int argc, char **argv, struct opt_set *o)
+{
+    if (o->list && optind == argc)
+        return -1;
+    if (optind != argc - 1) {
+        fprintf(stderr, "qemu-nbd: Invalid number of arguments\nTry `qemu-nbd --help' for more information.\n");
+        return 1;
+    }
+    o->image = argv[optind];
+    return -1;
+}
+
 /* <0: go on; else the exit status. */
+static int wrong(const char *what, const char *value)
+{
+    fprintf(stderr, value ? "qemu-nbd: %s '%s'\n" : "qemu-nbd: %s\n", what, value);
+    return 1;
+}
+
 static int parse(int argc, char **argv, struct opt_set *o)
 {
     int c;
@@ -490,30 +509,22 @@ static int parse(int argc, char **argv, struct opt_set *o)
             o->bind = optarg;
             break;
         case 'k':
-            if (*optarg != '/') {
-                fprintf(stderr, "qemu-nbd: socket path must be absolute\n");
-                return 1;
-            }
+            if (*optarg != '/')
+                return wrong("socket path must be absolute", NULL);
             o->sock = optarg;
             break;
         case 'e':
-            if (!str_to_u64(optarg, &o->shared) || o->shared > 100000) {
-                fprintf(stderr, "qemu-nbd: Invalid shared device number '%s'\n", optarg);
-                return 1;
-            }
+            if (!str_to_u64(optarg, &o->shared) || o->shared > 100000)
+                return wrong("Invalid shared device number", optarg);
             break;
         case 'o':
-            if (!str_to_size(optarg, 'b', &o->offset)) {
-                fprintf(stderr, "qemu-nbd: Invalid offset '%s'\n", optarg);
-                return 1;
-            }
+            if (!str_to_size(optarg, 'b', &o->offset))
+                return wrong("Invalid offset", optarg);
             o->have_offset = true;
             break;
         case 'P':
-            if (!str_to_u64(optarg, &o->partition) || !o->partition || o->partition > 128) {
-                fprintf(stderr, "qemu-nbd: Invalid partition '%s'\n", optarg);
-                return 1;
-            }
+            if (!str_to_u64(optarg, &o->partition) || !o->partition || o->partition > 128)
+                return wrong("Invalid partition", optarg);
             break;
         case 't':
             o->persistent = true;
@@ -586,14 +597,7 @@ static int parse(int argc, char **argv, struct opt_set *o)
             fprintf(stderr, "Try `qemu-nbd --help' for more information.\n");
             return 1;
         }
-    if (o->list && optind == argc)
-        return -1;
-    if (optind != argc - 1) {
-        fprintf(stderr, "qemu-nbd: Invalid number of arguments\nTry `qemu-nbd --help' for more information.\n");
-        return 1;
-    }
-    o->image = argv[optind];
-    return -1;
+    return parse_image(argc, argv, o);
 }
 
 int main(int argc, char **argv)

@@ -188,6 +188,18 @@ static void gen_bitfield(struct a64_xlat *x, unsigned kind, uint32_t w)
     put_x(x, A64_RD(w), v);
 }
 
+static void gen_extr(struct a64_xlat *x, uint32_t w)
+{
+    ir_val lo = get_t(x, width(w), A64_RM(w));
+    unsigned n = a64_bits(w, 15, 10);
+
+    if (A64_RN(w) == A64_RM(w)) /* ROR */
+        lo = ir_bin_i(x->s, IR_ROR, lo, n);
+    else
+        lo = ir_bin_x(x->s, IR_EXTR, width(w), 0, get_t(x, width(w), A64_RN(w)), lo, n);
+    put_x(x, A64_RD(w), lo);
+}
+
 static void gen_adc(struct a64_xlat *x, uint32_t w)
 {
     struct ir *s = x->s;
@@ -331,10 +343,12 @@ static void gen_dp3(struct a64_xlat *x, unsigned kind, uint32_t w)
 }
 
 /* ---- flow ---- */
-/* Does code at target write all of NZCV before anything reads it? Looks a few instructions ahead, within the page. */
+/* Does code at target write all of NZCV before anything reads it? Looks ahead within the page, further in loops. */
 static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
 {
-    for (unsigned i = 0; i < 4; i++, target += 4) {
+    unsigned far = target <= x->pc ? 40 : 10;
+
+    for (unsigned i = 0; i < far; i++, target += 4) {
         uint32_t w;
         int row;
 
@@ -560,9 +574,7 @@ static bool gen_integer(struct a64_xlat *x, const struct a64_row *r, unsigned ki
     } else if (g == sem_bitfield) {
         gen_bitfield(x, kind, w);
     } else if (g == sem_extr) {
-        put_x(x, A64_RD(w),
-              ir_bin_x(s, IR_EXTR, width(w), 0, get_t(x, width(w), A64_RN(w)), get_t(x, width(w), A64_RM(w)),
-                       a64_bits(w, 15, 10)));
+        gen_extr(x, w);
     } else if (g == sem_adr) {
         v = (uint64_t)a64_sbits(w, 23, 5) << 2 | a64_bits(w, 30, 29);
         put_x(x, A64_RD(w), ir_c64(s, kind == A64_ADR ? x->pc + v : (x->pc & ~UINT64_C(0xfff)) + (v << 12)));

@@ -4,7 +4,8 @@
  * Floating point is exact: NaN boxing, canonical NaNs, sticky flags (MXCSR holds fflags and frm). Left out: the V and
  * privileged parts; round-to-nearest-max-magnitude rounds arithmetic like nearest-even (conversions to integers do it
  * right); a reserved dynamic rounding mode is not trapped. An instruction that continues on the next page is translated
- * with the first page; its second half is seen again after FENCE.I's system call, as the architecture asks. */
+ * with the first page; a change of its second half is seen when the guest flushes the instruction cache there, as the
+ * architecture asks, or unmaps the page. */
 #ifndef GUEST_RISCV_RISCV_H
 #define GUEST_RISCV_RISCV_H
 

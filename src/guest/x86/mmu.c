@@ -283,7 +283,7 @@ bool x86_mmu_init(struct x86_cpu *c)
     c->itlb = try_alloc_aligned(64, sizeof *c->itlb);
     if (!c->itlb)
         return false;
-    memset(c->itlb->used, 1, sizeof c->itlb->used);
+    c->itlb->nr_log = ITLB_LOG + 1;
     x86_tlb_flush(c, true);
     mem_space_listen(c->vcpu.as, mem_changed, c);
     return true;
@@ -306,13 +306,17 @@ void x86_mmu_free(struct x86_cpu *c)
 static void flush_own(struct x86_itlb *t)
 {
     t->epoch++;
-    for (unsigned i = 0; i < NR_IDX; i++) {
-        if (!t->used[i])
-            continue;
-        t->used[i] = false;
-        for (unsigned n = 0; n < ITLB; n++)
-            t->e[i][n].tag[0] = t->e[i][n].tag[1] = t->e[i][n].tag[2] = EMPTY;
+    if (t->nr_log <= ITLB_LOG) {
+        for (unsigned i = 0; i < t->nr_log; i++)
+            t->log[i]->tag[0] = t->log[i]->tag[1] = t->log[i]->tag[2] = EMPTY;
+    } else {
+        for (unsigned i = 0; i < NR_IDX * ITLB; i++) {
+            struct x86_itlb_entry *e = &t->e[i / ITLB][i % ITLB];
+
+            e->tag[0] = e->tag[1] = e->tag[2] = EMPTY;
+        }
     }
+    t->nr_log = 0;
     memset(t->big, 0, sizeof t->big);
     t->huge = 0;
     clear_pt_cache(t);
@@ -426,7 +430,10 @@ static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_acc
         return NULL;
     if (!mem_find(x86_as(c), page, &s) || !s.host || s.start + s.len - page < PAGE)
         return NULL;
-    c->itlb->used[x86_tlb_index(c, user)] = true;
+    if (c->itlb->nr_log < ITLB_LOG)
+        c->itlb->log[c->itlb->nr_log] = e;
+    if (c->itlb->nr_log <= ITLB_LOG)
+        c->itlb->nr_log++;
     note_large(c->itlb, lin, x.page == UINT64_MAX ? PAGE : x.page);
     e->ram = s.ram;
     e->ram_off = s.ram_off + (page - s.start);

@@ -5,7 +5,7 @@
 #include "base/bytes.h"
 #include "guest/x86/x86_int.h"
 
-enum { ITLB = 1024, PTC = 64, PAGE = 4096 };
+enum { ITLB = 1024, ITLB_LOG = 256, PTC = 64, PAGE = 4096 };
 #define PMASK (~UINT64_C(0xfff))
 /* Not canonical, so no checked address is within a page of it; not a page address, so none equals it. */
 #define EMPTY UINT64_C(0x8000000000000001)
@@ -19,8 +19,9 @@ struct x86_itlb_entry {
     uint64_t ram_off;
 };
 struct x86_itlb {
-    uint64_t epoch;         /* grows with every flush: remembered results of translations are void then */
-    bool used[NR_IDX];      /* anything filled since the last flush */
+    uint64_t epoch;  /* grows with every flush: remembered results of translations are void then */
+    unsigned nr_log; /* entries filled since the last flush; more than the log holds: any */
+    struct x86_itlb_entry *log[ITLB_LOG];
     uint64_t big[16], huge; /* hashed bits of 2 (4) MiB and 1 GiB pieces with entries from larger pages */
     struct x86_itlb_entry e[NR_IDX][ITLB];
     struct {

@@ -192,12 +192,15 @@ static bool emit_block(struct rw *r)
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
         n = rw_stack_run(r, &ends);
-        if (n) {
-            r->cur += n - 1;
-            go_on = !ends;
-        } else {
+        if (!n) {
+            n = 1;
             go_on = emit_one(r, &r->in[r->cur]);
+        } else {
+            go_on = !ends;
         }
+        for (unsigned i = 0; i < n; i++)
+            rw_span_after(r, &r->in[r->cur + i]);
+        r->cur += n - 1;
     }
     r->out->nr_insn = r->cur;
     r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);

@@ -43,6 +43,7 @@ struct x86_ctx {
     uint64_t jc_mask;                         /* the bits of a pc that index the jump table */
     uint64_t tsc_neg_base, tsc_mult, tsc_add; /* guest TSC = (host TSC + neg_base) * mult / 2^64 + add */
     uint64_t page_mask;                       /* the offset in a page */
+    uint64_t bit_mask[2];                     /* 31, 63 */
     uint64_t count_mask[4];                   /* by log2 of the element: turns a distance up to a page into elements */
     uint64_t mask[13];                        /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */
@@ -66,9 +67,10 @@ enum {
     X86_RWM_AVX = 16, /* and CR4.OSXSAVE with XCR0 AVX */
     X86_RWM_ONE = 32, /* one instruction per block */
     X86_RWM_FS = 64,
-    X86_RWM_GS = 128,   /* the segment spans all memory (always in 64-bit code) */
-    X86_RWM_TSC = 512,  /* RDTSC and RDTSCP are allowed and the context says how to make the value */
-    X86_RWM_FLAT = 256, /* user mode: a guest address is a host address, faults are the host's; no checks */
+    X86_RWM_GS = 128,     /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_TSC = 512,    /* RDTSC and RDTSCP are allowed and the context says how to make the value */
+    X86_RWM_SPLIT = 1024, /* each access is checked by itself */
+    X86_RWM_FLAT = 256,   /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 
 struct x86_stubs {                       /* run addresses */
@@ -103,10 +105,12 @@ struct x86_rw_env {
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);
-/* Packing of T1 when a TLB stub is called. */
+/* Packing of T1 when a TLB stub is called. With X86_RWI_SPAN set an access that crosses a page returns 5 bytes behind
+ * the usual place, registers untouched but for T1. */
+#define X86_RWI_SPAN (UINT32_C(1) << 31)
 static inline uint32_t x86_rw_info(unsigned slot, unsigned size, unsigned insn)
 {
-    return slot | size << 16 | insn << 24; /* size 0 stands for 256 and more: always slow */
+    return slot | (size < 256 ? size : 0) << 16 | insn << 24; /* size 0 stands for 256 and more: always slow */
 }
 
 #endif

@@ -183,6 +183,15 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
     return count_spilled(&g) <= 2;
 }
 
+/* BT, BTS, BTR, BTC with a register offset: the operand lies (offset / size) elements away from the address. Taken in
+ * 64-bit code with an offset register of its own. */
+static bool is_bit_string(const struct rw *r, const struct x86_insn *in)
+{
+    return r->m64 && !r->flat && in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && (in->opcode & 0xe7) == 0xa3 &&
+           is_modrm_mem(in) && in->opsz >= 4 && in->adsz == 8 && rw_mem_ok(r, in) &&
+           !(rw_map(in->ops[1].reg) & SPILLED);
+}
+
 /* ---- emission ---- */
 
 struct host_regs { /* host numbers of the fields; -1: the field is not a GPR */
@@ -338,6 +347,44 @@ static void write_back(struct rw *r, int guest, bool written, int host)
         rw_store_home(r, m, (unsigned)host);
 }
 
+/* VEX.LZ.F3.0F38.W1 F7 /r: sarx dst, src, count */
+static void sarx(struct jit_buf *b, unsigned dst, unsigned src, unsigned count)
+{
+    jit_8(b, 0xc4);
+    jit_8(b, (dst & 8 ? 0u : 0x80u) | 0x40 | (src & 8 ? 0u : 0x20u) | 2);
+    jit_8(b, 0x80 | (~count & 15) << 3 | 2);
+    jit_8(b, 0xf7);
+    jit_8(b, 0xc0 | (dst & 7) << 3 | (src & 7));
+}
+
+static bool bit_string(struct rw *r, const struct x86_insn *in)
+{
+    unsigned reg = rw_map(in->ops[1].reg), w = in->opsz == 8 ? JIT_W : 0;
+    struct jit_buf *b = r->b;
+    struct jit_mem m;
+
+    /* T0 = the element's address: the sum goes through the context, since forming the address may take both scratches
+     */
+    if (!w) {
+        jit_op_reg(b, JIT_W, 0x63, T1, reg); /* movsxd: the offset is signed */
+        reg = T1;
+    }
+    jit_mov_ri(b, T0, w ? 6 : 5);
+    sarx(b, T1, reg, T0);
+    jit_lea(b, T1, (struct jit_mem){JR_NONE, T1, w ? 8 : 4, false, 0});
+    jit_store(b, JIT_GS(X86_CTX(tmp)), T1);
+    rw_address(r, in);
+    jit_load(b, T1, JIT_GS(X86_CTX(tmp)));
+    jit_lea(b, T0, JIT_SUM(T0, T1));
+    m = rw_at_t0(r, in->opsz, in->opcode != 0xa3);
+    jit_lea(b, T0, m);
+    jit_pext_mem(b, T1, rw_map(in->ops[1].reg), JIT_GS(X86_CTX(bit_mask) + (w ? 8 : 0)));
+    if (in->lock)
+        jit_8(b, 0xf0);
+    jit_op_mem(b, w, 0x0f00 | in->opcode, T1, JIT_BASE(T0, 0), 0);
+    return true;
+}
+
 bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
     unsigned scratch[2] = {T0, T1}, nr = 0, homes[2];
@@ -349,6 +396,8 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
 
     if (is_cld(in) || is_nop(in))
         return true;
+    if (is_bit_string(r, in))
+        return bit_string(r, in);
     if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY)
         return copy_lea(r, in);
     r->a32 = false;

@@ -14,11 +14,19 @@ struct cold {
     uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
+    bool span;           /* the check is for a span: where it crosses a page the split block goes on */
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };
 enum { MAX_COLD = 200 };
 
+/* Bytes [lo, hi) off a pinned base register that one check has covered; the addend is in the slot. */
+struct rw_span {
+    bool valid, write;
+    uint8_t base; /* host register */
+    int32_t lo, hi;
+    unsigned slot;
+};
 struct rw {
     struct jit_buf *b;
     const struct x86_rw_env *env;
@@ -33,6 +41,8 @@ struct rw {
     bool flat; /* X86_RWM_FLAT */
     bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
     int stack_rslot, stack_wslot;
+    struct rw_span span[4];
+    unsigned next_span;
 };
 
 /* rw_mem.c */
@@ -45,6 +55,8 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free);
 /* T0 = effective address (without segment base), for LEA; false when the form is not handled. */
 bool rw_ea(struct rw *r, const struct x86_insn *in, unsigned dst);
+void rw_address(struct rw *r, const struct x86_insn *in); /* T0 = linear address of the memory operand; T1 is lost */
+struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write); /* the same for [T0] */
 /* The same for [reg], reg a pinned register of 64-bit code; T1 holds the addend afterwards. */
 struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write);
 bool rw_mem_ok(const struct rw *r, const struct x86_insn *in);
@@ -84,6 +96,13 @@ bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
 unsigned rw_stack_run(struct rw *r, bool *ends);
 /* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
 void rw_ret_tail(struct rw *r);
+
+/* rw_span.c */
+/* The span that covers an access; NULL = none. */
+struct rw_span *rw_span_find(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write);
+/* A span for this access and those that follow it; the caller checks it and gives it a slot of its own. */
+struct rw_span *rw_span_new(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write);
+void rw_span_after(struct rw *r, const struct x86_insn *in); /* what the emitted instruction does to the spans */
 
 /* rw_string.c */
 bool rw_is_string(const struct rw *r, const struct x86_insn *in);

@@ -100,7 +100,8 @@ static unsigned mask_index(unsigned size)
 
 /* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
  * the address is in T0 already. Leaves the addend in T1. */
-static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write, unsigned slot)
+static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write, unsigned slot,
+                            bool span)
 {
     struct jit_buf *b = r->b;
     int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
@@ -110,7 +111,8 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
     c->write = write;
     c->make_t0 = bare;
     c->addr = where;
-    c->info = x86_rw_info(slot, size, r->cur);
+    c->info = x86_rw_info(slot, size, r->cur) | (span ? X86_RWI_SPAN : 0);
+    c->span = span;
     if (rw_flags_live(r)) {
         uint8_t *hit;
 
@@ -121,8 +123,8 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
             c->make_t0 = false;
         }
         sum.index = JR_RCX;
-        if (size > 16) { /* a run of stack slots: its first and its last one */
-            unsigned unit = r->m64 ? 8 : 4;
+        if (size > 16 || span) { /* its first and its last byte, or stack slot */
+            unsigned unit = span ? 1 : r->m64 ? 8 : 4;
             uint8_t *first;
 
             jit_load(b, JR_RCX, JIT_GS(at));
@@ -166,28 +168,46 @@ static unsigned new_slot(struct rw *r, bool write)
     return (*r->env->next_slot)++ % (X86_SLOTS / 2) * 2 + write;
 }
 
+/* [base + disp] of 64-bit code, base pinned: behind a check made before, or with one made now. */
+static struct jit_mem by_base(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write)
+{
+    struct jit_mem m = JIT_BASE(base, disp);
+    struct rw_span *s;
+
+    if (r->env->mode & (X86_RWM_SPLIT | X86_RWM_ONE))
+        return check(r, true, m, size, write, new_slot(r, write), false);
+    s = rw_span_find(r, base, disp, size, write);
+    if (s) {
+        jit_load(r->b, T1, JIT_GS(X86_CTX(slot) + (int)(s->slot * sizeof(struct x86_slot)) + 8));
+    } else {
+        s = rw_span_new(r, base, disp, size, write);
+        s->slot = new_slot(r, s->write);
+        check(r, true, JIT_BASE(base, s->lo), (unsigned)(s->hi - s->lo), s->write, s->slot, true);
+    }
+    m.index = T1;
+    return m;
+}
+
 struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free)
 {
     int *slot = write ? &r->stack_wslot : &r->stack_rslot;
 
+    *t0_free = r->m64;
     if (r->flat) {
         *t0_free = true;
         return JIT_BASE(base, disp);
     }
+    if (r->m64)
+        return by_base(r, base, disp, size, write);
     if (*slot < 0)
         *slot = (int)new_slot(r, write);
-    if (r->m64) {
-        *t0_free = true;
-        return check(r, true, JIT_BASE(base, disp), size, write, (unsigned)*slot);
-    }
-    *t0_free = false;
     jit_lea32(r->b, T0, JIT_BASE(base, disp));
-    return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot);
+    return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot, false);
 }
 
 struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write)
 {
-    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r, write));
+    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r, write), false);
 }
 
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
@@ -203,6 +223,27 @@ unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
     return T1;
 }
 
+/* T0 = linear address of the memory operand; T1 is lost. */
+void rw_address(struct rw *r, const struct x86_insn *in)
+{
+    if (in->has_modrm && (in->modrm >> 6) != 3)
+        address(r, in, T0, in->adsz == 8);
+    else
+        jit_mov_ri(r->b, T0, r->m64 ? (uint64_t)in->disp : (uint32_t)in->disp);
+    if (in->seg == X86_FS || in->seg == X86_GS) {
+        jit_load(r->b, T1, JIT_GS(X86_CTX(seg_base) + 8 * in->seg));
+        if (r->m64)
+            jit_lea(r->b, T0, JIT_SUM(T0, T1));
+        else
+            jit_lea32(r->b, T0, JIT_SUM(T0, T1));
+    }
+}
+
+struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write)
+{
+    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write), false);
+}
+
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free)
 {
     bool based = in->seg == X86_FS || in->seg == X86_GS;
@@ -211,28 +252,12 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
     if (r->flat)
         return rw_flat_access(r, in, t0_free);
     if (r->m64 && in->adsz == 8 && !based && in->index == X86_NO_REG && !(base & SPILLED)) {
-        int *slot = base == HSP || base == JR_RBP ? write ? &r->stack_wslot : &r->stack_rslot : NULL;
-        unsigned n;
-
-        if (slot && *slot < 0)
-            *slot = (int)new_slot(r, write);
-        n = slot ? (unsigned)*slot : new_slot(r, write);
         *t0_free = true;
-        return check(r, true, JIT_BASE(base, (int32_t)in->disp), size, write, n);
+        return by_base(r, base, (int32_t)in->disp, size, write);
     }
     *t0_free = false;
-    if (in->has_modrm && (in->modrm >> 6) != 3)
-        address(r, in, T0, in->adsz == 8);
-    else
-        jit_mov_ri(r->b, T0, r->m64 ? (uint64_t)in->disp : (uint32_t)in->disp);
-    if (based) {
-        jit_load(r->b, T1, JIT_GS(X86_CTX(seg_base) + 8 * in->seg));
-        if (r->m64)
-            jit_lea(r->b, T0, JIT_SUM(T0, T1));
-        else
-            jit_lea32(r->b, T0, JIT_SUM(T0, T1));
-    }
-    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write));
+    rw_address(r, in);
+    return rw_at_t0(r, size, write);
 }
 
 /* The page before last, tried out of line. */
@@ -248,7 +273,18 @@ static void second_way(struct rw *r, const struct cold *c)
     jit_lea(b, T1, sum);
     jit_cmp_imm(b, T1, 4096 - (int)(c->info >> 16 & 0xff));
     miss = jit_jcc8_fwd(b, JCC_A);
-    jit_load(b, T1, JIT_GS(at + 8));
+    if (c->span) { /* later accesses look into the first way */
+        int32_t first = at - (int)sizeof(struct x86_way);
+
+        for (unsigned i = 0; i < 16; i += 8) {
+            jit_load(b, T1, JIT_GS(at + (int)i));
+            jit_load(b, T0, JIT_GS(first + (int)i));
+            jit_store(b, JIT_GS(first + (int)i), T1);
+            jit_store(b, JIT_GS(at + (int)i), T0);
+        }
+    } else {
+        jit_load(b, T1, JIT_GS(at + 8));
+    }
     jit_jmp(b, c->op);
     jit_patch8(b, miss);
 }
@@ -280,6 +316,13 @@ void rw_cold(struct rw *r)
         jit_mov_ri(b, T1, c->info);
         jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
         jit_jmp(b, c->op);
+        if (c->span) { /* where the stub returns to when the span crosses a page */
+            unsigned insn = c->info >> 24 & (JIT_BLOCK_MAX_INSN - 1), n = r->out->nr_links;
+
+            rw_link_jmp(r, rw_pc(r, insn), JIT_LINK_CONT, 0);
+            if (n < JIT_BLOCK_MAX_LINKS)
+                r->out->link[n].mode_or = X86_RWM_SPLIT;
+        }
     }
 }
 

@@ -45,6 +45,13 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
     return lx_ir_stubs(rt, b, rv_pins, rv_nr_pins, &stubs, errp);
 }
 
+static bool executable(uint64_t addr)
+{
+    int prot = lx_map_prot(addr);
+
+    return prot >= 0 && prot & PROT_EXEC;
+}
+
 static unsigned mode_of(struct lx_rt_thread *t)
 {
     return 0;
@@ -65,12 +72,13 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
     while (max && !ok) {
         b->p = b->start;
         b->full = false;
-        if (!rv_translate(&decoder, ir, pc, code, avail, lx_map_prot(pc + page_left) & PROT_EXEC ? code + avail : NULL,
-                          max))
+        if (!rv_translate(&decoder, ir, pc, code, avail, executable(pc + page_left) ? code + avail : NULL, max))
             break;
         ok = ir_compile(b, ir, &env, out);
         max /= 2;
     }
+    if (ok)
+        out->tail_no = pc / 4096 + 1; /* where the last instruction may end */
     return ok;
 }
 
@@ -100,7 +108,7 @@ static enum lx_stop step(struct lx_rt_thread *t)
 {
     uint64_t pc = lx_ir_pc(t), next = (pc | 4095) + 1;
 
-    if ((pc & 4095) == 4094 && (*(const uint16_t *)(uintptr_t)pc & 3) == 3 && !(lx_map_prot(next) & PROT_EXEC))
+    if ((pc & 4095) == 4094 && (*(const uint16_t *)(uintptr_t)pc & 3) == 3 && !executable(next))
         return lx_raise(t->cpu, SIGSEGV, lx_map_prot(next) < 0 ? SEGV_MAPERR : SEGV_ACCERR, next);
     return LX_STOP_KICK;
 }
@@ -209,8 +217,8 @@ static bool sys_own(struct lx_cpu *c, uint64_t nr, const uint64_t a[6], int64_t 
 {
     if (nr != NR_FLUSH_ICACHE)
         return false;
-    if (a[1] > a[0]) /* from two bytes before: an instruction of the page before may end there */
-        lx_rt_code_changed(c->rt->rt, a[0] - 2, a[1] - a[0] + 2);
+    if (a[1] > a[0])
+        lx_rt_code_changed(c->rt->rt, a[0], a[1] - a[0]);
     *ret = 0;
     return true;
 }

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { REC_INSNS = 4, REC_MEM = 512, REC_STRIDE = 64 };
+enum { REC_INSNS = 12, REC_MEM = 512, REC_STRIDE = 64 };
 #define REC_CODE UINT64_C(0x20000000) /* record i's code is at REC_CODE + i * REC_STRIDE */
 #define REC_DATA UINT64_C(0x10001000) /* in the middle of the data window, at a page's start */
 #define REC_MAP  (REC_DATA - 0x1000)  /* two pages mapped; what lies around is not */

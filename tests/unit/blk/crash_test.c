@@ -551,5 +551,5 @@ UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_sma
           T(qcow2_compressed_survives), T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives),
           T(qcow2_with_lazy_refcounts_survives), T(qcow2_going_back_survives),
           T(qcow2_going_back_over_backing_survives), T(qcow2_with_a_bitmap_survives),
-          T(qcow2_giving_back_freed_clusters_survives), T(qcow_survives), T(parallels_survives), T(vdi_survives), T(vhdx_survives),
-          T(vmdk_survives), T(vpc_survives))
+          T(qcow2_giving_back_freed_clusters_survives), T(qcow_survives), T(parallels_survives), T(vdi_survives),
+          T(vhdx_survives), T(vmdk_survives), T(vpc_survives))
