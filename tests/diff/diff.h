@@ -41,7 +41,8 @@ struct guest;
 struct guest *guest_new(const char *engine, int mode, int *fd);
 void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *before, struct dregs *after);
 /* The same for code, with an accelerator. */
-void guest_run_code(struct guest *g, const uint8_t *code, unsigned len, const struct dregs *before, struct dregs *after);
+void guest_run_code(struct guest *g, const uint8_t *code, unsigned len, const struct dregs *before,
+                    struct dregs *after);
 bool guest_has(const struct guest *g, unsigned feature);
 
 /* ---- gen.c ---- */
