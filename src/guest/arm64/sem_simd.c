@@ -53,7 +53,8 @@ static uint64_t mulh(struct a64_cpu *c, uint64_t a, uint64_t b, unsigned l, bool
 static uint64_t rdm(struct a64_cpu *c, uint64_t a, uint64_t b, uint64_t d, unsigned l, bool sub)
 {
     unsigned bits = 8u << l;
-    i128 p = 2 * (i128)(int64_t)a64_sx(a, l) * (int64_t)a64_sx(b, l), acc = (i128)(int64_t)a64_sx(d, l) << bits;
+    i128 p = 2 * (i128)(int64_t)a64_sx(a, l) * (int64_t)a64_sx(b, l),
+         acc = (i128)(int64_t)a64_sx(d, l) * ((i128)1 << bits);
 
     acc = (sub ? acc - p : acc + p) + ((i128)1 << (bits - 1));
     return sat(c, acc >> bits, l, false);
@@ -569,10 +570,10 @@ enum a64_res sem_simd_shift(struct a64_cpu *c, uint32_t w, unsigned kind)
             v = (o & ~(all << left)) | x << left;
             break;
         case A64_SQSHLU:
-            v = sat(c, (i128)(int64_t)a64_sx(x, l) << left, l, true);
+            v = sat(c, (i128)(int64_t)a64_sx(x, l) * ((i128)1 << left), l, true);
             break;
         case A64_SQSHL:
-            v = sat(c, (i128)(int64_t)a64_sx(x, l) << left, l, false);
+            v = sat(c, (i128)(int64_t)a64_sx(x, l) * ((i128)1 << left), l, false);
             break;
         default:
             v = sat(c, (i128)((unsigned __int128)x << left), l, true);

@@ -50,7 +50,8 @@ static void insert_at(size_t i, struct lx_map m)
 
 static void remove_at(size_t i, size_t n)
 {
-    memmove(&maps[i], &maps[i + n], (nr_maps - i - n) * sizeof *maps);
+    if (n)
+        memmove(&maps[i], &maps[i + n], (nr_maps - i - n) * sizeof *maps);
     nr_maps -= n;
 }
 

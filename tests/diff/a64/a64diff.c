@@ -648,5 +648,13 @@ int main(int argc, char **argv)
     }
     if (!r)
         r = flush_batch(&d);
-    return finish(&d, r);
+    r = finish(&d, r);
+    free(d.in);
+    free(d.ours);
+    free(d.theirs);
+    free(d.row);
+    free(d.hits);
+    free(d.bad);
+    free(host.data);
+    return r;
 }

@@ -294,7 +294,7 @@ int main(int argc, char **argv)
 {
     enum { BATCH = 4000 };
     static struct rig rig;
-    struct rec *in = calloc(BATCH, sizeof *in), *want = calloc(BATCH, sizeof *want);
+    static struct rec in[BATCH], want[BATCH];
     uint64_t count = 10000, done = 0;
     char *cmd[16] = {0};
     unsigned n = 0;
