@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 NORETURN static void out_of_memory(size_t size)
 {
@@ -70,12 +71,27 @@ void *try_alloc(size_t n, size_t size)
     return calloc(n ? n : 1, size ? size : 1);
 }
 
+/* Whole pages of something large are given back to the system, which hands out zeros when they are touched: large
+ * tables cost memory only as far as they are used. */
+static void zero(uint8_t *p, size_t size)
+{
+    enum { PAGE = 4096, LARGE = 1 << 20 };
+    uint8_t *first = p + (-(uintptr_t)p & (PAGE - 1)), *end = p + size - ((uintptr_t)(p + size) & (PAGE - 1));
+
+    if (size >= LARGE && !madvise(first, (size_t)(end - first), MADV_DONTNEED)) {
+        memset(p, 0, (size_t)(first - p));
+        memset(end, 0, (size_t)(p + size - end));
+    } else {
+        memset(p, 0, size);
+    }
+}
+
 void *try_alloc_aligned(size_t align, size_t size)
 {
     void *p;
 
     if (posix_memalign(&p, align, size ? size : 1))
         return NULL;
-    memset(p, 0, size);
+    zero(p, size);
     return p;
 }
