@@ -169,13 +169,15 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     }
     pthread_mutex_unlock(&c->dbt->cache.lock);
     c->stat.slow++;
-    if (b && info & X86_RWI_SPAN && !dbt_ctx_fill(c, lin, write)) { /* other accesses of the span may be fine */
-        c->in_code = false;
+    if (!b || !size || (lin & 4095) + size > 4096)
+        return NULL;
+    if (!dbt_ctx_fill(c, lin, write)) {
+        if (!(info & X86_RWI_SPAN))
+            return NULL;
+        c->in_code = false; /* other accesses of the span may be fine */
         b = block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
         return b && b->host ? b->host + b->entry : NULL;
     }
-    if (!b || !size || (lin & 4095) + size > 4096 || !dbt_ctx_fill(c, lin, write))
-        return NULL;
     x->slot[slot].way[1] = x->slot[slot].way[0];
     x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
     x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];

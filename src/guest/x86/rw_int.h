@@ -14,7 +14,7 @@ struct cold {
     uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
-    bool span;           /* the check is for a span: where it crosses a page the split block goes on */
+    bool span;           /* later accesses rely on the first way of the slot */
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };

@@ -98,10 +98,13 @@ static unsigned mask_index(unsigned size)
     return n;
 }
 
+/* What a check is for: one access; one that later ones rely on; several, of which one alone might be refused. */
+enum span_kind { SPAN_NONE, SPAN_ONE, SPAN_WIDE };
+
 /* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
  * the address is in T0 already. Leaves the addend in T1. */
 static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write, unsigned slot,
-                            bool span)
+                            enum span_kind span)
 {
     struct jit_buf *b = r->b;
     int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
@@ -111,8 +114,8 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
     c->write = write;
     c->make_t0 = bare;
     c->addr = where;
-    c->info = x86_rw_info(slot, size, r->cur) | (span ? X86_RWI_SPAN : 0);
-    c->span = span;
+    c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0);
+    c->span = span != SPAN_NONE;
     if (rw_flags_live(r)) {
         uint8_t *hit;
 
@@ -123,8 +126,8 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
             c->make_t0 = false;
         }
         sum.index = JR_RCX;
-        if (size > 16 || span) { /* its first and its last byte, or stack slot */
-            unsigned unit = span ? 1 : r->m64 ? 8 : 4;
+        if (size > 16 || span == SPAN_WIDE) { /* its first and its last byte, or stack slot */
+            unsigned unit = span != SPAN_NONE ? 1 : r->m64 ? 8 : 4;
             uint8_t *first;
 
             jit_load(b, JR_RCX, JIT_GS(at));
@@ -175,14 +178,15 @@ static struct jit_mem by_base(struct rw *r, unsigned base, int32_t disp, unsigne
     struct rw_span *s;
 
     if (r->env->mode & (X86_RWM_SPLIT | X86_RWM_ONE))
-        return check(r, true, m, size, write, new_slot(r, write), false);
+        return check(r, true, m, size, write, new_slot(r, write), SPAN_NONE);
     s = rw_span_find(r, base, disp, size, write);
     if (s) {
         jit_load(r->b, T1, JIT_GS(X86_CTX(slot) + (int)(s->slot * sizeof(struct x86_slot)) + 8));
     } else {
         s = rw_span_new(r, base, disp, size, write);
         s->slot = new_slot(r, s->write);
-        check(r, true, JIT_BASE(base, s->lo), (unsigned)(s->hi - s->lo), s->write, s->slot, true);
+        check(r, true, JIT_BASE(base, s->lo), (unsigned)(s->hi - s->lo), s->write, s->slot,
+              s->hi - s->lo != (int32_t)size || s->write != write ? SPAN_WIDE : SPAN_ONE);
     }
     m.index = T1;
     return m;
@@ -202,12 +206,12 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
     if (*slot < 0)
         *slot = (int)new_slot(r, write);
     jit_lea32(r->b, T0, JIT_BASE(base, disp));
-    return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot, false);
+    return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot, SPAN_NONE);
 }
 
 struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write)
 {
-    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r, write), false);
+    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r, write), SPAN_NONE);
 }
 
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
@@ -241,7 +245,7 @@ void rw_address(struct rw *r, const struct x86_insn *in)
 
 struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write)
 {
-    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write), false);
+    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write), SPAN_NONE);
 }
 
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free)
@@ -316,7 +320,7 @@ void rw_cold(struct rw *r)
         jit_mov_ri(b, T1, c->info);
         jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
         jit_jmp(b, c->op);
-        if (c->span) { /* where the stub returns to when the span crosses a page */
+        if (c->info & X86_RWI_SPAN) { /* where the stub returns to when the span crosses a page */
             unsigned insn = c->info >> 24 & (JIT_BLOCK_MAX_INSN - 1), n = r->out->nr_links;
 
             rw_link_jmp(r, rw_pc(r, insn), JIT_LINK_CONT, 0);
