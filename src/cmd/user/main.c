@@ -191,7 +191,9 @@ static void opt_B(struct args *a, const char *v)
 
 static void opt_R(struct args *a, const char *v)
 {
-    if (!str_to_size(v, 'b', &lx_proc.opt.reserve))
+    uint64_t n;
+
+    if (!str_to_size(v, 'b', &n) || n) /* guest addresses are host addresses: nothing is set aside for them */
         bad_option("-R", v);
 }
 

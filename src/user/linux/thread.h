@@ -39,7 +39,6 @@ struct lx_opts {
     const char *uname; /* -r */
     bool strace, one_insn, given_prefix;
     uint64_t stack;    /* -s */
-    uint64_t reserve;  /* -R */
     unsigned gdb_port; /* -g */
     const char *gdb_path;
     const char *seed;
