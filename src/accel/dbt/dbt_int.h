@@ -27,7 +27,7 @@ struct dbt {
     uint32_t next_pair;
     uint32_t next_slot;
     _Atomic bool flushing;
-    bool host_avx, fast_pext;
+    bool host_avx;
     unsigned one_insn, no_link;
     struct dbt_cpu *cpus[1024];
 };

@@ -99,9 +99,8 @@ struct x86_rw_env {
     uint32_t *next_slot; /* counter for slot assignment */
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
     uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
-    bool fast_pext;
-    bool vex;          /* host has AVX */
-    bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
+    bool vex;            /* host has AVX */
+    bool native_xsave;   /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);
