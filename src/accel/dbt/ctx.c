@@ -187,13 +187,19 @@ found:
     return x;
 }
 
+bool dbt_canonical(const struct x86_cpu *c, uint64_t lin)
+{
+    unsigned up = c->cr4 & X86_CR4_LA57 ? 7 : 16;
+
+    return !c->long_mode || (uint64_t)((int64_t)(lin << up) >> up) == lin;
+}
+
 /* Finds the memory behind lin for one kind of access. False: fault, or not plain memory. */
 static bool resolve(struct dbt_cpu *c, uint64_t lin, enum x86_access a, struct mem_section *s, struct x86_xlat *xl)
 {
     uint32_t err;
 
-    if (c->cpu->long_mode && (uint64_t)((int64_t)(lin << (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) >>
-                                        (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) != lin)
+    if (!dbt_canonical(c->cpu, lin))
         return false;
     if (!x86_walk(c->cpu, lin, a, c->cpu->cpl == 3, xl, &err))
         return false;

@@ -269,6 +269,23 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
     return b->host + b->entry;
 }
 
+/* An indirect branch to an address that is none has left translated code: the CPU faults at the branch, before it has
+ * done anything (what a call stored below the stack pointer stays). Makes rip and RSP those before it. */
+static void undo_branch(struct dbt_cpu *c, uint64_t pc)
+{
+    const struct dbt_xtlb *x = dbt_exec_page(c, pc);
+    struct x86_cpu *cpu = c->cpu;
+    struct x86_insn in;
+
+    if (!x || x86_decode(x->host + (pc & 4095), 4096 - (pc & 4095), cpu->mode, &in) != X86_DECODE_OK)
+        return; /* it ran over the end of its page: the fault names the target */
+    cpu->rip = pc;
+    if (in.op == X86_I_CALL_IND)
+        cpu->regs[X86_RSP] += 8;
+    else if (in.op == X86_I_RET)
+        cpu->regs[X86_RSP] -= 8 + (in.opcode == 0xc2 ? in.imm & 0xffff : 0);
+}
+
 enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, const uint8_t *target)
 {
     struct x86_cpu *cpu = c->cpu;
@@ -292,6 +309,9 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
             cpu->rip = x->t0;
             c->missed = true;
             c->stat.dispatch++;
+            again = !dbt_canonical(cpu, cpu->rip);
+            if (again)
+                undo_branch(c, x->t1);
             break;
         case DBT_EXIT_LINK:
             link_exit(c, (uint32_t)x->t1, mode);
@@ -416,12 +436,12 @@ static bool probe(const char *arch, struct err **errp)
 
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
-    uint64_t mib = 256;
+    uint64_t mib = 256, sample = 0;
     bool one = false, lockstep = false, links = true;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
-        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "links", &links, errp))
+        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_bool(o, "links", &links, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -438,7 +458,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if (!dbt_make_stubs(d, errp) || !dbt_install_signals(errp) || (lockstep && !dbt_lockstep_init(d, errp))) {
+    if (!dbt_make_stubs(d, errp) || !dbt_install_signals(errp) || (lockstep && !dbt_lockstep_init(d, sample, errp))) {
         jit_cache_free(&d->cache);
         free(d->pairs);
         free(d);
@@ -550,7 +570,7 @@ static char *info(struct machine *m)
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", "lockstep", "links", NULL};
+static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links", NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

@@ -92,7 +92,7 @@ enum dbt_ran {
 /* Runs translated code at target, until something needs the loop. */
 enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, const uint8_t *target);
 /* lockstep.c */
-bool dbt_lockstep_init(struct dbt *d, struct err **errp);
+bool dbt_lockstep_init(struct dbt *d, uint64_t sample, struct err **errp);
 bool dbt_lockstep_cpu(struct dbt_cpu *c, struct err **errp);
 /* Runs a block at rip by both ways. *interp: the instruction at rip is to be interpreted. False: they differ, and it
  * was said how. */
@@ -111,6 +111,7 @@ void dbt_flush_cache(struct dbt_cpu *c);                                        
 /* ctx.c */
 unsigned dbt_mode(const struct dbt_cpu *c);
 bool dbt_flat(const struct x86_cpu *c);
+bool dbt_canonical(const struct x86_cpu *c, uint64_t lin);
 struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode);
 void dbt_ctx_flush(struct dbt_cpu *c, unsigned n);
 void dbt_clear_jumps(struct x86_ctx *x);

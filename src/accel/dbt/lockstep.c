@@ -8,7 +8,8 @@
  * Not compared: arithmetic flags that the code from there on overwrites before it reads them (counted; those in the frame
  * of a fault apart), the instruction and data pointers of the x87, accessed and dirty bits, the shadow of STI. Links,
  * guards and in-line RDTSC are off, so that each block ends where it ends. One CPU only: others would see what is undone.
- * Costs: some 20 times the time of the translator alone. */
+ * Costs: about a microsecond a block, some 20 to 50 times the translator alone. With lockstep-sample=N a block that has
+ * been compared 256 times is compared one time in N from then on. */
 #include "accel/dbt/dbt_int.h"
 #include "base/err.h"
 #include "base/str.h"
@@ -23,11 +24,14 @@ enum { FLOATS = X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_SYS };
 static const struct {
     size_t at, len;
 } pieces[] = {PIECE(regs, mtrr_deftype), PIECE(pkru, fx), PIECE(fx, v), PIECE(v, v[16])};
-enum { CORE = 2, KNOWN = 4096 };
+enum { CORE = 2, KNOWN = 4096, OFTEN = 256 };
 
 struct dbt_lockstep {
     struct x86_cpu before, interp, jit; /* only the pieces of each are used */
     unsigned nr_pieces;
+    uint64_t sample;          /* 0: every time */
+    uint16_t count[1 << 16];  /* comparisons by a hash of the block's address, up to OFTEN */
+    uint64_t turn;
     bool split;
     struct {
         uint64_t pc, cr3, killed;
@@ -36,13 +40,16 @@ struct dbt_lockstep {
     } known[KNOWN]; /* answers of is_dead; a change of code makes them void */
     uint64_t split_rip;
     struct {
-        uint64_t blocks, insns, writes, again, none, big, dead, dead_fault;
+        uint64_t blocks, insns, writes, again, none, big, dead, dead_fault, skipped;
     } n;
 };
-bool dbt_lockstep_init(struct dbt *d, struct err **errp)
+bool dbt_lockstep_init(struct dbt *d, uint64_t sample, struct err **errp)
 {
     d->lockstep = try_alloc_aligned(64, sizeof *d->lockstep);
-    return d->lockstep ? true : err_set(errp, "accel tcg: no memory for lockstep");
+    if (!d->lockstep)
+        return err_set(errp, "accel tcg: no memory for lockstep");
+    d->lockstep->sample = sample;
+    return true;
 }
 
 bool dbt_lockstep_cpu(struct dbt_cpu *c, struct err **errp)
@@ -102,10 +109,12 @@ static bool dead(struct dbt_cpu *c, uint64_t pc, uint32_t flags, unsigned *budge
             return false;
         if (in.row->flags_r & flags)
             return false;
+        flags &= ~(uint32_t)in.row->flags_w;
+        if (!flags)
+            return true;
         if (in.row->attr & X86_A_SYS && in.op != X86_I_CLI && in.op != X86_I_SWAPGS && in.op != X86_I_POPF &&
             in.op != X86_I_STAC && in.op != X86_I_CLAC)
             return false;
-        flags &= ~(uint32_t)in.row->flags_w;
         pc = (pc + in.len) & mask;
         if (in.op == X86_I_JMP || in.op == X86_I_CALL)
             pc = (pc + in.imm) & mask;
@@ -134,25 +143,6 @@ static bool is_dead(struct dbt_cpu *c, uint64_t pc, uint32_t flags)
         l->known[i].dead = dead(c, pc, flags, &budget);
     }
     return l->known[i].dead;
-}
-
-/* Flags that some of the first n instructions of the block left undefined and none defined since. */
-static uint32_t undefined(struct dbt_cpu *c, unsigned n)
-{
-    const struct x86_cpu *r = &c->dbt->lockstep->before;
-    const struct dbt_xtlb *x = dbt_exec_page(c, r->rip);
-    unsigned at = (unsigned)(r->rip & 4095);
-    uint32_t flags = 0;
-
-    for (; x && n-- && at < 4096; ) {
-        struct x86_insn in;
-
-        if (x86_decode(x->host + at, 4096 - at, r->mode, &in) != X86_DECODE_OK)
-            break;
-        flags = (flags & ~(uint32_t)in.row->flags_w) | x86_insn_undefined(&in) | (flags & in.row->flags_r);
-        at += in.len;
-    }
-    return flags;
 }
 
 /* ---- comparing ---- */
@@ -207,7 +197,7 @@ static void cmp_sys(struct strbuf *s, const struct x86_cpu *a, const struct x86_
 }
 
 /* Adds what differs to s. */
-static void compare(struct dbt_cpu *c, struct strbuf *s, unsigned done, bool fault)
+static void compare(struct dbt_cpu *c, struct strbuf *s, bool fault)
 {
     static const char *const name[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
@@ -219,10 +209,11 @@ static void compare(struct dbt_cpu *c, struct strbuf *s, unsigned done, bool fau
     for (unsigned i = 0; i < 16; i++)
         cmp64(s, name[i], a->regs[i], b->regs[i]);
     cmp64(s, "rip", a->rip, b->rip);
+    differ &= ~(uint64_t)x86_trial_undefined(c->cpu);
     if (differ && !(differ & ~(uint64_t)X86_ARITH) && is_dead(c, b->rip, (uint32_t)differ)) {
         l->n.dead++;
         l->n.dead_fault += fault;
-    } else if (differ & ~(uint64_t)undefined(c, done)) {
+    } else if (differ) {
         cmp64(s, "rflags", a->rflags, b->rflags);
     }
     if (l->nr_pieces > CORE)
@@ -316,6 +307,20 @@ static bool met(const struct dbt_lockstep *l, enum x86_trial_end end, const stru
     return stands ? before : b->to_rip || !before;
 }
 
+/* Has this block been compared often enough to be let through this time? */
+static bool skip(struct dbt_lockstep *l, uint64_t pc)
+{
+    uint16_t *n = &l->count[(pc ^ pc >> 16) & 0xffff];
+
+    if (!l->sample || l->split)
+        return false;
+    if (*n < OFTEN) {
+        ++*n;
+        return false;
+    }
+    return ++l->turn % l->sample != 0;
+}
+
 bool dbt_lockstep_run(struct dbt_cpu *c, bool *interp)
 {
     struct dbt_lockstep *l = c->dbt->lockstep;
@@ -334,6 +339,14 @@ bool dbt_lockstep_run(struct dbt_cpu *c, bool *interp)
     b = find(c, &mode, &x);
     if (!b) {
         l->n.none++;
+        return true;
+    }
+    if (skip(l, c->cpu->rip)) {
+        l->n.skipped++;
+        ran = dbt_run_at(c, x, mode, b->host + b->entry);
+        l->split = ran == DBT_RAN_SPLIT;
+        l->split_rip = c->cpu->rip;
+        *interp = ran == DBT_RAN_INTERP;
         return true;
     }
     l->nr_pieces = x86_trial_attrs(c->cpu, b->nr_insn) & FLOATS ? ARRAY_LEN(pieces) : CORE;
@@ -356,7 +369,7 @@ bool dbt_lockstep_run(struct dbt_cpu *c, bool *interp)
             break;
         if (met(l, end, &bound, before)) {
             if (!same(l) || x86_trial_writes(c->cpu))
-                compare(c, &s, done, end == X86_TRIAL_FAULT);
+                compare(c, &s, end == X86_TRIAL_FAULT);
             if (!s.len)
                 break;
         } else {
@@ -397,6 +410,6 @@ void dbt_lockstep_info(const struct dbt *d, struct strbuf *s)
 
     str_addf(s,
              "Lockstep: %" PRIu64 " blocks agree, %" PRIu64 " instructions, %" PRIu64 " writes; run again %" PRIu64
-             ", without code %" PRIu64 ", too big %" PRIu64 "; dead flags that differ %" PRIu64 ", %" PRIu64 " at faults\n",
-             l->n.blocks, l->n.insns, l->n.writes, l->n.again, l->n.none, l->n.big, l->n.dead, l->n.dead_fault);
+             ", not compared %" PRIu64 ", without code %" PRIu64 ", too big %" PRIu64 "; dead flags that differ %" PRIu64 ", %" PRIu64 " at faults\n",
+             l->n.blocks, l->n.insns, l->n.writes, l->n.again, l->n.skipped, l->n.none, l->n.big, l->n.dead, l->n.dead_fault);
 }

@@ -526,21 +526,29 @@ static bool at_bound(const struct x86_cpu *c, const struct entry *e, const struc
         return false;
     return !(b->before && e->in.row && e->in.rep && e->in.row->attr & X86_A_STRING && c->regs[X86_RCX] != b->rcx);
 }
-uint32_t x86_trial_attrs(struct x86_cpu *c, unsigned n)
+uint32_t x86_trial_attrs(struct x86_cpu *c, unsigned nr)
 {
     sigjmp_buf jb, *volatile outer = c->fault_jmp;
-    uint32_t at = 0;
-    struct block *b;
+    uint64_t rip = c->rip;
+    volatile unsigned left = nr;
+    volatile uint32_t at = 0;
 
     c->fault_jmp = &jb;
     c->trial->on = true;
-    b = sigsetjmp(jb, 0) ? NULL : find_block(c);
+    while (left) {
+        struct block *b = sigsetjmp(jb, 0) ? NULL : find_block(c);
+
+        for (unsigned k = 0; b && k < b->nr && left; k++, left--)
+            at |= b->e[k].in.row ? b->e[k].in.row->attr : ~UINT32_C(0);
+        if (!b) { /* an instruction that is not cached: not known */
+            at = ~UINT32_C(0);
+            break;
+        }
+        c->rip += b->bytes;
+    }
+    c->rip = rip;
     c->trial->on = false;
     c->fault_jmp = outer;
-    if (!b || b->nr < n)
-        return ~UINT32_C(0);
-    for (unsigned k = 0; k < n; k++)
-        at |= b->e[k].in.row ? b->e[k].in.row->attr : ~UINT32_C(0);
     return at;
 }
 enum x86_trial_end x86_trial_run(struct x86_cpu *c, const struct x86_trial_bound *b, unsigned *done)
@@ -552,6 +560,7 @@ enum x86_trial_end x86_trial_run(struct x86_cpu *c, const struct x86_trial_bound
 
     c->trial->nr = 0;
     c->trial->used = 0;
+    c->trial->undefined = 0;
     c->trial->on = true;
     c->fault_jmp = &jb;
     why = sigsetjmp(jb, 0);
@@ -576,6 +585,9 @@ enum x86_trial_end x86_trial_run(struct x86_cpu *c, const struct x86_trial_bound
                 run_entry(c, e);
             left = c->rip != next;
             n++;
+            if (e->in.row)
+                c->trial->undefined = (uint16_t)((c->trial->undefined & (~e->in.row->flags_w | e->in.row->flags_r)) |
+                                                 x86_insn_undefined(&e->in));
             if (blk && blk->gen != atomic_load_explicit(blk->gen_at, memory_order_relaxed))
                 break;
         }

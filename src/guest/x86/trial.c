@@ -89,6 +89,11 @@ bool x86_trial_differs(struct x86_cpu *c, uint64_t *ram_off, uint8_t *want, uint
     return false;
 }
 
+uint16_t x86_trial_undefined(const struct x86_cpu *c)
+{
+    return c->trial->undefined;
+}
+
 unsigned x86_trial_writes(const struct x86_cpu *c)
 {
     return c->trial->nr;

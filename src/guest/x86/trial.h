@@ -39,6 +39,8 @@ void x86_trial_undo(struct x86_cpu *c);
 void x86_trial_restore(struct x86_cpu *c);
 /* A byte the trial had written that is something else now: where, and both values. False: there is none. */
 bool x86_trial_differs(struct x86_cpu *c, uint64_t *ram_off, uint8_t *want, uint8_t *have);
+/* Arithmetic flags that the last trial left undefined. */
+uint16_t x86_trial_undefined(const struct x86_cpu *c);
 /* Writes of the last trial. */
 unsigned x86_trial_writes(const struct x86_cpu *c);
 /* The arithmetic flags an instruction leaves undefined (SDM vol. 1, appendix A). */

@@ -13,6 +13,7 @@ struct x86_trial_write {
 };
 struct x86_trial {
     bool on;
+    uint16_t undefined; /* arithmetic flags that no instruction since has defined */
     unsigned nr;
     uint32_t used;
     struct x86_trial_write write[X86_TRIAL_WRITES];
