@@ -227,7 +227,7 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
 {
     struct x86_ctx *x = c->cur;
     uint64_t page = lin & ~(uint64_t)(PAGE - 1);
-    unsigned n = (unsigned)(lin >> 12) % X86_TLB_SIZE;
+    unsigned n = (unsigned)(lin >> 12) % c->dbt->tlb_size;
     struct mem_section s;
     struct x86_xlat xl;
     uint64_t off, ram_off;
@@ -347,7 +347,7 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
             c->stale[i] = true;
             continue;
         }
-        x->tlb_r[n % X86_TLB_SIZE] = x->tlb_w[n % X86_TLB_SIZE] = EMPTY;
+        x->tlb_r[n % c->dbt->tlb_size] = x->tlb_w[n % c->dbt->tlb_size] = EMPTY;
         x->islot[n % X86_ISLOTS] = 0;
         c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
         for (unsigned k = 0; k < 2 * nr; k++) {

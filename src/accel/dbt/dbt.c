@@ -152,6 +152,7 @@ static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
 /* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
 static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
 {
+    const struct dbt *d = c->dbt;
     struct x86_ctx *x = c->cur;
     const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
     uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
@@ -180,7 +181,7 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     }
     x->slot[slot].way[1] = x->slot[slot].way[0];
     x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
+    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % d->tlb_size];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
     x->t1 = x->slot[slot].way[0].add;
@@ -436,20 +437,27 @@ static bool probe(const char *arch, struct err **errp)
 
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
-    uint64_t mib = 256, sample = 0;
+    uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
     bool one = false, lockstep = false, links = true;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
-        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_bool(o, "links", &links, errp))
+        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
+        !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
                        opts_peek(o, "thread"));
     if (mib < 4 || mib > 1024)
         return err_set(errp, "accel tcg: tb-size=%" PRIu64 " is out of range (4 to 1024 MiB)", mib);
+    if (tlb < 4 || tlb > X86_TLB_SIZE || tlb & (tlb - 1))
+        return err_set(errp, "accel tcg: tlb-size=%" PRIu64 " is no power of two from 4 to %d", tlb, X86_TLB_SIZE);
+    if (slots < 512 || slots > X86_SLOTS || slots & (slots - 1))
+        return err_set(errp, "accel tcg: slots=%" PRIu64 " is no power of two from 512 to %d", slots, X86_SLOTS);
     d = xnew(struct dbt);
     d->m = m;
+    d->tlb_size = (uint32_t)tlb;
+    d->nr_slots = (uint32_t)slots;
     d->no_link = log_on(LOG_EXEC) || lockstep || !links;
     d->one_insn = one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0;
     d->host_avx = __builtin_cpu_supports("avx");
@@ -570,7 +578,7 @@ static char *info(struct machine *m)
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links", NULL};
+static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links", "tlb-size", "slots", NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

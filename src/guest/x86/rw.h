@@ -97,6 +97,7 @@ struct x86_rw_env {
     size_t avail;
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
+    uint32_t nr_slots;   /* how many are used: X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
     uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool vex;            /* host has AVX */
