@@ -442,8 +442,9 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
-        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
-        !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp))
+        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_u64(o, "lockstep-sample", &sample, errp) ||
+        !opts_u64(o, "tlb-size", &tlb, errp) || !opts_u64(o, "slots", &slots, errp) ||
+        !opts_bool(o, "links", &links, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -578,7 +579,8 @@ static char *info(struct machine *m)
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links", "tlb-size", "slots", NULL};
+static const char *const keys[] = {"tb-size", "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
+                                   "links",   "tlb-size", "slots",           NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

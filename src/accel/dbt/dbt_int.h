@@ -31,7 +31,7 @@ struct dbt {
     _Atomic bool flushing;
     bool host_avx;
     unsigned one_insn, no_link;
-    uint32_t tlb_size, nr_slots; /* X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
+    uint32_t tlb_size, nr_slots;   /* X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
     struct dbt_cpu *cpus[1024];
 };

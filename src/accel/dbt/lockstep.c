@@ -1,15 +1,16 @@
-/* Lockstep (-accel tcg,lockstep=on): each block is first run by the interpreter as a trial, memory and registers are put
- * back, the translated block runs, and what both made of registers and memory is compared. The first difference is
+/* Lockstep (-accel tcg,lockstep=on): each block is first run by the interpreter as a trial, memory and registers are
+ * put back, the translated block runs, and what both made of registers and memory is compared. The first difference is
  * reported with the block, and the machine stops.
  *
- * Where translated code leaves in the middle of a block (a miss, a poll, an instruction for the interpreter) the trial is
- * made again up to there. Device accesses, interrupts and the delivery of faults happen once, outside the comparison.
+ * Where translated code leaves in the middle of a block (a miss, a poll, an instruction for the interpreter) the trial
+ * is made again up to there. Device accesses, interrupts and the delivery of faults happen once, outside the
+ * comparison.
  *
- * Not compared: arithmetic flags that the code from there on overwrites before it reads them (counted; those in the frame
- * of a fault apart), the instruction and data pointers of the x87, accessed and dirty bits, the shadow of STI. Links,
- * guards and in-line RDTSC are off, so that each block ends where it ends. One CPU only: others would see what is undone.
- * Costs: about a microsecond a block, some 20 to 50 times the translator alone. With lockstep-sample=N a block that has
- * been compared 256 times is compared one time in N from then on. */
+ * Not compared: arithmetic flags that the code from there on overwrites before it reads them (counted; those in the
+ * frame of a fault apart), the instruction and data pointers of the x87, accessed and dirty bits, the shadow of STI.
+ * Links, guards and in-line RDTSC are off, so that each block ends where it ends. One CPU only: others would see what
+ * is undone. Costs: about a microsecond a block, some 20 to 50 times the translator alone. With lockstep-sample=N a
+ * block that has been compared 256 times is compared one time in N from then on. */
 #include "accel/dbt/dbt_int.h"
 #include "base/err.h"
 #include "base/str.h"
@@ -20,7 +21,10 @@ enum { FLOATS = X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_SYS };
 
 /* What trials and translated code may change of a CPU, by pieces; the vector and x87 registers only where the block has
  * instructions that could. */
-#define PIECE(from, to) {offsetof(struct x86_cpu, from), offsetof(struct x86_cpu, to) - offsetof(struct x86_cpu, from)}
+#define PIECE(from, to)                                                                                                \
+    {                                                                                                                  \
+        offsetof(struct x86_cpu, from), offsetof(struct x86_cpu, to) - offsetof(struct x86_cpu, from)                  \
+    }
 static const struct {
     size_t at, len;
 } pieces[] = {PIECE(regs, mtrr_deftype), PIECE(pkru, fx), PIECE(fx, v), PIECE(v, v[16])};
@@ -29,8 +33,8 @@ enum { CORE = 2, KNOWN = 4096, OFTEN = 256 };
 struct dbt_lockstep {
     struct x86_cpu before, interp, jit; /* only the pieces of each are used */
     unsigned nr_pieces;
-    uint64_t sample;          /* 0: every time */
-    uint16_t count[1 << 16];  /* comparisons by a hash of the block's address, up to OFTEN */
+    uint64_t sample;         /* 0: every time */
+    uint16_t count[1 << 16]; /* comparisons by a hash of the block's address, up to OFTEN */
     uint64_t turn;
     bool split;
     struct {
@@ -183,8 +187,9 @@ static void cmp_sys(struct strbuf *s, const struct x86_cpu *a, const struct x86_
     for (unsigned i = 0; i < X86_NR_SEG; i++)
         if (a->seg[i].sel != b->seg[i].sel || a->seg[i].base != b->seg[i].base || a->seg[i].limit != b->seg[i].limit ||
             a->seg[i].flags != b->seg[i].flags)
-            str_addf(s, "  segment %u: interpreter %x base %" PRIx64 " flags %x, translated %x base %" PRIx64 " flags %x\n",
-                     i, a->seg[i].sel, a->seg[i].base, a->seg[i].flags, b->seg[i].sel, b->seg[i].base, b->seg[i].flags);
+            str_addf(
+                s, "  segment %u: interpreter %x base %" PRIx64 " flags %x, translated %x base %" PRIx64 " flags %x\n",
+                i, a->seg[i].sel, a->seg[i].base, a->seg[i].flags, b->seg[i].sel, b->seg[i].base, b->seg[i].flags);
     cmp64(s, "cr0", a->cr0, b->cr0);
     cmp64(s, "cr2", a->cr2, b->cr2);
     cmp64(s, "cr3", a->cr3, b->cr3);
@@ -254,14 +259,18 @@ static void dump(struct dbt_cpu *c, struct strbuf *s, const struct jit_block *b)
     str_addf(s, " rflags %" PRIx64 " cr3 %" PRIx64 " cpl %u\n", r->rflags, r->cr3, r->cpl);
 }
 
-static void report(struct dbt_cpu *c, const struct jit_block *b, const char *what, enum x86_trial_end end, unsigned done)
+static void report(struct dbt_cpu *c, const struct jit_block *b, const char *what, enum x86_trial_end end,
+                   unsigned done)
 {
-    static const char *const ends[] = {"at the bound", "left the block", "fault", "device", "system instruction", "too big"};
+    static const char *const ends[] = {"at the bound", "left the block",     "fault",
+                                       "device",       "system instruction", "too big"};
     struct dbt_lockstep *l = c->dbt->lockstep;
     struct strbuf s = {0};
     char *text;
 
-    str_addf(&s, "lockstep: block at %" PRIx64 " after %" PRIu64 " blocks that agree (interpreter: %u of %u instructions, %s)\n",
+    str_addf(&s,
+             "lockstep: block at %" PRIx64 " after %" PRIu64
+             " blocks that agree (interpreter: %u of %u instructions, %s)\n",
              l->before.rip, l->n.blocks, done, b->nr_insn, ends[end]);
     dump(c, &s, b);
     str_addf(&s, "%s", what);
@@ -373,15 +382,16 @@ bool dbt_lockstep_run(struct dbt_cpu *c, bool *interp)
             if (!s.len)
                 break;
         } else {
-            str_addf(&s, "  rip      interpreter %016" PRIx64 ", translated %016" PRIx64 " (%u)\n", l->interp.rip, l->jit.rip,
-                     (unsigned)ran);
+            str_addf(&s, "  rip      interpreter %016" PRIx64 ", translated %016" PRIx64 " (%u)\n", l->interp.rip,
+                     l->jit.rip, (unsigned)ran);
         }
         if (i == TRIES) {
             report(c, b, s.s, end, done);
             str_free(&s);
             return false;
         }
-        /* Stopped elsewhere, or memory changed meanwhile: again, to where it stopped. A poll may stand before or after. */
+        /* Stopped elsewhere, or memory changed meanwhile: again, to where it stopped. A poll may stand before or after.
+         */
         l->n.again++;
         bound = (struct x86_trial_bound){
             .to_rip = true, .before = before != (i & 1 && i > 1), .rip = l->jit.rip, .rcx = l->jit.regs[X86_RCX]};
@@ -410,6 +420,8 @@ void dbt_lockstep_info(const struct dbt *d, struct strbuf *s)
 
     str_addf(s,
              "Lockstep: %" PRIu64 " blocks agree, %" PRIu64 " instructions, %" PRIu64 " writes; run again %" PRIu64
-             ", not compared %" PRIu64 ", without code %" PRIu64 ", too big %" PRIu64 "; dead flags that differ %" PRIu64 ", %" PRIu64 " at faults\n",
-             l->n.blocks, l->n.insns, l->n.writes, l->n.again, l->n.skipped, l->n.none, l->n.big, l->n.dead, l->n.dead_fault);
+             ", not compared %" PRIu64 ", without code %" PRIu64 ", too big %" PRIu64
+             "; dead flags that differ %" PRIu64 ", %" PRIu64 " at faults\n",
+             l->n.blocks, l->n.insns, l->n.writes, l->n.again, l->n.skipped, l->n.none, l->n.big, l->n.dead,
+             l->n.dead_fault);
 }

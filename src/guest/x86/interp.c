@@ -488,10 +488,10 @@ enum vcpu_exit x86_interp_run(struct x86_cpu *c, uint64_t max)
 /* Does it do more than change registers and memory? */
 static bool acts_elsewhere(const struct entry *e)
 {
-    static const uint16_t fine[] = {X86_I_CLI,      X86_I_STI,      X86_I_POPF,     X86_I_SWAPGS,   X86_I_STAC,
-                                    X86_I_CLAC,     X86_I_SYSCALL,  X86_I_SYSRET,   X86_I_IRET,     X86_I_RDFSBASE,
-                                    X86_I_RDGSBASE, X86_I_WRFSBASE, X86_I_WRGSBASE, X86_I_FXSAVE,   X86_I_FXRSTOR,
-                                    X86_I_XSAVE,    X86_I_XRSTOR,   X86_I_XSAVEOPT, X86_I_XSAVEC,   X86_I_UD2,
+    static const uint16_t fine[] = {X86_I_CLI,      X86_I_STI,      X86_I_POPF,      X86_I_SWAPGS, X86_I_STAC,
+                                    X86_I_CLAC,     X86_I_SYSCALL,  X86_I_SYSRET,    X86_I_IRET,   X86_I_RDFSBASE,
+                                    X86_I_RDGSBASE, X86_I_WRFSBASE, X86_I_WRGSBASE,  X86_I_FXSAVE, X86_I_FXRSTOR,
+                                    X86_I_XSAVE,    X86_I_XRSTOR,   X86_I_XSAVEOPT,  X86_I_XSAVEC, X86_I_UD2,
                                     X86_I_CLFLUSH,  X86_I_CLWB,     X86_I_CLFLUSHOPT};
 
     if (!e->in.row || !(e->in.row->attr & (X86_A_SYS | X86_A_IO)))

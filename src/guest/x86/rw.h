@@ -38,7 +38,7 @@ struct x86_ctx {
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
     uint64_t branch_pc; /* the return that ret_miss was entered from */
-    uint32_t flags; /* arithmetic flags at exit and entry */
+    uint32_t flags;     /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     uint64_t jc_mask;                         /* the bits of a pc that index the jump table */
     uint64_t tsc_neg_base, tsc_mult, tsc_add; /* guest TSC = (host TSC + neg_base) * mult / 2^64 + add */
@@ -97,11 +97,12 @@ struct x86_rw_env {
     size_t avail;
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
-    uint32_t nr_slots;   /* how many are used: X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
-    uint64_t page_id;    /* guard: id of (linear page, physical page) */
-    uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
-    bool vex;            /* host has AVX */
-    bool native_xsave;   /* FLAT: the guest's XCR0 is the host's */
+    uint32_t
+        nr_slots; /* how many are used: X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
+    uint64_t page_id;  /* guard: id of (linear page, physical page) */
+    uint64_t tail_id;  /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
+    bool vex;          /* host has AVX */
+    bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);

@@ -20,11 +20,11 @@ enum x86_trial_end {
     X86_TRIAL_BIG     /* it writes more than the log holds */
 };
 struct x86_trial_bound {
-    unsigned max;    /* instructions */
-    bool to_rip;     /* run until rip is reached, also through transfers ... */
-    bool before;     /* ... at once, if it is there; else after one instruction at least */
+    unsigned max; /* instructions */
+    bool to_rip;  /* run until rip is reached, also through transfers ... */
+    bool before;  /* ... at once, if it is there; else after one instruction at least */
     uint64_t rip;
-    uint64_t rcx;    /* a string instruction at rip with REP: run it until RCX is this */
+    uint64_t rcx; /* a string instruction at rip with REP: run it until RCX is this */
 };
 /* Makes c->trial and so changes how the interpreter writes; for good. False: no memory. */
 bool x86_trial_init(struct x86_cpu *c);
