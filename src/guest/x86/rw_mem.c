@@ -307,7 +307,7 @@ void rw_cold(struct rw *r)
             jit_patch32(b, c->from2);
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
-            jit_mov_ri(b, T1, r->env->first_link + c->link);
+            jit_mov_link(b, T1, r->env->first_link, c->link);
             jit_jmp(b, r->env->stubs->exit_link);
             continue;
         }
