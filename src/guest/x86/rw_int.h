@@ -98,7 +98,7 @@ bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
  * instructions it took, 0 = no run here; *ends: the RET was among them. */
 unsigned rw_stack_run(struct rw *r, bool *ends);
 /* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
-void rw_ret_tail(struct rw *r);
+void rw_ret_tail(struct rw *r, uint64_t pc); /* pc: of the return itself */
 
 /* rw_span.c */
 /* The span that covers an access; NULL = none. */

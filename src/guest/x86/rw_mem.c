@@ -168,7 +168,7 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
  * only be read. */
 static unsigned new_slot(struct rw *r, bool write)
 {
-    return (*r->env->next_slot)++ % (X86_SLOTS / 2) * 2 + write;
+    return (*r->env->next_slot)++ % (r->env->nr_slots / 2) * 2 + write;
 }
 
 /* [base + disp] of 64-bit code, base pinned: behind a check made before, or with one made now. */
