@@ -117,23 +117,29 @@ struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
     }
 }
 
-static void link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
+/* Links, so that the loop need not be asked again. With links off it must be, but for a variant of the code, which
+ * only a link names: where that starts, or NULL. */
+static const uint8_t *link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
 {
     struct dbt *d = c->dbt;
     uint32_t gen = c->generation;
     struct jit_block *b;
+    unsigned variant;
 
     c->stat.links++;
     c->cpu->rip = jit_cache_link(&d->cache, n)->target;
-    mode |= jit_cache_link(&d->cache, n)->mode_or;
+    variant = jit_cache_link(&d->cache, n)->mode_or;
     c->in_code = false;
+    if (d->no_link && !variant)
+        return NULL;
+    b = dbt_block_for(c, c->cpu->rip, mode | variant);
     if (d->no_link)
-        return;
-    b = dbt_block_for(c, c->cpu->rip, mode);
+        return b && b->host ? b->host + b->entry : NULL;
     pthread_mutex_lock(&d->cache.lock);
     if (b && gen == d->cache.generation && gen == c->generation)
         jit_cache_link_to(&d->cache, jit_cache_link(&d->cache, n), b);
     pthread_mutex_unlock(&d->cache.lock);
+    return NULL;
 }
 
 /* The guest pc of a host address inside a block. */
@@ -315,7 +321,9 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
                 undo_branch(c, x->t1);
             break;
         case DBT_EXIT_LINK:
-            link_exit(c, (uint32_t)x->t1, mode);
+            target = link_exit(c, (uint32_t)x->t1, mode);
+            if (target && c->dbt->lockstep)
+                return DBT_RAN_SPLIT;
             break;
         case DBT_EXIT_SLOW:
             target = slow_exit(c, mode);
@@ -438,13 +446,13 @@ static bool probe(const char *arch, struct err **errp)
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
-    bool one = false, lockstep = false, links = true;
+    bool one = false, lockstep = false, links = true, count = false;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
-        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_u64(o, "lockstep-sample", &sample, errp) ||
-        !opts_u64(o, "tlb-size", &tlb, errp) || !opts_u64(o, "slots", &slots, errp) ||
-        !opts_bool(o, "links", &links, errp))
+        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "count", &count, errp) ||
+        !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
+        !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -457,6 +465,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
         return err_set(errp, "accel tcg: slots=%" PRIu64 " is no power of two from 512 to %d", slots, X86_SLOTS);
     d = xnew(struct dbt);
     d->m = m;
+    d->count = count;
     d->tlb_size = (uint32_t)tlb;
     d->nr_slots = (uint32_t)slots;
     d->no_link = log_on(LOG_EXEC) || lockstep || !links;
@@ -547,6 +556,21 @@ static void info_ops(struct strbuf *s, const struct dbt_cpu *c)
     str_addf(s, "\n");
 }
 
+/* By all CPUs; a block left early counts as a whole. */
+static uint64_t executed(const struct dbt *d)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < ARRAY_LEN(d->cpus); i++) {
+        const struct dbt_cpu *c = d->cpus[i];
+
+        for (unsigned k = 0; c && k < DBT_CTX && c->ctx[k]; k++)
+            n += c->ctx[k]->insns;
+        n += c ? c->cpu->insn_count : 0;
+    }
+    return n;
+}
+
 static char *info(struct machine *m)
 {
     struct dbt *d = m->accel_data;
@@ -573,6 +597,8 @@ static char *info(struct machine *m)
         if (c)
             info_ops(&s, c);
     }
+    if (d->count)
+        str_addf(&s, "%" PRIu64 " instructions executed\n", executed(d));
     if (d->lockstep)
         dbt_lockstep_info(d, &s);
     return str_take(&s);
@@ -580,7 +606,7 @@ static char *info(struct machine *m)
 
 static const char *const aliases[] = {"dbt", NULL};
 static const char *const keys[] = {"tb-size", "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
-                                   "links",   "tlb-size", "slots",           NULL};
+                                   "links",   "tlb-size", "slots",           "count",    NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

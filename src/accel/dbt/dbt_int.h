@@ -29,7 +29,7 @@ struct dbt {
     uint32_t next_pair;
     uint32_t next_slot;
     _Atomic bool flushing;
-    bool host_avx;
+    bool host_avx, count;
     unsigned one_insn, no_link;
     uint32_t tlb_size, nr_slots;   /* X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */

@@ -747,7 +747,7 @@ bool on_tcg(struct sys *s, const struct option *o, const char *val, struct err *
 {
     if (!s->tcg)
         s->tcg = opts_new();
-    opts_set(s->tcg, o->name, val ? val : "on");
+    opts_set(s->tcg, !strcmp(o->name, "singlestep") ? "one-insn-per-tb" : o->name, val ? val : "on");
     return true;
 }
 

@@ -179,8 +179,9 @@ const struct option sys_options[] = {
     {"qtest-log", NULL, "file", G_DEBUG, ST_EARLY, on_string, NULL, "copy the test channel's lines there"},
     {"msg", NULL, "[timestamp=on|off][,guest-name=on|off]", G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "style of messages"},
     {"async-teardown", NULL, NULL, G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "tear down in the background"},
-    {"one-insn-per-tb", "singlestep", NULL, G_ACCEL, ST_EARLY, on_tcg, NULL,
+    {"one-insn-per-tb", NULL, NULL, G_ACCEL, ST_EARLY, on_tcg, NULL,
      "translate one instruction at a time: the same as -accel tcg,one-insn-per-tb=on"},
+    {"singlestep", NULL, NULL, G_ACCEL, ST_EARLY, on_tcg, NULL, "the same as -one-insn-per-tb"},
     {NULL, NULL, NULL, G_NR, ST_NR, NULL, NULL, NULL}};
 
 const struct option *option_find(const char *name)

@@ -561,6 +561,7 @@ enum x86_trial_end x86_trial_run(struct x86_cpu *c, const struct x86_trial_bound
     c->trial->nr = 0;
     c->trial->used = 0;
     c->trial->undefined = 0;
+    c->trial->tainted = false;
     c->trial->on = true;
     c->fault_jmp = &jb;
     why = sigsetjmp(jb, 0);
@@ -585,6 +586,8 @@ enum x86_trial_end x86_trial_run(struct x86_cpu *c, const struct x86_trial_bound
                 run_entry(c, e);
             left = c->rip != next;
             n++;
+            if (e->in.row)
+                c->trial->tainted |= (c->trial->undefined & e->in.row->flags_r) != 0;
             if (e->in.row)
                 c->trial->undefined = (uint16_t)((c->trial->undefined & (~e->in.row->flags_w | e->in.row->flags_r)) |
                                                  x86_insn_undefined(&e->in));

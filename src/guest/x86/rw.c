@@ -150,6 +150,13 @@ static void guard(struct rw *r, uint64_t page, uint64_t id)
     jit_mov_rr(r->b, JR_RCX, T1);
 }
 
+static void count(struct rw *r)
+{
+    jit_load(r->b, T1, JIT_GS(X86_CTX(insns)));
+    jit_lea(r->b, T1, JIT_BASE(T1, (int32_t)r->nr));
+    jit_store(r->b, JIT_GS(X86_CTX(insns)), T1);
+}
+
 /* True when the block goes on after this instruction. */
 static bool emit_one(struct rw *r, const struct x86_insn *in)
 {
@@ -189,6 +196,8 @@ static bool emit_block(struct rw *r)
         if (r->env->tail_id)
             guard(r, (r->env->pc >> 12) + 1, r->env->tail_id);
     }
+    if (r->env->count)
+        count(r);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
         n = rw_stack_run(r, &ends);

@@ -37,6 +37,7 @@ struct x86_ctx {
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
+    uint64_t insns;     /* instructions of the blocks entered, where env.count is set */
     uint64_t branch_pc; /* the return that ret_miss was entered from */
     uint32_t flags;     /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
@@ -102,6 +103,7 @@ struct x86_rw_env {
     uint64_t page_id;  /* guard: id of (linear page, physical page) */
     uint64_t tail_id;  /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool vex;          /* host has AVX */
+    bool count;          /* blocks add up their instructions in ctx->insns */
     bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */

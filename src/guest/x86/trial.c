@@ -94,6 +94,11 @@ uint16_t x86_trial_undefined(const struct x86_cpu *c)
     return c->trial->undefined;
 }
 
+bool x86_trial_tainted(const struct x86_cpu *c)
+{
+    return c->trial->tainted;
+}
+
 unsigned x86_trial_writes(const struct x86_cpu *c)
 {
     return c->trial->nr;

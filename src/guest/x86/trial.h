@@ -41,6 +41,8 @@ void x86_trial_restore(struct x86_cpu *c);
 bool x86_trial_differs(struct x86_cpu *c, uint64_t *ram_off, uint8_t *want, uint8_t *have);
 /* Arithmetic flags that the last trial left undefined. */
 uint16_t x86_trial_undefined(const struct x86_cpu *c);
+/* Did one of its instructions read flags that were undefined by then? Whatever follows may differ. */
+bool x86_trial_tainted(const struct x86_cpu *c);
 /* Writes of the last trial. */
 unsigned x86_trial_writes(const struct x86_cpu *c);
 /* The arithmetic flags an instruction leaves undefined (SDM vol. 1, appendix A). */

@@ -13,6 +13,7 @@ struct x86_trial_write {
 };
 struct x86_trial {
     bool on;
+    bool tainted;       /* an instruction read some of them */
     uint16_t undefined; /* arithmetic flags that no instruction since has defined */
     unsigned nr;
     uint32_t used;
