@@ -308,6 +308,14 @@ int nbd_client_list(const struct nbd_addr *a, struct nbd_info **out, struct err 
         ok = go(fd, NBD_OPT_INFO, v[i].name, &v[i], errp);
     if (fd >= 0)
         close(fd);
+    for (int i = 0; !ok && i < nr; i++) {
+        free(v[i].name);
+        free(v[i].desc);
+    }
+    if (!ok) {
+        free(v);
+        v = NULL;
+    }
     *out = v;
     return ok ? nr : -1;
 }

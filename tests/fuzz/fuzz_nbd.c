@@ -144,6 +144,12 @@ static size_t negotiation(uint8_t *b)
     return (size_t)(p + 20 - b);
 }
 
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    start();
+    return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct bytes in = {data, len};
@@ -151,8 +157,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     uint8_t what = take8(&in);
     pthread_t t;
 
-    if (!g.set)
-        start();
     if (what & 0x80)
         s.len = negotiation(s.data);
     memcpy(s.data + s.len, in.p, in.left);
