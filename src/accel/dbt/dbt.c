@@ -3,6 +3,7 @@
  * Real mode, non-flat segments, single-step, debug registers, DF = 1 and interrupt shadows are left to the interpreter.
  */
 #include "accel/dbt/dbt_int.h"
+#include "accel/icount.h"
 #include "base/log.h"
 #include "base/str.h"
 
@@ -520,7 +521,7 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
     dbt_hooks(c);
     v->run = run;
     v->kick = kick;
-    return true;
+    return !v->m->icount || icount_vcpu(v, errp);
 }
 
 static void vcpu_free(struct vcpu *v)
@@ -596,6 +597,12 @@ static char *info(struct machine *m)
                      c->stat.polls, c->stat.signals, c->stat.flushes);
         if (c)
             info_ops(&s, c);
+    }
+    if (m->icount) {
+        char *text = icount_info(m);
+
+        str_add(&s, text);
+        free(text);
     }
     if (d->count)
         str_addf(&s, "%" PRIu64 " instructions executed\n", executed(d));
