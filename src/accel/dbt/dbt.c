@@ -149,6 +149,24 @@ static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
     return b != NULL;
 }
 
+/* A slot has missed 256 times. When that took little time the site gets a probe of the TLB instead: its block is made
+ * again. With the cache's lock held. */
+static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
+{
+    uint32_t *since = &c->hot_since[(info & 0xffff) % ARRAY_LEN(c->hot_since)];
+    uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 8);
+    unsigned insn = info >> 24 & (JIT_BLOCK_MAX_INSN - 1);
+    unsigned bit = x86_hot_bit(b->place + b->map[2 * insn + 1]);
+    bool often = now - *since < DBT_HOT_TIME >> 8;
+
+    *since = now;
+    if (!often || b->dead || c->dbt->hot[bit / 8] >> (bit & 7) & 1)
+        return;
+    c->dbt->hot[bit / 8] |= (uint8_t)(1 << (bit & 7));
+    c->stat.hot++;
+    jit_cache_kill(&c->dbt->cache, b);
+}
+
 /* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
 static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
 {
@@ -167,6 +185,8 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         /* The call just before `ret` names the stub. */
         write = ret + (int32_t)get_le32(ret - 4) == c->dbt->stubs.tlb_write;
     }
+    if (b && info & X86_RWI_HOT)
+        hot_site(c, b, info);
     pthread_mutex_unlock(&c->dbt->cache.lock);
     c->stat.slow++;
     if (!b || !size || (lin & 4095) + size > 4096)
@@ -178,12 +198,11 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         b = block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
         return b && b->host ? b->host + b->entry : NULL;
     }
-    x->slot[slot].way[1] = x->slot[slot].way[0];
-    x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
+    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
+    x->slot[slot].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
-    x->t1 = x->slot[slot].way[0].add;
+    x->t1 = x->slot[slot].add;
     return ret;
 }
 
@@ -395,10 +414,11 @@ static bool probe(const char *arch, struct err **errp)
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256;
-    bool one = false;
+    bool one = false, perfmap = false;
     struct dbt *d;
 
-    if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp))
+    if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
+        !opts_bool(o, "perfmap", &perfmap, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -410,12 +430,13 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     d->no_link = log_on(LOG_EXEC);
     d->one_insn = one || d->no_link ? X86_RWM_ONE : 0;
     d->host_avx = __builtin_cpu_supports("avx");
-    if (!jit_cache_init(&d->cache, mib << 20, errp)) {
+    /* perf takes names only for memory that no file is behind */
+    if (!(perfmap ? jit_cache_init_private : jit_cache_init)(&d->cache, mib << 20, errp)) {
         free(d);
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if (!dbt_make_stubs(d, errp) || !dbt_install_signals(errp)) {
+    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_make_stubs(d, errp) || !dbt_install_signals(errp)) {
         jit_cache_free(&d->cache);
         free(d->pairs);
         free(d);
@@ -508,10 +529,10 @@ static char *info(struct machine *m)
 
         if (c)
             str_addf(&s,
-                     "CPU %u: entered %" PRIu64 ", interpreted %" PRIu64 ", TLB exits %" PRIu64 " (filled %" PRIu64
+                     "CPU %u: sites that probe %" PRIu64 ", entered %" PRIu64 ", interpreted %" PRIu64 ", TLB exits %" PRIu64 " (filled %" PRIu64
                      "), dispatched %" PRIu64 ", linked %" PRIu64 ", polls %" PRIu64 ", signals %" PRIu64
                      ", contexts emptied %" PRIu64 "\n",
-                     i, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
+                     i, c->stat.hot, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
                      c->stat.polls, c->stat.signals, c->stat.flushes);
         if (c)
             info_ops(&s, c);
@@ -520,7 +541,7 @@ static char *info(struct machine *m)
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", NULL};
+static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", "perfmap", NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

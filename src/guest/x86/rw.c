@@ -162,6 +162,10 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
         }
         return go_on;
     }
+    if (!rw_is_sys(r, in) && !rw_is_flat_op(r, in) && !rw_is_stack_op(r, in) && !rw_is_string(r, in) &&
+        rw_can_copy(r, in))
+        return rw_copy(r, in);
+    r->t1 = 0;
     if (rw_is_sys(r, in) && rw_sys(r, in))
         return true;
     if (rw_is_flat_op(r, in))
@@ -192,6 +196,8 @@ static bool emit_block(struct rw *r)
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
         n = rw_stack_run(r, &ends);
+        if (n)
+            r->t1 = 0;
         if (!n) {
             n = 1;
             go_on = emit_one(r, &r->in[r->cur]);
@@ -226,9 +232,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
                      .out = out,
                      .in = in,
                      .m64 = env->mode & X86_RWM_64,
-                     .flat = env->mode & X86_RWM_FLAT,
-                     .stack_rslot = -1,
-                     .stack_wslot = -1};
+                     .flat = env->mode & X86_RWM_FLAT};
     decode(r);
     ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked
                    to */
@@ -246,9 +250,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
                              .in = in,
                              .m64 = r->m64,
                              .flat = r->flat,
-                             .nr = nr,
-                             .stack_rslot = -1,
-                             .stack_wslot = -1};
+                             .nr = nr};
             *out = (struct jit_block_out){0};
             memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
             out->guest_len = out->guest_off[nr];

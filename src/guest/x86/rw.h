@@ -7,7 +7,7 @@
  * instruction.
  *
  * A memory access uses a site slot {minus page, addend} of the context; a miss calls a stub that probes the context's
- * TLB and refills the slot, else leaves to the runtime. Guest state is complete in host registers at every instruction
+ * TLB and refills the slot, else leaves to the runtime. Sites that keep missing probe the TLB themselves. Guest state is complete in host registers at every instruction
  * boundary. */
 #ifndef GUEST_X86_RW_H
 #define GUEST_X86_RW_H
@@ -17,13 +17,11 @@
 #include "jit/block.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 2048, X86_SLOTS = 4096, X86_JC_SIZE = 4096, X86_ISLOTS = 1024 };
+enum { X86_TLB_SIZE = 2048, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 4096, X86_ISLOTS = 1024 };
 
-struct x86_slot {
-    struct x86_way {
-        uint64_t neg_page; /* minus the linear page address; empty: far from every address */
-        uint64_t add;      /* host address minus linear address */
-    } way[2];              /* the page used last, and the one before it */
+struct x86_slot {      /* the page a site used last */
+    uint64_t neg_page; /* minus the linear page address; empty: far from every address */
+    uint64_t add;      /* host address minus linear address */
 };
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
 struct x86_ctx {
@@ -46,8 +44,12 @@ struct x86_ctx {
     uint64_t bit_mask[2];                     /* 31, 63 */
     uint64_t count_mask[4];                   /* by log2 of the element: turns a distance up to a page into elements */
     uint64_t mask[13];                        /* for flag-free checks: page bits | (2^n - 1) */
+    uint64_t tlb_mask;                        /* the bits of an address that index the TLB */
+    uint64_t span_add[X86_SPANS];             /* addends of the spans of a block that probes the TLB for them */
     uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */
-    uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */
+    /* The TLB: minus the page that may be read, that may be written; host address minus linear address. */
+    uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE];
+    uint8_t miss[X86_SLOTS]; /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
     struct x86_slot slot[X86_SLOTS];
     uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
     const uint8_t *jc_host[X86_JC_SIZE];
@@ -97,6 +99,8 @@ struct x86_rw_env {
     size_t avail;
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
+    const uint8_t *hot;  /* one bit per hash of an instruction's place: it misses its slot too often for one */
+    uint64_t place;      /* of the first instruction */
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
     uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool vex;            /* host has AVX */
@@ -107,6 +111,13 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
 /* Packing of T1 when a TLB stub is called. With X86_RWI_SPAN set an access that crosses a page returns 5 bytes behind
  * the usual place, registers untouched but for T1. */
 #define X86_RWI_SPAN (UINT32_C(1) << 31)
+#define X86_RWI_HOT  (UINT32_C(1) << 30) /* set by the stub: the slot has missed 256 times since it was last set */
+enum { X86_HOT_BITS = 1 << 17 };
+/* Bit of env->hot for an instruction. */
+static inline unsigned x86_hot_bit(uint64_t place)
+{
+    return (unsigned)(place * UINT64_C(0x9e3779b97f4a7c15) >> 47);
+}
 static inline uint32_t x86_rw_info(unsigned slot, unsigned size, unsigned insn)
 {
     return slot | (size < 256 ? size : 0) << 16 | insn << 24; /* size 0 stands for 256 and more: always slow */

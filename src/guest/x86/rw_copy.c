@@ -396,10 +396,15 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
 
     if (is_cld(in) || is_nop(in))
         return true;
-    if (is_bit_string(r, in))
+    if (is_bit_string(r, in)) {
+        r->t1 = 0;
         return bit_string(r, in);
-    if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY)
+    }
+    if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY) {
+        if (in->index != X86_NO_REG && rw_map(in->index) & SPILLED)
+            r->t1 = 0;
         return copy_lea(r, in);
+    }
     r->a32 = false;
     find_gprs(in, &g);
     if (has_mem) {
@@ -413,6 +418,8 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     h.rm = place(r, g.rm, scratch, &nr, prev, homes);
     h.vvvv = place(r, g.vvvv, scratch, &nr, prev, homes);
     h.opc = place(r, g.opc, scratch, &nr, prev, homes);
+    if (nr > 1)
+        r->t1 = 0;
     emit(r, in, &h, has_mem ? &m : NULL, g.low8);
     write_back(r, g.reg, g.w_reg, h.reg);
     write_back(r, g.rm, g.w_rm, h.rm);

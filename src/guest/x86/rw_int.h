@@ -14,18 +14,17 @@ struct cold {
     uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
-    bool span;           /* later accesses rely on the first way of the slot */
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };
 enum { MAX_COLD = 200 };
 
-/* Bytes [lo, hi) off a pinned base register that one check has covered; the addend is in the slot. */
+/* Bytes [lo, hi) off a pinned base register that one check has covered. */
 struct rw_span {
     bool valid, write;
     uint8_t base; /* host register */
     int32_t lo, hi;
-    unsigned slot;
+    int32_t add; /* where the context holds the addend */
 };
 struct rw {
     struct jit_buf *b;
@@ -40,9 +39,9 @@ struct rw {
     bool m64, failed;
     bool flat; /* X86_RWM_FLAT */
     bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
-    int stack_rslot, stack_wslot;
-    struct rw_span span[4];
+    struct rw_span span[X86_SPANS];
     unsigned next_span;
+    int32_t t1; /* T1 holds the addend that lies there in the context; 0: something else */
 };
 
 /* rw_mem.c */
