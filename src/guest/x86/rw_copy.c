@@ -594,7 +594,7 @@ unsigned rw_stack_run(struct rw *r, bool *ends)
     }
     move_sp(r, (int32_t)(pop ? total : -total));
     if (ret)
-        rw_ret_tail(r);
+        rw_ret_tail(r, false);
     *ends = ret;
     return n + ret;
 }

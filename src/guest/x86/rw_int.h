@@ -14,6 +14,7 @@ struct cold {
     uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
+    bool pop; /* the code goes on with the addend in T0 and RCX in T1 */
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };
@@ -22,6 +23,7 @@ enum { MAX_COLD = 200 };
 /* Bytes [lo, hi) off a pinned base register that one check has covered. */
 struct rw_span {
     bool valid, write;
+    bool shared;  /* later accesses rely on it */
     uint8_t base; /* host register */
     int32_t lo, hi;
     int32_t add; /* where the context holds the addend */
@@ -50,6 +52,8 @@ struct rw {
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free);
 /* The same for [base + disp] on the stack, base a host register. */
 struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free);
+/* T0 = [HSP] of 64-bit code while flags are live; RCX is in T1 afterwards. */
+void rw_pop_flagless(struct rw *r);
 /* A scratch register beside the host operand *m, which is reduced to one register where it must be. */
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free);
 /* T0 = effective address (without segment base), for LEA; false when the form is not handled. */
@@ -94,8 +98,8 @@ bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
 /* Emits a run of register pushes or pops (with a RET at its end, if there is one) behind one check. Returns how many
  * instructions it took, 0 = no run here; *ends: the RET was among them. */
 unsigned rw_stack_run(struct rw *r, bool *ends);
-/* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
-void rw_ret_tail(struct rw *r);
+/* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. in_t1: RCX is in T1 already. */
+void rw_ret_tail(struct rw *r, bool in_t1);
 
 /* rw_span.c */
 /* The span that covers an access; NULL = none. */

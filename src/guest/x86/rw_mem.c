@@ -108,56 +108,66 @@ static unsigned new_slot(struct rw *r, bool write)
     return (*r->env->next_slot)++ % (X86_SLOTS / 2) * 2 + write;
 }
 
-/* RCX = offset of its address in the page at hand, found flag-free, has to lie within the page and, for the low bits of
- * mask, to be aligned; else to *miss. RCX is in T1 meanwhile. */
-static uint8_t *flagless_branch(struct rw *r, unsigned unit)
-{
-    uint8_t *hit, *miss;
-
-    jit_pext_mem(r->b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(unit)));
-    hit = jit_jrcxz_fwd(r->b);
-    miss = jit_jmp_fwd(r->b);
-    jit_patch8(r->b, hit);
-    return miss;
-}
-
-/* RCX = minus the page the access should be in: from the slot, or by the address in T0 from the TLB. */
-static void flagless_page(struct rw *r, bool probe, bool write, int32_t slot)
+/* dst = minus the page the access should be in: from the slot, or by the address in T0 from the TLB. */
+static void page_for(struct rw *r, unsigned dst, bool probe, bool write, int32_t slot)
 {
     if (!probe) {
-        jit_load(r->b, JR_RCX, JIT_GS(slot));
+        jit_load(r->b, dst, JIT_GS(slot));
         return;
     }
-    jit_pext_mem(r->b, JR_RCX, T0, JIT_GS(X86_CTX(tlb_mask)));
-    jit_load(r->b, JR_RCX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+    jit_pext_mem(r->b, dst, T0, JIT_GS(X86_CTX(tlb_mask)));
+    jit_load(r->b, dst, JIT_GSX(dst, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
 }
 
-/* A check that keeps flags. The address is in T0, or with bare also where. */
-static void check_flagless(struct rw *r, struct cold *c, struct jit_mem sum, unsigned size, bool probe, bool wide,
-                           int32_t slot)
+/* A check that keeps flags: RCX = bits of the offset that must be zero, in T1 its own value. The address is in T0, or
+ * with c->make_t0 where. Aligned accesses of a power of two lie in one page with their first byte; of others the last
+ * byte is looked at too. Returns with RCX still in T1. */
+static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigned size, bool probe, int32_t slot)
 {
+    bool two = size > 16 || (size & (size - 1));
+    struct jit_mem bits = JIT_GS(X86_CTX(mask) + 8 * (int)(two ? 0 : mask_index(size))), last;
     struct jit_buf *b = r->b;
-    unsigned unit = wide ? 1 : r->m64 ? 8 : 4; /* its last byte, or stack slot */
+    uint8_t *hit;
 
     jit_mov_rr(b, T1, JR_RCX);
-    if (c->make_t0) { /* the address may use RCX itself */
-        jit_lea(b, T0, sum);
-        sum = JIT_BASE(T0, 0);
+    if (c->make_t0 && (probe || where.base == JR_RCX)) {
+        jit_lea(b, T0, where);
+        where = JIT_BASE(T0, 0);
         c->make_t0 = false;
     }
-    sum.index = JR_RCX;
-    if (size > 16 || wide) { /* its first and its last */
-        flagless_page(r, probe, c->write, slot);
-        sum.disp = (int32_t)(size - unit);
-        jit_lea(b, JR_RCX, sum);
-        sum.disp = 0;
-        c->from2 = flagless_branch(r, unit);
-        size = unit;
+    page_for(r, JR_RCX, probe, c->write, slot);
+    where.index = JR_RCX;
+    if (two && !c->make_t0) { /* T0 is taken */
+        jit_store(b, JIT_GS(X86_CTX(tmp)), JR_RCX);
+        last = where;
+        last.disp += (int32_t)size - 1;
+        jit_lea(b, JR_RCX, last);
+        jit_pext_mem(b, JR_RCX, JR_RCX, bits);
+        hit = jit_jrcxz_fwd(b);
+        c->from2 = jit_jmp_fwd(b);
+        jit_patch8(b, hit);
+        jit_load(b, JR_RCX, JIT_GS(X86_CTX(tmp)));
+    } else if (two) {
+        last = where;
+        last.disp += (int32_t)size - 1;
+        jit_lea(b, T0, last);
+        jit_pext_mem(b, T0, T0, bits);
     }
-    flagless_page(r, probe, c->write, slot);
-    jit_lea(b, JR_RCX, sum);
-    c->from = flagless_branch(r, size);
+    jit_lea(b, JR_RCX, where);
+    jit_pext_mem(b, JR_RCX, JR_RCX, bits);
+    if (two && c->make_t0)
+        jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0)); /* of 52 bits each: zero when both are */
+    hit = jit_jrcxz_fwd(b);
+    c->from = jit_jmp_fwd(b);
+    jit_patch8(b, hit);
     c->rcx_in_t1 = true;
+}
+
+static void check_flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigned size, bool probe, int32_t slot)
+{
+    struct jit_buf *b = r->b;
+
+    flagless(r, c, where, size, probe, slot);
     if (probe) {
         jit_pext_mem(b, JR_RCX, T0, JIT_GS(X86_CTX(tlb_mask)));
         jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
@@ -166,6 +176,21 @@ static void check_flagless(struct rw *r, struct cold *c, struct jit_mem sum, uns
         jit_mov_rr(b, JR_RCX, T1);
         jit_load(b, T1, JIT_GS(slot + 8));
     }
+}
+
+void rw_pop_flagless(struct rw *r)
+{
+    unsigned slot = new_slot(r, false);
+    int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
+    struct cold *c = new_cold(r, COLD_MEM);
+
+    c->make_t0 = c->pop = true;
+    c->addr = JIT_BASE(HSP, 0);
+    c->info = x86_rw_info(slot, 8, r->cur);
+    flagless(r, c, c->addr, 8, false, at);
+    jit_load(r->b, T0, JIT_GS(at + 8));
+    c->op = jit_here(r->b);
+    jit_load(r->b, T0, JIT_SUM(HSP, T0));
 }
 
 static void tlb_index(struct rw *r) /* T1 = index of the address in T0 */
@@ -192,7 +217,7 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
     c->addr = where;
     c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0);
     if (rw_flags_live(r)) {
-        check_flagless(r, c, sum, size, probe, span == SPAN_WIDE, at);
+        check_flagless(r, c, sum, size, probe, at);
     } else if (probe) {
         if (bare)
             jit_lea(b, T0, where);
@@ -238,7 +263,10 @@ static struct jit_mem by_base(struct rw *r, unsigned base, int32_t disp, unsigne
         s = rw_span_new(r, base, disp, size, write);
         s->add = X86_CTX(span_add) + 8 * (int)(s - r->span);
         check(r, true, JIT_BASE(base, s->lo), (unsigned)(s->hi - s->lo), s->write,
-              s->hi - s->lo != (int32_t)size || s->write != write ? SPAN_WIDE : SPAN_ONE, &s->add);
+              s->hi - s->lo != (int32_t)size || s->write != write ? SPAN_WIDE
+              : s->shared                                         ? SPAN_ONE
+                                                                  : SPAN_NONE,
+              &s->add);
     } else if (r->t1 != s->add) {
         jit_load(r->b, T1, JIT_GS(s->add));
     }
@@ -347,6 +375,10 @@ void rw_cold(struct rw *r)
             jit_lea(b, T0, c->addr);
         jit_mov_ri(b, T1, c->info);
         jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
+        if (c->pop) {
+            jit_mov_rr(b, T0, T1);
+            jit_mov_rr(b, T1, JR_RCX);
+        }
         jit_jmp(b, c->op);
         if (c->info & X86_RWI_SPAN) { /* where the stub returns to when the span crosses a page */
             unsigned insn = c->info >> 24 & (JIT_BLOCK_MAX_INSN - 1), n = r->out->nr_links;
