@@ -327,6 +327,11 @@ static void run_code(struct dbt_cpu *c)
         case DBT_EXIT_SLOW:
             target = slow_exit(c, mode);
             break;
+        case DBT_EXIT_RET:
+            cpu->rip = x->t0;
+            again = cpu->regs[X86_RSP] & 7 || !dbt_ctx_fill(c, cpu->regs[X86_RSP], false);
+            target = again ? NULL : c->dbt->stubs.ret;
+            break;
         case DBT_EXIT_SIGNAL:
             again = signal_exit(c);
             break;

@@ -32,7 +32,7 @@ struct dbt {
     unsigned one_insn, no_link;
     struct dbt_cpu *cpus[1024];
 };
-enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL };
+enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL, DBT_EXIT_RET };
 
 struct dbt_xtlb {
     uint64_t lin; /* page, or no canonical address: empty */

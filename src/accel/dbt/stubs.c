@@ -200,7 +200,7 @@ static void name_stubs(struct dbt *d, const uint8_t *end)
         const uint8_t *at;
         const char *name;
     } part[] = {{s->enter, "enter_and_exits"}, {s->tlb_read, "tlb_read"}, {s->tlb_write, "tlb_write"},
-                {s->jump, "jump"},             {s->ret_miss, "ret_miss"}, {end, NULL}};
+                {s->jump, "jump"},             {s->ret_miss, "ret_miss"}, {s->ret, "ret"}, {end, NULL}};
 
     for (unsigned i = 0; i + 1 < ARRAY_LEN(part); i++)
         jit_cache_perf_name(&d->cache, part[i].at, part[i + 1].at, part[i].name);
@@ -217,12 +217,14 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.exit_interp = make_reason(&b, exit, DBT_EXIT_INTERP);
     d->stubs.exit_dispatch = make_reason(&b, exit, DBT_EXIT_DISPATCH);
     d->stubs.exit_link = make_reason(&b, exit, DBT_EXIT_LINK);
+    d->stubs.exit_ret = make_reason(&b, exit, DBT_EXIT_RET);
     d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
     slow = make_reason(&b, exit, DBT_EXIT_SLOW);
     d->stubs.tlb_read = make_tlb(&b, false, slow);
     d->stubs.tlb_write = make_tlb(&b, true, slow);
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
+    d->stubs.ret = x86_rw_ret_stub(&b, &d->stubs);
     if (!jit_ok(&b))
         return err_set(errp, "translator: its shared code does not fit");
     d->cache.leave = d->stubs.exit_dispatch;

@@ -82,6 +82,8 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *exit_link;            /* T1 = link number: resolve and patch it */
     const uint8_t *exit_signal;          /* entered from the signal handler: rip is known to the runtime */
     const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
+    const uint8_t *ret;                  /* 64-bit, T0 = pc of a RET: does it */
+    const uint8_t *exit_ret;             /* T0 = pc of a RET whose stack the TLB does not know */
     const uint8_t *ret_miss;             /* the same after a return that the shadow stack did not predict */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
     const uint8_t *exit_syscall;         /* FLAT: T0 = address behind a system call instruction */
@@ -89,6 +91,7 @@ struct x86_stubs {                       /* run addresses */
 /* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
  * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);
+const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s); /* of ret_miss and exit_ret */
 const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump);
 struct x86_rw_env {
     const struct x86_stubs *stubs;

@@ -559,14 +559,13 @@ static void one_of_run(struct rw *r, struct jit_mem m, unsigned guest, bool pop)
     }
 }
 
-unsigned rw_stack_run(struct rw *r, bool *ends)
+unsigned rw_stack_run(struct rw *r)
 {
     const struct x86_insn *in = &r->in[r->cur];
     unsigned s = r->m64 ? 8 : 4, n = 0, op, total;
-    bool pop, ret, free0;
+    bool pop, free0;
     struct jit_mem m;
 
-    *ends = false;
     if (r->flat) /* each faults by itself */
         return 0;
     if (!plain_legacy(in) || (in->opcode & 0xf0) != 0x50)
@@ -575,10 +574,9 @@ unsigned rw_stack_run(struct rw *r, bool *ends)
     pop = op == 0x58;
     while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op))
         n++;
-    ret = n && pop && r->cur + n < r->nr && plain_legacy(&in[n]) && in[n].opcode == 0xc3;
-    if (n + ret < 2)
+    if (n < 2)
         return 0;
-    total = (n + ret) * s;
+    total = n * s;
     m = rw_stack(r, HSP, pop ? 0 : -(int32_t)total, total, !pop, &free0);
     for (unsigned i = 0; i < n; i++) {
         struct jit_mem slot = m;
@@ -587,16 +585,8 @@ unsigned rw_stack_run(struct rw *r, bool *ends)
         one_of_run(r, slot, opc_reg(&in[i]), pop);
         r->out->host_off[r->cur + i] = r->out->host_off[r->cur];
     }
-    if (ret) {
-        m.disp += (int32_t)(n * s);
-        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
-        r->out->host_off[r->cur + n] = r->out->host_off[r->cur];
-    }
     move_sp(r, (int32_t)(pop ? total : -total));
-    if (ret)
-        rw_ret_tail(r, false);
-    *ends = ret;
-    return n + ret;
+    return n;
 }
 
 bool rw_stack_op(struct rw *r, const struct x86_insn *in)

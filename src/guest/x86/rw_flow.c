@@ -92,12 +92,12 @@ static void continuation(struct rw *r, uint64_t ret)
     rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
 }
 
-void rw_ret_tail(struct rw *r, bool in_t1)
+/* T0 = where to return; the guest's stack pointer has moved. */
+static void ret_tail(struct rw *r)
 {
     uint8_t *hit;
 
-    if (!in_t1)
-        jit_mov_rr(r->b, T1, JR_RCX);
+    jit_mov_rr(r->b, T1, JR_RCX);
     jit_load(r->b, JR_RCX, JIT_BASE(JR_RSP, 8));
     jit_lea(r->b, JR_RCX, JIT_SUM(JR_RCX, T0));
     hit = jit_jrcxz_fwd(r->b);
@@ -111,20 +111,21 @@ void rw_ret_tail(struct rw *r, bool in_t1)
 static void ret(struct rw *r, const struct x86_insn *in)
 {
     int32_t s = (r->m64 ? 8 : 4) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0);
-    bool free0, flagless = r->m64 && rw_flags_live(r) && !rw_span_find(r, HSP, 0, 8, false);
+    struct jit_mem m;
+    bool free0;
 
-    if (flagless) {
-        rw_pop_flagless(r);
-    } else {
-        struct jit_mem m = rw_stack(r, HSP, 0, r->m64 ? 8 : 4, false, &free0);
-
-        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
+    if (r->m64 && in->opcode == 0xc3) {
+        jit_mov_ri(r->b, T0, rw_pc(r, r->cur));
+        jit_jmp(r->b, r->env->stubs->ret);
+        return;
     }
+    m = rw_stack(r, HSP, 0, r->m64 ? 8 : 4, false, &free0);
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
     if (r->m64)
         jit_lea(r->b, HSP, JIT_BASE(HSP, s));
     else
         jit_lea32(r->b, HSP, JIT_BASE(HSP, s));
-    rw_ret_tail(r, flagless);
+    ret_tail(r);
 }
 
 /* T0 = target of an indirect jump or call. False: a form left to the interpreter. */

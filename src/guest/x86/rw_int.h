@@ -7,14 +7,13 @@
 enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 /* guest RSP */ };
 enum { SPILLED = 0x40 }; /* in the register map: guest R9..R11, home index in the low bits */
 
-enum cold_kind { COLD_MEM, COLD_LINK };
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD };
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
     uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
-    bool pop; /* the code goes on with the addend in T0 and RCX in T1 */
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };
@@ -43,7 +42,9 @@ struct rw {
     bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
     struct rw_span span[X86_SPANS];
     unsigned next_span;
-    int32_t t1; /* T1 holds the addend that lies there in the context; 0: something else */
+    /* T1 holds the addend that lies there in the context; 0: something else. by_base uses and sets it; whatever else
+     * takes T1 clears it. */
+    int32_t t1;
 };
 
 /* rw_mem.c */
@@ -52,8 +53,6 @@ struct rw {
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free);
 /* The same for [base + disp] on the stack, base a host register. */
 struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free);
-/* T0 = [HSP] of 64-bit code while flags are live; RCX is in T1 afterwards. */
-void rw_pop_flagless(struct rw *r);
 /* A scratch register beside the host operand *m, which is reduced to one register where it must be. */
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free);
 /* T0 = effective address (without segment base), for LEA; false when the form is not handled. */
@@ -67,6 +66,7 @@ unsigned rw_map(unsigned guest_reg);
 void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
 void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
 void rw_cold(struct rw *r);
+struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
 
 /* rw_flat.c: user mode, where guest addresses are host addresses. */
 /* The operand itself, as rw_access gives it back; r->a32 says whether it needs the prefix. */
@@ -95,11 +95,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
-/* Emits a run of register pushes or pops (with a RET at its end, if there is one) behind one check. Returns how many
- * instructions it took, 0 = no run here; *ends: the RET was among them. */
-unsigned rw_stack_run(struct rw *r, bool *ends);
-/* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. in_t1: RCX is in T1 already. */
-void rw_ret_tail(struct rw *r, bool in_t1);
+/* Emits a run of register pushes or pops behind one check. Returns how many instructions it took, 0 = no run here. */
+unsigned rw_stack_run(struct rw *r);
 
 /* rw_span.c */
 /* The span that covers an access; NULL = none. */

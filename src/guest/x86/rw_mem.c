@@ -79,7 +79,7 @@ bool rw_ea(struct rw *r, const struct x86_insn *in, unsigned dst)
     return true;
 }
 
-static struct cold *new_cold(struct rw *r, enum cold_kind k)
+struct cold *rw_new_cold(struct rw *r, enum cold_kind k)
 {
     if (r->nr_cold == MAX_COLD) {
         r->failed = true;
@@ -178,21 +178,6 @@ static void check_flagless(struct rw *r, struct cold *c, struct jit_mem where, u
     }
 }
 
-void rw_pop_flagless(struct rw *r)
-{
-    unsigned slot = new_slot(r, false);
-    int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
-    struct cold *c = new_cold(r, COLD_MEM);
-
-    c->make_t0 = c->pop = true;
-    c->addr = JIT_BASE(HSP, 0);
-    c->info = x86_rw_info(slot, 8, r->cur);
-    flagless(r, c, c->addr, 8, false, at);
-    jit_load(r->b, T0, JIT_GS(at + 8));
-    c->op = jit_here(r->b);
-    jit_load(r->b, T0, JIT_SUM(HSP, T0));
-}
-
 static void tlb_index(struct rw *r) /* T1 = index of the address in T0 */
 {
     jit_rorx(r->b, T1, T0, 12);
@@ -209,7 +194,7 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
     struct jit_buf *b = r->b;
     int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
     struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
-    struct cold *c = new_cold(r, COLD_MEM);
+    struct cold *c = rw_new_cold(r, COLD_MEM);
     bool probe = r->env->hot && r->env->hot[hot / 8] >> (hot & 7) & 1;
 
     c->write = write;
@@ -371,14 +356,15 @@ void rw_cold(struct rw *r)
         }
         if (c->rcx_in_t1)
             jit_mov_rr(b, JR_RCX, T1);
+        if (c->kind == COLD_GUARD) {
+            jit_mov_ri(b, T0, r->env->pc);
+            jit_jmp(b, r->env->stubs->exit_dispatch);
+            continue;
+        }
         if (c->make_t0)
             jit_lea(b, T0, c->addr);
         jit_mov_ri(b, T1, c->info);
         jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
-        if (c->pop) {
-            jit_mov_rr(b, T0, T1);
-            jit_mov_rr(b, T1, JR_RCX);
-        }
         jit_jmp(b, c->op);
         if (c->info & X86_RWI_SPAN) { /* where the stub returns to when the span crosses a page */
             unsigned insn = c->info >> 24 & (JIT_BLOCK_MAX_INSN - 1), n = r->out->nr_links;
@@ -429,7 +415,7 @@ void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigne
     }
     l->at = (uint32_t)(r->b->p - r->b->start);
     jit_32(r->b, 0);
-    c = new_cold(r, COLD_LINK);
+    c = rw_new_cold(r, COLD_LINK);
     c->from = r->b->p - 4;
     c->link = n;
 }

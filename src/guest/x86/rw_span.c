@@ -74,7 +74,7 @@ static unsigned accesses(const struct rw *r, const struct x86_insn *in, unsigned
     if (base == X86_RSP && in->enc == X86_ENC_LEGACY && in->map == X86_MAP_1 && !in->opsize_pfx) {
         *write = (in->opcode & 0xf8) == 0x50 || in->opcode == 0xe8 || in->opcode == 0x68 || in->opcode == 0x6a;
         *disp = *write ? -8 : 0;
-        if (*write || (in->opcode & 0xf8) == 0x58 || in->opcode == 0xc3)
+        if (*write || (in->opcode & 0xf8) == 0x58)
             return 8;
     }
     if (!is_mem(in) || in->base != base || in->index != X86_NO_REG || in->adsz != 8 || in->seg == X86_FS ||
