@@ -88,6 +88,8 @@ static void empty(struct x86_ctx *x)
             x->tlb_r[x->tlb_log[i]] = x->tlb_w[x->tlb_log[i]] = EMPTY;
     }
     x->nr_slot_log = x->nr_tlb_log = 0;
+    memset(x->seen, 0, sizeof x->seen);
+    memset(x->wrote, 0, sizeof x->wrote);
     memset(x->big, 0, sizeof x->big);
     x->huge = 0;
     memset(x->islot, 0, sizeof x->islot);
@@ -185,6 +187,26 @@ found:
     return x;
 }
 
+/* Sets of pages, with false positives: what keeps a flush of one page from looking through all that was filled. */
+static unsigned page_hash(uint64_t page)
+{
+    return (unsigned)((page >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 51);
+}
+
+static void set_add(uint64_t *set, uint64_t page)
+{
+    unsigned h = page_hash(page);
+
+    set[h / 64] |= UINT64_C(1) << h % 64;
+}
+
+static bool set_has(const uint64_t *set, uint64_t page)
+{
+    unsigned h = page_hash(page);
+
+    return set[h / 64] >> h % 64 & 1;
+}
+
 /* Finds the memory behind lin for one kind of access. False: fault, or not plain memory. */
 static bool resolve(struct dbt_cpu *c, uint64_t lin, enum x86_access a, struct mem_section *s, struct x86_xlat *xl)
 {
@@ -235,9 +257,11 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
     if (x->nr_tlb_log < ARRAY_LEN(x->tlb_log))
         x->tlb_log[x->nr_tlb_log++] = (uint16_t)n;
     x->tlb_add[n] = (uint64_t)(uintptr_t)(s.host + off) - page;
+    set_add(x->seen, page);
     if (xl.r)
         x->tlb_r[n] = -page;
     if (w) {
+        set_add(x->wrote, (uint64_t)(uintptr_t)(s.host + off)); /* before the flag: who sees that looks here */
         x->tlb_w[n] = -page;
         if (!(s.ram->page[ram_off / PAGE] & MEM_PAGE_WCACHE))
             atomic_fetch_or(&s.ram->page[ram_off / PAGE], MEM_PAGE_WCACHE);
@@ -278,6 +302,8 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
     unsigned nr = x->nr_tlb_log;
     bool all = nr >= ARRAY_LEN(x->tlb_log);
 
+    if (!set_has(x->wrote, host))
+        return;
     for (unsigned i = 0; i < (all ? X86_TLB_SIZE : nr); i++) {
         unsigned n = all ? i : x->tlb_log[i];
 
@@ -334,13 +360,15 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
 
         if (c->stale[i])
             continue;
+        x->islot[n % X86_ISLOTS] = 0;
+        c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
+        if (!set_has(x->seen, page) && !maybe_large(x, lin))
+            continue;
         if (nr >= ARRAY_LEN(x->slot_log) - 1 || maybe_large(x, lin)) {
             c->stale[i] = true;
             continue;
         }
         x->tlb_r[n % X86_TLB_SIZE] = x->tlb_w[n % X86_TLB_SIZE] = EMPTY;
-        x->islot[n % X86_ISLOTS] = 0;
-        c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
         for (unsigned k = 0; k < nr; k++)
             if (x->slot[x->slot_log[k]].neg_page == -page)
                 x->slot[x->slot_log[k]].neg_page = EMPTY;

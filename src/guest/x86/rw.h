@@ -55,6 +55,7 @@ struct x86_ctx {
     const uint8_t *jc_host[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
     uint64_t big[16], huge; /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
+    uint64_t seen[128], wrote[128]; /* hashes of the linear pages filled, of the host pages filled for writing */
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[2048];
 };
