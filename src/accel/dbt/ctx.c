@@ -124,7 +124,7 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
         x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
     x->page_mask = PAGE - 1;
-    x->tlb_mask = (uint64_t)(X86_TLB_SIZE - 1) * PAGE;
+    x->tlb_mask = (uint64_t)(c->dbt->tlb_size - 1) * PAGE;
     x->bit_mask[0] = 31;
     x->bit_mask[1] = 63;
     for (unsigned i = 0; i < ARRAY_LEN(x->count_mask); i++)
@@ -207,13 +207,19 @@ static bool set_has(const uint64_t *set, uint64_t page)
     return set[h / 64] >> h % 64 & 1;
 }
 
+bool dbt_canonical(const struct x86_cpu *c, uint64_t lin)
+{
+    unsigned up = c->cr4 & X86_CR4_LA57 ? 7 : 16;
+
+    return !c->long_mode || (uint64_t)((int64_t)(lin << up) >> up) == lin;
+}
+
 /* Finds the memory behind lin for one kind of access. False: fault, or not plain memory. */
 static bool resolve(struct dbt_cpu *c, uint64_t lin, enum x86_access a, struct mem_section *s, struct x86_xlat *xl)
 {
     uint32_t err;
 
-    if (c->cpu->long_mode && (uint64_t)((int64_t)(lin << (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) >>
-                                        (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) != lin)
+    if (!dbt_canonical(c->cpu, lin))
         return false;
     if (!x86_walk(c->cpu, lin, a, c->cpu->cpl == 3, xl, &err))
         return false;
@@ -241,7 +247,7 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
 {
     struct x86_ctx *x = c->cur;
     uint64_t page = lin & ~(uint64_t)(PAGE - 1);
-    unsigned n = (unsigned)(lin >> 12) % X86_TLB_SIZE;
+    unsigned n = (unsigned)(lin >> 12) % c->dbt->tlb_size;
     struct mem_section s;
     struct x86_xlat xl;
     uint64_t off, ram_off;
@@ -368,7 +374,7 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
             c->stale[i] = true;
             continue;
         }
-        x->tlb_r[n % X86_TLB_SIZE] = x->tlb_w[n % X86_TLB_SIZE] = EMPTY;
+        x->tlb_r[n % c->dbt->tlb_size] = x->tlb_w[n % c->dbt->tlb_size] = EMPTY;
         for (unsigned k = 0; k < nr; k++)
             if (x->slot[x->slot_log[k]].neg_page == -page)
                 x->slot[x->slot_log[k]].neg_page = EMPTY;

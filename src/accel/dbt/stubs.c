@@ -127,7 +127,7 @@ static void op_imm32(struct jit_buf *b, unsigned digit, unsigned reg, uint32_t i
 }
 
 /* T0 = address, T1 = info, return address on the stack. RAX, RCX and flags are preserved. */
-static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slow)
+static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool write, const uint8_t *slow)
 {
     const uint8_t *at = jit_here(b);
     uint8_t *miss, *hot, *fits, *alone;
@@ -142,7 +142,7 @@ static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slo
     jit_8(b, 1);
     hot = jit_jcc_fwd(b, JCC_B);
     jit_rorx(b, JR_RCX, T0, 12);
-    op_imm32(b, 4, JR_RCX, X86_TLB_SIZE - 1); /* and */
+    op_imm32(b, 4, JR_RCX, d->tlb_size - 1); /* and */
     jit_mov_rr32(b, JR_RAX, T1);
     jit_op_reg(b, 0, 0xc1, 5, JR_RAX); /* shr eax, 16 */
     jit_8(b, 16);
@@ -220,8 +220,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.exit_ret = make_reason(&b, exit, DBT_EXIT_RET);
     d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
     slow = make_reason(&b, exit, DBT_EXIT_SLOW);
-    d->stubs.tlb_read = make_tlb(&b, false, slow);
-    d->stubs.tlb_write = make_tlb(&b, true, slow);
+    d->stubs.tlb_read = make_tlb(&b, d, false, slow);
+    d->stubs.tlb_write = make_tlb(&b, d, true, slow);
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
     d->stubs.ret = x86_rw_ret_stub(&b, &d->stubs);

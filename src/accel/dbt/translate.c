@@ -72,6 +72,9 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .next_slot = &d->next_slot,
                              .hot = d->hot,
                              .place = x->no << 12 | off,
+                             .nr_slots = d->nr_slots,
+                             .count = d->count,
+                             .tlb_size = d->tlb_size,
                              .vex = d->host_avx};
 
     if (!jit_cache_begin(&d->cache, &buf, &env.first_link))

@@ -65,6 +65,8 @@ bool rw_mem_ok(const struct rw *r, const struct x86_insn *in);
 unsigned rw_map(unsigned guest_reg);
 void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
 void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
+/* The code depends on bytes [first, last] of the block's page beyond its own. */
+void rw_note_peek(struct rw *r, unsigned first, unsigned last);
 void rw_cold(struct rw *r);
 struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
 

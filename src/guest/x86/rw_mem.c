@@ -105,7 +105,7 @@ enum span_kind { SPAN_NONE, SPAN_ONE, SPAN_WIDE };
  * only be read. */
 static unsigned new_slot(struct rw *r, bool write)
 {
-    return (*r->env->next_slot)++ % (X86_SLOTS / 2) * 2 + write;
+    return (*r->env->next_slot)++ % (r->env->nr_slots / 2) * 2 + write;
 }
 
 /* dst = minus the page the access should be in: from the slot, or by the address in T0 from the TLB. */
@@ -182,7 +182,7 @@ static void tlb_index(struct rw *r) /* T1 = index of the address in T0 */
 {
     jit_rorx(r->b, T1, T0, 12);
     jit_op_reg(r->b, 0, 0x81, 4, T1); /* and */
-    jit_32(r->b, X86_TLB_SIZE - 1);
+    jit_32(r->b, r->env->tlb_size - 1);
 }
 
 /* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
@@ -350,7 +350,7 @@ void rw_cold(struct rw *r)
             jit_patch32(b, c->from2);
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
-            jit_mov_ri(b, T1, r->env->first_link + c->link);
+            jit_mov_link(b, T1, r->env->first_link, c->link);
             jit_jmp(b, r->env->stubs->exit_link);
             continue;
         }
