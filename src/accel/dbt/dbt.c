@@ -296,7 +296,7 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
 }
 
 /* An indirect branch to an address that is none has left translated code: the CPU faults at the branch, before it has
- * done anything (what a call stored below the stack pointer stays). Makes rip and RSP those before it. */
+ * done anything. Makes rip and RSP those before it. */
 static void undo_branch(struct dbt_cpu *c, uint64_t pc)
 {
     const struct dbt_xtlb *x = dbt_exec_page(c, pc);
@@ -306,9 +306,7 @@ static void undo_branch(struct dbt_cpu *c, uint64_t pc)
     if (!x || x86_decode(x->host + (pc & 4095), 4096 - (pc & 4095), cpu->mode, &in) != X86_DECODE_OK)
         return; /* it ran over the end of its page: the fault names the target */
     cpu->rip = pc;
-    if (in.op == X86_I_CALL_IND)
-        cpu->regs[X86_RSP] += 8;
-    else if (in.op == X86_I_RET)
+    if (in.op == X86_I_RET)
         cpu->regs[X86_RSP] -= 8 + (in.opcode == 0xc2 ? in.imm & 0xffff : 0);
 }
 

@@ -31,7 +31,7 @@ struct x86_ctx {
     uint64_t poll_ok;
     uint64_t seg_base[6]; /* ES CS SS DS FS GS */
     uint64_t host_rsp, ss_rsp, neg_ss_top;
-    uint64_t save_rax, save_rcx, save_rdx, tmp, tmp2, tmp_flags, add_rsi;
+    uint64_t save_rax, save_rcx, save_rdx, tmp, tmp2, check, tmp_flags, add_rsi;
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;

@@ -182,21 +182,19 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
 
 static void call_ind(struct rw *r, const struct x86_insn *in)
 {
-    uint8_t *hit, *cont;
+    uint8_t *hit;
 
     rw_poll(r);
     load_target(r, in);
-    jit_store(r->b, JIT_GS(X86_CTX(tmp)), T0);
-    push_return(r, next_of(r, in));
-    jit_load(r->b, T0, JIT_GS(X86_CTX(tmp)));
-    hit = look_up_jump(r);
-    jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
-    jit_call(r->b, r->env->stubs->exit_dispatch);
-    cont = jit_jmp_fwd(r->b);
+    hit = look_up_jump(r); /* first: a call to an address that is none stores nothing */
+    rw_exit_interp(r, rw_pc(r, r->cur));
     jit_patch8(r->b, hit);
+    jit_load(r->b, T1, JIT_GSX(T1, 8, X86_CTX(jc_host)));
+    jit_store(r->b, JIT_GS(X86_CTX(tmp)), T1);
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-    jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
-    jit_patch32(r->b, cont);
+    r->t1 = 0;
+    push_return(r, next_of(r, in));
+    jit_op_mem(r->b, 0, 0xff, 2, JIT_GS(X86_CTX(tmp)), 0);
     continuation(r, next_of(r, in));
 }
 

@@ -138,7 +138,7 @@ static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigne
     page_for(r, JR_RCX, probe, c->write, slot);
     where.index = JR_RCX;
     if (two && !c->make_t0) { /* T0 is taken */
-        jit_store(b, JIT_GS(X86_CTX(tmp)), JR_RCX);
+        jit_store(b, JIT_GS(X86_CTX(check)), JR_RCX);
         last = where;
         last.disp += (int32_t)size - 1;
         jit_lea(b, JR_RCX, last);
@@ -146,7 +146,7 @@ static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigne
         hit = jit_jrcxz_fwd(b);
         c->from2 = jit_jmp_fwd(b);
         jit_patch8(b, hit);
-        jit_load(b, JR_RCX, JIT_GS(X86_CTX(tmp)));
+        jit_load(b, JR_RCX, JIT_GS(X86_CTX(check)));
     } else if (two) {
         last = where;
         last.disp += (int32_t)size - 1;
