@@ -59,7 +59,10 @@ void jit_cache_link_to(struct jit_cache *d, struct jit_link *l, struct jit_block
         return;
     l->to = to;
     list_add(&to->incoming, &l->in);
-    patch(d, l->at, same_page ? to->host + to->entry : to->gate);
+    if (l->inner && l->from == to)
+        patch(d, l->at, to->host + l->inner);
+    else
+        patch(d, l->at, same_page ? to->host + to->entry : to->gate);
 }
 
 static void unlink_one(struct jit_cache *d, struct jit_link *l)
@@ -171,6 +174,7 @@ static void record_links(struct jit_cache *d, struct jit_block *b, const struct 
                                .target = r->target,
                                .poll_pc = r->poll_pc,
                                .mode_or = r->mode_or,
+                               .inner = r->inner,
                                .poll = r->poll ? b->host + r->poll : NULL};
         list_init(&l->in);
     }

@@ -28,6 +28,7 @@ struct jit_link {
     const uint8_t *poll;         /* NULL = none */
     uint64_t target, poll_pc;
     unsigned mode_or;
+    uint32_t inner; /* as in struct jit_link_out */
     struct list in; /* in to->incoming */
 };
 struct jit_span { /* bytes of one page that a block depends on, first and last */
