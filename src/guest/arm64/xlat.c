@@ -67,8 +67,8 @@ void xlat_call_sem(struct a64_xlat *x, int row, uint32_t w)
 {
     struct ir *s = x->s;
 
-    ir_call(s, IR_VOID, IR_CALL_STATE, (void *)help_sem, ir_c64(s, w), ir_c64(s, a64_kind_of(row)),
-            ir_c64(s, row), IR_NO);
+    ir_call(s, IR_VOID, IR_CALL_STATE, (void *)help_sem, ir_c64(s, w), ir_c64(s, a64_kind_of(row)), ir_c64(s, row),
+            IR_NO);
 }
 
 /* ---- arithmetic ---- */
