@@ -633,6 +633,13 @@ static void gen(struct a64_xlat *x, uint32_t w)
     xlat_call_sem(x, row, w);
 }
 
+void a64_emit(struct ir *s, uint32_t w, bool fp_special)
+{
+    struct a64_xlat x = {.s = s, .fp_special = fp_special};
+
+    gen(&x, w);
+}
+
 bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code, size_t avail, unsigned max)
 {
     struct a64_xlat x = {.s = s, .pc = pc, .start = pc, .code = code, .avail = avail, .fp_special = mode & A64_MODE_FP};

@@ -125,6 +125,7 @@ static const struct lx_front riscv_front = {.name = "riscv64",
                                             .pc = lx_ir_pc,
                                             .set_pc = lx_ir_set_pc,
                                             .step = step,
+                                            .resumes = true,
                                             .jc_set = lx_ir_jc_set,
                                             .jc_clear = lx_ir_jc_clear,
                                             .host_signal = lx_ir_host_signal};
