@@ -196,6 +196,11 @@ void clk_set_stepped(struct clk *c)
     change(c, MODE_STEPPED, clk_now(c));
 }
 
+bool clk_is_virtual(const struct clk *c)
+{
+    return c->kind == CLK_VIRTUAL;
+}
+
 void clk_set_now(struct clk *c, int64_t t)
 {
     pthread_mutex_lock(&c->lock);

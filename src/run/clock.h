@@ -41,6 +41,7 @@ void clk_set_stepped(struct clk *c);
 void clk_step_to(struct clk *c, int64_t t);
 /* The nearest deadline, or INT64_MAX. */
 int64_t clk_next_deadline(struct clk *c);
+bool clk_is_virtual(const struct clk *c);
 /* Sets what the virtual clock shows now (restoring a saved machine). */
 void clk_set_now(struct clk *c, int64_t t);
 

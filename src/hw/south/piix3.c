@@ -96,7 +96,7 @@ static bool piix3_realize(struct dev *dev, struct err **errp)
     return true;
 }
 
-static bool piix3_loaded(void *obj)
+static bool piix3_loaded(void *obj, struct err **errp)
 {
     route(obj);
     return true;
