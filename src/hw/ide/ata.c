@@ -796,7 +796,8 @@ static bool bus_loaded(void *obj, struct err **errp)
     if ((b->saved_phase && !b->phase_end) || b->buf_at > b->buf_end || b->buf_end > IDE_CHUNK ||
         (b->phase_end && (b->buf_end >= b->saved_buf_len || !ide_unit(b)->dev)) || b->saved_buf_len > IDE_CHUNK ||
         b->reply_at > b->saved_reply_len || (b->saved_phase > PHASE_PACKET && !ide_unit(b)->dev->cd) ||
-        b->chunk > IDE_CHUNK / IDE_SECTOR || b->chunk > b->left || b->byte_limit > 0xfffe ||
+        b->chunk > IDE_CHUNK / IDE_SECTOR || ((b->retry || b->saved_phase == PHASE_OUT) && b->chunk > b->left) ||
+        b->byte_limit > 0xfffe ||
         (b->retry && (!ide_unit(b)->dev || (size_t)b->chunk * IDE_SECTOR > b->saved_buf_len)) ||
         (b->dma_waiting && !ide_unit(b)->dev))
         goto no;
