@@ -186,7 +186,7 @@ static bool get_timer(struct walk *w, const struct state_field *f, const uint8_t
     if (n != 9 || p[0] > 1 || !t->clk)
         return bad(w, f, "is no timer here");
     d = (int64_t)get_le64(p + 1);
-    if (d < -INT64_MAX / 2 || d > INT64_MAX / 2)
+    if (d < -INT64_MAX / 2 || d > INT64_MAX / 4 * 3)
         return bad(w, f, "lies too far away");
     if (!w->apply)
         return true;

@@ -384,6 +384,8 @@ static void lpc_unrealize(struct dev *dev)
 {
     struct ich9 *p = container_of(dev, struct ich9, pci.dev);
 
+    pci_dev_bus(&p->pci)->map_irq = NULL;
+    pci_dev_bus(&p->pci)->set_irq = NULL;
     clk_timer_cancel(&p->tco_timer);
     acpi_pcihp_fini(&p->pm.pcihp);
     acpi_cpuhp_fini(&p->pm.cpuhp);
