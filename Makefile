@@ -1,7 +1,7 @@
 # Thin: each target names the tool that does the work. See README.md.
 B ?= build
 
-.PHONY: all build run check check-long features asan tsan bench bench-cpu bench-boot bench-smp bench-block fuzz format clean need-build need-run need-check
+.PHONY: all build run check check-long features asan tsan bench bench-cpu bench-boot bench-smp bench-block fuzz fuzz-images format clean need-build need-run need-check
 all: build
 
 need-build:
@@ -34,6 +34,9 @@ bench-cpu bench-boot bench-smp bench-block: build
 	@bench/$(@:bench-%=%) $(BENCH_ARGS)
 fuzz: need-check
 	@tools/fuzz.py $(FUZZ_ARGS)
+	@tools/fuzz_images.py $(FUZZ_IMAGES_ARGS)
+fuzz-images: need-check
+	@tools/fuzz_images.py $(FUZZ_IMAGES_ARGS)
 format:
 	@tools/check_format.sh --fix
 clean:

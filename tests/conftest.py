@@ -2,11 +2,13 @@
 
 A test declares its rows with @pytest.mark.proves("F-FW-03", "S052"), more time with @pytest.mark.limit(300), and
 belongs to make check-long with @pytest.mark.long. A missing tool is a skip that names it: use need()."""
+import atexit
 import json
 import os
 import shutil
 import signal
 import sys
+import tempfile
 
 import pytest
 
@@ -21,6 +23,27 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 def build_dir():
     return os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build'))
+
+
+def _wrapped():
+    """With LYREBIRD_ACCEL_SET the system emulators are wrappers that add these properties to the translator's: a build folder of links."""
+    if not os.environ.get('LYREBIRD_ACCEL_SET') or os.environ.get('LYREBIRD_REAL'):
+        return
+    real = build_dir()
+    fake = tempfile.mkdtemp(prefix='lyrebird-set-')
+    for entry in os.listdir(real):
+        if entry != 'bin':
+            os.symlink(os.path.join(real, entry), os.path.join(fake, entry))
+    os.mkdir(os.path.join(fake, 'bin'))
+    for entry in os.listdir(os.path.join(real, 'bin')):
+        wrap = entry.startswith('qemu-system-')
+        os.symlink(os.path.join(ROOT, 'tools', 'accel_wrap.sh') if wrap else os.path.join(real, 'bin', entry), os.path.join(fake, 'bin', entry))
+    os.environ['LYREBIRD_REAL'] = os.path.join(real, 'bin')
+    os.environ['LYREBIRD_BUILD'] = fake
+    atexit.register(shutil.rmtree, fake, ignore_errors=True)
+
+
+_wrapped()
 
 
 def program(name):

@@ -6,7 +6,9 @@ ASan+UBSan), scripts (tests/*/*.sh, exit 77 = skip), pytest (tests/*/test_*.py),
 <build>/results/<stage>.jsonl, which tools/features.py reads; unit results are there as JUnit XML too.
 
   tools/check.py [--long] [--only STAGE,...] [--no-build] [--tests PATH ...] [--sanitize thread]
---long adds the tests marked long; --tests runs only those pytest or script paths, and leaves the ledger's results alone."""
+  tools/check.py --accel-set PROPERTIES [--accel-set ...] [--long] [--tests PATH ...]
+--long adds the tests marked long; --accel-set runs the machine tests with these properties of the translator (such as
+tb-size=4, tlb-size=4,slots=512, one-insn-per-tb=on, links=off), one run for each, and leaves the ledger's results alone; --tests runs only those pytest or script paths, and leaves the ledger's results alone."""
 import argparse
 import concurrent.futures
 import json
@@ -217,6 +219,16 @@ def pytest_file(exe, path, marks, limit):
     return results, out, bad
 
 
+def settings(tally, paths, long_too, sets):
+    for props in sets:
+        print(f'== -accel tcg,{props}', flush=True)
+        os.environ['LYREBIRD_ACCEL_SET'] = props
+        before = dict(tally.counts)
+        pytest(tally, paths, long_too)
+        print(f'== -accel tcg,{props}: ' + ', '.join(f'{tally.counts[k] - before[k]} {k}' for k in before), flush=True)
+    del os.environ['LYREBIRD_ACCEL_SET']
+
+
 def pytest(tally, paths, long_too):
     """Each file is a job; as many at once as there are processors, those with Linux guests first: they take longest."""
     exe = python_with_pytest()
@@ -260,7 +272,10 @@ def main():
     ap.add_argument('--no-build', action='store_true')
     ap.add_argument('--sanitize', help='run units in a build of its own, e.g. thread')
     ap.add_argument('--tests', nargs='*')
+    ap.add_argument('--accel-set', action='append', default=[], metavar='PROPERTIES')
     args = ap.parse_args()
+    if args.accel_set:
+        args.tests = args.tests or sorted(p for p in find_tests('.py', 'test_') if p.startswith('tests/machine/'))
     only, tally, start = args.only.split(','), Tally('.part' if args.tests else '.jsonl'), time.monotonic()
     if args.sanitize:
         only = []
@@ -291,9 +306,11 @@ def main():
         timed('asan', unit, ASAN_DIR, 'asan', SAN_ENV)
         asan_shells = [p for p in shells if p.startswith('tests/blk/')]
         timed('asan-tools', scripts, asan_shells, '[asan]', {**SAN_ENV, 'LYREBIRD_BUILD': ASAN_DIR})
-    if ok and 'scripts' in only and shells:
+    if ok and 'scripts' in only and shells and not args.accel_set:
         timed('scripts', scripts, shells)
-    if ok and 'pytest' in only and pys:
+    if ok and args.accel_set:
+        timed('settings', settings, pys, args.long, args.accel_set)
+    elif ok and 'pytest' in only and pys:
         timed('pytest', pytest, pys, args.long or bool(args.tests))
     if tally.out:
         tally.out.close()

@@ -1,6 +1,7 @@
 /* See aio.h. Linux AIO is used by raw system calls (there is nothing in the library but those); io_uring through
  * liburing. */
 #include "blk/aio.h"
+#include "blk/blk_int.h"
 #include <errno.h>
 #include <linux/aio_abi.h>
 #include <sys/eventfd.h>
@@ -76,21 +77,40 @@ static void on_event(void *opaque, int fd, unsigned events)
 #endif
 }
 
+#ifdef HAVE_LIBURING
+/* The ring transfers data and nothing else, whoever writes to it: opening and connecting through it would pass by what
+ * keeps the process from them. Kernels before 5.10 have no such limit. */
+static int start_ring(struct blk_aio *a)
+{
+    struct io_uring_restriction only[3] = {{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV},
+                                           {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV},
+                                           {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC}};
+    int r = io_uring_queue_init(DEPTH, &a->ring, IORING_SETUP_R_DISABLED);
+    bool limited = r >= 0;
+
+    if (!limited)
+        r = io_uring_queue_init(DEPTH, &a->ring, 0);
+    if (r < 0)
+        return r;
+    r = io_uring_register_eventfd(&a->ring, a->efd);
+    if (r >= 0 && limited)
+        r = (int)syscall(SYS_io_uring_register, a->ring.ring_fd, IORING_REGISTER_RESTRICTIONS, only, ARRAY_LEN(only));
+    if (r >= 0 && limited)
+        r = (int)syscall(SYS_io_uring_register, a->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (r < 0) {
+        r = limited && r == -1 ? -errno : r;
+        io_uring_queue_exit(&a->ring);
+    }
+    return r;
+}
+#endif
+
 static int start(struct blk_aio *a)
 {
     if (a->kind == BLK_ENGINE_NATIVE)
         return syscall(SYS_io_setup, DEPTH, &a->ctx) < 0 ? -errno : 0;
 #ifdef HAVE_LIBURING
-    {
-        int r = io_uring_queue_init(DEPTH, &a->ring, 0);
-
-        if (r < 0)
-            return r;
-        r = io_uring_register_eventfd(&a->ring, a->efd);
-        if (r < 0)
-            io_uring_queue_exit(&a->ring);
-        return r;
-    }
+    return start_ring(a);
 #else
     return -ENOSYS;
 #endif
@@ -117,6 +137,12 @@ struct blk_aio *blk_aio_new(struct blk_set *s, enum blk_engine kind, struct err 
     }
     a->watch = ev_fd_add(blk_set_loop(s), a->efd, EV_IN, on_event, a);
     return a;
+}
+
+void blk_aio_prepare(struct blk_set *s, enum blk_engine kind)
+{
+    if (!s->aio[kind])
+        s->aio[kind] = blk_aio_new(s, kind, NULL);
 }
 
 void blk_aio_free(struct blk_aio *a)

@@ -10,6 +10,7 @@ struct blk_throttle;
 struct blk_set {
     struct run *run;             /* borrowed; NULL in tools that own just a loop */
     struct ev_loop *loop;        /* borrowed from run */
+    const struct blk_host *host; /* borrowed: the way to the host's files; NULL = system calls */
     struct list nodes;           /* of struct blk_node, in order of creation */
     struct list drives;          /* of struct blk */
     struct list jobs;            /* of struct blk_job */

@@ -2,6 +2,7 @@
 #include "base/json.h"
 #include "blk/aio.h"
 #include "blk/blk_int.h"
+#include "blk/host.h"
 #include "blk/job_int.h"
 #include "blk/nbd.h"
 #include <errno.h>
@@ -189,13 +190,12 @@ static struct blk_node *make_temporary(struct blk_set *s, struct blk_node *base,
     struct opts *o = opts_new(), *oo = opts_new();
     struct blk_node *n = NULL;
     char num[24];
-    int fd = mkstemp(path);
+    int r = blk_host_temporary(s, path);
 
-    if (fd < 0) {
-        err_set_errno(errp, errno, "Could not create temporary overlay '%s'", path);
+    if (r < 0) {
+        err_set_errno(errp, -r, "Could not create temporary overlay '%s'", path);
         opts_free(oo);
     } else {
-        close(fd);
         snprintf(num, sizeof num, "%" PRIu64, base->size);
         opts_set(o, "size", num);
         opts_set(oo, "backing", base->name);
@@ -203,7 +203,7 @@ static struct blk_node *make_temporary(struct blk_set *s, struct blk_node *base,
             opts_free(oo);
         else
             n = blk_node_open(s, path, "qcow2", BLK_O_RDWR | BLK_O_NO_FLUSH | BLK_O_UNMAP, oo, errp);
-        unlink(path);
+        blk_host_unlink(s, path);
     }
     opts_free(o);
     return n;

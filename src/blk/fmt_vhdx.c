@@ -21,6 +21,7 @@ enum {
     KB64 = 65536,
     PAGE = 4096,
     MAX_LOG = 64 << 20,
+    LOOKS = 8,
     STATE_MASK = 7,
     NOT_PRESENT = 0,
     UNDEFINED = 1,
@@ -172,8 +173,9 @@ static int log_read(struct blk_node *n, uint64_t at, uint8_t *buf, uint64_t len)
     return 0;
 }
 
-/* Is there a whole, valid entry at `at`? Its pages in *buf (caller frees). */
-static bool entry_at(struct blk_node *n, uint64_t at, struct entry *e, uint8_t **buf)
+/* Is there a whole, valid entry at `at`? Its pages in *buf (caller frees). *budget bounds the bytes looked at in all.
+ */
+static bool entry_at(struct blk_node *n, uint64_t at, struct entry *e, uint8_t **buf, uint64_t *budget)
 {
     struct vhdx *s = n->priv;
     uint8_t h[PAGE], *b;
@@ -185,8 +187,9 @@ static bool entry_at(struct blk_node *n, uint64_t at, struct entry *e, uint8_t *
     len = get_le32(h + 8);
     descs = get_le32(h + 24);
     if (!len || len % PAGE || len > s->log_len || memcmp(h + 32, s->head + 48, 16) != 0 || 64 + descs * 32 > len ||
-        !get_le64(h + 16))
+        !get_le64(h + 16) || len > *budget)
         return false;
+    *budget -= len;
     b = try_alloc(1, len);
     if (!b || log_read(n, at, b, len) < 0 || !sum_ok(b, len)) {
         free(b);
@@ -230,52 +233,70 @@ static int replay_entry(struct blk_node *n, const struct entry *e, uint8_t *b)
     return r;
 }
 
-/* The active sequence: the entries from some tail to the head, unbroken, ending in the highest sequence number. */
-static bool replay(struct blk_node *n, struct err **errp)
+/* The entries of the log by the page they begin at (len 0: none there). NULL without memory. An entry is looked at
+ * once, and all together for no more than LOOKS times the log: entries that claim to overlap each other cost no more.
+ */
+static struct entry *index_log(struct blk_node *n)
 {
     struct vhdx *s = n->priv;
-    uint64_t best_seq = 0, best_tail = 0, best_end = 0, at = 0;
-    bool found = false;
+    uint64_t nr = s->log_len / PAGE, budget = LOOKS * s->log_len;
+    struct entry *all = try_alloc(nr ? nr : 1, sizeof *all);
+
+    for (uint64_t i = 0; all && i < nr; i++) {
+        uint8_t *b;
+
+        entry_at(n, i * PAGE, &all[i], &b, &budget);
+        free(b);
+    }
+    return all;
+}
+
+/* The active sequence: the entries from some tail to the head, unbroken, ending in the highest sequence number. A
+ * sequence ends where it no longer goes on, so only its last entry says where it has begun. Its length; 0 = none. */
+static uint64_t active_sequence(const struct vhdx *s, const struct entry *all, uint64_t *tail)
+{
+    uint64_t nr = s->log_len / PAGE, best_seq = 0, best = 0;
+
+    for (uint64_t i = 0; i < nr; i++) {
+        const struct entry *last = &all[i], *e;
+        uint64_t next = i, total = 0, pos;
+
+        if (!last->len || last->seq <= best_seq || last->tail >= s->log_len || last->tail % PAGE)
+            continue;
+        next = (i + last->len / PAGE) % nr;
+        if (all[next].len && all[next].seq == last->seq + 1)
+            continue; /* not the last one */
+        for (pos = last->tail / PAGE; total < s->log_len; pos = (pos + e->len / PAGE) % nr) {
+            e = &all[pos];
+            if (!e->len)
+                break;
+            total += e->len;
+            if (pos == i || all[(pos + e->len / PAGE) % nr].seq != e->seq + 1)
+                break;
+        }
+        if (pos != i || total > s->log_len)
+            continue;
+        best_seq = last->seq;
+        best = total;
+        *tail = last->tail;
+    }
+    return best;
+}
+
+static int replay_sequence(struct blk_node *n, uint64_t tail, uint64_t len, struct err **errp)
+{
+    struct vhdx *s = n->priv;
+    uint64_t budget = s->log_len;
     int r = 0;
 
-    if (log_empty(s))
-        return true;
-    while (at < s->log_len) { /* candidates start at every page */
-        struct entry e;
-        uint8_t *b;
-        uint64_t pos = at, seq = 0, tail = 0, total = 0;
-
-        while (total < s->log_len && entry_at(n, pos, &e, &b)) {
-            free(b);
-            if (seq && e.seq != seq + 1)
-                break;
-            seq = e.seq;
-            tail = e.tail;
-            total += e.len;
-            pos = (pos + e.len) % s->log_len;
-        }
-        if (seq && tail == at && (!found || seq > best_seq)) {
-            found = true;
-            best_seq = seq;
-            best_tail = at;
-            best_end = total;
-        }
-        at += PAGE;
-    }
-    if (!found)
-        return err_set(errp, "vhdx: the log is damaged: no complete sequence found");
-    if (!(n->open_flags & BLK_O_RDWR)) {
-        err_set(errp, "VHDX image file '%s' opened read-only, but contains a log that needs to be replayed",
-                blk_node_filename(n->file->node));
-        err_hint(errp, "To replay the log, run: qemu-img check -r all '%s'", blk_node_filename(n->file->node));
-        return false;
-    }
-    for (uint64_t done = 0; done < best_end && r >= 0;) {
+    for (uint64_t done = 0; done < len && r >= 0;) {
         struct entry e;
         uint8_t *b;
 
-        if (!entry_at(n, (best_tail + done) % s->log_len, &e, &b))
-            return err_set(errp, "vhdx: the log changed while it was read");
+        if (!entry_at(n, (tail + done) % s->log_len, &e, &b, &budget)) {
+            err_set(errp, "vhdx: the log changed while it was read");
+            return -EINVAL;
+        }
         r = replay_entry(n, &e, b);
         done += e.len;
         free(b);
@@ -284,7 +305,30 @@ static bool replay(struct blk_node *n, struct err **errp)
         memset(s->head + 48, 0, 16);
         r = write_header(n, false);
     }
-    return r >= 0 || err_set_errno(errp, -r, "vhdx: the log could not be replayed");
+    if (r < 0)
+        err_set_errno(errp, -r, "vhdx: the log could not be replayed");
+    return r;
+}
+
+static bool replay(struct blk_node *n, struct err **errp)
+{
+    struct vhdx *s = n->priv;
+    struct entry *all AUTOFREE = NULL;
+    uint64_t tail = 0, len;
+
+    if (log_empty(s))
+        return true;
+    all = index_log(n);
+    len = all ? active_sequence(s, all, &tail) : 0;
+    if (!len)
+        return err_set(errp, "vhdx: the log is damaged: no complete sequence found");
+    if (!(n->open_flags & BLK_O_RDWR)) {
+        err_set(errp, "VHDX image file '%s' opened read-only, but contains a log that needs to be replayed",
+                blk_node_filename(n->file->node));
+        err_hint(errp, "To replay the log, run: qemu-img check -r all '%s'", blk_node_filename(n->file->node));
+        return false;
+    }
+    return replay_sequence(n, tail, len, errp) >= 0;
 }
 
 /* V2: one entry holding the changed BAT pages, then the pages in place. */

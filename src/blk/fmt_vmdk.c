@@ -266,7 +266,7 @@ static bool open_any(struct blk_node *n, struct opts *o, struct err **errp)
     s->type = desc_value(s->desc, "createType");
     n->size = 0;
     if (!sparse)
-        return memcmp(s->desc, "# Disk", 6) ? err_set(errp, "Image not in VMDK format") : parse_desc(n, o, errp);
+        return strncmp(s->desc, "# Disk", 6) ? err_set(errp, "Image not in VMDK format") : parse_desc(n, o, errp);
     s->stream = s->type && !strcmp(s->type, "streamOptimized");
     s->ext = try_alloc(1, sizeof *s->ext);
     if (!s->ext)

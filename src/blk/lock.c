@@ -5,6 +5,7 @@
  * Taking: lock the new bytes first, then look whether another holder's bytes contradict, and go back if so. Two
  * starters can therefore both be refused, never both succeed. The refusal names the holder, found through /proc. */
 #include "blk/lock.h"
+#include "blk/host.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -69,7 +70,7 @@ static bool fdinfo_has_lock(const char *pid, const char *fd)
     return found;
 }
 
-static bool pid_holds(const char *pid, const struct stat *want, int own_fd)
+static bool pid_holds(const char *pid, const struct stat *want, int own_pid, int own_fd)
 {
     char path[300], own[20];
     struct dirent *e;
@@ -86,7 +87,7 @@ static bool pid_holds(const char *pid, const struct stat *want, int own_fd)
             continue;
         if (st.st_ino != want->st_ino || st.st_dev != want->st_dev)
             continue;
-        if (atoi(pid) == getpid() && !strcmp(e->d_name, own))
+        if (atoi(pid) == own_pid && !strcmp(e->d_name, own))
             continue;
         found = fdinfo_has_lock(pid, e->d_name);
     }
@@ -109,7 +110,7 @@ static void machine_name(const char *cmdline, char *out, size_t n)
     snprintf(out, n, ", machine '%.*s'", (int)min_u64(strcspn(p, ", "), 60), p);
 }
 
-char *blk_lock_holder(int fd)
+char *blk_lock_holder(int fd, int own_pid, int own_fd)
 {
     struct stat st;
     struct dirent *e;
@@ -121,7 +122,7 @@ char *blk_lock_holder(int fd)
     while (!who && (e = readdir(d))) {
         char comm[64], cmd[2048], machine[96];
 
-        if (*e->d_name < '0' || *e->d_name > '9' || !pid_holds(e->d_name, &st, fd))
+        if (*e->d_name < '0' || *e->d_name > '9' || !pid_holds(e->d_name, &st, own_pid, own_fd))
             continue;
         proc_text(e->d_name, "comm", comm, sizeof comm);
         proc_text(e->d_name, "cmdline", cmd, sizeof cmd);
@@ -132,9 +133,9 @@ char *blk_lock_holder(int fd)
     return who;
 }
 
-static bool refuse(int fd, unsigned bit, const char *kind, const char *filename, struct err **errp)
+static bool refuse(struct blk_set *s, int fd, unsigned bit, const char *kind, const char *filename, struct err **errp)
 {
-    char *who AUTOFREE = blk_lock_holder(fd);
+    char *who AUTOFREE = blk_host_holder(s, fd);
 
     err_set(errp, "Failed to get %s\"%s\" lock", kind, bit_names[bit]);
     if (who)
@@ -154,7 +155,8 @@ static void unlock_excess(int fd, unsigned had_t, unsigned had_u, unsigned keep_
     }
 }
 
-bool blk_lock_apply(struct blk_lock *l, int fd, unsigned perm, unsigned shared, const char *filename, struct err **errp)
+bool blk_lock_apply(struct blk_set *s, struct blk_lock *l, int fd, unsigned perm, unsigned shared, const char *filename,
+                    struct err **errp)
 {
     unsigned t = perm & 15, u = ~shared & 15, i, bit = 0;
     struct flock f;
@@ -162,18 +164,18 @@ bool blk_lock_apply(struct blk_lock *l, int fd, unsigned perm, unsigned shared, 
 
     for (i = 0; i < NR_BITS && ok; i++) {
         if (t >> i & 1 && !(l->taken >> i & 1) && byte_lock(fd, TAKEN + i, F_RDLCK, false, NULL) < 0)
-            ok = refuse(fd, i, "", filename, errp);
+            ok = refuse(s, fd, i, "", filename, errp);
         if (ok && u >> i & 1 && !(l->unshared >> i & 1) && byte_lock(fd, UNSHARED + i, F_RDLCK, false, NULL) < 0)
-            ok = refuse(fd, i, "shared ", filename, errp);
+            ok = refuse(s, fd, i, "shared ", filename, errp);
     }
     for (i = 0; i < NR_BITS && ok; i++) {
         bit = i;
         if (t >> i & 1 && !(l->taken >> i & 1) && !byte_lock(fd, UNSHARED + i, F_WRLCK, true, &f) &&
             f.l_type != F_UNLCK)
-            ok = refuse(fd, bit, "", filename, errp);
+            ok = refuse(s, fd, bit, "", filename, errp);
         if (ok && u >> i & 1 && !(l->unshared >> i & 1) && !byte_lock(fd, TAKEN + i, F_WRLCK, true, &f) &&
             f.l_type != F_UNLCK)
-            ok = refuse(fd, bit, "shared ", filename, errp);
+            ok = refuse(s, fd, bit, "shared ", filename, errp);
     }
     if (!ok) {
         unlock_excess(fd, t, u, l->taken, l->unshared);

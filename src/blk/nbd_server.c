@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/json.h"
 #include "blk/blk_int.h"
+#include "blk/host.h"
 #include "blk/job_int.h"
 #include "blk/nbd.h"
 #include <errno.h>
@@ -617,7 +618,7 @@ void nbd_server_free(struct nbd_server *s)
     while (!list_empty(&s->exports))
         nbd_export_remove(s, list_first(&s->exports, struct nbd_export, link));
     if (s->unix_path)
-        unlink(s->unix_path);
+        blk_host_unlink(s->set, s->unix_path);
     free(s->unix_path);
     free(s);
 }

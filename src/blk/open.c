@@ -6,6 +6,7 @@
  */
 #include "base/json.h"
 #include "blk/blk_int.h"
+#include "blk/host.h"
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -175,18 +176,18 @@ static bool image_name_ok(const char *name, struct err **errp)
     return false;
 }
 
-static const struct blk_driver *protocol_for(const char *filename, struct err **errp)
+static const struct blk_driver *protocol_for(struct blk_set *s, const char *filename, struct err **errp)
 {
     const struct blk_driver *d = filename ? blk_driver_by_name_prefix(filename) : NULL;
-    struct stat st;
+    mode_t type;
 
     if (d)
         return d;
-    if (filename && blk_path_has_protocol(filename) && stat(filename, &st) < 0) {
+    if (filename && blk_path_has_protocol(filename) && blk_host_kind(s, filename, &type) < 0) {
         err_set(errp, "Unknown protocol '%.*s'", (int)strcspn(filename, ":"), filename);
         return NULL;
     }
-    if (filename && !stat(filename, &st) && (S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode)))
+    if (filename && !blk_host_kind(s, filename, &type) && (S_ISBLK(type) || S_ISCHR(type)))
         return blk_driver_find("host_device");
     return blk_driver_find("file");
 }
@@ -406,7 +407,7 @@ static struct blk_node *open_any(struct blk_set *s, const char *filename, const 
     if (d && d->kind == BLK_PROTOCOL)
         return open_leaf(s, d, filename, flags, o, errp);
     if (!d && (flags & BLK_O_PROTOCOL || (!filename && opts_peek(o, "filename")))) {
-        d = protocol_for(filename ? filename : opts_peek(o, "filename"), errp);
+        d = protocol_for(s, filename ? filename : opts_peek(o, "filename"), errp);
         if (!d)
             return NULL;
         if (d->kind == BLK_PROTOCOL)
@@ -497,7 +498,7 @@ bool blk_create(struct blk_set *s, const char *filename, const char *fmt, struct
 struct blk_node *blk_create_file(struct blk_set *s, const char *filename, uint64_t size, struct opts *o,
                                  struct err **errp)
 {
-    const struct blk_driver *d = protocol_for(filename, errp);
+    const struct blk_driver *d = protocol_for(s, filename, errp);
     struct opts *fo;
     char num[24];
     const char *v;

@@ -7,6 +7,7 @@
  * Left out: persistent reservations. */
 #include "blk/aio.h"
 #include "blk/blk_int.h"
+#include "blk/host.h"
 #include "blk/lock.h"
 #include "blk/node.h"
 #include <errno.h>
@@ -141,15 +142,15 @@ static void find_alignment(struct blk_node *n)
 static int open_path(struct blk_node *n, const char *path, struct err **errp)
 {
     bool rw = n->open_flags & BLK_O_RDWR;
-    int fd = open(path, open_mode(n, rw));
+    int fd = blk_host_open(n->set, path, open_mode(n, rw), 0);
 
-    if (fd < 0 && rw && n->open_flags & BLK_O_AUTO_RO && (errno == EACCES || errno == EROFS || errno == EPERM)) {
-        fd = open(path, open_mode(n, false));
+    if (rw && n->open_flags & BLK_O_AUTO_RO && (fd == -EACCES || fd == -EROFS || fd == -EPERM)) {
+        fd = blk_host_open(n->set, path, open_mode(n, false), 0);
         if (fd >= 0)
             n->open_flags &= ~(unsigned)BLK_O_RDWR;
     }
     if (fd < 0) {
-        int e = errno;
+        int e = -fd;
 
         err_set_errno(errp, e, "Could not open '%s'", path);
         if (e == EINVAL && n->open_flags & BLK_O_DIRECT)
@@ -210,7 +211,7 @@ static bool file_set_perm(struct blk_node *n, unsigned perm, unsigned shared, st
 {
     struct file *f = n->priv;
 
-    return !f->use_locks || blk_lock_apply(&f->lock, f->fd, perm, shared, f->path, errp);
+    return !f->use_locks || blk_lock_apply(n->set, &f->lock, f->fd, perm, shared, f->path, errp);
 }
 
 /* A new description of the same file with the other access mode; the locks move over to it. */
@@ -219,19 +220,16 @@ static bool file_reopen(struct blk_node *n, bool rw, struct err **errp)
     struct file *f = n->priv;
     struct blk_lock fresh = {0};
     unsigned held = f->lock.taken, un = f->lock.unshared;
-    char self[40];
-    int fd;
+    int fd = blk_host_reopen(n->set, f->fd, open_mode(n, rw));
 
-    snprintf(self, sizeof self, "/proc/self/fd/%d", f->fd);
-    fd = open(self, open_mode(n, rw));
     if (fd < 0)
-        return err_set_errno(errp, errno, "Could not reopen '%s' %s", f->path, rw ? "for writing" : "read-only");
+        return err_set_errno(errp, -fd, "Could not reopen '%s' %s", f->path, rw ? "for writing" : "read-only");
     if (f->use_locks) {
         struct blk_lock old = f->lock;
 
-        blk_lock_apply(&old, f->fd, 0, BLK_PERM_ALL, f->path, NULL);
-        if (!blk_lock_apply(&fresh, fd, held, ~un, f->path, errp)) {
-            blk_lock_apply(&old, f->fd, held, ~un, f->path, NULL);
+        blk_lock_apply(n->set, &old, f->fd, 0, BLK_PERM_ALL, f->path, NULL);
+        if (!blk_lock_apply(n->set, &fresh, fd, held, ~un, f->path, errp)) {
+            blk_lock_apply(n->set, &old, f->fd, held, ~un, f->path, NULL);
             close(fd);
             return false;
         }
@@ -630,14 +628,14 @@ static void set_nocow(int fd)
 }
 
 /* Locks the new file as a writer would, so that nothing in use is overwritten. */
-static bool create_locked(int fd, const char *path, const struct grow *g, struct err **errp)
+static bool create_locked(struct blk_set *s, int fd, const char *path, const struct grow *g, struct err **errp)
 {
     struct blk_lock l = {0};
     struct grow run = *g;
     int r;
 
     if (blk_lock_supported(fd) &&
-        !blk_lock_apply(&l, fd, BLK_PERM_WRITE | BLK_PERM_RESIZE,
+        !blk_lock_apply(s, &l, fd, BLK_PERM_WRITE | BLK_PERM_RESIZE,
                         BLK_PERM_ALL & ~(unsigned)(BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE), path, errp))
         return false;
     if (ftruncate(fd, 0) < 0)
@@ -666,16 +664,16 @@ static bool file_create(struct blk_set *s, const char *filename, struct opts *o,
         return err_set(errp, "Unsupported preallocation mode 'metadata'");
     g.to = align_up(g.to, 512);
     opts_get(o, "extent_size_hint");
-    g.fd = open(filename, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    g.fd = blk_host_open(s, filename, O_RDWR | O_CREAT, 0644);
     if (g.fd < 0)
-        return err_set_errno(errp, errno, "Could not create '%s'", filename);
+        return err_set_errno(errp, -g.fd, "Could not create '%s'", filename);
     if (!fstat(g.fd, &st) && !S_ISREG(st.st_mode)) {
         close(g.fd);
         return err_set(errp, "Could not create '%s': not a regular file", filename);
     }
     if (nocow)
         set_nocow(g.fd);
-    ok = create_locked(g.fd, filename, &g, errp);
+    ok = create_locked(s, g.fd, filename, &g, errp);
     close(g.fd);
     return ok;
 }
@@ -690,9 +688,9 @@ static bool dev_create(struct blk_set *s, const char *filename, struct opts *o, 
     opts_get(o, "preallocation");
     opts_get(o, "nocow");
     opts_get(o, "extent_size_hint");
-    fd = open(filename, O_RDWR | O_CLOEXEC);
+    fd = blk_host_open(s, filename, O_RDWR, 0);
     if (fd < 0)
-        return err_set_errno(errp, errno, "Could not open '%s'", filename);
+        return err_set_errno(errp, -fd, "Could not open '%s'", filename);
     if (ioctl(fd, BLKGETSIZE64, &have) < 0)
         have = 0;
     close(fd);

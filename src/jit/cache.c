@@ -319,6 +319,7 @@ void jit_cache_empty(struct jit_cache *d)
     }
     for (uint32_t i = 0; i < d->nr_order; i++) {
         free(d->order[i]->map);
+        free(d->order[i]->keep);
         free(d->order[i]);
     }
     for (uint32_t i = 0; i < d->nr_bare; i++)

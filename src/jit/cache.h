@@ -47,6 +47,7 @@ struct jit_block {
     uint16_t nr_insn;
     bool dead;
     uint16_t *map; /* owned: nr_insn + 1 pairs of host and guest offsets */
+    void *keep;    /* owned, one allocation: what the owner wants to remember; NULL */
     struct jit_block *hnext;
     struct list incoming;
     struct jit_span span[3]; /* its own bytes, those on a second page, those it peeked at */

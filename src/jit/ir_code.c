@@ -221,6 +221,8 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
     if (s->full || !s->nr)
         return false;
     c = new_irc(s->nr);
+    b->nr_rel = 0;
+    b->rel_lost = false;
     c->b = b;
     c->s = s;
     c->env = env;

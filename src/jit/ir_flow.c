@@ -186,7 +186,7 @@ static void call(struct irc *c, const struct ir_op *o)
         c->lock = 0;
     }
     ir_evict_all(c, state);
-    jit_mov_ri(c->b, JR_RAX, o->imm2);
+    jit_mov_host(c->b, JR_RAX, o->imm2);
     jit_call(c->b, state ? c->env->stubs->call_state : c->env->stubs->call_pure);
     for (r = 0; r < NR_REGS; r++)
         c->reg[r] = IR_NO;
@@ -311,7 +311,7 @@ static void emit_one_cold(struct irc *c, struct ir_cold *k)
     switch (k->what) {
     case COLD_LINKEXIT:
         c->out->link[k->n].stub = offset(c);
-        jit_mov_ri(c->b, JR_RAX, c->env->first_link + k->n);
+        jit_mov_link(c->b, JR_RAX, c->env->first_link, k->n);
         jit_jmp(c->b, c->env->stubs->exit_link);
         break;
     case COLD_CODE:

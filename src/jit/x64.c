@@ -128,6 +128,32 @@ void jit_mov_ri(struct jit_buf *b, unsigned dst, uint64_t v)
     }
 }
 
+/* The last len bytes were such a place. */
+static void note_rel(struct jit_buf *b, enum jit_rel_kind kind, unsigned len, uint32_t n)
+{
+    if (!b->rel || b->full)
+        return;
+    if (b->nr_rel == b->max_rel) {
+        b->rel_lost = true;
+        return;
+    }
+    b->rel[b->nr_rel++] = (struct jit_rel){(uint16_t)(b->p - b->start - len), (uint8_t)kind, n};
+}
+
+void jit_mov_link(struct jit_buf *b, unsigned dst, uint32_t first, uint32_t n)
+{
+    jit_mov_ri(b, dst, first + n);
+    note_rel(b, JIT_REL_LINK, 4, n);
+}
+
+void jit_mov_host(struct jit_buf *b, unsigned dst, uint64_t addr)
+{
+    jit_8(b, dst & 8 ? 0x49 : 0x48);
+    jit_8(b, 0xb8 | (dst & 7));
+    jit_64(b, addr);
+    note_rel(b, JIT_REL_HOST, 8, 0);
+}
+
 void jit_store8_imm(struct jit_buf *b, struct jit_mem m, unsigned v)
 {
     jit_op_mem(b, 0, 0xc6, 0, m, 1);
@@ -185,7 +211,11 @@ void jit_push_mem(struct jit_buf *b, struct jit_mem m)
 
 static void rel32(struct jit_buf *b, const void *target)
 {
-    jit_32(b, (uint32_t)((const uint8_t *)target - (jit_here(b) + 4)));
+    const uint8_t *to = target, *start = b->start + b->delta;
+
+    jit_32(b, (uint32_t)(to - (jit_here(b) + 4)));
+    if (to < start || to >= b->end + b->delta)
+        note_rel(b, JIT_REL_CODE, 4, 0);
 }
 
 void jit_jmp(struct jit_buf *b, const void *target)

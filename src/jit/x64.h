@@ -27,10 +27,24 @@ enum jit_reg {
     JR_NONE = 0xff
 };
 
+/* A place in a buffer whose bytes depend on where the code or this program lies. */
+enum jit_rel_kind {
+    JIT_REL_CODE, /* rel32 to a target outside of the buffer */
+    JIT_REL_LINK, /* imm32: number of the block's first link plus n */
+    JIT_REL_HOST  /* imm64: an address in this program */
+};
+struct jit_rel {
+    uint16_t at; /* offset from the buffer's start */
+    uint8_t kind;
+    uint32_t n;
+};
 struct jit_buf {
     uint8_t *start, *p, *end;
     ptrdiff_t delta; /* run address - write address */
     bool full;
+    struct jit_rel *rel; /* borrowed: where such places are noted; NULL: they are not */
+    unsigned nr_rel, max_rel;
+    bool rel_lost; /* there were more than max_rel */
 };
 static inline bool jit_ok(const struct jit_buf *b)
 {
@@ -96,7 +110,9 @@ void jit_load32(struct jit_buf *b, unsigned dst, struct jit_mem m);
 void jit_store32(struct jit_buf *b, struct jit_mem m, unsigned src);
 void jit_lea(struct jit_buf *b, unsigned dst, struct jit_mem m); /* 64-bit */
 void jit_lea32(struct jit_buf *b, unsigned dst, struct jit_mem m);
-void jit_mov_ri(struct jit_buf *b, unsigned dst, uint64_t v); /* shortest form, flags kept */
+void jit_mov_ri(struct jit_buf *b, unsigned dst, uint64_t v);                   /* shortest form, flags kept */
+void jit_mov_link(struct jit_buf *b, unsigned dst, uint32_t first, uint32_t n); /* dst = first + n, a link's number */
+void jit_mov_host(struct jit_buf *b, unsigned dst, uint64_t addr);              /* an address in this program */
 void jit_store8_imm(struct jit_buf *b, struct jit_mem m, unsigned v);
 void jit_store32_imm(struct jit_buf *b, struct jit_mem m, uint32_t v);
 void jit_cmp_imm(struct jit_buf *b, unsigned reg, int32_t v);                          /* 64-bit */

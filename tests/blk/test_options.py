@@ -2,10 +2,11 @@
 import os
 import re
 import subprocess
+import sys
 import time
 
 import pytest
-from conftest import program
+from conftest import need, program
 
 MB = 1 << 20
 
@@ -119,3 +120,65 @@ def test_what_cannot_be_done_is_refused(tmp_path, full):
     tool('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', old, '1M')
     assert 'Lazy refcounts' in tool('qemu-io', '--image-opts', image_opts(old, 'lazy-refcounts=on'), '-c', 'read 0 512', ok=False)
     assert 'discard-no-unref' in tool('qemu-io', '--image-opts', image_opts(full, 'discard-no-unref=on'), '-c', 'read 0 512', ok=False)
+
+
+@pytest.mark.proves('F-BLK-17', 'S075', 'S076', 'S077')
+def test_memory_follows_the_cache_sizes(tmp_path):
+    """A disk of a machine is read and written from end to end, as jobs do it; what its tables may keep in memory is what was given."""
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'machine'))
+    from lyre import Machine
+    size = 64 * MB
+    p = tmp_path / 'd.qcow2'  # 512-byte clusters: 1 MiB of L2 tables, a refcount block for each 128 KiB
+    tool('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata,cluster_size=512', p, size)
+    tables = size // 512 * 8
+
+    def used_for(words):
+        with Machine('-drive', f'file={p},if=none,id=d,format=qcow2,cache-clean-interval=0,{words}', '-blockdev',
+                     f'null-co,node-name=n,size={size}', '-accel', 'qtest', '-device', 'virtio-blk-pci,drive=d') as m:
+            def rss():
+                return int(re.search(r'RssAnon:\s+(\d+)', open(f'/proc/{m.proc.pid}/status').read())[1]) * 1024
+            before = rss()
+            m.qmp('blockdev-backup', device='d', target='n', sync='full', **{'job-id': 'j'})
+            m.event('BLOCK_JOB_COMPLETED', 60)
+            return rss() - before
+    whole = used_for(f'l2-cache-size={tables}')
+    assert whole > tables
+    assert used_for('l2-cache-size=64k') < whole - tables // 2
+    assert used_for('cache-size=128k') < whole - tables // 2
+    assert used_for('cache-size=4M') > tables
+    for words, said in (('l2-cache-size=2M,cache-size=1M', 'may not exceed cache-size'),
+                        ('l2-cache-size=1M,refcount-cache-size=1M,cache-size=2M', 'may not be set at the same time')):
+        q = subprocess.run([program('qemu-system-x86_64'), '-accel', 'qtest', '-display', 'none', '-drive', f'file={p},{words}'],
+                           capture_output=True, text=True, timeout=60)
+        assert q.returncode == 1 and said in q.stderr
+    # refcount blocks: every cluster of a new image written in turn needs them all
+    used = {}
+    for ref in ('4k', '1M'):
+        tool('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', p, '64M')
+        q = subprocess.Popen([program('qemu-io'), '--image-opts', image_opts(p, f'l2-cache-size=8k,refcount-cache-size={ref},cache-clean-interval=0')],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        q.stdin.write('write -P 1 0 64M\nread 0 512\n')
+        q.stdin.flush()
+        n = 0
+        while n < 2:
+            n += 'bytes at offset' in q.stdout.readline()
+        q.stdin.write('discard 0 64M\nflush\nlength\n')
+        q.stdin.flush()
+        while not (line := q.stdout.readline()).strip().endswith('64 MiB'):
+            assert line
+        used[ref] = int(re.search(r'RssAnon:\s+(\d+)', open(f'/proc/{q.pid}/status').read())[1]) * 1024
+        q.stdin.close()
+        q.wait(20)
+    assert used['1M'] > used['4k'] + 200 * 1024
+
+
+@pytest.mark.proves('F-BLK-15')
+@pytest.mark.parametrize('cache,sync,direct', [('none', True, True), ('writeback', True, False), ('unsafe', False, False)])
+def test_a_flush_is_a_sync_of_the_file(tmp_path, full, cache, sync, direct):
+    """System calls behind a guest's flush, as the kernel sees them."""
+    strace, log = need('strace'), tmp_path / 'log'
+    subprocess.run([strace, '-f', '-o', log, '-e', 'trace=fdatasync,fsync,openat', program('qemu-io'), '-t', cache, '-f', 'qcow2', full, '-c',
+                    'write -P 3 20M 64k', '-c', 'flush'], check=True, timeout=60, capture_output=True)
+    text = log.read_text()
+    assert bool(re.search(r'f(data)?sync\(', text)) == sync
+    assert all(('O_DIRECT' in line) == direct for line in text.split('\n') if f'"{full}"' in line)

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "guest/x86/ops.h"
+#include "guest/x86/trial.h"
 
 enum {
     W0 = 1,
@@ -195,55 +196,10 @@ const char *gen_skip(const struct x86_insn *in)
     return NULL;
 }
 
-/* Names, and the arithmetic flags they leave undefined. */
 uint64_t gen_undefined(const struct x86_insn *in, const struct dregs *before)
 {
-    static const struct {
-        const char *name;
-        uint16_t flags;
-    } t[] = {{"and", X86_AF},
-             {"or", X86_AF},
-             {"xor", X86_AF},
-             {"test", X86_AF},
-             {"shl", X86_AF | X86_OF | X86_CF},
-             {"shr", X86_AF | X86_OF | X86_CF},
-             {"sar", X86_AF | X86_OF | X86_CF},
-             {"rol", X86_OF},
-             {"ror", X86_OF},
-             {"rcl", X86_OF},
-             {"rcr", X86_OF},
-             {"shld", X86_AF | X86_OF},
-             {"shrd", X86_AF | X86_OF},
-             {"mul", X86_SF | X86_ZF | X86_AF | X86_PF},
-             {"imul", X86_SF | X86_ZF | X86_AF | X86_PF},
-             {"div", X86_ARITH},
-             {"idiv", X86_ARITH},
-             {"bsf", X86_ARITH & ~X86_ZF},
-             {"bsr", X86_ARITH & ~X86_ZF},
-             {"bt", X86_OF | X86_SF | X86_AF | X86_PF},
-             {"bts", X86_OF | X86_SF | X86_AF | X86_PF},
-             {"btr", X86_OF | X86_SF | X86_AF | X86_PF},
-             {"btc", X86_OF | X86_SF | X86_AF | X86_PF},
-             {"lzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
-             {"tzcnt", X86_OF | X86_SF | X86_AF | X86_PF},
-             {"andn", X86_AF | X86_PF},
-             {"blsr", X86_AF | X86_PF},
-             {"blsi", X86_AF | X86_PF},
-             {"blsmsk", X86_AF | X86_PF},
-             {"bextr", X86_AF | X86_SF | X86_PF},
-             {"bzhi", X86_AF | X86_PF},
-             {"aam", X86_OF | X86_AF | X86_CF},
-             {"aad", X86_OF | X86_AF | X86_CF},
-             {"daa", X86_OF},
-             {"das", X86_OF},
-             {"aaa", X86_OF | X86_SF | X86_ZF | X86_PF},
-             {"aas", X86_OF | X86_SF | X86_ZF | X86_PF}};
-
     (void)before;
-    for (size_t i = 0; i < ARRAY_LEN(t); i++)
-        if (strcmp(in->row->mnem, t[i].name) == 0)
-            return t[i].flags;
-    return 0;
+    return x86_insn_undefined(in);
 }
 
 /* ---- registers and memory ---- */

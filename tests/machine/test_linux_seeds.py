@@ -265,3 +265,49 @@ def test_block_devices_of_the_host_are_disks_of_the_guest(tmp_path, loop):
         assert (tmp_path / f'd{i}').read_bytes()[3584:4096] == bytes([0x70 + i]) * 512
     r = run(*seeds.words('S082', put={'/dev/lvm-disk/debian-bullseye-arm64': str(tmp_path / 'd0')})[1], '-M', 'none', '-accel', 'qtest', '-display', 'none')
     assert r.returncode == 1 and 'host_device' in r.stderr and len(r.stderr.splitlines()) <= 2, r.stderr
+
+
+@pytest.mark.limit(420)
+@pytest.mark.proves('F-BLK-04', 'F-BLK-11', 'S093', 'S094')
+def test_a_disk_moves_from_ide_to_virtio(tmp_path, monkeypatch):
+    """First the IDE disk boots with an empty virtio disk and the driver CD beside it; then the same disk boots from virtio."""
+    need('grub-mkimage', 'grub-common')
+    need('xorriso')
+    monkeypatch.chdir(tmp_path)
+    guest.grub_disk('disk_image', kernel().image, initramfs(('ata_piix', 'sd_mod', 'sr_mod', 'isofs', 'virtio_pci', 'virtio_blk')), CMDLINE)
+    qcow2(tmp_path, 'dummy.qcow2', 1024)
+    (tmp_path / 'tree').mkdir()
+    (tmp_path / 'tree' / 'driver.inf').write_text('signed\n')
+    guest.sh('xorriso', '-as', 'mkisofs', '-quiet', '-o', 'virtio-win.iso', 'tree')
+    sectors = os.path.getsize('disk_image') // 512
+
+    def session(line, fn):
+        prog, args = seeds.words(line)
+        s = Session([program(prog), *accel(), '-display', 'none', '-serial', 'mon:stdio', '-no-reboot', *args])
+        try:
+            s.expect(PROMPT, 240, 'boot to a shell')
+            fn(s)
+            s.p.stdin.write(b'poweroff\n')
+            s.p.stdin.flush()
+            assert s.end(60, 'poweroff') == 0
+        except Failed as e:
+            pytest.fail(f'{e}\n{s.seen[-2500:]}')
+        finally:
+            s.p.kill()
+            s.p.wait()
+            s.p.stdout.close()
+            s.p.stdin.close()
+
+    def first(s):
+        assert s.line('cat /sys/block/sda/size', 30, 'ide') == str(sectors)
+        assert s.line('cat /sys/block/vda/size', 30, 'virtio') == str((1 << 30) // 512)
+        s.line('mkdir -p /cd', 30, 'mkdir')
+        s.line('mount -t iso9660 -o ro /dev/sr0 /cd', 30, 'mount')
+        assert s.line('cat /cd/[dD]*', 30, 'cd') == 'signed'
+
+    def second(s):
+        assert s.line('cat /sys/block/vda/size', 30, 'virtio') == str(sectors)
+        assert s.line('ls -d /sys/block/sd* 2>/dev/null | wc -l', 30, 'no other disk') == '0'
+
+    session('S093', first)
+    session('S094', second)

@@ -187,13 +187,19 @@ found:
     return x;
 }
 
+bool dbt_canonical(const struct x86_cpu *c, uint64_t lin)
+{
+    unsigned up = c->cr4 & X86_CR4_LA57 ? 7 : 16;
+
+    return !c->long_mode || (uint64_t)((int64_t)(lin << up) >> up) == lin;
+}
+
 /* Finds the memory behind lin for one kind of access. False: fault, or not plain memory. */
 static bool resolve(struct dbt_cpu *c, uint64_t lin, enum x86_access a, struct mem_section *s, struct x86_xlat *xl)
 {
     uint32_t err;
 
-    if (c->cpu->long_mode && (uint64_t)((int64_t)(lin << (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) >>
-                                        (c->cpu->cr4 & X86_CR4_LA57 ? 7 : 16)) != lin)
+    if (!dbt_canonical(c->cpu, lin))
         return false;
     if (!x86_walk(c->cpu, lin, a, c->cpu->cpl == 3, xl, &err))
         return false;
@@ -221,7 +227,7 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
 {
     struct x86_ctx *x = c->cur;
     uint64_t page = lin & ~(uint64_t)(PAGE - 1);
-    unsigned n = (unsigned)(lin >> 12) % X86_TLB_SIZE;
+    unsigned n = (unsigned)(lin >> 12) % c->dbt->tlb_size;
     struct mem_section s;
     struct x86_xlat xl;
     uint64_t off, ram_off;
@@ -341,7 +347,7 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
             c->stale[i] = true;
             continue;
         }
-        x->tlb_r[n % X86_TLB_SIZE] = x->tlb_w[n % X86_TLB_SIZE] = EMPTY;
+        x->tlb_r[n % c->dbt->tlb_size] = x->tlb_w[n % c->dbt->tlb_size] = EMPTY;
         x->islot[n % X86_ISLOTS] = 0;
         c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
         for (unsigned k = 0; k < 2 * nr; k++) {

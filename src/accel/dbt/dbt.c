@@ -85,7 +85,7 @@ static bool open_guards(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x
 }
 
 /* The block for rip in the present context, translated if need be; NULL: interpret. */
-static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
+struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
 {
     const struct dbt_xtlb *x = dbt_exec_page(c, pc);
     struct dbt *d = c->dbt;
@@ -117,23 +117,29 @@ static struct jit_block *block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode
     }
 }
 
-static void link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
+/* Links, so that the loop need not be asked again. With links off it must be, but for a variant of the code, which
+ * only a link names: where that starts, or NULL. */
+static const uint8_t *link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
 {
     struct dbt *d = c->dbt;
     uint32_t gen = c->generation;
     struct jit_block *b;
+    unsigned variant;
 
     c->stat.links++;
     c->cpu->rip = jit_cache_link(&d->cache, n)->target;
-    mode |= jit_cache_link(&d->cache, n)->mode_or;
+    variant = jit_cache_link(&d->cache, n)->mode_or;
     c->in_code = false;
+    if (d->no_link && !variant)
+        return NULL;
+    b = dbt_block_for(c, c->cpu->rip, mode | variant);
     if (d->no_link)
-        return;
-    b = block_for(c, c->cpu->rip, mode);
+        return b && b->host ? b->host + b->entry : NULL;
     pthread_mutex_lock(&d->cache.lock);
     if (b && gen == d->cache.generation && gen == c->generation)
         jit_cache_link_to(&d->cache, jit_cache_link(&d->cache, n), b);
     pthread_mutex_unlock(&d->cache.lock);
+    return NULL;
 }
 
 /* The guest pc of a host address inside a block. */
@@ -152,6 +158,7 @@ static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
 /* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
 static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
 {
+    const struct dbt *d = c->dbt;
     struct x86_ctx *x = c->cur;
     const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
     uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
@@ -175,12 +182,12 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         if (!(info & X86_RWI_SPAN))
             return NULL;
         c->in_code = false; /* other accesses of the span may be fine */
-        b = block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
+        b = dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
         return b && b->host ? b->host + b->entry : NULL;
     }
     x->slot[slot].way[1] = x->slot[slot].way[0];
     x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % X86_TLB_SIZE];
+    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % d->tlb_size];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
     x->t1 = x->slot[slot].way[0].add;
@@ -261,7 +268,7 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
 
     if (x->jc_neg[dbt_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
         return x->jc_host[dbt_jc(pc)];
-    b = block_for(c, pc, mode);
+    b = dbt_block_for(c, pc, mode);
     if (!b || !b->host)
         return NULL;
     if (log_on(LOG_EXEC))
@@ -269,23 +276,31 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
     return b->host + b->entry;
 }
 
-/* Runs translated code from rip until something needs the loop. */
-static void run_code(struct dbt_cpu *c)
+/* An indirect branch to an address that is none has left translated code: the CPU faults at the branch, before it has
+ * done anything (what a call stored below the stack pointer stays). Makes rip and RSP those before it. */
+static void undo_branch(struct dbt_cpu *c, uint64_t pc)
+{
+    const struct dbt_xtlb *x = dbt_exec_page(c, pc);
+    struct x86_cpu *cpu = c->cpu;
+    struct x86_insn in;
+
+    if (!x || x86_decode(x->host + (pc & 4095), 4096 - (pc & 4095), cpu->mode, &in) != X86_DECODE_OK)
+        return; /* it ran over the end of its page: the fault names the target */
+    cpu->rip = pc;
+    if (in.op == X86_I_CALL_IND)
+        cpu->regs[X86_RSP] += 8;
+    else if (in.op == X86_I_RET)
+        cpu->regs[X86_RSP] -= 8 + (in.opcode == 0xc2 ? in.imm & 0xffff : 0);
+}
+
+enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, const uint8_t *target)
 {
     struct x86_cpu *cpu = c->cpu;
-    unsigned mode = dbt_mode(c);
-    struct x86_ctx *x = dbt_pick_ctx(c, mode);
-    const uint8_t *target = x ? code_for(c, x, mode) : NULL;
     bool resume = false, again = false;
+    int why = 0;
 
-    c->missed = false;
-    if (!target) {
-        interp_one(c);
-        return;
-    }
     while (target) {
-        int why = enter(c, x, target, resume);
-
+        why = enter(c, x, target, resume);
         resume = why == DBT_EXIT_SIGNAL && shadow_stack_full(c);
         if (resume) {
             target = (const uint8_t *)c->sig_rip;
@@ -301,12 +316,19 @@ static void run_code(struct dbt_cpu *c)
             cpu->rip = x->t0;
             c->missed = true;
             c->stat.dispatch++;
+            again = !dbt_canonical(cpu, cpu->rip);
+            if (again)
+                undo_branch(c, x->t1);
             break;
         case DBT_EXIT_LINK:
-            link_exit(c, (uint32_t)x->t1, mode);
+            target = link_exit(c, (uint32_t)x->t1, mode);
+            if (target && c->dbt->lockstep)
+                return DBT_RAN_SPLIT;
             break;
         case DBT_EXIT_SLOW:
             target = slow_exit(c, mode);
+            if (target && !c->in_code && c->dbt->lockstep)
+                return DBT_RAN_SPLIT;
             break;
         case DBT_EXIT_SIGNAL:
             again = signal_exit(c);
@@ -315,9 +337,32 @@ static void run_code(struct dbt_cpu *c)
             break;
         }
         c->in_code = false;
-        if (why == DBT_EXIT_INTERP || (why == DBT_EXIT_SLOW && !target) || again)
-            interp_one(c);
     }
+    if (!why)
+        return DBT_RAN_NOTHING;
+    return why == DBT_EXIT_INTERP || why == DBT_EXIT_SLOW || again ? DBT_RAN_INTERP : DBT_RAN;
+}
+
+/* Runs translated code from rip. */
+static void run_code(struct dbt_cpu *c)
+{
+    unsigned mode = dbt_mode(c);
+    struct x86_ctx *x = dbt_pick_ctx(c, mode);
+    const uint8_t *target = x ? code_for(c, x, mode) : NULL;
+
+    c->missed = false;
+    if (!target || dbt_run_at(c, x, mode, target) == DBT_RAN_INTERP)
+        interp_one(c);
+}
+
+/* The same in lockstep mode. */
+static bool run_lockstep(struct dbt_cpu *c)
+{
+    bool interp, ok = dbt_lockstep_run(c, &interp);
+
+    if (interp)
+        interp_one(c);
+    return ok;
 }
 
 static void set_poll(struct dbt_cpu *c, bool stop)
@@ -335,7 +380,8 @@ static enum vcpu_exit run(struct vcpu *v)
 
     if (!c->altstack) {
         dbt_thread_signals(c);
-        c->host_clock = cpu->port.tsc_hz == NS_PER_SEC ? clk_fast(v->m->run->virt) : NULL;
+        if (cpu->port.tsc_hz == NS_PER_SEC && !c->dbt->lockstep)
+            c->host_clock = clk_fast(v->m->run->virt);
     }
     if (c->cur)
         __builtin_ia32_wrgsbase64((uint64_t)(uintptr_t)c->cur);
@@ -358,6 +404,11 @@ static enum vcpu_exit run(struct vcpu *v)
             c->stat.interp++;
             if (e != VCPU_EXIT_KICKED)
                 return e;
+            continue;
+        }
+        if (unlikely(c->dbt->lockstep)) {
+            if (!run_lockstep(c))
+                return VCPU_EXIT_ERROR;
             continue;
         }
         run_code(c);
@@ -394,28 +445,38 @@ static bool probe(const char *arch, struct err **errp)
 
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
-    uint64_t mib = 256;
-    bool one = false;
+    uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
+    bool one = false, lockstep = false, links = true, count = false;
     struct dbt *d;
 
-    if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp))
+    if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
+        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "count", &count, errp) ||
+        !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
+        !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
                        opts_peek(o, "thread"));
     if (mib < 4 || mib > 1024)
         return err_set(errp, "accel tcg: tb-size=%" PRIu64 " is out of range (4 to 1024 MiB)", mib);
+    if (tlb < 4 || tlb > X86_TLB_SIZE || tlb & (tlb - 1))
+        return err_set(errp, "accel tcg: tlb-size=%" PRIu64 " is no power of two from 4 to %d", tlb, X86_TLB_SIZE);
+    if (slots < 512 || slots > X86_SLOTS || slots & (slots - 1))
+        return err_set(errp, "accel tcg: slots=%" PRIu64 " is no power of two from 512 to %d", slots, X86_SLOTS);
     d = xnew(struct dbt);
     d->m = m;
-    d->no_link = log_on(LOG_EXEC);
-    d->one_insn = one || d->no_link ? X86_RWM_ONE : 0;
+    d->count = count;
+    d->tlb_size = (uint32_t)tlb;
+    d->nr_slots = (uint32_t)slots;
+    d->no_link = log_on(LOG_EXEC) || lockstep || !links;
+    d->one_insn = one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0;
     d->host_avx = __builtin_cpu_supports("avx");
     if (!jit_cache_init(&d->cache, mib << 20, errp)) {
         free(d);
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if (!dbt_make_stubs(d, errp) || !dbt_install_signals(errp)) {
+    if (!dbt_make_stubs(d, errp) || !dbt_install_signals(errp) || (lockstep && !dbt_lockstep_init(d, sample, errp))) {
         jit_cache_free(&d->cache);
         free(d->pairs);
         free(d);
@@ -449,6 +510,11 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
     *(uint64_t *)(uintptr_t)c->ss_top = (uint64_t)(uintptr_t)d->stubs.jump;
     *(uint64_t *)(uintptr_t)(c->ss_top + 8) = UINT64_C(1) << 52;
     memset(c->last_cr3, 0xff, sizeof c->last_cr3);
+    if (d->lockstep && !dbt_lockstep_cpu(c, errp)) {
+        munmap(c->ss, DBT_SS_SIZE);
+        free(c);
+        return false;
+    }
     d->cpus[v->index] = c;
     c->cpu->dbt = c;
     dbt_hooks(c);
@@ -490,6 +556,21 @@ static void info_ops(struct strbuf *s, const struct dbt_cpu *c)
     str_addf(s, "\n");
 }
 
+/* By all CPUs; a block left early counts as a whole. */
+static uint64_t executed(const struct dbt *d)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < ARRAY_LEN(d->cpus); i++) {
+        const struct dbt_cpu *c = d->cpus[i];
+
+        for (unsigned k = 0; c && k < DBT_CTX && c->ctx[k]; k++)
+            n += c->ctx[k]->insns;
+        n += c ? c->cpu->insn_count : 0;
+    }
+    return n;
+}
+
 static char *info(struct machine *m)
 {
     struct dbt *d = m->accel_data;
@@ -516,11 +597,16 @@ static char *info(struct machine *m)
         if (c)
             info_ops(&s, c);
     }
+    if (d->count)
+        str_addf(&s, "%" PRIu64 " instructions executed\n", executed(d));
+    if (d->lockstep)
+        dbt_lockstep_info(d, &s);
     return str_take(&s);
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size", "thread", "one-insn-per-tb", NULL};
+static const char *const keys[] = {"tb-size", "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
+                                   "links",   "tlb-size", "slots",           "count",    NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

@@ -19,6 +19,8 @@ struct dbt_pair { /* (linear page, physical page): the ids that guards compare *
 };
 enum { DBT_PAIR_HASH = 1 << 14, DBT_CTX = 16, DBT_XTLB = 256 };
 
+struct dbt_lockstep;
+struct strbuf;
 struct dbt {
     struct machine *m;
     struct jit_cache cache; /* places: RAM page number << 12 | offset */
@@ -27,8 +29,10 @@ struct dbt {
     uint32_t next_pair;
     uint32_t next_slot;
     _Atomic bool flushing;
-    bool host_avx;
+    bool host_avx, count;
     unsigned one_insn, no_link;
+    uint32_t tlb_size, nr_slots;   /* X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
+    struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
     struct dbt_cpu *cpus[1024];
 };
 enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL };
@@ -78,6 +82,23 @@ static inline unsigned dbt_jc(uint64_t pc)
 /* A load from here faults: the way to stop code at its next poll. */
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)
 
+/* dbt.c */
+struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode);
+enum dbt_ran {
+    DBT_RAN_NOTHING, /* something wants the loop first */
+    DBT_RAN,         /* rip is where to go on */
+    DBT_RAN_INTERP,  /* the instruction at rip is to be interpreted */
+    DBT_RAN_SPLIT    /* lockstep: the code at rip is to be run as X86_RWM_SPLIT */
+};
+/* Runs translated code at target, until something needs the loop. */
+enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, const uint8_t *target);
+/* lockstep.c */
+bool dbt_lockstep_init(struct dbt *d, uint64_t sample, struct err **errp);
+bool dbt_lockstep_cpu(struct dbt_cpu *c, struct err **errp);
+/* Runs a block at rip by both ways. *interp: the instruction at rip is to be interpreted. False: they differ, and it
+ * was said how. */
+bool dbt_lockstep_run(struct dbt_cpu *c, bool *interp);
+void dbt_lockstep_info(const struct dbt *d, struct strbuf *s);
 /* stubs.c */
 bool dbt_make_stubs(struct dbt *d, struct err **errp);
 /* translate.c; with the cache's lock held unless it says otherwise */
@@ -91,6 +112,7 @@ void dbt_flush_cache(struct dbt_cpu *c);                                        
 /* ctx.c */
 unsigned dbt_mode(const struct dbt_cpu *c);
 bool dbt_flat(const struct x86_cpu *c);
+bool dbt_canonical(const struct x86_cpu *c, uint64_t lin);
 struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode);
 void dbt_ctx_flush(struct dbt_cpu *c, unsigned n);
 void dbt_clear_jumps(struct x86_ctx *x);

@@ -121,7 +121,7 @@ static void reload(struct jit_buf *b) /* what the TLB stubs borrowed */
 }
 
 /* T0 = address, T1 = info, return address on the stack. RAX, RCX and flags are preserved. */
-static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slow)
+static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool write, const uint8_t *slow)
 {
     const uint8_t *at = jit_here(b);
     uint8_t *miss, *cross, *alone;
@@ -147,7 +147,7 @@ static const uint8_t *make_tlb(struct jit_buf *b, bool write, const uint8_t *slo
     jit_op_reg(b, JIT_W, 0xc1, 5, JR_RCX); /* shr rcx, 12 */
     jit_8(b, 12);
     jit_op_reg(b, 0, 0x81, 4, JR_RCX); /* and ecx, size - 1 */
-    jit_32(b, X86_TLB_SIZE - 1);
+    jit_32(b, d->tlb_size - 1);
     jit_mov_rr(b, JR_RAX, T0);
     jit_op_reg(b, JIT_W, 0x81, 4, JR_RAX); /* and rax, -4096 */
     jit_32(b, 0xfffff000);
@@ -203,8 +203,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.exit_link = make_reason(&b, exit, DBT_EXIT_LINK);
     d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
     slow = make_reason(&b, exit, DBT_EXIT_SLOW);
-    d->stubs.tlb_read = make_tlb(&b, false, slow);
-    d->stubs.tlb_write = make_tlb(&b, true, slow);
+    d->stubs.tlb_read = make_tlb(&b, d, false, slow);
+    d->stubs.tlb_write = make_tlb(&b, d, true, slow);
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
     if (!jit_ok(&b))

@@ -70,6 +70,8 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .code = x->host + off,
                              .avail = 4096 - off,
                              .next_slot = &d->next_slot,
+                             .nr_slots = d->nr_slots,
+                             .count = d->count,
                              .vex = d->host_avx};
 
     if (!jit_cache_begin(&d->cache, &buf, &env.first_link))

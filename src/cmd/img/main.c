@@ -1,6 +1,7 @@
 /* qemu-img: dispatch, help, and small helpers of all commands. Texts, keys and exit codes are those scripts expect. */
 #include "blk/secret.h"
 #include "cmd/img/img.h"
+#include "cmd/shut/tool.h"
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -13,20 +14,24 @@ static const struct command {
     const char *name;
     int (*fn)(struct img *im);
     const char *args;
+    const char *writes; /* NULL: reads only; else it writes when one of these words is given, "": always */
 } commands[] = {
     {"amend", cmd_amend,
-     "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename"},
+     "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename", ""},
     {"bench", cmd_bench,
      "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] [--no-drain] [-o offset] "
-     "[--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename"},
+     "[--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename",
+     "-w"},
     {"bitmap", cmd_bitmap,
      "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]] "
-     "[-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap"},
+     "[-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap",
+     ""},
     {"check", cmd_check,
      "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] "
-     "filename"},
+     "filename",
+     "-r --repair"},
     {"commit", cmd_commit,
-     "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename"},
+     "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename", ""},
     {"compare", cmd_compare,
      "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 "
      "filename2"},
@@ -34,11 +39,13 @@ static const struct command {
      "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] "
      "[-p] [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] "
      "[-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage] "
-     "filename [filename2 [...]] output_filename"},
+     "filename [filename2 [...]] output_filename",
+     ""},
     {"create", cmd_create,
-     "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]"},
+     "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]", ""},
     {"dd", cmd_dd,
-     "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output"},
+     "[--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks] [skip=blocks] if=input of=output",
+     ""},
     {"info", cmd_info, "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename"},
     {"map", cmd_map,
      "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] "
@@ -48,12 +55,15 @@ static const struct command {
      "[-l snapshot_param] filename]"},
     {"rebase", cmd_rebase,
      "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file "
-     "[-F backing_fmt] filename"},
+     "[-F backing_fmt] filename",
+     ""},
     {"resize", cmd_resize,
      "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename "
-     "[+ | -]size"},
+     "[+ | -]size",
+     ""},
     {"snapshot", cmd_snapshot,
-     "[--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename"},
+     "[--object objectdef] [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename",
+     "-a -c -d"},
 };
 
 static void help(void)
@@ -62,7 +72,8 @@ static void help(void)
            "usage: qemu-img [standard options] command [command options]\n"
            "Disk image utility\n\n"
            "    '-h', '--help'       display this help and exit\n"
-           "    '-V', '--version'    output version information and exit\n\n"
+           "    '-V', '--version'    output version information and exit\n"
+           "    '-T', '--trace' EVENT  tell of it on standard error; there is: sandbox\n\n"
            "Command syntax:\n");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         printf("  %s %s\n", commands[i].name, commands[i].args);
@@ -415,27 +426,86 @@ static int unknown(const char *name)
     return img_usage("Command not found: %s", name);
 }
 
+/* Whether a command line may write: the option stands alone or begins a word ("-rall"). */
+static bool may_write(const struct command *c, int argc, char **argv)
+{
+    char *copy AUTOFREE = NULL, *save = NULL;
+
+    if (!c->writes || !*c->writes)
+        return c->writes;
+    copy = xstrdup(c->writes);
+    for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save))
+        for (int i = 1; i < argc; i++)
+            if (str_starts(argv[i], w) ||
+                (w[1] != '-' && *argv[i] == '-' && argv[i][1] != '-' && strchr(argv[i], w[1])))
+                return true;
+    return false;
+}
+
+static const char *output_of(const struct command *c, int argc, char **argv)
+{
+    if (!strcmp(c->name, "convert"))
+        return argv[argc - 1];
+    for (int i = 1; !strcmp(c->name, "dd") && i < argc; i++)
+        if (str_starts(argv[i], "of="))
+            return argv[i];
+    return NULL;
+}
+
+static struct shut *enter(const struct command *c, struct img *im, struct shut_plan *p)
+{
+    p->writes = may_write(c, p->argc, p->argv);
+    p->target = output_of(c, p->argc, p->argv);
+    p->below_writes = !strcmp(c->name, "commit");
+    p->bounded = !strcmp(c->name, "info");
+    return shut_in(im->set, p);
+}
+
+/* The options before the command; <0: go on, else the exit status. */
+static int common_options(int *argc, char ***argv)
+{
+    for (; *argc > 1 && *(*argv)[1] == '-'; ++*argv, --*argc) {
+        const char *a = (*argv)[1];
+
+        if (!strcmp(a, "-h") || !strcmp(a, "--help")) {
+            help();
+            return 0;
+        }
+        if (!strcmp(a, "-V") || !strcmp(a, "--version")) {
+            printf("qemu-img version 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n");
+            return 0;
+        }
+        if (str_starts(a, "--trace=")) {
+            if (!shut_trace_option(a + 8))
+                return 1;
+        } else if ((!strcmp(a, "-T") || !strcmp(a, "--trace")) && *argc > 2) {
+            if (!shut_trace_option((*argv)[2]))
+                return 1;
+            ++*argv;
+            --*argc;
+        } else {
+            return img_usage("unrecognized option '%s'", a);
+        }
+    }
+    return -1;
+}
+
 int main(int argc, char **argv)
 {
     const struct command *c;
+    struct shut_plan plan = {0};
+    struct shut *shut;
     struct img im = {0};
     struct err *e = NULL;
     struct call call;
+    int r;
 
     err_set_program("qemu-img");
     signal(SIGPIPE, SIG_IGN);
     signal(SIGUSR1, on_usr1);
-    for (; argc > 1 && *argv[1] == '-'; argv++, argc--) {
-        if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help")) {
-            help();
-            return 0;
-        }
-        if (!strcmp(argv[1], "-V") || !strcmp(argv[1], "--version")) {
-            printf("qemu-img version 7.2.0 (Lyrebird " LYREBIRD_VERSION ")\n");
-            return 0;
-        }
-        return img_usage("unrecognized option '%s'", argv[1]);
-    }
+    r = common_options(&argc, &argv);
+    if (r >= 0)
+        return r;
     if (argc < 2)
         return img_usage("Not enough arguments");
     c = find(argv[1]);
@@ -449,12 +519,17 @@ int main(int argc, char **argv)
     im.set = blk_set_new(im.run);
     im.argc = argc - 1;
     im.argv = argv + 1;
+    plan.argc = im.argc;
+    plan.argv = shut_argv_copy(im.argc, im.argv);
     if (!blk_take_objects(im.set, &im.argc, im.argv, &e))
         return img_fail(e);
+    shut = enter(c, &im, &plan);
     call = (struct call){&im, c->fn, 1};
     blk_run(im.set, run_command, &call);
     blk_set_free(im.set);
     run_free(im.run);
+    shut_end(shut);
+    free(plan.argv);
     if (fflush(stdout) || ferror(stdout))
         return 1;
     return call.ret;

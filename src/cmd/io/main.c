@@ -1,9 +1,12 @@
 /* qemu-io: reads, writes and probes an image at chosen offsets; commands from -c or typed at a prompt. */
 #include "base/json.h"
+#include "blk/host.h"
 #include "blk/node.h"
 #include "blk/secret.h"
+#include "cmd/shut/tool.h"
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -135,12 +138,13 @@ static int rw_transfer(struct rw *x)
 
 static int fill_source(struct rw *x)
 {
-    FILE *f = fopen(x->source, "re");
+    int fd = blk_host_open(x->io->set, x->source, O_RDONLY, 0);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
     size_t got;
 
     if (!f) {
-        printf("%s: %s\n", x->source, strerror(errno));
-        return -errno;
+        printf("%s: %s\n", x->source, strerror(fd < 0 ? -fd : errno));
+        return fd < 0 ? fd : -errno;
     }
     got = fread(x->buf, 1, x->len, f);
     fclose(f);
@@ -778,14 +782,24 @@ static void usage(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option longs[] = {{"help", no_argument, 0, 'h'},        {"version", no_argument, 0, 'V'},
-                                          {"cmd", required_argument, 0, 'c'},   {"format", required_argument, 0, 'f'},
-                                          {"read-only", no_argument, 0, 'r'},   {"nocache", no_argument, 0, 'n'},
-                                          {"misalign", no_argument, 0, 'm'},    {"native-aio", no_argument, 0, 'k'},
-                                          {"aio", required_argument, 0, 'i'},   {"discard", required_argument, 0, 'd'},
-                                          {"cache", required_argument, 0, 't'}, {"image-opts", no_argument, 0, 256},
-                                          {"force-share", no_argument, 0, 'U'}, {0}};
-    char *cmds[256];
+    static const struct option longs[] = {{"help", no_argument, 0, 'h'},
+                                          {"version", no_argument, 0, 'V'},
+                                          {"cmd", required_argument, 0, 'c'},
+                                          {"format", required_argument, 0, 'f'},
+                                          {"read-only", no_argument, 0, 'r'},
+                                          {"nocache", no_argument, 0, 'n'},
+                                          {"misalign", no_argument, 0, 'm'},
+                                          {"native-aio", no_argument, 0, 'k'},
+                                          {"aio", required_argument, 0, 'i'},
+                                          {"discard", required_argument, 0, 'd'},
+                                          {"cache", required_argument, 0, 't'},
+                                          {"image-opts", no_argument, 0, 256},
+                                          {"force-share", no_argument, 0, 'U'},
+                                          {"trace", required_argument, 0, 'T'},
+                                          {0}};
+    char *cmds[256], **given = shut_argv_copy(argc, argv);
+    struct shut_plan plan = {.argc = argc, .argv = given, .writes = true};
+    struct shut *shut = NULL;
     struct io io = {.cmds = cmds};
     struct err *e = NULL;
     int c;
@@ -831,8 +845,9 @@ int main(int argc, char **argv)
             io.aio = optarg;
             break;
         case 'T':
-            fprintf(stderr, "qemu-io: -T: trace events are not built into this program\n");
-            return 1;
+            if (!shut_trace_option(optarg))
+                return 1;
+            break;
         case 256:
             io.image_opts = true;
             break;
@@ -851,8 +866,12 @@ int main(int argc, char **argv)
         return 1;
     }
     io.path = optind < argc ? argv[optind] : NULL;
+    if (io.nr_cmds) /* who types commands names files as they go */
+        shut = shut_in(io.set, &plan);
     blk_run(io.set, session, &io);
     blk_set_free(io.set);
     run_free(io.run);
+    shut_end(shut);
+    free(given);
     return io.failed;
 }

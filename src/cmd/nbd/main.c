@@ -1,7 +1,9 @@
 /* qemu-nbd: serves an image to network block device clients, on a socket or through the kernel's /dev/nbdN. */
 #include "base/bytes.h"
+#include "blk/host.h"
 #include "blk/nbd.h"
 #include "blk/secret.h"
+#include "cmd/shut/tool.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -36,6 +38,9 @@ struct opt_set {
     bool readonly, persistent, verbose, disconnect, list, fork, image_opts, snapshot, have_offset, allocation_depth;
     const char *objects[16]; /* --object */
     unsigned nr_objects;
+    int argc;
+    char **argv; /* as given: borrowed */
+    struct shut *shut;
 };
 
 static void on_signal(int sig)
@@ -343,12 +348,13 @@ static int activated(void)
     return pid && fds && atoi(pid) == getpid() && atoi(fds) == 1 ? 3 : -1;
 }
 
-static bool write_pid(const char *path, struct err **errp)
+static bool write_pid(struct blk_set *set, const char *path, struct err **errp)
 {
-    FILE *f = fopen(path, "we");
+    int fd = blk_host_open(set, path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
 
     if (!f)
-        return err_set_errno(errp, errno, "cannot create PID file '%s'", path);
+        return err_set_errno(errp, fd < 0 ? -fd : errno, "cannot create PID file '%s'", path);
     fprintf(f, "%d\n", (int)getpid());
     return !fclose(f) || err_set_errno(errp, errno, "cannot write PID file '%s'", path);
 }
@@ -377,28 +383,35 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
                          .host = (char *)(uintptr_t)(o->bind ? o->bind : "0.0.0.0"),
                          .port = (char *)(uintptr_t)o->port};
     struct err *e = NULL;
-    struct blk_node *n = open_image(set, o, &e);
+    struct blk_node *n;
     struct nbd_export *x = NULL;
     struct nbd_server *s;
-    int fd = -1, dev = -1, r = 0;
+    int fd = -1, dev = -1, r = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-    if (!n) {
-        err_prefix(&e, "Could not open '%s': ", o->image);
-        return fail(e);
-    }
     if (o->device)
         dev = open_device(o->device, &e);
     else if ((fd = activated()) < 0)
         fd = nbd_listen(&a, &e);
-    if (fd < 0 && dev < 0) {
-        blk_node_unref(n);
+    if (fd < 0 && dev < 0)
+        return fail(e);
+    if (!o->device) /* all is open now that needs names of the host, but for the image */
+        o->shut = shut_in(set, &(const struct shut_plan){.argc = o->argc,
+                                                         .argv = o->argv,
+                                                         .writes = !o->readonly || o->pid_file,
+                                                         .serves = true,
+                                                         .gone = {fd != 3 ? o->sock : NULL, o->pid_file}});
+    n = open_image(set, o, &e);
+    if (!n) {
+        err_prefix(&e, "Could not open '%s': ", o->image);
+        if (o->sock && fd != 3 && fd >= 0)
+            blk_host_unlink(set, o->sock);
         return fail(e);
     }
     s = nbd_server_new(set, fd, (unsigned)o->shared);
     if (o->sock && fd != 3)
         s->unix_path = xstrdup(o->sock);
     x = nbd_export_add(s, o->name ? o->name : "", o->desc, n, !o->readonly && !blk_node_readonly(n), &e);
-    if (!x || (o->pid_file && !write_pid(o->pid_file, &e)))
+    if (!x || (o->pid_file && !write_pid(set, o->pid_file, &e)))
         r = fail(e);
     if (!r && dev >= 0)
         r = attach_kernel(s, x, dev, o->device);
@@ -409,9 +422,10 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
         s->opaque = o;
         if (ready_fd >= 0 && write(ready_fd, &zero, 1) == 1) {
             close(ready_fd);
-            if (!freopen("/dev/null", "r", stdin) || !freopen("/dev/null", "w", stdout) ||
-                !freopen("/dev/null", "w", stderr))
-                r = 1;
+            fflush(stdout);
+            for (int i = 0; i < 3; i++)
+                if (dup2(null, i) < 0)
+                    r = 1;
         }
         while (!g_stop)
             ev_loop_turn(g_loop, -1);
@@ -419,7 +433,7 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
     nbd_server_free(s);
     blk_node_unref(n);
     if (o->pid_file)
-        unlink(o->pid_file);
+        blk_host_unlink(set, o->pid_file);
     return r;
 }
 
@@ -457,6 +471,7 @@ static const struct option longs[] = {{"help", no_argument, 0, 'h'},
                                       {"tls-creds", required_argument, 0, O_TLS},
                                       {"tls-authz", required_argument, 0, O_TLS},
                                       {"object", required_argument, 0, O_OBJECT},
+                                      {"trace", required_argument, 0, 'T'},
                                       {0}};
 
 static int refuse(const char *what)
@@ -495,7 +510,7 @@ static int parse(int argc, char **argv, struct opt_set *o)
 {
     int c;
 
-    while ((c = getopt_long(argc, argv, "hVb:o:p:rsnc:dvk:e:f:tl:x:D:AB:LP:", longs, NULL)) != -1)
+    while ((c = getopt_long(argc, argv, "hVb:o:p:rsnc:dvk:e:f:tl:x:D:AB:LP:T:", longs, NULL)) != -1)
         switch (c) {
         case 'h':
             usage();
@@ -586,6 +601,10 @@ static int parse(int argc, char **argv, struct opt_set *o)
             return refuse("--bitmap");
         case 'l':
             return refuse("--load-snapshot");
+        case 'T':
+            if (!shut_trace_option(optarg))
+                return 1;
+            break;
         case O_TLS:
             return refuse("TLS");
         case O_OBJECT:
@@ -608,6 +627,8 @@ int main(int argc, char **argv)
     int r, ready = -1;
 
     err_set_program("qemu-nbd");
+    o.argc = argc;
+    o.argv = shut_argv_copy(argc, argv); /* getopt moves them */
     r = parse(argc, argv, &o);
     if (r >= 0)
         return r;
@@ -635,5 +656,7 @@ int main(int argc, char **argv)
     r = serve(set, &o, ready);
     blk_set_free(set);
     run_free(run);
+    shut_end(o.shut);
+    free(o.argv);
     return r;
 }

@@ -743,6 +743,15 @@ bool on_enable_kvm(struct sys *s, const struct option *o, const char *val, struc
     return true;
 }
 
+/* Options of their own that stand for a property of the translator. */
+bool on_tcg(struct sys *s, const struct option *o, const char *val, struct err **errp)
+{
+    if (!s->tcg)
+        s->tcg = opts_new();
+    opts_set(s->tcg, !strcmp(o->name, "singlestep") ? "one-insn-per-tb" : o->name, val ? val : "on");
+    return true;
+}
+
 /* Names of ways to run that belong to other hosts, so that the refusal can say so. */
 static const char *foreign_accel(const char *name)
 {
@@ -780,6 +789,15 @@ static void accel_unknown(const char *name, struct err **errp)
     str_free(&all);
 }
 
+static void add_tcg(struct sys *s, struct opts *p)
+{
+    static const char *const keys[] = {"one-insn-per-tb", "tb-size", NULL};
+
+    for (unsigned i = 0; keys[i]; i++)
+        if (s->tcg && opts_peek(s->tcg, keys[i]) && !opts_peek(p, keys[i]))
+            opts_set(p, keys[i], opts_peek(s->tcg, keys[i]));
+}
+
 static bool accel_try(struct sys *s, const char *text, struct err **errp)
 {
     struct opts *p = opts_parse(text, "accel", errp);
@@ -794,6 +812,8 @@ static bool accel_try(struct sys *s, const char *text, struct err **errp)
         accel_unknown(name, errp);
     } else if (!k->probe || k->probe(s->arch, errp)) {
         s->m->accel = k;
+        if (!strcmp(k->name, "tcg"))
+            add_tcg(s, p);
         ok = (!k->init || k->init(s->m, p, errp)) && opts_done(p, what, k->keys, errp);
         if (!ok)
             s->m->accel = NULL;

@@ -158,7 +158,7 @@ const struct option sys_options[] = {
     {"rtc", NULL, "[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]", G_MACHINE, ST_MACHINE, on_rtc,
      NULL, "guest wall clock"},
     {"icount", NULL, "[shift=n|auto][,...]", G_ACCEL, ST_EARLY, NOT_BUILT, NULL, "virtual instruction counter"},
-    {"tb-size", NULL, "n", G_ACCEL, ST_EARLY, NOT_BUILT, NULL, "translation cache size (use -accel tcg,tb-size=n)"},
+    {"tb-size", NULL, "n", G_ACCEL, ST_EARLY, on_tcg, NULL, "the same as -accel tcg,tb-size=n"},
     {"echr", NULL, "chr", G_CHAR, ST_EARLY, NOT_BUILT, NULL, "escape character of the terminal"},
     {"incoming", NULL, "uri", G_DEBUG, ST_LAST, NOT_BUILT, NULL, "wait for an incoming migration"},
     {"only-migratable", NULL, NULL, G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "refuse devices that cannot migrate"},
@@ -179,7 +179,9 @@ const struct option sys_options[] = {
     {"qtest-log", NULL, "file", G_DEBUG, ST_EARLY, on_string, NULL, "copy the test channel's lines there"},
     {"msg", NULL, "[timestamp=on|off][,guest-name=on|off]", G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "style of messages"},
     {"async-teardown", NULL, NULL, G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "tear down in the background"},
-    {"singlestep", NULL, NULL, G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "translate one instruction at a time"},
+    {"one-insn-per-tb", NULL, NULL, G_ACCEL, ST_EARLY, on_tcg, NULL,
+     "translate one instruction at a time: the same as -accel tcg,one-insn-per-tb=on"},
+    {"singlestep", NULL, NULL, G_ACCEL, ST_EARLY, on_tcg, NULL, "the same as -one-insn-per-tb"},
     {NULL, NULL, NULL, G_NR, ST_NR, NULL, NULL, NULL}};
 
 const struct option *option_find(const char *name)

@@ -76,6 +76,7 @@ struct sys {
     char *accels[16];           /* -accel values in order, owned */
     unsigned nr_accels;
     bool accel_asked, accel_kvm_flag;
+    struct opts *tcg; /* what options of their own say to the translator, owned */
     char *accel_line; /* which accelerator and why, owned */
 
     struct drive_cfg drives[64];
@@ -112,6 +113,7 @@ NORETURN void sys_exit(int code); /* main.c: restores the terminal, removes sock
 #define H(n) bool n(struct sys *s, const struct option *o, const char *val, struct err **errp)
 /* conf.c: the machine's measures */
 H(on_machine);
+H(on_tcg);
 H(on_memory);
 H(on_smp);
 H(on_cpu);

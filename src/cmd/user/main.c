@@ -2,6 +2,7 @@
  * runs programs of that architecture; called otherwise it looks at the program's ELF header. */
 #include "base/log.h"
 #include "base/str.h"
+#include "user/linux/kept.h"
 #include "user/linux/thread.h"
 
 #include <ctype.h>
@@ -449,6 +450,12 @@ static void start_translator(const struct lx_arch *arch)
         die(e);
     lx_proc.rt->one_insn = lx_proc.opt.one_insn;
     lx_proc.rt->no_link = log_on(LOG_EXEC);
+    if (!lx_proc.opt.one_insn && !lx_proc.rt->no_link && !lx_proc.opt.gdb_port && !lx_proc.opt.gdb_path) {
+        char *what = xasprintf("%s %s", arch->name, lx_proc.opt.cpu ? lx_proc.opt.cpu : "");
+
+        lx_proc.rt->kept = lx_kept_open(what);
+        free(what);
+    }
 }
 
 static void cpu_help(const struct lx_arch *arch)

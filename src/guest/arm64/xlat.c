@@ -40,11 +40,11 @@ const struct ir_pin a64_pins[] = {{offsetof(struct a64_cpu, sp), JR_RBX, false},
 const unsigned a64_nr_pins = ARRAY_LEN(a64_pins);
 
 /* ---- helpers called from blocks ---- */
-static uint64_t help_sem(void *ctx, uint64_t w, uint64_t kind, uint64_t fn)
+static uint64_t help_sem(void *ctx, uint64_t w, uint64_t kind, uint64_t row)
 {
     struct a64_cpu *c = ctx;
 
-    ((a64_sem_fn *)fn)(c, (uint32_t)w, (unsigned)kind);
+    a64_rows[row].sem(c, (uint32_t)w, (unsigned)kind);
     return 0;
 }
 
@@ -68,7 +68,7 @@ void xlat_call_sem(struct a64_xlat *x, int row, uint32_t w)
     struct ir *s = x->s;
 
     ir_call(s, IR_VOID, IR_CALL_STATE, (void *)help_sem, ir_c64(s, w), ir_c64(s, a64_kind_of(row)),
-            ir_c64(s, (uintptr_t)a64_rows[row].sem), IR_NO);
+            ir_c64(s, row), IR_NO);
 }
 
 /* ---- arithmetic ---- */

@@ -6,6 +6,7 @@
  * Instructions that cross a page or come from device memory are decoded each time. */
 #include "base/log.h"
 #include "guest/x86/interp_int.h"
+#include "guest/x86/trial_int.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -481,6 +482,131 @@ enum vcpu_exit x86_interp_run(struct x86_cpu *c, uint64_t max)
     }
     c->fault_jmp = outer;
     return c->shutdown ? VCPU_EXIT_SHUTDOWN : c->vcpu.halted ? VCPU_EXIT_HALTED : VCPU_EXIT_KICKED;
+}
+
+/* ---- trials (trial.h) ---- */
+/* Does it do more than change registers and memory? */
+static bool acts_elsewhere(const struct entry *e)
+{
+    static const uint16_t fine[] = {X86_I_CLI,      X86_I_STI,      X86_I_POPF,      X86_I_SWAPGS, X86_I_STAC,
+                                    X86_I_CLAC,     X86_I_SYSCALL,  X86_I_SYSRET,    X86_I_IRET,   X86_I_RDFSBASE,
+                                    X86_I_RDGSBASE, X86_I_WRFSBASE, X86_I_WRGSBASE,  X86_I_FXSAVE, X86_I_FXRSTOR,
+                                    X86_I_XSAVE,    X86_I_XRSTOR,   X86_I_XSAVEOPT,  X86_I_XSAVEC, X86_I_UD2,
+                                    X86_I_CLFLUSH,  X86_I_CLWB,     X86_I_CLFLUSHOPT};
+
+    if (!e->in.row || !(e->in.row->attr & (X86_A_SYS | X86_A_IO)))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(fine); i++)
+        if (e->in.op == fine[i])
+            return false;
+    return true;
+}
+/* Repeats at a time until RCX is what the bound says, or to the end. */
+static void try_rep(struct x86_cpu *c, const struct entry *e, const struct x86_trial_bound *b)
+{
+    uint64_t at = c->rip, mask = x86_mask(e->in.adsz), rcx = c->regs[X86_RCX];
+    bool part = b->to_rip && b->before && b->rip == at && (rcx & mask) > (b->rcx & mask);
+
+    if (part)
+        c->regs[X86_RCX] = (rcx & mask) - (b->rcx & mask);
+    do
+        run_entry(c, e);
+    while (c->rip == at && c->regs[X86_RCX] & mask);
+    if (!part)
+        return;
+    if (!(c->regs[X86_RCX] & mask))
+        c->regs[X86_RCX] = b->rcx;
+    c->rip = at;
+}
+static bool at_bound(const struct x86_cpu *c, const struct entry *e, const struct x86_trial_bound *b, unsigned n)
+{
+    if (n >= b->max)
+        return true;
+    if (!b->to_rip || c->rip != b->rip || (!b->before && !n))
+        return false;
+    return !(b->before && e->in.row && e->in.rep && e->in.row->attr & X86_A_STRING && c->regs[X86_RCX] != b->rcx);
+}
+uint32_t x86_trial_attrs(struct x86_cpu *c, unsigned nr)
+{
+    sigjmp_buf jb, *volatile outer = c->fault_jmp;
+    uint64_t rip = c->rip;
+    volatile unsigned left = nr;
+    volatile uint32_t at = 0;
+
+    c->fault_jmp = &jb;
+    c->trial->on = true;
+    while (left) {
+        struct block *b = sigsetjmp(jb, 0) ? NULL : find_block(c);
+
+        for (unsigned k = 0; b && k < b->nr && left; k++, left--)
+            at |= b->e[k].in.row ? b->e[k].in.row->attr : ~UINT32_C(0);
+        if (!b) { /* an instruction that is not cached: not known */
+            at = ~UINT32_C(0);
+            break;
+        }
+        c->rip += b->bytes;
+    }
+    c->rip = rip;
+    c->trial->on = false;
+    c->fault_jmp = outer;
+    return at;
+}
+enum x86_trial_end x86_trial_run(struct x86_cpu *c, const struct x86_trial_bound *b, unsigned *done)
+{
+    volatile enum x86_trial_end end = X86_TRIAL_BOUND;
+    sigjmp_buf jb, *volatile outer = c->fault_jmp;
+    volatile unsigned n = 0;
+    int why;
+
+    c->trial->nr = 0;
+    c->trial->used = 0;
+    c->trial->undefined = 0;
+    c->trial->tainted = false;
+    c->trial->on = true;
+    c->fault_jmp = &jb;
+    why = sigsetjmp(jb, 0);
+    while (!why) {
+        struct block *blk = find_block(c);
+        const struct entry *e = blk ? blk->e : fetch_single(c), *last = e + (blk ? blk->nr : 1);
+        bool left = false;
+
+        for (; e < last && !left; e++) {
+            uint64_t next = rip_after(c, &e->in);
+
+            if (at_bound(c, e, b, n))
+                goto out;
+            if (acts_elsewhere(e)) {
+                end = X86_TRIAL_OTHER;
+                goto out;
+            }
+            c->int_shadow = 0;
+            if (e->in.row && e->in.rep && e->in.row->attr & X86_A_STRING && e->in.row->attr & X86_A_REP)
+                try_rep(c, e, b);
+            else
+                run_entry(c, e);
+            left = c->rip != next;
+            n++;
+            if (e->in.row)
+                c->trial->tainted |= (c->trial->undefined & e->in.row->flags_r) != 0;
+            if (e->in.row)
+                c->trial->undefined = (uint16_t)((c->trial->undefined & (~e->in.row->flags_w | e->in.row->flags_r)) |
+                                                 x86_insn_undefined(&e->in));
+            if (blk && blk->gen != atomic_load_explicit(blk->gen_at, memory_order_relaxed))
+                break;
+        }
+        if (left && !b->to_rip) {
+            end = X86_TRIAL_LEFT;
+            goto out;
+        }
+    }
+    end = why >= X86_TRIAL_JMP ? (enum x86_trial_end)(why - X86_TRIAL_JMP) : X86_TRIAL_FAULT;
+out:
+    if (c->split)
+        split_unlock(c);
+    c->trial->on = false;
+    c->fault_jmp = outer;
+    *done = n;
+    return end;
 }
 
 /* ---- pins ---- */

@@ -440,10 +440,14 @@ static struct x86_itlb_entry *fill(struct x86_cpu *c, uint64_t lin, enum x86_acc
     e->add = (uint64_t)(uintptr_t)(s.host + (page - s.start)) - (lin & PMASK);
     if (x.r)
         e->tag[X86_READ] = lin & PMASK;
-    if (x.w && !s.readonly)
-        e->tag[X86_WRITE] = lin & PMASK;
     if (x.x)
         e->tag[X86_EXEC] = lin & PMASK;
+    if (x.w && !s.readonly) {
+        if (likely(!c->trial))
+            e->tag[X86_WRITE] = lin & PMASK;
+        else if (a == X86_WRITE)
+            return e; /* not remembered: every write comes by here */
+    }
     return e->tag[a] == (lin & PMASK) ? e : NULL;
 }
 
@@ -478,6 +482,7 @@ static uint64_t load_in_page(struct x86_cpu *c, uint64_t lin, unsigned size, boo
         return get_le((const void *)(uintptr_t)(lin + e->add), size);
     if (unlikely(c->dr[7] & 0xff))
         x86_watch(c, lin, size, false, false);
+    x86_trial_device(c);
     mem_load(x86_as(c), gpa, size, &v);
     return v;
 }
@@ -500,9 +505,11 @@ static void store_in_page(struct x86_cpu *c, uint64_t lin, unsigned size, uint64
     if (!e) {
         if (unlikely(c->dr[7] & 0xff))
             x86_watch(c, lin, size, true, false);
+        x86_trial_device(c);
         mem_store(x86_as(c), gpa, size, v);
         return;
     }
+    x86_trial_write(c, e, lin, size);
     put_le((void *)(uintptr_t)(lin + e->add), v, size);
     written(e, lin, size);
 }
@@ -579,6 +586,7 @@ void x86_ld_bytes(struct x86_cpu *c, uint64_t lin, void *buf, unsigned n)
         } else {
             if (unlikely(c->dr[7] & 0xff))
                 x86_watch(c, lin, part, false, false);
+            x86_trial_device(c);
             mem_read(x86_as(c), gpa, p, part);
         }
         p += part;
@@ -607,11 +615,13 @@ void x86_st_bytes(struct x86_cpu *c, uint64_t lin, const void *buf, unsigned n)
         if (!e)
             e = fill(c, lin, X86_WRITE, user, &gpa);
         if (e) {
+            x86_trial_write(c, e, lin, part);
             memcpy((void *)(uintptr_t)(lin + e->add), p, part);
             written(e, lin, part);
         } else {
             if (unlikely(c->dr[7] & 0xff))
                 x86_watch(c, lin, part, true, false);
+            x86_trial_device(c);
             mem_write(x86_as(c), gpa, p, part);
         }
         p += part;
@@ -634,6 +644,7 @@ void *x86_host(struct x86_cpu *c, uint64_t lin, unsigned n, enum x86_access a)
     if (!e)
         return NULL;
     if (a == X86_WRITE) {
+        x86_trial_write(c, e, lin, n);
         mem_ram_written(e->ram, e->ram_off + (lin & 0xfff), n);
         if (e->ram->page[e->ram_off / PAGE] & MEM_PAGE_CODE)
             return NULL;
@@ -657,6 +668,8 @@ void *x86_rmw_slow(struct x86_cpu *c, uint64_t lin, unsigned size)
     e = lookup(c, lin, X86_WRITE, user);
     if (!e)
         e = fill(c, lin, X86_WRITE, user, &gpa);
+    if (e)
+        x86_trial_write(c, e, lin, size);
     return e ? (void *)(uintptr_t)(lin + e->add) : NULL;
 }
 
@@ -693,6 +706,8 @@ unsigned x86_fetch(struct x86_cpu *c, uint64_t rip, uint8_t *buf, unsigned want)
                 return got;
             e = fill(c, lin, X86_EXEC, c->cpl == 3, &gpa);
         }
+        if (!e)
+            x86_trial_device(c);
         if (e)
             memcpy(buf + got, (const void *)(uintptr_t)(lin + e->add), part);
         else

@@ -32,6 +32,19 @@ struct x86_itlb {
         bool smm;
     } pt[PTC];
 };
+/* trial.c: before a write, and before an access that memory alone does not answer. Nothing outside a trial. */
+void x86_trial_log(struct x86_cpu *c, struct mem_ram *ram, uint64_t off, unsigned size);
+void x86_trial_stop_device(struct x86_cpu *c); /* does not return when a trial runs */
+static inline void x86_trial_write(struct x86_cpu *c, const struct x86_itlb_entry *e, uint64_t lin, unsigned size)
+{
+    if (unlikely(c->trial != NULL))
+        x86_trial_log(c, e->ram, e->ram_off + (lin & 0xfff), size);
+}
+static inline void x86_trial_device(struct x86_cpu *c)
+{
+    if (unlikely(c->trial != NULL))
+        x86_trial_stop_device(c);
+}
 static inline unsigned x86_tlb_index(const struct x86_cpu *c, bool user)
 {
     return user ? IDX_USER : c->rflags & X86_AC && c->cpl != 3 ? IDX_SYS_AC : IDX_SYS;

@@ -46,7 +46,7 @@ static void decode(struct rw *r)
 }
 
 /* Remembers that the code depends on bytes [first, last] of the page beyond its own. */
-static void note_peek(struct rw *r, unsigned first, unsigned last)
+void rw_note_peek(struct rw *r, unsigned first, unsigned last)
 {
     struct jit_block_out *o = r->out;
 
@@ -76,7 +76,7 @@ static uint16_t flags_needed(struct rw *r, uint64_t pc)
         if ((pc ^ e->pc) >> 12 ||
             x86_decode(e->code - off + at, 4096 - at, r->m64 ? X86_MODE_64 : X86_MODE_32, &in) != X86_DECODE_OK)
             break;
-        note_peek(r, at, at + in.len - 1);
+        rw_note_peek(r, at, at + in.len - 1);
         pc += in.len;
         if (in.map == X86_MAP_1 && in.enc == X86_ENC_LEGACY && (in.opcode == 0xe9 || in.opcode == 0xeb) &&
             !in.opsize_pfx) {
@@ -150,6 +150,13 @@ static void guard(struct rw *r, uint64_t page, uint64_t id)
     jit_mov_rr(r->b, JR_RCX, T1);
 }
 
+static void count(struct rw *r)
+{
+    jit_load(r->b, T1, JIT_GS(X86_CTX(insns)));
+    jit_lea(r->b, T1, JIT_BASE(T1, (int32_t)r->nr));
+    jit_store(r->b, JIT_GS(X86_CTX(insns)), T1);
+}
+
 /* True when the block goes on after this instruction. */
 static bool emit_one(struct rw *r, const struct x86_insn *in)
 {
@@ -189,6 +196,8 @@ static bool emit_block(struct rw *r)
         if (r->env->tail_id)
             guard(r, (r->env->pc >> 12) + 1, r->env->tail_id);
     }
+    if (r->env->count)
+        count(r);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
         n = rw_stack_run(r, &ends);
@@ -240,6 +249,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
             struct jit_block_out keep = *out;
 
             b->p = b->start;
+            b->nr_rel = 0;
             *r = (struct rw){.b = b,
                              .env = env,
                              .out = out,

@@ -37,8 +37,9 @@ struct x86_ctx {
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
-    uint64_t miss_addr;
-    uint32_t flags; /* arithmetic flags at exit and entry */
+    uint64_t insns;     /* instructions of the blocks entered, where env.count is set */
+    uint64_t branch_pc; /* the return that ret_miss was entered from */
+    uint32_t flags;     /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     uint64_t jc_mask;                         /* the bits of a pc that index the jump table */
     uint64_t tsc_neg_base, tsc_mult, tsc_add; /* guest TSC = (host TSC + neg_base) * mult / 2^64 + add */
@@ -76,11 +77,11 @@ enum {
 struct x86_stubs {                       /* run addresses */
     const uint8_t *enter;                /* C: int enter(void): loads guest state, jumps to ctx->enter_target */
     const uint8_t *exit_interp;          /* T0 = pc: interpret one instruction there */
-    const uint8_t *exit_dispatch;        /* T0 = pc: find or make its block */
+    const uint8_t *exit_dispatch;        /* T0 = pc: find or make its block; T1 = the indirect branch that led there */
     const uint8_t *exit_link;            /* T1 = link number: resolve and patch it */
     const uint8_t *exit_signal;          /* entered from the signal handler: rip is known to the runtime */
     const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
-    const uint8_t *ret_miss;             /* the same after a return that the shadow stack did not predict */
+    const uint8_t *ret_miss;             /* the same after a return, at T1, that the shadow stack did not predict */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
     const uint8_t *exit_syscall;         /* FLAT: T0 = address behind a system call instruction */
 };
@@ -97,10 +98,13 @@ struct x86_rw_env {
     size_t avail;
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
-    uint64_t page_id;    /* guard: id of (linear page, physical page) */
-    uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
-    bool vex;            /* host has AVX */
-    bool native_xsave;   /* FLAT: the guest's XCR0 is the host's */
+    uint32_t
+        nr_slots; /* how many are used: X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
+    uint64_t page_id;  /* guard: id of (linear page, physical page) */
+    uint64_t tail_id;  /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
+    bool vex;          /* host has AVX */
+    bool count;          /* blocks add up their instructions in ctx->insns */
+    bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);

@@ -587,7 +587,7 @@ unsigned rw_stack_run(struct rw *r, bool *ends)
     }
     move_sp(r, (int32_t)(pop ? total : -total));
     if (ret)
-        rw_ret_tail(r);
+        rw_ret_tail(r, rw_pc(r, r->cur + n));
     *ends = ret;
     return n + ret;
 }

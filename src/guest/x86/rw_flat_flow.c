@@ -21,15 +21,18 @@ static void add_sp(struct rw *r, int32_t by)
 }
 
 /* Does the code at offset `at` of the block's bytes overwrite the arithmetic flags before it reads them? */
-static bool flags_dead_at(const struct rw *r, size_t at)
+static bool flags_dead_at(struct rw *r, size_t at)
 {
-    unsigned live = X86_ARITH;
+    unsigned live = X86_ARITH, off = (unsigned)(r->env->pc & 4095);
     struct x86_insn in;
 
     for (unsigned i = 0; i < PEEK && live; i++) {
         if (at >= r->env->avail ||
             x86_decode(r->env->code + at, r->env->avail - at, r->m64 ? X86_MODE_64 : X86_MODE_32, &in) != X86_DECODE_OK)
             return false;
+        if (off + at + in.len > 4096)
+            return false;
+        rw_note_peek(r, off + (unsigned)at, off + (unsigned)at + in.len - 1);
         if (in.row->flags_r & live || in.row->attr & (X86_A_ENDS | X86_A_SYS))
             return false;
         live &= ~(unsigned)in.row->flags_w;

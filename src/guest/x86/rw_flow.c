@@ -92,7 +92,7 @@ static void continuation(struct rw *r, uint64_t ret)
     rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
 }
 
-void rw_ret_tail(struct rw *r)
+void rw_ret_tail(struct rw *r, uint64_t pc)
 {
     uint8_t *hit;
 
@@ -101,6 +101,7 @@ void rw_ret_tail(struct rw *r)
     jit_lea(r->b, JR_RCX, JIT_SUM(JR_RCX, T0));
     hit = jit_jrcxz_fwd(r->b);
     jit_mov_rr(r->b, JR_RCX, T1);
+    jit_mov_ri(r->b, T1, pc);
     jit_jmp(r->b, r->env->stubs->ret_miss);
     jit_patch8(r->b, hit);
     jit_mov_rr(r->b, JR_RCX, T1);
@@ -118,7 +119,7 @@ static void ret(struct rw *r, const struct x86_insn *in)
         jit_lea(r->b, HSP, JIT_BASE(HSP, s));
     else
         jit_lea32(r->b, HSP, JIT_BASE(HSP, s));
-    rw_ret_tail(r);
+    rw_ret_tail(r, rw_pc(r, r->cur));
 }
 
 /* T0 = target of an indirect jump or call. False: a form left to the interpreter. */
@@ -165,6 +166,7 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
     rw_poll(r); /* it may close a loop */
     load_target(r, in);
     hit = look_up_jump(r);
+    jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
     jit_jmp(r->b, r->env->stubs->exit_dispatch);
     jit_patch8(r->b, hit);
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
@@ -181,6 +183,7 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
     push_return(r, next_of(r, in));
     jit_load(r->b, T0, JIT_GS(X86_CTX(tmp)));
     hit = look_up_jump(r);
+    jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
     jit_call(r->b, r->env->stubs->exit_dispatch);
     cont = jit_jmp_fwd(r->b);
     jit_patch8(r->b, hit);

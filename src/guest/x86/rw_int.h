@@ -63,6 +63,8 @@ bool rw_mem_ok(const struct rw *r, const struct x86_insn *in);
 unsigned rw_map(unsigned guest_reg);
 void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
 void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
+/* The code depends on bytes [first, last] of the block's page beyond its own. */
+void rw_note_peek(struct rw *r, unsigned first, unsigned last);
 void rw_cold(struct rw *r);
 
 /* rw_flat.c: user mode, where guest addresses are host addresses. */
@@ -96,7 +98,7 @@ bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
  * instructions it took, 0 = no run here; *ends: the RET was among them. */
 unsigned rw_stack_run(struct rw *r, bool *ends);
 /* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
-void rw_ret_tail(struct rw *r);
+void rw_ret_tail(struct rw *r, uint64_t pc); /* pc: of the return itself */
 
 /* rw_span.c */
 /* The span that covers an access; NULL = none. */

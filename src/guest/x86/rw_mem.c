@@ -168,7 +168,7 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
  * only be read. */
 static unsigned new_slot(struct rw *r, bool write)
 {
-    return (*r->env->next_slot)++ % (X86_SLOTS / 2) * 2 + write;
+    return (*r->env->next_slot)++ % (r->env->nr_slots / 2) * 2 + write;
 }
 
 /* [base + disp] of 64-bit code, base pinned: behind a check made before, or with one made now. */
@@ -307,7 +307,7 @@ void rw_cold(struct rw *r)
             jit_patch32(b, c->from2);
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
-            jit_mov_ri(b, T1, r->env->first_link + c->link);
+            jit_mov_link(b, T1, r->env->first_link, c->link);
             jit_jmp(b, r->env->stubs->exit_link);
             continue;
         }

@@ -13,6 +13,7 @@ const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
     jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
     hit = jit_jrcxz_fwd(b);
     jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_load(b, T1, JIT_GS(X86_CTX(branch_pc)));
     jit_jmp(b, dispatch);
     jit_patch8(b, hit);
     jit_store(b, JIT_GS(X86_CTX(t0)), T0);      /* where a poll that faults finds the pc */
@@ -29,6 +30,7 @@ const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump)
     const uint8_t *at = jit_here(b);
     uint8_t *empty;
 
+    jit_store(b, JIT_GS(X86_CTX(branch_pc)), T1);
     jit_mov_rr(b, T1, JR_RCX);
     jit_load(b, JR_RCX, JIT_GS(X86_CTX(neg_ss_top)));
     jit_lea(b, JR_RCX, JIT_SUM(JR_RSP, JR_RCX));

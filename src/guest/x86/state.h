@@ -181,6 +181,7 @@ struct x86_cpu {
     } topo;
     void *dbt;                 /* accel/dbt's per-CPU state */
     struct x86_simd *simd;     /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
+    struct x86_trial *trial;   /* lockstep (trial.h): writes are logged while one runs; NULL: never */
     bool split;                /* interpreter: holds the lock of accesses that cross a page */
     uint8_t watch_hit;         /* data breakpoints met by the current instruction, as DR6 bits */
     uint64_t next_rip;         /* interpreter: address after the instruction; transfers of control change it */

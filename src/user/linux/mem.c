@@ -4,6 +4,7 @@
  * PROT_EXEC (guest code is translated), and lack PROT_WRITE where code is watched (run.c). The heap is a mapping of
  * ours behind the program: the host's brk is never moved. */
 #include "base/util.h"
+#include "user/linux/kept.h"
 #include "user/linux/map.h"
 #include "user/linux/syscalls.h"
 
@@ -88,6 +89,22 @@ static int64_t mmap32(uint64_t addr, uint64_t len, int prot, int flags, int fd, 
     return r;
 }
 
+/* A library, or the room the dynamic linker reserves for one, goes where it went the last time (kept.h). */
+static int64_t place64(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
+{
+    bool room = !addr && !off && !(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) && (flags & MAP_TYPE) == MAP_PRIVATE &&
+                (flags & MAP_ANONYMOUS ? prot == PROT_NONE : !(prot & PROT_WRITE));
+    uint64_t at = room ? lx_kept_place(lx_proc.rt->kept, len) : 0;
+    int64_t r;
+
+    if (at) {
+        r = host_mmap(at, len, prot, flags | MAP_FIXED_NOREPLACE, fd, off);
+        if (r >= 0)
+            return r;
+    }
+    return host_mmap(addr, len, prot, flags, fd, off);
+}
+
 int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
 {
     uint64_t size = align_up(len, PAGE);
@@ -105,12 +122,13 @@ int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64
     if (lx_is32())
         r = mmap32(addr, len, prot, flags, fd, off);
     else
-        r = host_mmap(addr, len, prot, flags, fd, off);
+        r = place64(addr, len, prot, flags, fd, off);
     if (r < 0)
         return r;
     changed((uint64_t)r, size);
-    lx_map_add((uint64_t)r, (uint64_t)r + size, prot & PROT_RWX, (flags & MAP_TYPE) != MAP_PRIVATE,
-               flags & MAP_STACK ? LX_MAP_PLAIN : LX_MAP_PLAIN);
+    lx_map_add((uint64_t)r, (uint64_t)r + size, prot & PROT_RWX, (flags & MAP_TYPE) != MAP_PRIVATE, LX_MAP_PLAIN);
+    if (prot & PROT_EXEC && !(flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE)
+        lx_kept_mapped(lx_proc.rt, (uint64_t)r, size, fd, off);
     return r;
 }
 

@@ -5,6 +5,7 @@
  * gives them their rights when it is registered with flag C. */
 #include "base/bytes.h"
 #include "base/str.h"
+#include "user/linux/kept.h"
 #include "user/linux/map.h"
 #include "user/linux/sys_file.h"
 #include "user/linux/syscalls.h"
@@ -383,8 +384,13 @@ int64_t lx_do_exec(struct lx_thread *t, int dirfd, const char *path, char **argv
         free(x.argv);
         return syscall(SYS_execveat, (int)a[0], a[1], a[2], a[3], (int)a[4]) < 0 ? -errno : 0;
     }
+    if (!t->vfork_child)
+        lx_kept_save(lx_proc.rt);
     v = own_command(&x);
-    execve(lx_proc.opt.self, v, envp);
+    if (access(lx_proc.opt.self, X_OK) < 0) /* a root without /proc: binfmt_misc may know the program */
+        execve(x.path, x.argv, envp);
+    else
+        execve(lx_proc.opt.self, v, envp);
     r = errno;
     free(v);
     free(x.argv);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "user/linux/guard.h"
+#include "user/linux/kept.h"
 #include "user/linux/map.h"
 
 #include <errno.h>
@@ -247,16 +248,28 @@ static void translate(void *arg)
 {
     struct xlat *x = arg;
     struct lx_rt *rt = x->t->rt;
+    struct jit_rel rel[256];
     struct jit_block_out out;
     struct jit_buf buf;
     uint32_t first;
+    bool ok;
 
     if (!jit_cache_begin(&rt->cache, &buf, &first)) {
         x->full = true;
         return;
     }
-    x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode,
-                            rt->front->translate(x->t, x->pc, x->mode, x->avail, first, &buf, &out) ? &out : NULL);
+    if (lx_kept_find(rt, x->pc, x->mode, x->avail, first, &buf, &out)) {
+        x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, &out);
+        return;
+    }
+    buf.rel = rt->kept ? rel : NULL;
+    buf.max_rel = ARRAY_LEN(rel);
+    ok = rt->front->translate(x->t, x->pc, x->mode, x->avail, first, &buf, &out);
+    if (ok)
+        out.tail_no = x->pc / PAGE + 1;
+    x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, ok ? &out : NULL);
+    if (ok)
+        lx_kept_note(rt, x->b, &buf);
 }
 
 /* The block for pc; NULL: *fault is set (the bytes cannot be fetched), or with sig 0 the cache was full. */
@@ -661,5 +674,6 @@ bool lx_rt_after_fork(struct lx_rt *rt, struct lx_rt_thread *self, struct err **
     rt->threads = self;
     self->next = NULL;
     rt->flushing = false;
+    lx_kept_forked(rt);
     return true;
 }

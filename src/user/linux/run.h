@@ -118,6 +118,7 @@ struct lx_rt {
     bool one_insn, no_link;
     bool single; /* lx_rt_run comes back after each block (a debugger looks) */
     _Atomic bool flushing;
+    struct lx_kept *kept; /* owned; translations on disk (kept.h); NULL: none */
 };
 
 /* The process's translator. cache_size in bytes. */

@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/util.h"
 #include "user/linux/gdb.h"
+#include "user/linux/kept.h"
 #include "user/linux/map.h"
 #include "user/linux/syscalls.h"
 
@@ -27,6 +28,7 @@ void lx_exit_process(int code)
     if (!lx_self || !lx_self->vfork_child) {
         lx_gdb_exit(code);
         fflush(NULL);
+        lx_kept_save(lx_proc.rt);
     }
     syscall(SYS_exit_group, code);
     __builtin_unreachable();

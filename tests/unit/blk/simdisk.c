@@ -3,6 +3,8 @@
 #include <errno.h>
 
 struct sim sims[4];
+bool sim_no_pause;
+uint64_t sim_max = 256 << 20;
 
 void sim_reset(struct sim *s)
 {
@@ -51,7 +53,7 @@ void sim_copy(struct sim *dst, const struct sim *src)
 
 static int record(struct sim *s, struct sim_entry e)
 {
-    if (e.off > 256 << 20 || e.len > 256 << 20) { /* larger than any disk of ours */
+    if (e.off > sim_max || e.len > sim_max - e.off) { /* larger than any disk of ours */
         free(e.data);
         return -EFBIG;
     }
@@ -105,7 +107,7 @@ static void pause_now(struct blk_node *n)
 {
     static unsigned tick;
 
-    if (fibre_self() && ++tick % 3 == 0)
+    if (!sim_no_pause && fibre_self() && ++tick % 3 == 0)
         blk_offload(n->set, step, NULL);
 }
 

@@ -22,6 +22,8 @@ struct sim {
     int fail_errno;
 };
 extern struct sim sims[4];
+extern bool sim_no_pause; /* requests never suspend */
+extern uint64_t sim_max;  /* no disk grows beyond */
 void sim_reset(struct sim *s);
 void sim_apply(struct sim *s, const struct sim_entry *e);
 void sim_copy(struct sim *dst, const struct sim *src); /* bytes only */
