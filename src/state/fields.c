@@ -1,9 +1,9 @@
 /* One object by its description: each field as name, length, bytes.
  *
- * An object is a version and then its fields: length of the name (1 byte), the name, length of the value (4), the value.
- * Numbers are little-endian and as wide as the field; a timer is one byte of "pending" and its deadline; structs are a
- * count of elements, each a length and an object again. Deadlines on the virtual clock are absolute, on others relative
- * to now. Left out: conversion of a field whose width changed; give it a new name instead. */
+ * An object is a version and then its fields: length of the name (1 byte), the name, length of the value (4), the
+ * value. Numbers are little-endian and as wide as the field; a timer is one byte of "pending" and its deadline; structs
+ * are a count of elements, each a length and an object again. Deadlines on the virtual clock are absolute, on others
+ * relative to now. Left out: conversion of a field whose width changed; give it a new name instead. */
 #include "base/bytes.h"
 #include "run/clock.h"
 #include "state/state_int.h"

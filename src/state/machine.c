@@ -1,7 +1,7 @@
 /* The whole machine: which sections there are, and in what order they are applied.
  *
- * Section names: "machine"; "cpu/N" and "cpu/N/accel"; "dev/CLASS" + path in the object tree. A stream must hold exactly
- * the sections that the present machine has. Everything is checked before the first byte of memory or device is
+ * Section names: "machine"; "cpu/N" and "cpu/N/accel"; "dev/CLASS" + path in the object tree. A stream must hold
+ * exactly the sections that the present machine has. Everything is checked before the first byte of memory or device is
  * changed as far as it came before the memory (a snapshot's does; a migration's devices come after it). */
 #include "base/bytes.h"
 #include "cpu/cpu.h"
@@ -18,16 +18,16 @@ struct head {
     int64_t clock;
     bool suspended;
 };
-static const struct state_field head_fields[] = {STATE_BYTES(struct head, board), STATE_U64(struct head, ram_size),
-                                                 STATE_U32(struct head, nr_cpus), STATE_I64(struct head, clock),
+static const struct state_field head_fields[] = {STATE_BYTES(struct head, board),    STATE_U64(struct head, ram_size),
+                                                 STATE_U32(struct head, nr_cpus),    STATE_I64(struct head, clock),
                                                  STATE_BOOL(struct head, suspended), STATE_END};
 static const struct state_desc head_state = {.name = "machine", .version = 1, .fields = head_fields};
 
 /* ---- what there is to save ---- */
 
 struct part {
-    char *name;  /* owned */
-    char *who;   /* owned: for messages */
+    char *name; /* owned */
+    char *who;  /* owned: for messages */
     const struct state_desc *desc;
     struct state_desc made; /* of classes with a table only */
     void *obj;

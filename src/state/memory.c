@@ -148,8 +148,8 @@ static bool get_head(struct state_reader *r, struct state_memory *t, struct err 
     if (!k)
         return err_set(errp, "the saved machine has a memory block '%s' that this one has not", name);
     if (k->ram->size != get_le64(b))
-        return err_set(errp, "memory block '%s' has %" PRIu64 " KiB in the saved machine and %" PRIu64 " KiB here", name,
-                       get_le64(b) >> 10, k->ram->size >> 10);
+        return err_set(errp, "memory block '%s' has %" PRIu64 " KiB in the saved machine and %" PRIu64 " KiB here",
+                       name, get_le64(b) >> 10, k->ram->size >> 10);
     k->named = true;
     t->at = k;
     return true;

@@ -15,7 +15,13 @@ enum {
     STATE_PAGE = 4096
 };
 /* What comes next in a stream. */
-enum state_tag { STATE_T_SECTION = 'S', STATE_T_MEMORY = 'M', STATE_T_PAGES = 'P', STATE_T_ZERO = 'Z', STATE_T_END = 'E' };
+enum state_tag {
+    STATE_T_SECTION = 'S',
+    STATE_T_MEMORY = 'M',
+    STATE_T_PAGES = 'P',
+    STATE_T_ZERO = 'Z',
+    STATE_T_END = 'E'
+};
 
 struct state_writer {
     struct state_sink *to; /* borrowed */

@@ -288,8 +288,8 @@ static void full_free(struct full *f)
 static void poke(struct full *f, unsigned times)
 {
     static const uint8_t sizes[] = {1, 2, 4, 8};
-    static const uint16_t hot[] = {0x20, 0xa0, 0x40, 0x60,  0x70,  0x3f8, 0xcf8, 0xcfc, 0xc0,
-                                   0x00, 0x1f0, 0x170, 0x3c0, 0x510, 0xb0,  0xe0, 0x1ce};
+    static const uint16_t hot[] = {0x20, 0xa0,  0x40,  0x60,  0x70,  0x3f8, 0xcf8, 0xcfc, 0xc0,
+                                   0x00, 0x1f0, 0x170, 0x3c0, 0x510, 0xb0,  0xe0,  0x1ce};
     static const uint64_t win[] = {0xfec00000, 0xfed00000, 0xfee00000, 0xb0000000, 0xa0000, 0xfed1c000, 0xc0000000};
 
     for (unsigned i = 0; i < times; i++) {
@@ -445,8 +445,7 @@ static void a_device_without_a_description_is_named(void **state)
     assert_true(state_can_save(f->r->m, &e));
     assert_true(dev_realize(dev_new(f->r->m, "test-secretive", &e), NULL, "sec", &e));
     assert_false(state_can_save(f->r->m, &e));
-    assert_string_equal(e->msg,
-                        "device 'sec' (test-secretive) cannot be saved: it has no description of its state");
+    assert_string_equal(e->msg, "device 'sec' (test-secretive) cannot be saved: it has no description of its state");
     err_free(e);
     full_free(f);
 }
