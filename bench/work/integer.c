@@ -264,6 +264,7 @@ static uint64_t sha_like(uint64_t n)
     return ((uint64_t)a << 32 | e) ^ ((uint64_t)b << 32 | f) ^ c ^ d ^ g ^ h;
 }
 
+#ifdef __SIZEOF_INT128__
 static uint64_t mul_wide(uint64_t n)
 {
     uint64_t a = 0x123456789abcdef1u, b = 1;
@@ -276,6 +277,8 @@ static uint64_t mul_wide(uint64_t n)
     }
     return a;
 }
+
+#endif
 
 static uint64_t div_wide(uint64_t n)
 {
@@ -348,7 +351,9 @@ const struct work works_int[] = {{"icall1", "int", icall1, 1, 10000, NULL},
                                  {"crc_bits", "int", crc_bits, 1, 10000, NULL},
                                  {"crc_table", "int", crc_table, 1, 10000, NULL},
                                  {"sha_like", "int", sha_like, 1, 10000, NULL},
+#ifdef __SIZEOF_INT128__
                                  {"mul", "int", mul_wide, 1, 10000, NULL},
+#endif
                                  {"div", "int", div_wide, 1, 10000, NULL},
                                  {"list", "int", list_walk, 1, 10000, NULL},
                                  {"hash", "int", hash_table, 1, 10000, NULL},

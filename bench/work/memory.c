@@ -101,6 +101,7 @@ static uint64_t memset_16k(uint64_t n)
     return dst[77] != 0;
 }
 
+#ifdef __x86_64__
 static uint64_t rep_movsb(uint64_t n)
 {
     for (uint64_t done = 0; done < n; done += 8192) {
@@ -150,6 +151,8 @@ static uint64_t repne_scasb(uint64_t n)
     }
     return v;
 }
+
+#endif
 
 static uint64_t strlen_4k(uint64_t n)
 {
@@ -228,10 +231,12 @@ const struct work works_mem[] = {{"chase_l1", "chase", chase_l1, 1, 0, NULL},
                                  {"memcpy_4k", "bulk", memcpy_4k, 4096, 0, NULL},
                                  {"memcpy_1m", "bulk", memcpy_1m, BUF, 0, NULL},
                                  {"memset_16k", "bulk", memset_16k, 16384, 0, NULL},
+#ifdef __x86_64__
                                  {"rep_movsb", "bulk", rep_movsb, 8192, 8192, NULL},
                                  {"rep_movsq_64", "bulk", rep_movsq_64, 64, 8192, NULL},
                                  {"rep_stosq", "bulk", rep_stosq, 8192, 8192, NULL},
                                  {"repne_scasb", "bulk", repne_scasb, 4096, 4096, NULL},
+#endif
                                  {"strlen_4k", "bulk", strlen_4k, 4096, 4096, NULL},
                                  {"strcmp_64", "bulk", strcmp_64, 64, 64, NULL},
                                  {NULL, NULL, NULL, 0, 0, NULL}};

@@ -15,7 +15,8 @@
 #include "base/bytes.h"
 
 enum {
-    JIT_BLOCK_MAX_INSN = 64,
+    JIT_BLOCK_MAX_INSN = 64,  /* what front ends aim at */
+    JIT_BLOCK_TOP_INSN = 128, /* a loop that closes a little later may have as many */
     JIT_BLOCK_MAX_LINKS = 80,
     JIT_BLOCK_ROOM = 64 * 1024 /* most bytes one block can take: offsets fit 16 bits */
 };
@@ -28,6 +29,7 @@ struct jit_link_out {
     uint64_t target;
     uint64_t poll_pc; /* where to go on after a poll: the target, or before a call the call itself */
     enum jit_link_kind kind;
+    uint32_t inner;   /* a link to the block itself goes to this offset, not to its entry; 0: to its entry */
     unsigned mode_or; /* mode bits of the target beyond those of the CPU: a variant of its code */
 };
 struct jit_block_out {
@@ -38,8 +40,8 @@ struct jit_block_out {
     uint16_t peek_first, peek_last; /* more bytes of the first page that the code depends on; 0, 0: none */
     uint32_t end_poll;              /* offset of a polling load that restarts the last instruction, 0 = none */
     unsigned nr_insn, nr_links;
-    uint16_t host_off[JIT_BLOCK_MAX_INSN + 1]; /* start of each guest instruction's code; the last: the end */
-    uint16_t guest_off[JIT_BLOCK_MAX_INSN + 1];
+    uint16_t host_off[JIT_BLOCK_TOP_INSN + 1]; /* start of each guest instruction's code; the last: the end */
+    uint16_t guest_off[JIT_BLOCK_TOP_INSN + 1];
     struct jit_link_out link[JIT_BLOCK_MAX_LINKS];
 };
 

@@ -254,6 +254,14 @@ static inline void ir_exit_ind(struct ir *s, ir_val target)
 {
     ir_emit(s, IR_EXIT_IND, IR_VOID, 0, target, IR_NO, IR_NO, 0);
 }
+/* The last op is a conditional exit to the block's start: what follows is behind the loop, better a block of its own.
+ */
+static inline bool ir_closed_loop(const struct ir *s)
+{
+    const struct ir_op *o = s->nr ? &s->op[s->nr - 1] : NULL;
+
+    return o && (o->op == IR_EXIT_IF || o->op == IR_EXIT_IF_FL) && (uint64_t)o->imm == s->pc;
+}
 /* The runtime gets (code, pc); code < 200. */
 static inline void ir_exit_code(struct ir *s, unsigned code, uint64_t pc)
 {
@@ -286,7 +294,15 @@ union ir_vec {
     float f[4];
     double g[2];
 };
-enum { IR_JC_BITS = 12, IR_JC_SIZE = 1 << IR_JC_BITS, IR_SPILLS = 64, IR_VSPILLS = 32 };
+enum {
+    IR_JC_BITS = 12,
+    IR_JC_SIZE = 1 << IR_JC_BITS,
+    IR_SPILLS = 64,
+    IR_VSPILLS = 32,
+    IR_MAX_MOVED = 12,
+    IR_MOVED_NONE = 0xffff,
+    IR_MOVED_VEC = 0x8000
+};
 struct ir_jc {
     uint64_t pc; /* empty: ~0 */
     const uint8_t *host;
@@ -308,8 +324,15 @@ struct ir_ctx {
     struct ir_op eval; /* op and immediates of an op done by ir_eval_op on arg[] */
     uint64_t spill[IR_SPILLS];
     union ir_vec vspill[IR_VSPILLS], arg[4];
+    /* While a loop runs with other state in some pins (ir_loop.c): which, and what the pins held. */
+    uint32_t nr_moved;
+    uint16_t moved[IR_MAX_MOVED][2]; /* the pin's offset, that of what it holds: both / 8 from the end of this head */
+    union ir_vec moved_save[IR_MAX_MOVED];
     struct ir_jc jc[IR_JC_SIZE];
 };
+/* After IR_EXIT_BY_SIGNAL, unless translated code is entered again where it was left: puts the state where it belongs.
+ */
+void ir_unmove(struct ir_ctx *ctx);
 /* Sets everything but the guest's part of the block. */
 void ir_ctx_init(struct ir_ctx *ctx);
 static inline void ir_jc_clear(struct ir_ctx *ctx)
@@ -355,6 +378,7 @@ enum ir_why { IR_EXIT_TO_PC, IR_EXIT_TO_LINK, IR_EXIT_WITH_CODE, IR_EXIT_BY_SIGN
 struct ir_env {
     const struct ir_pin *pin;
     unsigned nr_pins;
+    bool loops;  /* tight loops may move state between pins: the owner calls ir_unmove */
     bool addr32; /* addresses are taken modulo 2^32 */
     enum ir_nan nan;
     const struct ir_stubs *stubs;

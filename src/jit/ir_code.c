@@ -98,7 +98,7 @@ static void insn(struct irc *c, const struct ir_op *o)
 {
     struct jit_block_out *out = c->out;
 
-    if (out->nr_insn == JIT_BLOCK_MAX_INSN) {
+    if (out->nr_insn == JIT_BLOCK_TOP_INSN) {
         c->failed = true;
         return;
     }
@@ -230,8 +230,10 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
     *out = (struct jit_block_out){.guest_len = s->guest_len};
     ir_optimise(s, env);
     ir_find_uses(s, &c->f);
+    ir_loop_plan(c);
     init(c);
     find_hints(c);
+    ir_loop_enter(c);
     walk(c);
     out->host_off[out->nr_insn] = (uint16_t)(b->p - b->start);
     out->guest_off[out->nr_insn] = (uint16_t)s->guest_len;

@@ -28,6 +28,11 @@ static uint32_t poll(struct irc *c)
     return at;
 }
 
+static bool is_inner(const struct irc *c, uint64_t target)
+{
+    return c->nr_moved && target == c->s->pc;
+}
+
 static void link_to(struct irc *c, uint64_t target, enum jit_link_kind kind, unsigned cc)
 {
     unsigned n = c->out->nr_links;
@@ -41,6 +46,8 @@ static void link_to(struct irc *c, uint64_t target, enum jit_link_kind kind, uns
     c->out->nr_links++;
     l = &c->out->link[n];
     *l = (struct jit_link_out){.target = target, .kind = kind, .poll_pc = target};
+    if (is_inner(c, target))
+        l->inner = c->loop_at;
     if (kind == JIT_LINK_JMP && target <= c->pc)
         l->poll = poll(c);
     while (((uintptr_t)c->b->p + (kind == JIT_LINK_JCC ? 2 : 1)) % 8 > 4)
@@ -62,6 +69,13 @@ static void link_if(struct irc *c, uint64_t target, unsigned cc)
 {
     uint8_t *skip;
 
+    if (c->nr_moved && !is_inner(c, target)) {
+        skip = jit_jcc_fwd(c->b, cc ^ 1);
+        ir_loop_leave(c);
+        link_to(c, target, JIT_LINK_JMP, 0);
+        jit_patch32(c->b, skip);
+        return;
+    }
     if (target > c->pc) {
         link_to(c, target, JIT_LINK_JCC, cc);
         return;
@@ -218,6 +232,8 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
         label(c);
         return true;
     case IR_EXIT:
+        if (!is_inner(c, (uint64_t)o->imm))
+            ir_loop_leave(c);
         link_to(c, (uint64_t)o->imm, JIT_LINK_JMP, 0);
         return true;
     case IR_EXIT_IF:
@@ -311,6 +327,8 @@ static void emit_one_cold(struct irc *c, struct ir_cold *k)
     switch (k->what) {
     case COLD_LINKEXIT:
         c->out->link[k->n].stub = offset(c);
+        if (c->out->link[k->n].inner)
+            ir_loop_leave(c);
         jit_mov_link(c->b, JR_RAX, c->env->first_link, k->n);
         jit_jmp(c->b, c->env->stubs->exit_link);
         break;

@@ -51,7 +51,7 @@ struct ir_cold {
     uint64_t pc;
     uint8_t reg[4], dst;
 };
-enum { IR_MAX_COLD = 400 };
+enum { IR_MAX_COLD = 400, IR_MAX_PINS = 32 };
 struct irc {
     struct jit_buf *b;
     struct ir *s;
@@ -76,6 +76,15 @@ struct irc {
     uint8_t *skip_from;
     unsigned nr_cold;
     bool failed;
+    /* ir_loop.c */
+    struct {
+        struct ir_pin pin;
+        uint32_t off; /* what the pin's register holds in the loop; 0: nothing */
+    } moved[IR_MAX_MOVED];
+    unsigned nr_moved;
+    uint32_t loop_at; /* offset of the loop's start behind the moves; 0: none */
+    struct ir_env loop_env;
+    struct ir_pin loop_pin[IR_MAX_PINS];
     /* One piece of memory, by number of ops: */
     struct ir_flow f;
     struct irv *v;
@@ -156,6 +165,12 @@ bool ir_code_fp(struct irc *c, const struct ir_op *o);
 void ir_code_eval(struct irc *c, const struct ir_op *o); /* any pure op, by ir_eval_op */
 void ir_emit_cold(struct irc *c);
 struct ir_cold *ir_new_cold(struct irc *c, enum cold_what what);
+
+/* ir_loop.c */
+/* Decides whether the block is a loop worth moving state for, and changes c->env. */
+void ir_loop_plan(struct irc *c);
+void ir_loop_enter(struct irc *c); /* in front of the first op */
+void ir_loop_leave(struct irc *c); /* the pins as they were; flags are kept */
 
 /* ir_alu.c */
 unsigned ir_code_cmp(struct irc *c, unsigned cc, enum ir_type t, ir_val a, ir_val b); /* returns the host condition */

@@ -77,6 +77,8 @@ static void add_dev(struct dev *d, void *opaque)
 static bool parts_collect(struct parts *p, struct machine *m, struct err **errp)
 {
     *p = (struct parts){.errp = errp, .ok = true};
+    if (!clk_can_set(m->run->virt))
+        return err_set(errp, "a machine whose clock counts instructions (-icount) cannot be saved or restored");
     for (unsigned i = 0; i < m->nr_cpus; i++) {
         struct vcpu *c = m->cpus[i];
 

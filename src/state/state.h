@@ -23,6 +23,10 @@ struct state_source {
     bool (*read)(struct state_source *s, void *buf, size_t len, struct err **errp);
 };
 
+/* ---- stream.c ---- */
+/* 64 bits of checksum over buf, seeded. Not against forgery. */
+uint64_t state_sum(uint64_t seed, const void *buf, size_t len);
+
 /* ---- fields.c: one object ---- */
 /* Appends obj's state to out; false when its pre_save refuses. */
 bool state_fields_put(struct strbuf *out, const struct state_desc *d, void *obj, struct err **errp);

@@ -34,8 +34,6 @@ struct state_reader {
 };
 
 /* ---- stream.c ---- */
-/* 64 bits of checksum over buf, seeded. Not against forgery. */
-uint64_t state_sum(uint64_t seed, const void *buf, size_t len);
 bool state_writer_init(struct state_writer *w, struct state_sink *to, struct err **errp); /* writes the header */
 bool state_put(struct state_writer *w, const void *buf, size_t len, struct err **errp);
 bool state_put_section(struct state_writer *w, const char *name, const void *buf, size_t len, struct err **errp);

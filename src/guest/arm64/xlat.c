@@ -67,8 +67,8 @@ void xlat_call_sem(struct a64_xlat *x, int row, uint32_t w)
 {
     struct ir *s = x->s;
 
-    ir_call(s, IR_VOID, IR_CALL_STATE, (void *)help_sem, ir_c64(s, w), ir_c64(s, a64_kind_of(row)),
-            ir_c64(s, row), IR_NO);
+    ir_call(s, IR_VOID, IR_CALL_STATE, (void *)help_sem, ir_c64(s, w), ir_c64(s, a64_kind_of(row)), ir_c64(s, row),
+            IR_NO);
 }
 
 /* ---- arithmetic ---- */
@@ -633,6 +633,22 @@ static void gen(struct a64_xlat *x, uint32_t w)
     xlat_call_sem(x, row, w);
 }
 
+/* Does straight code from `at` on come to a jump back to the block's start soon? */
+static bool closes_soon(uint64_t pc, const uint8_t *code, size_t at, size_t avail)
+{
+    for (size_t end = at + 4 * 56; at + 4 <= avail && at < end; at += 4) {
+        uint32_t w = get_le32(code + at);
+
+        if ((w & 0xff000010) == 0x54000000 || (w & 0x7e000000) == 0x34000000) { /* B.cond, CBZ, CBNZ */
+            if (pc + at + (uint64_t)a64_sbits(w, 23, 5) * 4 == pc)
+                return true;
+        } else if ((w & 0x7c000000) == 0x14000000 || (w & 0xfe000000) == 0xd6000000) { /* B, BL, BR, BLR, RET */
+            return false;
+        }
+    }
+    return false;
+}
+
 bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code, size_t avail, unsigned max)
 {
     struct a64_xlat x = {.s = s, .pc = pc, .start = pc, .code = code, .avail = avail, .fp_special = mode & A64_MODE_FP};
@@ -643,6 +659,9 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
         return false;
     ir_begin(s, pc);
     while (!x.ended) {
+        if (n == max && n >= JIT_BLOCK_MAX_INSN - 1 && n < JIT_BLOCK_TOP_INSN / 2 && x.start + (end - pc) == x.pc &&
+            closes_soon(pc, code, x.pc - pc, avail))
+            max = JIT_BLOCK_TOP_INSN - 1;
         if (n == max || !ir_room(s, OPS_PER_INSN) || x.pc + 4 > pc + avail) {
             exit_to(&x, x.pc);
             break;
@@ -653,6 +672,8 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
         gen(&x, get_le32(code + (x.pc - pc)));
         x.pc += 4;
         n++;
+        if (ir_closed_loop(s))
+            max = n;
     }
     return ir_finish(s, (uint32_t)(end - pc));
 }

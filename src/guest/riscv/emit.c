@@ -515,6 +515,23 @@ static unsigned fetch(const uint8_t *code, size_t avail, const uint8_t *spill2, 
     return 4;
 }
 
+/* Does straight code from `at` on come to a branch back to the block's start soon? */
+static bool closes_soon(const uint8_t *code, size_t at, size_t avail)
+{
+    for (unsigned n = 0; n < 56 && at + 4 <= avail; n++) {
+        uint32_t i = get_le32(code + at);
+
+        if ((i & 0x7f) == 0x63 && (int64_t)at + ((int64_t)(int32_t)(i & 0x80000000) >> 19 | (i >> 7 & 1) << 11 |
+                                                 (i >> 20 & 0x7e0) | (i >> 7 & 0x1e)) ==
+                                      0)
+            return true;
+        if ((i & 0x6f) == 0x67 || (i & 0x7f) == 0x6f || (i & 0xe003) == 0xa001 || (i & 0xf07f) == 0x8002)
+            return false; /* JALR, JAL, C.J, C.JR */
+        at += (i & 3) == 3 ? 4 : 2;
+    }
+    return false;
+}
+
 bool rv_translate(const struct rv_decoder *d, struct ir *ir, uint64_t pc, const uint8_t *code, size_t avail,
                   const uint8_t *spill2, unsigned max)
 {
@@ -534,6 +551,10 @@ bool rv_translate(const struct rv_decoder *d, struct ir *ir, uint64_t pc, const 
         emit(&e);
         at += len;
         n++;
+        if (ir_closed_loop(ir))
+            break;
+        if (n == max && n == JIT_BLOCK_MAX_INSN && !e.end && closes_soon(code, at, avail))
+            max = JIT_BLOCK_TOP_INSN;
     }
     if (!n)
         return false;

@@ -16,8 +16,12 @@ static struct a64_cpu *ctx_of(const struct lx_rt_thread *t)
 
 static struct ir_env env_of(uint32_t first_link)
 {
-    return (struct ir_env){
-        .pin = a64_pins, .nr_pins = a64_nr_pins, .nan = IR_NAN_ARM, .stubs = &stubs, .first_link = first_link};
+    return (struct ir_env){.loops = true,
+                           .pin = a64_pins,
+                           .nr_pins = a64_nr_pins,
+                           .nan = IR_NAN_ARM,
+                           .stubs = &stubs,
+                           .first_link = first_link};
 }
 
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
@@ -271,7 +275,8 @@ const struct lx_front lx_a64_front = {.name = "arm64",
                                       .step = step,
                                       .jc_set = jc_set,
                                       .jc_clear = jc_clear,
-                                      .host_signal = lx_ir_host_signal};
+                                      .host_signal = lx_ir_host_signal,
+                                      .fix = lx_ir_fix};
 
 /* ---- the CPU ---- */
 static struct a64_lx *new_cpu(void)

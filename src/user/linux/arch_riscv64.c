@@ -60,8 +60,12 @@ static unsigned mode_of(struct lx_rt_thread *t)
 static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t avail, uint32_t first_link,
                       struct jit_buf *b, struct jit_block_out *out)
 {
-    struct ir_env env = {
-        .pin = rv_pins, .nr_pins = rv_nr_pins, .nan = IR_NAN_DEFAULT, .stubs = &stubs, .first_link = first_link};
+    struct ir_env env = {.loops = true,
+                         .pin = rv_pins,
+                         .nr_pins = rv_nr_pins,
+                         .nan = IR_NAN_DEFAULT,
+                         .stubs = &stubs,
+                         .first_link = first_link};
     const uint8_t *code = (const uint8_t *)(uintptr_t)pc;
     uint64_t page_left = 4096 - (pc & 4095);
     unsigned max = t->rt->one_insn ? 1 : JIT_BLOCK_MAX_INSN;
@@ -125,6 +129,7 @@ static const struct lx_front riscv_front = {.name = "riscv64",
                                             .pc = lx_ir_pc,
                                             .set_pc = lx_ir_set_pc,
                                             .step = step,
+                                            .fix = lx_ir_fix,
                                             .jc_set = lx_ir_jc_set,
                                             .jc_clear = lx_ir_jc_clear,
                                             .host_signal = lx_ir_host_signal};

@@ -123,6 +123,11 @@ void lx_ir_jc_clear(struct lx_rt_thread *t)
     ir_jc_clear(t->ctx);
 }
 
+void lx_ir_fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
+{
+    ir_unmove(t->ctx);
+}
+
 /* A full shadow stack is emptied and the push done again; no register changes. */
 bool lx_ir_host_signal(struct lx_rt_thread *t, int sig, siginfo_t *info, void *context)
 {

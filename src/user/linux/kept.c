@@ -57,7 +57,7 @@ struct rec {
     uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, zero[3];
 };
 struct rec_link {
-    uint32_t at, stub, poll, mode_or;
+    uint32_t at, stub, poll, mode_or, inner, zero;
     uint64_t target, poll_pc;
 };
 struct rec_rel {
@@ -362,7 +362,7 @@ static bool split(const uint8_t *p, uint64_t room, struct rec *r, struct parts *
     if (room < sizeof *r)
         return false;
     memcpy(r, p, sizeof *r);
-    if (r->size > room || r->size < sizeof *r || r->nr_insn > JIT_BLOCK_MAX_INSN || r->nr_links > JIT_BLOCK_MAX_LINKS ||
+    if (r->size > room || r->size < sizeof *r || r->nr_insn > JIT_BLOCK_TOP_INSN || r->nr_links > JIT_BLOCK_MAX_LINKS ||
         r->nr_rel > MAX_REL || r->code_len > JIT_BLOCK_ROOM || r->guest_len > 2 * PAGE || !r->guest_len ||
         r->peek_last >= PAGE || r->peek_first > r->peek_last || r->entry >= r->code_len)
         return false;
@@ -398,10 +398,15 @@ static bool take_links(const struct rec *r, const struct parts *s, struct jit_bl
         struct rec_link l;
 
         memcpy(&l, s->links + i * sizeof l, sizeof l);
-        if (l.at + 4ull > r->code_len || l.stub >= r->code_len || l.poll >= r->code_len)
+        if (l.at + 4ull > r->code_len || l.stub >= r->code_len || l.poll >= r->code_len || l.inner >= r->code_len)
             return false;
-        out->link[i] = (struct jit_link_out){
-            .at = l.at, .stub = l.stub, .poll = l.poll, .target = l.target, .poll_pc = l.poll_pc, .mode_or = l.mode_or};
+        out->link[i] = (struct jit_link_out){.at = l.at,
+                                             .stub = l.stub,
+                                             .poll = l.poll,
+                                             .target = l.target,
+                                             .poll_pc = l.poll_pc,
+                                             .inner = l.inner,
+                                             .mode_or = l.mode_or};
     }
     out->nr_links = r->nr_links;
     return true;
@@ -588,6 +593,7 @@ static void put_links(struct out *o, struct jit_cache *c, const struct jit_block
                              .stub = (uint32_t)(l->stub - b->host),
                              .poll = l->poll ? (uint32_t)(l->poll - b->host) : 0,
                              .mode_or = l->mode_or,
+                             .inner = l->inner,
                              .target = l->target,
                              .poll_pc = l->poll_pc};
 

@@ -442,8 +442,8 @@ static void poll_exit(struct lx_rt_thread *t)
             pc = jit_cache_link(d, b->first_link + i)->poll_pc;
     pthread_mutex_unlock(&d->lock);
     t->rt->front->set_pc(t, pc);
-    if (!b && t->rt->front->fix)
-        t->rt->front->fix(t, NULL, 0);
+    if (t->rt->front->fix)
+        t->rt->front->fix(t, b, b ? jit_block_insn_at(b, rip) : 0);
 }
 
 static bool shadow_stack_full(struct lx_rt_thread *t)
@@ -471,7 +471,7 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
         unsigned i = jit_block_insn_at(b, rip);
 
         t->rt->front->set_pc(t, jit_block_pc(b, i));
-        if (t->rt->front->fix)
+        if (t->rt->front->fix && t->rt->front->step)
             t->rt->front->fix(t, b, i);
     }
     pthread_mutex_unlock(&d->lock);

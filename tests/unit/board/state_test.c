@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "base/opts.h"
 #include "net/net.h"
-#include "state/state_int.h"
+#include "state/state.h"
 #include <stdio.h>
 
 /* ---- one object ---- */
@@ -368,7 +368,7 @@ static void forge(struct strbuf *s)
 {
     size_t at = 16;
 
-    while (at < s->len && s->s[at] == STATE_T_SECTION) {
+    while (at < s->len && s->s[at] == 'S') {
         uint8_t *p = (uint8_t *)s->s + at;
         size_t n = p[1], len = get_le64(p + 2 + n);
         uint8_t *body = p + 2 + n + 8;
