@@ -38,6 +38,7 @@ enum cause { /* of reset and shutdown; reported in events */
 
 enum panic_action { PANIC_SHUTDOWN, PANIC_PAUSE, PANIC_EXIT_FAILURE, PANIC_NONE }; /* -action panic= */
 
+struct icount;
 struct machine {
     struct obj obj; /* first; the tree's root is obj.parent */
     struct run *run;
@@ -53,6 +54,7 @@ struct machine {
     _Atomic int state; /* enum run_state */
     const void *accel; /* const struct accel_class * once chosen */
     void *accel_data;  /* owned by the accelerator */
+    struct icount *icount; /* -icount (accel/icount.h), owned; NULL: the virtual clock runs by itself */
     uint64_t ram_size;
     struct list reset_handlers;
     struct list powerdown_handlers, wakeup_handlers, state_handlers;

@@ -76,6 +76,7 @@ struct sys {
     char *accels[16];           /* -accel values in order, owned */
     unsigned nr_accels;
     bool accel_asked, accel_kvm_flag;
+    struct opts *icount; /* owned; NULL: not given */
     struct opts *tcg; /* what options of their own say to the translator, owned */
     char *accel_line; /* which accelerator and why, owned */
 
@@ -114,6 +115,7 @@ NORETURN void sys_exit(int code); /* main.c: restores the terminal, removes sock
 /* conf.c: the machine's measures */
 H(on_machine);
 H(on_tcg);
+H(on_icount);
 H(on_memory);
 H(on_smp);
 H(on_cpu);

@@ -122,6 +122,10 @@ struct x86_mmu_hooks {
     void (*mode_changed)(struct x86_cpu *c); /* CR3, CPL, paging or protection mode changed: pick a context */
 };
 
+/* Interrupts and exceptions so far, and a hash over when, where and in which state each came. */
+struct x86_trace {
+    uint64_t events, hash;
+};
 struct x86_cpu {
     struct vcpu vcpu; /* first */
     struct x86_port port;
@@ -181,6 +185,7 @@ struct x86_cpu {
     } topo;
     void *dbt;                 /* accel/dbt's per-CPU state */
     struct x86_simd *simd;     /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
+    struct x86_trace *trace;   /* borrowed; NULL: events are not noted */
     struct x86_trial *trial;   /* lockstep (trial.h): writes are logged while one runs; NULL: never */
     bool split;                /* interpreter: holds the lock of accesses that cross a page */
     uint8_t watch_hit;         /* data breakpoints met by the current instruction, as DR6 bits */
