@@ -269,7 +269,8 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     d->arena.used += align_up(out->len + AROUND, 16);
     append(&d->order, &d->nr_order, &d->cap_order, b);
     if (d->perf)
-        fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc, b->mode);
+        fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc,
+                b->mode);
     d->stat.insns += out->nr_insn;
     d->stat.bytes += out->len;
 }

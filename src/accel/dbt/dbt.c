@@ -615,11 +615,11 @@ static char *info(struct machine *m)
 
         if (c)
             str_addf(&s,
-                     "CPU %u: sites that probe %" PRIu64 ", entered %" PRIu64 ", interpreted %" PRIu64 ", TLB exits %" PRIu64 " (filled %" PRIu64
-                     "), dispatched %" PRIu64 ", linked %" PRIu64 ", polls %" PRIu64 ", signals %" PRIu64
-                     ", contexts emptied %" PRIu64 "\n",
-                     i, c->stat.hot, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
-                     c->stat.polls, c->stat.signals, c->stat.flushes);
+                     "CPU %u: sites that probe %" PRIu64 ", entered %" PRIu64 ", interpreted %" PRIu64
+                     ", TLB exits %" PRIu64 " (filled %" PRIu64 "), dispatched %" PRIu64 ", linked %" PRIu64
+                     ", polls %" PRIu64 ", signals %" PRIu64 ", contexts emptied %" PRIu64 "\n",
+                     i, c->stat.hot, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch,
+                     c->stat.links, c->stat.polls, c->stat.signals, c->stat.flushes);
         if (c)
             info_ops(&s, c);
     }
@@ -638,7 +638,8 @@ static char *info(struct machine *m)
 
 static const char *const aliases[] = {"dbt", NULL};
 static const char *const keys[] = {"tb-size", "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
-                                   "links",   "tlb-size", "slots",           "count",    "perfmap", NULL};
+                                   "links",   "tlb-size", "slots",           "count",    "perfmap",
+                                   NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

@@ -137,7 +137,7 @@ static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool writ
     jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
     save_flags(b);
     jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
-    jit_op_reg(b, 0, 0x0fb7, JR_RDX, T1); /* movzx edx, r11w: the slot */
+    jit_op_reg(b, 0, 0x0fb7, JR_RDX, T1);                            /* movzx edx, r11w: the slot */
     jit_op_mem(b, 0, 0x80, 0, JIT_GSX(JR_RDX, 1, X86_CTX(miss)), 1); /* add miss, 1 */
     jit_8(b, 1);
     hot = jit_jcc_fwd(b, JCC_B);
@@ -199,8 +199,13 @@ static void name_stubs(struct dbt *d, const uint8_t *end)
     const struct {
         const uint8_t *at;
         const char *name;
-    } part[] = {{s->enter, "enter_and_exits"}, {s->tlb_read, "tlb_read"}, {s->tlb_write, "tlb_write"},
-                {s->jump, "jump"},             {s->ret_miss, "ret_miss"}, {s->ret, "ret"}, {end, NULL}};
+    } part[] = {{s->enter, "enter_and_exits"},
+                {s->tlb_read, "tlb_read"},
+                {s->tlb_write, "tlb_write"},
+                {s->jump, "jump"},
+                {s->ret_miss, "ret_miss"},
+                {s->ret, "ret"},
+                {end, NULL}};
 
     for (unsigned i = 0; i + 1 < ARRAY_LEN(part); i++)
         jit_cache_perf_name(&d->cache, part[i].at, part[i + 1].at, part[i].name);

@@ -570,8 +570,8 @@ void x86_st_sys(struct x86_cpu *c, uint64_t lin, unsigned size, uint64_t v)
     store(c, wrap(c, lin), size, v, false);
 }
 
-/* memcpy, but bytes that are one operand move by one load and one store: the library's may store twice, over what another
- * CPU wrote in between. */
+/* memcpy, but bytes that are one operand move by one load and one store: the library's may store twice, over what
+ * another CPU wrote in between. */
 static void copy_whole(void *to, const void *from, unsigned n)
 {
     typedef uint64_t pair __attribute__((vector_size(16), aligned(1), may_alias));

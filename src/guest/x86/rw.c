@@ -238,12 +238,8 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
     bool ok;
 
     *out = (struct jit_block_out){0};
-    *r = (struct rw){.b = b,
-                     .env = env,
-                     .out = out,
-                     .in = in,
-                     .m64 = env->mode & X86_RWM_64,
-                     .flat = env->mode & X86_RWM_FLAT};
+    *r = (struct rw){
+        .b = b, .env = env, .out = out, .in = in, .m64 = env->mode & X86_RWM_64, .flat = env->mode & X86_RWM_FLAT};
     decode(r);
     ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked
                    to */
@@ -256,13 +252,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
 
             b->p = b->start;
             b->nr_rel = 0;
-            *r = (struct rw){.b = b,
-                             .env = env,
-                             .out = out,
-                             .in = in,
-                             .m64 = r->m64,
-                             .flat = r->flat,
-                             .nr = nr};
+            *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = r->m64, .flat = r->flat, .nr = nr};
             *out = (struct jit_block_out){0};
             memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
             out->guest_len = out->guest_off[nr];

@@ -7,8 +7,8 @@
  * instruction.
  *
  * A memory access uses a site slot {minus page, addend} of the context; a miss calls a stub that probes the context's
- * TLB and refills the slot, else leaves to the runtime. Sites that keep missing probe the TLB themselves. Guest state is complete in host registers at every instruction
- * boundary. */
+ * TLB and refills the slot, else leaves to the runtime. Sites that keep missing probe the TLB themselves. Guest state
+ * is complete in host registers at every instruction boundary. */
 #ifndef GUEST_X86_RW_H
 #define GUEST_X86_RW_H
 
@@ -55,7 +55,7 @@ struct x86_ctx {
     uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
     const uint8_t *jc_host[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
-    uint64_t big[16], huge; /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
+    uint64_t big[16], huge;         /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint64_t seen[128], wrote[128]; /* hashes of the linear pages filled, of the host pages filled for writing */
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[2048];

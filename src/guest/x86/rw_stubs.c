@@ -24,8 +24,8 @@ const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
     return at;
 }
 
-/* RET, shared by all: code of many functions is bound by how much of it fits the host's cache. The host predicts its own
- * RET by the shadow stack, wherever it stands. */
+/* RET, shared by all: code of many functions is bound by how much of it fits the host's cache. The host predicts its
+ * own RET by the shadow stack, wherever it stands. */
 const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s)
 {
     const uint8_t *at = jit_here(b);
