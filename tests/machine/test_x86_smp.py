@@ -63,12 +63,6 @@ def guest_run(name, line, smp, args=(), limit=240, timeout=300):
         return g.sh(line + ' || true', timeout)
 
 
-# What is known to differ: see docs/engine.md. Each is tried in the test that may fail.
-KNOWN = ('fxsave',)
-
-
-
-
 @pytest.mark.limit(900)
 @pytest.mark.parametrize('engine, smp', [('tcg', 2), pytest.param('tcg', 4, marks=pytest.mark.long), pytest.param('tcg,tb-size=4', 2, marks=pytest.mark.long),
                                          pytest.param('interp', 2, marks=pytest.mark.long)])
@@ -102,7 +96,7 @@ def test_code_that_changes_is_run_as_it_is_now(engine, smp, tmp_path):
 def state_lines(out, flags):
     """The lines that must be the bare CPU's, without the flags of a fault's frame unless they are asked for."""
     lines = [l.rstrip() for l in out.replace('\r', '').split('\n') if re.match(r'\d+ \[|steps:|debug:|ok|FAIL', l)]
-    return lines if flags else [re.sub(r' flags [0-9a-f]+', '', l) if ' signal ' in l else l for l in lines if not any(k in l for k in KNOWN)]
+    return lines if flags else [re.sub(r' flags [0-9a-f]+', '', l) if ' signal ' in l else l for l in lines]
 
 
 def differences(engine, flags):
@@ -122,7 +116,7 @@ def test_faults_and_traps_show_the_state_the_bare_cpu_shows(engine):
 
 @pytest.mark.long
 @pytest.mark.limit(900)
-@pytest.mark.xfail(reason='flags that liveness calls dead are not kept for the frame of a fault; see KNOWN', strict=False)
+@pytest.mark.xfail(reason='flags that liveness calls dead are not kept for the frame of a fault: docs/engine.md', strict=False)
 @pytest.mark.parametrize('engine', ['tcg', 'interp'])
 def test_faults_and_traps_show_every_bit_the_bare_cpu_shows(engine):
     found = differences(engine, True)
