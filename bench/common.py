@@ -149,9 +149,9 @@ class Native:
 class Machine:
     """A booted guest on its serial line. cpu: CPU seconds the emulator used for the last line."""
 
-    def __init__(self, name, exe, kernel, initrd, append='', extra=(), memory=1024, smp=1, timeout=900):
+    def __init__(self, name, exe, kernel, initrd, append='', extra=(), memory=1024, smp=1, timeout=900, accel='tcg'):
         self.name, self.cpu = name, 0.0
-        cmd = [exe, '-accel', 'tcg', '-M', 'pc', '-cpu', 'max', '-m', str(memory), '-smp', str(smp), '-nodefaults', '-display', 'none',
+        cmd = [exe, '-accel', accel, '-M', 'pc', '-cpu', 'max', '-m', str(memory), '-smp', str(smp), '-nodefaults', '-display', 'none',
                '-serial', 'stdio', '-monitor', 'none', '-no-reboot', '-kernel', kernel, '-initrd', initrd, '-append',
                'console=ttyS0 quiet panic=-1 ' + append, *extra]
         self.s = Session(cmd)

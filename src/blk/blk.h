@@ -3,8 +3,8 @@
  * drivers).
  *
  * A struct blk is a device's (or tool's) handle on the root of a node chain; it may be empty (no medium). Requests may
- * be submitted from any thread; completions run on the back end's loop (the machine's main loop unless an iothread is
- * set), with the machine lock held when that is the main loop. Buffers stay valid until completion. */
+ * be submitted from any thread; completions run on the machine's main loop with the machine lock held, or on the I/O
+ * thread that submitted (blk_set_iothread). Buffers stay valid until completion. */
 #ifndef BLK_BLK_H
 #define BLK_BLK_H
 
@@ -62,6 +62,24 @@ struct blk_req *blk_aio_write(struct blk *b, uint64_t off, const struct iov *q, 
 struct blk_req *blk_aio_zero(struct blk *b, uint64_t off, uint64_t len, unsigned flags, blk_done_fn *fn, void *opaque);
 struct blk_req *blk_aio_discard(struct blk *b, uint64_t off, uint64_t len, blk_done_fn *fn, void *opaque);
 struct blk_req *blk_aio_flush(struct blk *b, blk_done_fn *fn, void *opaque);
+/* I/O threads (-object iothread). The requests of b run on t's loop while the graph below is b's alone, nobody on the
+ * main loop (monitor command, job, export) is at work on the set's nodes, and every driver in it can run there; else on
+ * the main loop. Completions run where the request was made; those that failed always on the main loop, with the
+ * machine lock and t's lock held. t: NULL = the main loop from now on. */
+struct iothread;
+struct iothread *blk_iothread_find(struct blk_set *s, const char *id, struct err **errp);
+void blk_set_iothread(struct blk *b, struct iothread *t);
+/* The main loop works on nodes from here on until the second call; nests. Commands and the calls of this header do it.
+ */
+void blk_home_begin(struct blk_set *s);
+void blk_home_end(struct blk_set *s);
+static inline void blk_home_scope_end(struct blk_set **s)
+{
+    blk_home_end(*s);
+}
+#define BLK_HOME_SCOPE(s) struct blk_set *home_scope_ CLEANUP(blk_home_scope_end) UNUSED = (blk_home_begin(s), (s))
+struct json_object *blk_query_iothreads(struct blk_set *s);
+
 /* Synchronous, for start-up, tools and firmware loading: turns the loop until done. 0 or -errno. */
 int blk_read(struct blk *b, uint64_t off, void *buf, size_t len);
 int blk_write(struct blk *b, uint64_t off, const void *buf, size_t len);

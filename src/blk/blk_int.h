@@ -3,6 +3,7 @@
 #define BLK_INT_H
 
 #include "blk/node.h"
+#include "run/iothread.h"
 
 struct blk_pool;
 struct blk_throttle;
@@ -26,6 +27,8 @@ struct blk_set {
     struct nbd_server *nbd;    /* owned: the machine's, NULL = not started */
     struct blk_comp_ctx *comp; /* owned: idle compressors, see compress.c */
     int comp_lock;             /* guards comp */
+    unsigned home;             /* main-loop users of nodes: no handle is on an I/O thread */
+    struct ev_bh home_bh;      /* looks whether handles may go back to their I/O threads */
 };
 
 /* How a drive answers errors, as typed in werror=/rerror=. */
@@ -54,6 +57,8 @@ struct blk {
     struct list pending; /* of struct blk_req held back while quiesced */
     unsigned in_flight;  /* atomic */
     unsigned quiesced;
+    struct iothread *io;  /* borrowed: where requests are to run, NULL = the main loop */
+    struct ev_loop *loop; /* borrowed: where they run now */
     struct blk_stats stats;
     int io_error;         /* the error the machine stopped for, 0 = none */
     bool die_with_device; /* blockdev-del or drive_del came while it was attached */
@@ -66,6 +71,16 @@ struct blk_track {
     uint64_t off, len;
     bool write, serialising;
 };
+
+/* run_event from any loop; from an I/O thread it is sent later. */
+void blk_event(struct blk_set *s, const char *name, struct json_object *data);
+void blk_pending_start(struct blk *b); /* what was held back runs on b->loop */
+/* The set's engine for the loop this runs on, made on first use; NULL: use worker threads. */
+struct blk_aio *blk_aio_here(struct blk_set *s, unsigned kind);
+/* Makes b's requests run on the loop it should be on now. Main loop. */
+void blk_handle_move(struct blk *b, struct ev_loop *to);
+void blk_home_run(void *opaque);        /* of the set: what home_bh does */
+void blk_home_check(struct blk_set *s); /* soon, if nobody needs the nodes here, handles go back to their I/O threads */
 
 struct blk_pool *blk_pool_new(void);
 void blk_comp_free(struct blk_set *set);

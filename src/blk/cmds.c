@@ -801,6 +801,16 @@ const struct blk_cmd *blk_cmd_find(const char *name)
     return NULL;
 }
 
+bool blk_cmd_run(struct blk_set *s, const char *name, struct json_object *args, struct json_object **ret,
+                 struct err **errp)
+{
+    const struct blk_cmd *c = blk_cmd_find(name);
+    BLK_HOME_SCOPE(s);
+
+    assert(c); /* callers name commands the table has */
+    return c->fn(s, args, ret, errp);
+}
+
 const struct blk_cmd *blk_cmd_next(const struct blk_cmd *prev)
 {
     const struct blk_cmd *n = prev ? prev + 1 : cmds;

@@ -1,18 +1,21 @@
 /* zlib, zstd and bzip2 for the formats that store compressed clusters. The streams are hostile: output is bounded by
  * dst. */
 #include "blk/compress.h"
+#include "base/bytes.h"
 #include "blk/blk_int.h"
 #include <bzlib.h>
 #include <errno.h>
 #include <zlib.h>
 #include <zstd.h>
 
-/* A compressor kept for the next cluster: making one costs more than compressing a small cluster does. */
+/* Working memory kept for the next cluster: making it costs more than compressing or unpacking a small cluster does. */
 struct blk_comp_ctx {
     struct blk_comp_ctx *next;
-    ZSTD_CCtx *zstd; /* owned; NULL until needed */
-    z_stream deflate;
-    int bits; /* of the deflate stream; 0 = not set up */
+    ZSTD_CCtx *zstd;   /* owned; NULL until needed */
+    ZSTD_DCtx *unzstd; /* the same */
+    z_stream deflate, inflate;
+    int bits;        /* of the deflate stream; 0 = not set up */
+    bool inflate_up; /* the inflate stream is set up */
 };
 
 struct work {
@@ -53,17 +56,64 @@ void blk_comp_free(struct blk_set *set)
 
         set->comp = c->next;
         ZSTD_freeCCtx(c->zstd);
+        ZSTD_freeDCtx(c->unzstd);
+        if (c->inflate_up)
+            inflateEnd(&c->inflate);
         if (c->bits)
             deflateEnd(&c->deflate);
         free(c);
     }
 }
 
+/* ---- what cannot become smaller ---- */
+
+enum { PROBE = 4096, HASH_BITS = 12, FEW_REPEATS = 64 };
+
+/* Are all byte values about equally frequent? The statistic is chi squared with 255 degrees of freedom: 400 is six
+ * standard deviations above its mean, and stands for at most 40 bytes a perfect entropy coder could save. */
+static bool bytes_flat(const uint8_t *p, size_t n)
+{
+    uint32_t count[256] = {0};
+    double sum = 0, want = (double)n / 256;
+
+    for (size_t i = 0; i < n; i++)
+        count[p[i]]++;
+    for (int i = 0; i < 256; i++)
+        sum += ((double)count[i] - want) * ((double)count[i] - want);
+    return sum / want < 400;
+}
+
+/* How many positions continue as an earlier one did, four bytes long; stops counting at `enough`. */
+static unsigned repeats(const uint8_t *p, size_t n, unsigned enough)
+{
+    uint32_t last[1 << HASH_BITS] = {0}; /* position + 1 of the latest four bytes with this hash */
+    unsigned nr = 0;
+
+    for (size_t i = 0; i + 4 <= n && nr < enough; i++) {
+        uint32_t v = get_le32(p + i), h = v * 2654435761u >> (32 - HASH_BITS);
+
+        nr += last[h] && get_le32(p + last[h] - 1) == v;
+        last[h] = (uint32_t)i + 1;
+    }
+    return nr;
+}
+
+/* Archives, media and ciphertext: deflate would work longest on these and gain nothing. The first 4 KiB decide for
+ * nearly everything else. */
+static bool looks_random(const uint8_t *p, size_t n)
+{
+    return n >= 2 * PROBE && bytes_flat(p, PROBE) && bytes_flat(p, n) && repeats(p, n, FEW_REPEATS) < FEW_REPEATS;
+}
+
+/* ---- one cluster, on a worker thread ---- */
+
 static int deflate_to(const struct work *w, struct blk_comp_ctx *c, int bits)
 {
     z_stream *z = &c->deflate;
     int r;
 
+    if (w->how == BLK_DEFLATE && looks_random(w->src, w->len)) /* of the others every piece has to be packed */
+        return -ENOSPC;
     if (c->bits && c->bits != bits) {
         deflateEnd(z);
         c->bits = 0;
@@ -108,38 +158,42 @@ static int compress_run(void *opaque)
     return r;
 }
 
-static int inflate_from(const struct work *w, int bits)
+static int inflate_from(const struct work *w, struct blk_comp_ctx *c, int bits)
 {
-    z_stream z = {0};
+    z_stream *z = &c->inflate;
     int r;
 
-    if (inflateInit2(&z, bits) != Z_OK)
-        return -ENOMEM;
-    z.next_in = (uint8_t *)(uintptr_t)w->src;
-    z.avail_in = (unsigned)w->len;
-    z.next_out = w->dst;
-    z.avail_out = (unsigned)w->cap;
-    r = inflate(&z, Z_FINISH);
-    inflateEnd(&z);
-    return (r == Z_STREAM_END || r == Z_BUF_ERROR) && !z.avail_out ? 0 : -EIO;
+    if (!c->inflate_up) {
+        *z = (z_stream){0};
+        if (inflateInit2(z, bits) != Z_OK)
+            return -ENOMEM;
+        c->inflate_up = true;
+    } else if (inflateReset2(z, bits) != Z_OK) {
+        return -EIO;
+    }
+    z->next_in = (uint8_t *)(uintptr_t)w->src;
+    z->avail_in = (unsigned)w->len;
+    z->next_out = w->dst;
+    z->avail_out = (unsigned)w->cap;
+    r = inflate(z, Z_FINISH);
+    return (r == Z_STREAM_END || r == Z_BUF_ERROR) && !z->avail_out ? 0 : -EIO;
 }
 
-static int zstd_from(const struct work *w)
+static int zstd_from(const struct work *w, struct blk_comp_ctx *c)
 {
-    ZSTD_DCtx *d = ZSTD_createDCtx();
     ZSTD_inBuffer in = {w->src, w->len, 0};
     ZSTD_outBuffer out = {w->dst, w->cap, 0};
     int r = 0;
 
-    if (!d)
+    if (!c->unzstd && !(c->unzstd = ZSTD_createDCtx()))
         return -ENOMEM;
+    ZSTD_DCtx_reset(c->unzstd, ZSTD_reset_session_only);
     while (out.pos < out.size && !r) {
-        size_t was = out.pos, n = ZSTD_decompressStream(d, &out, &in);
+        size_t was = out.pos, n = ZSTD_decompressStream(c->unzstd, &out, &in);
 
         if (ZSTD_isError(n) || (out.pos == was && (n == 0 || in.pos == in.size)))
             r = -EIO;
     }
-    ZSTD_freeDCtx(d);
     return r;
 }
 
@@ -154,17 +208,15 @@ static int bzip2_from(const struct work *w)
 static int decompress_run(void *opaque)
 {
     const struct work *w = opaque;
+    struct blk_comp_ctx *c;
+    int r;
 
-    switch (w->how) {
-    case BLK_DEFLATE:
-        return inflate_from(w, -12);
-    case BLK_ZLIB:
-        return inflate_from(w, 15);
-    case BLK_ZSTD:
-        return zstd_from(w);
-    default:
+    if (w->how == BLK_BZIP2)
         return bzip2_from(w);
-    }
+    c = ctx_get(w->set);
+    r = w->how == BLK_ZSTD ? zstd_from(w, c) : inflate_from(w, c, w->how == BLK_ZLIB ? 15 : -12);
+    ctx_put(w->set, c);
+    return r;
 }
 
 int blk_compress(struct blk_set *s, enum blk_comp how, const uint8_t *src, size_t len, uint8_t *dst, size_t cap)

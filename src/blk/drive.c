@@ -27,12 +27,15 @@ struct blk_set *blk_set_new(struct run *r)
     list_init(&s->jobs);
     list_init(&s->throttle_groups);
     list_init(&s->in_registry);
+    ev_bh_init(&s->home_bh, s->loop, blk_home_run, s);
     return s;
 }
 
 struct ev_loop *blk_set_loop(struct blk_set *s)
 {
-    return s->loop;
+    struct iothread *t = iothread_self();
+
+    return t ? t->loop : s->loop;
 }
 
 void blk_set_free(struct blk_set *s)
@@ -41,6 +44,7 @@ void blk_set_free(struct blk_set *s)
 
     if (!s)
         return;
+    blk_home_begin(s); /* for good */
     blk_jobs_stop(s);
     nbd_server_free(s->nbd);
     s->nbd = NULL;
@@ -66,6 +70,7 @@ again:
     blk_pool_free(s->pool);
     blk_comp_free(s);
     obj_unref(s->own_objects);
+    ev_bh_cancel(&s->home_bh);
     free(s);
 }
 
@@ -294,6 +299,7 @@ static bool names_something(struct opts *o)
 
 struct blk *blk_drive_add(struct blk_set *s, const char *id, struct opts *o, struct err **errp)
 {
+    BLK_HOME_SCOPE(s);
     char *name AUTOFREE = id ? xstrdup(id) : xasprintf("drive%u", s->next_auto++);
     char *file AUTOFREE = NULL;
     unsigned flags = BLK_O_RDWR | BLK_O_AUTO_RO;
@@ -336,6 +342,7 @@ fail:
 
 bool blk_node_add(struct blk_set *s, struct opts *o, struct err **errp)
 {
+    BLK_HOME_SCOPE(s);
     struct blk_node *n;
 
     if (!opts_peek(o, "driver"))
@@ -351,6 +358,7 @@ bool blk_node_add(struct blk_set *s, struct opts *o, struct err **errp)
 
 bool blk_node_del(struct blk_set *s, const char *node, struct err **errp)
 {
+    BLK_HOME_SCOPE(s);
     struct blk_node *n = blk_node_find(s, node);
     struct blk_child *c;
 
@@ -414,6 +422,7 @@ static void take_medium_out(struct blk *b)
 
 bool blk_change_medium(struct blk *b, const char *file, const char *format, bool force, struct err **errp)
 {
+    BLK_HOME_SCOPE(b->set);
     struct opts *o = b->template_ ? opts_dup(b->template_) : opts_new();
     struct blk_node *n;
     bool ok;
@@ -450,6 +459,7 @@ bool blk_change_medium(struct blk *b, const char *file, const char *format, bool
 
 bool blk_eject(struct blk *b, bool force, struct err **errp)
 {
+    BLK_HOME_SCOPE(b->set);
     if (b->ops && !b->ops->media_changed && !force)
         return err_set(errp, "Device '%s' is not removable", b->id);
     if (!tray_opens(b, force, errp))

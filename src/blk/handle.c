@@ -16,6 +16,7 @@ struct blk_req {
     struct list link; /* in b->pending */
     struct ev_bh bh;
     struct blk *b;
+    struct iothread *from; /* borrowed: the I/O thread that made it, NULL = the main loop or another thread */
     enum req_op op;
     uint64_t off, len;
     struct iov q;
@@ -38,6 +39,14 @@ static int64_t now_ns(void)
 static bool on_loop(const struct blk_set *s)
 {
     return s->thread == (unsigned long)pthread_self();
+}
+
+/* Is this the thread that runs b's requests? */
+static bool on_loop_of(const struct blk *b)
+{
+    struct iothread *t = iothread_self();
+
+    return t ? t->loop == b->loop : b->loop == b->set->loop && on_loop(b->set);
 }
 
 static struct blk_node *root_of(const struct blk *b)
@@ -89,14 +98,22 @@ static void req_complete(void *opaque)
     struct blk_req *r = opaque;
     blk_done_fn *fn = r->fn;
     void *arg = r->opaque;
+    struct iothread *from = iothread_self() ? NULL : r->from;
     int ret = r->ret;
 
+    if (ret < 0 && iothread_self()) { /* the machine may have to stop, people to be told */
+        ev_bh_init(&r->bh, r->b->set->loop, req_complete, r);
+        ev_bh_schedule(&r->bh);
+        return;
+    }
     account(r);
     if (r->q.v != r->segs)
         free(r->q.v);
     __atomic_fetch_sub(&r->b->in_flight, 1, __ATOMIC_RELEASE);
     free(r);
+    iothread_enter(from);
     fn(arg, ret);
+    iothread_leave(from);
 }
 
 static void req_fibre(void *opaque)
@@ -104,7 +121,7 @@ static void req_fibre(void *opaque)
     struct blk_req *r = opaque;
 
     r->ret = run_op(r);
-    ev_bh_init(&r->bh, r->b->set->loop, req_complete, r);
+    ev_bh_init(&r->bh, r->from ? r->from->loop : r->b->set->loop, req_complete, r);
     ev_bh_schedule(&r->bh);
 }
 
@@ -125,6 +142,7 @@ static struct blk_req *req_new(struct blk *b, enum req_op op, uint64_t off, uint
 
     list_init(&r->link);
     r->b = b;
+    r->from = iothread_self();
     r->op = op;
     r->off = off;
     r->len = len;
@@ -142,12 +160,12 @@ static struct blk_req *req_new(struct blk *b, enum req_op op, uint64_t off, uint
 
 static struct blk_req *submit(struct blk_req *r, blk_done_fn *fn, void *opaque)
 {
-    struct ev_loop *l = r->b->set->loop;
+    struct ev_loop *l = r->b->loop;
 
     r->fn = fn;
     r->opaque = opaque;
     __atomic_fetch_add(&r->b->in_flight, 1, __ATOMIC_ACQUIRE);
-    if (on_loop(r->b->set)) {
+    if (on_loop_of(r->b)) {
         req_start(r);
     } else {
         ev_bh_init(&r->bh, l, req_start, r);
@@ -227,7 +245,7 @@ static int rw_sync(struct blk *b, enum req_op op, uint64_t off, void *buf, size_
     struct iov q;
 
     iov_init_ext(&q, &v, 1);
-    if (fibre_self() && on_loop(b->set)) {
+    if (fibre_self() && on_loop_of(b)) {
         struct blk_req *r = req_new(b, op, off, len, &q, 0);
 
         s.ret = run_op(r);
@@ -254,8 +272,8 @@ int blk_flush(struct blk *b)
 void blk_drain(struct blk *b)
 {
     while (__atomic_load_n(&b->in_flight, __ATOMIC_ACQUIRE)) {
-        if (on_loop(b->set))
-            ev_loop_turn(b->set->loop, -1);
+        if (on_loop(b->set)) /* what an I/O thread completes does not wake this loop */
+            ev_loop_turn(b->set->loop, b->io ? NS_PER_MS / 10 : -1);
         else
             sync_pause(b, b->set->run && run_locked(b->set->run));
     }
@@ -275,7 +293,7 @@ void blk_quiesce(struct blk *b)
     if (!b->quiesced++ && b->ops && b->ops->drained_begin)
         b->ops->drained_begin(b->ops_opaque);
     while (b->in_flight > blk_pending_count(b))
-        ev_loop_turn(b->set->loop, -1);
+        ev_loop_turn(b->set->loop, b->io ? NS_PER_MS / 10 : -1);
 }
 
 unsigned blk_pending_count(const struct blk *b)
@@ -287,22 +305,34 @@ unsigned blk_pending_count(const struct blk *b)
     return nr;
 }
 
-void blk_unquiesce(struct blk *b)
+void blk_pending_start(struct blk *b)
 {
     struct list todo = LIST_INIT(todo);
     struct blk_req *r, *tmp;
 
-    assert(b->quiesced);
-    if (--b->quiesced)
-        return;
     list_each_safe (r, tmp, &b->pending, link) {
         list_del(&r->link);
         list_add(&todo, &r->link);
     }
     list_each_safe (r, tmp, &todo, link) {
         list_del(&r->link);
-        req_start(r);
+        if (on_loop_of(b)) {
+            req_start(r);
+        } else {
+            ev_bh_init(&r->bh, b->loop, req_start, r);
+            ev_bh_schedule(&r->bh);
+        }
     }
+}
+
+void blk_unquiesce(struct blk *b)
+{
+    assert(b->quiesced);
+    if (--b->quiesced)
+        return;
+    iothread_enter(b->io);
+    blk_pending_start(b);
+    iothread_leave(b->io);
     if (b->ops && b->ops->drained_end)
         b->ops->drained_end(b->ops_opaque);
 }
@@ -349,7 +379,7 @@ enum blk_policy blk_error_action(struct blk *b, bool is_read, int error)
         p = BLK_POLICY_STOP;
     else if (e == BLK_ERR_IGNORE)
         p = BLK_POLICY_IGNORE;
-    if (b->set->run) {
+    if (b->set->run) { /* errors are completed on the main loop */
         struct json_object *d =
             json_make("s:device", b->is_drive ? b->id : "", "s:node-name", b->root ? b->root->node->name : NULL,
                       "s:operation", is_read ? "read" : "write", "s:action", policy_name(p), "b:nospace",
@@ -391,6 +421,7 @@ struct blk *blk_handle_new(struct blk_set *s, const char *id, bool is_drive)
     struct blk *b = xnew(struct blk);
 
     b->set = s;
+    b->loop = s->loop;
     b->id = id ? xstrdup(id) : xstrdup("");
     b->is_drive = is_drive;
     b->werror = BLK_ERR_ENOSPC;
@@ -428,6 +459,7 @@ bool blk_set_share_rw(struct blk *b, bool on, struct err **errp)
 
 void blk_handle_free(struct blk *b)
 {
+    blk_set_iothread(b, NULL);
     blk_drain(b);
     list_del(&b->in_set);
     blk_child_detach(b->root);
@@ -438,6 +470,7 @@ void blk_handle_free(struct blk *b)
 
 struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struct err **errp)
 {
+    BLK_HOME_SCOPE(s);
     struct blk *b = blk_find(s, name);
     struct blk_node *n;
 
@@ -469,13 +502,19 @@ struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struc
 
 void blk_detach(struct blk *b, void *dev_obj)
 {
+    struct blk_set *s;
+
     if (!b || b->dev != dev_obj)
         return;
+    s = b->set;
+    blk_home_begin(s);
+    blk_set_iothread(b, NULL);
     blk_drain(b);
     b->dev = NULL;
     b->ops = NULL;
     if (!b->is_drive || b->die_with_device)
         blk_handle_free(b);
+    blk_home_end(s);
 }
 
 void blk_each(struct blk_set *s, void (*fn)(struct blk *b, void *opaque), void *opaque)

@@ -101,6 +101,7 @@ struct blk_job *job_find(struct blk_set *s, const char *id)
 void job_free(struct blk_job *j)
 {
     set_status(j, JOB_NULL);
+    blk_home_check(j->set);
     list_del(&j->link);
     free(j->id);
     free(j->backing_name);

@@ -20,6 +20,9 @@ struct blk_cmd {
  * blockdev-snapshot-{internal,delete-internal}-sync, change-backing-file, nbd-server-{start,add,remove,stop},
  * block-export-{add,del}, query-block-exports. NULL: no such command. */
 const struct blk_cmd *blk_cmd_find(const char *name);
+/* Runs it; the nodes it may touch are the main loop's meanwhile. */
+bool blk_cmd_run(struct blk_set *s, const char *name, struct json_object *args, struct json_object **ret,
+                 struct err **errp);
 const struct blk_cmd *blk_cmd_next(const struct blk_cmd *prev); /* in table order; NULL starts and ends */
 
 /* HMP commit: writes an overlay into its backing file and empties it. id NULL: every drive that has one. */

@@ -115,5 +115,5 @@ int blk_offload(struct blk_set *s, int (*fn)(void *opaque), void *opaque)
         return fn(opaque);
     if (!s->pool)
         s->pool = blk_pool_new();
-    return blk_pool_run(s->pool, s->loop, fn, opaque);
+    return blk_pool_run(s->pool, blk_set_loop(s), fn, opaque);
 }

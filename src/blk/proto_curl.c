@@ -7,8 +7,9 @@
 #include "blk/blk_int.h"
 #include "blk/secret.h"
 #include <curl/curl.h>
+#include <dlfcn.h>
 #include <errno.h>
-#include <pthread.h>
+#include <stddef.h>
 
 enum { NR_KEPT = 8, DFLT_AHEAD = 256 << 10, MAX_AHEAD = 64 << 20, DFLT_TIMEOUT = 5 };
 
@@ -16,13 +17,26 @@ struct kept {
     uint64_t off, len, used; /* len 0 = empty */
     uint8_t *buf;            /* owned */
 };
+/* libcurl as this node uses it. It is loaded with the first address: it brings thirty other libraries along, which
+ * tripled the start of a tool that only reads files. */
+struct web_lib {
+    void *dl; /* owned */
+    __typeof__(&curl_global_init) global_init;
+    __typeof__(&curl_easy_init) easy_init;
+    __typeof__(&curl_easy_cleanup) easy_cleanup;
+    CURLcode (*setopt)(CURL *h, CURLoption opt, ...);
+    CURLcode (*getinfo)(CURL *h, CURLINFO info, ...);
+    __typeof__(&curl_easy_perform) perform;
+    __typeof__(&curl_easy_strerror) strerror;
+};
 struct web {
     char *url, *cookie, *user, *password, *proxy_user, *proxy_password; /* owned */
     bool sslverify;
     uint64_t ahead, timeout, tick;
     struct kept kept[NR_KEPT];
     struct fibre_mutex lock; /* one transfer at a time; the kept answers */
-    CURL *h;                 /* owned */
+    struct web_lib lib;
+    CURL *h; /* owned */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -39,11 +53,35 @@ static const char *const web_known[] = {"url",
                                         "force-range",
                                         "filename",
                                         NULL};
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void start_up(void)
+static bool lib_load(struct web_lib *l, struct err **errp)
 {
-    curl_global_init(CURL_GLOBAL_ALL);
+    static const struct {
+        const char *name;
+        size_t off;
+    } syms[] = {
+        {"curl_global_init", offsetof(struct web_lib, global_init)},
+        {"curl_easy_init", offsetof(struct web_lib, easy_init)},
+        {"curl_easy_cleanup", offsetof(struct web_lib, easy_cleanup)},
+        {"curl_easy_setopt", offsetof(struct web_lib, setopt)},
+        {"curl_easy_getinfo", offsetof(struct web_lib, getinfo)},
+        {"curl_easy_perform", offsetof(struct web_lib, perform)},
+        {"curl_easy_strerror", offsetof(struct web_lib, strerror)},
+    };
+
+    l->dl = dlopen("libcurl-gnutls.so.4", RTLD_NOW | RTLD_NODELETE);
+    if (!l->dl)
+        l->dl = dlopen("libcurl.so.4", RTLD_NOW | RTLD_NODELETE);
+    for (unsigned i = 0; l->dl && i < ARRAY_LEN(syms); i++) {
+        void *f = dlsym(l->dl, syms[i].name);
+
+        if (!f)
+            return err_set(errp, "libcurl has no %s", syms[i].name);
+        memcpy((char *)l + syms[i].off, &f, sizeof f);
+    }
+    if (!l->dl)
+        return err_set(errp, "http, https and ftp need libcurl, which cannot be loaded: %s", dlerror());
+    return l->global_init(CURL_GLOBAL_ALL) == CURLE_OK || err_set(errp, "libcurl cannot be set up");
 }
 
 static bool parse(const char *filename, struct opts *o, struct err **errp)
@@ -73,19 +111,20 @@ static size_t on_data(char *p, size_t size, size_t nr, void *opaque)
 static int fetch_run(void *opaque)
 {
     struct fetch *f = opaque;
+    const struct web_lib *l = &f->s->lib;
     CURL *h = f->s->h;
     char range[64];
     CURLcode r;
     long code = 0;
 
     snprintf(range, sizeof range, "%" PRIu64 "-%" PRIu64, f->off, f->off + f->len - 1);
-    curl_easy_setopt(h, CURLOPT_NOBODY, 0L);
-    curl_easy_setopt(h, CURLOPT_HTTPGET, 1L);
-    curl_easy_setopt(h, CURLOPT_RANGE, range);
-    curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, on_data);
-    curl_easy_setopt(h, CURLOPT_WRITEDATA, f);
-    r = curl_easy_perform(h);
-    curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &code);
+    l->setopt(h, CURLOPT_NOBODY, 0L);
+    l->setopt(h, CURLOPT_HTTPGET, 1L);
+    l->setopt(h, CURLOPT_RANGE, range);
+    l->setopt(h, CURLOPT_WRITEFUNCTION, on_data);
+    l->setopt(h, CURLOPT_WRITEDATA, f);
+    r = l->perform(h);
+    l->getinfo(h, CURLINFO_RESPONSE_CODE, &code);
     if (r != CURLE_OK || f->got != f->len)
         return -EIO;
     return code == 200 && f->off ? -EIO : 0; /* the whole file instead of the range */
@@ -110,20 +149,21 @@ static size_t drop(char *p, size_t size, size_t nr, void *opaque)
 static bool find_size(struct blk_node *n, bool force_range, struct err **errp)
 {
     struct web *s = n->priv;
+    const struct web_lib *l = &s->lib;
     bool ranges = !strncmp(s->url, "ftp", 3) || force_range;
     curl_off_t len = -1;
     CURLcode r;
 
-    curl_easy_setopt(s->h, CURLOPT_NOBODY, 1L);
-    curl_easy_setopt(s->h, CURLOPT_WRITEFUNCTION, drop);
-    curl_easy_setopt(s->h, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(s->h, CURLOPT_HEADERDATA, &ranges);
-    r = curl_easy_perform(s->h);
-    curl_easy_setopt(s->h, CURLOPT_HEADERFUNCTION, NULL);
-    curl_easy_setopt(s->h, CURLOPT_HEADERDATA, NULL);
+    l->setopt(s->h, CURLOPT_NOBODY, 1L);
+    l->setopt(s->h, CURLOPT_WRITEFUNCTION, drop);
+    l->setopt(s->h, CURLOPT_HEADERFUNCTION, on_header);
+    l->setopt(s->h, CURLOPT_HEADERDATA, &ranges);
+    r = l->perform(s->h);
+    l->setopt(s->h, CURLOPT_HEADERFUNCTION, NULL);
+    l->setopt(s->h, CURLOPT_HEADERDATA, NULL);
     if (r != CURLE_OK)
-        return err_set(errp, "CURL: Error opening file: %s", *s->error ? s->error : curl_easy_strerror(r));
-    curl_easy_getinfo(s->h, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &len);
+        return err_set(errp, "CURL: Error opening file: %s", *s->error ? s->error : l->strerror(r));
+    l->getinfo(s->h, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &len);
     if (len < 0)
         return err_set(errp, "CURL: Error opening file: Server didn't report file size.");
     if (!ranges)
@@ -180,31 +220,32 @@ static bool take_opts(struct blk_node *n, struct opts *o, bool *force_range, str
 
 static void set_up(struct web *s)
 {
+    const struct web_lib *l = &s->lib;
     CURL *h = s->h;
 
-    curl_easy_setopt(h, CURLOPT_URL, s->url);
-    curl_easy_setopt(h, CURLOPT_ERRORBUFFER, s->error);
-    curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(h, CURLOPT_FAILONERROR, 1L);
-    curl_easy_setopt(h, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(h, CURLOPT_MAXREDIRS, 10L);
-    curl_easy_setopt(h, CURLOPT_PROTOCOLS_STR, "http,https,ftp,ftps");
-    curl_easy_setopt(h, CURLOPT_REDIR_PROTOCOLS_STR, "http,https,ftp,ftps");
-    curl_easy_setopt(h, CURLOPT_CONNECTTIMEOUT, (long)s->timeout);
-    curl_easy_setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(h, CURLOPT_LOW_SPEED_TIME, (long)s->timeout);
-    curl_easy_setopt(h, CURLOPT_SSL_VERIFYPEER, s->sslverify ? 1L : 0L);
-    curl_easy_setopt(h, CURLOPT_SSL_VERIFYHOST, s->sslverify ? 2L : 0L);
+    l->setopt(h, CURLOPT_URL, s->url);
+    l->setopt(h, CURLOPT_ERRORBUFFER, s->error);
+    l->setopt(h, CURLOPT_NOSIGNAL, 1L);
+    l->setopt(h, CURLOPT_FAILONERROR, 1L);
+    l->setopt(h, CURLOPT_FOLLOWLOCATION, 1L);
+    l->setopt(h, CURLOPT_MAXREDIRS, 10L);
+    l->setopt(h, CURLOPT_PROTOCOLS_STR, "http,https,ftp,ftps");
+    l->setopt(h, CURLOPT_REDIR_PROTOCOLS_STR, "http,https,ftp,ftps");
+    l->setopt(h, CURLOPT_CONNECTTIMEOUT, (long)s->timeout);
+    l->setopt(h, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    l->setopt(h, CURLOPT_LOW_SPEED_TIME, (long)s->timeout);
+    l->setopt(h, CURLOPT_SSL_VERIFYPEER, s->sslverify ? 1L : 0L);
+    l->setopt(h, CURLOPT_SSL_VERIFYHOST, s->sslverify ? 2L : 0L);
     if (s->cookie)
-        curl_easy_setopt(h, CURLOPT_COOKIE, s->cookie);
+        l->setopt(h, CURLOPT_COOKIE, s->cookie);
     if (s->user)
-        curl_easy_setopt(h, CURLOPT_USERNAME, s->user);
+        l->setopt(h, CURLOPT_USERNAME, s->user);
     if (s->password)
-        curl_easy_setopt(h, CURLOPT_PASSWORD, s->password);
+        l->setopt(h, CURLOPT_PASSWORD, s->password);
     if (s->proxy_user)
-        curl_easy_setopt(h, CURLOPT_PROXYUSERNAME, s->proxy_user);
+        l->setopt(h, CURLOPT_PROXYUSERNAME, s->proxy_user);
     if (s->proxy_password)
-        curl_easy_setopt(h, CURLOPT_PROXYPASSWORD, s->proxy_password);
+        l->setopt(h, CURLOPT_PROXYPASSWORD, s->proxy_password);
 }
 
 static void web_close(struct blk_node *n)
@@ -212,7 +253,9 @@ static void web_close(struct blk_node *n)
     struct web *s = n->priv;
 
     if (s->h)
-        curl_easy_cleanup(s->h);
+        s->lib.easy_cleanup(s->h);
+    if (s->lib.dl)
+        dlclose(s->lib.dl);
     for (unsigned i = 0; i < NR_KEPT; i++)
         free(s->kept[i].buf);
     free(s->url);
@@ -228,13 +271,12 @@ static bool web_open(struct blk_node *n, struct opts *o, struct err **errp)
     struct web *s = n->priv;
     bool force_range = false;
 
-    pthread_once(&once, start_up);
     fibre_mutex_init(&s->lock);
     if (n->open_flags & BLK_O_RDWR && !(n->open_flags & BLK_O_AUTO_RO))
         return err_set(errp, "curl block driver does not support writes");
     n->open_flags &= ~(unsigned)BLK_O_RDWR;
-    if (take_opts(n, o, &force_range, errp)) {
-        s->h = curl_easy_init();
+    if (take_opts(n, o, &force_range, errp) && lib_load(&s->lib, errp)) {
+        s->h = s->lib.easy_init();
         if (s->h) {
             set_up(s);
             if (find_size(n, force_range, errp))

@@ -20,13 +20,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { INLINE_MAX = 256 << 10, SLICE = 64 };
+enum { INLINE_MAX = 256 << 10, WRITE_HERE_MAX = 64 << 10, SLICE = 64 };
 
 struct file {
     int fd;
     bool is_dev, no_nowait, no_punch, no_zero_range, no_falloc;
     bool use_locks;
-    struct blk_aio *aio; /* borrowed from the set; NULL = worker threads */
+    enum blk_engine engine;
     struct blk_lock lock;
     char *path; /* owned */
 };
@@ -60,8 +60,8 @@ static bool take_aio(struct blk_node *n, struct opts *o, struct err **errp)
         return err_set(errp, "aio=native was specified, but it requires cache.direct=on, which was not specified.");
     if (i != BLK_ENGINE_THREADS && !n->set->aio[i])
         n->set->aio[i] = blk_aio_new(n->set, (enum blk_engine)i, errp);
-    f->aio = n->set->aio[i];
-    return i == BLK_ENGINE_THREADS || f->aio;
+    f->engine = (enum blk_engine)i;
+    return i == BLK_ENGINE_THREADS || n->set->aio[i];
 }
 
 static bool take_locking(struct blk_node *n, struct opts *o, struct err **errp)
@@ -337,13 +337,21 @@ static bool read_cached(struct xfer *x)
 /* Through the kernel's queue; what it leaves over (short transfer, full queue) goes to a thread. */
 static int rw_queue(struct blk_node *n, struct xfer *x)
 {
-    int64_t done = x->nr <= IOV_MAX ? blk_aio_rw(x->f->aio, x->f->fd, x->v, x->nr, x->off, x->write) : -EAGAIN;
+    struct blk_aio *a = x->nr <= IOV_MAX ? blk_aio_here(n->set, x->f->engine) : NULL;
+    int64_t done = a ? blk_aio_rw(a, x->f->fd, x->v, x->nr, x->off, x->write) : -EAGAIN;
 
     if (done > 0)
         advance(x, (uint64_t)done);
     if (done < 0 && done != -EAGAIN && done != -EINTR)
         return (int)done;
     return x->len ? blk_offload(n->set, xfer_run, x) : 0;
+}
+
+/* A small write into the page cache costs less than handing it to a worker. It may still wait for the disk when too much is
+ * dirty, so only loops that serve nothing but disks do it themselves: those of tools and of I/O threads. */
+static bool write_here(const struct blk_node *n, uint64_t len, bool write)
+{
+    return write && len <= WRITE_HERE_MAX && !(n->open_flags & BLK_O_DIRECT) && (!n->set->machine || iothread_self());
 }
 
 static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, bool write)
@@ -362,7 +370,9 @@ static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct 
     x.v = v;
     if (!write && !(n->open_flags & BLK_O_DIRECT) && fibre_self() && read_cached(&x))
         r = 0;
-    else if (x.f->aio && fibre_self())
+    else if (write_here(n, len, write))
+        r = xfer_run(&x);
+    else if (x.f->engine != BLK_ENGINE_THREADS && fibre_self())
         r = rw_queue(n, &x);
     else
         r = blk_offload(n->set, xfer_run, &x);
@@ -699,7 +709,7 @@ static bool dev_create(struct blk_set *s, const char *filename, struct opts *o, 
 }
 
 #define FILE_CALLS                                                                                                     \
-    .kind = BLK_PROTOCOL, .priv_size = sizeof(struct file), .known = file_known, .open = file_open,                    \
+    .kind = BLK_PROTOCOL, .priv_size = sizeof(struct file), .known = file_known, .any_loop = true, .open = file_open,  \
     .close = file_close, .reopen = file_reopen, .set_perm = file_set_perm, .preadv = file_preadv,                      \
     .pwritev = file_pwritev, .pwrite_zeroes = file_zeroes, .discard = file_discard, .copy_from = file_copy_from,       \
     .flush = file_flush, .block_status = file_status, .truncate = file_truncate, .getlength = file_getlength,          \

@@ -286,6 +286,7 @@ int q2_check(struct blk_node *n, struct blk_check *c, unsigned fix);
 
 /* qcow2_bitmap.c */
 bool q2_bitmaps_read_dir(struct blk_node *n, struct err **errp);
+/* For reading, or with them marked as in use; those known already stay. */
 bool q2_bitmaps_load(struct blk_node *n, struct err **errp);
 int q2_bitmaps_store(struct blk_node *n);
 void q2_bitmaps_release(struct q2 *s);

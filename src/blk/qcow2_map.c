@@ -145,33 +145,56 @@ int q2_map(struct blk_node *n, uint64_t off, uint64_t len, struct q2_run *r)
 
 /* ---- reading ---- */
 
+/* Where [qoff, qoff+len) lies in memory when that is one piece, else NULL. */
+static uint8_t *one_piece(const struct iov *q, uint64_t qoff, uint64_t len)
+{
+    for (unsigned i = 0; i < q->nr; i++) {
+        if (qoff < q->v[i].iov_len)
+            return q->v[i].iov_len - qoff >= len ? (uint8_t *)q->v[i].iov_base + qoff : NULL;
+        qoff -= q->v[i].iov_len;
+    }
+    return NULL;
+}
+
+static int unpack(struct blk_node *n, uint64_t entry, uint8_t *dst)
+{
+    struct q2 *s = n->priv;
+    uint64_t off, clen;
+    uint8_t *src AUTOFREE = NULL;
+    int r;
+
+    q2_compressed_span(s, entry, &off, &clen);
+    src = try_alloc(1, clen);
+    if (!src)
+        return -ENOMEM;
+    r = blk_pread(n->file, off, src, clen);
+    return r < 0 ? r : blk_decompress(n->set, s->zstd ? BLK_ZSTD : BLK_DEFLATE, src, clen, dst, s->cs);
+}
+
+/* A whole cluster goes straight to its place; of one read in parts the last is kept. */
 static int read_compressed(struct blk_node *n, uint64_t entry, uint64_t in, uint64_t len, const struct iov *q,
                            uint64_t qoff)
 {
     struct q2 *s = n->priv;
-    uint64_t off, clen;
-    uint8_t *src AUTOFREE = NULL, *dst AUTOFREE = NULL;
+    uint8_t *dst, *place = len == s->cs ? one_piece(q, qoff, len) : NULL;
     int r;
 
     if (s->comp_cache && s->comp_cache_entry == entry) {
         iov_from_buf(q, qoff, s->comp_cache + in, len);
         return 0;
     }
-    q2_compressed_span(s, entry, &off, &clen);
-    src = try_alloc(1, clen);
+    if (place)
+        return unpack(n, entry, place);
     dst = try_alloc(1, s->cs);
-    if (!src || !dst)
-        return -ENOMEM;
-    r = blk_pread(n->file, off, src, clen);
-    if (r >= 0)
-        r = blk_decompress(n->set, s->zstd ? BLK_ZSTD : BLK_DEFLATE, src, clen, dst, s->cs);
-    if (r < 0)
+    r = dst ? unpack(n, entry, dst) : -ENOMEM;
+    if (r < 0) {
+        free(dst);
         return r;
+    }
     iov_from_buf(q, qoff, dst + in, len);
     free(s->comp_cache);
     s->comp_cache = dst;
     s->comp_cache_entry = entry;
-    dst = NULL;
     return 0;
 }
 

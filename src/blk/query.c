@@ -123,6 +123,7 @@ static bool removable(const struct blk *b)
 
 struct json_object *blk_query(struct blk_set *s)
 {
+    BLK_HOME_SCOPE(s);
     struct json_object *a = json_object_new_array();
     struct blk *b;
 
@@ -148,6 +149,7 @@ struct json_object *blk_query(struct blk_set *s)
 
 struct json_object *blk_query_nodes(struct blk_set *s, bool flat)
 {
+    BLK_HOME_SCOPE(s);
     struct json_object *a = json_object_new_array();
     struct blk_node *n;
 
@@ -257,6 +259,7 @@ static void info_one(struct strbuf *t, struct blk *b, bool verbose)
 
 char *blk_info(struct blk_set *s, bool verbose, const char *only)
 {
+    BLK_HOME_SCOPE(s);
     struct strbuf t = {0};
     struct blk *b;
 

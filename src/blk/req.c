@@ -56,7 +56,7 @@ static void track_end(struct blk_node *n, struct blk_track *t)
     n->in_flight--;
     list_each_safe (w, tmp, &t->waiters, link) {
         list_del(&w->link);
-        fibre_wake(n->set->loop, w->f);
+        fibre_wake(blk_set_loop(n->set), w->f);
     }
 }
 
@@ -288,7 +288,7 @@ static int run_before(struct blk_node *n, uint64_t off, uint64_t len)
 
 static void pass_threshold(struct blk_node *n, uint64_t end)
 {
-    run_event(n->set->run, "BLOCK_WRITE_THRESHOLD",
+    blk_event(n->set, "BLOCK_WRITE_THRESHOLD",
               json_make("s:node-name", n->name, "u:amount-exceeded", end - n->write_threshold, "u:write-threshold",
                         n->write_threshold, NULL));
     n->write_threshold = 0;

@@ -142,6 +142,7 @@ static void save_run(void *opaque)
 
 bool blk_snap_save(struct blk_set *s, const char *name, uint64_t vm_size, uint64_t vm_clock_ns, struct err **errp)
 {
+    BLK_HOME_SCOPE(s);
     struct all a = {s, name, vm_size, vm_clock_ns, errp, false};
 
     if (!blk_snap_can(s, errp))
@@ -185,6 +186,7 @@ static void load_run(void *opaque)
 
 bool blk_snap_load(struct blk_set *s, const char *name, uint64_t *vm_size, struct err **errp)
 {
+    BLK_HOME_SCOPE(s);
     struct all a = {s, name, 0, 0, errp, false};
 
     if (!blk_snap_can(s, errp))
@@ -212,6 +214,7 @@ static void delete_run(void *opaque)
 
 bool blk_snap_delete(struct blk_set *s, const char *name, struct err **errp)
 {
+    BLK_HOME_SCOPE(s);
     struct all a = {s, name, 0, 0, errp, false};
 
     if (!blk_snap_can(s, errp))

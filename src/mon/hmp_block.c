@@ -41,7 +41,7 @@ static void run(struct mon *m, const char *cmd, struct json_object *args)
     struct json_object *ret = NULL;
     struct err *e = NULL;
 
-    if (!blk_cmd_find(cmd)->fn(m->set->cfg.blks, args, &ret, &e))
+    if (!blk_cmd_run(m->set->cfg.blks, cmd, args, &ret, &e))
         mon_error(m, e);
     json_object_put(ret);
     json_object_put(args);
@@ -259,7 +259,7 @@ HMP(info_block_jobs)
 {
     struct json_object *list = NULL, *none = json_make(NULL);
 
-    blk_cmd_find("query-block-jobs")->fn(m->set->cfg.blks, none, &list, NULL);
+    blk_cmd_run(m->set->cfg.blks, "query-block-jobs", none, &list, NULL);
     if (!list || !json_object_array_length(list))
         mon_puts(m, "No active jobs\n");
     for (size_t i = 0; list && i < json_object_array_length(list); i++) {

@@ -310,10 +310,8 @@ bool qmp_blockdev_change_medium(struct mon *m, const struct qmp_args_blockdev_ch
 
 bool qmp_via_blk(struct mon *m, const char *name, struct json_object *args, struct json_object **ret, struct err **errp)
 {
-    const struct blk_cmd *c = blk_cmd_find(name);
-
-    assert(c); /* the schema says "via": "blk" of commands the block layer has */
-    return c->fn(m->set->cfg.blks, args, ret, errp);
+    /* the schema says "via": "blk" of commands the block layer has */
+    return blk_cmd_run(m->set->cfg.blks, name, args, ret, errp);
 }
 
 /* Screens and input. */

@@ -269,6 +269,7 @@ bool qmp_query_command_line_options(struct mon *m, const struct qmp_args_query_c
 
 bool qmp_query_iothreads(struct mon *m, struct json_object **ret, struct err **errp)
 {
+    *ret = blk_query_iothreads(m->set->cfg.blks);
     return true;
 }
 

@@ -77,6 +77,15 @@ void run_lock(struct run *r)
     priv(r)->holder = (unsigned long)pthread_self();
 }
 
+bool run_trylock(struct run *r)
+{
+    assert(!run_locked(r));
+    if (pthread_mutex_trylock(&priv(r)->lock))
+        return false;
+    priv(r)->holder = (unsigned long)pthread_self();
+    return true;
+}
+
 void run_unlock(struct run *r)
 {
     assert(run_locked(r));

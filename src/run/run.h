@@ -15,6 +15,7 @@ struct run {
 struct run *run_new(void); /* the calling thread becomes the main thread and holds the lock */
 void run_free(struct run *r);
 void run_lock(struct run *r);
+bool run_trylock(struct run *r); /* false: somebody has it; never waits */
 void run_unlock(struct run *r);
 bool run_locked(const struct run *r); /* by this thread */
 void run_event(struct run *r, const char *name, struct json_object *data /* owned by the call, may be NULL */);

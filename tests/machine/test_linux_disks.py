@@ -13,6 +13,8 @@ CASES = {
                    ('F-STO-03', 'F-VIO-01', 'F-BLK-11', 'S083')),
     'virtio-blk-q35': (['-M', 'q35', '-blockdev', 'driver=raw,node-name=d,file.driver=file,file.filename={}', '-device', 'virtio-blk-pci,drive=d'],
                        ('virtio_pci', 'virtio_blk'), 'vda', ('F-STO-03', 'F-BLK-11', 'F-BLK-18')),
+    'virtio-blk-iothread': (['-M', 'q35', '-object', 'iothread,id=io0', '-drive', 'file={},format=raw,if=none,id=d', '-device',
+                             'virtio-blk-pci,drive=d,iothread=io0,num-queues=2', '-smp', '2'], ('virtio_pci', 'virtio_blk'), 'vda', ('F-STO-03',)),
     'virtio-scsi': (['-M', 'pc', '-device', 'virtio-scsi-pci', '-drive', 'file={},format=raw,if=none,id=d', '-device', 'scsi-hd,drive=d'],
                     SCSI, 'sda', ('F-STO-04', 'F-BLK-12', 'F-VIO-02', 'F-DEV-05')),
     'ahci': (['-M', 'q35', '-drive', 'file={},format=raw'], ('ahci', 'sd_mod'), 'sda', ('F-STO-01', 'F-BLK-01', 'F-BLK-09', 'F-DEV-06')),

@@ -1,6 +1,7 @@
 /* qemu-img convert and dd: copying a guest view into a new image.
  *
- * Several fibres take 2 MiB pieces in order: each asks what the piece is, reads it, and waits for its turn before it
+ * Several fibres take pieces in order, small enough that what is read is still in the processor's cache when it is
+ * looked through and written: each asks what the piece is, reads it, and waits for its turn before it
  * starts to write, so that the target is laid out in order while reads and writes overlap. Zeros are skipped when the
  * target is known to read as zeros, else zeroed the cheap way. Compressed pieces are one cluster each and leave in any
  * order; their compression runs on all processors. */
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { PIECE = 2 << 20, MAX_WORKERS = 16, MAX_SRC = 64 };
+enum { PIECE = 256 << 10, MAX_SPARSE = 2 << 20, MAX_WORKERS = 16, MAX_SRC = 64 };
 
 struct copy {
     struct img *im;
@@ -199,7 +200,7 @@ static bool take(struct copy *c, uint64_t *off, uint64_t *len, enum what *what, 
         if (c->ret < 0 || c->next >= c->size)
             return false;
         *off = c->next;
-        *len = min_u64(c->compressed ? c->piece - *off % c->piece : PIECE, c->size - *off);
+        *len = min_u64(c->piece - *off % c->piece, c->size - *off);
         *what = W_DATA;
         r = classify(c, *off, c->size - *off, what, len);
         if (r < 0 && !c->salvage) {
@@ -220,7 +221,7 @@ static bool take(struct copy *c, uint64_t *off, uint64_t *len, enum what *what, 
                 *len = align_down(*len, c->piece);
             }
         } else if (*what == W_DATA) {
-            *len = min_u64(*len, PIECE - *off % PIECE);
+            *len = min_u64(*len, c->piece - *off % c->piece);
         }
         break;
     }
@@ -274,14 +275,17 @@ static void copy_piece(struct copy *c, uint64_t off, uint64_t len, enum what wha
 static void worker(void *opaque)
 {
     struct copy *c = opaque;
-    uint8_t *buf = try_alloc_aligned(4096, max_u64(PIECE, c->piece));
+    uint8_t *buf = try_alloc_aligned(4096, c->piece);
     uint64_t off, len, ticket;
     enum what what;
 
     if (!buf)
         fail(c, -ENOMEM, "copying", 0);
-    while (buf && take(c, &off, &len, &what, &ticket))
+    while (buf && take(c, &off, &len, &what, &ticket)) {
+        if (img_stopped() && c->ret >= 0)
+            c->ret = -EINTR;
         copy_piece(c, off, len, what, ticket, buf);
+    }
     free(buf);
     if (!--c->running && c->parent_waits)
         fibre_wake(blk_set_loop(c->im->set), c->parent);
@@ -417,11 +421,11 @@ static int conv_option(struct img *im, struct conv *v, int opt)
         return !strcmp(optarg, "help") || !strcmp(optarg, "?") || img_add_options(&v->o, optarg) ? 0 : 1;
     case 'S':
         v->sparse_given = true;
-        if (!str_to_size(optarg, 'b', &v->sparse) || v->sparse & 511 || v->sparse > PIECE)
+        if (!str_to_size(optarg, 'b', &v->sparse) || v->sparse & 511 || v->sparse > MAX_SPARSE)
             return img_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to "
                              "%d. Select 0 to "
                              "disable sparse detection (fully allocates output).",
-                             PIECE);
+                             MAX_SPARSE);
         break;
     case 'r':
         if (!img_size(optarg, "rate limit", &v->rate))
@@ -609,7 +613,7 @@ static int convert(struct img *im, struct copy *c, struct conv *v, const char *n
     if (v->compress && !c->dst->drv->pwrite_compressed)
         return img_error("Compression not supported for this file format");
     c->compressed = v->compress || c->dst->compressed_only;
-    c->piece = c->compressed && c->dst->cluster_size ? c->dst->cluster_size : PIECE;
+    c->piece = c->compressed && c->dst->cluster_size ? c->dst->cluster_size : max_u64(PIECE, v->sparse);
     c->dst_zero = v->target_zero || !v->no_create;
     if ((v->no_create && !v->target_zero) || !blk_node_starts_zero(c->dst))
         c->dst_zero = false;

@@ -4,15 +4,20 @@
 #include <getopt.h>
 #include <stdio.h>
 
-enum { PIECE = 2 << 20 };
+enum { PIECE = 256 << 10, WORKERS = 4, STATUS_DIFFERS = 5 };
 
 /* ---- compare ---- */
 
+/* Several fibres take pieces in order; what counts is the finding with the lowest offset. */
 struct cmp {
     struct img *im;
     struct blk_node *a, *b;
     bool strict;
-    uint8_t *pa, *pb;
+    uint64_t next, total, done;
+    int ret;     /* 0 equal so far, 1 contents differ, 3 and 4 errors, STATUS_DIFFERS */
+    uint64_t at; /* where ret was found */
+    unsigned running;
+    struct fibre *parent;
 };
 
 static int status(struct blk_node *n, uint64_t off, uint64_t len, struct blk_extent *e)
@@ -37,79 +42,128 @@ static uint64_t first_nonzero(const uint8_t *a, uint64_t n)
 {
     uint64_t i = 0;
 
+    if (!n || (!*a && !memcmp(a, a + 1, n - 1)))
+        return n;
     while (i < n && !a[i])
         i++;
     return i;
 }
 
-static int mismatch(struct cmp *c, uint64_t off)
+/* Keeps the finding that lies first. */
+static void found(struct cmp *c, int ret, uint64_t off)
 {
-    if (!c->im->quiet)
-        printf("Content mismatch at offset %" PRIu64 "!\n", off);
-    return 1;
+    if (!c->ret || off < c->at) {
+        c->ret = ret;
+        c->at = off;
+    }
+}
+
+static bool is_zero(const struct blk_extent *e)
+{
+    return e->flags & BLK_ST_ZERO || !(e->flags & BLK_ST_DATA);
 }
 
 static int read_error(struct blk_node *n, uint64_t off, int r)
 {
-    img_error("Error while reading offset %" PRIu64 " of %s: %s", off, blk_node_filename(n), strerror(-r));
-    return 4;
+    return img_error("Error while reading offset %" PRIu64 " of %s: %s", off, blk_node_filename(n), strerror(-r)) + 3;
 }
 
-/* Both hold data, or one does and the other is zero. 0 equal, 1 not, 4 error. */
-static int compare_piece(struct cmp *c, uint64_t off, uint64_t len, bool za, bool zb)
+/* One piece of both, where at least one holds data. */
+static void compare_piece(struct cmp *c, uint64_t off, uint64_t len, bool za, bool zb, uint8_t *buf)
 {
+    uint8_t *pa = buf, *pb = buf + PIECE;
     uint64_t at;
     int r;
 
-    if (!za && (r = blk_node_pread(c->a, off, c->pa, len)) < 0)
-        return read_error(c->a, off, r);
-    if (!zb && (r = blk_node_pread(c->b, off, c->pb, len)) < 0)
-        return read_error(c->b, off, r);
+    if (!za && (r = blk_node_pread(c->a, off, pa, len)) < 0) {
+        found(c, read_error(c->a, off, r), off);
+        return;
+    }
+    if (!zb && (r = blk_node_pread(c->b, off, pb, len)) < 0) {
+        found(c, read_error(c->b, off, r), off);
+        return;
+    }
     if (za || zb)
-        at = first_nonzero(za ? c->pb : c->pa, len);
+        at = first_nonzero(za ? pb : pa, len);
     else
-        at = memcmp(c->pa, c->pb, len) ? first_difference(c->pa, c->pb, len) : len;
-    return at < len ? mismatch(c, off + at) : 0;
+        at = memcmp(pa, pb, len) ? first_difference(pa, pb, len) : len;
+    if (at < len)
+        found(c, 1, off + at);
+}
+
+/* Both extents at the next offset; false at the end or when that alone decides. */
+static bool take(struct cmp *c, uint64_t *off, uint64_t *len, bool *za, bool *zb)
+{
+    const unsigned mask = ~(unsigned)(BLK_ST_OFFSET | BLK_ST_COMPRESSED);
+    struct blk_extent x, y;
+
+    do {
+        bool fa, fb;
+
+        *off = c->next;
+        if (c->ret || *off >= c->total)
+            return false;
+        fa = status(c->a, *off, c->total - *off, &x) < 0;
+        fb = !fa && status(c->b, *off, c->total - *off, &y) < 0;
+        if (fa || fb) {
+            found(c, img_error("Sector allocation test failed for %s", blk_node_filename(fa ? c->a : c->b)) + 2, *off);
+            return false;
+        }
+    } while (*off != c->next); /* somebody else took it while we asked */
+    if (c->strict && (x.flags & mask) != (y.flags & mask)) {
+        found(c, STATUS_DIFFERS, *off);
+        return false;
+    }
+    *za = is_zero(&x);
+    *zb = is_zero(&y);
+    *len = min_u64(x.len, y.len);
+    if (!*za || !*zb)
+        *len = min_u64(*len, PIECE);
+    c->next += *len;
+    return true;
+}
+
+static void cmp_worker(void *opaque)
+{
+    struct cmp *c = opaque;
+    uint8_t *buf = try_alloc_aligned(4096, 2 * PIECE);
+    uint64_t off, len;
+    bool za, zb;
+
+    if (!buf)
+        found(c, img_error("no memory") + 3, 0);
+    while (buf && take(c, &off, &len, &za, &zb)) {
+        if (!za || !zb)
+            compare_piece(c, off, len, za, zb, buf);
+        c->done += len;
+        img_progress(c->im, c->done, c->total);
+    }
+    free(buf);
+    if (!--c->running && c->parent)
+        fibre_wake(blk_set_loop(c->im->set), c->parent);
 }
 
 static int compare(struct cmp *c)
 {
-    uint64_t total = max_u64(c->a->size, c->b->size), off = 0;
-
+    c->total = max_u64(c->a->size, c->b->size);
     if (c->a->size != c->b->size && c->strict) {
         if (!c->im->quiet)
             printf("Strict mode: Image size mismatch!\n");
         return 1;
     }
-    img_progress(c->im, 0, total);
-    while (off < total) {
-        struct blk_extent x, y;
-        bool za, zb;
-        uint64_t len;
-        int r;
-
-        if ((r = status(c->a, off, total - off, &x)) < 0)
-            return img_error("Sector allocation test failed for %s", blk_node_filename(c->a)) + 2;
-        if ((r = status(c->b, off, total - off, &y)) < 0)
-            return img_error("Sector allocation test failed for %s", blk_node_filename(c->b)) + 2;
-        len = min_u64(x.len, y.len);
-        if (c->strict && (x.flags & ~(unsigned)(BLK_ST_OFFSET | BLK_ST_COMPRESSED)) !=
-                             (y.flags & ~(unsigned)(BLK_ST_OFFSET | BLK_ST_COMPRESSED))) {
-            if (!c->im->quiet)
-                printf("Strict mode: Offset %" PRIu64 " block status mismatch!\n", off);
-            return 1;
-        }
-        za = x.flags & BLK_ST_ZERO || !(x.flags & BLK_ST_DATA);
-        zb = y.flags & BLK_ST_ZERO || !(y.flags & BLK_ST_DATA);
-        if (!za || !zb) {
-            len = min_u64(len, PIECE);
-            r = compare_piece(c, off, len, za, zb);
-            if (r)
-                return r;
-        }
-        off += len;
-        img_progress(c->im, off, total);
-    }
+    img_progress(c->im, 0, c->total);
+    c->running = WORKERS;
+    for (unsigned i = 0; i < WORKERS; i++)
+        fibre_resume(fibre_new(cmp_worker, c));
+    c->parent = fibre_self();
+    while (c->running)
+        fibre_yield();
+    if (c->ret == 1 && !c->im->quiet)
+        printf("Content mismatch at offset %" PRIu64 "!\n", c->at);
+    if (c->ret == STATUS_DIFFERS && !c->im->quiet)
+        printf("Strict mode: Offset %" PRIu64 " block status mismatch!\n", c->at);
+    if (c->ret)
+        return c->ret == STATUS_DIFFERS ? 1 : c->ret;
     if (!c->im->quiet) {
         if (c->a->size != c->b->size)
             printf("Warning: Image size mismatch!\n");
@@ -165,18 +219,14 @@ int cmd_compare(struct img *im)
         img_usage("Expecting two image file names");
         return 2;
     }
-    c.pa = try_alloc_aligned(4096, PIECE);
-    c.pb = try_alloc_aligned(4096, PIECE);
     c.a = img_open(im, im->argv[optind], f1, 0, cache);
     c.b = c.a ? img_open(im, im->argv[optind + 1], f2, 0, cache) : NULL;
-    if (c.pa && c.pb && c.a && c.b) {
+    if (c.a && c.b) {
         r = compare(&c);
         img_progress_end(im);
     }
     blk_node_unref(c.b);
     blk_node_unref(c.a);
-    free(c.pa);
-    free(c.pb);
     return r;
 }
 

@@ -3,8 +3,10 @@
  * Source: VIRTIO 1.2, chapter 2 (2.1 status, 2.2 features, 2.5 configuration) and 3.1 (initialisation).
  *
  * Kicks only schedule the queue's handler on the machine's loop, so a vCPU goes on at once; with ioeventfd=off the
- * handler runs on the vCPU's thread. While the machine is stopped nothing touches the rings; handlers run again when it
- * goes on. */
+ * handler runs on the vCPU's thread. With an I/O thread (vd->io) it runs there, without the machine lock; what changes
+ * a queue's set-up from elsewhere enters the I/O thread first, and interrupts are raised with the machine lock if it is
+ * free, else by the main loop. While the machine is stopped nothing touches the rings; handlers run again when it goes
+ * on. */
 #include "hw/virtio/virtio.h"
 #include <stdio.h>
 
@@ -44,6 +46,13 @@ void virtio_kick(struct virtio_dev *vd, unsigned queue)
     queue_run(q);
 }
 
+static void irq_run(void *opaque)
+{
+    struct virtq *q = opaque;
+
+    q->vd->transport->notify_queue(q->vd->transport_opaque, q);
+}
+
 struct virtq *virtio_add_queue(struct virtio_dev *vd, unsigned num_max, virtq_fn *handle)
 {
     assert(num_max && num_max <= VIRTQ_MAX_NUM && is_pow2(num_max));
@@ -55,7 +64,8 @@ struct virtq *virtio_add_queue(struct virtio_dev *vd, unsigned num_max, virtq_fn
     q->num = q->num_max = num_max;
     q->vector = VIRTIO_NO_VECTOR;
     q->handle = handle;
-    ev_bh_init(&q->bh, dev_machine(vd->dev)->run->loop, queue_run, q);
+    ev_bh_init(&q->bh, vd->io ? vd->io->loop : dev_machine(vd->dev)->run->loop, queue_run, q);
+    ev_bh_init(&q->irq_bh, dev_machine(vd->dev)->run->loop, irq_run, q);
     return q;
 }
 
@@ -77,10 +87,21 @@ void virtio_error(struct virtio_dev *vd, const char *fmt, ...)
     }
 }
 
+static void config_run(void *opaque)
+{
+    struct virtio_dev *vd = opaque;
+
+    vd->transport->notify_config(vd->transport_opaque);
+}
+
 void virtio_config_changed(struct virtio_dev *vd)
 {
     vd->config_gen++;
-    if (vd->status & VIRTIO_S_DRIVER_OK)
+    if (!(vd->status & VIRTIO_S_DRIVER_OK))
+        return;
+    if (iothread_self())
+        ev_bh_schedule(&vd->config_bh);
+    else
         vd->transport->notify_config(vd->transport_opaque);
 }
 
@@ -142,6 +163,7 @@ void virtio_set_status(struct virtio_dev *vd, uint8_t val)
         virtio_reset(vd);
         return;
     }
+    iothread_enter(vd->io);
     if ((val & VIRTIO_S_FEATURES_OK) && !(old & VIRTIO_S_FEATURES_OK) && !features_ok(vd))
         val &= ~VIRTIO_S_FEATURES_OK;
     vd->status = val | (old & VIRTIO_S_NEEDS_RESET);
@@ -151,6 +173,7 @@ void virtio_set_status(struct virtio_dev *vd, uint8_t val)
         for (unsigned i = 0; i < vd->nr_vq; i++) /* buffers may have been queued before */
             if (vd->vq[i].enabled)
                 ev_bh_schedule(&vd->vq[i].bh);
+    iothread_leave(vd->io);
 }
 
 /* ---- configuration ---- */
@@ -180,6 +203,7 @@ void virtio_config_write(struct virtio_dev *vd, unsigned off, uint64_t val, unsi
 static void queue_reset(struct virtq *q)
 {
     ev_bh_cancel(&q->bh);
+    ev_bh_cancel(&q->irq_bh);
     q->enabled = false;
     q->gen++;
     q->num = q->num_max;
@@ -195,6 +219,7 @@ static void queue_reset(struct virtq *q)
 
 void virtio_reset(struct virtio_dev *vd)
 {
+    iothread_enter(vd->io); /* none of its queues is being handled from here on */
     vd->status = 0;
     vd->isr = 0;
     vd->broken = false;
@@ -203,6 +228,7 @@ void virtio_reset(struct virtio_dev *vd)
     /* Queues first: what the device still holds now belongs to a past life. */
     for (unsigned i = 0; i < vd->nr_vq; i++)
         queue_reset(&vd->vq[i]);
+    iothread_leave(vd->io);
     if (vd->type->reset)
         vd->type->reset(vd);
     vd->guest_features = 0;
@@ -225,11 +251,13 @@ static void state_changed(void *opaque)
     if (on == vd->was_running)
         return;
     vd->was_running = on;
+    iothread_enter(vd->io); /* a queue being handled now is finished first */
     if (vd->type->running)
         vd->type->running(vd, on);
     for (unsigned i = 0; on && i < vd->nr_vq; i++)
         if (vd->vq[i].enabled)
             ev_bh_schedule(&vd->vq[i].bh);
+    iothread_leave(vd->io);
 }
 
 bool virtio_realize(struct virtio_dev *vd, bool modern, bool legacy, struct err **errp)
@@ -241,6 +269,7 @@ bool virtio_realize(struct virtio_dev *vd, bool modern, bool legacy, struct err 
     vd->config_size = vd->type->config_size;
     vd->config_vector = VIRTIO_NO_VECTOR;
     vd->map_gen = 1;
+    ev_bh_init(&vd->config_bh, dev_machine(vd->dev)->run->loop, config_run, vd);
     if (!vd->type->realize(vd, errp))
         return false;
     assert(vd->config_size <= VIRTIO_CONFIG_MAX);
@@ -266,10 +295,12 @@ void virtio_unrealize(struct virtio_dev *vd)
         vd->type->unrealize(vd);
     for (unsigned i = 0; i < vd->nr_vq; i++) {
         ev_bh_cancel(&vd->vq[i].bh);
+        ev_bh_cancel(&vd->vq[i].irq_bh);
         free(vd->vq[i].pend);
         vd->vq[i].pend = NULL;
         vd->vq[i].nr_pend = vd->vq[i].cap_pend = 0;
     }
+    ev_bh_cancel(&vd->config_bh);
     vd->realized = false;
 }
 

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/iov.h"
 #include "dev/dev.h"
+#include "run/iothread.h"
 
 enum {
     VIRTIO_QUEUES = 65,      /* per device */
@@ -68,6 +69,7 @@ struct virtq {
     struct virtio_dev *vd;
     virtq_fn *handle; /* runs after a kick, on the loop (ioeventfd=on) or the vCPU's thread */
     struct ev_bh bh;
+    struct ev_bh irq_bh; /* an interrupt an I/O thread could not raise itself */
     uint16_t index;
     uint16_t num, num_max; /* ring entries: chosen by the guest, offered */
     uint16_t vector;
@@ -135,6 +137,7 @@ struct virtio_dev {
     bool broken;
     bool realized;
     bool kick_sync;          /* handle kicks on the vCPU's thread (ioeventfd=off) */
+    struct iothread *io;     /* borrowed: queues are handled there, NULL = on the main loop. Set before queues are added */
     uint64_t features;       /* offered */
     uint64_t guest_features; /* accepted */
     uint32_t feature_bits;   /* property bits: PROP_INDIRECT ... */
@@ -143,6 +146,7 @@ struct virtio_dev {
     uint16_t config_vector;
     uint32_t map_gen;
     struct machine_hook state_hook;
+    struct ev_bh config_bh; /* a configuration interrupt from an I/O thread */
     bool was_running;
 };
 

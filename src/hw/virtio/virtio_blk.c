@@ -48,6 +48,7 @@ struct vblk {
     struct virtio_dev vd; /* first */
     struct blk *blk;      /* property */
     char *serial;         /* property */
+    char *iothread;       /* property: id */
     uint16_t num_queues, queue_size;
     uint64_t log_bs, phys_bs, min_io, opt_io, discard_gran; /* properties */
     uint32_t cyls, heads, secs;
@@ -55,6 +56,7 @@ struct vblk {
     bool share_rw;   /* property */
     bool config_wce, discard, write_zeroes, seg_max_adjust, request_merging, scsi;
     bool orig_wce;
+    struct ev_bh restart_bh;
     struct list stopped; /* of struct vblk_req: wait until the machine goes on */
     unsigned inflight;
 };
@@ -326,14 +328,13 @@ static void vblk_reset(struct virtio_dev *vd)
     blk_set_write_cache(v->blk, v->orig_wce);
 }
 
-static void vblk_running(struct virtio_dev *vd, bool on)
+/* On the loop the queues are handled on: completions come back to it. */
+static void vblk_restart(void *opaque)
 {
-    struct vblk *v = vblk_of(vd);
+    struct vblk *v = opaque;
     struct list todo;
     struct vblk_req *r;
 
-    if (!on || list_empty(&v->stopped))
-        return;
     list_init(&todo);
     while ((r = list_first(&v->stopped, struct vblk_req, link))) {
         list_del(&r->link);
@@ -343,6 +344,18 @@ static void vblk_running(struct virtio_dev *vd, bool on)
         list_del(&r->link);
         req_submit(r);
     }
+}
+
+static void vblk_running(struct virtio_dev *vd, bool on)
+{
+    struct vblk *v = vblk_of(vd);
+
+    if (!on || list_empty(&v->stopped))
+        return;
+    if (vd->io)
+        ev_bh_schedule(&v->restart_bh);
+    else
+        vblk_restart(v);
 }
 
 static void vblk_resized(void *opaque)
@@ -411,6 +424,11 @@ static bool vblk_realize(struct virtio_dev *vd, struct err **errp)
     list_init(&v->stopped);
     if (!check_props(v, errp))
         return false;
+    if (v->iothread && !(vd->io = blk_iothread_find(blk_set_of(dev_machine(vd->dev)), v->iothread, errp)))
+        return false;
+    if (vd->io && vd->kick_sync)
+        return err_set(errp, "ioeventfd is required for iothread");
+    ev_bh_init(&v->restart_bh, vd->io ? vd->io->loop : dev_machine(vd->dev)->run->loop, vblk_restart, v);
     if (v->num_queues == UINT16_MAX)
         v->num_queues = min_u64(max_u64(cpus, 1), VIRTIO_QUEUES - 1);
     guess_geometry(v);
@@ -432,6 +450,7 @@ static bool vblk_realize(struct virtio_dev *vd, struct err **errp)
     for (unsigned i = 0; i < v->num_queues; i++)
         virtio_add_queue(vd, v->queue_size, vblk_queue);
     blk_set_dev_ops(v->blk, &vblk_blk_ops, v);
+    blk_set_iothread(v->blk, vd->io);
     return true;
 }
 
@@ -439,7 +458,9 @@ static void vblk_unrealize(struct virtio_dev *vd)
 {
     struct vblk *v = vblk_of(vd);
 
+    ev_bh_cancel(&v->restart_bh);
     blk_drain(v->blk);
+    blk_set_iothread(v->blk, NULL);
     drop_stopped(v);
     blk_set_dev_ops(v->blk, NULL, NULL);
 }
@@ -459,6 +480,7 @@ static const struct virtio_type vblk_type = {
 static const struct prop vblk_pci_props[] = {
     PROP_BLK("drive", struct vblk_pci, v.blk),
     PROP("serial", str, struct vblk_pci, v.serial),
+    PROP("iothread", str, struct vblk_pci, v.iothread),
     PROP("num-queues", u16, struct vblk_pci, v.num_queues, .dflt = "65535"),
     PROP("queue-size", u16, struct vblk_pci, v.queue_size, .dflt = "256"),
     PROP("logical_block_size", size, struct vblk_pci, v.log_bs, .dflt = "512"),

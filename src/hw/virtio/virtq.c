@@ -645,6 +645,21 @@ static bool want_irq_packed(struct virtq *q)
     return !ok || event_passed((uint16_t)event, q->used_idx, old);
 }
 
+/* An I/O thread may not wait for the machine lock (run/iothread.h). */
+static void raise_irq(struct virtq *q)
+{
+    struct run *r = dev_machine(q->vd->dev)->run;
+    bool io = iothread_self() != NULL;
+
+    if (io && !run_trylock(r)) {
+        ev_bh_schedule(&q->irq_bh);
+        return;
+    }
+    q->vd->transport->notify_queue(q->vd->transport_opaque, q);
+    if (io)
+        run_unlock(r);
+}
+
 void virtq_notify(struct virtq *q)
 {
     if (!virtq_ready(q))
@@ -652,7 +667,7 @@ void virtq_notify(struct virtq *q)
     ring_map(q);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* used entries before the driver's wishes */
     if (is_packed(q) ? want_irq_packed(q) : want_irq_split(q))
-        q->vd->transport->notify_queue(q->vd->transport_opaque, q);
+        raise_irq(q);
 }
 
 /* ---- set-up ---- */
@@ -665,6 +680,23 @@ static void ring_start(struct virtq *q)
     q->inuse = 0;
     q->map_gen = q->vd->map_gen - 1;
     q->enabled = true;
+}
+
+static void set_pfn(struct virtq *q, uint32_t pfn)
+{
+    if (!pfn) {
+        q->enabled = false;
+        q->gen++;
+        q->inuse = 0;
+        q->nr_pend = 0;
+        q->desc = q->driver = q->device = 0;
+        return;
+    }
+    q->num = q->num_max; /* the legacy interface has no way to shrink it */
+    q->desc = (uint64_t)pfn << 12;
+    q->driver = q->desc + (uint64_t)q->num * DESC_SIZE;
+    q->device = align_up(q->driver + 4 + 2u * q->num + 2, 4096);
+    ring_start(q);
 }
 
 void virtq_enable(struct virtq *q)
@@ -681,22 +713,16 @@ void virtq_enable(struct virtq *q)
                      q->desc, q->driver, q->device);
         return;
     }
+    iothread_enter(vd->io);
     ring_start(q);
+    iothread_leave(vd->io);
 }
 
 void virtq_set_legacy_pfn(struct virtq *q, uint32_t pfn)
 {
-    if (!pfn) {
-        q->enabled = false;
-        q->gen++;
-        q->inuse = 0;
-        q->nr_pend = 0;
-        q->desc = q->driver = q->device = 0;
-        return;
-    }
-    q->num = q->num_max; /* the legacy interface has no way to shrink it */
-    q->desc = (uint64_t)pfn << 12;
-    q->driver = q->desc + (uint64_t)q->num * DESC_SIZE;
-    q->device = align_up(q->driver + 4 + 2u * q->num + 2, 4096);
-    ring_start(q);
+    struct iothread *io = q->vd->io;
+
+    iothread_enter(io);
+    set_pfn(q, pfn);
+    iothread_leave(io);
 }
