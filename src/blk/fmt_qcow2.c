@@ -1211,6 +1211,7 @@ static const struct blk_driver drv_qcow2 = {
     .snap_load = q2_snap_load,
     .save_vmstate = q2_save_vmstate,
     .load_vmstate = q2_load_vmstate,
+    .drop_vmstate = q2_vmstate_drop,
     .bitmap_remove = q2_bitmap_remove,
 };
 BLK_REGISTER(drv_qcow2)

@@ -201,6 +201,16 @@ void clk_set_stepped(struct clk *c)
     change(c, MODE_STEPPED, clk_now(c));
 }
 
+bool clk_is_virtual(const struct clk *c)
+{
+    return c->kind == CLK_VIRTUAL;
+}
+
+bool clk_can_set(const struct clk *c)
+{
+    return c->mode != MODE_SOURCE;
+}
+
 void clk_set_source(struct clk *c, int64_t (*now)(void *opaque), void (*rearmed)(void *opaque), void *opaque)
 {
     c->source = now;

@@ -46,6 +46,8 @@ void clk_set_source(struct clk *c, int64_t (*now)(void *opaque), void (*rearmed)
 void clk_fire(struct clk *c); /* a clock with a source: runs what is due; machine lock held */
 /* The nearest deadline, or INT64_MAX. */
 int64_t clk_next_deadline(struct clk *c);
+bool clk_is_virtual(const struct clk *c);
+bool clk_can_set(const struct clk *c); /* false: something else makes its time (clk_set_source) */
 /* Sets what the virtual clock shows now (restoring a saved machine). */
 void clk_set_now(struct clk *c, int64_t t);
 

@@ -153,7 +153,7 @@ const struct option sys_options[] = {
      on_action, NULL, "what to do when the guest reboots, powers off, panics or a watchdog fires"},
     {"watchdog-action", NULL, "reset|shutdown|poweroff|inject-nmi|pause|debug|none", G_DEBUG, ST_EARLY, on_action, NULL,
      "the same as -action watchdog=..."},
-    {"loadvm", NULL, "tag", G_DEBUG, ST_LAST, NOT_BUILT, NULL, "start with a saved state"},
+    {"loadvm", NULL, "tag", G_DEBUG, ST_EARLY, on_string, NULL, "start with a saved state"},
     {"daemonize", NULL, NULL, G_DEBUG, ST_EARLY, on_flag, NULL, "run in the background once everything is set up"},
     {"rtc", NULL, "[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]", G_MACHINE, ST_MACHINE, on_rtc,
      NULL, "guest wall clock"},

@@ -192,6 +192,7 @@ struct x86_cpu {
     uint64_t next_rip;         /* interpreter: address after the instruction; transfers of control change it */
     struct x86_icache *icache; /* interpreter: decoded blocks, private to interp.c */
     uint64_t insn_count;       /* executed by the interpreter */
+    uint64_t saved_tsc_hz, saved_cpuid; /* save.c: what a saved machine had */
     uint16_t last_op;          /* enum x86_op x86_interp_one executed last */
 };
 static inline struct x86_cpu *x86_cpu(struct vcpu *c)
@@ -207,6 +208,7 @@ static inline struct mem_space *x86_as(struct x86_cpu *c)
  */
 struct x86_cpu *x86_cpu_new(struct machine *m, struct err **errp);
 extern const struct vcpu_arch x86_64_arch;
+extern const struct state_desc x86_cpu_state; /* save.c */
 
 /* ---- interp.c ---- */
 /* Runs up to max instructions from rip, delivering exceptions and interrupts; returns early on halt, kick or shutdown.
