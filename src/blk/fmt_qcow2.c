@@ -426,6 +426,14 @@ static bool start_writing(struct blk_node *n, struct err **errp)
     return r < 0 ? err_set_errno(errp, -r, "qcow2: Could not update the header") : true;
 }
 
+/* Who reads sees the bitmaps too: to copy them, to serve them. */
+static bool read_bitmaps(struct blk_node *n, struct err **errp)
+{
+    struct q2 *s = n->priv;
+
+    return !(s->autoclear & Q2_AUTO_BITMAPS) || n->open_flags & (BLK_O_CHECK | BLK_O_NO_IO) || q2_bitmaps_load(n, errp);
+}
+
 static bool q2_load(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct q2 *s = n->priv;
@@ -484,7 +492,7 @@ static bool q2_open(struct blk_node *n, struct opts *o, struct err **errp)
     n->zero_align = (uint32_t)s->sc;
     n->dirty_flag = s->incompat & Q2_INC_DIRTY;
     s->corrupt = s->incompat & Q2_INC_CORRUPT && !(n->open_flags & BLK_O_CHECK);
-    if (n->open_flags & BLK_O_RDWR && !start_writing(n, errp)) {
+    if (n->open_flags & BLK_O_RDWR ? !start_writing(n, errp) : !read_bitmaps(n, errp)) {
         q2_release(n);
         return false;
     }
@@ -502,6 +510,19 @@ static bool has_persistent(const struct blk_node *n)
     return false;
 }
 
+/* The file ends where its last cluster does: some readers take what is missing from that cluster for anything but
+ * zeros. Only when nothing is in flight: whoever grows the file by its size alone could cut off what another has just
+ * written. */
+static void round_end(struct blk_node *n)
+{
+    struct q2 *s = n->priv;
+    struct blk_node *f = n->file->node;
+    uint64_t end = blk_node_length(f);
+
+    if (f->growable && end & (s->cs - 1) && end < INT64_MAX - s->cs)
+        blk_node_truncate(f, align_up(end, s->cs), BLK_PREALLOC_OFF, NULL);
+}
+
 static int q2_inactivate(struct blk_node *n)
 {
     struct q2 *s = n->priv;
@@ -514,6 +535,8 @@ static int q2_inactivate(struct blk_node *n)
     r = q2_commit(n, true);
     for (int i = 0; i < 4 && r >= 0 && (s->nr_drops || s->refc.nr_dirty); i++)
         r = q2_commit(n, true); /* lowered refcounts go out one round after the drops */
+    if (r >= 0)
+        round_end(n);
     fibre_mutex_unlock(&s->lock);
     return r < 0 ? r : e;
 }
@@ -1188,6 +1211,7 @@ static const struct blk_driver drv_qcow2 = {
     .snap_load = q2_snap_load,
     .save_vmstate = q2_save_vmstate,
     .load_vmstate = q2_load_vmstate,
+    .drop_vmstate = q2_vmstate_drop,
     .bitmap_remove = q2_bitmap_remove,
 };
 BLK_REGISTER(drv_qcow2)

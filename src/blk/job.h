@@ -33,6 +33,10 @@ bool blk_snap_can(struct blk_set *s, struct err **errp);
 /* The machine state goes through these before (save) or after (load) the call that names the snapshot. */
 bool blk_vmstate_write(struct blk_set *s, uint64_t pos, const void *buf, size_t len, struct err **errp);
 bool blk_vmstate_read(struct blk_set *s, uint64_t pos, void *buf, size_t len, struct err **errp);
+/* After both: the area where the state was written is free again, unless a snapshot holds it. */
+void blk_vmstate_drop(struct blk_set *s);
+/* Is there a snapshot of that name on every drive, with the state of a machine? */
+bool blk_snap_has(struct blk_set *s, const char *name, struct err **errp);
 bool blk_snap_save(struct blk_set *s, const char *name, uint64_t vm_size, uint64_t vm_clock_ns, struct err **errp);
 /* Goes back to the snapshot on every drive; *vm_size is what blk_vmstate_read may read now. */
 bool blk_snap_load(struct blk_set *s, const char *name, uint64_t *vm_size, struct err **errp);

@@ -18,7 +18,7 @@ enum {
     DIGEST = 20,
     SALT = 32,
     MIN_ITER = 1000,
-    MAX_ITER = 200 * 1000 * 1000,
+    MAX_ITER = 100 * 1000 * 1000, /* of all slots together */
 };
 static const char magic[6] = {'L', 'U', 'K', 'S', (char)0xba, (char)0xbe};
 
@@ -57,6 +57,8 @@ static bool split_mode(struct luks *l, struct err **errp)
 
 static bool parse_slots(struct luks *l, const uint8_t *h, struct err **errp)
 {
+    uint64_t all = l->mk_iter;
+
     for (unsigned i = 0; i < NR_SLOTS; i++) {
         const uint8_t *p = h + 208 + i * 48;
         struct slot *s = &l->slot[i];
@@ -73,7 +75,8 @@ static bool parse_slots(struct luks *l, const uint8_t *h, struct err **errp)
             continue;
         if (!s->stripes || s->stripes > MAX_STRIPES)
             return err_set(errp, "Keyslot %u is corrupted (stripes: %u)", i, s->stripes);
-        if (!s->iter || s->iter > MAX_ITER)
+        all += s->iter;
+        if (!s->iter || all > MAX_ITER)
             return err_set(errp, "Keyslot %u: %u iterations are out of range", i, s->iter);
         if (s->off < HDR_LEN || s->off > INT32_MAX)
             return err_set(errp, "Keyslot %u: key material at offset %" PRIu64 " is out of range", i, s->off);

@@ -224,6 +224,7 @@ struct blk_driver {
     bool (*snap_load)(struct blk_node *n, const char *id, const char *name, struct err **errp);
     int (*save_vmstate)(struct blk_node *n, uint64_t pos, uint64_t len, const struct iov *q, uint64_t qoff);
     int (*load_vmstate)(struct blk_node *n, uint64_t pos, uint64_t len, const struct iov *q, uint64_t qoff);
+    int (*drop_vmstate)(struct blk_node *n); /* forgets what save_vmstate wrote, unless a snapshot holds it */
     bool (*bitmap_store_ok)(struct blk_node *n, const char *name, uint32_t gran, struct err **errp);
     bool (*bitmap_remove)(struct blk_node *n, const char *name, struct err **errp);
 };

@@ -337,7 +337,7 @@ int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const cha
             break;
         }
         n = len >= 4 ? get_be32(d) : 0;
-        if (type != NBD_REP_SERVER || n > len - 4) {
+        if (type != NBD_REP_SERVER || len < 4 || n > len - 4) {
             free(d);
             ok = err_set(errp, "the NBD server refuses to list its exports");
             break;

@@ -279,6 +279,7 @@ bool q2_snap_goto(struct blk_node *n, const char *id, struct err **errp);
 bool q2_snap_delete(struct blk_node *n, const char *id, const char *name, struct err **errp);
 bool q2_snap_load(struct blk_node *n, const char *id, const char *name, struct err **errp);
 int q2_snap_list(struct blk_node *n, struct blk_snap **out);
+int q2_vmstate_drop(struct blk_node *n);
 int q2_flags_update(struct blk_node *n, bool set); /* COPIED flags of the active tables from refcounts, or all off */
 
 /* qcow2_check.c */
@@ -286,6 +287,7 @@ int q2_check(struct blk_node *n, struct blk_check *c, unsigned fix);
 
 /* qcow2_bitmap.c */
 bool q2_bitmaps_read_dir(struct blk_node *n, struct err **errp);
+/* For reading, or with them marked as in use; those known already stay. */
 bool q2_bitmaps_load(struct blk_node *n, struct err **errp);
 int q2_bitmaps_store(struct blk_node *n);
 void q2_bitmaps_release(struct q2 *s);

@@ -125,14 +125,21 @@ static int mark_in_use(struct blk_node *n)
 bool q2_bitmaps_load(struct blk_node *n, struct err **errp)
 {
     struct q2 *s = n->priv;
+    bool rw = n->open_flags & BLK_O_RDWR;
     int r = 0;
 
     for (uint32_t i = 0; i < s->nr_bm && r >= 0; i++) {
         struct q2_bitmap_ref *ref = &s->bm[i];
-        struct blk_bitmap *b = blk_bitmap_new(n, ref->name, UINT32_C(1) << ref->gran_bits, errp);
+        struct blk_bitmap *b = blk_bitmap_find(n, ref->name);
 
+        if (b && b->stored) { /* known since the image was open for reading */
+            b->readonly = !rw;
+            continue;
+        }
+        b = blk_bitmap_new(n, ref->name, UINT32_C(1) << ref->gran_bits, errp);
         if (!b)
             return false;
+        b->readonly = !rw;
         b->persistent = b->stored = true;
         b->enabled = ref->flags & BM_AUTO;
         b->inconsistent = ref->flags & BM_IN_USE;
@@ -141,9 +148,9 @@ bool q2_bitmaps_load(struct blk_node *n, struct err **errp)
         else
             r = read_bits(n, ref, b);
     }
-    if (r >= 0 && s->nr_bm)
+    if (r >= 0 && s->nr_bm && rw)
         r = mark_in_use(n);
-    s->bm_loaded = true;
+    s->bm_loaded = rw;
     return r < 0 ? err_set_errno(errp, -r, "Could not load the bitmaps") : true;
 }
 

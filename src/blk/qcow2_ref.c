@@ -697,6 +697,33 @@ void q2_use_end(struct q2 *s, unsigned token)
     s->users[token]--;
 }
 
+/* Lowers the refcounts of d; what nobody else holds is forgotten and punched, neighbours in one go. */
+static int settle_one(struct blk_node *n, const struct q2_drop *d)
+{
+    struct q2 *s = n->priv;
+    uint64_t run = 0; /* clusters before c to be punched */
+    int r = 0;
+
+    for (uint64_t c = 0; c <= d->nr && r >= 0; c++) {
+        uint64_t off = d->off + c * s->cs, v = 0;
+
+        if (c < d->nr)
+            r = q2_ref_get(n, q2_idx(s, off), &v);
+        if (r >= 0 && v == 1) {
+            q2_tab_forget(&s->l2c, off);
+            q2_meta_del(s, off);
+            if (s->comp_off && align_down(s->comp_off - 1, s->cs) == off)
+                s->comp_off = 0;
+            run++;
+            continue;
+        }
+        if (run && s->punch[d->kind])
+            blk_pdiscard(n->file, off - run * s->cs, run * s->cs);
+        run = 0;
+    }
+    return r < 0 ? r : q2_ref_add(n, q2_idx(s, d->off), d->nr, -1);
+}
+
 /* I4, I5: every reference dropped before this commit is durably gone. Lowers the refcounts of those that no request of
  * an older epoch may still be using; the rest waits for the next commit. */
 static int settle_drops(struct blk_node *n)
@@ -717,21 +744,8 @@ static int settle_drops(struct blk_node *n)
             s->drops[keep++] = d;
             continue;
         }
-        for (uint64_t c = 0; c < d.nr && r >= 0; c++) {
-            uint64_t off = d.off + c * s->cs, v;
-
-            r = q2_ref_get(n, q2_idx(s, off), &v);
-            if (r >= 0 && v == 1) {
-                q2_tab_forget(&s->l2c, off);
-                q2_meta_del(s, off);
-                if (s->comp_off && align_down(s->comp_off - 1, s->cs) == off)
-                    s->comp_off = 0;
-                if (s->punch[d.kind])
-                    blk_pdiscard(n->file, off, s->cs);
-            }
-            if (r >= 0)
-                r = q2_ref_add(n, q2_idx(s, off), 1, -1);
-        }
+        if (r >= 0)
+            r = settle_one(n, &d);
     }
     s->nr_drops = keep;
     return r;

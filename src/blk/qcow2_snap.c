@@ -417,6 +417,7 @@ static int goto_steps(struct blk_node *n, const struct q2_snap *x)
     s->l1 = l1;
     s->l1_dirty = dirty;
     s->l1_any_dirty = false;
+    s->vm_l1_index = div_up(n->size, UINT64_C(1) << (s->cluster_bits + s->l2_bits));
     r = tree_refs(n, old, old_size, -1);
     q2_drop(n, old_off, div_up(old_size * 8, s->cs));
     free(old);
@@ -442,6 +443,37 @@ bool q2_snap_goto(struct blk_node *n, const char *id, struct err **errp)
     s->comp_cache_entry = 0;
     fibre_mutex_unlock(&s->lock);
     return r < 0 ? err_set_errno(errp, -r, "Could not apply snapshot '%s'", id) : true;
+}
+
+/* The saved machine state leaves the active table; a snapshot that holds it keeps it. */
+int q2_vmstate_drop(struct blk_node *n)
+{
+    struct q2 *s = n->priv;
+    uint64_t from = s->vm_l1_index, nr = s->l1_size > from ? s->l1_size - from : 0, *old;
+    bool any = false;
+    int r = 0;
+
+    for (uint64_t i = from; i < s->l1_size && !any; i++)
+        any = s->l1[i] & Q2_OFF_MASK;
+    if (!any)
+        return 0;
+    old = try_alloc(nr, sizeof *old);
+    if (!old)
+        return -ENOMEM;
+    fibre_mutex_lock(&s->lock);
+    q2_quiet(n);
+    for (uint64_t i = 0; i < nr; i++) {
+        old[i] = s->l1[from + i];
+        if (old[i])
+            q2_set_l1(s, from + i, 0);
+    }
+    r = tree_refs(n, old, nr, -1);
+    if (r >= 0)
+        r = q2_commit(n, true);
+    s->comp_cache_entry = 0;
+    fibre_mutex_unlock(&s->lock);
+    free(old);
+    return r;
 }
 
 static int delete_steps(struct blk_node *n, int i)

@@ -23,9 +23,14 @@ bool blk_snap_can(struct blk_set *s, struct err **errp)
 
         if (!n)
             continue;
-        if (!n->drv->snap_create)
-            return err_set(errp, "Device '%s' is writable but does not support snapshots",
-                           b->is_drive ? b->id : n->name);
+        if (!n->drv->snap_create) {
+            err_set(errp, "Device '%s' is writable but does not support snapshots", b->is_drive ? b->id : n->name);
+            err_hint(errp,
+                     "Its format is %s. Convert the image (qemu-img convert -O qcow2), attach it read-only, run with "
+                     "-snapshot, or take an external snapshot (blockdev-snapshot-sync).",
+                     n->drv->name);
+            return false;
+        }
         any = true;
     }
     return any || err_set(errp, "No block device can accept snapshots");
@@ -43,6 +48,8 @@ static struct blk_node *state_node(struct blk_set *s)
     }
     return NULL;
 }
+
+enum { MAX_DRIVES = 256 };
 
 struct xfer {
     struct blk_node *n;
@@ -113,14 +120,46 @@ static int find_by_name(struct blk_node *n, const char *name, struct blk_snap *o
     return found;
 }
 
+/* The id of the snapshot with that name, or NULL. Caller frees. */
+static char *id_by_name(struct blk_node *n, const char *name)
+{
+    struct blk_snap *sn = NULL;
+    int nr = n->drv->snap_list ? n->drv->snap_list(n, &sn) : 0;
+    char *id = NULL;
+
+    for (int i = 0; i < nr && !id; i++)
+        if (!strcmp(sn[i].name, name))
+            id = xstrdup(sn[i].id);
+    blk_snaps_free(sn, nr > 0 ? nr : 0);
+    return id;
+}
+
+/* The newest of them: what a failed attempt added. */
+static void undo_one(struct blk_node *n, const char *name, const char *old)
+{
+    struct blk_snap *sn = NULL;
+    int nr = n->drv->snap_list ? n->drv->snap_list(n, &sn) : 0;
+
+    for (int i = nr - 1; i >= 0; i--)
+        if (!strcmp(sn[i].name, name) && (!old || strcmp(sn[i].id, old))) {
+            n->drv->snap_delete(n, sn[i].id, name, NULL);
+            break;
+        }
+    blk_snaps_free(sn, nr > 0 ? nr : 0);
+}
+
+/* All drives or none: what was added goes away again when a later one fails; what had the name before goes last. */
 static void save_run(void *opaque)
 {
     struct all *a = opaque;
     struct blk_node *keeper = state_node(a->s);
+    char *old[MAX_DRIVES] = {NULL};
+    unsigned done = 0, i = 0;
     struct timespec ts;
     struct blk *b;
 
     clock_gettime(CLOCK_REALTIME, &ts);
+    a->ok = true;
     list_each (b, &a->s->drives, in_set) {
         struct blk_node *n = snap_node(b);
         struct blk_snap sn = {.name = (char *)(uintptr_t)a->name,
@@ -132,12 +171,31 @@ static void save_run(void *opaque)
 
         if (!n)
             continue;
-        if (find_by_name(n, a->name, NULL) >= 0 && !n->drv->snap_delete(n, NULL, a->name, NULL))
-            n->drv->snap_delete(n, a->name, NULL, NULL);
-        if (!n->drv->snap_create(n, &sn, a->errp))
-            return;
+        if (done == MAX_DRIVES) {
+            a->ok = err_set(a->errp, "more than %u drives cannot be part of one snapshot", MAX_DRIVES);
+            break;
+        }
+        old[done] = id_by_name(n, a->name);
+        if (!n->drv->snap_create(n, &sn, a->errp)) {
+            err_prefix(a->errp, "Device '%s': ", b->is_drive ? b->id : n->name);
+            a->ok = false;
+            free(old[done]);
+            old[done] = NULL;
+            break;
+        }
+        done++;
     }
-    a->ok = true;
+    list_each (b, &a->s->drives, in_set) {
+        struct blk_node *n = snap_node(b);
+
+        if (!n || i == done)
+            continue;
+        if (!a->ok)
+            undo_one(n, a->name, old[i]);
+        else if (old[i])
+            n->drv->snap_delete(n, old[i], a->name, NULL);
+        free(old[i++]);
+    }
 }
 
 bool blk_snap_save(struct blk_set *s, const char *name, uint64_t vm_size, uint64_t vm_clock_ns, struct err **errp)
@@ -150,6 +208,48 @@ bool blk_snap_save(struct blk_set *s, const char *name, uint64_t vm_size, uint64
     blk_drain_all(s);
     blk_run(s, save_run, &a);
     return a.ok;
+}
+
+static void drop_run(void *opaque)
+{
+    struct blk_node *n = opaque;
+
+    n->drv->drop_vmstate(n);
+}
+
+void blk_vmstate_drop(struct blk_set *s)
+{
+    struct blk_node *n = state_node(s);
+
+    if (n && n->drv->drop_vmstate)
+        blk_run(s, drop_run, n);
+}
+
+bool blk_snap_has(struct blk_set *s, const char *name, struct err **errp)
+{
+    struct blk_node *keeper = state_node(s);
+    struct blk *b;
+
+    if (!blk_snap_can(s, errp))
+        return false;
+    list_each (b, &s->drives, in_set) {
+        struct blk_node *n = snap_node(b);
+        struct blk_snap sn;
+
+        if (!n)
+            continue;
+        if (find_by_name(n, name, &sn) < 0)
+            return err_set(errp, "Device '%s' does not have the requested snapshot '%s'", b->is_drive ? b->id : n->name,
+                           name);
+        free(sn.id);
+        free(sn.name);
+        if (n == keeper && !sn.vm_size) {
+            err_set(errp, "Snapshot '%s' holds only disks, not a running machine", name);
+            err_hint(errp, "Go back to it with the machine off: qemu-img snapshot -a.");
+            return false;
+        }
+    }
+    return true;
 }
 
 static void load_run(void *opaque)

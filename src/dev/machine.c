@@ -8,7 +8,8 @@ enum { REQ_RESET = 1, REQ_SHUTDOWN = 2, REQ_POWERDOWN = 4, REQ_WAKEUP = 8, REQ_S
 
 static const char *const state_names[] = {"prelaunch",      "running",   "paused",         "debug",
                                           "shutdown",       "io-error",  "internal-error", "watchdog",
-                                          "guest-panicked", "suspended", "inmigrate",      "save-vm"};
+                                          "guest-panicked", "suspended", "inmigrate",      "save-vm",
+                                          "restore-vm",     "postmigrate"};
 static const char *const cause_names[] = {"host-qmp-quit",  "host-qmp-system-reset", "host-signal", "host-ui",
                                           "host-error",     "guest-shutdown",        "guest-reset", "guest-panic",
                                           "subsystem-reset"};
@@ -142,6 +143,7 @@ void machine_start(struct machine *m)
 
 void machine_reset(struct machine *m)
 {
+    m->suspended = false;
     mem_begin(m->mem_sys);
     bus_reset_tree(m->sysbus);
     call_hooks(&m->reset_handlers);
@@ -202,6 +204,7 @@ static void do_suspend(struct machine *m)
         m->cpus_pause(m);
     if (!m->stepped)
         clk_pause(m->run->virt);
+    m->suspended = true;
     set_state(m, RS_SUSPENDED);
     run_event(m->run, "SUSPEND", NULL);
 }

@@ -22,7 +22,9 @@ enum run_state {
     RS_GUEST_PANICKED,
     RS_SUSPENDED,
     RS_INMIGRATE,
-    RS_PAUSE_SAVE, /* while state is saved or restored */
+    RS_PAUSE_SAVE, /* while state is saved */
+    RS_RESTORE,    /* while it is restored */
+    RS_POSTMIGRATE /* it has moved away */
 };
 enum cause { /* of reset and shutdown; reported in events */
              CAUSE_HOST_QMP_QUIT,
@@ -38,6 +40,7 @@ enum cause { /* of reset and shutdown; reported in events */
 
 enum panic_action { PANIC_SHUTDOWN, PANIC_PAUSE, PANIC_EXIT_FAILURE, PANIC_NONE }; /* -action panic= */
 
+struct icount;
 struct machine {
     struct obj obj; /* first; the tree's root is obj.parent */
     struct run *run;
@@ -53,12 +56,15 @@ struct machine {
     _Atomic int state; /* enum run_state */
     const void *accel; /* const struct accel_class * once chosen */
     void *accel_data;  /* owned by the accelerator */
+    struct icount *icount; /* -icount (accel/icount.h), owned; NULL: the virtual clock runs by itself */
     uint64_t ram_size;
     struct list reset_handlers;
     struct list powerdown_handlers, wakeup_handlers, state_handlers;
     bool no_reboot, no_shutdown;    /* -action reboot=shutdown, shutdown=pause */
     enum panic_action panic_action; /* what a guest's report of its own crash does */
     bool stepped;                   /* -accel qtest: no CPU runs, the clock is stepped */
+    bool suspended;                 /* asleep (S3), also while something else stops the machine */
+    const char *type;               /* name of the board's class, borrowed; NULL before it is made */
     const char *name;               /* -name, borrowed */
     uint8_t uuid[16];
     bool uuid_set;

@@ -2,6 +2,10 @@
 #include "jit/cache.h"
 #include "base/util.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <unistd.h>
+
 static uint64_t mix(uint64_t v)
 {
     v *= UINT64_C(0x9e3779b97f4a7c15);
@@ -113,6 +117,12 @@ static void kill_block(struct jit_cache *d, struct jit_block *b)
         unlink_one(d, jit_cache_link(d, b->first_link + i));
     if (b->host)
         shut_gate(d, b); /* jump tables may still name it */
+}
+
+void jit_cache_kill(struct jit_cache *d, struct jit_block *b)
+{
+    if (!b->dead)
+        kill_block(d, b);
 }
 
 static uint64_t granules_of(unsigned first, unsigned last)
@@ -258,8 +268,29 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     put_gate(d, b);
     d->arena.used += align_up(out->len + AROUND, 16);
     append(&d->order, &d->nr_order, &d->cap_order, b);
+    if (d->perf)
+        fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc,
+                b->mode);
     d->stat.insns += out->nr_insn;
     d->stat.bytes += out->len;
+}
+
+bool jit_cache_perf_map(struct jit_cache *d, struct err **errp)
+{
+    char name[64];
+
+    snprintf(name, sizeof name, "/tmp/perf-%ld.map", (long)getpid());
+    d->perf = fopen(name, "we");
+    if (!d->perf)
+        return err_set_errno(errp, errno, "cannot write '%s' for perf", name);
+    setvbuf(d->perf, NULL, _IOLBF, 0);
+    return true;
+}
+
+void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t *to, const char *name)
+{
+    if (d->perf)
+        fprintf(d->perf, "%" PRIxPTR " %tx %s\n", (uintptr_t)from, to - from, name);
 }
 
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
@@ -369,6 +400,8 @@ void jit_cache_free(struct jit_cache *d)
     free(d->bare);
     free(d->hash);
     free(d->pages);
+    if (d->perf)
+        fclose(d->perf);
     pthread_mutex_destroy(&d->lock);
     jit_arena_free(&d->arena);
 }

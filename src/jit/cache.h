@@ -19,6 +19,7 @@
 #include "jit/x64.h"
 
 #include <pthread.h>
+#include <stdio.h>
 
 struct jit_block;
 struct jit_link {
@@ -74,6 +75,7 @@ struct jit_cache {
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
     const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
     unsigned leave_reg;
+    FILE *perf; /* owned; NULL: nobody profiles */
     struct {
         uint64_t blocks, insns, bytes, flushes, invalidated;
     } stat;
@@ -83,6 +85,9 @@ struct jit_cache {
 bool jit_cache_init(struct jit_cache *d, size_t size, struct err **errp);
 bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp); /* its arena survives fork() */
 void jit_cache_free(struct jit_cache *d);
+/* Names code for perf from now on, in /tmp/perf-PID.map, where perf looks: blocks by the guest's pc. */
+bool jit_cache_perf_map(struct jit_cache *d, struct err **errp);
+void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t *to, const char *name);
 struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode);
 
 /* One translation: begin gives the buffer and the number of link 0 (false: the cache is full, empty it and start
@@ -108,6 +113,8 @@ static inline uint64_t jit_block_pc(const struct jit_block *b, unsigned insn)
 /* Bytes [off, off + len) of page no were or will be written: kills the blocks made from them. True when no block is
  * left on the page. Takes the lock itself; any thread. */
 bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned len);
+/* Takes the block out of use: its place is translated anew. Code that runs in it goes on to its end. */
+void jit_cache_kill(struct jit_cache *d, struct jit_block *b);
 /* Empties all. The caller holds the lock and has seen to it that no thread runs translated code or keeps a block. */
 void jit_cache_empty(struct jit_cache *d);
 

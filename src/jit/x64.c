@@ -177,6 +177,17 @@ void jit_cmp_imm(struct jit_buf *b, unsigned reg, int32_t v)
         jit_32(b, (uint32_t)v);
 }
 
+/* VEX.LZ.F2.0F3A.W1 F0 /r ib */
+void jit_rorx(struct jit_buf *b, unsigned dst, unsigned src, unsigned count)
+{
+    jit_8(b, 0xc4);
+    jit_8(b, (dst & 8 ? 0u : 0x80u) | 0x40 | (src & 8 ? 0u : 0x20u) | 3);
+    jit_8(b, 0xfb); /* W1, F2 */
+    jit_8(b, 0xf0);
+    jit_8(b, 0xc0 | (dst & 7) << 3 | (src & 7));
+    jit_8(b, count);
+}
+
 /* VEX.LZ.F3.0F38.W1 F5 /r: PEXT dst, src, mask. */
 void jit_pext_mem(struct jit_buf *b, unsigned dst, unsigned src, struct jit_mem m)
 {

@@ -44,7 +44,7 @@ struct mem_ram {
     uint64_t size; /* bytes, multiple of 4 KiB */
     int fd;        /* memfd or file behind it, -1 = anonymous; offset fd_off */
     uint64_t fd_off;
-    bool shared;
+    bool shared, host_ro;  /* host_ro: mapped read-only, nothing may write through host */
     uint64_t id;           /* base of this block in the ram-page number space: page n of the block is id + n, unique */
     _Atomic uint8_t *page; /* flags, one byte per page */
     char *name;            /* owned, unique in the machine: "pc.ram", "pc.bios" ... */

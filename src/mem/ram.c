@@ -45,6 +45,7 @@ static struct mem_ram *ram_new(struct mem_sys *s, const char *name, uint64_t siz
     m->fd = fd;
     m->fd_off = off;
     m->shared = shared;
+    m->host_ro = readonly;
     m->name = xstrdup(name);
     m->sys = s;
     m->refs = 1;

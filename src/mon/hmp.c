@@ -245,6 +245,8 @@ HMP(hmp_nbd_add);
 HMP(hmp_nbd_remove);
 HMP(hmp_nbd_stop);
 HMP(hmp_delvm);
+HMP(hmp_savevm);
+HMP(hmp_loadvm);
 HMP(hmp_not_built);
 HMP(hmp_set_password);
 HMP(hmp_expire_password);
@@ -301,8 +303,8 @@ const struct hmp_cmd hmp_cmds[] = {
     {"qom-list", "[path]", "children and properties of an object", hmp_qom_list, 0, 1},
     {"qom-get", "path property", "value of a property", hmp_qom_get, 2, 2},
     {"qom-set", "path property value", "change a property", hmp_qom_set, 3, 3},
-    {"savevm", "[tag]", "save the running machine (not built into this program)", hmp_not_built, 0, 1},
-    {"loadvm", "tag", "restore a saved machine (not built into this program)", hmp_not_built, 0, 1},
+    {"savevm", "[tag]", "save the running machine and its disks under a name", hmp_savevm, 0, 1},
+    {"loadvm", "tag", "go back to a saved machine", hmp_loadvm, 1, 1},
     {"delvm", "tag", "delete a snapshot from every drive", hmp_delvm, 1, 1},
     {"commit", "device|all", "write an overlay's data into its backing file", hmp_commit, 1, 1},
     {"block_resize", "device size", "change the size of a disk (a bare number counts MiB)", hmp_block_resize, 2, 2},

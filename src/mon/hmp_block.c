@@ -2,6 +2,8 @@
 #include "base/json.h"
 #include "blk/job.h"
 #include "mon/mon_int.h"
+#include "state/state.h"
+#include <time.h>
 
 #define HMP(n)                                                                                                         \
     void n(struct mon *m, struct hmp_args *a);                                                                         \
@@ -78,6 +80,27 @@ HMP(hmp_commit)
 HMP(info_snapshots)
 {
     mon_puts_free(m, blk_snap_info(m->set->cfg.blks));
+}
+
+HMP(hmp_savevm)
+{
+    char made[32];
+    time_t now = time(NULL);
+    struct err *e = NULL;
+    struct tm tm;
+
+    localtime_r(&now, &tm);
+    strftime(made, sizeof made, "vm-%Y%m%d%H%M%S", &tm);
+    if (!state_snap_save(mon_machine(m), m->set->cfg.blks, a->n ? a->v[0] : made, &e))
+        mon_error(m, e);
+}
+
+HMP(hmp_loadvm)
+{
+    struct err *e = NULL;
+
+    if (!state_snap_load(mon_machine(m), m->set->cfg.blks, a->v[0], &e))
+        mon_error(m, e);
 }
 
 HMP(hmp_delvm)

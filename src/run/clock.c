@@ -21,8 +21,11 @@ struct clk {
     uint64_t tsc0; /* a moment early on, by both clocks */
     int64_t ns0;
     struct clk_fast fast; /* base counts from base_tsc while has_tsc */
+    int64_t (*source)(void *opaque);
+    void (*rearmed)(void *opaque);
+    void *source_opaque;
 };
-enum { MODE_RUN, MODE_PAUSED, MODE_STEPPED };
+enum { MODE_RUN, MODE_PAUSED, MODE_STEPPED, MODE_SOURCE };
 enum { SLACK_TICKS = 1 << 20 };
 
 static int64_t host_ns(clockid_t id)
@@ -102,7 +105,7 @@ static int64_t running_now(const struct clk *c)
 
 const struct clk_fast *clk_fast(struct clk *c)
 {
-    return c->has_tsc ? &c->fast : NULL;
+    return c->has_tsc && c->mode != MODE_SOURCE ? &c->fast : NULL;
 }
 
 struct clk *clk_new(enum clk_kind kind, struct ev_loop *loop)
@@ -146,6 +149,8 @@ int64_t clk_now(struct clk *c)
         return host_ns(CLOCK_MONOTONIC);
     if (c->kind == CLK_HOST)
         return host_ns(CLOCK_REALTIME);
+    if (c->mode == MODE_SOURCE)
+        return c->source(c->source_opaque);
     do {
         while ((s = c->seq) & 1)
             ;
@@ -196,6 +201,24 @@ void clk_set_stepped(struct clk *c)
     change(c, MODE_STEPPED, clk_now(c));
 }
 
+bool clk_is_virtual(const struct clk *c)
+{
+    return c->kind == CLK_VIRTUAL;
+}
+
+bool clk_can_set(const struct clk *c)
+{
+    return c->mode != MODE_SOURCE;
+}
+
+void clk_set_source(struct clk *c, int64_t (*now)(void *opaque), void (*rearmed)(void *opaque), void *opaque)
+{
+    c->source = now;
+    c->rearmed = rearmed;
+    c->source_opaque = opaque;
+    change(c, MODE_SOURCE, 0);
+}
+
 void clk_set_now(struct clk *c, int64_t t)
 {
     pthread_mutex_lock(&c->lock);
@@ -237,6 +260,14 @@ void clk_step_to(struct clk *c, int64_t t)
             due->fn(due->opaque);
     }
     change(c, MODE_STEPPED, max_i64(t, c->base));
+}
+
+void clk_fire(struct clk *c)
+{
+    struct clk_timer *t;
+
+    while ((t = pop_due(c, clk_now(c))))
+        t->fn(t->opaque);
 }
 
 int64_t clk_next_deadline(struct clk *c)
@@ -300,7 +331,9 @@ void clk_timer_set(struct clk_timer *t, int64_t deadline)
     list_add(&it->link, &t->link); /* before `it`, or at the tail */
     first = c->timers.next == &t->link;
     pthread_mutex_unlock(&c->lock);
-    if (first && c->loop && !ev_loop_is_mine(c->loop))
+    if (first && c->mode == MODE_SOURCE)
+        c->rearmed(c->source_opaque);
+    else if (first && c->loop && !ev_loop_is_mine(c->loop))
         ev_loop_wake(c->loop);
 }
 

@@ -1,7 +1,8 @@
 /* Clocks and timers. All times are int64_t nanoseconds.
  *
  * CLK_REAL: host monotonic. CLK_HOST: host wall clock since 1970. CLK_VIRTUAL: guest time, starts at 0, stands still
- * while the machine is stopped, and moves only by clk_step_to() in stepped mode (the test channel, -icount).
+ * while the machine is stopped, and moves only by clk_step_to() in stepped mode (the test channel) or as a source says
+ * (-icount).
  * Timers fire on the clock's loop with the machine lock held. Timer calls are thread-safe; deleting a timer from
  * another thread does not wait for a callback in progress (hold the machine lock for that). */
 #ifndef RUN_CLOCK_H
@@ -39,8 +40,14 @@ void clk_resume(struct clk *c);
 void clk_set_stepped(struct clk *c);
 /* Stepped clock: moves to t, firing due timers in order with the clock at each deadline. */
 void clk_step_to(struct clk *c, int64_t t);
+/* The virtual clock is what now() returns from here on, any thread; its timers fire by clk_fire alone. rearmed is
+ * called, without locks of the clock, when another timer has become the next one. */
+void clk_set_source(struct clk *c, int64_t (*now)(void *opaque), void (*rearmed)(void *opaque), void *opaque);
+void clk_fire(struct clk *c); /* a clock with a source: runs what is due; machine lock held */
 /* The nearest deadline, or INT64_MAX. */
 int64_t clk_next_deadline(struct clk *c);
+bool clk_is_virtual(const struct clk *c);
+bool clk_can_set(const struct clk *c); /* false: something else makes its time (clk_set_source) */
 /* Sets what the virtual clock shows now (restoring a saved machine). */
 void clk_set_now(struct clk *c, int64_t t);
 

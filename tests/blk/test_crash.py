@@ -24,6 +24,17 @@ def test_ten_thousand_power_cuts_per_workload():
     assert p.returncode == 0, f'seed {seed}\n{p.stdout[-2000:]}{p.stderr[-2000:]}'
 
 
+@pytest.mark.long
+@pytest.mark.limit(3600)
+@pytest.mark.proves('F-IMG-02', 'F-IMG-17')
+def test_every_single_call_fails_once():
+    exe = os.path.join(build_dir(), 'tests/unit/test-blk-fault')
+    if not os.path.exists(exe):
+        pytest.skip('test-blk-fault is not built')
+    p = subprocess.run([exe], env={**os.environ, 'BLK_FAULT_ALL': '1'}, capture_output=True, text=True, timeout=3500)
+    assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-2000:]
+
+
 class Writer:
     """A qemu-io that writes blocks and flushes, until it is killed; `safe` is what a flush has answered for."""
 

@@ -75,13 +75,10 @@ static void empty(struct x86_ctx *x)
 {
     if (x->nr_slot_log >= ARRAY_LEN(x->slot_log) - 1) {
         for (unsigned i = 0; i < X86_SLOTS; i++)
-            x->slot[i].way[0].neg_page = x->slot[i].way[1].neg_page = EMPTY;
+            x->slot[i].neg_page = EMPTY;
     } else {
-        for (unsigned i = 0; i < x->nr_slot_log; i++) {
-            struct x86_slot *s = &x->slot[x->slot_log[i]];
-
-            s->way[0].neg_page = s->way[1].neg_page = EMPTY;
-        }
+        for (unsigned i = 0; i < x->nr_slot_log; i++)
+            x->slot[x->slot_log[i]].neg_page = EMPTY;
     }
     if (x->nr_tlb_log >= ARRAY_LEN(x->tlb_log)) {
         for (unsigned i = 0; i < X86_TLB_SIZE; i++)
@@ -91,6 +88,8 @@ static void empty(struct x86_ctx *x)
             x->tlb_r[x->tlb_log[i]] = x->tlb_w[x->tlb_log[i]] = EMPTY;
     }
     x->nr_slot_log = x->nr_tlb_log = 0;
+    memset(x->seen, 0, sizeof x->seen);
+    memset(x->wrote, 0, sizeof x->wrote);
     memset(x->big, 0, sizeof x->big);
     x->huge = 0;
     memset(x->islot, 0, sizeof x->islot);
@@ -125,6 +124,7 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
         x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
     x->page_mask = PAGE - 1;
+    x->tlb_mask = (uint64_t)(c->dbt->tlb_size - 1) * PAGE;
     x->bit_mask[0] = 31;
     x->bit_mask[1] = 63;
     for (unsigned i = 0; i < ARRAY_LEN(x->count_mask); i++)
@@ -187,6 +187,26 @@ found:
     return x;
 }
 
+/* Sets of pages, with false positives: what keeps a flush of one page from looking through all that was filled. */
+static unsigned page_hash(uint64_t page)
+{
+    return (unsigned)((page >> 12) * UINT64_C(0x9e3779b97f4a7c15) >> 51);
+}
+
+static void set_add(uint64_t *set, uint64_t page)
+{
+    unsigned h = page_hash(page);
+
+    set[h / 64] |= UINT64_C(1) << h % 64;
+}
+
+static bool set_has(const uint64_t *set, uint64_t page)
+{
+    unsigned h = page_hash(page);
+
+    return set[h / 64] >> h % 64 & 1;
+}
+
 bool dbt_canonical(const struct x86_cpu *c, uint64_t lin)
 {
     unsigned up = c->cr4 & X86_CR4_LA57 ? 7 : 16;
@@ -243,10 +263,12 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
     if (x->nr_tlb_log < ARRAY_LEN(x->tlb_log))
         x->tlb_log[x->nr_tlb_log++] = (uint16_t)n;
     x->tlb_add[n] = (uint64_t)(uintptr_t)(s.host + off) - page;
+    set_add(x->seen, page);
     if (xl.r)
-        x->tlb_r[n] = page;
+        x->tlb_r[n] = -page;
     if (w) {
-        x->tlb_w[n] = page;
+        set_add(x->wrote, (uint64_t)(uintptr_t)(s.host + off)); /* before the flag: who sees that looks here */
+        x->tlb_w[n] = -page;
         if (!(s.ram->page[ram_off / PAGE] & MEM_PAGE_WCACHE))
             atomic_fetch_or(&s.ram->page[ram_off / PAGE], MEM_PAGE_WCACHE);
         atomic_thread_fence(memory_order_seq_cst);
@@ -256,7 +278,7 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
             mem_ram_written(s.ram, ram_off, 1); /* dirty from now on: stores will not say so one by one */
     }
     c->stat.fills++;
-    return (write ? x->tlb_w[n] : x->tlb_r[n]) == page;
+    return (write ? x->tlb_w[n] : x->tlb_r[n]) == -page;
 }
 
 const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin)
@@ -286,10 +308,12 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
     unsigned nr = x->nr_tlb_log;
     bool all = nr >= ARRAY_LEN(x->tlb_log);
 
+    if (!set_has(x->wrote, host))
+        return;
     for (unsigned i = 0; i < (all ? X86_TLB_SIZE : nr); i++) {
         unsigned n = all ? i : x->tlb_log[i];
 
-        if (x->tlb_w[n] != EMPTY && x->tlb_w[n] + x->tlb_add[n] == host)
+        if (x->tlb_w[n] != EMPTY && x->tlb_add[n] - x->tlb_w[n] == host)
             x->tlb_w[n] = EMPTY;
     }
     nr = x->nr_slot_log;
@@ -297,9 +321,8 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
     for (unsigned i = 0; i < (all ? X86_SLOTS : nr); i++) {
         struct x86_slot *s = &x->slot[all ? i : x->slot_log[i]];
 
-        for (unsigned k = 0; k < 2; k++)
-            if (s->way[k].neg_page != EMPTY && s->way[k].add - s->way[k].neg_page == host)
-                s->way[k].neg_page = EMPTY;
+        if (s->neg_page != EMPTY && s->add - s->neg_page == host)
+            s->neg_page = EMPTY;
     }
 }
 
@@ -343,19 +366,18 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
 
         if (c->stale[i])
             continue;
+        x->islot[n % X86_ISLOTS] = 0;
+        c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
+        if (!set_has(x->seen, page) && !maybe_large(x, lin))
+            continue;
         if (nr >= ARRAY_LEN(x->slot_log) - 1 || maybe_large(x, lin)) {
             c->stale[i] = true;
             continue;
         }
         x->tlb_r[n % c->dbt->tlb_size] = x->tlb_w[n % c->dbt->tlb_size] = EMPTY;
-        x->islot[n % X86_ISLOTS] = 0;
-        c->xtlb[i][n % DBT_XTLB].lin = EMPTY;
-        for (unsigned k = 0; k < 2 * nr; k++) {
-            struct x86_way *w = &x->slot[x->slot_log[k / 2]].way[k & 1];
-
-            if (w->neg_page == -page)
-                w->neg_page = EMPTY;
-        }
+        for (unsigned k = 0; k < nr; k++)
+            if (x->slot[x->slot_log[k]].neg_page == -page)
+                x->slot[x->slot_log[k]].neg_page = EMPTY;
     }
     c->switch_ctx = true;
     dbt_ss_reset(c);

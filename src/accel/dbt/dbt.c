@@ -3,6 +3,7 @@
  * Real mode, non-flat segments, single-step, debug registers, DF = 1 and interrupt shadows are left to the interpreter.
  */
 #include "accel/dbt/dbt_int.h"
+#include "accel/icount.h"
 #include "base/log.h"
 #include "base/str.h"
 
@@ -155,6 +156,24 @@ static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
     return b != NULL;
 }
 
+/* A slot has missed 256 times. When that took little time the site gets a probe of the TLB instead: its block is made
+ * again. With the cache's lock held. */
+static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
+{
+    uint32_t *since = &c->hot_since[(info & 0xffff) % ARRAY_LEN(c->hot_since)];
+    uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 8);
+    unsigned insn = info >> 24 & (JIT_BLOCK_MAX_INSN - 1);
+    unsigned bit = x86_hot_bit(b->place + b->map[2 * insn + 1]);
+    bool often = now - *since < DBT_HOT_TIME >> 8;
+
+    *since = now;
+    if (!often || b->dead || c->dbt->hot[bit / 8] >> (bit & 7) & 1)
+        return;
+    c->dbt->hot[bit / 8] |= (uint8_t)(1 << (bit & 7));
+    c->stat.hot++;
+    jit_cache_kill(&c->dbt->cache, b);
+}
+
 /* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
 static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
 {
@@ -174,6 +193,8 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         /* The call just before `ret` names the stub. */
         write = ret + (int32_t)get_le32(ret - 4) == c->dbt->stubs.tlb_write;
     }
+    if (b && info & X86_RWI_HOT)
+        hot_site(c, b, info);
     pthread_mutex_unlock(&c->dbt->cache.lock);
     c->stat.slow++;
     if (!b || !size || (lin & 4095) + size > 4096)
@@ -185,12 +206,11 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         b = dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
         return b && b->host ? b->host + b->entry : NULL;
     }
-    x->slot[slot].way[1] = x->slot[slot].way[0];
-    x->slot[slot].way[0].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].way[0].add = x->tlb_add[(lin >> 12) % d->tlb_size];
+    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
+    x->slot[slot].add = x->tlb_add[(lin >> 12) % d->tlb_size];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
-    x->t1 = x->slot[slot].way[0].add;
+    x->t1 = x->slot[slot].add;
     return ret;
 }
 
@@ -277,7 +297,7 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
 }
 
 /* An indirect branch to an address that is none has left translated code: the CPU faults at the branch, before it has
- * done anything (what a call stored below the stack pointer stays). Makes rip and RSP those before it. */
+ * done anything. Makes rip and RSP those before it. */
 static void undo_branch(struct dbt_cpu *c, uint64_t pc)
 {
     const struct dbt_xtlb *x = dbt_exec_page(c, pc);
@@ -287,9 +307,7 @@ static void undo_branch(struct dbt_cpu *c, uint64_t pc)
     if (!x || x86_decode(x->host + (pc & 4095), 4096 - (pc & 4095), cpu->mode, &in) != X86_DECODE_OK)
         return; /* it ran over the end of its page: the fault names the target */
     cpu->rip = pc;
-    if (in.op == X86_I_CALL_IND)
-        cpu->regs[X86_RSP] += 8;
-    else if (in.op == X86_I_RET)
+    if (in.op == X86_I_RET)
         cpu->regs[X86_RSP] -= 8 + (in.opcode == 0xc2 ? in.imm & 0xffff : 0);
 }
 
@@ -329,6 +347,11 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
             target = slow_exit(c, mode);
             if (target && !c->in_code && c->dbt->lockstep)
                 return DBT_RAN_SPLIT;
+            break;
+        case DBT_EXIT_RET:
+            cpu->rip = x->t0;
+            again = cpu->regs[X86_RSP] & 7 || !dbt_ctx_fill(c, cpu->regs[X86_RSP], false);
+            target = again ? NULL : c->dbt->stubs.ret;
             break;
         case DBT_EXIT_SIGNAL:
             again = signal_exit(c);
@@ -446,13 +469,14 @@ static bool probe(const char *arch, struct err **errp)
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
-    bool one = false, lockstep = false, links = true, count = false;
+    bool one = false, lockstep = false, links = true, count = false, perfmap = false;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
         !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "count", &count, errp) ||
         !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
-        !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp))
+        !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp) ||
+        !opts_bool(o, "perfmap", &perfmap, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -471,12 +495,14 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     d->no_link = log_on(LOG_EXEC) || lockstep || !links;
     d->one_insn = one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0;
     d->host_avx = __builtin_cpu_supports("avx");
-    if (!jit_cache_init(&d->cache, mib << 20, errp)) {
+    /* perf takes names only for memory that no file is behind */
+    if (!(perfmap ? jit_cache_init_private : jit_cache_init)(&d->cache, mib << 20, errp)) {
         free(d);
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if (!dbt_make_stubs(d, errp) || !dbt_install_signals(errp) || (lockstep && !dbt_lockstep_init(d, sample, errp))) {
+    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_make_stubs(d, errp) || !dbt_install_signals(errp) ||
+        (lockstep && !dbt_lockstep_init(d, sample, errp))) {
         jit_cache_free(&d->cache);
         free(d->pairs);
         free(d);
@@ -520,7 +546,7 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
     dbt_hooks(c);
     v->run = run;
     v->kick = kick;
-    return true;
+    return !v->m->icount || icount_vcpu(v, errp);
 }
 
 static void vcpu_free(struct vcpu *v)
@@ -589,13 +615,19 @@ static char *info(struct machine *m)
 
         if (c)
             str_addf(&s,
-                     "CPU %u: entered %" PRIu64 ", interpreted %" PRIu64 ", TLB exits %" PRIu64 " (filled %" PRIu64
-                     "), dispatched %" PRIu64 ", linked %" PRIu64 ", polls %" PRIu64 ", signals %" PRIu64
-                     ", contexts emptied %" PRIu64 "\n",
-                     i, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch, c->stat.links,
-                     c->stat.polls, c->stat.signals, c->stat.flushes);
+                     "CPU %u: sites that probe %" PRIu64 ", entered %" PRIu64 ", interpreted %" PRIu64
+                     ", TLB exits %" PRIu64 " (filled %" PRIu64 "), dispatched %" PRIu64 ", linked %" PRIu64
+                     ", polls %" PRIu64 ", signals %" PRIu64 ", contexts emptied %" PRIu64 "\n",
+                     i, c->stat.hot, c->stat.enters, c->stat.interp, c->stat.slow, c->stat.fills, c->stat.dispatch,
+                     c->stat.links, c->stat.polls, c->stat.signals, c->stat.flushes);
         if (c)
             info_ops(&s, c);
+    }
+    if (m->icount) {
+        char *text = icount_info(m);
+
+        str_add(&s, text);
+        free(text);
     }
     if (d->count)
         str_addf(&s, "%" PRIu64 " instructions executed\n", executed(d));
@@ -606,7 +638,8 @@ static char *info(struct machine *m)
 
 static const char *const aliases[] = {"dbt", NULL};
 static const char *const keys[] = {"tb-size", "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
-                                   "links",   "tlb-size", "slots",           "count",    NULL};
+                                   "links",   "tlb-size", "slots",           "count",    "perfmap",
+                                   NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

@@ -28,6 +28,7 @@ struct dbt {
     struct dbt_pair **pairs; /* owned, DBT_PAIR_HASH heads */
     uint32_t next_pair;
     uint32_t next_slot;
+    uint8_t hot[X86_HOT_BITS / 8]; /* see x86_rw_env; forgotten when the cache is emptied */
     _Atomic bool flushing;
     bool host_avx, count;
     unsigned one_insn, no_link;
@@ -35,7 +36,7 @@ struct dbt {
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
     struct dbt_cpu *cpus[1024];
 };
-enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL };
+enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL, DBT_EXIT_RET };
 
 struct dbt_xtlb {
     uint64_t lin; /* page, or no canonical address: empty */
@@ -65,14 +66,17 @@ struct dbt_cpu {
     uint64_t last_cr3[2]; /* by privilege: the shadow stack is dropped when it changes */
     uint32_t generation;
     _Atomic bool in_code, kicked;
+    uint32_t hot_since[1024]; /* by slot: when its misses ran over last; host TSC / 256 */
     int sig;
     uintptr_t sig_rip, sig_addr;
     void *altstack;
     struct {
-        uint64_t enters, interp, slow, fills, links, dispatch, polls, flushes, signals;
+        uint64_t hot, enters, interp, slow, fills, links, dispatch, polls, flushes, signals;
         uint32_t by_op[X86_I_NR]; /* interpreted instructions */
     } stat;
 };
+/* A site is hot when its slot misses 256 times within that many cycles of the host's TSC: some 50 us. */
+enum { DBT_HOT_TIME = 150000 };
 enum { DBT_SS_SIZE = 256 * 1024, DBT_JC_MASK = 0x3ffc };
 /* Where the jump table keeps pc: by some of its bits. */
 static inline unsigned dbt_jc(uint64_t pc)

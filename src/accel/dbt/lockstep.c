@@ -85,6 +85,17 @@ static void load(const struct dbt_lockstep *l, struct x86_cpu *c)
 
 /* ---- flags nobody will read ---- */
 
+/* System instructions behind which a block goes on. */
+static bool translated_sys(const struct x86_insn *in)
+{
+    static const uint16_t ops[] = {X86_I_CLI, X86_I_STI, X86_I_POPF, X86_I_SWAPGS, X86_I_STAC, X86_I_CLAC};
+
+    for (size_t i = 0; i < ARRAY_LEN(ops); i++)
+        if (in->op == ops[i])
+            return true;
+    return false;
+}
+
 /* Are all of these flags written before they are read on every way on from pc? As far as a few instructions tell. */
 static bool dead(struct dbt_cpu *c, uint64_t pc, uint32_t flags, unsigned *budget)
 {
@@ -117,8 +128,7 @@ static bool dead(struct dbt_cpu *c, uint64_t pc, uint32_t flags, unsigned *budge
         flags &= ~(uint32_t)in.row->flags_w;
         if (!flags)
             return true;
-        if (in.row->attr & X86_A_SYS && in.op != X86_I_CLI && in.op != X86_I_SWAPGS && in.op != X86_I_POPF &&
-            in.op != X86_I_STAC && in.op != X86_I_CLAC)
+        if (in.row->attr & X86_A_SYS && !translated_sys(&in))
             return false;
         pc = (pc + in.len) & mask;
         if (in.op == X86_I_JMP || in.op == X86_I_CALL)
@@ -127,7 +137,7 @@ static bool dead(struct dbt_cpu *c, uint64_t pc, uint32_t flags, unsigned *budge
                  in.op == X86_I_JCXZ) {
             if (!dead(c, (pc + in.imm) & mask, flags, budget))
                 return false;
-        } else if (in.row->attr & X86_A_ENDS && in.op != X86_I_POPF)
+        } else if (in.row->attr & X86_A_ENDS && !translated_sys(&in))
             return false;
     }
     return !flags;

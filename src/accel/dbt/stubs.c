@@ -4,7 +4,7 @@
 enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 };
 #define CPU(f)  ((int32_t)offsetof(struct x86_cpu, f))
 #define SLOT(f) (X86_CTX(slot) + (int32_t)offsetof(struct x86_slot, f))
-static_assert(sizeof(struct x86_slot) == 32, "the TLB stub scales slot numbers");
+static_assert(sizeof(struct x86_slot) == 16, "the TLB stub scales slot numbers");
 
 static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n, unsigned base)
 {
@@ -120,74 +120,95 @@ static void reload(struct jit_buf *b) /* what the TLB stubs borrowed */
     jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
 }
 
+static void op_imm32(struct jit_buf *b, unsigned digit, unsigned reg, uint32_t imm) /* and, cmp ... of 32 bits */
+{
+    jit_op_reg(b, 0, 0x81, digit, reg);
+    jit_32(b, imm);
+}
+
 /* T0 = address, T1 = info, return address on the stack. RAX, RCX and flags are preserved. */
 static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool write, const uint8_t *slow)
 {
     const uint8_t *at = jit_here(b);
-    uint8_t *miss, *cross, *alone;
+    uint8_t *miss, *hot, *fits, *alone;
 
     jit_store(b, JIT_GS(X86_CTX(save_rax)), JR_RAX);
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
     jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
     save_flags(b);
     jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
-    /* The access must end within its page: (T0 & 0xfff) + size <= 4096. */
+    jit_op_reg(b, 0, 0x0fb7, JR_RDX, T1);                            /* movzx edx, r11w: the slot */
+    jit_op_mem(b, 0, 0x80, 0, JIT_GSX(JR_RDX, 1, X86_CTX(miss)), 1); /* add miss, 1 */
+    jit_8(b, 1);
+    hot = jit_jcc_fwd(b, JCC_B);
+    jit_rorx(b, JR_RCX, T0, 12);
+    op_imm32(b, 4, JR_RCX, d->tlb_size - 1); /* and */
     jit_mov_rr32(b, JR_RAX, T1);
     jit_op_reg(b, 0, 0xc1, 5, JR_RAX); /* shr eax, 16 */
     jit_8(b, 16);
-    jit_op_reg(b, JIT_RM8, 0x0fb6, JR_RAX, JR_RAX); /* movzx eax, al */
-    jit_mov_rr32(b, JR_RCX, T0);
-    jit_op_reg(b, 0, 0x81, 4, JR_RCX); /* and ecx, 0xfff */
-    jit_32(b, 0xfff);
-    jit_op_reg(b, 0, 0x01, JR_RCX, JR_RAX); /* add eax, ecx */
-    jit_op_reg(b, 0, 0x81, 7, JR_RAX);      /* cmp eax, 4096 */
-    jit_32(b, 4096);
-    cross = jit_jcc_fwd(b, JCC_A);
-    jit_mov_rr(b, JR_RCX, T0);
-    jit_op_reg(b, JIT_W, 0xc1, 5, JR_RCX); /* shr rcx, 12 */
-    jit_8(b, 12);
-    jit_op_reg(b, 0, 0x81, 4, JR_RCX); /* and ecx, size - 1 */
-    jit_32(b, d->tlb_size - 1);
-    jit_mov_rr(b, JR_RAX, T0);
-    jit_op_reg(b, JIT_W, 0x81, 4, JR_RAX); /* and rax, -4096 */
-    jit_32(b, 0xfffff000);
-    jit_op_mem(b, JIT_W, 0x3b, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)), 0);
-    miss = jit_jcc_fwd(b, JCC_NE);
-    jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
+    jit_op_reg(b, JIT_RM8, 0x0fb6, JR_RAX, JR_RAX); /* movzx eax, al: the size */
+    /* (address - page) + size must not exceed 4096. */
+    jit_op_reg(b, JIT_W, 0x01, T0, JR_RAX); /* add rax, r10 */
+    jit_op_mem(b, JIT_W, 0x03, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)), 0);
+    jit_cmp_imm(b, JR_RAX, 4096);
+    miss = jit_jcc_fwd(b, JCC_A);
     /* Refill the slot and note it in the log. */
-    jit_op_reg(b, 0, 0x0fb7, T1, T1); /* movzx r11d, r11w */
-    jit_load32(b, JR_RDX, JIT_GS(X86_CTX(nr_slot_log)));
-    jit_op_mem(b, JIT_66, 0x89, T1, JIT_GSX(JR_RDX, 2, X86_CTX(slot_log)), 0);
-    jit_op_reg(b, 0, 0x81, 7, JR_RDX); /* cmp edx, last */
-    jit_32(b, ARRAY_LEN(((struct x86_ctx *)0)->slot_log) - 1);
-    jit_op_reg(b, 0, 0x83, 2, JR_RDX); /* adc edx, 0: stops at the last entry, which means "too many" */
+    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(nr_slot_log)));
+    jit_op_mem(b, JIT_66, 0x89, JR_RDX, JIT_GSX(JR_RAX, 2, X86_CTX(slot_log)), 0);
+    op_imm32(b, 7, JR_RAX, ARRAY_LEN(((struct x86_ctx *)0)->slot_log) - 1); /* cmp */
+    jit_op_reg(b, 0, 0x83, 2, JR_RAX); /* adc eax, 0: stops at the last entry, which means "too many" */
     jit_8(b, 0);
-    jit_store32(b, JIT_GS(X86_CTX(nr_slot_log)), JR_RDX);
-    jit_op_reg(b, JIT_W, 0xf7, 3, JR_RAX); /* neg rax */
-    jit_op_reg(b, 0, 0xc1, 4, T1);         /* shl r11d, 2: 32-byte slots by index * 4 * 8 */
-    jit_8(b, 2);
-    jit_load(b, JR_RDX, JIT_GSX(T1, 8, SLOT(way[0].neg_page)));
-    jit_store(b, JIT_GSX(T1, 8, SLOT(way[1].neg_page)), JR_RDX);
-    jit_load(b, JR_RDX, JIT_GSX(T1, 8, SLOT(way[0].add)));
-    jit_store(b, JIT_GSX(T1, 8, SLOT(way[1].add)), JR_RDX);
-    jit_store(b, JIT_GSX(T1, 8, SLOT(way[0].neg_page)), JR_RAX);
-    jit_store(b, JIT_GSX(T1, 8, SLOT(way[0].add)), JR_RCX);
-    jit_mov_rr(b, T1, JR_RCX);
+    jit_store32(b, JIT_GS(X86_CTX(nr_slot_log)), JR_RAX);
+    jit_op_reg(b, 0, 0x01, JR_RDX, JR_RDX); /* 16-byte slots by index * 2 * 8 */
+    jit_load(b, T1, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
+    jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+    jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), JR_RAX);
+    jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(add)), T1);
     reload(b);
     jit_8(b, 0xc3);
-    jit_patch32(b, cross);
+    jit_patch32(b, hot);
+    op_imm32(b, 1, T1, X86_RWI_HOT); /* or */
+    jit_patch32(b, miss);
     jit_op_reg(b, 0, 0x85, T1, T1); /* test: sign = X86_RWI_SPAN */
     alone = jit_jcc8_fwd(b, JCC_NS);
+    /* A span over the end of the page returns behind the usual place. */
+    jit_mov_rr32(b, JR_RAX, T1);
+    jit_op_reg(b, 0, 0xc1, 5, JR_RAX); /* shr eax, 16 */
+    jit_8(b, 16);
+    jit_op_reg(b, JIT_RM8, 0x0fb6, JR_RAX, JR_RAX);
+    jit_mov_rr32(b, JR_RCX, T0);
+    op_imm32(b, 4, JR_RCX, 0xfff);
+    jit_op_reg(b, 0, 0x01, JR_RCX, JR_RAX);
+    op_imm32(b, 7, JR_RAX, 4096);
+    fits = jit_jcc8_fwd(b, JCC_BE);
     jit_load(b, JR_RCX, JIT_BASE(JR_RSP, 0));
     jit_lea(b, JR_RCX, JIT_BASE(JR_RCX, 5));
     jit_store(b, JIT_BASE(JR_RSP, 0), JR_RCX);
     reload(b);
     jit_8(b, 0xc3);
     jit_patch8(b, alone);
-    jit_patch32(b, miss);
+    jit_patch8(b, fits);
     reload(b);
     jit_jmp(b, slow);
     return at;
+}
+
+static void name_stubs(struct dbt *d, const uint8_t *end)
+{
+    const struct x86_stubs *s = &d->stubs;
+    const struct {
+        const uint8_t *at;
+        const char *name;
+    } part[] = {{s->enter, "enter_and_exits"},
+                {s->tlb_read, "tlb_read"},
+                {s->tlb_write, "tlb_write"},
+                {s->jump, "jump"},
+                {s->ret_miss, "ret_miss"},
+                {s->ret, "ret"},
+                {end, NULL}};
+
+    for (unsigned i = 0; i + 1 < ARRAY_LEN(part); i++)
+        jit_cache_perf_name(&d->cache, part[i].at, part[i + 1].at, part[i].name);
 }
 
 bool dbt_make_stubs(struct dbt *d, struct err **errp)
@@ -201,16 +222,19 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.exit_interp = make_reason(&b, exit, DBT_EXIT_INTERP);
     d->stubs.exit_dispatch = make_reason(&b, exit, DBT_EXIT_DISPATCH);
     d->stubs.exit_link = make_reason(&b, exit, DBT_EXIT_LINK);
+    d->stubs.exit_ret = make_reason(&b, exit, DBT_EXIT_RET);
     d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
     slow = make_reason(&b, exit, DBT_EXIT_SLOW);
     d->stubs.tlb_read = make_tlb(&b, d, false, slow);
     d->stubs.tlb_write = make_tlb(&b, d, true, slow);
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
+    d->stubs.ret = x86_rw_ret_stub(&b, &d->stubs);
     if (!jit_ok(&b))
         return err_set(errp, "translator: its shared code does not fit");
     d->cache.leave = d->stubs.exit_dispatch;
     d->cache.leave_reg = JR_R10;
+    name_stubs(d, jit_here(&b));
     a->used = a->keep = align_up((uint64_t)(b.p - b.start), 64);
     return true;
 }

@@ -70,8 +70,11 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .code = x->host + off,
                              .avail = 4096 - off,
                              .next_slot = &d->next_slot,
+                             .hot = d->hot,
+                             .place = x->no << 12 | off,
                              .nr_slots = d->nr_slots,
                              .count = d->count,
+                             .tlb_size = d->tlb_size,
                              .vex = d->host_avx};
 
     if (!jit_cache_begin(&d->cache, &buf, &env.first_link))
@@ -129,6 +132,7 @@ void dbt_flush_cache(struct dbt_cpu *c)
     pthread_mutex_lock(&d->cache.lock);
     jit_cache_empty(&d->cache);
     dbt_drop_pairs(d);
+    memset(d->hot, 0, sizeof d->hot);
     d->flushing = false;
     pthread_mutex_unlock(&d->cache.lock);
 }

@@ -1,6 +1,7 @@
 /* The interpreting accelerator: guest/x86's interpreter as the vCPU's loop. Slow and exact; translators are compared
  * with it. */
 #include "accel/accel.h"
+#include "accel/icount.h"
 #include "guest/x86/state.h"
 
 static bool interp_probe(const char *arch, struct err **errp)
@@ -25,7 +26,7 @@ static bool interp_vcpu_init(struct vcpu *v, struct err **errp)
 {
     v->run = interp_run;
     v->kick = interp_kick;
-    return true;
+    return !v->m->icount || icount_vcpu(v, errp);
 }
 static char *interp_info(struct machine *m)
 {
@@ -33,6 +34,8 @@ static char *interp_info(struct machine *m)
 
     for (unsigned i = 0; i < m->nr_cpus; i++)
         n += x86_cpu(m->cpus[i])->insn_count;
+    if (m->icount)
+        return icount_info(m);
     return xasprintf("interpreter: %" PRIu64 " instructions executed\n", n);
 }
 static const char *const interp_keys[] = {NULL};

@@ -32,7 +32,7 @@ static int pull_up(struct rebase *x)
     for (uint64_t off = 0; off < size;) {
         struct blk_extent e;
         uint64_t len;
-        int r = blk_node_status(x->top, off, size - off, &e);
+        int r = img_stopped() ? -EINTR : blk_node_status(x->top, off, size - off, &e);
 
         if (r < 0)
             return r;
@@ -218,7 +218,7 @@ static int copy_down(struct img *im, struct blk_node *top, struct blk_node *base
         struct blk_extent e;
         uint64_t len;
 
-        r = blk_node_status_above(top, base, off, top->size - off, &e, NULL);
+        r = img_stopped() ? -EINTR : blk_node_status_above(top, base, off, top->size - off, &e, NULL);
         if (r < 0)
             break;
         len = e.len;

@@ -281,8 +281,11 @@ static void worker(void *opaque)
 
     if (!buf)
         fail(c, -ENOMEM, "copying", 0);
-    while (buf && take(c, &off, &len, &what, &ticket))
+    while (buf && take(c, &off, &len, &what, &ticket)) {
+        if (img_stopped() && c->ret >= 0)
+            c->ret = -EINTR;
         copy_piece(c, off, len, what, ticket, buf);
+    }
     free(buf);
     if (!--c->running && c->parent_waits)
         fibre_wake(blk_set_loop(c->im->set), c->parent);

@@ -62,6 +62,8 @@ bool img_add_options(struct opts **o, const char *text);
 bool img_options_help(const char *fmt, const char *text, bool with_file);
 /* Waits until `done` bytes since `start` are no faster than `rate` bytes per second; 0 = no limit. */
 void img_limit_rate(const struct timespec *start, uint64_t done, uint64_t rate);
+/* Between pieces: a signal asked for the end; give up with -EINTR, close everything. */
+bool img_stopped(void);
 void img_progress(struct img *im, uint64_t done, uint64_t total);
 void img_progress_end(struct img *im);
 

@@ -331,14 +331,31 @@ void img_limit_rate(const struct timespec *start, uint64_t done, uint64_t rate)
 
 static struct {
     int64_t start, shown;
-    uint64_t done, total;
-    bool tty;
+    bool tty, polled; /* polled: the command looks at img_stopped() between pieces */
 } g_progress;
 static volatile sig_atomic_t g_asked; /* SIGUSR1: show progress once */
+static volatile sig_atomic_t g_stop;  /* the signal that asked for the end */
 
 static void on_usr1(int sig)
 {
     g_asked = 1;
+}
+
+/* Who copies ends after the piece in hand and closes its images; nobody waits for a second signal or for other work. */
+static void on_stop(int sig)
+{
+    if (g_progress.polled && !g_stop) {
+        g_stop = sig;
+        return;
+    }
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
+bool img_stopped(void)
+{
+    g_progress.polled = true;
+    return g_stop;
 }
 
 static int64_t now_ms(void)
@@ -349,21 +366,21 @@ static int64_t now_ms(void)
     return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static void show(uint64_t done, uint64_t total)
+static void show(uint64_t done, uint64_t total, bool asked)
 {
     double part = total ? (double)done * 100 / (double)total : 100;
     int64_t ms = now_ms() - g_progress.start;
-    FILE *to = g_progress.tty || !g_asked ? stdout : stderr;
+    FILE *to = asked ? stderr : stdout;
 
     fprintf(to, "    (%3.2f/100%%)", part);
-    if (g_progress.tty && ms > 500 && done) {
+    if ((g_progress.tty || asked) && ms > 500 && done) {
         char rate[16];
         int64_t left = (int64_t)((double)ms * (double)(total - done) / (double)done) / 1000;
 
         fprintf(to, "  %s/s, %" PRId64 ":%02" PRId64 " left  ", str_size(done * 1000 / (uint64_t)ms, rate, sizeof rate),
                 left / 60, left % 60);
     }
-    fprintf(to, "\r");
+    fputc(asked ? '\n' : '\r', to);
     fflush(to);
 }
 
@@ -371,22 +388,25 @@ void img_progress(struct img *im, uint64_t done, uint64_t total)
 {
     int64_t t;
 
-    if (!g_asked && !im->progress)
+    if (!g_asked && !im->progress && g_progress.start)
         return;
     t = now_ms();
     if (!g_progress.start) {
         g_progress.start = t;
         g_progress.tty = isatty(1);
     }
-    if (g_asked || !done || done >= total || t - g_progress.shown >= 100) {
-        show(done, total);
-        g_progress.shown = t;
+    if (g_asked) {
         g_asked = 0;
+        show(done, total, true);
+    } else if (im->progress && (!done || done >= total || t - g_progress.shown >= 100)) {
+        show(done, total, false);
+        g_progress.shown = t;
     }
 }
 
 void img_progress_end(struct img *im)
 {
+    g_progress.polled = false;
     if (im->progress)
         printf("\n");
 }
@@ -503,6 +523,9 @@ int main(int argc, char **argv)
     err_set_program("qemu-img");
     signal(SIGPIPE, SIG_IGN);
     signal(SIGUSR1, on_usr1);
+    signal(SIGINT, on_stop);
+    signal(SIGTERM, on_stop);
+    signal(SIGHUP, on_stop);
     r = common_options(&argc, &argv);
     if (r >= 0)
         return r;
@@ -530,6 +553,12 @@ int main(int argc, char **argv)
     run_free(im.run);
     shut_end(shut);
     free(plan.argv);
+    if (g_stop) { /* all is closed: end as who sent the signal expects */
+        img_error("interrupted");
+        fflush(stdout);
+        signal(g_stop, SIG_DFL);
+        raise(g_stop);
+    }
     if (fflush(stdout) || ferror(stdout))
         return 1;
     return call.ret;

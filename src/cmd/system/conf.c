@@ -1,4 +1,5 @@
 /* Options that measure the machine: name, memory, CPUs, clock, boot, firmware tables, accelerator. */
+#include "accel/icount.h"
 #include "cmd/system/sys.h"
 #include "guest/x86/cpuid.h"
 
@@ -47,7 +48,8 @@ bool on_string(struct sys *s, const struct option *o, const char *val, struct er
         const char **to;
     } map[] = {
         {"mem-path", &s->cfg.mem_path}, {"append", &s->cfg.append},   {"bios", &s->cfg.bios}, {"pidfile", &s->pidfile},
-        {"chroot", &s->chroot},         {"qtest-log", &s->qtest_log}, {"k", &s->keyboard}};
+        {"chroot", &s->chroot},         {"qtest-log", &s->qtest_log}, {"k", &s->keyboard},
+        {"loadvm", &s->loadvm}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++)
         if (!strcmp(o->name, map[i].name))
@@ -751,6 +753,25 @@ bool on_tcg(struct sys *s, const struct option *o, const char *val, struct err *
     return true;
 }
 
+bool on_icount(struct sys *s, const struct option *o, const char *val, struct err **errp)
+{
+    opts_free(s->icount);
+    s->icount = opts_parse(val, "shift", errp);
+    return s->icount != NULL;
+}
+
+static bool icount_start(struct sys *s, struct err **errp)
+{
+    const struct accel_class *k = machine_accel(s->m);
+
+    if (!s->icount)
+        return true;
+    if (strcmp(k->name, "tcg") && strcmp(k->name, "interp"))
+        return err_set(errp, "-icount counts instructions of -accel tcg and interp only, not of %s", k->name);
+    s->m->icount = icount_new(s->m, s->icount, errp);
+    return s->m->icount != NULL;
+}
+
 /* Names of ways to run that belong to other hosts, so that the refusal can say so. */
 static const char *foreign_accel(const char *name)
 {
@@ -848,7 +869,7 @@ bool accel_start(struct sys *s, struct err **errp)
             if (why.len && chosen_by_user)
                 info_report("%s", s->accel_line);
             str_free(&why);
-            return true;
+            return icount_start(s, errp);
         }
         if (i + 1 == s->nr_accels) {
             err_move(errp, e);

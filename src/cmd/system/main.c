@@ -4,6 +4,7 @@
  * ends
  * -> board -> devices -> board finish -> monitors -> give up root -> run. */
 #include "cmd/system/sys.h"
+#include "state/state.h"
 #include "ui/vnc.h"
 
 #include <errno.h>
@@ -221,6 +222,7 @@ static bool build(struct sys *s, struct err **errp)
     if (!find_named(s, errp) || !back_finish(s, errp))
         return false;
     fill_cfg(s);
+    s->m->type = s->board->machine;
     if ((s->board->create && !s->board->create(s->m, &s->cfg, errp)) || !devices_create(s, errp) ||
         (s->board->finish && !s->board->finish(s->m, &s->cfg, errp)) || !unused_parts(s, errp))
         return false;
@@ -264,7 +266,11 @@ int main(int argc, char **argv)
     say_defaults(s);
     display_default(s);
     machine_reset(s->m);
-    if (!s->start_paused)
+    if (s->loadvm && !state_snap_load(s->m, s->blks, s->loadvm, &e)) {
+        err_prefix(&e, "-loadvm %s: ", s->loadvm);
+        die(e);
+    }
+    if (!s->start_paused && s->m->state != RS_SUSPENDED)
         machine_start(s->m);
     proc_ready(s);
     ev_loop_run(s->run->loop);

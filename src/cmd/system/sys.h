@@ -76,6 +76,7 @@ struct sys {
     char *accels[16];           /* -accel values in order, owned */
     unsigned nr_accels;
     bool accel_asked, accel_kvm_flag;
+    struct opts *icount; /* owned; NULL: not given */
     struct opts *tcg; /* what options of their own say to the translator, owned */
     char *accel_line; /* which accelerator and why, owned */
 
@@ -89,7 +90,7 @@ struct sys {
 
     bool default_serial, default_parallel, default_monitor, default_cdrom, default_floppy, default_net, default_vga;
     bool display_set, start_paused, daemonize, snapshot, no_user_config, usb;
-    const char *pidfile, *runas, *chroot, *name, *process_name, *qtest_chr, *qtest_log, *keyboard;
+    const char *pidfile, *runas, *chroot, *name, *process_name, *qtest_chr, *qtest_log, *keyboard, *loadvm;
     bool pidfile_ours;
     int action_watchdog; /* index in on_action's list; watchdog devices read it once they exist */
     uint64_t run_uid, run_gid;
@@ -114,6 +115,7 @@ NORETURN void sys_exit(int code); /* main.c: restores the terminal, removes sock
 /* conf.c: the machine's measures */
 H(on_machine);
 H(on_tcg);
+H(on_icount);
 H(on_memory);
 H(on_smp);
 H(on_cpu);

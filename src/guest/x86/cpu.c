@@ -264,6 +264,7 @@ const struct vcpu_arch x86_64_arch = {
     .gdb_target_xml = "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target>"
                       "<architecture>i386:x86-64</architecture></target>",
     .x86_port = arch_port,
+    .state = &x86_cpu_state,
 };
 
 /* ---- creation ---- */

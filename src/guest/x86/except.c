@@ -340,12 +340,24 @@ static void log_event(struct x86_cpu *c, const struct event *e)
               e->vec == X86_PGF ? c->exc.cr2 : c->cr2, c->regs[X86_RAX]);
 }
 
+static void note_event(struct x86_cpu *c, const struct event *e)
+{
+    uint64_t h = c->trace->hash ^ c->insn_count ^ (uint64_t)e->vec << 56 ^ c->rip << 8 ^ c->rflags;
+
+    for (unsigned i = 0; i < 16; i++)
+        h = (h ^ c->regs[i]) * UINT64_C(0x100000001b3) ^ h >> 29;
+    c->trace->hash = h;
+    c->trace->events++;
+}
+
 static void deliver(struct x86_cpu *c, struct event e)
 {
     sigjmp_buf *outer = c->fault_jmp, here;
     struct event cur = e; /* changed only before sigsetjmp or read back from *cp */
     struct event *volatile cp = &cur;
 
+    if (c->trace)
+        note_event(c, &cur);
     for (;;) {
         if (log_on(LOG_INT))
             log_event(c, cp);

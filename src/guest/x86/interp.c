@@ -566,10 +566,15 @@ enum x86_trial_end x86_trial_run(struct x86_cpu *c, const struct x86_trial_bound
     c->fault_jmp = &jb;
     why = sigsetjmp(jb, 0);
     while (!why) {
-        struct block *blk = find_block(c);
-        const struct entry *e = blk ? blk->e : fetch_single(c), *last = e + (blk ? blk->nr : 1);
+        const struct entry *e, *last;
+        struct block *blk;
         bool left = false;
 
+        if (n >= b->max || (n && b->to_rip && !b->before && c->rip == b->rip))
+            goto out; /* the fetch of what comes next may fault already */
+        blk = find_block(c);
+        e = blk ? blk->e : fetch_single(c);
+        last = e + (blk ? blk->nr : 1);
         for (; e < last && !left; e++) {
             uint64_t next = rip_after(c, &e->in);
 

@@ -570,6 +570,22 @@ void x86_st_sys(struct x86_cpu *c, uint64_t lin, unsigned size, uint64_t v)
     store(c, wrap(c, lin), size, v, false);
 }
 
+/* memcpy, but bytes that are one operand move by one load and one store: the library's may store twice, over what
+ * another CPU wrote in between. */
+static void copy_whole(void *to, const void *from, unsigned n)
+{
+    typedef uint64_t pair __attribute__((vector_size(16), aligned(1), may_alias));
+
+    if (n == 16)
+        *(pair *)to = *(const pair *)from;
+    else if (n == 8)
+        put_le64(to, get_le64(from));
+    else if (n == 4)
+        put_le32(to, get_le32(from));
+    else
+        memcpy(to, from, n);
+}
+
 void x86_ld_bytes(struct x86_cpu *c, uint64_t lin, void *buf, unsigned n)
 {
     uint8_t *p = buf;
@@ -582,7 +598,7 @@ void x86_ld_bytes(struct x86_cpu *c, uint64_t lin, void *buf, unsigned n)
         if (!e)
             e = fill(c, lin, X86_READ, c->cpl == 3, &gpa);
         if (e) {
-            memcpy(p, (const void *)(uintptr_t)(lin + e->add), part);
+            copy_whole(p, (const void *)(uintptr_t)(lin + e->add), part);
         } else {
             if (unlikely(c->dr[7] & 0xff))
                 x86_watch(c, lin, part, false, false);
@@ -616,7 +632,7 @@ void x86_st_bytes(struct x86_cpu *c, uint64_t lin, const void *buf, unsigned n)
             e = fill(c, lin, X86_WRITE, user, &gpa);
         if (e) {
             x86_trial_write(c, e, lin, part);
-            memcpy((void *)(uintptr_t)(lin + e->add), p, part);
+            copy_whole((void *)(uintptr_t)(lin + e->add), p, part);
             written(e, lin, part);
         } else {
             if (unlikely(c->dr[7] & 0xff))

@@ -183,6 +183,7 @@ static void repeat(const struct str *s)
     while (reg(s, X86_RCX)) {
         if (!left--) {
             c->next_rip = c->rip; /* go on here after interrupts were looked at */
+            c->insn_count--;      /* a REP is one instruction, however often it is looked away from */
             return;
         }
         if (big && bulk(s, reg(s, X86_RCX))) {

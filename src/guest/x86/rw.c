@@ -135,17 +135,23 @@ static void liveness(struct rw *r)
 
 static void guard(struct rw *r, uint64_t page, uint64_t id)
 {
-    const struct x86_rw_env *e = r->env;
     unsigned h = (unsigned)page % X86_ISLOTS;
+    struct cold *c = rw_new_cold(r, COLD_GUARD);
+    int32_t at = X86_CTX(islot) + 8 * (int)h;
     uint8_t *ok;
 
+    if (!rw_flags_live(r)) {
+        jit_op_mem(r->b, 0, 0x81, 7, JIT_GS(at), 4); /* cmp dword */
+        jit_32(r->b, -(uint32_t)id);
+        c->from = jit_jcc_fwd(r->b, JCC_NE);
+        return;
+    }
     jit_mov_rr(r->b, T1, JR_RCX);
-    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(islot) + 8 * (int)h));
+    jit_load(r->b, JR_RCX, JIT_GS(at));
     jit_lea(r->b, JR_RCX, JIT_BASE(JR_RCX, (int32_t)id));
     ok = jit_jrcxz_fwd(r->b);
-    jit_mov_rr(r->b, JR_RCX, T1);
-    jit_mov_ri(r->b, T0, e->pc);
-    jit_jmp(r->b, e->stubs->exit_dispatch);
+    c->from = jit_jmp_fwd(r->b);
+    c->rcx_in_t1 = true;
     jit_patch8(r->b, ok);
     jit_mov_rr(r->b, JR_RCX, T1);
 }
@@ -169,13 +175,17 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
         }
         return go_on;
     }
-    if (rw_is_sys(r, in) && rw_sys(r, in))
-        return true;
+    if (rw_is_sys(r, in)) {
+        r->t1 = 0;
+        if (rw_sys(r, in))
+            return true;
+    }
     if (rw_is_flat_op(r, in))
         return rw_flat_op(r, in);
     if (rw_is_stack_op(r, in))
         return rw_stack_op(r, in);
     if (rw_is_string(r, in)) {
+        r->t1 = 0;
         rw_string(r, in);
         return true;
     }
@@ -187,7 +197,7 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
 
 static bool emit_block(struct rw *r)
 {
-    bool go_on = true, ends;
+    bool go_on = true;
     unsigned n;
 
     if (!r->flat) {
@@ -200,12 +210,10 @@ static bool emit_block(struct rw *r)
         count(r);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
-        n = rw_stack_run(r, &ends);
+        n = rw_stack_run(r);
         if (!n) {
             n = 1;
             go_on = emit_one(r, &r->in[r->cur]);
-        } else {
-            go_on = !ends;
         }
         for (unsigned i = 0; i < n; i++)
             rw_span_after(r, &r->in[r->cur + i]);
@@ -230,14 +238,8 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
     bool ok;
 
     *out = (struct jit_block_out){0};
-    *r = (struct rw){.b = b,
-                     .env = env,
-                     .out = out,
-                     .in = in,
-                     .m64 = env->mode & X86_RWM_64,
-                     .flat = env->mode & X86_RWM_FLAT,
-                     .stack_rslot = -1,
-                     .stack_wslot = -1};
+    *r = (struct rw){
+        .b = b, .env = env, .out = out, .in = in, .m64 = env->mode & X86_RWM_64, .flat = env->mode & X86_RWM_FLAT};
     decode(r);
     ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked
                    to */
@@ -250,15 +252,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
 
             b->p = b->start;
             b->nr_rel = 0;
-            *r = (struct rw){.b = b,
-                             .env = env,
-                             .out = out,
-                             .in = in,
-                             .m64 = r->m64,
-                             .flat = r->flat,
-                             .nr = nr,
-                             .stack_rslot = -1,
-                             .stack_wslot = -1};
+            *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = r->m64, .flat = r->flat, .nr = nr};
             *out = (struct jit_block_out){0};
             memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
             out->guest_len = out->guest_off[nr];

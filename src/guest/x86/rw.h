@@ -7,8 +7,8 @@
  * instruction.
  *
  * A memory access uses a site slot {minus page, addend} of the context; a miss calls a stub that probes the context's
- * TLB and refills the slot, else leaves to the runtime. Guest state is complete in host registers at every instruction
- * boundary. */
+ * TLB and refills the slot, else leaves to the runtime. Sites that keep missing probe the TLB themselves. Guest state
+ * is complete in host registers at every instruction boundary. */
 #ifndef GUEST_X86_RW_H
 #define GUEST_X86_RW_H
 
@@ -17,13 +17,11 @@
 #include "jit/block.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 2048, X86_SLOTS = 4096, X86_JC_SIZE = 4096, X86_ISLOTS = 1024 };
+enum { X86_TLB_SIZE = 2048, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 4096, X86_ISLOTS = 1024 };
 
-struct x86_slot {
-    struct x86_way {
-        uint64_t neg_page; /* minus the linear page address; empty: far from every address */
-        uint64_t add;      /* host address minus linear address */
-    } way[2];              /* the page used last, and the one before it */
+struct x86_slot {      /* the page a site used last */
+    uint64_t neg_page; /* minus the linear page address; empty: far from every address */
+    uint64_t add;      /* host address minus linear address */
 };
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
 struct x86_ctx {
@@ -33,7 +31,7 @@ struct x86_ctx {
     uint64_t poll_ok;
     uint64_t seg_base[6]; /* ES CS SS DS FS GS */
     uint64_t host_rsp, ss_rsp, neg_ss_top;
-    uint64_t save_rax, save_rcx, save_rdx, tmp, tmp2, tmp_flags, add_rsi;
+    uint64_t save_rax, save_rcx, save_rdx, tmp, tmp2, check, tmp_flags, add_rsi;
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
@@ -47,13 +45,18 @@ struct x86_ctx {
     uint64_t bit_mask[2];                     /* 31, 63 */
     uint64_t count_mask[4];                   /* by log2 of the element: turns a distance up to a page into elements */
     uint64_t mask[13];                        /* for flag-free checks: page bits | (2^n - 1) */
+    uint64_t tlb_mask;                        /* the bits of an address that index the TLB */
+    uint64_t span_add[X86_SPANS];             /* addends of the spans of a block that probes the TLB for them */
     uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */
-    uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE]; /* tags: linear page */
+    /* The TLB: minus the page that may be read, that may be written; host address minus linear address. */
+    uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE];
+    uint8_t miss[X86_SLOTS]; /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
     struct x86_slot slot[X86_SLOTS];
     uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
     const uint8_t *jc_host[X86_JC_SIZE];
     /* Runtime's part, not touched by code. */
-    uint64_t big[16], huge; /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
+    uint64_t big[16], huge;         /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
+    uint64_t seen[128], wrote[128]; /* hashes of the linear pages filled, of the host pages filled for writing */
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[2048];
 };
@@ -81,6 +84,8 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *exit_link;            /* T1 = link number: resolve and patch it */
     const uint8_t *exit_signal;          /* entered from the signal handler: rip is known to the runtime */
     const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
+    const uint8_t *ret;                  /* 64-bit, T0 = pc of a RET: does it */
+    const uint8_t *exit_ret;             /* T0 = pc of a RET whose stack the TLB does not know */
     const uint8_t *ret_miss;             /* the same after a return, at T1, that the shadow stack did not predict */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
     const uint8_t *exit_syscall;         /* FLAT: T0 = address behind a system call instruction */
@@ -88,6 +93,7 @@ struct x86_stubs {                       /* run addresses */
 /* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
  * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);
+const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s); /* of ret_miss and exit_ret */
 const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump);
 struct x86_rw_env {
     const struct x86_stubs *stubs;
@@ -98,19 +104,28 @@ struct x86_rw_env {
     size_t avail;
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
-    uint32_t
-        nr_slots; /* how many are used: X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
-    uint64_t page_id;  /* guard: id of (linear page, physical page) */
-    uint64_t tail_id;  /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
-    bool vex;          /* host has AVX */
+    uint32_t nr_slots;   /* X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
+    uint32_t tlb_size;   /* entries */
+    const uint8_t *hot;  /* one bit per hash of an instruction's place: it misses its slot too often for one */
+    uint64_t place;      /* of the first instruction */
+    uint64_t page_id;    /* guard: id of (linear page, physical page) */
+    uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
+    bool vex;            /* host has AVX */
     bool count;          /* blocks add up their instructions in ctx->insns */
-    bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
+    bool native_xsave;   /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);
 /* Packing of T1 when a TLB stub is called. With X86_RWI_SPAN set an access that crosses a page returns 5 bytes behind
  * the usual place, registers untouched but for T1. */
 #define X86_RWI_SPAN (UINT32_C(1) << 31)
+#define X86_RWI_HOT  (UINT32_C(1) << 30) /* set by the stub: the slot has missed 256 times since it was last set */
+enum { X86_HOT_BITS = 1 << 17 };
+/* Bit of env->hot for an instruction. */
+static inline unsigned x86_hot_bit(uint64_t place)
+{
+    return (unsigned)(place * UINT64_C(0x9e3779b97f4a7c15) >> 47);
+}
 static inline uint32_t x86_rw_info(unsigned slot, unsigned size, unsigned insn)
 {
     return slot | (size < 256 ? size : 0) << 16 | insn << 24; /* size 0 stands for 256 and more: always slow */

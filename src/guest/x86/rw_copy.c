@@ -396,10 +396,15 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
 
     if (is_cld(in) || is_nop(in))
         return true;
-    if (is_bit_string(r, in))
+    if (is_bit_string(r, in)) {
+        r->t1 = 0;
         return bit_string(r, in);
-    if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY)
+    }
+    if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY) {
+        if (in->index != X86_NO_REG && rw_map(in->index) & SPILLED)
+            r->t1 = 0;
         return copy_lea(r, in);
+    }
     r->a32 = false;
     find_gprs(in, &g);
     if (has_mem) {
@@ -413,6 +418,8 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     h.rm = place(r, g.rm, scratch, &nr, prev, homes);
     h.vvvv = place(r, g.vvvv, scratch, &nr, prev, homes);
     h.opc = place(r, g.opc, scratch, &nr, prev, homes);
+    if (nr > 1)
+        r->t1 = 0;
     emit(r, in, &h, has_mem ? &m : NULL, g.low8);
     write_back(r, g.reg, g.w_reg, h.reg);
     write_back(r, g.rm, g.w_rm, h.rm);
@@ -552,14 +559,13 @@ static void one_of_run(struct rw *r, struct jit_mem m, unsigned guest, bool pop)
     }
 }
 
-unsigned rw_stack_run(struct rw *r, bool *ends)
+unsigned rw_stack_run(struct rw *r)
 {
     const struct x86_insn *in = &r->in[r->cur];
     unsigned s = r->m64 ? 8 : 4, n = 0, op, total;
-    bool pop, ret, free0;
+    bool pop, free0;
     struct jit_mem m;
 
-    *ends = false;
     if (r->flat) /* each faults by itself */
         return 0;
     if (!plain_legacy(in) || (in->opcode & 0xf0) != 0x50)
@@ -568,10 +574,9 @@ unsigned rw_stack_run(struct rw *r, bool *ends)
     pop = op == 0x58;
     while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op))
         n++;
-    ret = n && pop && r->cur + n < r->nr && plain_legacy(&in[n]) && in[n].opcode == 0xc3;
-    if (n + ret < 2)
+    if (n < 2)
         return 0;
-    total = (n + ret) * s;
+    total = n * s;
     m = rw_stack(r, HSP, pop ? 0 : -(int32_t)total, total, !pop, &free0);
     for (unsigned i = 0; i < n; i++) {
         struct jit_mem slot = m;
@@ -580,16 +585,8 @@ unsigned rw_stack_run(struct rw *r, bool *ends)
         one_of_run(r, slot, opc_reg(&in[i]), pop);
         r->out->host_off[r->cur + i] = r->out->host_off[r->cur];
     }
-    if (ret) {
-        m.disp += (int32_t)(n * s);
-        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
-        r->out->host_off[r->cur + n] = r->out->host_off[r->cur];
-    }
     move_sp(r, (int32_t)(pop ? total : -total));
-    if (ret)
-        rw_ret_tail(r, rw_pc(r, r->cur + n));
-    *ends = ret;
-    return n + ret;
+    return n;
 }
 
 bool rw_stack_op(struct rw *r, const struct x86_insn *in)

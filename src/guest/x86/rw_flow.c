@@ -92,7 +92,8 @@ static void continuation(struct rw *r, uint64_t ret)
     rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
 }
 
-void rw_ret_tail(struct rw *r, uint64_t pc)
+/* T0 = where to return; the guest's stack pointer has moved. */
+static void ret_tail(struct rw *r, uint64_t pc)
 {
     uint8_t *hit;
 
@@ -111,15 +112,21 @@ void rw_ret_tail(struct rw *r, uint64_t pc)
 static void ret(struct rw *r, const struct x86_insn *in)
 {
     int32_t s = (r->m64 ? 8 : 4) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0);
+    struct jit_mem m;
     bool free0;
-    struct jit_mem m = rw_stack(r, HSP, 0, r->m64 ? 8 : 4, false, &free0);
 
+    if (r->m64 && in->opcode == 0xc3) {
+        jit_mov_ri(r->b, T0, rw_pc(r, r->cur));
+        jit_jmp(r->b, r->env->stubs->ret);
+        return;
+    }
+    m = rw_stack(r, HSP, 0, r->m64 ? 8 : 4, false, &free0);
     jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
     if (r->m64)
         jit_lea(r->b, HSP, JIT_BASE(HSP, s));
     else
         jit_lea32(r->b, HSP, JIT_BASE(HSP, s));
-    rw_ret_tail(r, rw_pc(r, r->cur));
+    ret_tail(r, rw_pc(r, r->cur));
 }
 
 /* T0 = target of an indirect jump or call. False: a form left to the interpreter. */
@@ -175,21 +182,19 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
 
 static void call_ind(struct rw *r, const struct x86_insn *in)
 {
-    uint8_t *hit, *cont;
+    uint8_t *hit;
 
     rw_poll(r);
     load_target(r, in);
-    jit_store(r->b, JIT_GS(X86_CTX(tmp)), T0);
-    push_return(r, next_of(r, in));
-    jit_load(r->b, T0, JIT_GS(X86_CTX(tmp)));
-    hit = look_up_jump(r);
-    jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
-    jit_call(r->b, r->env->stubs->exit_dispatch);
-    cont = jit_jmp_fwd(r->b);
+    hit = look_up_jump(r); /* first: a call to an address that is none stores nothing */
+    rw_exit_interp(r, rw_pc(r, r->cur));
     jit_patch8(r->b, hit);
+    jit_load(r->b, T1, JIT_GSX(T1, 8, X86_CTX(jc_host)));
+    jit_store(r->b, JIT_GS(X86_CTX(tmp)), T1);
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-    jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
-    jit_patch32(r->b, cont);
+    r->t1 = 0;
+    push_return(r, next_of(r, in));
+    jit_op_mem(r->b, 0, 0xff, 2, JIT_GS(X86_CTX(tmp)), 0);
     continuation(r, next_of(r, in));
 }
 

@@ -7,25 +7,25 @@
 enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 /* guest RSP */ };
 enum { SPILLED = 0x40 }; /* in the register map: guest R9..R11, home index in the low bits */
 
-enum cold_kind { COLD_MEM, COLD_LINK };
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD };
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
     uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, rcx_in_t1, make_t0;
-    bool span;           /* later accesses rely on the first way of the slot */
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };
 enum { MAX_COLD = 200 };
 
-/* Bytes [lo, hi) off a pinned base register that one check has covered; the addend is in the slot. */
+/* Bytes [lo, hi) off a pinned base register that one check has covered. */
 struct rw_span {
     bool valid, write;
+    bool shared;  /* later accesses rely on it */
     uint8_t base; /* host register */
     int32_t lo, hi;
-    unsigned slot;
+    int32_t add; /* where the context holds the addend */
 };
 struct rw {
     struct jit_buf *b;
@@ -40,9 +40,11 @@ struct rw {
     bool m64, failed;
     bool flat; /* X86_RWM_FLAT */
     bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
-    int stack_rslot, stack_wslot;
-    struct rw_span span[4];
+    struct rw_span span[X86_SPANS];
     unsigned next_span;
+    /* T1 holds the addend that lies there in the context; 0: something else. by_base uses and sets it; whatever else
+     * takes T1 clears it. */
+    int32_t t1;
 };
 
 /* rw_mem.c */
@@ -66,6 +68,7 @@ void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
 /* The code depends on bytes [first, last] of the block's page beyond its own. */
 void rw_note_peek(struct rw *r, unsigned first, unsigned last);
 void rw_cold(struct rw *r);
+struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
 
 /* rw_flat.c: user mode, where guest addresses are host addresses. */
 /* The operand itself, as rw_access gives it back; r->a32 says whether it needs the prefix. */
@@ -94,11 +97,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
-/* Emits a run of register pushes or pops (with a RET at its end, if there is one) behind one check. Returns how many
- * instructions it took, 0 = no run here; *ends: the RET was among them. */
-unsigned rw_stack_run(struct rw *r, bool *ends);
-/* rw_flow.c: T0 = where to return; the guest's stack pointer has moved. */
-void rw_ret_tail(struct rw *r, uint64_t pc); /* pc: of the return itself */
+/* Emits a run of register pushes or pops behind one check. Returns how many instructions it took, 0 = no run here. */
+unsigned rw_stack_run(struct rw *r);
 
 /* rw_span.c */
 /* The span that covers an access; NULL = none. */

@@ -79,7 +79,7 @@ bool rw_ea(struct rw *r, const struct x86_insn *in, unsigned dst)
     return true;
 }
 
-static struct cold *new_cold(struct rw *r, enum cold_kind k)
+struct cold *rw_new_cold(struct rw *r, enum cold_kind k)
 {
     if (r->nr_cold == MAX_COLD) {
         r->failed = true;
@@ -101,69 +101,6 @@ static unsigned mask_index(unsigned size)
 /* What a check is for: one access; one that later ones rely on; several, of which one alone might be refused. */
 enum span_kind { SPAN_NONE, SPAN_ONE, SPAN_WIDE };
 
-/* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
- * the address is in T0 already. Leaves the addend in T1. */
-static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write, unsigned slot,
-                            enum span_kind span)
-{
-    struct jit_buf *b = r->b;
-    int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
-    struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
-    struct cold *c = new_cold(r, COLD_MEM);
-
-    c->write = write;
-    c->make_t0 = bare;
-    c->addr = where;
-    c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0);
-    c->span = span != SPAN_NONE;
-    if (rw_flags_live(r)) {
-        uint8_t *hit;
-
-        jit_mov_rr(b, T1, JR_RCX);
-        if (bare) { /* the address may use RCX itself */
-            jit_lea(b, T0, where);
-            sum = JIT_BASE(T0, 0);
-            c->make_t0 = false;
-        }
-        sum.index = JR_RCX;
-        if (size > 16 || span == SPAN_WIDE) { /* its first and its last byte, or stack slot */
-            unsigned unit = span != SPAN_NONE ? 1 : r->m64 ? 8 : 4;
-            uint8_t *first;
-
-            jit_load(b, JR_RCX, JIT_GS(at));
-            sum.disp += (int32_t)(size - unit);
-            jit_lea(b, JR_RCX, sum);
-            sum.disp -= (int32_t)(size - unit);
-            jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(unit)));
-            first = jit_jrcxz_fwd(b);
-            c->from2 = jit_jmp_fwd(b);
-            jit_patch8(b, first);
-            size = unit;
-        }
-        jit_load(b, JR_RCX, JIT_GS(at));
-        jit_lea(b, JR_RCX, sum);
-        jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * (int)mask_index(size)));
-        hit = jit_jrcxz_fwd(b);
-        c->from = jit_jmp_fwd(b);
-        c->rcx_in_t1 = true;
-        jit_patch8(b, hit);
-        jit_mov_rr(b, JR_RCX, T1);
-    } else {
-        jit_load(b, T1, JIT_GS(at));
-        sum.index = T1;
-        jit_lea(b, T1, sum);
-        jit_cmp_imm(b, T1, 4096 - (int)size);
-        c->from = jit_jcc_fwd(b, JCC_A);
-    }
-    jit_load(b, T1, JIT_GS(at + 8));
-    c->op = jit_here(b);
-    if (bare) {
-        where.index = T1;
-        return where;
-    }
-    return JIT_SUM(T0, T1);
-}
-
 /* Slots are handed out again after a while, but never one of a load to a store: the load fills it with pages that may
  * only be read. */
 static unsigned new_slot(struct rw *r, bool write)
@@ -171,30 +108,161 @@ static unsigned new_slot(struct rw *r, bool write)
     return (*r->env->next_slot)++ % (r->env->nr_slots / 2) * 2 + write;
 }
 
+/* dst = minus the page the access should be in: from the slot, or by the address in T0 from the TLB. */
+static void page_for(struct rw *r, unsigned dst, bool probe, bool write, int32_t slot)
+{
+    if (!probe) {
+        jit_load(r->b, dst, JIT_GS(slot));
+        return;
+    }
+    jit_pext_mem(r->b, dst, T0, JIT_GS(X86_CTX(tlb_mask)));
+    jit_load(r->b, dst, JIT_GSX(dst, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+}
+
+/* A check that keeps flags: RCX = bits of the offset that must be zero, in T1 its own value. The address is in T0, or
+ * with c->make_t0 where. Aligned accesses of a power of two lie in one page with their first byte; of others the last
+ * byte is looked at too. Returns with RCX still in T1. */
+static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigned size, bool probe, int32_t slot)
+{
+    bool two = size > 16 || (size & (size - 1));
+    struct jit_mem bits = JIT_GS(X86_CTX(mask) + 8 * (int)(two ? 0 : mask_index(size))), last;
+    struct jit_buf *b = r->b;
+    uint8_t *hit;
+
+    jit_mov_rr(b, T1, JR_RCX);
+    if (c->make_t0 && (probe || where.base == JR_RCX)) {
+        jit_lea(b, T0, where);
+        where = JIT_BASE(T0, 0);
+        c->make_t0 = false;
+    }
+    page_for(r, JR_RCX, probe, c->write, slot);
+    where.index = JR_RCX;
+    if (two && !c->make_t0) { /* T0 is taken */
+        jit_store(b, JIT_GS(X86_CTX(check)), JR_RCX);
+        last = where;
+        last.disp += (int32_t)size - 1;
+        jit_lea(b, JR_RCX, last);
+        jit_pext_mem(b, JR_RCX, JR_RCX, bits);
+        hit = jit_jrcxz_fwd(b);
+        c->from2 = jit_jmp_fwd(b);
+        jit_patch8(b, hit);
+        jit_load(b, JR_RCX, JIT_GS(X86_CTX(check)));
+    } else if (two) {
+        last = where;
+        last.disp += (int32_t)size - 1;
+        jit_lea(b, T0, last);
+        jit_pext_mem(b, T0, T0, bits);
+    }
+    jit_lea(b, JR_RCX, where);
+    jit_pext_mem(b, JR_RCX, JR_RCX, bits);
+    if (two && c->make_t0)
+        jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0)); /* of 52 bits each: zero when both are */
+    hit = jit_jrcxz_fwd(b);
+    c->from = jit_jmp_fwd(b);
+    jit_patch8(b, hit);
+    c->rcx_in_t1 = true;
+}
+
+static void check_flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigned size, bool probe, int32_t slot)
+{
+    struct jit_buf *b = r->b;
+
+    flagless(r, c, where, size, probe, slot);
+    if (probe) {
+        jit_pext_mem(b, JR_RCX, T0, JIT_GS(X86_CTX(tlb_mask)));
+        jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
+        jit_op_reg(b, JIT_W, 0x87, JR_RCX, T1); /* xchg */
+    } else {
+        jit_mov_rr(b, JR_RCX, T1);
+        jit_load(b, T1, JIT_GS(slot + 8));
+    }
+}
+
+static void tlb_index(struct rw *r) /* T1 = index of the address in T0 */
+{
+    jit_rorx(r->b, T1, T0, 12);
+    jit_op_reg(r->b, 0, 0x81, 4, T1); /* and */
+    jit_32(r->b, r->env->tlb_size - 1);
+}
+
+/* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
+ * the address is in T0 already. Leaves the addend in T1. *add: set to where the context holds it from now on. */
+static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write,
+                            enum span_kind span, int32_t *add)
+{
+    unsigned slot = new_slot(r, write), hot = x86_hot_bit(r->env->place + r->out->guest_off[r->cur]);
+    struct jit_buf *b = r->b;
+    int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
+    struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
+    struct cold *c = rw_new_cold(r, COLD_MEM);
+    bool probe = r->env->hot && r->env->hot[hot / 8] >> (hot & 7) & 1;
+
+    c->write = write;
+    c->make_t0 = bare;
+    c->addr = where;
+    c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0);
+    if (rw_flags_live(r)) {
+        check_flagless(r, c, sum, size, probe, at);
+    } else if (probe) {
+        if (bare)
+            jit_lea(b, T0, where);
+        c->make_t0 = false;
+        tlb_index(r);
+        jit_load(b, T1, JIT_GSX(T1, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+        jit_lea(b, T1, JIT_SUM(T0, T1));
+        jit_cmp_imm(b, T1, 4096 - (int)size);
+        c->from = jit_jcc_fwd(b, JCC_A);
+        tlb_index(r);
+        jit_load(b, T1, JIT_GSX(T1, 8, X86_CTX(tlb_add)));
+    } else {
+        jit_load(b, T1, JIT_GS(at));
+        sum.index = T1;
+        jit_lea(b, T1, sum);
+        jit_cmp_imm(b, T1, 4096 - (int)size);
+        c->from = jit_jcc_fwd(b, JCC_A);
+        jit_load(b, T1, JIT_GS(at + 8));
+    }
+    c->op = jit_here(b);
+    if (span != SPAN_NONE && probe)
+        jit_store(b, JIT_GS(*add), T1);
+    else
+        *add = at + 8;
+    if (bare) {
+        where.index = T1;
+        return where;
+    }
+    return JIT_SUM(T0, T1);
+}
+
 /* [base + disp] of 64-bit code, base pinned: behind a check made before, or with one made now. */
 static struct jit_mem by_base(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write)
 {
     struct jit_mem m = JIT_BASE(base, disp);
     struct rw_span *s;
+    int32_t add;
 
     if (r->env->mode & (X86_RWM_SPLIT | X86_RWM_ONE))
-        return check(r, true, m, size, write, new_slot(r, write), SPAN_NONE);
+        return check(r, true, m, size, write, SPAN_NONE, &add);
     s = rw_span_find(r, base, disp, size, write);
-    if (s) {
-        jit_load(r->b, T1, JIT_GS(X86_CTX(slot) + (int)(s->slot * sizeof(struct x86_slot)) + 8));
-    } else {
+    if (!s) {
         s = rw_span_new(r, base, disp, size, write);
-        s->slot = new_slot(r, s->write);
-        check(r, true, JIT_BASE(base, s->lo), (unsigned)(s->hi - s->lo), s->write, s->slot,
-              s->hi - s->lo != (int32_t)size || s->write != write ? SPAN_WIDE : SPAN_ONE);
+        s->add = X86_CTX(span_add) + 8 * (int)(s - r->span);
+        check(r, true, JIT_BASE(base, s->lo), (unsigned)(s->hi - s->lo), s->write,
+              s->hi - s->lo != (int32_t)size || s->write != write ? SPAN_WIDE
+              : s->shared                                         ? SPAN_ONE
+                                                                  : SPAN_NONE,
+              &s->add);
+    } else if (r->t1 != s->add) {
+        jit_load(r->b, T1, JIT_GS(s->add));
     }
+    r->t1 = s->add;
     m.index = T1;
     return m;
 }
 
 struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write, bool *t0_free)
 {
-    int *slot = write ? &r->stack_wslot : &r->stack_rslot;
+    int32_t add;
 
     *t0_free = r->m64;
     if (r->flat) {
@@ -203,21 +271,22 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
     }
     if (r->m64)
         return by_base(r, base, disp, size, write);
-    if (*slot < 0)
-        *slot = (int)new_slot(r, write);
     jit_lea32(r->b, T0, JIT_BASE(base, disp));
-    return check(r, false, JIT_BASE(T0, 0), size, write, (unsigned)*slot, SPAN_NONE);
+    return check(r, false, JIT_BASE(T0, 0), size, write, SPAN_NONE, &add);
 }
 
 struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write)
 {
-    return check(r, true, JIT_BASE(reg, 0), size, write, new_slot(r, write), SPAN_NONE);
+    int32_t add;
+
+    return check(r, true, JIT_BASE(reg, 0), size, write, SPAN_NONE, &add);
 }
 
 unsigned rw_scratch(struct rw *r, struct jit_mem *m, bool t0_free)
 {
     if (t0_free)
         return T0;
+    r->t1 = 0;
     if (r->a32)
         jit_lea32(r->b, T0, *m);
     else
@@ -245,7 +314,9 @@ void rw_address(struct rw *r, const struct x86_insn *in)
 
 struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write)
 {
-    return check(r, false, JIT_BASE(T0, 0), size, write, new_slot(r, write), SPAN_NONE);
+    int32_t add;
+
+    return check(r, false, JIT_BASE(T0, 0), size, write, SPAN_NONE, &add);
 }
 
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free)
@@ -260,37 +331,9 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
         return by_base(r, base, (int32_t)in->disp, size, write);
     }
     *t0_free = false;
+    r->t1 = 0;
     rw_address(r, in);
     return rw_at_t0(r, size, write);
-}
-
-/* The page before last, tried out of line. */
-static void second_way(struct rw *r, const struct cold *c)
-{
-    int32_t at = X86_CTX(slot) + (int)((c->info & 0xffff) * sizeof(struct x86_slot)) + (int)sizeof(struct x86_way);
-    struct jit_mem sum = c->make_t0 ? c->addr : JIT_BASE(T0, 0);
-    struct jit_buf *b = r->b;
-    uint8_t *miss;
-
-    jit_load(b, T1, JIT_GS(at));
-    sum.index = T1;
-    jit_lea(b, T1, sum);
-    jit_cmp_imm(b, T1, 4096 - (int)(c->info >> 16 & 0xff));
-    miss = jit_jcc8_fwd(b, JCC_A);
-    if (c->span) { /* later accesses look into the first way */
-        int32_t first = at - (int)sizeof(struct x86_way);
-
-        for (unsigned i = 0; i < 16; i += 8) {
-            jit_load(b, T1, JIT_GS(at + (int)i));
-            jit_load(b, T0, JIT_GS(first + (int)i));
-            jit_store(b, JIT_GS(first + (int)i), T1);
-            jit_store(b, JIT_GS(at + (int)i), T0);
-        }
-    } else {
-        jit_load(b, T1, JIT_GS(at + 8));
-    }
-    jit_jmp(b, c->op);
-    jit_patch8(b, miss);
 }
 
 /* After the body: what the rare paths need. */
@@ -313,8 +356,11 @@ void rw_cold(struct rw *r)
         }
         if (c->rcx_in_t1)
             jit_mov_rr(b, JR_RCX, T1);
-        else
-            second_way(r, c);
+        if (c->kind == COLD_GUARD) {
+            jit_mov_ri(b, T0, r->env->pc);
+            jit_jmp(b, r->env->stubs->exit_dispatch);
+            continue;
+        }
         if (c->make_t0)
             jit_lea(b, T0, c->addr);
         jit_mov_ri(b, T1, c->info);
@@ -334,6 +380,7 @@ uint32_t rw_poll(struct rw *r)
 {
     uint32_t at;
 
+    r->t1 = 0;
     jit_load(r->b, T1, JIT_GS(X86_CTX(poll)));
     at = (uint32_t)(r->b->p - r->b->start);
     jit_load(r->b, T1, JIT_BASE(T1, 0));
@@ -368,7 +415,7 @@ void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigne
     }
     l->at = (uint32_t)(r->b->p - r->b->start);
     jit_32(r->b, 0);
-    c = new_cold(r, COLD_LINK);
+    c = rw_new_cold(r, COLD_LINK);
     c->from = r->b->p - 4;
     c->link = n;
 }

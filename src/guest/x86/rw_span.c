@@ -2,8 +2,8 @@
  *
  * Accesses of a block by one base register with constant displacements mostly lie in one page. The first of them looks
  * ahead, is checked for the whole span from the lowest byte to the highest, and the others only load the addend again.
- * Stack accesses are all checked as stores; elsewhere loads and stores have spans of their own, since a page may be
- * readable only. A span that runs over the end of a page fails its check although each access may be fine: the code
+ * Stack accesses are all checked as stores; elsewhere a span that starts with a load takes loads only, since a page may
+ * be readable only. A span that runs over the end of a page fails its check although each access may be fine: the code
  * goes on in a variant of the block that merges nothing (X86_RWM_SPLIT). */
 #include "guest/x86/ops.h"
 #include "guest/x86/rw_int.h"
@@ -74,7 +74,7 @@ static unsigned accesses(const struct rw *r, const struct x86_insn *in, unsigned
     if (base == X86_RSP && in->enc == X86_ENC_LEGACY && in->map == X86_MAP_1 && !in->opsize_pfx) {
         *write = (in->opcode & 0xf8) == 0x50 || in->opcode == 0xe8 || in->opcode == 0x68 || in->opcode == 0x6a;
         *disp = *write ? -8 : 0;
-        if (*write || (in->opcode & 0xf8) == 0x58 || in->opcode == 0xc3)
+        if (*write || (in->opcode & 0xf8) == 0x58)
             return 8;
     }
     if (!is_mem(in) || in->base != base || in->index != X86_NO_REG || in->adsz != 8 || in->seg == X86_FS ||
@@ -98,9 +98,10 @@ static void look_ahead(const struct rw *r, struct rw_span *s, unsigned guest)
 
         lo = n ? (int32_t)min_i64(s->lo, disp + delta) : s->lo;
         hi = n ? (int32_t)max_i64(s->hi, disp + delta + (int32_t)n) : s->hi;
-        if (n && (write == s->write || guest == X86_RSP) && (int64_t)hi - lo <= MAX_SPAN) {
+        if (n && (s->write || !write) && (int64_t)hi - lo <= MAX_SPAN) {
             s->lo = lo;
             s->hi = hi;
+            s->shared |= i > r->cur;
         }
         if (!(writes(in) >> guest & 1))
             continue;
@@ -134,6 +135,9 @@ struct rw_span *rw_span_new(struct rw *r, unsigned base, int32_t disp, unsigned 
                           .lo = disp,
                           .hi = disp + (int32_t)size};
     look_ahead(r, s, guest);
+    s->valid = s->shared;
+    if (!s->shared)
+        s->write = write;
     return s;
 }
 

@@ -122,6 +122,10 @@ struct x86_mmu_hooks {
     void (*mode_changed)(struct x86_cpu *c); /* CR3, CPL, paging or protection mode changed: pick a context */
 };
 
+/* Interrupts and exceptions so far, and a hash over when, where and in which state each came. */
+struct x86_trace {
+    uint64_t events, hash;
+};
 struct x86_cpu {
     struct vcpu vcpu; /* first */
     struct x86_port port;
@@ -181,12 +185,14 @@ struct x86_cpu {
     } topo;
     void *dbt;                 /* accel/dbt's per-CPU state */
     struct x86_simd *simd;     /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
+    struct x86_trace *trace;   /* borrowed; NULL: events are not noted */
     struct x86_trial *trial;   /* lockstep (trial.h): writes are logged while one runs; NULL: never */
     bool split;                /* interpreter: holds the lock of accesses that cross a page */
     uint8_t watch_hit;         /* data breakpoints met by the current instruction, as DR6 bits */
     uint64_t next_rip;         /* interpreter: address after the instruction; transfers of control change it */
     struct x86_icache *icache; /* interpreter: decoded blocks, private to interp.c */
     uint64_t insn_count;       /* executed by the interpreter */
+    uint64_t saved_tsc_hz, saved_cpuid; /* save.c: what a saved machine had */
     uint16_t last_op;          /* enum x86_op x86_interp_one executed last */
 };
 static inline struct x86_cpu *x86_cpu(struct vcpu *c)
@@ -202,6 +208,7 @@ static inline struct mem_space *x86_as(struct x86_cpu *c)
  */
 struct x86_cpu *x86_cpu_new(struct machine *m, struct err **errp);
 extern const struct vcpu_arch x86_64_arch;
+extern const struct state_desc x86_cpu_state; /* save.c */
 
 /* ---- interp.c ---- */
 /* Runs up to max instructions from rip, delivering exceptions and interrupts; returns early on halt, kick or shutdown.

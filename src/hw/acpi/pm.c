@@ -259,6 +259,9 @@ static const struct state_field pm_fields[] = {STATE_U16(struct acpi_pm, pm1_sts
                                                STATE_I64(struct acpi_pm, ovf_at),
                                                STATE_TIMER(struct acpi_pm, overflow),
                                                STATE_U32(struct acpi_pm, pcihp.sel),
+                                               STATE_U32(struct acpi_pm, pcihp.aidx),
+                                               STATE_U32(struct acpi_pm, pcihp.pending_eject),
+                                               STATE_U32(struct acpi_pm, pcihp.eject_bus),
                                                STATE_ARRAY(struct acpi_pm, pcihp.up),
                                                STATE_ARRAY(struct acpi_pm, pcihp.down),
                                                STATE_BOOL(struct acpi_pm, cpuhp.legacy),
@@ -266,5 +269,18 @@ static const struct state_field pm_fields[] = {STATE_U16(struct acpi_pm, pm1_sts
                                                STATE_U8(struct acpi_pm, cpuhp.cmd),
                                                STATE_BYTES(struct acpi_pm, cpuhp.inserting),
                                                STATE_BYTES(struct acpi_pm, cpuhp.removing),
+                                               STATE_BYTES(struct acpi_pm, cpuhp.fw_remove),
+                                               STATE_ARRAY(struct acpi_pm, cpuhp.ost_event),
                                                STATE_END};
-const struct state_desc acpi_pm_state = {.name = "acpi-pm", .version = 1, .fields = pm_fields};
+static bool pm_state_loaded(void *obj, struct err **errp)
+{
+    struct acpi_pm *p = obj;
+
+    if (p->pcihp.sel >= ACPI_MAX_HP_BUSES || p->pcihp.eject_bus >= ACPI_MAX_HP_BUSES)
+        return false;
+    if (p->pcihp.root && p->pcihp.pending_eject)
+        ev_bh_schedule(&p->pcihp.eject_bh);
+    return true;
+}
+const struct state_desc acpi_pm_state = {
+    .name = "acpi-pm", .version = 1, .fields = pm_fields, .post_load = pm_state_loaded};

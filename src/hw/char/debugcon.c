@@ -54,6 +54,7 @@ static const struct dev_class con_class = {.name = "isa-debugcon",
                                            .props = con_props,
                                            .bus_type = "ISA",
                                            .category = DEV_CAT_MISC,
+                                           .state_desc = &state_none,
                                            .realize = con_realize,
                                            .unrealize = con_unrealize};
 DEV_REGISTER(con_class)

@@ -360,11 +360,11 @@ void uart_fini(struct uart *u)
     mem_region_free(&u->io);
 }
 
-static bool uart_loaded(void *obj)
+static bool uart_loaded(void *obj, struct err **errp)
 {
     struct uart *u = obj;
 
-    return u->rx_len <= UART_FIFO && u->tx_len <= UART_FIFO;
+    return u->rx_len <= UART_FIFO && u->tx_len <= UART_FIFO && u->rx_head < UART_FIFO && u->tx_head < UART_FIFO;
 }
 static const struct state_field uart_fields[] = {STATE_BYTES(struct uart, rx),
                                                  STATE_U8(struct uart, rx_head),

@@ -169,7 +169,15 @@ static const struct prop props[] = {
     PROP("yres", u32, struct bochs, yres, .dflt = "800"),
     PROP_END,
 };
-static const struct state_field fields[] = {STATE_ARRAY(struct bochs, reg), STATE_END};
+static const struct state_field fields[] = {STATE_STRUCT(struct bochs, pci, pci_dev_state),
+                                            STATE_ARRAY(struct bochs, reg), STATE_END};
+static bool post_load(void *obj, struct err **errp)
+{
+    ((struct bochs *)obj)->full = true;
+    return true;
+}
+static const struct state_desc state = {
+    .name = "bochs-display", .version = 1, .fields = fields, .post_load = post_load};
 static const struct pci_class bochs_class = {
     .name = "bochs-display",
     .parent = "pci-device",
@@ -183,8 +191,7 @@ static const struct pci_class bochs_class = {
     .realize = realize,
     .unrealize = unrealize,
     .reset = reset,
-    .state_version = 1,
-    .state = fields,
+    .state_desc = &state,
     .vendor_id = 0x1234,
     .device_id = 0x1111,
     .revision = 2,

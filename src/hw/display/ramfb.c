@@ -101,7 +101,7 @@ static void reset(struct dev *d)
     r->width = 0;
 }
 
-static bool post_load(void *o)
+static bool post_load(void *o, struct err **errp)
 {
     written(o);
     return true;

@@ -368,7 +368,7 @@ void vga_reset(struct vga *v)
     v->draw.full = true;
 }
 
-static bool vga_post_load(void *obj)
+static bool vga_post_load(void *obj, struct err **errp)
 {
     struct vga *v = obj;
 

@@ -105,7 +105,8 @@ static const struct prop props[] = {
     PROP("refresh_rate", u32, struct vga_pci, refresh, .dflt = "0"),
     PROP_END,
 };
-static const struct state_field fields[] = {STATE_STRUCT(struct vga_pci, vga, vga_state), STATE_END};
+static const struct state_field fields[] = {STATE_STRUCT(struct vga_pci, pci, pci_dev_state),
+                                            STATE_STRUCT(struct vga_pci, vga, vga_state), STATE_END};
 
 static const struct pci_class vga_pci_class = {
     .name = "VGA",

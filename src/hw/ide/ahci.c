@@ -628,9 +628,31 @@ static void ahci_reset(struct dev *d)
     ahci_hba_reset(container_of(d, struct ahci, pci.dev));
 }
 
-static const struct state_field port_fields[] = {STATE_ARRAY(struct port, r), STATE_BOOL(struct port, sent_sig),
+static bool port_loaded(void *obj, struct err **errp)
+{
+    struct port *p = obj;
+
+    if (p->slot != NO_SLOT && (p->slot < 0 || p->slot >= SLOTS))
+        return false;
+    if (p->cur.left > 0x400000 || (p->slot == NO_SLOT && p->bus.retry) || p->cur.entries > UINT16_MAX)
+        return false;
+    p->gen++;
+    ev_bh_schedule(&p->bh);
+    return true;
+}
+static const struct state_field port_fields[] = {STATE_ARRAY(struct port, r),
+                                                 STATE_STRUCT(struct port, bus, ide_bus_state),
+                                                 STATE_INT(struct port, slot),
+                                                 STATE_U64(struct port, header),
+                                                 STATE_U64(struct port, cur.next),
+                                                 STATE_U64(struct port, cur.at),
+                                                 STATE_U32(struct port, cur.entries),
+                                                 STATE_U32(struct port, cur.left),
+                                                 STATE_U32(struct port, moved),
+                                                 STATE_BOOL(struct port, sent_sig),
                                                  STATE_END};
-static const struct state_desc port_state = {.name = "ahci-port", .version = 1, .fields = port_fields};
+static const struct state_desc port_state = {
+    .name = "ahci-port", .version = 1, .fields = port_fields, .post_load = port_loaded};
 static const struct state_field ahci_fields[] = {STATE_STRUCT(struct ahci, pci, pci_dev_state),
                                                  STATE_U32(struct ahci, ghc), STATE_U32(struct ahci, is),
                                                  STATE_STRUCTS(struct ahci, port, port_state), STATE_END};

@@ -748,6 +748,108 @@ void ide_control_write(struct ide_bus *b, uint8_t v)
     b->ops->irq(b->opaque, b->irq_level && !(v & CTL_NIEN));
 }
 
+/* ---- saving: with nothing in flight, a command is in a PIO phase, waits for the engine, or is to be tried again ---- */
+
+enum { PHASE_NONE, PHASE_QUIET, PHASE_IN, PHASE_OUT, PHASE_PACKET /* and the following */ };
+
+static void (*phase_fn(unsigned n))(struct ide_bus *b)
+{
+    static void (*const phases[])(struct ide_bus *b) = {NULL, done_quietly, pio_in_used, pio_out_filled};
+
+    return n < ARRAY_LEN(phases) ? phases[n] : ide_packet_phase(n - PHASE_PACKET + 1);
+}
+
+static uint8_t *copy_of(const uint8_t *p, size_t n, uint32_t *len)
+{
+    uint8_t *c = n ? xmalloc(n) : NULL;
+
+    if (n)
+        memcpy(c, p, n);
+    *len = (uint32_t)n;
+    return c;
+}
+
+static bool bus_pre_save(void *obj, struct err **errp)
+{
+    struct ide_bus *b = obj;
+    size_t used = b->phase_end ? b->buf_end + 1 : 0; /* one more: the pad of an odd packet reply */
+
+    if (b->io || b->packet)
+        return err_set(errp, "a request on %s has not ended", b->bus.name);
+    b->saved_phase = PHASE_NONE;
+    while (phase_fn(b->saved_phase) != b->phase_end)
+        b->saved_phase++;
+    if (b->retry)
+        used = max_u64(used, (size_t)b->chunk * IDE_SECTOR);
+    free(b->saved_buf);
+    free(b->saved_reply);
+    b->saved_buf = copy_of(b->buf, min_u64(used, IDE_CHUNK), &b->saved_buf_len);
+    b->saved_reply = copy_of(b->reply, b->reply_len, &b->saved_reply_len);
+    return true;
+}
+
+static bool bus_loaded(void *obj, struct err **errp)
+{
+    struct ide_bus *b = obj;
+
+    b->phase_end = phase_fn(b->saved_phase);
+    if ((b->saved_phase && !b->phase_end) || b->buf_at > b->buf_end || b->buf_end > IDE_CHUNK ||
+        (b->phase_end && (b->buf_end >= b->saved_buf_len || !ide_unit(b)->dev)) || b->saved_buf_len > IDE_CHUNK ||
+        b->reply_at > b->saved_reply_len || (b->saved_phase > PHASE_PACKET && !ide_unit(b)->dev->cd) ||
+        b->chunk > IDE_CHUNK / IDE_SECTOR || ((b->retry || b->saved_phase == PHASE_OUT) && b->chunk > b->left) ||
+        b->byte_limit > 0xfffe ||
+        (b->retry && (!ide_unit(b)->dev || (size_t)b->chunk * IDE_SECTOR > b->saved_buf_len)) ||
+        (b->dma_waiting && !ide_unit(b)->dev))
+        goto no;
+    for (unsigned i = 0; i < 2; i++)
+        if (b->unit[i].mult > IDE_MAX_MULT)
+            goto no;
+    if (b->saved_buf_len)
+        memcpy(b->buf, b->saved_buf, b->saved_buf_len);
+    free(b->saved_buf);
+    free(b->reply);
+    b->reply = b->saved_reply;
+    b->reply_len = b->saved_reply_len;
+    b->saved_buf = b->saved_reply = NULL;
+    b->gen++;
+    return true;
+no:
+    b->phase_end = NULL;
+    b->retry = b->dma_waiting = false;
+    return false;
+}
+
+static const struct state_field unit_fields[] = {
+    STATE_BYTES(struct ide_unit, feature), STATE_BYTES(struct ide_unit, count), STATE_BYTES(struct ide_unit, lo),
+    STATE_BYTES(struct ide_unit, mid),     STATE_BYTES(struct ide_unit, hi),    STATE_U8(struct ide_unit, mult),
+    STATE_U8(struct ide_unit, status),     STATE_U8(struct ide_unit, error),    STATE_END};
+static const struct state_desc unit_state = {.name = "ide-unit", .version = 1, .fields = unit_fields};
+static const struct state_field bus_fields[] = {STATE_U8(struct ide_bus, device),
+                                                STATE_U8(struct ide_bus, control),
+                                                STATE_U8(struct ide_bus, command),
+                                                STATE_STRUCTS(struct ide_bus, unit, unit_state),
+                                                STATE_U8(struct ide_bus, saved_phase),
+                                                STATE_ALLOC(struct ide_bus, saved_buf, saved_buf_len, IDE_CHUNK),
+                                                STATE_INT(struct ide_bus, buf_at),
+                                                STATE_INT(struct ide_bus, buf_end),
+                                                STATE_U64(struct ide_bus, lba),
+                                                STATE_U64(struct ide_bus, left),
+                                                STATE_INT(struct ide_bus, chunk),
+                                                STATE_BOOL(struct ide_bus, dma),
+                                                STATE_BOOL(struct ide_bus, to_guest),
+                                                STATE_BOOL(struct ide_bus, dma_waiting),
+                                                STATE_BOOL(struct ide_bus, fua),
+                                                STATE_BOOL(struct ide_bus, pio_in),
+                                                STATE_BOOL(struct ide_bus, retry),
+                                                STATE_BOOL(struct ide_bus, irq_level),
+                                                STATE_BYTES(struct ide_bus, cdb),
+                                                STATE_ALLOC(struct ide_bus, saved_reply, saved_reply_len, 1 << 25),
+                                                STATE_INT(struct ide_bus, reply_at),
+                                                STATE_INT(struct ide_bus, byte_limit),
+                                                STATE_END};
+const struct state_desc ide_bus_state = {
+    .name = "ide-bus", .version = 1, .fields = bus_fields, .pre_save = bus_pre_save, .post_load = bus_loaded};
+
 /* ---- life ---- */
 
 static void state_changed(void *opaque)
@@ -821,5 +923,7 @@ void ide_bus_fini(struct ide_bus *b)
     if (!b->io)
         free(b->buf);
     b->buf = NULL;
+    free(b->saved_buf);
+    free(b->saved_reply);
     bus_fini(&b->bus);
 }

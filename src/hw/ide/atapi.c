@@ -246,3 +246,10 @@ void ide_packet_reset(struct ide_bus *b)
     b->packet = NULL; /* its completion sees the new generation */
     reply_free(b);
 }
+
+void (*ide_packet_phase(unsigned n))(struct ide_bus *b)
+{
+    static void (*const phases[])(struct ide_bus *b) = {next_block, params_here, cdb_here};
+
+    return n && n <= ARRAY_LEN(phases) ? phases[n - 1] : NULL;
+}

@@ -204,7 +204,29 @@ static const struct prop hd_props[] = {DRIVE_PROPS,
                                        PROP("rotation_rate", u16, struct ide_dev, rotation, .dflt = "0"),
                                        PROP_END};
 static const struct prop cd_props[] = {DRIVE_PROPS, PROP_END};
-static const struct state_field drive_fields[] = {STATE_BYTES(struct ide_dev, sense), STATE_END};
+static const struct state_field drive_fields[] = {STATE_BYTES(struct ide_dev, sense),
+                                                  STATE_BOOL(struct ide_dev, saved_wce),
+                                                  STATE_PTR(struct ide_dev, scsi, scsi_disk_state), STATE_END};
+static bool drive_pre_save(void *obj, struct err **errp)
+{
+    struct ide_dev *d = obj;
+
+    d->saved_wce = blk_write_cache(d->blk);
+    return true;
+}
+static bool drive_loaded(void *obj, struct err **errp)
+{
+    struct ide_dev *d = obj;
+
+    if (!d->cd)
+        blk_set_write_cache(d->blk, d->saved_wce);
+    return true;
+}
+static const struct state_desc drive_state = {.name = "ide-drive",
+                                              .version = 1,
+                                              .fields = drive_fields,
+                                              .pre_save = drive_pre_save,
+                                              .post_load = drive_loaded};
 
 static const char *const hd_aliases[] = {"ide-drive", NULL}; /* the name it had before CDs got one of their own */
 
@@ -219,8 +241,7 @@ static const char *const hd_aliases[] = {"ide-drive", NULL}; /* the name it had 
                                          .category = DEV_CAT_STORAGE,                                                  \
                                          .realize = drive_realize,                                                     \
                                          .unrealize = drive_unrealize,                                                 \
-                                         .state_version = 1,                                                           \
-                                         .state = drive_fields};                                                       \
+                                         .state_desc = &drive_state};                                                       \
     DEV_REGISTER(var)
 DRIVE_CLASS(ide_hd_class, "ide-hd", "virtual IDE disk", hd_aliases, hd_props)
 DRIVE_CLASS(ide_cd_class, "ide-cd", "virtual IDE CD-ROM", NULL, cd_props)

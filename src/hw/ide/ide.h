@@ -74,7 +74,12 @@ struct ide_bus {
     uint8_t *reply; /* owned */
     size_t reply_len, reply_at, byte_limit;
     struct scsi_req *packet; /* owned: under way */
+    /* Of a machine being saved or restored: which phase, the bytes of buf and reply that matter. */
+    uint8_t saved_phase;
+    uint8_t *saved_buf, *saved_reply; /* owned */
+    uint32_t saved_buf_len, saved_reply_len;
 };
+extern const struct state_desc ide_bus_state; /* with its units; a controller adds its own registers */
 void ide_bus_init(struct ide_bus *b, struct dev *owner, const char *name, unsigned max_units, const struct ide_ops *ops,
                   void *opaque);
 void ide_bus_fini(struct ide_bus *b);
@@ -85,6 +90,8 @@ void ide_finish(struct ide_bus *b, uint8_t status, uint8_t error);
 void ide_phase(struct ide_bus *b, size_t n, void (*end)(struct ide_bus *b), bool irq);
 void ide_packet_start(struct ide_bus *b);
 void ide_packet_dma(struct ide_bus *b);
+/* The phases of a packet, by number from 1; NULL: no such. */
+void (*ide_packet_phase(unsigned n))(struct ide_bus *b);
 void ide_packet_reset(struct ide_bus *b);
 void ide_signature(struct ide_unit *u);
 /* Task file registers 0-7 of the command block; 16-bit accesses to the data port. */
@@ -107,7 +114,7 @@ struct ide_dev {
     int32_t bootindex;
     int write_cache; /* property, enum onoffauto */
     bool share_rw;   /* property */
-    bool cd;
+    bool cd, saved_wce;
     struct scsi_dev *scsi; /* owned: the unit that answers a CD drive's packets */
     uint8_t sense[18];     /* of the last packet that failed */
 };

@@ -255,17 +255,15 @@ static void piix_reset(struct dev *d)
     put_le16(p->pci.config + PCI_STATUS, 0x0280); /* medium timing, fast back-to-back */
 }
 
-static const struct state_field unit_fields[] = {
-    STATE_BYTES(struct ide_unit, feature), STATE_BYTES(struct ide_unit, count), STATE_BYTES(struct ide_unit, lo),
-    STATE_BYTES(struct ide_unit, mid),     STATE_BYTES(struct ide_unit, hi),    STATE_U8(struct ide_unit, mult),
-    STATE_U8(struct ide_unit, status),     STATE_U8(struct ide_unit, error),    STATE_END};
-static const struct state_desc unit_state = {.name = "ide-unit", .version = 1, .fields = unit_fields};
 static const struct state_field channel_fields[] = {STATE_U8(struct channel, bmic),
                                                     STATE_U8(struct channel, bmis),
                                                     STATE_U32(struct channel, dtp),
-                                                    STATE_U8(struct channel, bus.device),
-                                                    STATE_U8(struct channel, bus.control),
-                                                    STATE_STRUCTS(struct channel, bus.unit, unit_state),
+                                                    STATE_U32(struct channel, prd),
+                                                    STATE_U32(struct channel, at),
+                                                    STATE_U32(struct channel, left),
+                                                    STATE_INT(struct channel, nr),
+                                                    STATE_BOOL(struct channel, last),
+                                                    STATE_STRUCT(struct channel, bus, ide_bus_state),
                                                     STATE_END};
 static const struct state_desc channel_state = {.name = "ide-channel", .version = 1, .fields = channel_fields};
 static const struct state_field piix_fields[] = {STATE_STRUCT(struct piix_ide, pci, pci_dev_state),

@@ -431,7 +431,7 @@ void ps2_mouse_fini(struct ps2_mouse *m)
     ui_input_del(m->input);
 }
 
-static bool port_loaded(void *obj)
+static bool port_loaded(void *obj, struct err **errp)
 {
     struct ps2_port *p = obj;
 
@@ -459,5 +459,8 @@ static const struct state_field mouse_fields[] = {STATE_STRUCT(struct ps2_mouse,
                                                   STATE_BOOL(struct ps2_mouse, scale2),
                                                   STATE_BOOL(struct ps2_mouse, wrap),
                                                   STATE_U8(struct ps2_mouse, buttons),
+                                                 STATE_INT(struct ps2_mouse, dx),
+                                                 STATE_INT(struct ps2_mouse, dy),
+                                                 STATE_INT(struct ps2_mouse, dz),
                                                   STATE_END};
 const struct state_desc ps2_mouse_state = {.name = "ps2-mouse", .version = 1, .fields = mouse_fields};

@@ -789,6 +789,7 @@ static const struct dev_class apic_bus_class = {.name = "apic-bus",
                                                 .parent = "sys-bus-device",
                                                 .size = sizeof(struct apic_bus),
                                                 .board_only = true,
+                                                .state_desc = &state_none,
                                                 .realize = bus_realize,
                                                 .unrealize = bus_unrealize};
 DEV_REGISTER(apic_bus_class)
@@ -880,6 +881,15 @@ static const struct state_field apic_fields[] = {STATE_INT(struct apic, base),  
                                                  STATE_TIMER(struct apic, timer),      STATE_U32(struct apic, initial),
                                                  STATE_U32(struct apic, divide),       STATE_I64(struct apic, start),
                                                  STATE_U64(struct apic, tsc_deadline), STATE_END};
+static bool apic_loaded(void *obj, struct err **errp)
+{
+    struct apic *a = obj;
+
+    a->divide &= 0xb;
+    return state_time_ok(a->start) && a->svr <= 0xfff && a->tpr <= 0xff;
+}
+static const struct state_desc apic_state = {
+    .name = "apic", .version = 1, .fields = apic_fields, .post_load = apic_loaded};
 static const struct dev_class apic_class = {.name = "apic",
                                             .parent = "device",
                                             .size = sizeof(struct apic),
@@ -888,8 +898,7 @@ static const struct dev_class apic_class = {.name = "apic",
                                             .realize = apic_realize,
                                             .unrealize = apic_unrealize,
                                             .reset = apic_reset,
-                                            .state_version = 1,
-                                            .state = apic_fields};
+                                            .state_desc = &apic_state};
 DEV_REGISTER(apic_class)
 
 /* ---- wires around it ---- */

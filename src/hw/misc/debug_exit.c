@@ -47,6 +47,7 @@ static const struct dev_class exit_class = {.name = "isa-debug-exit",
                                             .props = exit_props,
                                             .bus_type = "ISA",
                                             .category = DEV_CAT_MISC,
+                                            .state_desc = &state_none,
                                             .realize = exit_realize,
                                             .unrealize = exit_unrealize};
 DEV_REGISTER(exit_class)

@@ -80,12 +80,16 @@ static void test_unrealize(struct dev *d)
     mem_region_free(&t->irqs);
     mem_region_free(&t->mem);
 }
+static const struct state_field test_fields[] = {STATE_BYTES(struct testdev, port), STATE_BYTES(struct testdev, buf),
+                                                 STATE_END};
 static const struct dev_class test_class = {.name = "pc-testdev",
                                             .parent = "isa-device",
                                             .desc = "ports for bare-metal tests",
                                             .size = sizeof(struct testdev),
                                             .bus_type = "ISA",
                                             .category = DEV_CAT_MISC,
+                                            .state_version = 1,
+                                            .state = test_fields,
                                             .realize = test_realize,
                                             .unrealize = test_unrealize};
 DEV_REGISTER(test_class)

@@ -59,6 +59,7 @@ static const struct dev_class pvpanic_class = {.name = "pvpanic",
                                                .props = isa_props,
                                                .bus_type = "ISA",
                                                .category = DEV_CAT_MISC,
+                                               .state_desc = &state_none,
                                                .realize = isa_realize,
                                                .unrealize = isa_unrealize};
 DEV_REGISTER(pvpanic_class)

@@ -38,6 +38,7 @@ struct e1000 {
         bool ic;
         struct tx_ctx ctx;
         uint8_t *buf; /* owned: TX_MAX bytes */
+        uint32_t size; /* TX_MAX */
     } tx;
     bool in_dma; /* our own transfer is under way: registers do not answer */
     struct ev_bh tx_bh;
@@ -891,7 +892,8 @@ static bool e1000_realize(struct dev *d, struct err **errp)
 
     if (!net_nic_init(&e->nic, m, &e1000_net_ops, e, d->obj.cls->name, d->id, errp))
         return false;
-    e->tx.buf = xmalloc(TX_MAX);
+    e->tx.buf = xcalloc(1, TX_MAX);
+    e->tx.size = TX_MAX;
     pci_set_pin(&e->pci, 1);
     mem_region_init_io(&e->mmio, m->mem_sys, &mmio_ops, e, "e1000-mmio", BAR_MMIO);
     mem_region_init_io(&e->io, m->mem_sys, &io_ops, e, "e1000-io", BAR_IO);
@@ -946,10 +948,30 @@ static const struct state_field e1000_fields[] = {STATE_STRUCT(struct e1000, pci
                                                   STATE_ARRAY(struct e1000, phy),
                                                   STATE_U32(struct e1000, ioaddr),
                                                   STATE_STRUCT(struct e1000, tx.ctx, tx_ctx_state),
+                                                  STATE_U32(struct e1000, tx.len),
+                                                  STATE_BOOL(struct e1000, tx.tse),
+                                                  STATE_BOOL(struct e1000, tx.vlan),
+                                                  STATE_BOOL(struct e1000, tx.sum_ip),
+                                                  STATE_BOOL(struct e1000, tx.sum_tu),
+                                                  STATE_BOOL(struct e1000, tx.bad),
+                                                  STATE_BOOL(struct e1000, tx.open),
+                                                  STATE_U16(struct e1000, tx.tci),
+                                                  STATE_U8(struct e1000, tx.cso),
+                                                  STATE_U8(struct e1000, tx.css),
+                                                  STATE_BOOL(struct e1000, tx.ic),
+                                                  STATE_VARBYTES(struct e1000, tx.buf, tx.size),
+                                                  EEPROM93_STATE(struct e1000, ee),
                                                   STATE_TIMER(struct e1000, autoneg),
                                                   STATE_TIMER(struct e1000, throttle),
                                                   STATE_END};
-static const struct state_desc e1000_state = {.name = "e1000", .version = 1, .fields = e1000_fields};
+static bool e1000_loaded(void *obj, struct err **errp)
+{
+    struct e1000 *e = obj;
+
+    return e->tx.len <= TX_MAX && eeprom93_ok(&e->ee);
+}
+static const struct state_desc e1000_state = {
+    .name = "e1000", .version = 1, .fields = e1000_fields, .post_load = e1000_loaded};
 
 #define E1000_CLASS(var, nm, alias_list, id, phyid, text)                                                              \
     static const struct e1000_class var = {.name = nm,                                                                 \

@@ -4,6 +4,7 @@
 #define HW_NET_EEPROM93_H
 
 #include "base/util.h"
+#include "obj/state.h"
 
 enum { EEPROM93_WORDS = 64 };
 struct eeprom93 {
@@ -55,6 +56,15 @@ static inline void eeprom93_write(struct eeprom93 *e, bool cs, bool sk, bool di)
     }
     e->cs = cs;
     e->sk = sk;
+}
+
+/* The lines and what has gone over them; the words are the owner's. */
+#define EEPROM93_STATE(S, f)                                                                                           \
+    STATE_U32(S, f.in), STATE_U16(S, f.out), STATE_U8(S, f.bits_in), STATE_U8(S, f.bits_out), STATE_BOOL(S, f.cs),     \
+        STATE_BOOL(S, f.sk), STATE_BOOL(S, f.reading)
+static inline bool eeprom93_ok(const struct eeprom93 *e)
+{
+    return e->bits_in <= 9 && e->bits_out <= 16 && (!e->reading || e->in < EEPROM93_WORDS);
 }
 
 static inline bool eeprom93_out(const struct eeprom93 *e)

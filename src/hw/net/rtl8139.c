@@ -105,7 +105,7 @@ struct rtl8139 {
     struct eeprom93 ee;
     uint32_t rx_at, tx_at; /* C+ ring positions */
     uint8_t *tx_buf;       /* owned: TX_MAX bytes */
-    uint32_t tx_len;
+    uint32_t tx_len, tx_size; /* tx_size: TX_MAX */
     bool tx_open, tx_bad, in_dma;
     int64_t timer_base; /* guest time when TCTR was 0 */
     struct clk_timer timer;
@@ -747,7 +747,8 @@ static bool rtl_realize(struct dev *d, struct err **errp)
 
     if (!net_nic_init(&s->nic, m, &rtl_net_ops, s, d->obj.cls->name, d->id, errp))
         return false;
-    s->tx_buf = xmalloc(TX_MAX);
+    s->tx_buf = xcalloc(1, TX_MAX);
+    s->tx_size = TX_MAX;
     pci_set_pin(&s->pci, 1);
     mem_region_init_io(&s->io, m->mem_sys, &rtl_ops, s, "rtl8139-io", REGS);
     mem_region_init_io(&s->mmio, m->mem_sys, &rtl_ops, s, "rtl8139-mem", REGS);
@@ -790,12 +791,18 @@ static const struct state_field rtl_fields[] = {STATE_STRUCT(struct rtl8139, pci
                                                 STATE_I64(struct rtl8139, timer_base),
                                                 STATE_TIMER(struct rtl8139, timer),
                                                 STATE_U8(struct rtl8139, tx_go),
+                                                STATE_VARBYTES(struct rtl8139, tx_buf, tx_size),
+                                                STATE_U32(struct rtl8139, tx_len),
+                                                STATE_BOOL(struct rtl8139, tx_open),
+                                                STATE_BOOL(struct rtl8139, tx_bad),
+                                                EEPROM93_STATE(struct rtl8139, ee),
                                                 STATE_END};
-static bool rtl_post_load(void *opaque)
+static bool rtl_post_load(void *opaque, struct err **errp)
 {
     struct rtl8139 *s = opaque;
 
-    return s->rx_at < RING_MAX && s->tx_at < RING_MAX;
+    return s->rx_at < RING_MAX && s->tx_at < RING_MAX && s->tx_len <= TX_MAX && eeprom93_ok(&s->ee) &&
+           state_time_ok(s->timer_base);
 }
 static const struct state_desc rtl_state = {
     .name = "rtl8139", .version = 1, .fields = rtl_fields, .post_load = rtl_post_load};

@@ -74,7 +74,7 @@ static bool pmc_realize(struct dev *dev, struct err **errp)
 }
 
 static const struct state_field pmc_fields[] = {STATE_STRUCT(struct i440fx, pci, pci_dev_state), STATE_END};
-static bool pmc_loaded(void *obj)
+static bool pmc_loaded(void *obj, struct err **errp)
 {
     apply(obj);
     return true;
@@ -131,12 +131,16 @@ static const struct prop host_props[] = {
     PROP("pci-hole64-size", size, struct i440fx_host, hole64_size, .dflt = "2G"),
     PROP_END,
 };
+static const struct state_field host_fields[] = {STATE_STRUCT(struct i440fx_host, bus, pci_root_state),
+                                                 STATE_U32(struct i440fx_host, conf.confadd), STATE_END};
 static const struct dev_class host_class = {.name = "i440FX-pcihost",
                                             .parent = "pci-host-bridge",
                                             .size = sizeof(struct i440fx_host),
                                             .props = host_props,
                                             .category = DEV_CAT_BRIDGE,
                                             .board_only = true,
+                                            .state_version = 1,
+                                            .state = host_fields,
                                             .realize = host_realize,
                                             .unrealize = host_unrealize};
 DEV_REGISTER(host_class)

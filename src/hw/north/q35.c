@@ -152,7 +152,7 @@ static bool mch_realize(struct dev *dev, struct err **errp)
     return true;
 }
 
-static bool mch_loaded(void *obj)
+static bool mch_loaded(void *obj, struct err **errp)
 {
     struct pci_dev *d = obj;
 
@@ -226,12 +226,16 @@ static const struct prop host_props[] = {
     PROP("pci-hole64-size", size, struct q35_host, hole64_size, .dflt = "32G"),
     PROP_END,
 };
+static const struct state_field host_fields[] = {STATE_STRUCT(struct q35_host, bus, pci_root_state),
+                                                 STATE_U32(struct q35_host, conf.confadd), STATE_END};
 static const struct dev_class host_class = {.name = "q35-pcihost",
                                             .parent = "pci-host-bridge",
                                             .size = sizeof(struct q35_host),
                                             .props = host_props,
                                             .category = DEV_CAT_BRIDGE,
                                             .board_only = true,
+                                            .state_version = 1,
+                                            .state = host_fields,
                                             .realize = host_realize,
                                             .unrealize = host_unrealize};
 DEV_REGISTER(host_class)

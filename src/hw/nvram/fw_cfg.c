@@ -384,6 +384,15 @@ static void fw_free(struct obj *o)
 
 static const struct state_field fw_state[] = {STATE_U32(struct fw_cfg, cur_key), STATE_U32(struct fw_cfg, cur_off),
                                               STATE_U64(struct fw_cfg, dma_addr), STATE_END};
+static bool fw_loaded(void *obj, struct err **errp)
+{
+    struct fw_cfg *f = obj;
+
+    if (f->cur_key > UINT16_MAX || !fw_item(f, (uint16_t)f->cur_key))
+        f->cur_key = FW_NO_ITEM;
+    return true;
+}
+static const struct state_desc fw_desc = {.name = "fw_cfg", .version = 1, .fields = fw_state, .post_load = fw_loaded};
 static const struct dev_class fw_cfg_class = {.name = "fw_cfg_io",
                                               .desc = "Firmware configuration (ports 0x510-0x51b)",
                                               .size = sizeof(struct fw_cfg),
@@ -391,8 +400,7 @@ static const struct dev_class fw_cfg_class = {.name = "fw_cfg_io",
                                               .realize = fw_realize,
                                               .reset = fw_reset,
                                               .free = fw_free,
-                                              .state_version = 1,
-                                              .state = fw_state};
+                                              .state_desc = &fw_desc};
 DEV_REGISTER(fw_cfg_class)
 
 struct fw_cfg *fw_cfg_create_io(struct machine *m, struct err **errp)

@@ -293,7 +293,17 @@ static const struct prop bridge_props[] = {
     PROP("hotplug", bool, struct pci_bridge, hotplug, .dflt = "true"),
     PROP_END,
 };
+static bool bridge_loaded(void *obj, struct err **errp)
+{
+    struct pci_bridge *b = obj;
+
+    b->sec.nr = b->pci.config[PCI_SECONDARY_BUS];
+    windows_update(b);
+    return true;
+}
 static const struct state_field bridge_fields[] = {STATE_STRUCT(struct pci_bridge, pci, pci_dev_state), STATE_END};
+static const struct state_desc bridge_state = {
+    .name = "pci-bridge", .version = 1, .fields = bridge_fields, .post_load = bridge_loaded};
 
 #define BRIDGE_CLASS(var, cls_name, text, vid, did, rev, ptype, slot_, secx)                                           \
     static const struct bridge_class var = {.name = cls_name,                                                          \
@@ -307,8 +317,7 @@ static const struct state_field bridge_fields[] = {STATE_STRUCT(struct pci_bridg
                                             .realize = bridge_realize,                                                 \
                                             .unrealize = bridge_unrealize,                                             \
                                             .reset = bridge_reset,                                                     \
-                                            .state_version = 1,                                                        \
-                                            .state = bridge_fields,                                                    \
+                                            .state_desc = &bridge_state,                                                    \
                                             .vendor_id = vid,                                                          \
                                             .device_id = did,                                                          \
                                             .revision = rev,                                                           \

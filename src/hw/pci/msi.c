@@ -23,6 +23,7 @@ struct pci_msix {
     unsigned nr;
     uint8_t *table;        /* owned: nr entries of 16 bytes, little-endian */
     _Atomic uint64_t *pba; /* owned */
+    uint32_t table_len, pba_len;
     struct mem_region table_mr, pba_mr, own_bar;
 };
 
@@ -199,6 +200,8 @@ bool pci_add_msix(struct pci_dev *d, unsigned nr, unsigned bar, uint32_t table_o
     x->nr = nr;
     x->table = xcalloc(nr, MSIX_ENTRY);
     x->pba = xcalloc(div_up(nr, 64), sizeof *x->pba);
+    x->table_len = nr * MSIX_ENTRY;
+    x->pba_len = (uint32_t)pba_len;
     put_le16(d->config + cap + MSIX_CTRL, (uint16_t)(nr - 1));
     put_le16(d->wmask + cap + MSIX_CTRL, MSIX_ENABLE | MSIX_FUNCTION_MASK);
     put_le32(d->config + cap + MSIX_TABLE, table_off | bar);
@@ -243,6 +246,10 @@ void pci_msi_reset(struct pci_dev *d)
             x->pba[i] = 0;
     }
 }
+
+static const struct state_field msix_fields[] = {STATE_VARBYTES(struct pci_msix, table, table_len),
+                                                 STATE_VARBYTES(struct pci_msix, pba, pba_len), STATE_END};
+const struct state_desc pci_msix_state = {.name = "msix", .version = 1, .fields = msix_fields};
 
 void pci_msi_free(struct pci_dev *d)
 {

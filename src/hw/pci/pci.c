@@ -54,10 +54,13 @@ const struct prop pci_props[] = {
     PROP_END,
 };
 
-static bool pci_state_loaded(void *obj)
+static bool pci_state_loaded(void *obj, struct err **errp)
 {
     struct pci_dev *d = obj;
 
+    d->config[PCI_INTERRUPT_PIN] = d->pin; /* it picks an input of the router */
+    d->intx_level = !!d->intx_level;
+    d->intx_out = !!d->intx_out;
     pci_update_bars(d);
     mem_region_set_enabled(&d->bm_alias, get_le16(d->config + PCI_COMMAND) & PCI_COMMAND_MASTER);
     return true;
@@ -69,6 +72,7 @@ static const struct state_field pci_fields[] = {
      .size = 1,
      .count = 1,
      .len_off = offsetof(struct pci_dev, config_len)},
+    STATE_PTR(struct pci_dev, msix, pci_msix_state),
     STATE_ONE_(struct pci_dev, intx_level, STATE_K_INT),
     STATE_ONE_(struct pci_dev, intx_out, STATE_K_INT),
     STATE_END,
@@ -232,7 +236,7 @@ void pci_bus_remap_irqs(struct pci_bus *root)
 
 void pci_set_pin(struct pci_dev *d, unsigned pin)
 {
-    d->config[PCI_INTERRUPT_PIN] = (uint8_t)pin;
+    d->pin = d->config[PCI_INTERRUPT_PIN] = (uint8_t)pin;
 }
 
 /* ---- configuration space ---- */
@@ -518,6 +522,19 @@ void pci_bus_init(struct pci_bus *b, struct dev *owner, const char *name, struct
     list_init(&b->child_buses);
     list_init(&b->sib);
 }
+
+static bool root_loaded(void *obj, struct err **errp)
+{
+    struct pci_bus *b = obj;
+
+    for (unsigned i = 0; i < ARRAY_LEN(b->irq_count); i++)
+        if (b->irq_count[i] < 0 || b->irq_count[i] > 65536)
+            return false;
+    return true;
+}
+static const struct state_field root_fields[] = {STATE_ARRAY(struct pci_bus, irq_count), STATE_END};
+const struct state_desc pci_root_state = {
+    .name = "pci-root", .version = 1, .fields = root_fields, .post_load = root_loaded};
 
 void pci_bus_fini(struct pci_bus *b)
 {

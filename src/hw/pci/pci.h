@@ -68,7 +68,7 @@ struct pci_dev {
     uint32_t config_len;
     uint8_t *wmask, *w1cmask; /* writable bits; write-one-to-clear bits */
     int32_t addr;             /* property addr=slot[.fn] as devfn; -1 = first free slot */
-    uint8_t devfn;
+    uint8_t devfn, pin;        /* pin: what pci_set_pin said */
     bool multifunction;        /* property */
     struct mem_region *bar[7]; /* borrowed; [6] is the ROM */
     uint8_t bar_type[7];
@@ -166,6 +166,8 @@ static inline struct pci_bus *pci_dev_bus(const struct pci_dev *d)
     return (struct pci_bus *)d->dev.bus;
 }
 void pci_bus_fini(struct pci_bus *b);
+/* The inputs of the router, of a root bus: STATE_STRUCT(struct host, bus, pci_root_state). */
+extern const struct state_desc pci_root_state;
 /* The router's wiring changed: map_irq gives other answers now. */
 void pci_bus_remap_irqs(struct pci_bus *root);
 /* Calls fn for every function below b, bus by bus. */

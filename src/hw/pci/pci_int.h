@@ -10,6 +10,7 @@ void pci_msi_send(struct pci_dev *d, uint64_t addr, uint32_t data);
 /* After configuration bytes [off, off + size) changed. */
 void pci_msi_cfg_written(struct pci_dev *d, unsigned off, unsigned size);
 void pci_msi_reset(struct pci_dev *d);
+extern const struct state_desc pci_msix_state; /* of a struct pci_msix */
 void pci_msi_free(struct pci_dev *d);
 /* Re-evaluates what BARs decode. */
 void pci_update_bars(struct pci_dev *d);

@@ -401,10 +401,12 @@ static void rtc_unrealize(struct dev *d)
     mem_region_free(&r->io);
 }
 
-static bool rtc_loaded(void *obj)
+static bool rtc_loaded(void *obj, struct err **errp)
 {
     struct rtc *r = obj;
 
+    if (!state_time_ok(r->offset_ns) || !state_time_ok(r->checked) || !state_time_ok(r->periodic_from))
+        return false;
     second_arm(r);
     periodic_arm(r);
     return true;

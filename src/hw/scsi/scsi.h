@@ -74,6 +74,7 @@ void scsi_unit_reset(struct scsi_dev *d);
 
 /* A CD-ROM unit without a bus, for the drive of another kind of cable: answers MMC commands of one master. blk stays
  * the caller's. scsi_run is scsi_submit without an address. */
+extern const struct state_desc scsi_disk_state; /* of either kind, also an embedded one */
 struct scsi_dev *scsi_cd_embed(struct machine *m, struct blk *blk);
 void scsi_cd_release(struct scsi_dev *d);
 void scsi_run(struct scsi_dev *d, struct scsi_req *r);

@@ -64,6 +64,7 @@ struct sdisk {
     bool removable, dpofua; /* properties */
     int write_cache;        /* property, enum onoffauto */
     bool share_rw;          /* property */
+    bool saved_wce;
     bool cd, locked, tray_open, medium_event, eject_asked;
     struct list stopped; /* of struct scsi_req by link: wait until the machine goes on */
     struct machine_hook state_hook;
@@ -1008,8 +1009,25 @@ static const struct prop hd_props[] = {DISK_PROPS, PROP("removable", bool, struc
 static const struct prop cd_props[] = {DISK_PROPS, PROP_END};
 static const struct state_field disk_fields[] = {
     STATE_U16(struct sdisk, sd.attention),  STATE_BOOL(struct sdisk, locked),      STATE_BOOL(struct sdisk, tray_open),
-    STATE_BOOL(struct sdisk, medium_event), STATE_BOOL(struct sdisk, eject_asked), STATE_END};
+    STATE_BOOL(struct sdisk, medium_event), STATE_BOOL(struct sdisk, eject_asked), STATE_BOOL(struct sdisk, saved_wce), STATE_END};
 
+static bool disk_pre_save(void *obj, struct err **errp)
+{
+    struct sdisk *s = obj;
+
+    s->saved_wce = blk_write_cache(s->blk);
+    return true;
+}
+static bool disk_loaded(void *obj, struct err **errp)
+{
+    struct sdisk *s = obj;
+
+    if (!s->cd)
+        blk_set_write_cache(s->blk, s->saved_wce);
+    return true;
+}
+const struct state_desc scsi_disk_state = {
+    .name = "scsi-disk", .version = 1, .fields = disk_fields, .pre_save = disk_pre_save, .post_load = disk_loaded};
 static const struct sdisk_class scsi_hd_class = {.name = "scsi-hd",
                                                  .parent = "scsi-device",
                                                  .desc = "virtual SCSI disk",
@@ -1021,8 +1039,7 @@ static const struct sdisk_class scsi_hd_class = {.name = "scsi-hd",
                                                  .realize = disk_realize,
                                                  .unrealize = disk_unrealize,
                                                  .reset = disk_reset,
-                                                 .state_version = 1,
-                                                 .state = disk_fields,
+                                                 .state_desc = &scsi_disk_state,
                                                  .run = disk_run,
                                                  .unit_reset = disk_unit_reset};
 DEV_REGISTER(scsi_hd_class)
@@ -1037,8 +1054,7 @@ static const struct sdisk_class scsi_cd_class = {.name = "scsi-cd",
                                                  .realize = disk_realize,
                                                  .unrealize = disk_unrealize,
                                                  .reset = disk_reset,
-                                                 .state_version = 1,
-                                                 .state = disk_fields,
+                                                 .state_desc = &scsi_disk_state,
                                                  .run = disk_run,
                                                  .unit_reset = disk_unit_reset,
                                                  .cd = true};

@@ -384,6 +384,8 @@ static void lpc_unrealize(struct dev *dev)
 {
     struct ich9 *p = container_of(dev, struct ich9, pci.dev);
 
+    pci_dev_bus(&p->pci)->map_irq = NULL;
+    pci_dev_bus(&p->pci)->set_irq = NULL;
     clk_timer_cancel(&p->tco_timer);
     acpi_pcihp_fini(&p->pm.pcihp);
     acpi_cpuhp_fini(&p->pm.cpuhp);
@@ -392,13 +394,11 @@ static void lpc_unrealize(struct dev *dev)
     acpi_pm_fini(&p->pm);
 }
 
-static bool lpc_loaded(void *obj)
+static bool lpc_loaded(void *obj, struct err **errp)
 {
     struct ich9 *p = obj;
 
-    apply(p);
-    pci_bus_remap_irqs(pci_dev_bus(&p->pci));
-    acpi_pm_update_sci(&p->pm);
+    apply(p); /* the levels of all wires are part of what they lead to */
     return true;
 }
 static const struct prop lpc_props[] = {

@@ -71,6 +71,7 @@ static const struct dev_class glue_class = {.name = "pc-gsi",
                                             .parent = "device",
                                             .size = sizeof(struct glue),
                                             .board_only = true,
+                                            .state_desc = &state_none,
                                             .realize = glue_realize,
                                             .unrealize = glue_unrealize};
 DEV_REGISTER(glue_class)
@@ -212,6 +213,7 @@ static const struct dev_class isa_root_class = {.name = "isabus-bridge",
                                                 .size = sizeof(struct isa_root),
                                                 .board_only = true,
                                                 .category = DEV_CAT_BRIDGE,
+                                                .state_desc = &state_none,
                                                 .realize = isa_root_realize};
 DEV_REGISTER(isa_root_class)
 

@@ -96,10 +96,17 @@ static bool piix3_realize(struct dev *dev, struct err **errp)
     return true;
 }
 
-static bool piix3_loaded(void *obj)
+static bool piix3_loaded(void *obj, struct err **errp)
 {
     route(obj);
     return true;
+}
+static void piix3_unrealize(struct dev *dev)
+{
+    struct pci_bus *b = pci_dev_bus(container_of(dev, struct pci_dev, dev));
+
+    b->map_irq = NULL;
+    b->set_irq = NULL;
 }
 static const struct state_field piix3_fields[] = {STATE_STRUCT(struct piix3, pci, pci_dev_state),
                                                   STATE_U8(struct piix3, pirq_level), STATE_U16(struct piix3, driven),
@@ -115,6 +122,7 @@ static const struct pci_class piix3_class = {.name = "PIIX3",
                                              .category = DEV_CAT_BRIDGE,
                                              .board_only = true,
                                              .realize = piix3_realize,
+                                             .unrealize = piix3_unrealize,
                                              .reset = piix3_reset,
                                              .state_version = 1,
                                              .state_desc = &piix3_state,

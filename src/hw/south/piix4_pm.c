@@ -131,10 +131,9 @@ struct acpi_pm *piix4_pm_setup(struct pci_dev *d, struct pci_bus *bus, bool smm)
     return &p->pm;
 }
 
-static bool pm_loaded(void *obj)
+static bool pm_loaded(void *obj, struct err **errp)
 {
     apply(obj);
-    acpi_pm_update_sci(&((struct piix4_pm *)obj)->pm);
     return true;
 }
 static const struct prop pm_props[] = {

@@ -346,6 +346,12 @@ static const struct state_field hpet_fields[] = {STATE_U64(struct hpet, conf),
                                                  STATE_I64(struct hpet, started),
                                                  STATE_STRUCTS(struct hpet, tim, timer_state),
                                                  STATE_END};
+static bool hpet_loaded(void *obj, struct err **errp)
+{
+    return state_time_ok(((struct hpet *)obj)->started);
+}
+static const struct state_desc hpet_state = {
+    .name = "hpet", .version = 1, .fields = hpet_fields, .post_load = hpet_loaded};
 static const struct dev_class hpet_class = {.name = "hpet",
                                             .parent = "sys-bus-device",
                                             .size = sizeof(struct hpet),
@@ -353,6 +359,5 @@ static const struct dev_class hpet_class = {.name = "hpet",
                                             .realize = hpet_realize,
                                             .unrealize = hpet_unrealize,
                                             .reset = hpet_reset,
-                                            .state_version = 1,
-                                            .state = hpet_fields};
+                                            .state_desc = &hpet_state};
 DEV_REGISTER(hpet_class)

@@ -329,7 +329,14 @@ static const struct state_field chan_fields[] = {STATE_U32(struct pit_chan, coun
                                                  STATE_U8(struct pit_chan, mode),
                                                  STATE_U8(struct pit_chan, low),
                                                  STATE_END};
-static const struct state_desc chan_state = {.name = "pit-counter", .version = 1, .fields = chan_fields};
+static bool chan_loaded(void *obj, struct err **errp)
+{
+    struct pit_chan *c = obj;
+
+    return c->count && c->count <= 65536 && c->mode <= 5 && state_time_ok(c->start) && state_time_ok(c->stopped_at);
+}
+static const struct state_desc chan_state = {
+    .name = "pit-counter", .version = 1, .fields = chan_fields, .post_load = chan_loaded};
 static const struct state_field pit_fields[] = {STATE_STRUCTS(struct pit, ch, chan_state),
                                                 STATE_TIMER(struct pit, timer), STATE_END};
 static const struct dev_class pit_class = {.name = "isa-pit",

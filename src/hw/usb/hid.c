@@ -389,7 +389,7 @@ static void hid_reset(struct dev *d)
     h->usb.addr = h->usb.config = 0;
     hid_usb_reset(&h->usb);
 }
-static bool hid_post_load(void *obj)
+static bool hid_post_load(void *obj, struct err **errp)
 {
     struct hid *h = obj;
 

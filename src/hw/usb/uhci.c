@@ -447,6 +447,16 @@ static const struct state_field uhci_fields[] = {STATE_STRUCT(struct uhci, pci, 
                                                  STATE_BOOL(struct uhci, short_packet),
                                                  STATE_ARRAY(struct uhci, port),
                                                  STATE_END};
+static bool uhci_loaded(void *obj, struct err **errp)
+{
+    struct uhci *u = obj;
+
+    u->frnum &= 0x7ff;
+    u->base &= ~0xfffu;
+    return state_time_ok(u->frame_at);
+}
+static const struct state_desc uhci_state = {
+    .name = "uhci", .version = 1, .fields = uhci_fields, .post_load = uhci_loaded};
 #define UHCI_CLASS(what, id, device, rev)                                                                              \
     static const struct pci_class what##_class = {.name = id,                                                          \
                                                   .parent = "pci-device",                                              \
@@ -458,8 +468,7 @@ static const struct state_field uhci_fields[] = {STATE_STRUCT(struct uhci, pci, 
                                                   .realize = uhci_realize,                                             \
                                                   .unrealize = uhci_unrealize,                                         \
                                                   .reset = uhci_reset,                                                 \
-                                                  .state_version = 1,                                                  \
-                                                  .state = uhci_fields,                                                \
+                                                  .state_desc = &uhci_state,                                                \
                                                   .vendor_id = 0x8086,                                                 \
                                                   .device_id = device,                                                 \
                                                   .revision = rev,                                                     \

@@ -307,7 +307,7 @@ static const struct state_field usb_fields[] = {
     STATE_BYTES(struct usb_dev, setup),      STATE_BYTES(struct usb_dev, data),
     STATE_U32(struct usb_dev, len),          STATE_U32(struct usb_dev, at),
     STATE_U8(struct usb_dev, phase),         STATE_END};
-static bool usb_post_load(void *obj)
+static bool usb_post_load(void *obj, struct err **errp)
 {
     struct usb_dev *d = obj;
 

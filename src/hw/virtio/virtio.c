@@ -10,6 +10,8 @@
 #include "hw/virtio/virtio.h"
 #include <stdio.h>
 
+enum { HELD_MAX = 16 << 20 };
+
 bool virtio_active(const struct virtio_dev *vd)
 {
     struct machine *m = dev_machine(vd->dev);
@@ -301,6 +303,8 @@ void virtio_unrealize(struct virtio_dev *vd)
         vd->vq[i].nr_pend = vd->vq[i].cap_pend = 0;
     }
     ev_bh_cancel(&vd->config_bh);
+    free(vd->held);
+    vd->held = NULL;
     vd->realized = false;
 }
 
@@ -324,10 +328,61 @@ static const struct state_field virtio_fields[] = {
     STATE_U32(struct virtio_dev, config_gen),
     STATE_U16(struct virtio_dev, config_vector),
     STATE_STRUCTS(struct virtio_dev, vq, virtq_state),
+    STATE_ALLOC(struct virtio_dev, held, held_len, HELD_MAX),
     STATE_END,
 };
 
-static bool virtio_post_load(void *opaque)
+struct holding {
+    struct strbuf b;
+    uint32_t slots[VIRTIO_QUEUES];
+};
+static void hold(void *opaque, const struct virtq_elem *e, uint64_t tag)
+{
+    struct holding *h = opaque;
+
+    if (e->gen != e->q->gen)
+        return;
+    virtq_elem_put(&h->b, e, tag);
+    h->slots[e->q->index] += e->ndesc;
+}
+
+static bool virtio_pre_save(void *opaque, struct err **errp)
+{
+    struct virtio_dev *vd = opaque;
+    struct holding h = {0};
+
+    if (vd->type->held)
+        vd->type->held(vd, hold, &h);
+    free(vd->held);
+    vd->held_len = (uint32_t)h.b.len;
+    vd->held = (uint8_t *)str_take(&h.b);
+    for (unsigned i = 0; i < vd->nr_vq; i++)
+        if (vd->vq[i].inuse != h.slots[i])
+            return err_set(errp, "a request of queue %u has not ended", i);
+    return vd->held_len <= HELD_MAX || err_set(errp, "too many requests are under way");
+}
+
+static bool take_back(struct virtio_dev *vd)
+{
+    const uint8_t *p = vd->held;
+    size_t n = vd->held_len;
+    bool ok = true;
+
+    while (ok && n) {
+        uint64_t tag;
+        struct virtq_elem *e = vd->type->take_back ? virtq_elem_get(vd, &p, &n, &tag) : NULL;
+
+        ok = e != NULL;
+        if (ok)
+            vd->type->take_back(vd, e, tag);
+    }
+    free(vd->held);
+    vd->held = NULL;
+    vd->held_len = 0;
+    return ok;
+}
+
+static bool virtio_post_load(void *opaque, struct err **errp)
 {
     struct virtio_dev *vd = opaque;
 
@@ -343,7 +398,7 @@ static bool virtio_post_load(void *opaque)
     }
     if (vd->type->set_features)
         vd->type->set_features(vd);
-    return true;
+    return take_back(vd);
 }
 const struct state_desc virtio_state = {
-    .name = "virtio", .version = 1, .fields = virtio_fields, .post_load = virtio_post_load};
+    .name = "virtio", .version = 1, .fields = virtio_fields, .pre_save = virtio_pre_save, .post_load = virtio_post_load};

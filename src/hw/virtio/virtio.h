@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/iov.h"
+#include "base/str.h"
 #include "dev/dev.h"
 #include "run/iothread.h"
 
@@ -100,6 +101,7 @@ struct virtq_elem {
     unsigned nr_seg;
 };
 
+typedef void virtq_put_fn(void *opaque, const struct virtq_elem *e, uint64_t tag);
 struct virtio_type {
     const char *name;     /* "virtio-blk" */
     uint16_t id;          /* VIRTIO_ID_* */
@@ -116,6 +118,12 @@ struct virtio_type {
     void (*set_features)(struct virtio_dev *vd); /* vd->guest_features is final */
     void (*set_status)(struct virtio_dev *vd, uint8_t old);
     void (*running)(struct virtio_dev *vd, bool on); /* the machine stopped or goes on */
+    /* Elements the device holds while the machine stands still, for saving: held calls put for each, with a number of
+     * the device's choice; take_back gets them again (elem_size bytes, as from virtq_pop) in the restored machine and
+     * goes on with them when it runs. A device without them holds none. */
+    void (*held)(struct virtio_dev *vd, virtq_put_fn *put, void *opaque);
+    void (*take_back)(struct virtio_dev *vd, struct virtq_elem *e, uint64_t tag);
+    size_t (*elem_size)(struct virtio_dev *vd, unsigned queue);
 };
 
 struct virtio_transport {
@@ -148,6 +156,8 @@ struct virtio_dev {
     struct machine_hook state_hook;
     struct ev_bh config_bh; /* a configuration interrupt from an I/O thread */
     bool was_running;
+    uint8_t *held; /* owned: elements in hand, of a machine being saved or restored */
+    uint32_t held_len;
 };
 
 /* Bits of feature_bits, as properties of every virtio device. */
@@ -205,6 +215,10 @@ bool virtq_empty(struct virtq *q);
 void virtq_set_kicks(struct virtq *q, bool on);
 /* Interrupt, unless the guest suppressed it. */
 void virtq_notify(struct virtq *q);
+/* An element as bytes: where it is in guest memory, not what is in it. */
+void virtq_elem_put(struct strbuf *to, const struct virtq_elem *e, uint64_t tag);
+/* The first of them; *n bytes are left behind it at *p. NULL: they are damaged, or name memory that is not there. */
+struct virtq_elem *virtq_elem_get(struct virtio_dev *vd, const uint8_t **p, size_t *n, uint64_t *tag);
 /* Runs the handler soon (as if kicked). Any thread. */
 void virtq_schedule(struct virtq *q);
 

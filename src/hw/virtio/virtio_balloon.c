@@ -247,6 +247,24 @@ bool balloon_set_target(struct dev *d, uint64_t bytes, struct err **errp)
     return true;
 }
 
+/* ---- saving: the buffer for statistics stays with the device ---- */
+
+static void vballoon_held(struct virtio_dev *vd, virtq_put_fn *put, void *opaque)
+{
+    if (vballoon_of(vd)->stats)
+        put(opaque, vballoon_of(vd)->stats, 0);
+}
+
+static void vballoon_take_back(struct virtio_dev *vd, struct virtq_elem *e, uint64_t tag)
+{
+    struct vballoon *v = vballoon_of(vd);
+
+    if (v->stats || e->q != v->stats_q)
+        virtq_elem_free(e);
+    else
+        v->stats = e;
+}
+
 /* ---- life ---- */
 
 static void vballoon_reset(struct virtio_dev *vd)
@@ -297,7 +315,9 @@ static const struct virtio_type vballoon_type = {.name = "virtio-balloon",
                                                  .unrealize = vballoon_unrealize,
                                                  .reset = vballoon_reset,
                                                  .get_config = vballoon_get_config,
-                                                 .set_config = vballoon_set_config};
+                                                 .set_config = vballoon_set_config,
+                                                 .held = vballoon_held,
+                                                 .take_back = vballoon_take_back};
 static const struct prop vballoon_pci_props[] = {
     PROP("deflate-on-oom", bool, struct vballoon_pci, v.deflate_on_oom, .dflt = "off"),
     PROP("free-page-reporting", bool, struct vballoon_pci, v.reporting, .dflt = "off"),
@@ -312,6 +332,9 @@ static const struct state_field vballoon_fields[] = {
     STATE_STRUCT(struct vballoon_pci, v.vd, virtio_state),
     STATE_U32(struct vballoon_pci, v.target),
     STATE_U32(struct vballoon_pci, v.actual),
+    STATE_ARRAY(struct vballoon_pci, v.stat),
+    STATE_I64(struct vballoon_pci, v.stats_time),
+    STATE_TIMER(struct vballoon_pci, v.timer),
     STATE_END,
 };
 static const struct state_desc vballoon_state = {.name = "virtio-balloon", .version = 1, .fields = vballoon_fields};

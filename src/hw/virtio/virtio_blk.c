@@ -55,7 +55,7 @@ struct vblk {
     int write_cache; /* property, enum onoffauto */
     bool share_rw;   /* property */
     bool config_wce, discard, write_zeroes, seg_max_adjust, request_merging, scsi;
-    bool orig_wce;
+    bool orig_wce, saved_wce;
     struct ev_bh restart_bh;
     struct list stopped; /* of struct vblk_req: wait until the machine goes on */
     unsigned inflight;
@@ -72,6 +72,7 @@ struct vblk_req {
     uint32_t type;
     uint64_t off, len; /* bytes of the disk */
     uint32_t flags;
+    bool again; /* came back with a restored machine and was not looked at yet */
     struct iov data;
 };
 
@@ -342,8 +343,34 @@ static void vblk_restart(void *opaque)
     }
     while ((r = list_first(&todo, struct vblk_req, link))) {
         list_del(&r->link);
-        req_submit(r);
+        if (!r->again)
+            req_submit(r);
+        else if (!req_start(v, r))
+            virtq_elem_free(&r->e);
     }
+}
+
+static void vblk_held(struct virtio_dev *vd, virtq_put_fn *put, void *opaque)
+{
+    struct vblk_req *r;
+
+    list_each (r, &vblk_of(vd)->stopped, link)
+        put(opaque, &r->e, 0);
+}
+
+static void vblk_take_back(struct virtio_dev *vd, struct virtq_elem *e, uint64_t tag)
+{
+    struct vblk_req *r = container_of(e, struct vblk_req, e);
+
+    r->v = vblk_of(vd);
+    r->again = true;
+    iov_init(&r->data, 0);
+    list_add(&r->v->stopped, &r->link);
+}
+
+static size_t vblk_elem_size(struct virtio_dev *vd, unsigned queue)
+{
+    return sizeof(struct vblk_req);
 }
 
 static void vblk_running(struct virtio_dev *vd, bool on)
@@ -476,6 +503,9 @@ static const struct virtio_type vblk_type = {
     .set_config = vblk_set_config,
     .set_status = vblk_set_status,
     .running = vblk_running,
+    .held = vblk_held,
+    .take_back = vblk_take_back,
+    .elem_size = vblk_elem_size,
 };
 static const struct prop vblk_pci_props[] = {
     PROP_BLK("drive", struct vblk_pci, v.blk),
@@ -506,9 +536,28 @@ static const struct prop vblk_pci_props[] = {
 static const struct state_field vblk_fields[] = {
     STATE_STRUCT(struct vblk_pci, pci, virtio_pci_state),
     STATE_STRUCT(struct vblk_pci, v.vd, virtio_state),
+    STATE_BOOL(struct vblk_pci, v.saved_wce),
     STATE_END,
 };
-static const struct state_desc vblk_state = {.name = "virtio-blk", .version = 1, .fields = vblk_fields};
+static bool vblk_pre_save(void *opaque, struct err **errp)
+{
+    struct vblk *v = &((struct vblk_pci *)opaque)->v;
+
+    v->saved_wce = blk_write_cache(v->blk);
+    return true;
+}
+static bool vblk_post_load(void *opaque, struct err **errp)
+{
+    struct vblk *v = &((struct vblk_pci *)opaque)->v;
+
+    blk_set_write_cache(v->blk, v->saved_wce);
+    return true;
+}
+static const struct state_desc vblk_state = {.name = "virtio-blk",
+                                             .version = 1,
+                                             .fields = vblk_fields,
+                                             .pre_save = vblk_pre_save,
+                                             .post_load = vblk_post_load};
 static const char *const vblk_aliases[] = {"virtio-blk", NULL};
 VIRTIO_PCI_CLASSES(vblk, "virtio-blk-pci", vblk_aliases, struct vblk_pci, v, vblk_type, .props = vblk_pci_props,
                    .state_desc = &vblk_state, .category = DEV_CAT_STORAGE, .desc = "virtio block device",

@@ -655,12 +655,16 @@ static const struct state_field vnet_fields[] = {
     STATE_U64(struct vnet_pci, v.offloads),
     STATE_END,
 };
-static bool vnet_post_load(void *opaque)
+static bool vnet_post_load(void *opaque, struct err **errp)
 {
     struct vnet_pci *p = opaque;
 
-    return p->v.nr_uni <= MAC_TABLE_MAX && p->v.nr_multi <= MAC_TABLE_MAX - p->v.nr_uni && p->v.pairs &&
-           p->v.pairs <= p->v.max_pairs;
+    if (p->v.nr_uni > MAC_TABLE_MAX || p->v.nr_multi > MAC_TABLE_MAX - p->v.nr_uni || !p->v.pairs ||
+        p->v.pairs > p->v.max_pairs)
+        return false;
+    set_offloads(&p->v, p->v.offloads & p->v.vd.guest_features);
+    p->v.nic.peer->mac = p->v.mac;
+    return true;
 }
 static const struct state_desc vnet_state = {
     .name = "virtio-net", .version = 1, .fields = vnet_fields, .post_load = vnet_post_load};

@@ -52,6 +52,7 @@ struct vscsi {
     bool hotplug, param_change;                                /* properties */
     uint32_t sense_size, cdb_size;
     struct list reqs; /* of struct vscsi_req: with a unit */
+    struct list again; /* of struct vscsi_req: came back with a restored machine */
     struct list tmfs; /* of struct vscsi_tmf: waiting for requests */
     bool events_missed;
 };
@@ -276,6 +277,72 @@ static void req_run(struct virtio_dev *vd, struct virtq *q)
     } while (!virtq_empty(q));
 }
 
+/* ---- saving and going on ---- */
+
+enum { HELD_REQ, HELD_TMF };
+
+static void vscsi_held(struct virtio_dev *vd, virtq_put_fn *put, void *opaque)
+{
+    struct vscsi *v = vscsi_of(vd);
+    struct vscsi_req *r;
+    struct vscsi_tmf *t;
+
+    list_each (r, &v->reqs, link)
+        put(opaque, &r->e, HELD_REQ);
+    list_each (r, &v->again, link)
+        put(opaque, &r->e, HELD_REQ);
+    list_each (t, &v->tmfs, link)
+        put(opaque, &t->e, HELD_TMF);
+}
+
+static size_t vscsi_elem_size(struct virtio_dev *vd, unsigned queue)
+{
+    return queue == Q_CTRL ? sizeof(struct vscsi_tmf) : sizeof(struct vscsi_req);
+}
+
+/* A management function that waited for requests finds them gone when they start anew: it has nothing to wait for. */
+static void vscsi_take_back(struct virtio_dev *vd, struct virtq_elem *e, uint64_t tag)
+{
+    struct vscsi *v = vscsi_of(vd);
+
+    if (e->q->index == Q_CTRL) {
+        struct vscsi_tmf *t = container_of(e, struct vscsi_tmf, e);
+        uint8_t b[24] = {0};
+
+        iov_to_buf(&e->out, 0, b, sizeof b);
+        memcpy(t->lun, b + 8, 8);
+        t->tag = get_le64(b + 16);
+        t->one = true;
+        list_add(&v->tmfs, &t->link);
+    } else {
+        list_add(&v->again, &container_of(e, struct vscsi_req, e)->link);
+    }
+}
+
+static void vscsi_running(struct virtio_dev *vd, bool on)
+{
+    struct vscsi *v = vscsi_of(vd);
+    struct vscsi_req *r;
+
+    while (on && (r = list_first(&v->again, struct vscsi_req, link))) {
+        list_del(&r->link);
+        if (!req_start(v, r))
+            virtq_elem_free(&r->e);
+    }
+    if (on)
+        tmf_check(v);
+}
+
+static void drop_again(struct vscsi *v)
+{
+    struct vscsi_req *r;
+
+    while ((r = list_first(&v->again, struct vscsi_req, link))) {
+        list_del(&r->link);
+        virtq_elem_free(&r->e);
+    }
+}
+
 /* ---- events ---- */
 
 static void event_send(struct vscsi *v, uint32_t event, const struct scsi_dev *d, uint32_t reason)
@@ -367,6 +434,7 @@ static void vscsi_reset(struct virtio_dev *vd)
     v->sense_size = SENSE_DEFAULT;
     v->cdb_size = CDB_DEFAULT;
     v->events_missed = false;
+    drop_again(v);
     list_each_safe (t, tmp, &v->tmfs, link) {
         list_del(&t->link);
         virtq_elem_free(&t->e);
@@ -380,6 +448,7 @@ static bool vscsi_realize(struct virtio_dev *vd, struct err **errp)
         .max_target = 255, .max_lun = 16383, .plugged = unit_plugged, .changed = unit_changed, .opaque = v};
 
     list_init(&v->reqs);
+    list_init(&v->again);
     list_init(&v->tmfs);
     if (v->num_queues == UINT32_MAX)
         v->num_queues = min_u64(max_u64(dev_machine(vd->dev)->max_cpus, 1), VIRTIO_QUEUES - Q_REQ);
@@ -402,6 +471,7 @@ static bool vscsi_realize(struct virtio_dev *vd, struct err **errp)
 
 static void vscsi_unrealize(struct virtio_dev *vd)
 {
+    drop_again(vscsi_of(vd));
     scsi_bus_fini(&vscsi_of(vd)->bus);
 }
 
@@ -412,7 +482,11 @@ static const struct virtio_type vscsi_type = {.name = "virtio-scsi",
                                               .unrealize = vscsi_unrealize,
                                               .reset = vscsi_reset,
                                               .get_config = vscsi_get_config,
-                                              .set_config = vscsi_set_config};
+                                              .set_config = vscsi_set_config,
+                                              .running = vscsi_running,
+                                              .held = vscsi_held,
+                                              .take_back = vscsi_take_back,
+                                              .elem_size = vscsi_elem_size};
 static const struct prop vscsi_pci_props[] = {
     PROP("num_queues", u32, struct vscsi_pci, v.num_queues, .dflt = "4294967295"),
     PROP("virtqueue_size", u32, struct vscsi_pci, v.queue_size, .dflt = "256"),
@@ -432,7 +506,7 @@ static const struct state_field vscsi_fields[] = {
     STATE_BOOL(struct vscsi_pci, v.events_missed),
     STATE_END,
 };
-static bool vscsi_post_load(void *opaque)
+static bool vscsi_post_load(void *opaque, struct err **errp)
 {
     struct vscsi_pci *p = opaque;
 

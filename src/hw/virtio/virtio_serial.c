@@ -49,6 +49,8 @@ struct vser {
     struct list ctrl; /* of struct ctrl_msg waiting for buffers */
     unsigned nr_ctrl;
     bool driver_ready;
+    uint8_t *saved; /* owned: messages of ctrl, each behind its length in 2 bytes */
+    uint32_t saved_len;
 };
 struct vser_pci {
     struct virtio_pci pci;
@@ -399,6 +401,16 @@ static void vport_unrealize(struct dev *d)
 static const struct prop vport_props[] = {PROP_CHR("chardev", struct vport, fe), PROP("name", str, struct vport, name),
                                           PROP("nr", u32, struct vport, nr, .dflt = "4294967295"), PROP_END};
 static const struct state_field vport_fields[] = {STATE_BOOL(struct vport, guest_open), STATE_END};
+static bool vport_post_load(void *opaque, struct err **errp)
+{
+    struct vport *p = opaque;
+
+    if (p->guest_open && p->fe.chr)
+        chr_fe_set_open(&p->fe, true);
+    return true;
+}
+static const struct state_desc vport_state = {
+    .name = "virtio-serial-port", .version = 1, .fields = vport_fields, .post_load = vport_post_load};
 static const struct vport_class virtserialport_class = {.name = "virtserialport",
                                                         .parent = "virtio-serial-port",
                                                         .size = sizeof(struct vport),
@@ -408,8 +420,7 @@ static const struct vport_class virtserialport_class = {.name = "virtserialport"
                                                         .hotplug = true,
                                                         .realize = vport_realize,
                                                         .unrealize = vport_unrealize,
-                                                        .state_version = 1,
-                                                        .state = vport_fields,
+                                                        .state_desc = &vport_state,
                                                         .desc = "named channel to the guest"};
 DEV_REGISTER(virtserialport_class)
 static const struct vport_class virtconsole_class = {.name = "virtconsole",
@@ -421,8 +432,7 @@ static const struct vport_class virtconsole_class = {.name = "virtconsole",
                                                      .hotplug = true,
                                                      .realize = vport_realize,
                                                      .unrealize = vport_unrealize,
-                                                     .state_version = 1,
-                                                     .state = vport_fields,
+                                                     .state_desc = &vport_state,
                                                      .desc = "console of the guest (hvc0)",
                                                      .console = true};
 DEV_REGISTER(virtconsole_class)
@@ -464,7 +474,76 @@ static void vser_unrealize(struct virtio_dev *vd)
     struct vser *v = vser_of(vd);
 
     ctrl_drop(v);
+    free(v->saved);
     bus_fini(&v->bus);
+}
+
+/* ---- saving ---- */
+
+static void vser_held(struct virtio_dev *vd, virtq_put_fn *put, void *opaque)
+{
+    struct vser *v = vser_of(vd);
+
+    for (unsigned i = 0; i < v->max_ports; i++)
+        if (v->port[i] && v->port[i]->tx)
+            put(opaque, v->port[i]->tx, v->port[i]->tx_off);
+}
+
+static void vser_take_back(struct virtio_dev *vd, struct virtq_elem *e, uint64_t tag)
+{
+    struct vser *v = vser_of(vd);
+    unsigned q = e->q->index, nr = q < 2 ? 0 : q / 2 - 1;
+    struct vport *p = nr < v->max_ports ? v->port[nr] : NULL;
+
+    if (!p || p->tx || !(q & 1) || q == Q_CTRL_TX) {
+        virtq_elem_free(e);
+        return;
+    }
+    p->tx = e;
+    p->tx_off = min_u64(tag, e->out.len);
+}
+
+static bool vser_pre_save(void *opaque, struct err **errp)
+{
+    struct vser *v;
+    struct strbuf b = {0};
+    struct ctrl_msg *m;
+
+    v = &((struct vser_pci *)opaque)->v;
+    list_each (m, &v->ctrl, link) {
+        uint8_t n[2];
+
+        put_le16(n, (uint16_t)m->len);
+        str_addn(&b, n, sizeof n);
+        str_addn(&b, m->bytes, m->len);
+    }
+    free(v->saved);
+    v->saved_len = (uint32_t)b.len;
+    v->saved = (uint8_t *)str_take(&b);
+    return true;
+}
+
+static bool vser_post_load(void *opaque, struct err **errp)
+{
+    struct vser *v = &((struct vser_pci *)opaque)->v;
+    const uint8_t *p = v->saved;
+
+    ctrl_drop(v);
+    for (uint32_t left = v->saved_len; left;) {
+        uint32_t n = left < 2 ? UINT32_MAX : get_le16(p);
+        struct ctrl_msg *m;
+
+        if (n > left - 2 || v->nr_ctrl >= MAX_CTRL)
+            return false;
+        m = xcalloc(1, sizeof *m + n);
+        m->len = n;
+        memcpy(m->bytes, p + 2, n);
+        list_add(&v->ctrl, &m->link);
+        v->nr_ctrl++;
+        p += 2 + n;
+        left -= 2 + n;
+    }
+    return true;
 }
 
 static unsigned vser_vectors(struct virtio_dev *vd)
@@ -480,7 +559,9 @@ static const struct virtio_type vser_type = {.name = "virtio-serial",
                                              .reset = vser_reset,
                                              .get_config = vser_get_config,
                                              .set_config = vser_set_config,
-                                             .set_status = vser_set_status};
+                                             .set_status = vser_set_status,
+                                             .held = vser_held,
+                                             .take_back = vser_take_back};
 static const struct prop vser_pci_props[] = {
     PROP("max_ports", u32, struct vser_pci, v.max_ports, .dflt = "31"),
     PROP("emergency-write", bool, struct vser_pci, v.emergency, .dflt = "on"),
@@ -492,9 +573,14 @@ static const struct state_field vser_fields[] = {
     STATE_STRUCT(struct vser_pci, pci, virtio_pci_state),
     STATE_STRUCT(struct vser_pci, v.vd, virtio_state),
     STATE_BOOL(struct vser_pci, v.driver_ready),
+    STATE_ALLOC(struct vser_pci, v.saved, v.saved_len, 1 << 20),
     STATE_END,
 };
-static const struct state_desc vser_state = {.name = "virtio-serial", .version = 1, .fields = vser_fields};
+static const struct state_desc vser_state = {.name = "virtio-serial",
+                                             .version = 1,
+                                             .fields = vser_fields,
+                                             .pre_save = vser_pre_save,
+                                             .post_load = vser_post_load};
 static const char *const vser_aliases[] = {"virtio-serial", NULL};
 VIRTIO_PCI_CLASSES(vser, "virtio-serial-pci", vser_aliases, struct vser_pci, v, vser_type, .props = vser_pci_props,
                    .state_desc = &vser_state, .category = DEV_CAT_INPUT, .desc = "virtio bus of serial ports",

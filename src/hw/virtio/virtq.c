@@ -359,6 +359,70 @@ static struct virtq_elem *chain_to_elem(struct chain *c, size_t size)
     return e;
 }
 
+/* Queue, id, slots, parts out and in; the tag; then address and length of each part. A part that was mapped in pieces
+ * is as many parts here. */
+enum { HELD_HEAD = 20, HELD_PART = 16 };
+
+void virtq_elem_put(struct strbuf *to, const struct virtq_elem *e, uint64_t tag)
+{
+    uint8_t h[HELD_HEAD], b[HELD_PART];
+    unsigned out = 0;
+
+    while (out < e->nr_seg && !e->seg[out].in)
+        out++;
+    put_le16(h, e->q->index);
+    put_le16(h + 2, e->id);
+    put_le16(h + 4, e->ndesc);
+    put_le16(h + 6, (uint16_t)out);
+    put_le16(h + 8, (uint16_t)(e->nr_seg - out));
+    put_le16(h + 10, 0);
+    put_le64(h + 12, tag);
+    str_addn(to, h, sizeof h);
+    for (unsigned i = 0; i < e->nr_seg; i++) {
+        put_le64(b, e->seg[i].gpa);
+        put_le64(b + 8, e->seg[i].len);
+        str_addn(to, b, sizeof b);
+    }
+}
+
+struct virtq_elem *virtq_elem_get(struct virtio_dev *vd, const uint8_t **p, size_t *n, uint64_t *tag)
+{
+    const uint8_t *h = *p;
+    unsigned queue, out, in;
+    struct chain c = {0};
+    struct virtq_elem *e;
+
+    if (*n < HELD_HEAD)
+        return NULL;
+    queue = get_le16(h);
+    out = get_le16(h + 6);
+    in = get_le16(h + 8);
+    *tag = get_le64(h + 12);
+    if (queue >= vd->nr_vq || !vd->vq[queue].enabled || get_le16(h + 2) >= max_u64(vd->vq[queue].num, 1u << 15) ||
+        get_le16(h + 4) > vd->vq[queue].num || out + in > VIRTQ_MAX_SEGS ||
+        (*n - HELD_HEAD) / HELD_PART < out + in)
+        return NULL;
+    c.q = &vd->vq[queue];
+    c.nr = out + in;
+    c.nr_out = out;
+    for (unsigned i = 0; i < c.nr; i++) {
+        uint64_t len = get_le64(h + HELD_HEAD + i * HELD_PART + 8);
+
+        if (!len || len > UINT32_MAX)
+            return NULL;
+        c.part[i].addr = get_le64(h + HELD_HEAD + i * HELD_PART);
+        c.part[i].len = (uint32_t)len;
+    }
+    e = chain_to_elem(&c, vd->type->elem_size ? vd->type->elem_size(vd, queue) : sizeof *e);
+    if (!e)
+        return NULL;
+    e->id = get_le16(h + 2);
+    e->ndesc = get_le16(h + 4);
+    *p += HELD_HEAD + c.nr * HELD_PART;
+    *n -= HELD_HEAD + c.nr * HELD_PART;
+    return e;
+}
+
 bool virtq_ready(const struct virtq *q)
 {
     return q->enabled && !q->vd->broken;

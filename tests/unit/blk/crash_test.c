@@ -4,25 +4,36 @@
  * or something written since.
  *
  * proves: F-IMG-02, F-IMG-17
- * BLK_CRASH_CUTS sets the number of cut points per workload (default 150; 10000 in the long run), BLK_CRASH_SEED the
- * seed. */
+ * BLK_CRASH_CUTS sets the number of cut points per workload (default 120, under ASan 40; 10000 in the long run),
+ * BLK_CRASH_SEED the seed, BLK_CRASH_ONLY a pattern of workload names. */
+#include "blk/secret.h"
 #include "blk/simdisk.h"
 #include "unit.h"
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
+#include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+enum { CUTS = 40 };
+#else
+enum { CUTS = 120 };
+#endif
 enum { SECTORS = 4096, DISK = SECTORS * 512, MAX_HIST = 1 << 18, MAX_SNAPS = 64 };
+/* The disks of simdisk.h: what the workload writes, what lies below it unchanged, and what is found after a cut. OTHER
+ * is a second file that is written: the external data file, or the image that is committed into. */
+enum { IMAGE, BACKING, CUT, OTHER, CUT_OTHER };
 
 /* What one sector may hold: the contents by the last flush that covers it, and everything written since then. */
 struct event {
-    uint64_t pos; /* log position when it began */
+    uint64_t pos; /* sim_clock when it began */
     uint32_t sector;
     uint32_t gen; /* 0 = zeros */
     bool maybe;   /* discard: may or may not show */
     int prev;     /* the sector's event before this one, -1 = none */
 };
 struct flushed {
-    uint64_t pos;     /* log position when the guest's flush had returned */
+    uint64_t pos;     /* sim_clock when the guest's flush had returned */
     size_t nr_events; /* events completed before it began */
 };
 static struct {
@@ -60,7 +71,7 @@ static void fill(uint8_t *p, uint32_t sector, uint32_t gen)
 static void note(uint32_t sector, uint32_t gen, bool maybe)
 {
     assert_true(hist.nr < MAX_HIST);
-    hist.ev[hist.nr++] = (struct event){sims[0].nr, sector, gen, maybe, hist.last[sector] - 1};
+    hist.ev[hist.nr++] = (struct event){sim_clock, sector, gen, maybe, hist.last[sector] - 1};
     hist.last[sector] = (int)hist.nr;
 }
 
@@ -69,8 +80,10 @@ static void note(uint32_t sector, uint32_t gen, bool maybe)
 struct plan {
     const char *name, *fmt, *create, *open;
     bool backing, snapshots, resize, compressed;
-    bool go_back; /* snapshots are applied, too */
-    bool bitmap;  /* a persistent bitmap records; the image is closed and opened in between */
+    bool go_back;   /* snapshots are applied, too */
+    bool bitmap;    /* a persistent bitmap records; the image is closed and opened in between */
+    bool data_file; /* the guest's data lie in OTHER */
+    bool commit;    /* OTHER lies below, and what was written is committed into it now and then */
     unsigned ops;
 };
 
@@ -132,7 +145,7 @@ static void flush_now(struct blk_node *n)
     size_t before = hist.nr;
 
     assert_int_equal(blk_node_flush(n), 0);
-    hist.fl[hist.nr_fl++] = (struct flushed){sims[0].nr, before};
+    hist.fl[hist.nr_fl++] = (struct flushed){sim_clock, before};
 }
 
 static void compressed_writes(struct blk_node *n)
@@ -199,6 +212,32 @@ static void snapshot_ops(struct blk_node *n, bool go_back)
     blk_snaps_free(sn, nr > 0 ? nr : 0);
 }
 
+/* What qemu-img commit does: everything down, durable there, then the overlay forgets it. */
+static void commit_now(struct blk_node *top)
+{
+    struct blk_node *base = top->backing->node;
+    uint8_t *buf = xmalloc(65536);
+    struct blk_extent e;
+
+    for (uint64_t off = 0; off < DISK;) {
+        uint64_t len;
+
+        assert_true(blk_node_status_above(top, base, off, DISK - off, &e, NULL) >= 0);
+        len = min_u64(e.len, 65536);
+        if (e.flags & BLK_ST_ALLOC && e.flags & BLK_ST_ZERO) {
+            assert_int_equal(blk_node_zeroes(base, off, len, BLK_MAY_UNMAP), 0);
+        } else if (e.flags & BLK_ST_ALLOC) {
+            assert_int_equal(blk_node_pread(top, off, buf, len), 0);
+            assert_int_equal(blk_node_pwrite(base, off, buf, len), 0);
+        }
+        off += len;
+    }
+    free(buf);
+    assert_int_equal(blk_node_flush(base), 0);
+    assert_int_equal(top->drv->make_empty(top), 0);
+    assert_int_equal(blk_node_flush(top), 0);
+}
+
 struct phase {
     struct blk_node *n;
     const struct plan *p;
@@ -230,6 +269,8 @@ static void workload(void *opaque)
             compressed_writes(n);
         if (ph->p->snapshots && !rnd(3))
             snapshot_ops(n, ph->p->go_back);
+        if (ph->p->commit && !rnd(4))
+            commit_now(n);
         if (ph->p->resize && !rnd(4)) {
             struct err *e = NULL;
 
@@ -247,6 +288,7 @@ static void workload(void *opaque)
 static struct blk_node *open_image(struct blk_set *set, const char *file, const struct plan *p, bool rw,
                                    struct err **errp)
 {
+    const char *other = *file == '0' + CUT ? "4" : "3";
     struct opts *o = opts_parse(p->open ? p->open : "", NULL, errp);
 
     opts_set(o, "driver", p->fmt);
@@ -256,6 +298,15 @@ static struct blk_node *open_image(struct blk_set *set, const char *file, const 
         opts_set(o, "backing.driver", "raw");
         opts_set(o, "backing.file.driver", "sim");
         opts_set(o, "backing.file.filename", "1");
+    }
+    if (p->data_file) {
+        opts_set(o, "data-file.driver", "sim");
+        opts_set(o, "data-file.filename", other);
+    }
+    if (p->commit) {
+        opts_set(o, "backing.driver", p->fmt);
+        opts_set(o, "backing.file.driver", "sim");
+        opts_set(o, "backing.file.filename", other);
     }
     return blk_node_open(set, NULL, NULL, (rw ? BLK_O_RDWR : 0) | BLK_O_UNMAP, o, errp);
 }
@@ -293,22 +344,50 @@ static bool sector_ok(const uint8_t *p, uint32_t sector, size_t flushed, uint64_
     return !memcmp(p, base, 512);
 }
 
-/* The disk as it may be found after a cut at log position `cut`. */
-static void build(struct sim *dst, const struct sim *start, size_t from, size_t cut)
+/* One disk that recorded: its contents up to the last flush before the cut, and where the log goes on from there. */
+struct past {
+    struct sim *log, *cut;
+    struct sim start;
+    size_t from;
+};
+
+static size_t entries_before(const struct sim *s, size_t from, uint64_t cut)
 {
-    sim_copy(dst, start);
+    while (from < s->nr && s->log[from].seq < cut)
+        from++;
+    return from;
+}
+
+static void move_on(struct past *d, uint64_t cut)
+{
+    size_t end = entries_before(d->log, d->from, cut);
+
+    for (size_t i = d->from; i < end; i++)
+        if (d->log->log[i].op == SIM_FLUSH) {
+            for (size_t k = d->from; k < i; k++)
+                sim_apply(&d->start, &d->log->log[k]);
+            d->from = i + 1;
+        }
+}
+
+/* The disk as it may be found after the cut. */
+static void build(const struct past *d, uint64_t cut)
+{
+    size_t end = entries_before(d->log, d->from, cut);
+
+    sim_copy(d->cut, &d->start);
     for (size_t k = 0; k < 3; k++) /* any order: pick at random a few times over, keeping or losing each */
-        for (size_t i = from; i < cut; i++) {
-            struct sim_entry e = sims[0].log[i];
+        for (size_t i = d->from; i < end; i++) {
+            struct sim_entry e = d->log->log[i];
             uint32_t dice = rnd(8);
 
             if (dice < 4 || (e.op == SIM_TRUNCATE && k))
                 continue;
             if (dice == 4 && e.op == SIM_WRITE && e.len > 512)
                 e.len = 512 * (1 + rnd((uint32_t)(e.len / 512)));
-            if (e.op == SIM_TRUNCATE && e.off < dst->size)
+            if (e.op == SIM_TRUNCATE && e.off < d->cut->size)
                 continue;
-            sim_apply(dst, &e);
+            sim_apply(d->cut, &e);
         }
 }
 
@@ -319,8 +398,9 @@ struct verdict {
     uint32_t bad;
     size_t flushed;
     uint64_t cut;
-    bool backing;
+    bool backing, commit;
 };
+static void check_below(struct verdict *v);
 
 static void to_stderr(void *opaque, const char *line)
 {
@@ -334,6 +414,8 @@ static void judge(void *opaque)
 
     v->r = v->n->drv->check ? v->n->drv->check(v->n, &v->c, 0) : 0;
     v->bad = UINT32_MAX;
+    if (v->r >= 0 && v->commit)
+        check_below(v);
     if (v->r >= 0)
         v->r = blk_node_pread(v->n, 0, data, DISK);
     for (uint32_t s = 0; s < SECTORS && v->r >= 0; s++) {
@@ -379,7 +461,7 @@ static void judge_bitmap(void *opaque)
     free(data);
 }
 
-static void check_bitmap(struct blk_set *set, const struct plan *p, size_t cut, uint64_t seed)
+static void check_bitmap(struct blk_set *set, const struct plan *p, uint64_t cut, uint64_t seed)
 {
     struct verdict v = {.cut = cut};
     struct err *e = NULL;
@@ -388,24 +470,37 @@ static void check_bitmap(struct blk_set *set, const struct plan *p, size_t cut, 
     assert_non_null(v.n);
     blk_run(set, judge_bitmap, &v);
     if (v.r < 0 || v.bad != UINT32_MAX)
-        fail_msg("%s: cut at %zu (seed %#lx): ret %d, the bitmap lacks sector %d", p->name, cut, (unsigned long)seed,
-                 v.r, (int)v.bad);
+        fail_msg("%s: cut at %lu (seed %#lx): ret %d, the bitmap lacks sector %d", p->name, (unsigned long)cut,
+                 (unsigned long)seed, v.r, (int)v.bad);
     blk_node_unref(v.n);
 }
 
-static void check_cut(struct blk_set *set, const struct plan *p, const struct sim *start, size_t from, size_t cut,
-                      uint64_t seed)
+/* The image below is sound, too. */
+static void check_below(struct verdict *v)
 {
-    struct verdict v = {.cut = cut, .backing = p->backing};
+    struct blk_node *base = v->n->backing->node;
+    struct blk_check c = {0};
+
+    v->r = base->drv->check(base, &c, 0);
+    v->c.corruptions += c.corruptions;
+    v->c.errors += c.errors;
+}
+
+static void check_cut(struct blk_set *set, const struct plan *p, const struct past *past, uint64_t cut, uint64_t seed)
+{
+    struct verdict v = {.cut = cut, .backing = p->backing, .commit = p->commit};
     struct err *e = NULL;
     bool checks;
 
     rng_state = seed;
-    build(&sims[2], start, from, cut);
+    build(&past[0], cut);
+    if (past[1].log)
+        build(&past[1], cut);
     v.flushed = flushed_upto(cut);
     v.n = open_image(set, "2", p, !strcmp(p->fmt, "vhdx"), &e); /* its log is replayed by a writer only */
     if (!v.n)
-        fail_msg("%s: cut at %zu does not open: %s", p->name, cut, e->msg);
+        fail_msg("%s: cut at %lu (seed %#lx) does not open: %s", p->name, (unsigned long)cut, (unsigned long)seed,
+                 e->msg);
     v.c.line = NULL;
     blk_run(set, judge, &v);
     if (v.r < 0 || v.c.corruptions || v.c.errors || v.bad != UINT32_MAX) {
@@ -413,10 +508,9 @@ static void check_cut(struct blk_set *set, const struct plan *p, const struct si
         v.c.line = to_stderr;
         if (v.n->drv->check)
             v.n->drv->check(v.n, &v.c, 0);
-        fail_msg(
-            "%s: cut at %zu (log %zu, flush at %zu, seed %#lx): ret %d, %lu corruptions, %lu errors, bad sector %d",
-            p->name, cut, sims[0].nr, from, (unsigned long)seed, v.r, (unsigned long)v.c.corruptions,
-            (unsigned long)v.c.errors, (int)v.bad);
+        fail_msg("%s: cut at %lu (of %lu, flush at %zu, seed %#lx): ret %d, %lu corruptions, %lu errors, bad sector %d",
+                 p->name, (unsigned long)cut, (unsigned long)sim_clock, past[0].from, (unsigned long)seed, v.r,
+                 (unsigned long)v.c.corruptions, (unsigned long)v.c.errors, (int)v.bad);
     }
     checks = v.n->drv->check;
     blk_node_unref(v.n);
@@ -444,63 +538,98 @@ static void make_backing(void)
     }
 }
 
-static void run_plan(const struct plan *p)
+static void must_create(struct blk_set *set, const char *file, const struct plan *p, const char *create)
 {
-    const char *cuts_env = getenv("BLK_CRASH_CUTS"), *seed_env = getenv("BLK_CRASH_SEED");
-    size_t cuts = cuts_env ? strtoul(cuts_env, NULL, 0) : 150, done = 0, from = 0;
-    uint64_t seed = seed_env ? strtoul(seed_env, NULL, 0) : 12345;
-    struct run *run = run_new();
-    struct blk_set *set = blk_set_new(run);
-    struct opts *co;
+    struct opts *co = opts_parse(create, NULL, NULL);
     struct err *e = NULL;
-    struct phase ph = {.p = p};
-    struct sim start = {0};
+
+    opts_set(co, "size", "2097152");
+    if (p->data_file) /* made by name; the disk of the test takes its place when the image is opened */
+        opts_set(co, "data_file", "/tmp/lyrebird-crash-data");
+    if (!blk_create(set, file, p->fmt, co, &e))
+        fail_msg("%s: %s", p->name, e->msg);
+    if (p->data_file)
+        unlink("/tmp/lyrebird-crash-data");
+    opts_free(co);
+}
+
+/* Makes the files, empty, and a bitmap if there is to be one. */
+static void prepare(struct blk_set *set, const struct plan *p)
+{
+    struct err *e = NULL;
+    struct blk_node *n;
 
     memset(&hist, 0, sizeof hist);
     taken.nr = 0;
-    for (int i = 0; i < 4; i++)
+    sim_clock = 0;
+    for (int i = 0; i < NR_SIMS; i++)
         sim_reset(&sims[i]);
     if (p->backing)
         make_backing();
-    rng_state = seed;
-    co = opts_parse(p->create, NULL, &e);
-    opts_set(co, "size", "2097152");
-    if (!blk_create(set, "sim:0", p->fmt, co, &e))
-        fail_msg("%s: %s", p->name, e->msg);
-    opts_free(co);
+    if (p->commit)
+        must_create(set, "sim:3", p, p->create);
+    if (p->data_file)
+        sim_apply(&sims[OTHER], &(struct sim_entry){SIM_TRUNCATE, DISK, 0, NULL, 0});
+    must_create(set, "sim:0", p, p->create);
     if (p->bitmap) {
-        ph.n = open_image(set, "0", p, true, &e);
-        assert_non_null(ph.n);
-        blk_bitmap_new(ph.n, "b", 4096, &e)->persistent = true;
-        blk_node_unref(ph.n);
+        n = open_image(set, "0", p, true, &e);
+        assert_non_null(n);
+        blk_bitmap_new(n, "b", 4096, &e)->persistent = true;
+        blk_node_unref(n);
     }
-    sims[0].recording = true;
-    sim_copy(&start, &sims[0]);
+}
+
+static void let_base_be_written(struct blk_node *top)
+{
+    struct err *e = NULL;
+
+    top->backing_rw = true;
+    assert_true(blk_perm_update(top, &e) && blk_node_reopen(top->backing->node, true, &e) && blk_perm_update(top, &e));
+}
+
+static void run_plan(const struct plan *p)
+{
+    const char *cuts_env = getenv("BLK_CRASH_CUTS"), *seed_env = getenv("BLK_CRASH_SEED");
+    size_t cuts = cuts_env ? strtoul(cuts_env, NULL, 0) : CUTS;
+    uint64_t seed = seed_env ? strtoul(seed_env, NULL, 0) : 12345;
+    struct run *run = run_new();
+    struct blk_set *set = blk_set_new(run);
+    struct err *e = NULL;
+    struct phase ph = {.p = p};
+    struct past past[2] = {{&sims[IMAGE], &sims[CUT]}, {NULL, &sims[CUT_OTHER]}};
+
+    assert_true(blk_object_add(set, "secret,id=s,data=pass", &e));
+    rng_state = seed;
+    prepare(set, p);
+    if (p->data_file || p->commit)
+        past[1].log = &sims[OTHER];
+    for (unsigned i = 0; i < 2 && past[i].log; i++) {
+        past[i].log->recording = true;
+        sim_copy(&past[i].start, past[i].log);
+    }
     for (unsigned session = 0; session < (p->bitmap ? 4 : 1); session++) {
         ph.n = open_image(set, "0", p, true, &e);
         if (!ph.n)
             fail_msg("%s: %s", p->name, e->msg);
+        if (p->commit)
+            let_base_be_written(ph.n);
         blk_run(set, workload, &ph);
         blk_node_unref(ph.n);
     }
-    sims[0].recording = false;
+    sims[IMAGE].recording = sims[OTHER].recording = false;
     /* spread the cuts evenly over the log, moving the flushed base along */
-    for (size_t cut = 0; cut <= sims[0].nr && done < cuts; done++) {
-        size_t want = sims[0].nr * (done + 1) / cuts;
+    for (size_t done = 0; done < cuts; done++) {
+        uint64_t cut = sim_clock * (done + 1) / cuts;
 
-        cut = want;
-        for (size_t i = from; i < cut; i++)
-            if (sims[0].log[i].op == SIM_FLUSH) {
-                for (size_t k = from; k < i; k++)
-                    sim_apply(&start, &sims[0].log[k]);
-                from = i + 1;
-            }
-        check_cut(set, p, &start, from, cut, seed * 1000003 + done + 1);
+        for (unsigned i = 0; i < 2 && past[i].log; i++)
+            move_on(&past[i], cut);
+        check_cut(set, p, past, cut, seed * 1000003 + done + 1);
     }
-    free(start.bytes);
+    free(past[0].start.bytes);
+    free(past[1].start.bytes);
     blk_set_free(set);
     run_free(run);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < NR_SIMS; i++)
         sim_reset(&sims[i]);
 }
 
@@ -536,6 +665,18 @@ CRASH_TEST(qcow2_going_back_over_backing_survives, .fmt = "qcow2", .create = "cl
 CRASH_TEST(qcow2_with_a_bitmap_survives, .fmt = "qcow2", .create = "cluster_size=4k", .bitmap = true, .ops = 8)
 CRASH_TEST(qcow2_giving_back_freed_clusters_survives, .fmt = "qcow2", .create = "cluster_size=1k",
            .open = "discard=unmap,pass-discard-other=on", .snapshots = true)
+CRASH_TEST(qcow2_with_zstd_survives, .fmt = "qcow2", .create = "cluster_size=8k,compression_type=zstd",
+           .compressed = true)
+CRASH_TEST(qcow2_preallocated_survives, .fmt = "qcow2", .create = "cluster_size=4k,preallocation=metadata")
+CRASH_TEST(
+    qcow2_encrypted_survives, .fmt = "qcow2", .open = "encrypt.key-secret=s", .snapshots = true,
+    .create = "cluster_size=4k,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1,encrypt.hash-alg=sha1")
+CRASH_TEST(qcow2_with_a_data_file_survives, .fmt = "qcow2", .create = "cluster_size=4k", .data_file = true)
+CRASH_TEST(qcow2_with_a_raw_data_file_survives, .fmt = "qcow2", .create = "cluster_size=4k,data_file_raw=on",
+           .data_file = true)
+CRASH_TEST(qcow2_committed_survives, .fmt = "qcow2", .create = "cluster_size=2k", .commit = true)
+CRASH_TEST(qcow2_committed_with_subclusters_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=16k",
+           .commit = true)
 CRASH_TEST(parallels_survives, .fmt = "parallels", .create = "cluster_size=64k")
 CRASH_TEST(vdi_survives, .fmt = "vdi", .create = "")
 CRASH_TEST(vmdk_survives, .fmt = "vmdk", .create = "")
@@ -544,12 +685,45 @@ CRASH_TEST(qcow_survives, .fmt = "qcow", .create = "")
 CRASH_TEST(vpc_survives, .fmt = "vpc", .create = "")
 
 #define T(fn) cmocka_unit_test(fn)
-UNIT_MAIN(T(qcow2_with_tiny_clusters_survives), T(qcow2_with_4k_clusters_and_small_caches_survives),
-          T(qcow2_with_64k_clusters_survives), T(qcow2_version_2_survives), T(qcow2_over_a_backing_file_survives),
-          T(qcow2_with_snapshots_survives), T(qcow2_with_snapshots_over_backing_survives), T(qcow2_growing_survives),
-          T(qcow2_with_subclusters_survives), T(qcow2_with_subclusters_and_snapshots_survives),
-          T(qcow2_compressed_survives), T(qcow2_with_wide_refcounts_survives), T(qcow2_with_one_bit_refcounts_survives),
-          T(qcow2_with_lazy_refcounts_survives), T(qcow2_going_back_survives),
-          T(qcow2_going_back_over_backing_survives), T(qcow2_with_a_bitmap_survives),
-          T(qcow2_giving_back_freed_clusters_survives), T(qcow_survives), T(parallels_survives), T(vdi_survives),
-          T(vhdx_survives), T(vmdk_survives), T(vpc_survives))
+static const struct CMUnitTest all[] = {T(qcow2_encrypted_survives),
+                                        T(qcow2_with_tiny_clusters_survives),
+                                        T(qcow2_with_4k_clusters_and_small_caches_survives),
+                                        T(qcow2_with_64k_clusters_survives),
+                                        T(qcow2_version_2_survives),
+                                        T(qcow2_over_a_backing_file_survives),
+                                        T(qcow2_with_snapshots_survives),
+                                        T(qcow2_with_snapshots_over_backing_survives),
+                                        T(qcow2_growing_survives),
+                                        T(qcow2_with_subclusters_survives),
+                                        T(qcow2_with_subclusters_and_snapshots_survives),
+                                        T(qcow2_compressed_survives),
+                                        T(qcow2_with_wide_refcounts_survives),
+                                        T(qcow2_with_one_bit_refcounts_survives),
+                                        T(qcow2_with_lazy_refcounts_survives),
+                                        T(qcow2_going_back_survives),
+                                        T(qcow2_going_back_over_backing_survives),
+                                        T(qcow2_with_a_bitmap_survives),
+                                        T(qcow2_giving_back_freed_clusters_survives),
+                                        T(qcow2_with_zstd_survives),
+                                        T(qcow2_preallocated_survives),
+                                        T(qcow2_with_a_data_file_survives),
+                                        T(qcow2_with_a_raw_data_file_survives),
+                                        T(qcow2_committed_survives),
+                                        T(qcow2_committed_with_subclusters_survives),
+                                        T(parallels_survives),
+                                        T(vdi_survives),
+                                        T(vmdk_survives),
+                                        T(vhdx_survives),
+                                        T(qcow_survives),
+                                        T(vpc_survives)};
+
+int main(void)
+{
+    const char *only = getenv("BLK_CRASH_ONLY");
+
+    mallopt(M_MMAP_THRESHOLD, 64 << 20); /* the same large buffers again and again */
+    mallopt(M_TRIM_THRESHOLD, 512 << 20);
+    if (only)
+        cmocka_set_test_filter(only);
+    return cmocka_run_group_tests(all, NULL, NULL);
+}

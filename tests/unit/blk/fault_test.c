@@ -1,5 +1,7 @@
-/* Failing hosts: the n-th write or flush of a workload fails, once or for ever, for each n in turn. Afterwards the
- * image opens, the check finds no corruption, and everything a successful flush covered is there.
+/* Failing hosts: the n-th write, flush or truncation of a workload fails, once or for ever, or the n-th read fails, for
+ * each n in turn until the workload has no n-th. Afterwards the image opens, the check finds no corruption, and
+ * everything a successful flush covered is there. BLK_FAULT_ALL=1 leaves out no n; without it the later ones are tried
+ * in steps.
  *
  * proves: F-IMG-02 */
 #include "blk/simdisk.h"
@@ -93,9 +95,12 @@ static struct blk_node *open_sim(struct blk_set *set, const char *fmt)
     return blk_node_open(set, NULL, NULL, BLK_O_RDWR | BLK_O_UNMAP, o, NULL);
 }
 
-static void one_fault(struct blk_set *set, const char *fmt, const char *create, bool snapshots, long n, int error,
-                      bool for_ever)
+enum kind { ENOSPC_ONCE, EIO_FOR_EVER, READ_ONCE };
+
+/* False: the workload ended before the fault came. */
+static bool one_fault(struct blk_set *set, const char *fmt, const char *create, bool snapshots, long n, enum kind kind)
 {
+    bool hit;
     struct opts *o = opts_parse(create, NULL, NULL);
     struct state *s = xnew(struct state);
     struct look l = {.s = s};
@@ -108,22 +113,25 @@ static void one_fault(struct blk_set *set, const char *fmt, const char *create, 
     opts_free(o);
     s->n = open_sim(set, fmt);
     assert_non_null(s->n);
-    sims[0].fail_after = n;
-    sims[0].fail_errno = error;
-    sims[0].fail_for_ever = for_ever;
+    sims[0].fail_after = kind == READ_ONCE ? -1 : n;
+    sims[0].fail_read_after = kind == READ_ONCE ? n : -1;
+    sims[0].fail_errno = kind == ENOSPC_ONCE ? ENOSPC : EIO;
+    sims[0].fail_for_ever = kind == EIO_FOR_EVER;
     blk_run(set, work, s);
     blk_node_unref(s->n);
-    sims[0].fail_after = -1;
+    hit = kind == READ_ONCE ? sims[0].fail_read_after < 0 : sims[0].fail_after < 0;
+    sims[0].fail_after = sims[0].fail_read_after = -1;
     sims[0].fail_for_ever = false;
     l.n = open_sim(set, fmt);
     if (!l.n)
         fail_msg("%s (%s): does not open after fault %ld", fmt, create, n);
     blk_run(set, look, &l);
     if (l.r < 0 || l.bad >= 0 || l.c.corruptions || l.c.errors)
-        fail_msg("%s (%s): fault %ld, errno %d%s: ret %d, sector %d, %d corruptions", fmt, create, n, error,
-                 for_ever ? " for ever" : "", l.r, l.bad, (int)l.c.corruptions);
+        fail_msg("%s (%s): fault %ld, kind %d: ret %d, sector %d, %d corruptions", fmt, create, n, (int)kind, l.r,
+                 l.bad, (int)l.c.corruptions);
     blk_node_unref(l.n);
     free(s);
+    return hit;
 }
 
 static void all_faults(const char *fmt, const char *create, bool snapshots)
@@ -132,12 +140,16 @@ static void all_faults(const char *fmt, const char *create, bool snapshots)
     struct blk_set *set = blk_set_new(run);
     int saved = dup(2), null = open("/dev/null", O_WRONLY);
 
-    for (long n = 0; n < 150; n += n < 40 ? 1 : 7) {
-        dup2(null, 2);
-        one_fault(set, fmt, create, snapshots, n, ENOSPC, false);
-        one_fault(set, fmt, create, snapshots, n, EIO, true);
-        dup2(saved, 2);
-    }
+    for (enum kind k = ENOSPC_ONCE; k <= READ_ONCE; k++)
+        for (long n = 0;; n += n < 40 || getenv("BLK_FAULT_ALL") ? 1 : 1 + n / 8) {
+            bool hit;
+
+            dup2(null, 2);
+            hit = one_fault(set, fmt, create, snapshots, n, k);
+            dup2(saved, 2);
+            if (!hit)
+                break;
+        }
     close(saved);
     close(null);
     blk_set_free(set);
@@ -158,7 +170,8 @@ FAULTS(vdi, "vdi", "", false)
 FAULTS(vpc, "vpc", "", false)
 FAULTS(vhdx, "vhdx", "block_size=1M", false)
 FAULTS(vmdk, "vmdk", "", false)
+FAULTS(parallels, "parallels", "cluster_size=64k", false)
 
 #define T(fn) cmocka_unit_test(fn)
 UNIT_MAIN(T(qcow2_with_tiny_clusters), T(qcow2_with_snapshots), T(qcow2_with_subclusters), T(qcow), T(vdi), T(vpc),
-          T(vhdx), T(vmdk))
+          T(vhdx), T(vmdk), T(parallels))

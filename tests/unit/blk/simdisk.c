@@ -2,7 +2,8 @@
 #include "blk/simdisk.h"
 #include <errno.h>
 
-struct sim sims[4];
+struct sim sims[NR_SIMS];
+uint64_t sim_clock;
 bool sim_no_pause;
 uint64_t sim_max = 256 << 20;
 
@@ -12,7 +13,7 @@ void sim_reset(struct sim *s)
         free(s->log[i].data);
     free(s->log);
     free(s->bytes);
-    *s = (struct sim){.fail_after = -1};
+    *s = (struct sim){.fail_after = -1, .fail_read_after = -1};
 }
 
 static void resize(struct sim *s, uint64_t size)
@@ -73,6 +74,7 @@ static int record(struct sim *s, struct sim_entry e)
         s->cap_log = s->cap_log ? s->cap_log * 2 : 256;
         s->log = xrealloc(s->log, s->cap_log * sizeof *s->log);
     }
+    e.seq = sim_clock++;
     s->log[s->nr++] = e;
     return 0;
 }
@@ -87,8 +89,8 @@ static bool sim_open(struct blk_node *n, struct opts *o, struct err **errp)
     const char *name = opts_get(o, "filename");
     struct sim *s;
 
-    if (!name || *name < '0' || *name > '3')
-        return err_set(errp, "sim: filename is 0..3");
+    if (!name || *name < '0' || *name >= '0' + NR_SIMS)
+        return err_set(errp, "sim: filename is 0..%d", NR_SIMS - 1);
     s = &sims[*name - '0'];
     *(struct sim **)n->priv = s;
     n->size = s->size;
@@ -118,6 +120,8 @@ static int sim_preadv(struct blk_node *n, uint64_t off, uint64_t len, const stru
     uint64_t in = off >= s->size ? 0 : min_u64(len, s->size - off);
 
     pause_now(n);
+    if (s->fail_read_after >= 0 && s->fail_read_after-- == 0)
+        return -EIO;
     if (in)
         iov_from_buf(q, qoff, s->bytes + off, in);
     iov_set(q, qoff + in, 0, len - in);
@@ -187,6 +191,12 @@ static bool sim_parse(const char *filename, struct opts *o, struct err **errp)
     return true;
 }
 
+static bool sim_reopen(struct blk_node *n, bool rw, struct err **errp)
+{
+    n->growable = rw;
+    return true;
+}
+
 static const struct blk_driver drv_sim = {
     .name = "sim",
     .prefix = "sim",
@@ -194,6 +204,7 @@ static const struct blk_driver drv_sim = {
     .priv_size = sizeof(struct sim *),
     .parse_filename = sim_parse,
     .open = sim_open,
+    .reopen = sim_reopen,
     .preadv = sim_preadv,
     .pwritev = sim_pwritev,
     .pwrite_zeroes = sim_zeroes,

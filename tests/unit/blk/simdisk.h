@@ -10,6 +10,7 @@ struct sim_entry {
     enum sim_op op;
     uint64_t off, len;
     uint8_t *data; /* owned */
+    uint64_t seq;  /* its place among the entries of all disks that record */
 };
 struct sim {
     uint8_t *bytes; /* owned */
@@ -20,10 +21,13 @@ struct sim {
     long fail_after; /* the n-th write, flush or truncate from now fails with fail_errno; -1 = never */
     bool fail_for_ever;
     int fail_errno;
+    long fail_read_after; /* the same for reads, by -EIO; -1 = never */
 };
-extern struct sim sims[4];
-extern bool sim_no_pause; /* requests never suspend */
-extern uint64_t sim_max;  /* no disk grows beyond */
+enum { NR_SIMS = 8 };
+extern struct sim sims[NR_SIMS];
+extern uint64_t sim_clock; /* entries recorded so far, by all */
+extern bool sim_no_pause;  /* requests never suspend */
+extern uint64_t sim_max;   /* no disk grows beyond */
 void sim_reset(struct sim *s);
 void sim_apply(struct sim *s, const struct sim_entry *e);
 void sim_copy(struct sim *dst, const struct sim *src); /* bytes only */

@@ -40,7 +40,8 @@ static uint64_t rig_tsc(struct vcpu *c)
 {
     return (uint64_t)clk_now(c->m->run->virt) * 2; /* 2 GHz */
 }
-static const struct vcpu_arch rig_arch = {.name = "none", .reset = rig_cpu_reset, .has_work = rig_has_work};
+static const struct vcpu_arch rig_arch = {
+    .name = "none", .reset = rig_cpu_reset, .has_work = rig_has_work, .state = &state_none};
 
 static UNUSED struct rig *rig_new(void)
 {

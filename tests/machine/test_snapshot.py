@@ -1,0 +1,94 @@
+"""Snapshots of a running machine: a guest that counts goes back, in the same program and in a fresh one."""
+import re
+import subprocess
+
+import pytest
+
+from conftest import program
+from lyre import Machine
+from linux import Linux
+from run import PROMPT
+
+DISKS = {
+    'virtio': (lambda f: ['-drive', f'file={f},if=virtio'], ('virtio_pci', 'virtio_blk'), 'vda'),
+    'ide': (lambda f: ['-drive', f'file={f},if=ide'], ('ata_piix', 'ahci', 'sd_mod'), 'sda'),
+    'scsi': (lambda f: ['-drive', f'file={f},if=none,id=d', '-device', 'virtio-scsi-pci', '-device', 'scsi-hd,drive=d'],
+             ('virtio_pci', 'virtio_scsi', 'sd_mod'), 'sda'),
+}
+COUNT = '(n=0; while :; do n=$((n+1)); echo $n >/tmp/n.new; mv /tmp/n.new /tmp/n; done) & sleep 1'
+
+
+def image(path, size='64M', fmt='qcow2'):
+    subprocess.run([program('qemu-img'), 'create', '-q', '-f', fmt, path, size], check=True)
+    return str(path)
+
+
+def sound(path):
+    subprocess.run([program('qemu-img'), 'check', path], check=True, capture_output=True)
+
+
+def hmp(g, line):
+    return g.qmp.call('human-monitor-command', command_line=line)
+
+
+def number(g, line):
+    return float(g.sh(line).split()[0])
+
+
+def write(g, disk, text):
+    g.sh(f'echo {text} | dd of=/dev/{disk} bs=512 conv=sync,fsync 2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches')
+
+
+def read(g, disk):
+    return g.sh(f'echo 3 >/proc/sys/vm/drop_caches; head -c 5 /dev/{disk}')
+
+
+def woken(g):
+    """The shell of a machine that was put back answers again."""
+    g.send('\n')
+    g.s.expect(PROMPT, 60, 'the restored shell')
+
+
+@pytest.mark.limit(600)
+@pytest.mark.proves('F-SNP-01', 'F-MON-16', 'S339', 'S340', 'S341', 'S342')
+@pytest.mark.parametrize('board, cpus, kind', [('pc', 1, 'virtio'), ('q35', 2, 'ide'), ('pc', 2, 'ide'), ('q35', 1, 'scsi')])
+def test_a_counting_guest_goes_back(board, cpus, kind, tmp_path):
+    make, modules, disk = DISKS[kind]
+    img = image(tmp_path / 'd.qcow2')
+    args = ['-M', board, '-smp', str(cpus), *make(img)]
+    with Linux(args, modules) as g:
+        g.sh(COUNT)
+        write(g, disk, 'first')
+        up, n = number(g, 'cat /proc/uptime'), number(g, 'cat /tmp/n')
+        assert hmp(g, 'savevm name') == ''
+        listed = hmp(g, 'info snapshots')
+        assert re.search(r'^-- +name +\d+(\.\d+)? [MG]iB \d{4}-\d\d-\d\d \d\d:\d\d:\d\d 00:\d\d:\d\d\.\d{3}', listed, re.M), listed
+        write(g, disk, 'other')
+        g.sh('sleep 2')
+        later = number(g, 'cat /tmp/n')
+        assert later > n
+        for _ in range(3):
+            assert hmp(g, 'loadvm name') == ''
+            woken(g)
+            assert up <= number(g, 'cat /proc/uptime') < up + 2000
+            assert number(g, 'cat /tmp/n') >= n
+            assert read(g, disk) == 'first'
+            clock = [float(t) for t in g.sh('for i in 1 2 3 4 5; do cat /proc/uptime; sleep 0.1; done').split()[::2]]
+            assert clock == sorted(clock)
+            write(g, disk, 'third')
+        assert not re.search('BUG|Oops', g.sh('dmesg'))
+        assert hmp(g, 'loadvm name') == ''
+        assert hmp(g, 'loadvm nothing').startswith("Error: Device ")
+        g.qmp.call('quit')
+        g.s.end(60, 'quit')
+    sound(img)
+    # The same moment again, in a program that has never run this guest.
+    with Linux([*args, '-loadvm', 'name', '-S'], modules, boot=False) as g:
+        hmp(g, 'cont')
+        woken(g)
+        assert up <= number(g, 'cat /proc/uptime') < up + 2000
+        assert read(g, disk) == 'first'
+        assert hmp(g, 'delvm name') == ''
+        assert hmp(g, 'info snapshots').strip() == 'There is no snapshot available.'
+        g.poweroff()
+    sound(img)
