@@ -469,7 +469,9 @@ int q2_vmstate_drop(struct blk_node *n)
     }
     r = tree_refs(n, old, nr, -1);
     if (r >= 0)
-        r = q2_commit(n, true);
+        r = q2_commit(n, true); /* lowers the refcounts in memory */
+    if (r >= 0)
+        r = q2_commit(n, true); /* and on disk */
     s->comp_cache_entry = 0;
     fibre_mutex_unlock(&s->lock);
     free(old);
