@@ -326,7 +326,7 @@ static void cas(struct irc *c, const struct ir_op *o)
 
 static void cas_if(struct irc *c, const struct ir_op *o)
 {
-    unsigned size = o->attr & IR_MSIZE, r, rc;
+    unsigned size = o->attr & IR_MSIZE, r;
     struct jit_mem m;
     uint8_t *no, *done;
 
@@ -336,11 +336,10 @@ static void cas_if(struct irc *c, const struct ir_op *o)
         return;
     }
     ir_take(c, JR_RAX);
-    rc = ir_use(c, o->a[1]);
-    jit_op_reg(c->b, 0, 0x85, rc, rc);
-    c->lock &= ~(1u << rc);
-    m = operand(c, o);
-    r = ir_use(c, o->a[3]);
+    m = operand(c, o); /* may test the alignment: before the flags are those of the condition */
+    ir_fetch(c, JR_RAX, o->a[1]);
+    jit_op_reg(c->b, 0, 0x85, JR_RAX, JR_RAX);
+    r = ir_use(c, o->a[3]); /* moves only from here to the jump */
     ir_fetch(c, JR_RAX, o->a[2]);
     no = jit_jcc8_fwd(c->b, JCC_E);
     locked(c);

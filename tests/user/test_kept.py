@@ -10,7 +10,8 @@ import pytest
 
 from conftest import ROOT, need, program
 
-ARCHES = {'aarch64': ['aarch64-linux-gnu-gcc'], 'riscv64': ['riscv64-linux-gnu-gcc'], 'x86_64': ['gcc'],
+ARCHES = {'aarch64': ['aarch64-linux-gnu-gcc'], 'riscv64': ['riscv64-linux-gnu-gcc'], 'arm': ['arm-linux-gnueabihf-gcc'],
+          'x86_64': ['gcc'],
           'i386': ['gcc', '-m32', '-I/usr/include/x86_64-linux-gnu']}
 
 

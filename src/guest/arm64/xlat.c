@@ -633,6 +633,13 @@ static void gen(struct a64_xlat *x, uint32_t w)
     xlat_call_sem(x, row, w);
 }
 
+void a64_emit(struct ir *s, uint32_t w, bool fp_special)
+{
+    struct a64_xlat x = {.s = s, .fp_special = fp_special};
+
+    gen(&x, w);
+}
+
 /* Does straight code from `at` on come to a jump back to the block's start soon? */
 static bool closes_soon(uint64_t pc, const uint8_t *code, size_t at, size_t avail)
 {

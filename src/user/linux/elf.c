@@ -436,7 +436,7 @@ static bool make_stack(struct image *prog, struct err **errp)
         size = lim.rlim_cur;
     size = align_up(max_u64(min_u64(size, lx_is32() ? 64u << 20 : UINT64_C(1) << 30), 256 * 1024), PAGE);
     if (lx_is32())
-        hi = 0xffffd000 - size;
+        hi = lx_task_end32() - PAGE - size;
     at = lx_mmap(hi, size + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (at < 0)
         return err_set_errno(errp, (int)-at, "no room for a stack of %" PRIu64 " bytes", size);

@@ -445,6 +445,11 @@ struct find {
     bool found;
 };
 
+static const void *guest_at(const struct lx_rt *rt, uint64_t pc)
+{
+    return (const void *)(uintptr_t)(pc & ~rt->front->pc_bits);
+}
+
 /* The record's code into the buffer. False: not for this place, or damaged. */
 static bool take(const struct find *f, const uint8_t *p, uint64_t room)
 {
@@ -455,7 +460,7 @@ static bool take(const struct find *f, const uint8_t *p, uint64_t room)
     struct rec r;
 
     if (!split(p, room, &r, &s) || r.pc != pc || r.mode != f->mode || r.guest_len > f->avail ||
-        rec_sum(p, r.size) != r.sum || memcmp((const void *)(uintptr_t)pc, s.guest, r.guest_len) ||
+        rec_sum(p, r.size) != r.sum || memcmp(guest_at(f->rt, pc), s.guest, r.guest_len) ||
         memcmp((const void *)(uintptr_t)(align_down(pc, PAGE) + r.peek_first), s.peek, s.peek_len))
         return false;
     *out = (struct jit_block_out){.entry = r.entry,
@@ -526,7 +531,7 @@ void lx_kept_note(struct lx_rt *rt, struct jit_block *blk, const struct jit_buf 
     n = try_alloc(1, sizeof *n + b->nr_rel * sizeof b->rel[0]);
     if (!n)
         return;
-    n->sum = hash((const void *)(uintptr_t)blk->pc, blk->guest_len, 0);
+    n->sum = hash(guest_at(rt, blk->pc), blk->guest_len, 0);
     n->nr_rel = (uint16_t)b->nr_rel;
     memcpy(n->rel, b->rel, b->nr_rel * sizeof b->rel[0]);
     blk->keep = n;
@@ -640,7 +645,7 @@ static bool host_inside(const struct jit_block *b, const struct note *n)
 
 struct add {
     struct out *o;
-    struct jit_cache *c;
+    struct lx_rt *rt;
     const struct jit_block *b;
 };
 
@@ -650,7 +655,7 @@ static void add_block(void *arg)
     const struct jit_block *b = a->b;
     const struct note *n = b->keep;
     const struct jit_span *peek = &b->span[2];
-    const void *guest = (const void *)(uintptr_t)b->pc;
+    const void *guest = guest_at(a->rt, b->pc);
     struct out *o = a->o;
     size_t at = o->len;
     struct rec r = {.pc = b->pc,
@@ -668,8 +673,8 @@ static void add_block(void *arg)
         return;
     put(o, &r, sizeof r);
     put(o, b->map, 4u * (b->nr_insn + 1u));
-    put_links(o, a->c, b);
-    if (!put_rels(o, a->c, b, n))
+    put_links(o, &a->rt->cache, b);
+    if (!put_rels(o, &a->rt->cache, b, n))
         o->full = true;
     put(o, guest, b->guest_len);
     if (r.peek_last)
@@ -793,7 +798,7 @@ static void save_unit(struct lx_rt *rt, struct unit *u, uint32_t from)
         return;
     o.index = try_alloc(MAX_RECS, sizeof *o.index);
     if (o.index) {
-        struct add a = {&o, &rt->cache, NULL};
+        struct add a = {&o, rt, NULL};
 
         add_old(&o, k, u);
         for (uint32_t i = from; i < rt->cache.nr_order && !o.full; i++) {

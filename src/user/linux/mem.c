@@ -23,7 +23,7 @@ static int host_prot(int prot)
 
 static uint64_t task_end(void)
 {
-    return lx_is32() ? 0xffffe000 : LX_TASK_MAX - PAGE;
+    return lx_is32() ? lx_task_end32() : LX_TASK_MAX - PAGE;
 }
 
 /* The guest may not put anything over this program. */
@@ -303,8 +303,22 @@ int64_t lx_sys_shmdt(struct lx_thread *t, const uint64_t *a)
     return 0;
 }
 
+static bool map_helpers(struct err **errp)
+{
+    uint64_t at = lx_proc.arch->task_end;
+    void *p = mmap((void *)(uintptr_t)at, PAGE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+    if (p == MAP_FAILED || (uintptr_t)p != at)
+        return err_set_errno(errp, errno, "no room for the page the kernel shows at %#" PRIx64, at);
+    lx_proc.arch->helper_fill(p);
+    mprotect(p, PAGE, PROT_READ);
+    lx_map_add(at, at + PAGE, PROT_READ | PROT_EXEC, false, LX_MAP_VDSO);
+    return true;
+}
+
 bool lx_mem_init(struct err **errp)
 {
     lx_proc.mmap_hi = 0xf7ffe000;
-    return true;
+    return !lx_proc.arch->helper_fill || map_helpers(errp);
 }

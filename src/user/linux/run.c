@@ -367,6 +367,9 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
     if (t && t->in_code && jit_arena_has(&t->rt->cache.arena, (void *)(uintptr_t)g[REG_RIP])) {
         if (t->rt->front->host_signal && t->rt->front->host_signal(t, sig, info, context))
             return true;
+        if (t->rt->front->resumes && sig == SIGSEGV && (uint64_t)g[REG_ERR] & 2 &&
+            (uintptr_t)info->si_addr < LX_TASK_MAX && page_written(t->rt, (uintptr_t)info->si_addr))
+            return true;
         t->sig = sig;
         t->sig_code = info->si_code;
         t->sig_trap = (uint64_t)g[REG_TRAPNO];

@@ -150,6 +150,10 @@ static inline bool lx_is32(void)
 {
     return lx_proc.arch->word == 4;
 }
+static inline uint64_t lx_task_end32(void)
+{
+    return lx_proc.arch->task_end ? lx_proc.arch->task_end : 0xffffe000;
+}
 /* A word of the guest's. */
 static inline bool lx_get_word(uint64_t at, uint64_t *v)
 {

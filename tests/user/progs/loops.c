@@ -1,6 +1,6 @@
-/* Loops with more live values than a translator keeps in registers: integer, floating point and mixed; values are checked
- * after faults in the middle (the handler looks at them through what the loop goes on to compute), with timer signals all
- * the time, and after leaving by siglongjmp. Prints sums that any correct machine prints. */
+/* Loops with more live values than a translator keeps in registers: integer, floating point and mixed; values are
+ * checked after faults in the middle (the handler looks at them through what the loop goes on to compute), with timer
+ * signals all the time, and after leaving by siglongjmp. Prints sums that any correct machine prints. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>

@@ -1,0 +1,128 @@
+"""32-bit Arm programs under our qemu-arm, A32 and T32, hard and soft float: the same output and status as under Debian's, static and
+dynamic. The instruction tests themselves are tests/diff/arm."""
+import os
+import subprocess
+
+import pytest
+
+from conftest import ROOT, need, program
+
+CC = 'arm-linux-gnueabihf-gcc'
+SYSROOT = '/usr/arm-linux-gnueabihf'
+SRC = os.path.join(ROOT, 'tests/user/progs')
+
+
+def build(tmp, name, *flags, src=None):
+    need(CC)
+    out = str(tmp / name)
+    subprocess.run([CC, '-O1', '-w', '-o', out, src or f'{SRC}/{name}.c', *flags, '-lpthread', '-lm'], check=True)
+    return out
+
+
+def outcome(cmd, cwd):
+    r = subprocess.run(cmd, capture_output=True, timeout=200, stdin=subprocess.DEVNULL, cwd=str(cwd))
+    return r.returncode, r.stdout
+
+
+@pytest.mark.proves('F-PRG-15', 'F-PRG-16', 'F-USR-07')
+@pytest.mark.parametrize('how', [('-static', '-marm'), ('-fPIE', '-mthumb')], ids=['static-a32', 'dynamic-t32'])
+@pytest.mark.parametrize('name', ['float', 'threads', 'signals', 'time'])
+def test_program_does_what_it_does_under_the_oracle(tmp_path, name, how):
+    need('qemu-arm')
+    exe = build(tmp_path, name, *how)
+    ours = outcome([program('qemu-arm'), exe], tmp_path)
+    theirs = outcome(['qemu-arm', '-L', SYSROOT, exe], tmp_path)
+    assert ours == theirs
+    assert ours[0] == 0 and ours[1]
+
+
+@pytest.mark.proves('F-USR-07')
+@pytest.mark.parametrize('sets', ['-marm', '-mthumb'])
+def test_faults_name_their_kind_and_address(tmp_path, sets):
+    """As Linux has it: an undefined instruction is ILL_ILLOPC (the oracle says ILLOPN)."""
+    out = outcome([program('qemu-arm'), build(tmp_path, 'faults', '-static', sets)], tmp_path)
+    assert out[0] == 0
+    assert out[1].splitlines()[:7] == [b'signal 11 code 1 at 16', b'signal 11 code 2 at page+100', b'signal 11 code 2 at page+200',
+                                       b'written 42', b'signal 11 code 1 at page+4096', b'signal 4 code 1 at 0',
+                                       b'signal 11 code 2 at page+0']
+
+
+@pytest.mark.proves('F-USR-03')
+@pytest.mark.parametrize('name', ['qemu-arm', 'qemu-arm-static', 'lyrebird-user'])
+def test_the_cross_libraries_are_found_without_being_told(tmp_path, name):
+    exe = build(tmp_path, 'forks')
+    run = program(name) if name != 'lyrebird-user' else os.path.realpath(program('qemu-arm'))
+    out = outcome([run, exe], tmp_path)[1]
+    assert b'status 9' in out and b'spawn of nothing 2' in out, out
+
+
+@pytest.mark.proves('F-USR-07')
+def test_big_endian_programs_and_other_models_are_refused_by_name(tmp_path):
+    exe = build(tmp_path, 'time', '-static')
+    with open(exe, 'r+b') as f:  # EI_DATA, e_type and e_machine
+        f.seek(5)
+        f.write(b'\2')
+        f.seek(16)
+        f.write(b'\0\2\0\x28')
+    for cmd, word in (([program('qemu-arm'), exe], 'big-endian'),
+                      ([program('qemu-arm'), '-cpu', 'cortex-z99', '/bin/true'], 'cortex-z99')):
+        r = subprocess.run(cmd, capture_output=True, text=True, timeout=60)
+        assert r.returncode != 0 and word in r.stderr and len(r.stderr.splitlines()) <= 2, r.stderr
+
+
+HELPERS = r'''
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int v = 5;
+static long long w __attribute__((aligned(8))) = 7;
+__attribute__((target("arm"))) static int store_here(void) /* writes the immediate of the instruction behind it */
+{
+    static unsigned page[2048] __attribute__((aligned(4096)));
+    unsigned *code = page + 16;
+    code[0] = 0xe5c01000;  /* strb r1, [r0] */
+    code[1] = 0xe3a00001;  /* mov r0, #1 */
+    code[2] = 0xe12fff1e;  /* bx lr */
+    extern int mprotect(void *, unsigned, int);
+    mprotect(page, 4096, 7);
+    int first = ((int (*)(void *, int))code)(code + 1, 9), second;
+    syscall(0xf0002, code, code + 3, 0);
+    second = ((int (*)(void *, int))code)(page + 2, 9);
+    return (first == 1 || first == 9) && second == 9;
+}
+int main(void)
+{
+    int (*cas)(int, int, volatile int *) = (void *)0xffff0fc0;
+    int (*cas64)(const long long *, const long long *, volatile long long *) = (void *)0xffff0f60;
+    void *(*tls)(void) = (void *)0xffff0fe0;
+    void (*barrier)(void) = (void *)0xffff0fa0;
+    long long old = 7, new = 1LL << 40, bad = 8;
+    int a = cas(5, 6, &v), b = cas(5, 7, &v), c = cas64(&bad, &old, &w), d = cas64(&old, &new, &w);
+    barrier();
+    printf("%d %d %d %d %d %d\n", a, !!b, v, !!c, d, w == new);
+    printf("tls %d version %d\n", tls() == __builtin_thread_pointer(), *(int *)0xffff0ffc);
+    printf("own page %d\n", store_here());
+}
+'''
+
+
+@pytest.mark.proves('F-USR-07')
+def test_the_kernels_helper_page_and_stores_into_the_own_page(tmp_path):
+    src = tmp_path / 'helpers.c'
+    src.write_text(HELPERS)
+    exe = build(tmp_path, 'helpers', '-static', '-marm', src=str(src))
+    assert outcome([program('qemu-arm'), exe], tmp_path) == (0, b'0 1 6 1 0 1\ntls 1 version 5\nown page 1\n')
+
+
+@pytest.mark.proves('F-USR-07')
+def test_soft_float_calls_and_neon_code(tmp_path):
+    """The same sums by soft-float library calls, by VFP and by vectorised code."""
+    src = tmp_path / 'sums.c'
+    src.write_text('#include <stdio.h>\nint main(void){static float a[99],b[99];static int p[99],q[99];double s=0;int t=0;'
+                   'for(int i=0;i<99;i++){a[i]=i*0.5f;b[i]=99-i;p[i]=i*7;q[i]=i^5;}for(int i=0;i<99;i++)a[i]=a[i]*b[i];'
+                   'for(int i=0;i<99;i++){p[i]=p[i]*q[i]+(p[i]>>1);}for(int i=0;i<99;i++){s+=a[i];t+=p[i];}'
+                   'printf("%.3f %d\\n",s,t);}')
+    seen = set()
+    for flags in (('-mfloat-abi=hard', '-O3', '-mfpu=neon', '-ffast-math'), ('-mfloat-abi=hard', '-mfpu=vfpv3-d16'), ('-marm', '-O0')):
+        seen.add(outcome([program('qemu-arm'), build(tmp_path, 'sums', '-static', *flags, src=str(src))], tmp_path))
+    assert len(seen) == 1 and seen.pop()[0] == 0

@@ -1,0 +1,99 @@
+"""A foreign Debian in a chroot, its programs started by the kernel through binfmt_misc: short with a handful of packages, long
+from debootstrap --foreign to databases and packages built."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT, program
+
+sys.path.insert(0, os.path.join(ROOT, 'tools'))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import debian  # noqa: E402
+import guest  # noqa: E402
+
+PACKAGES = ('base-files', 'libc6', 'libc-bin', 'bash', 'dash', 'coreutils', 'libacl1', 'libattr1', 'libselinux1', 'libpcre2-8-0', 'libgmp10',
+            'libtinfo6', 'grep', 'sed', 'findutils', 'perl-base', 'libcrypt1', 'python3.11-minimal', 'libpython3.11-minimal',
+            'libpython3.11-stdlib', 'libexpat1', 'zlib1g', 'libgcc-s1')
+SCRIPT = r'''
+set -e
+uname -m
+for i in 1 2 3; do echo "line $i"; done | sed 's/line/row/' | grep -c row
+find /etc -name 'deb*' | sort | head -1
+perl -e 'print join(",", map { $_ ** 2 } 1 .. 5), "\n"'
+python3.11 -S -c 'import os, sys; print(sys.byteorder, os.uname().machine, sum(range(1000)))'
+x=0; for i in $(seq 40); do x=$((x + $(echo $i))); done; echo $x
+(exit 7) || echo "status $?"
+basename $(readlink /proc/self/exe)
+'''
+LONG = ('gcc', 'libc6-dev', 'python3', 'perl', 'git', 'nodejs', 'openjdk-17-jdk-headless', 'postgresql', 'build-essential', 'debhelper', 'fakeroot')
+WORK = r'''
+set -e
+cd /root; rm -rf t; mkdir t; cd t
+printf '#include <stdio.h>\nint main(void) { printf("hello %%zu\\n", sizeof(long)); return 0; }\n' > h.c; gcc -O2 h.c -o h; ./h
+python3 -c 'import json, hashlib; print(json.dumps({"a": hashlib.sha256(b"x").hexdigest()[:8]}))'
+git init -q .; git config user.email a@b; git config user.name n; git add h.c; git commit -qm one; git log --format=%s
+node -e 'console.log([1, 2, 3].map(x => x * 2).join())'
+printf 'class A { public static void main(String[] a) { System.out.println("java " + 6 * 7); } }\n' > A.java; javac A.java; java A
+pg_ctlcluster 15 main start; sleep 2
+su postgres -c 'psql -Atc "select count(*), sum(x::bigint * x) from generate_series(1, 100000) x"'
+pg_ctlcluster 15 main stop
+'''
+OUT = ['hello 8', '{"a": "2d711642"}', 'one', '2,4,6', 'java 42', '100000|333338333350000']
+
+
+def available(arch):
+    if os.geteuid():
+        pytest.skip('needs root: user ids are mapped into the name space')
+    if not os.path.exists(program('qemu-' + debian.ARCH[arch])):
+        pytest.skip('no translator for it')
+
+
+def in_tree(arch, tree, *command, timeout=600):
+    q = program('qemu-' + debian.ARCH[arch])
+    r = subprocess.run([sys.executable, debian.__file__, '--enter', debian.ARCH[arch], tree, q, '--', *command], capture_output=True,
+                       text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    if 'binfmt_misc' in r.stderr and 'mount:' in r.stderr or 'unshare' in r.stderr:
+        pytest.skip('host: no binfmt_misc in a user name space: ' + r.stderr.strip()[-200:])
+    return r
+
+
+@pytest.mark.limit(1500)
+@pytest.mark.proves('F-USR-04', 'F-USR-06', 'S346', 'S347')
+@pytest.mark.parametrize('arch', ['arm64', 'i386', 'amd64'])
+def test_programs_of_a_foreign_root_run_by_themselves(arch):
+    available(arch)
+    try:
+        tree = guest.root_tree(f'chroot-{arch}', PACKAGES, arch)
+    except guest.GuestError as e:
+        pytest.skip(f'packages: {e}')
+    for d in ('proc', 'sys', 'dev', 'run', 'etc', 'tmp'):
+        os.makedirs(f'{tree}/{d}', exist_ok=True)
+    r = in_tree(arch, tree, '/bin/bash', '-c', SCRIPT)
+    machine = {'arm64': 'aarch64', 'amd64': 'x86_64', 'i386': 'i686'}[arch]
+    assert r.returncode == 0, r.stderr
+    assert r.stdout.split('\n')[:-1] == [machine, '3', '/etc/debian_version', '1,4,9,16,25', f'little {machine} 499500', '820', 'status 7',
+                                         'readlink']
+
+
+@pytest.mark.long
+@pytest.mark.limit(20000)
+@pytest.mark.proves('F-PRG-15', 'F-PRG-16', 'F-USR-01', 'F-USR-04', 'S346', 'S347', 'S348')
+@pytest.mark.parametrize('arch', ['arm64', 'i386', 'amd64', 'armhf'])
+def test_a_debian_is_finished_used_and_builds(arch):
+    available(arch)
+    try:
+        tree = debian.make(arch, LONG)
+        debian.build_tree(arch)
+    except debian.NotHere as e:
+        pytest.skip(str(e))
+    r = in_tree(arch, tree, '/bin/sh', '-c', WORK, timeout=3000)
+    assert r.returncode == 0, r.stderr[-2000:]
+    want = list(OUT)
+    if arch in ('i386', 'armhf'):
+        want[0] = 'hello 4'
+    assert [l for l in r.stdout.splitlines() if l][-6:] == want
+    r = in_tree(arch, tree, '/bin/sh', '-c', 'cd /root/src && rm -rf run && cp -a zlib-*/ run && cd run && dpkg-buildpackage -b -uc -us -d && '
+                'ls ../zlib1g_*.deb', timeout=6000)
+    assert r.returncode == 0, r.stdout[-2000:]

@@ -1,0 +1,118 @@
+"""Bad input: damaged and hostile ELF files, random system calls. Whatever comes, it is a message or the guest's own signal, never a
+fault or an assertion of ours. With LYREBIRD_BUILD naming a build with sanitizers the same runs under them."""
+import os
+import random
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import ROOT, need, program
+
+CC = {'aarch64': ['aarch64-linux-gnu-gcc'], 'riscv64': ['riscv64-linux-gnu-gcc'], 'x86_64': ['gcc'],
+      'i386': ['gcc', '-m32', '-I/usr/include/x86_64-linux-gnu'], 'arm': ['arm-linux-gnueabihf-gcc']}
+OURS = re.compile(rb'internal fault|src/[a-z0-9_/]+\.c:\d+|AddressSanitizer|runtime error:|unexpected signal')
+
+
+def build(tmp, arch, name, *flags):
+    need(CC[arch][0])
+    if not os.path.exists(program('qemu-' + arch)):
+        pytest.skip('no translator for it')
+    out = str(tmp / f'{name}-{arch}')
+    if subprocess.run([*CC[arch], '-O1', '-w', '-o', out, f'{ROOT}/tests/user/progs/{name}.c', *flags], capture_output=True).returncode:
+        pytest.skip(f'{arch}: cannot build here')
+    return out
+
+
+def mutants(data, rng, count):
+    """Copies of an ELF file with its headers damaged: fields of interest set to interesting values, bytes flipped, ends cut."""
+    values = [0, 1, 7, 0xfff, 0x1000, 0x10000, 0x7fffffff, 0x80000000, 0xfffff000, 0xffffffff, (1 << 47) - 4096, 1 << 47, (1 << 63) - 1, 1 << 63,
+              (1 << 64) - 1]
+    for n in range(count):
+        d = bytearray(data)
+        for _ in range(rng.randrange(1, 5)):
+            kind, at = rng.randrange(4), rng.choice([rng.randrange(64), rng.randrange(64, 64 + 56 * 8), rng.randrange(16, 64 + 56 * 4) & ~7])
+            if kind == 0:
+                d[at] ^= 1 << rng.randrange(8)
+            elif kind == 1:
+                d[at] = rng.randrange(256)
+            elif kind == 2:
+                d[at:at + 8] = rng.choice(values).to_bytes(8, 'little')
+            else:
+                d[at:at + 4] = (rng.choice(values) & 0xffffffff).to_bytes(4, 'little')
+        if n % 7 == 0:
+            d = d[:rng.choice([rng.randrange(200), rng.randrange(len(d))])]
+        yield bytes(d)
+
+
+def survive(arch, path, cwd):
+    try:
+        r = subprocess.run(['prlimit', '--as=8589934592', '--core=0', '--', program('qemu-' + arch), path], capture_output=True, timeout=60, cwd=cwd,
+                           stdin=subprocess.DEVNULL, env={**os.environ, 'LYREBIRD_TCACHE': 'off'})
+    except subprocess.TimeoutExpired:
+        return None  # a program may loop
+    assert not OURS.search(r.stderr), r.stderr[-500:]
+    if r.returncode > 0 and not r.stdout:
+        assert r.stderr or r.returncode < 128, 'a failure without a message'
+    return r
+
+
+def elf_storm(tmp_path, arch, count, seed):
+    rng = random.Random(seed)
+    exes = [build(tmp_path, arch, 'time', '-static', '-lpthread'), build(tmp_path, arch, 'float', '-lm')]
+    path = str(tmp_path / 'mutant')
+    for exe in exes:
+        with open(exe, 'rb') as f:
+            data = f.read()
+        for m in mutants(data, rng, count // 2):
+            if os.path.exists(path):
+                os.unlink(path)
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o755), 'wb') as f:
+                f.write(m)
+            try:
+                survive(arch, path, tmp_path)
+            except AssertionError:
+                shutil.copy(path, tmp_path / 'failed')
+                raise
+
+
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-USR-02')
+@pytest.mark.parametrize('arch', CC)
+def test_damaged_programs(tmp_path, arch):
+    elf_storm(tmp_path, arch, 60, 5)
+
+
+@pytest.mark.long
+@pytest.mark.limit(6000)
+@pytest.mark.parametrize('arch', CC)
+def test_many_damaged_programs(tmp_path, arch):
+    elf_storm(tmp_path, arch, 4000, 6)
+
+
+def call_storm(tmp_path, arch, seed, children):
+    exe = build(tmp_path, arch, 'fuzzcalls', '-static')
+    work = tmp_path / 'work'
+    work.mkdir(exist_ok=True)
+    r = subprocess.run(['unshare', '--user', '--map-root-user', '--mount', '--net', '--ipc', '--uts', '--pid', '--fork', '--kill-child',
+                        program('qemu-' + arch), exe, str(seed), str(children)], capture_output=True, timeout=3000, cwd=work,
+                       stdin=subprocess.DEVNULL, env={**os.environ, 'LYREBIRD_TCACHE': 'off'})
+    if b'unshare:' in r.stderr:
+        pytest.skip('host: no name spaces: ' + r.stderr.decode()[-100:])
+    assert not OURS.search(r.stderr), r.stderr[-800:]
+    assert r.returncode == 0 and r.stdout.endswith(b'done\n'), r.stderr[-800:]
+
+
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch', CC)
+def test_random_system_calls(tmp_path, arch):
+    call_storm(tmp_path, arch, 100, 8)
+
+
+@pytest.mark.long
+@pytest.mark.limit(6000)
+@pytest.mark.parametrize('arch', CC)
+def test_many_random_system_calls(tmp_path, arch):
+    call_storm(tmp_path, arch, 5000, 500)
