@@ -424,6 +424,8 @@ static int goto_steps(struct blk_node *n, const struct q2_snap *x)
     if (r >= 0)
         r = q2_commit(n, true);
     if (r >= 0)
+        r = q2_commit(n, true); /* the lowered refcounts reach the disk before COPIED says so */
+    if (r >= 0)
         r = q2_flags_update(n, true);
     q2_meta_build(n);
     return r;
