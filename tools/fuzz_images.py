@@ -6,7 +6,7 @@ they are gcc's and change inputs blindly. Each begins with the inputs kept in te
 (<build>/corpus). Memory is held to 1 GiB, each input to 10 s. What fails is left in <build>/findings; -runs=0 FILE repeats it.
 
   tools/fuzz_images.py [--seconds N] [--only FORMAT,...] [--gcc] [--merge]
---merge copies to tests/fuzz/corpus the few inputs under 8 KiB that reach most (look at them before they are committed)."""
+--merge copies to tests/fuzz/corpus the few inputs under 2 KiB that reach most (look at them before they are committed)."""
 import argparse
 import glob
 import os
@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-KEEP_SIZE, KEEP_NR = 8192, 24
+KEEP_SIZE, KEEP_NR = 2048, 12
 ENV = {'ASAN_OPTIONS': 'allocator_may_return_null=1:max_allocation_size_mb=1024:hard_rss_limit_mb=1536:detect_leaks=1',
        'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1'}
 

@@ -19,6 +19,7 @@ import guest
 from guest import CACHE, ROOT
 
 PROMPT = 'lyrebird# '
+SLOW = 6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1  # see tests/conftest.py
 
 
 def emulator():
@@ -75,6 +76,7 @@ class Session:
         return bool(data)
 
     def expect(self, text, timeout, what):
+        timeout *= SLOW
         end = time.monotonic() + timeout
         while True:
             found = self.seen.find(text, self.at)
@@ -102,6 +104,7 @@ class Session:
         return out.strip().replace('\r', '')
 
     def end(self, timeout, what):
+        timeout *= SLOW
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             if not self.pump(min(1, max(0, end - time.monotonic()))):

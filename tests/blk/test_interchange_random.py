@@ -111,6 +111,8 @@ def test_random_images_are_exchanged(t, fmt, seed):
         f.write(data)
     maker, stream = rng.random() < 0.5, 'streamOptimized' in options
     compress = ['-c'] if fmt in ('qcow2', 'qcow') and rng.random() < 0.3 and 'preallocation' not in options else []
+    if compress and fmt == 'qcow':
+        maker = False  # theirs gives up on what does not compress
     print(fmt, options, len(data), 'theirs' if maker else 'ours', compress)
     img(t, maker, ['convert', '-f', 'raw', '-O', fmt, *compress, *(['-o', options] if options else []), 'a.raw', 'image'])
     for _ in range(1 if stream else 3):

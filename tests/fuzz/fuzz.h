@@ -4,6 +4,8 @@
 
 #include "base/util.h"
 
+/* Once, before the first input and its time limit. */
+int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 /* Inputs a target can make itself, for a corpus to begin with: the i-th into buf, its length; 0 = there are no more. */
 size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max);

@@ -341,6 +341,14 @@ static struct blk_node *open_image(const struct plan *p, const char *file, unsig
     return n;
 }
 
+/* Keys derived in as many steps as the header says: luks.c has the bound, and it is minutes; here fewer must do. */
+static void hasten(struct sim *s)
+{
+    for (uint64_t at = 164; at + 4 <= s->size && at < 600; at += 48)
+        if (get_be32(s->bytes + at) > 5000)
+            put_be32(s->bytes + at, get_be32(s->bytes + at) % 5000 + 1);
+}
+
 /* What a stranger's image goes through. */
 static void visit(const struct plan *p, unsigned mode, struct bytes *in, unsigned ops)
 {
@@ -348,6 +356,8 @@ static void visit(const struct plan *p, unsigned mode, struct bytes *in, unsigne
     unsigned fl = flags[mode % ARRAY_LEN(flags)];
     struct session s = {.in = *in, .ops = ops, .rw = fl & BLK_O_RDWR};
 
+    if (!strcmp(format, "luks"))
+        hasten(&sims[2]);
     s.n = open_image(p, "2", fl);
     if (!s.n)
         return;
@@ -593,12 +603,16 @@ static void start(void)
             make_base(&plans[i]);
 }
 
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    start();
+    return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct bytes in = {data, len};
 
-    if (!g.set)
-        start();
     switch (take8(&in) % 3) {
     case 0:
         whole_image(&in);
@@ -616,8 +630,6 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 {
     size_t n = 0;
 
-    if (!g.set)
-        start();
     if (i >= 2 * g.nr || max < 400)
         return 0;
     buf[n++] = i < g.nr ? 1 : 2;

@@ -84,7 +84,7 @@ static void client(uint8_t what)
     if (what % 4 == 0) {
         struct nbd_addr a = {.path = g.path};
         struct nbd_info *v = NULL;
-        int nr = nbd_client_list(&a, &v, &e);
+        int nr = nbd_client_list(&a, NULL, NULL, &v, &e);
 
         for (int i = 0; i < nr; i++) {
             free(v[i].name);
@@ -144,6 +144,12 @@ static size_t negotiation(uint8_t *b)
     return (size_t)(p + 20 - b);
 }
 
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    start();
+    return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct bytes in = {data, len};
@@ -151,8 +157,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     uint8_t what = take8(&in);
     pthread_t t;
 
-    if (!g.set)
-        start();
     if (what & 0x80)
         s.len = negotiation(s.data);
     memcpy(s.data + s.len, in.p, in.left);

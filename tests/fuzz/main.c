@@ -203,6 +203,7 @@ int main(int argc, char **argv)
     fuzz_err = dup(2);
     dup2(null, 2); /* what the drivers complain about is not of interest */
     set_limits();
+    LLVMFuzzerInitialize(&argc, &argv);
     for (unsigned i = 0; (n = fuzz_seed(i, seed, sizeof seed)); i++)
         add(seed, n);
     for (unsigned i = 0; i < g.nr; i++, done++) {

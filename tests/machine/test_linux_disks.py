@@ -76,3 +76,31 @@ def test_a_cd_is_read(args, modules, tmp_path):
         g.sh('mkdir -p /cd; mount -t iso9660 -o ro /dev/sr0 /cd')
         assert hashlib.sha256(b'from the CD\n' * 50000).hexdigest() in g.sh('sha256sum </cd/hello.txt || sha256sum </cd/HELLO.TXT')
         g.poweroff()
+
+
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-BLK-12', 'F-BLK-22')
+def test_sixty_four_disks_and_a_folder(tmp_path):
+    """64 SCSI disks on one controller, each with a size of its own and written to, and a folder of the host mounted as FAT."""
+    folder = tmp_path / 'folder'
+    (folder / 'sub').mkdir(parents=True)
+    (folder / 'readme.txt').write_bytes(b'of the host\n')
+    (folder / 'sub' / 'a file with a long name.dat').write_bytes(bytes(range(256)) * 300)
+    args = ['-M', 'q35', '-device', 'virtio-scsi-pci,id=s0', '-drive', f'file=fat:{folder},read-only=on,if=virtio,format=raw']
+    for i in range(64):
+        image = tmp_path / f'd{i}.img'
+        with open(image, 'wb') as f:
+            f.truncate((1 << 20) + i * 4096)
+        args += ['-drive', f'file={image},format=raw,if=none,id=d{i}', '-device', f'scsi-hd,drive=d{i},bus=s0.0,scsi-id={i // 4},lun={i % 4}']
+    with Linux(args, (*SCSI, 'virtio_blk', 'vfat', 'nls_cp437', 'nls_ascii')) as g:
+        sizes = g.sh('cat /sys/block/sd*/size', 60).split()
+        assert sorted(int(x) * 512 for x in sizes) == [(1 << 20) + i * 4096 for i in range(64)]
+        g.sh('for d in /sys/block/sd*; do n=${d##*/}; cat $d/size | dd of=/dev/$n bs=512 seek=1 conv=sync,fsync 2>/dev/null; done', 120)
+        g.sh('mkdir -p /f; mount -t vfat -o ro /dev/vda1 /f', 60)
+        assert g.sh('cat /f/readme.txt').strip() == 'of the host'
+        want = hashlib.sha256(bytes(range(256)) * 300).hexdigest()
+        assert want in g.sh("sha256sum '/f/sub/a file with a long name.dat'")
+        g.poweroff()
+    for i in range(64):
+        data = (tmp_path / f'd{i}.img').read_bytes()
+        assert data[512:1024].rstrip(b'\0') == b'%d\n' % (((1 << 20) + i * 4096) // 512)

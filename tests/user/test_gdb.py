@@ -19,13 +19,15 @@ int main(void) { int s = 0; for (int i = 0; i < 5; i++) s += f(i); *(volatile in
 
 
 @pytest.mark.proves('F-PRG-15')
-@pytest.mark.parametrize('arch,flags', [('x86_64', []), ('i386', M32)])
-def test_gdb_breaks_watches_steps_and_sees_the_fault(tmp_path, arch, flags):
-    gdb = need('gdb')
+@pytest.mark.parametrize('arch,cc,flags', [('x86_64', 'gcc', []), ('i386', 'gcc', M32),
+                                           ('arm', 'arm-linux-gnueabihf-gcc', ['-static', '-marm'])])
+def test_gdb_breaks_watches_steps_and_sees_the_fault(tmp_path, arch, cc, flags):
+    gdb = need('gdb-multiarch' if arch == 'arm' else 'gdb')
+    need(cc)
     (tmp_path / 'g.c').write_text(SRC)
     exe, sock = str(tmp_path / 'g'), str(tmp_path / 's')
-    if subprocess.run(['gcc', '-g', '-O0', *flags, '-o', exe, str(tmp_path / 'g.c')], capture_output=True).returncode:
-        pytest.skip('gcc cannot build for ' + arch)
+    if subprocess.run([cc, '-g', '-O0', *flags, '-o', exe, str(tmp_path / 'g.c')], capture_output=True).returncode:
+        pytest.skip(f'{cc} cannot build for {arch}')
     p = subprocess.Popen([translator(arch), '-g', sock, exe], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                          stderr=subprocess.DEVNULL)
     try:

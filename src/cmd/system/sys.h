@@ -80,7 +80,7 @@ struct sys {
     struct opts *tcg; /* what options of their own say to the translator, owned */
     char *accel_line; /* which accelerator and why, owned */
 
-    struct drive_cfg drives[64];
+    struct drive_cfg drives[512];
     struct nic_cfg nics[32];
     struct chr *mon_mux; /* a mon:... serial port: a monitor joins it */
     unsigned nr_serial_opts, nr_parallel_opts, nr_debugcon, nr_monitor_opts;

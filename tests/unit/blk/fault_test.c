@@ -141,7 +141,7 @@ static void all_faults(const char *fmt, const char *create, bool snapshots)
     int saved = dup(2), null = open("/dev/null", O_WRONLY);
 
     for (enum kind k = ENOSPC_ONCE; k <= READ_ONCE; k++)
-        for (long n = 0;; n += n < 40 || getenv("BLK_FAULT_ALL") ? 1 : 1 + n / 8) {
+        for (long n = 0;; n += n < 24 || getenv("BLK_FAULT_ALL") ? 1 : 1 + n / 4) {
             bool hit;
 
             dup2(null, 2);

@@ -255,6 +255,13 @@ static unsigned refs_of(const void *data, size_t n, char ***names)
     return nr;
 }
 
+static void free_names(char **names, unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++)
+        free(names[i]);
+    free(names);
+}
+
 static void names_are_read_from_headers(void **state)
 {
     static const char desc[] =
@@ -273,11 +280,13 @@ static void names_are_read_from_headers(void **state)
     assert_int_equal(nr, 2);
     assert_string_equal(names[0], "/base/file");
     assert_string_equal(names[1], "d.raw");
+    free_names(names, nr);
     nr = refs_of(desc, sizeof desc - 1, &names);
     assert_int_equal(nr, 3);
     assert_string_equal(names[0], "a-flat.vmdk");
     assert_string_equal(names[1], "/dev/sdz");
     assert_string_equal(names[2], "b.vmdk");
+    free_names(names, nr);
 }
 
 static void spoilt_headers_do_no_harm(void **state)
@@ -300,9 +309,7 @@ static void spoilt_headers_do_no_harm(void **state)
         }
         nr = refs_of(h, 24 + rng % 1000, &names);
         assert_true(nr <= 1024);
-        for (unsigned i = 0; i < nr; i++)
-            free(names[i]);
-        free(names);
+        free_names(names, nr);
     }
 }
 

@@ -10,6 +10,8 @@ static unsigned char code[] = {0xb8, 0, 0, 0, 0, 0xc3}; /* mov eax, imm; ret */
 enum { IMM = 1 };
 #elif defined(__aarch64__)
 static unsigned code[] = {0x52800000, 0xd65f03c0}; /* movz w0, imm; ret */
+#elif defined(__arm__)
+static unsigned code[] = {0xe3000000, 0xe12fff1e}; /* movw r0, imm; bx lr */
 #elif defined(__riscv)
 static unsigned code[] = {0x00000513, 0x00008067}; /* addi a0, x0, imm; ret */
 #endif
@@ -20,6 +22,8 @@ static void put(void *at, int v)
     memcpy((char *)at + IMM, &v, 4);
 #elif defined(__aarch64__)
     *(unsigned *)at |= (unsigned)(v & 0xffff) << 5;
+#elif defined(__arm__)
+    *(unsigned *)at |= (unsigned)(v & 0xf000) << 4 | (unsigned)(v & 0xfff);
 #elif defined(__riscv)
     *(unsigned *)at |= (unsigned)(v & 0x7ff) << 20;
 #endif
