@@ -53,9 +53,9 @@ struct machine {
     struct bus *sysbus;                                    /* root of the bus tree */
     struct vcpu **cpus;                                    /* nr_cpus present; max_cpus entries */
     unsigned nr_cpus, max_cpus;
-    _Atomic int state; /* enum run_state */
-    const void *accel; /* const struct accel_class * once chosen */
-    void *accel_data;  /* owned by the accelerator */
+    _Atomic int state;     /* enum run_state */
+    const void *accel;     /* const struct accel_class * once chosen */
+    void *accel_data;      /* owned by the accelerator */
     struct icount *icount; /* -icount (accel/icount.h), owned; NULL: the virtual clock runs by itself */
     uint64_t ram_size;
     struct list reset_handlers;
