@@ -84,17 +84,21 @@ class Guests:
                 for src, to in zip((raw, q, raw), mine):
                     self.files.append(to)
                     subprocess.run(['cp', '--sparse=always', src, to], check=True)
+                    with open(to, 'rb') as f:  # holes too get into the page cache
+                        while f.read(1 << 20):
+                            pass
                 self.m[who] = common.Machine(who, exe, kernel, ird, extra=drives(fio, *mine), accel=accel)
         except BaseException:
             self.close()
             raise
 
-    def rate(self, who, disk, job, seconds):
-        """(bytes per second, emulator's CPU seconds, 0) of one job on the disk of that number."""
-        out = self.m[who].sh(f'chroot /data /usr/bin/fio --name=j --filename=/dev/vd{"bcd"[disk]} --direct=1 --ioengine=libaio --time_based '
-                             f'--runtime={seconds} --ramp_time=1 --randseed=7 --norandommap --output-format=json {job} 2>/dev/null', 120)
-        j = json.loads(out[out.index('{'):out.rindex('}') + 1])['jobs'][0]
-        return j['read']['bw_bytes'] + j['write']['bw_bytes'], self.m[who].cpu
+    def rates(self, who, disk, seconds):
+        """([bytes per second of each job], emulator's CPU seconds for all) on the disk of that number, one job after the other."""
+        jobs = ' '.join(f'--name=j{i} --stonewall {job}' for i, (_, job) in enumerate(JOBS))
+        out = self.m[who].sh(f'chroot /data /usr/bin/fio --filename=/dev/vd{"bcd"[disk]} --direct=1 --ioengine=libaio --time_based '
+                             f'--runtime={seconds} --ramp_time=500ms --randseed=7 --norandommap --output-format=json {jobs} 2>/dev/null', 300)
+        found = json.loads(out[out.index('{'):out.rindex('}') + 1])['jobs']
+        return [j['read']['bw_bytes'] + j['write']['bw_bytes'] for j in found], self.m[who].cpu
 
     def peak_kib(self, who):
         with open(f'/proc/{self.m[who].pid}/status') as f:

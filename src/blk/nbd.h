@@ -1,8 +1,9 @@
 /* Network block device protocol, after the NBD project's proto.md (fixed newstyle negotiation, simple and structured
- * replies, base:allocation). Constants, socket helpers for fibres, and the server. Left out: TLS. */
+ * replies, base:allocation, STARTTLS). Constants, socket helpers for fibres, and the server. */
 #ifndef BLK_NBD_H
 #define BLK_NBD_H
 
+#include "blk/nbd_tls.h"
 #include "blk/node.h"
 
 #define NBD_MAGIC                  UINT64_C(0x4e42444d41474943) /* NBDMAGIC */
@@ -76,8 +77,11 @@ struct nbd_sock {
     struct ev_fd *watch;
     struct fibre *reader, *writer; /* suspended in recv / send */
     bool broken;
+    struct nbd_tls *tls; /* owned; NULL = in the clear */
 };
 void nbd_sock_init(struct nbd_sock *s, struct blk_set *set, int fd);
+/* TLS from here on; suspends during the handshake. 0 or -errno. */
+int nbd_sock_start_tls(struct nbd_sock *s, struct nbd_creds *c);
 void nbd_sock_close(struct nbd_sock *s);                 /* nobody may be suspended in it: see nbd_sock_shutdown */
 void nbd_sock_shutdown(struct nbd_sock *s);              /* wakes both with -EPIPE */
 int nbd_recv(struct nbd_sock *s, void *buf, size_t len); /* all of it, or -errno */
@@ -109,11 +113,14 @@ struct nbd_server {
     struct ev_fd *watch;
     int listen_fd; /* owned, -1 = none */
     unsigned max_conns, nr_conns, total_conns;
+    struct nbd_creds *creds;       /* borrowed: clients must start TLS; NULL = no TLS */
     char *unix_path;               /* owned: removed at the end */
     void (*on_idle)(void *opaque); /* the last connection went away; may be NULL */
     void *opaque;
 };
 struct nbd_server *nbd_server_new(struct blk_set *set, int listen_fd /* taken over */, unsigned max_conns);
+/* NULL: none. A reference is held until the server goes. */
+void nbd_server_set_creds(struct nbd_server *s, struct nbd_creds *c);
 void nbd_server_free(struct nbd_server *s);
 struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const char *desc, struct blk_node *n,
                                   bool writable, struct err **errp);
@@ -129,6 +136,8 @@ struct nbd_info {
     unsigned flags;
     uint32_t min, pref, max;
 };
-int nbd_client_list(const struct nbd_addr *a, struct nbd_info **out, struct err **errp); /* blocking; count or -1 */
+/* Blocking; count or -1. creds: NULL = in the clear. */
+int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const char *hostname, struct nbd_info **out,
+                    struct err **errp);
 
 #endif

@@ -30,18 +30,21 @@ static bool parse_addr(struct json_object *a, struct nbd_addr *out, struct err *
 
 bool nbd_cmd_start(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
+    const char *tls = json_get_str(a, "tls-creds");
+    struct nbd_creds *creds = NULL;
     struct nbd_addr addr = {0};
     int fd;
 
     if (s->nbd)
         return err_set(errp, "NBD server already running");
-    if (json_get_str(a, "tls-creds"))
-        return err_set(errp, "NBD over TLS is not available in this program");
+    if (tls && !(creds = nbd_creds_find(s, tls, true, errp)))
+        return false;
     if (!parse_addr(a, &addr, errp))
         return false;
     fd = nbd_listen(&addr, errp);
     if (fd >= 0) {
         s->nbd = nbd_server_new(s, fd, (unsigned)json_get_int(a, "max-connections", 100));
+        nbd_server_set_creds(s->nbd, creds);
         s->nbd->unix_path = addr.path ? xstrdup(addr.path) : NULL;
     }
     nbd_addr_clear(&addr);

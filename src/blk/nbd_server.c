@@ -236,9 +236,26 @@ static int export_name(struct conn *c, const uint8_t *d, uint32_t len)
     return put(c, b, c->no_zeroes ? 10 : 134, NULL, 0) < 0 ? -EPIPE : 1;
 }
 
+static int start_tls(struct conn *c, uint32_t len)
+{
+    int r;
+
+    if (len || c->sock.tls)
+        return opt_error(c, NBD_OPT_STARTTLS, NBD_REP_ERR(3), len ? "no data expected" : "TLS is on already");
+    if (!c->srv->creds)
+        return opt_error(c, NBD_OPT_STARTTLS, NBD_REP_ERR(2), "TLS is not offered");
+    r = opt_reply(c, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL, 0);
+    c->structured = c->allocation = false; /* what was said in the clear counts for nothing */
+    return r < 0 ? r : nbd_sock_start_tls(&c->sock, c->srv->creds);
+}
+
 static int one_option(struct conn *c, uint32_t opt, const uint8_t *d, uint32_t len)
 {
+    if (c->srv->creds && !c->sock.tls && opt != NBD_OPT_STARTTLS && opt != NBD_OPT_ABORT)
+        return opt == NBD_OPT_EXPORT_NAME ? -EPERM : opt_error(c, opt, NBD_REP_ERR(5), "TLS is required");
     switch (opt) {
+    case NBD_OPT_STARTTLS:
+        return start_tls(c, len);
     case NBD_OPT_EXPORT_NAME:
         return export_name(c, d, len);
     case NBD_OPT_ABORT:
@@ -605,6 +622,13 @@ void nbd_export_remove(struct nbd_server *s, struct nbd_export *e)
     free(e);
 }
 
+void nbd_server_set_creds(struct nbd_server *s, struct nbd_creds *c)
+{
+    nbd_creds_ref(c);
+    nbd_creds_unref(s->creds);
+    s->creds = c;
+}
+
 void nbd_server_free(struct nbd_server *s)
 {
     if (!s)
@@ -617,6 +641,7 @@ void nbd_server_free(struct nbd_server *s)
     drop_conns(s, NULL);
     while (!list_empty(&s->exports))
         nbd_export_remove(s, list_first(&s->exports, struct nbd_export, link));
+    nbd_creds_unref(s->creds);
     if (s->unix_path)
         blk_host_unlink(s->set, s->unix_path);
     free(s->unix_path);

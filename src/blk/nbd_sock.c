@@ -56,6 +56,8 @@ void nbd_sock_shutdown(struct nbd_sock *s)
 void nbd_sock_close(struct nbd_sock *s)
 {
     ev_fd_del(s->watch);
+    nbd_tls_free(s->tls);
+    s->tls = NULL;
     if (s->fd >= 0)
         close(s->fd);
     s->fd = -1;
@@ -72,12 +74,29 @@ static int wait_for(struct nbd_sock *s, bool out)
     return s->broken ? -EPIPE : 0;
 }
 
+int nbd_sock_start_tls(struct nbd_sock *s, struct nbd_creds *c)
+{
+    struct nbd_tls *t = nbd_tls_new(c, s->fd, NULL, NULL);
+    int r = t ? -EAGAIN : -ENOMEM;
+
+    while (r == -EAGAIN) {
+        r = nbd_tls_handshake(t, NULL);
+        if (r == -EAGAIN && wait_for(s, nbd_tls_wants_write(t)) < 0)
+            r = -EPIPE;
+    }
+    if (r < 0)
+        nbd_tls_free(t);
+    else
+        s->tls = t;
+    return r;
+}
+
 int nbd_recv(struct nbd_sock *s, void *buf, size_t len)
 {
     char *p = buf;
 
     while (len) {
-        ssize_t n = recv(s->fd, p, len, 0);
+        ssize_t n = s->tls ? nbd_tls_recv(s->tls, p, len) : recv(s->fd, p, len, 0);
 
         if (n == 0)
             return -ECONNRESET;
@@ -122,7 +141,7 @@ int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr)
 {
     while (nr) {
         struct msghdr m = {.msg_iov = v, .msg_iovlen = nr < 1024 ? nr : 1024};
-        ssize_t n = sendmsg(s->fd, &m, MSG_NOSIGNAL);
+        ssize_t n = s->tls ? nbd_tls_send(s->tls, v->iov_base, v->iov_len) : sendmsg(s->fd, &m, MSG_NOSIGNAL);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -135,7 +154,7 @@ int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr)
         }
         if (n < 0)
             return -errno;
-        while (nr && (size_t)n >= v->iov_len) {
+        while (nr && (size_t)n >= v->iov_len) { /* (of TLS never more than the first) */
             n -= (ssize_t)v->iov_len;
             v++;
             nr--;

@@ -3,7 +3,7 @@
  *
  * Requests are sent under a mutex; one fibre reads all replies and hands each to the request that waits for it, by the
  * cookie. A broken connection fails what is in flight with EIO; reconnect-delay=N tries again for N seconds with the
- * next request. Replies are simple ones; the server's allocation map is not asked for. Left out: TLS. */
+ * next request. Replies are simple ones; the server's allocation map is not asked for. */
 #include "base/bytes.h"
 #include "blk/nbd.h"
 #include <errno.h>
@@ -26,7 +26,8 @@ struct slot {
 
 struct nbd {
     struct nbd_addr addr;
-    char *export_;
+    char *export_, *hostname; /* owned */
+    struct nbd_creds *creds;  /* one reference held; NULL = in the clear */
     struct nbd_sock sock;
     bool up, reader_running;
     unsigned flags;
@@ -136,8 +137,10 @@ static const char *either(struct opts *o, const char *a, const char *b)
     return v ? v : w;
 }
 
-static bool take_options(struct nbd *s, struct opts *o, struct err **errp)
+static bool take_options(struct blk_node *n, struct opts *o, struct err **errp)
 {
+    struct nbd *s = n->priv;
+    const char *creds = opts_get(o, "tls-creds"), *hostname = opts_get(o, "tls-hostname");
     const char *path = either(o, "path", "server.path"), *host = either(o, "host", "server.host"),
                *port = either(o, "port", "server.port");
     const char *exp = opts_get(o, "export");
@@ -145,8 +148,9 @@ static bool take_options(struct nbd *s, struct opts *o, struct err **errp)
 
     opts_get(o, "server.type");
     opts_get(o, "filename");
-    if (opts_get(o, "tls-creds"))
-        return err_set(errp, "NBD over TLS is not available in this program");
+    if (creds && !(s->creds = nbd_creds_find(n->set, creds, false, errp)))
+        return false;
+    nbd_creds_ref(s->creds);
     if (!path && !host)
         return err_set(errp, "NBD server address missing");
     if (path && host)
@@ -156,18 +160,27 @@ static bool take_options(struct nbd *s, struct opts *o, struct err **errp)
     s->addr.path = path ? xstrdup(path) : NULL;
     s->addr.host = host ? xstrdup(host) : NULL;
     s->addr.port = port ? xstrdup(port) : NULL;
+    s->hostname = hostname ? xstrdup(hostname) : host ? xstrdup(host) : NULL;
     s->export_ = xstrdup(exp ? exp : "");
     return true;
 }
 
 /* ---- negotiation, blocking ---- */
 
-static bool io_all(int fd, void *buf, size_t len, bool out, struct err **errp)
+/* A connection being negotiated. */
+struct wire {
+    int fd;
+    struct nbd_tls *tls; /* owned */
+};
+
+static bool io_all(struct wire *w, void *buf, size_t len, bool out, struct err **errp)
 {
     char *p = buf;
 
     while (len) {
-        ssize_t n = out ? send(fd, p, len, MSG_NOSIGNAL) : recv(fd, p, len, 0);
+        ssize_t n = w->tls ? (out ? nbd_tls_send(w->tls, p, len) : nbd_tls_recv(w->tls, p, len))
+                    : out  ? send(w->fd, p, len, MSG_NOSIGNAL)
+                           : recv(w->fd, p, len, 0);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -180,24 +193,24 @@ static bool io_all(int fd, void *buf, size_t len, bool out, struct err **errp)
     return true;
 }
 
-static bool greet(int fd, struct err **errp)
+static bool greet(struct wire *w, struct err **errp)
 {
     uint8_t b[18];
     struct timeval tv = {30, 0};
 
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
-    if (!io_all(fd, b, 18, false, errp))
+    setsockopt(w->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    setsockopt(w->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+    if (!io_all(w, b, 18, false, errp))
         return false;
     if (get_be64(b) != NBD_MAGIC || get_be64(b + 8) != NBD_OPT_MAGIC)
         return err_set(errp, "Bad server magic received");
     if (!(get_be16(b + 16) & NBD_FLAG_FIXED_NEWSTYLE))
         return err_set(errp, "the NBD server speaks only an older protocol");
     put_be32(b, NBD_FLAG_FIXED_NEWSTYLE | (get_be16(b + 16) & NBD_FLAG_NO_ZEROES));
-    return io_all(fd, b, 4, true, errp);
+    return io_all(w, b, 4, true, errp);
 }
 
-static bool send_option(int fd, uint32_t opt, const void *data, uint32_t len, struct err **errp)
+static bool send_option(struct wire *w, uint32_t opt, const void *data, uint32_t len, struct err **errp)
 {
     uint8_t *b AUTOFREE = xmalloc(16 + len);
 
@@ -206,23 +219,23 @@ static bool send_option(int fd, uint32_t opt, const void *data, uint32_t len, st
     put_be32(b + 12, len);
     if (len)
         memcpy(b + 16, data, len);
-    return io_all(fd, b, 16 + len, true, errp);
+    return io_all(w, b, 16 + len, true, errp);
 }
 
 /* One reply; data (NUL-terminated copy, caller frees) may be NULL when empty. */
-static bool recv_reply(int fd, uint32_t opt, uint32_t *type, uint8_t **data, uint32_t *len, struct err **errp)
+static bool recv_reply(struct wire *w, uint32_t opt, uint32_t *type, uint8_t **data, uint32_t *len, struct err **errp)
 {
     uint8_t h[20];
 
     *data = NULL;
-    if (!io_all(fd, h, 20, false, errp))
+    if (!io_all(w, h, 20, false, errp))
         return false;
     *type = get_be32(h + 12);
     *len = get_be32(h + 16);
     if (get_be64(h) != NBD_REP_MAGIC || get_be32(h + 8) != opt || *len > 64 << 10)
         return err_set(errp, "Unexpected option reply from the NBD server");
     *data = xcalloc(1, *len + 1);
-    if (io_all(fd, *data, *len, false, errp))
+    if (io_all(w, *data, *len, false, errp))
         return true;
     free(*data);
     *data = NULL;
@@ -244,7 +257,7 @@ static void take_info(struct nbd_info *i, const uint8_t *d, uint32_t len)
     }
 }
 
-static bool go(int fd, uint32_t opt, const char *name, struct nbd_info *i, struct err **errp)
+static bool go(struct wire *w, uint32_t opt, const char *name, struct nbd_info *i, struct err **errp)
 {
     size_t n = strlen(name);
     uint8_t *b AUTOFREE = xmalloc(8 + n);
@@ -253,13 +266,13 @@ static bool go(int fd, uint32_t opt, const char *name, struct nbd_info *i, struc
     memcpy(b + 4, name, n);
     put_be16(b + 4 + n, 1);
     put_be16(b + 6 + n, NBD_INFO_BLOCK_SIZE);
-    if (!send_option(fd, opt, b, (uint32_t)(8 + n), errp))
+    if (!send_option(w, opt, b, (uint32_t)(8 + n), errp))
         return false;
     for (int k = 0; k < 64; k++) {
         uint32_t type, len;
         uint8_t *d;
 
-        if (!recv_reply(fd, opt, &type, &d, &len, errp))
+        if (!recv_reply(w, opt, &type, &d, &len, errp))
             return false;
         if (type == NBD_REP_ACK) {
             free(d);
@@ -277,17 +290,48 @@ static bool go(int fd, uint32_t opt, const char *name, struct nbd_info *i, struc
     return err_set(errp, "Unexpected option reply from the NBD server");
 }
 
-int nbd_client_list(const struct nbd_addr *a, struct nbd_info **out, struct err **errp)
+static void wire_close(struct wire *w)
+{
+    nbd_tls_free(w->tls);
+    if (w->fd >= 0)
+        close(w->fd);
+    *w = (struct wire){.fd = -1};
+}
+
+/* Past the greeting; with creds nothing else is said in the clear. */
+static bool start_tls(struct wire *w, struct nbd_creds *c, const char *hostname, struct err **errp)
+{
+    uint32_t type, len;
+    uint8_t *d;
+    bool ok;
+    int r;
+
+    if (!c)
+        return true;
+    if (!send_option(w, NBD_OPT_STARTTLS, NULL, 0, errp) || !recv_reply(w, NBD_OPT_STARTTLS, &type, &d, &len, errp))
+        return false;
+    ok = type == NBD_REP_ACK || err_set(errp, "Server does not support STARTTLS%s%s", len ? ": " : "", (char *)d);
+    free(d);
+    if (!ok || !(w->tls = nbd_tls_new(c, w->fd, hostname, errp)))
+        return false;
+    r = nbd_tls_handshake(w->tls, errp);
+    return r != -EAGAIN ? r >= 0 : err_set(errp, "TLS handshake failed: the server does not answer");
+}
+
+int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const char *hostname, struct nbd_info **out,
+                    struct err **errp)
 {
     struct nbd_info *v = NULL;
-    int fd = nbd_connect(a, errp), nr = 0;
-    bool ok = fd >= 0 && greet(fd, errp) && send_option(fd, NBD_OPT_LIST, NULL, 0, errp);
+    struct wire wire = {.fd = nbd_connect(a, errp)}, *w = &wire;
+    int nr = 0;
+    bool ok = w->fd >= 0 && greet(w, errp) && start_tls(w, creds, hostname, errp) &&
+              send_option(w, NBD_OPT_LIST, NULL, 0, errp);
 
     while (ok && nr < 1024) {
         uint32_t type, len, n;
         uint8_t *d;
 
-        ok = recv_reply(fd, NBD_OPT_LIST, &type, &d, &len, errp);
+        ok = recv_reply(w, NBD_OPT_LIST, &type, &d, &len, errp);
         if (!ok || type == NBD_REP_ACK) {
             free(d);
             break;
@@ -305,9 +349,8 @@ int nbd_client_list(const struct nbd_addr *a, struct nbd_info **out, struct err 
         free(d);
     }
     for (int i = 0; ok && i < nr; i++)
-        ok = go(fd, NBD_OPT_INFO, v[i].name, &v[i], errp);
-    if (fd >= 0)
-        close(fd);
+        ok = go(w, NBD_OPT_INFO, v[i].name, &v[i], errp);
+    wire_close(w);
     for (int i = 0; !ok && i < nr; i++) {
         free(v[i].name);
         free(v[i].desc);
@@ -372,24 +415,26 @@ static bool connect_now(struct blk_node *n, struct err **errp)
 {
     struct nbd *s = n->priv;
     struct nbd_info i = {.max = NBD_MAX_BUFFER};
-    int fd = nbd_connect(&s->addr, errp);
+    struct wire w = {.fd = nbd_connect(&s->addr, errp)};
 
-    if (fd < 0)
+    if (w.fd < 0)
         return false;
-    if (!greet(fd, errp) || !go(fd, NBD_OPT_GO, s->export_, &i, errp)) {
-        close(fd);
+    if (!greet(&w, errp) || !start_tls(&w, s->creds, s->hostname, errp) || !go(&w, NBD_OPT_GO, s->export_, &i, errp)) {
+        wire_close(&w);
+        free(i.desc);
         return false;
     }
     free(i.desc);
     if (s->flags && i.size != n->size) {
-        close(fd);
+        wire_close(&w);
         return err_set(errp, "the export changed its size");
     }
     s->flags = i.flags | NBD_TF_HAS_FLAGS;
     n->size = i.size;
     s->max = i.max >= 512 && i.max < NBD_MAX_BUFFER ? i.max : NBD_MAX_BUFFER;
     n->request_align = i.min && is_pow2(i.min) && i.min <= 65536 ? i.min : 1;
-    nbd_sock_init(&s->sock, n->set, fd);
+    nbd_sock_init(&s->sock, n->set, w.fd);
+    s->sock.tls = w.tls;
     s->up = s->reader_running = true;
     fibre_resume(fibre_new(reader_run, s));
     return true;
@@ -401,8 +446,10 @@ static bool nbd_open(struct blk_node *n, struct opts *o, struct err **errp)
 
     list_init(&s->queue);
     fibre_mutex_init(&s->send_lock);
-    if (!take_options(s, o, errp) || !connect_now(n, errp)) {
+    if (!take_options(n, o, errp) || !connect_now(n, errp)) {
         nbd_addr_clear(&s->addr);
+        nbd_creds_unref(s->creds);
+        free(s->hostname);
         free(s->export_);
         return false;
     }
@@ -614,11 +661,14 @@ static void nbd_close(struct blk_node *n)
 
         put_be32(h, NBD_REQ_MAGIC);
         put_be16(h + 6, NBD_CMD_DISC);
-        if (send(s->sock.fd, h, sizeof h, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        if ((s->sock.tls ? nbd_tls_send(s->sock.tls, h, sizeof h)
+                         : send(s->sock.fd, h, sizeof h, MSG_NOSIGNAL | MSG_DONTWAIT)) < 0)
             s->sock.broken = true; /* the peer sees the connection end either way */
     }
     reader_finish(s);
     nbd_addr_clear(&s->addr);
+    nbd_creds_unref(s->creds);
+    free(s->hostname);
     free(s->export_);
 }
 

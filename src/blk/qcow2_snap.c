@@ -424,6 +424,8 @@ static int goto_steps(struct blk_node *n, const struct q2_snap *x)
     if (r >= 0)
         r = q2_commit(n, true);
     if (r >= 0)
+        r = q2_commit(n, true); /* the lowered refcounts reach the disk before COPIED says so */
+    if (r >= 0)
         r = q2_flags_update(n, true);
     q2_meta_build(n);
     return r;
@@ -469,7 +471,9 @@ int q2_vmstate_drop(struct blk_node *n)
     }
     r = tree_refs(n, old, nr, -1);
     if (r >= 0)
-        r = q2_commit(n, true);
+        r = q2_commit(n, true); /* lowers the refcounts in memory */
+    if (r >= 0)
+        r = q2_commit(n, true); /* and on disk */
     s->comp_cache_entry = 0;
     fibre_mutex_unlock(&s->lock);
     free(old);

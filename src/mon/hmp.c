@@ -246,6 +246,7 @@ HMP(hmp_nbd_remove);
 HMP(hmp_nbd_stop);
 HMP(hmp_delvm);
 HMP(hmp_savevm);
+HMP(hmp_migrate);
 HMP(hmp_loadvm);
 HMP(hmp_not_built);
 HMP(hmp_set_password);
@@ -328,7 +329,7 @@ const struct hmp_cmd hmp_cmds[] = {
     {"nbd_server_remove", "[-f] name", "end an export", hmp_nbd_remove, 1, 2},
     {"nbd_server_stop", "", "end the NBD server", hmp_nbd_stop, 0, 0},
     {"gdbserver", "[device]", "wait for a debugger (not built into this program)", hmp_not_built, 0, 1},
-    {"migrate", "uri", "move the machine (not built into this program)", hmp_not_built, 0, 4},
+    {"migrate", "uri", "stop and move the machine to exec:, file:, tcp: or unix:", hmp_migrate, 1, 255},
     {NULL, NULL, NULL, NULL, 0, 0}};
 
 HMP(info_status);

@@ -95,6 +95,17 @@ HMP(hmp_savevm)
         mon_error(m, e);
 }
 
+HMP(hmp_migrate)
+{
+    const char *uri = a->rest;
+    struct err *e = NULL;
+
+    while (str_starts(uri, "-d ")) /* it is done at once, so there is nothing to detach from */
+        uri += 3;
+    if (!state_move_out(mon_machine(m), m->set->cfg.blks, uri, &e))
+        mon_error(m, e);
+}
+
 HMP(hmp_loadvm)
 {
     struct err *e = NULL;

@@ -107,6 +107,8 @@ bool qmp_cont(struct mon *m, struct err **errp)
 
     if (mm->state == RS_SHUTDOWN || mm->state == RS_INTERNAL_ERROR || mm->state == RS_GUEST_PANICKED)
         return err_set(errp, "Resetting the Virtual Machine is required");
+    if (mm->state == RS_PAUSE_SAVE || mm->state == RS_RESTORE || mm->state == RS_INMIGRATE)
+        return err_set(errp, "The machine's state is being moved just now");
     machine_start(mm);
     return true;
 }

@@ -55,7 +55,7 @@ static bool source_read(struct state_source *s, void *buf, size_t len, struct er
 }
 
 /* What is under way ends, and what its end starts. */
-static void settle(struct machine *m, struct blk_set *s)
+void state_settle(struct machine *m, struct blk_set *s)
 {
     enum { TURNS = 64 };
 
@@ -73,7 +73,7 @@ static bool save_stopped(struct machine *m, struct blk_set *s, const char *name,
     bool ok;
 
     blk_vmstate_drop(s); /* left by something that was cut short */
-    settle(m, s);
+    state_settle(m, s);
     ok = state_save(m, &v.s, errp) && blk_snap_save(s, name, v.pos, (uint64_t)clk_now(m->run->virt), errp);
     blk_vmstate_drop(s);
     return ok;
@@ -103,7 +103,7 @@ static bool load_stopped(struct machine *m, struct blk_set *s, const char *name,
     *touched = false;
     if (!v.buf)
         return err_set(errp, "no memory to restore the machine");
-    settle(m, s);
+    state_settle(m, s);
     ok = blk_snap_load(s, name, &v.end, errp);
     *touched = ok;
     if (ok) {

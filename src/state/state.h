@@ -48,4 +48,10 @@ bool state_load(struct machine *m, struct state_source *from, bool *touched, str
 bool state_snap_save(struct machine *m, struct blk_set *s, const char *name, struct err **errp);
 bool state_snap_load(struct machine *m, struct blk_set *s, const char *name, struct err **errp);
 
+/* ---- migrate.c: to another program; uri is exec:CMD, file:PATH, tcp:HOST:PORT or unix:PATH ---- */
+/* Stop and copy. The machine stays stopped (postmigrate) when it has gone, and goes on if it ran when it has not. */
+bool state_move_out(struct machine *m, struct blk_set *s, const char *uri, struct err **errp);
+/* Waits for it and becomes it, still stopped. For a machine that has not run. */
+bool state_move_in(struct machine *m, struct blk_set *s, const char *uri, struct err **errp);
+
 #endif

@@ -44,6 +44,9 @@ bool state_get(struct state_reader *r, void *buf, size_t len, struct err **errp)
 /* The rest of a section after its tag. name: STATE_MAX_NAME + 1 bytes; *buf is the caller's to free. */
 bool state_get_section(struct state_reader *r, char *name, uint8_t **buf, size_t *len, struct err **errp);
 
+/* ---- snap.c ---- */
+void state_settle(struct machine *m, struct blk_set *s); /* requests under way end, and what their end starts */
+
 /* ---- memory.c ---- */
 bool state_put_memory(struct state_writer *w, struct machine *m, struct err **errp);
 /* Memory as it is read: which blocks exist and which pages have come. */

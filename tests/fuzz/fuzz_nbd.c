@@ -84,7 +84,7 @@ static void client(uint8_t what)
     if (what % 4 == 0) {
         struct nbd_addr a = {.path = g.path};
         struct nbd_info *v = NULL;
-        int nr = nbd_client_list(&a, &v, &e);
+        int nr = nbd_client_list(&a, NULL, NULL, &v, &e);
 
         for (int i = 0; i < nr; i++) {
             free(v[i].name);

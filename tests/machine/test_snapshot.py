@@ -92,3 +92,58 @@ def test_a_counting_guest_goes_back(board, cpus, kind, tmp_path):
         assert hmp(g, 'info snapshots').strip() == 'There is no snapshot available.'
         g.poweroff()
     sound(img)
+
+
+@pytest.mark.proves('F-SNP-08', 'S337')
+def test_a_raw_disk_is_named_with_the_remedy(tmp_path):
+    raw, q = image(tmp_path / 'r.raw', fmt='raw'), image(tmp_path / 'q.qcow2')
+    with Machine('-M', 'pc', '-drive', f'file={q},id=good', '-drive', f'file={raw},format=raw,id=plain', qtest=True) as m:
+        said = m.hmp('savevm x')
+        assert "Device 'plain' is writable but does not support snapshots" in said and 'qemu-img convert' in said
+        assert 'plain' in m.hmp('loadvm x')
+    with Machine('-M', 'pc', qtest=True) as m:
+        assert 'No block device can accept snapshots' in m.hmp('savevm x')
+
+
+@pytest.mark.proves('F-SNP-01', 'F-SNP-02', 'S339', 'S340')
+def test_all_disks_go_back_together_and_a_name_is_taken_over(tmp_path):
+    a, b = image(tmp_path / 'a.qcow2'), image(tmp_path / 'b.qcow2')
+    with Machine('-M', 'q35', '-drive', f'file={a}', '-drive', f'file={b},if=virtio', qtest=True) as m:
+        m.qt.write(0x100000, b'before')
+        assert m.hmp('savevm one') == '' and m.hmp('savevm one') == ''
+        m.qt.write(0x100000, b'behind')
+        m.qt.write(0x300000, b'new')
+        assert m.hmp('loadvm one') == ''
+        assert m.qt.read(0x100000, 6) == b'before' and m.qt.read(0x300000, 3) == bytes(3)
+        assert m.hmp('info snapshots').count(' one ') == 1
+        assert m.hmp('loadvm two').startswith("Error: Device ") and "snapshot 'two'" in m.hmp('loadvm two')
+    for path in (a, b):
+        sound(path)
+        listed = subprocess.run([program('qemu-img'), 'snapshot', '-l', path], capture_output=True, text=True, check=True).stdout
+        assert listed.count('one') == 1
+
+
+@pytest.mark.proves('F-SNP-03', 'F-SNP-04', 'S343', 'S344')
+def test_a_throwaway_run_is_snapshotted_and_kept(tmp_path):
+    a = image(tmp_path / 'a.qcow2')
+    before = open(a, 'rb').read()
+    with Machine('-M', 'pc', '-drive', f'file={a},if=virtio', '-snapshot', qtest=True) as m:
+        assert m.hmp('savevm one') == '' and m.hmp('loadvm one') == ''
+        assert open(a, 'rb').read() == before
+        assert m.hmp('commit all') == ''
+    sound(a)
+
+
+@pytest.mark.parametrize('how', ['file', 'exec'])
+def test_a_machine_moves_through_a_file(how, tmp_path):
+    path = tmp_path / 'm'
+    with Machine('-M', 'pc', qtest=True) as m:
+        m.qt.write(0x100000, b'moved')
+        m.qt.outb(0x70, 0x34)
+        m.qt.outb(0x71, 0x5a)
+        assert m.hmp(f'migrate {how}:{"cat >" if how == "exec" else ""}{path}') == ''
+        assert 'postmigrate' in m.hmp('info status')
+    with Machine('-M', 'pc', '-incoming', f'exec:cat {path}' if how == 'exec' else f'file:{path}', qtest=True) as m:
+        assert m.qt.read(0x100000, 5) == b'moved'
+        m.qt.outb(0x70, 0x34)
+        assert m.qt.inb(0x71) == 0x5a

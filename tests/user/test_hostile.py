@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -46,35 +47,46 @@ def mutants(data, rng, count):
         yield bytes(d)
 
 
+def as_nobody():
+    """Whatever the guest happens to call, it is not with root's rights."""
+    if os.geteuid():
+        return []
+    need('setpriv', 'util-linux')
+    return ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', '--']
+
+
 def survive(arch, path, cwd):
     try:
-        r = subprocess.run(['prlimit', '--as=8589934592', '--core=0', '--', program('qemu-' + arch), path], capture_output=True, timeout=60, cwd=cwd,
-                           stdin=subprocess.DEVNULL, env={**os.environ, 'LYREBIRD_TCACHE': 'off'})
+        r = subprocess.run([*as_nobody(), 'prlimit', '--as=8589934592', '--core=0', '--', f'{cwd}/qemu-{arch}', path], capture_output=True,
+                           timeout=60, cwd=cwd, input=b'', env={'PATH': os.environ['PATH'], 'LYREBIRD_TCACHE': 'off'})
     except subprocess.TimeoutExpired:
-        return None  # a program may loop
+        return  # a program may loop
     assert not OURS.search(r.stderr), r.stderr[-500:]
     if r.returncode > 0 and not r.stdout:
         assert r.stderr or r.returncode < 128, 'a failure without a message'
-    return r
 
 
 def elf_storm(tmp_path, arch, count, seed):
     rng = random.Random(seed)
     exes = [build(tmp_path, arch, 'time', '-static', '-lpthread'), build(tmp_path, arch, 'float', '-lm')]
-    path = str(tmp_path / 'mutant')
-    for exe in exes:
-        with open(exe, 'rb') as f:
-            data = f.read()
-        for m in mutants(data, rng, count // 2):
-            if os.path.exists(path):
-                os.unlink(path)
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o755), 'wb') as f:
-                f.write(m)
-            try:
-                survive(arch, path, tmp_path)
-            except AssertionError:
-                shutil.copy(path, tmp_path / 'failed')
-                raise
+    with tempfile.TemporaryDirectory(dir='/tmp') as work:
+        os.chmod(work, 0o777)
+        shutil.copy(program('qemu-' + arch), f'{work}/qemu-{arch}')
+        os.chmod(f'{work}/qemu-{arch}', 0o755)
+        for exe in exes:
+            with open(exe, 'rb') as f:
+                data = f.read()
+            for m in mutants(data, rng, count // 2):
+                if os.path.exists(work + '/mutant'):
+                    os.unlink(work + '/mutant')
+                with open(work + '/mutant', 'wb') as f:
+                    f.write(m)
+                os.chmod(work + '/mutant', 0o755)
+                try:
+                    survive(arch, work + '/mutant', work)
+                except AssertionError:
+                    shutil.copy(work + '/mutant', tmp_path / 'failed')
+                    raise
 
 
 @pytest.mark.limit(400)
@@ -93,11 +105,16 @@ def test_many_damaged_programs(tmp_path, arch):
 
 def call_storm(tmp_path, arch, seed, children):
     exe = build(tmp_path, arch, 'fuzzcalls', '-static')
-    work = tmp_path / 'work'
-    work.mkdir(exist_ok=True)
-    r = subprocess.run(['unshare', '--user', '--map-root-user', '--mount', '--net', '--ipc', '--uts', '--pid', '--fork', '--kill-child',
-                        program('qemu-' + arch), exe, str(seed), str(children)], capture_output=True, timeout=3000, cwd=work,
-                       stdin=subprocess.DEVNULL, env={**os.environ, 'LYREBIRD_TCACHE': 'off'})
+    with tempfile.TemporaryDirectory(dir='/tmp') as work:  # nobody must be able to get there
+        os.chmod(work, 0o777)
+        shutil.copy(exe, f'{work}/calls')
+        shutil.copy(program('qemu-' + arch), f'{work}/qemu-{arch}')
+        os.chmod(f'{work}/calls', 0o755)
+        os.chmod(f'{work}/qemu-{arch}', 0o755)
+        # Standard input is a pipe: calls change what descriptors show.
+        r = subprocess.run([*as_nobody(), 'unshare', '--user', '--mount', '--net', '--ipc', '--uts', '--pid', '--fork', '--kill-child',
+                            f'{work}/qemu-{arch}', f'{work}/calls', str(seed), str(children)], capture_output=True, timeout=3000, cwd=work,
+                           input=b'', env={'PATH': os.environ['PATH'], 'LYREBIRD_TCACHE': 'off'})
     if b'unshare:' in r.stderr:
         pytest.skip('host: no name spaces: ' + r.stderr.decode()[-100:])
     assert not OURS.search(r.stderr), r.stderr[-800:]

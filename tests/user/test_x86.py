@@ -145,3 +145,10 @@ def test_broken_elf_files_are_refused_or_run_but_never_break_us(tmp_path):
         except subprocess.TimeoutExpired:
             continue
         assert b'ssertion' not in err and b'internal fault' not in err and b'translator: unexpected' not in err, (i, rc, err)
+
+
+def test_log_items_that_user_mode_has_not_are_refused(tmp_path):
+    exe = build(tmp_path, 'time')
+    status, out, err = run([translator('x86_64'), '-d', 'in_asm', exe])
+    assert status == 1 and not out and b'strace' in err
+    assert run([translator('x86_64'), '-d', 'strace', exe])[0] == 0

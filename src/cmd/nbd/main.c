@@ -33,7 +33,8 @@ static struct ev_loop *g_loop; /* for the signal handler */
 static volatile sig_atomic_t g_stop;
 
 struct opt_set {
-    const char *port, *bind, *sock, *fmt, *name, *desc, *cache, *discard, *detect, *aio, *pid_file, *device, *image;
+    const char *port, *bind, *sock, *fmt, *name, *desc, *cache, *discard, *detect, *aio, *pid_file, *device, *image,
+        *tls, *tls_host;
     uint64_t shared, offset, partition;
     bool readonly, persistent, verbose, disconnect, list, fork, image_opts, snapshot, have_offset, allocation_depth;
     const char *objects[16]; /* --object */
@@ -65,6 +66,9 @@ static void usage(void)
         "  -v, --verbose             display extra debugging information\n"
         "  -x, --export-name=NAME    expose export by name (default is empty string)\n"
         "  -D, --description=TEXT    export a human-readable description\n\n"
+        "      --object OBJECT       define an object such as 'tls-creds-x509' or 'tls-creds-psk'\n"
+        "      --tls-creds=ID        use id of an earlier --object to provide TLS\n"
+        "      --tls-hostname=NAME   override hostname used to check x509 certificate\n\n"
         "Exposing part of the image:\n"
         "  -o, --offset=OFFSET       offset into the image\n  -P, --partition=NUM       only expose partition NUM\n\n"
         "General purpose options:\n"
@@ -122,7 +126,7 @@ static void print_export(const struct nbd_info *i)
         printf("  min block: %u\n  opt block: %u\n  max block: %u\n", i->min, i->pref, i->max);
 }
 
-static int do_list(const struct opt_set *o)
+static int do_list(struct blk_set *set, const struct opt_set *o)
 {
     struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock,
                          .host = (char *)(uintptr_t)(o->sock   ? NULL
@@ -131,7 +135,8 @@ static int do_list(const struct opt_set *o)
                          .port = (char *)(uintptr_t)o->port};
     struct nbd_info *v;
     struct err *e = NULL;
-    int nr = nbd_client_list(&a, &v, &e);
+    struct nbd_creds *creds = o->tls ? nbd_creds_find(set, o->tls, false, &e) : NULL;
+    int nr = !o->tls || creds ? nbd_client_list(&a, creds, o->tls_host ? o->tls_host : a.host, &v, &e) : -1;
 
     if (nr < 0)
         return fail(e);
@@ -386,8 +391,15 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
     struct blk_node *n;
     struct nbd_export *x = NULL;
     struct nbd_server *s;
+    struct nbd_creds *creds = NULL;
     int fd = -1, dev = -1, r = 0, null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+    if (o->tls && o->device) {
+        err_set(&e, "TLS is not available with --connect: the kernel's client would have to speak it");
+        return fail(e);
+    }
+    if (o->tls && !(creds = nbd_creds_find(set, o->tls, true, &e)))
+        return fail(e);
     if (o->device)
         dev = open_device(o->device, &e);
     else if ((fd = activated()) < 0)
@@ -408,6 +420,7 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
         return fail(e);
     }
     s = nbd_server_new(set, fd, (unsigned)o->shared);
+    nbd_server_set_creds(s, creds);
     if (o->sock && fd != 3)
         s->unix_path = xstrdup(o->sock);
     x = nbd_export_add(s, o->name ? o->name : "", o->desc, n, !o->readonly && !blk_node_readonly(n), &e);
@@ -437,7 +450,7 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
     return r;
 }
 
-enum { O_CACHE = 256, O_AIO, O_DISCARD, O_DETECT, O_FORK, O_PID, O_OPTS, O_TLS, O_OBJECT };
+enum { O_CACHE = 256, O_AIO, O_DISCARD, O_DETECT, O_FORK, O_PID, O_OPTS, O_TLS, O_AUTHZ, O_TLS_HOST, O_OBJECT };
 
 static const struct option longs[] = {{"help", no_argument, 0, 'h'},
                                       {"version", no_argument, 0, 'V'},
@@ -469,7 +482,8 @@ static const struct option longs[] = {{"help", no_argument, 0, 'h'},
                                       {"bitmap", required_argument, 0, 'B'},
                                       {"allocation-depth", no_argument, 0, 'A'},
                                       {"tls-creds", required_argument, 0, O_TLS},
-                                      {"tls-authz", required_argument, 0, O_TLS},
+                                      {"tls-authz", required_argument, 0, O_AUTHZ},
+                                      {"tls-hostname", required_argument, 0, O_TLS_HOST},
                                       {"object", required_argument, 0, O_OBJECT},
                                       {"trace", required_argument, 0, 'T'},
                                       {0}};
@@ -606,7 +620,13 @@ static int parse(int argc, char **argv, struct opt_set *o)
                 return 1;
             break;
         case O_TLS:
-            return refuse("TLS");
+            o->tls = optarg;
+            break;
+        case O_TLS_HOST:
+            o->tls_host = optarg;
+            break;
+        case O_AUTHZ:
+            return refuse("--tls-authz");
         case O_OBJECT:
             if (o->nr_objects == ARRAY_LEN(o->objects))
                 return refuse("more than 16 --object");
@@ -633,11 +653,9 @@ int main(int argc, char **argv)
     if (r >= 0)
         return r;
     signal(SIGPIPE, SIG_IGN);
-    if (o.list)
-        return do_list(&o);
     if (o.disconnect)
         return do_disconnect(o.image);
-    if (o.fork || o.device) {
+    if ((o.fork || o.device) && !o.list) {
         ready = split_off(&r);
         if (ready == -2)
             return r;
@@ -653,7 +671,7 @@ int main(int argc, char **argv)
         if (!blk_object_add(set, o.objects[i], &e))
             return fail(e);
     }
-    r = serve(set, &o, ready);
+    r = o.list ? do_list(set, &o) : serve(set, &o, ready);
     blk_set_free(set);
     run_free(run);
     shut_end(o.shut);

@@ -48,7 +48,8 @@ bool on_string(struct sys *s, const struct option *o, const char *val, struct er
         const char **to;
     } map[] = {
         {"mem-path", &s->cfg.mem_path}, {"append", &s->cfg.append},   {"bios", &s->cfg.bios}, {"pidfile", &s->pidfile},
-        {"chroot", &s->chroot},         {"qtest-log", &s->qtest_log}, {"k", &s->keyboard},    {"loadvm", &s->loadvm}};
+        {"chroot", &s->chroot},         {"qtest-log", &s->qtest_log}, {"k", &s->keyboard},    {"loadvm", &s->loadvm},
+        {"incoming", &s->incoming}};
 
     for (unsigned i = 0; i < ARRAY_LEN(map); i++)
         if (!strcmp(o->name, map[i].name))

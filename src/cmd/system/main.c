@@ -270,6 +270,10 @@ int main(int argc, char **argv)
         err_prefix(&e, "-loadvm %s: ", s->loadvm);
         die(e);
     }
+    if (s->incoming && !state_move_in(s->m, s->blks, s->incoming, &e)) {
+        err_prefix(&e, "-incoming %s: ", s->incoming);
+        die(e);
+    }
     if (!s->start_paused && s->m->state != RS_SUSPENDED)
         machine_start(s->m);
     proc_ready(s);

@@ -90,7 +90,7 @@ struct sys {
 
     bool default_serial, default_parallel, default_monitor, default_cdrom, default_floppy, default_net, default_vga;
     bool display_set, start_paused, daemonize, snapshot, no_user_config, usb;
-    const char *pidfile, *runas, *chroot, *name, *process_name, *qtest_chr, *qtest_log, *keyboard, *loadvm;
+    const char *pidfile, *runas, *chroot, *name, *process_name, *qtest_chr, *qtest_log, *keyboard, *loadvm, *incoming;
     bool pidfile_ours;
     int action_watchdog; /* index in on_action's list; watchdog devices read it once they exist */
     uint64_t run_uid, run_gid;

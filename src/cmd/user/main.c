@@ -19,7 +19,7 @@
 
 extern char **environ;
 
-enum { CACHE_MIB = 128 };
+enum { CACHE_MIB = 128, NOT_LOGGED = LOG_INT | LOG_CPU | LOG_IN_ASM | LOG_OUT_ASM | LOG_MMU | LOG_RESET | LOG_PCALL };
 
 struct args {
     const char *arch; /* NULL: from the program */
@@ -403,6 +403,10 @@ static void start_logs(const struct args *a)
     }
     if (a->log_items && !log_parse_mask(a->log_items, &mask, &bad)) {
         err_set(&e, "-d %s: unknown item", a->log_items);
+        die(e);
+    }
+    if (mask & NOT_LOGGED && !strstr(a->log_items, "all")) {
+        err_set(&e, "-d %s: of these items user mode logs guest_errors, unimp, exec, strace and trace", a->log_items);
         die(e);
     }
     if (lx_proc.opt.log_file && !log_set_file(lx_proc.opt.log_file)) {

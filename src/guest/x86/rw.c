@@ -59,6 +59,12 @@ void rw_note_peek(struct rw *r, unsigned first, unsigned last)
     o->peek_last = (uint16_t)max_u64(o->peek_last, last);
 }
 
+/* Flags that the instruction writes for certain: a repeated one may do nothing. */
+static uint32_t flags_written(const struct x86_insn *in)
+{
+    return in->rep && in->row->attr & X86_A_STRING ? 0 : in->row->flags_w;
+}
+
 /* Which arithmetic flags the code at pc may read before it writes them: a look at a few instructions, as far as they
  * lie in this page. Flags found dead may hold anything there, which only an interrupt's frame can show. */
 static uint16_t flags_needed(struct rw *r, uint64_t pc)
@@ -86,7 +92,7 @@ static uint16_t flags_needed(struct rw *r, uint64_t pc)
         if (in.row->attr & (X86_A_ENDS | X86_A_SYS))
             break;
         needed |= in.row->flags_r & open;
-        open &= (uint16_t) ~(in.row->flags_w | needed);
+        open &= (uint16_t) ~(flags_written(&in) | needed);
     }
     return needed | open;
 }
@@ -125,7 +131,7 @@ static void liveness(struct rw *r)
         else if (!rewritable(r, in) || (rw_is_sys(r, in) && !keeps_flags(r, in)))
             live = X86_ARITH; /* the block may be left here */
         r->live_after[i] = live;
-        live = (uint16_t)((live & ~in->row->flags_w) | in->row->flags_r) & X86_ARITH;
+        live = (uint16_t)((live & ~flags_written(in)) | in->row->flags_r) & X86_ARITH;
         /* An access that writes flags itself is checked before it: what is live then is what it reads. A conditional
          * writer (shift by CL) lists the flags it may leave alone in flags_r. */
         r->live[i] = live;

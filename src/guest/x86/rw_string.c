@@ -1,11 +1,11 @@
-/* Rewriter: MOVS, STOS and LODS in 64-bit code, alone or with REP, going up (translated code runs with DF = 0).
+/* Rewriter: the string instructions in 64-bit code, alone or with REP, going up (translated code runs with DF = 0).
  *
  * REP goes page by page: both sides are checked, the host's own REP instruction does as many elements as fit, and the
- * registers are exact again before the next page, where the vCPU can be stopped. Whatever the checks do not settle
+ * registers are exact again before the next page, where the vCPU can be stopped. SCAS and CMPS end earlier by ZF. Whatever the checks do not settle
  * (MMIO, a page fault, an element across two pages) restarts the instruction in the interpreter. */
 #include "guest/x86/rw_int.h"
 
-enum { OP_MOVS = 0xa4, OP_STOS = 0xaa, OP_LODS = 0xac };
+enum { OP_MOVS = 0xa4, OP_CMPS = 0xa6, OP_STOS = 0xaa, OP_LODS = 0xac, OP_SCAS = 0xae };
 
 bool rw_is_string(const struct rw *r, const struct x86_insn *in)
 {
@@ -14,6 +14,8 @@ bool rw_is_string(const struct rw *r, const struct x86_insn *in)
     if (!r->m64 || r->flat || in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->adsz != 8 || in->lock ||
         in->seg == X86_FS || in->seg == X86_GS)
         return false;
+    if (op == OP_SCAS || op == OP_CMPS)
+        return true;
     if (in->rep)
         return in->rep == 0xf3 && (op == OP_MOVS || op == OP_STOS);
     return op == OP_MOVS || op == OP_STOS || op == OP_LODS;
@@ -52,6 +54,27 @@ static void single(struct rw *r, const struct x86_insn *in)
         jit_lea(b, JR_RDI, JIT_BASE(JR_RDI, (int32_t)s));
     }
     if (op != OP_STOS)
+        jit_lea(b, JR_RSI, JIT_BASE(JR_RSI, (int32_t)s));
+}
+
+static void single_compare(struct rw *r, const struct x86_insn *in)
+{
+    bool cmps = (in->opcode & ~1u) == OP_CMPS;
+    unsigned s = element(in);
+    struct jit_buf *b = r->b;
+    struct jit_mem m;
+
+    if (cmps) {
+        m = rw_at_reg(r, JR_RSI, s, false);
+        move(r, s, 0x8a, T0, m);
+        jit_store(b, JIT_GS(X86_CTX(tmp)), T0);
+    }
+    m = rw_at_reg(r, JR_RDI, s, false);
+    if (cmps)
+        jit_load(b, T0, JIT_GS(X86_CTX(tmp)));
+    move(r, s, 0x3a, cmps ? T0 : JR_RAX, m); /* cmp */
+    jit_lea(b, JR_RDI, JIT_BASE(JR_RDI, (int32_t)s));
+    if (cmps)
         jit_lea(b, JR_RSI, JIT_BASE(JR_RSI, (int32_t)s));
 }
 
@@ -160,8 +183,73 @@ static void repeated(struct rw *r, const struct x86_insn *in)
     jit_patch32(r->b, done);
 }
 
+/* The elements of one page, RCX not 0: flags as they stood before are lost. Leaves those of the last comparison. */
+static void compare_burst(struct rw *r, const struct x86_insn *in, bool cmps)
+{
+    unsigned s = element(in), log = (unsigned)__builtin_ctz(s);
+    struct jit_buf *b = r->b;
+
+    room_in_page(r, JR_RDI, log);
+    cmp_min(r, T0, JR_RCX);
+    jit_store(b, JIT_GS(X86_CTX(tmp)), JR_RCX);
+    if (cmps) {
+        jit_mov_rr(b, JR_RCX, T0);
+        room_in_page(r, JR_RSI, log);
+        cmp_min(r, T0, JR_RCX);
+    }
+    jit_load(b, JR_RCX, JIT_GS(X86_CTX(tmp)));
+    jit_op_reg(b, JIT_W, 0x29, T0, JR_RCX); /* sub: those that are left for other pages */
+    jit_store(b, JIT_GS(X86_CTX(tmp)), JR_RCX);
+    jit_mov_rr(b, JR_RCX, T0);
+    jit_lea(b, JR_RDI, JIT_SUM(JR_RDI, T1));
+    jit_op_reg(b, JIT_W, 0xf7, 3, T1); /* neg */
+    if (cmps) {
+        jit_load(b, T0, JIT_GS(X86_CTX(add_rsi)));
+        jit_lea(b, JR_RSI, JIT_SUM(JR_RSI, T0));
+        jit_op_reg(b, JIT_W, 0xf7, 3, T0);
+    }
+    if (s == 2)
+        jit_8(b, 0x66);
+    jit_8(b, in->rep);
+    if (s == 8)
+        jit_8(b, 0x48);
+    jit_8(b, in->opcode);
+    if (cmps)
+        jit_lea(b, JR_RSI, JIT_SUM(JR_RSI, T0));
+    jit_lea(b, JR_RDI, JIT_SUM(JR_RDI, T1));
+    jit_load(b, T0, JIT_GS(X86_CTX(tmp)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
+}
+
+static void repeated_compare(struct rw *r, const struct x86_insn *in)
+{
+    bool cmps = (in->opcode & ~1u) == OP_CMPS;
+    uint8_t *none = if_zero(r), *found, *done;
+    const uint8_t *again = jit_here(r->b);
+
+    if (cmps) {
+        rw_at_reg(r, JR_RSI, element(in), false);
+        jit_store(r->b, JIT_GS(X86_CTX(add_rsi)), T1);
+    }
+    rw_at_reg(r, JR_RDI, element(in), false);
+    compare_burst(r, in, cmps);
+    found = jit_jcc_fwd(r->b, in->rep == 0xf2 ? JCC_E : JCC_NE);
+    done = if_zero(r);
+    rw_poll(r);
+    jit_jmp(r->b, again);
+    jit_patch32(r->b, none);
+    jit_patch32(r->b, found);
+    jit_patch32(r->b, done);
+}
+
 void rw_string(struct rw *r, const struct x86_insn *in)
 {
+    unsigned op = in->opcode & ~1u;
+
+    if (op == OP_SCAS || op == OP_CMPS) {
+        (in->rep ? repeated_compare : single_compare)(r, in);
+        return;
+    }
     if (in->rep)
         repeated(r, in);
     else

@@ -748,13 +748,14 @@ void ide_control_write(struct ide_bus *b, uint8_t v)
     b->ops->irq(b->opaque, b->irq_level && !(v & CTL_NIEN));
 }
 
-/* ---- saving: with nothing in flight, a command is in a PIO phase, waits for the engine, or is to be tried again ---- */
+/* ---- saving: with nothing in flight, a command is in a PIO phase, waits for the engine, or is to be tried again ----
+ */
 
 enum { PHASE_NONE, PHASE_QUIET, PHASE_IN, PHASE_OUT, PHASE_PACKET /* and the following */ };
 
 static void (*phase_fn(unsigned n))(struct ide_bus *b)
 {
-    static void (*const phases[])(struct ide_bus *b) = {NULL, done_quietly, pio_in_used, pio_out_filled};
+    static void (*const phases[])(struct ide_bus * b) = {NULL, done_quietly, pio_in_used, pio_out_filled};
 
     return n < ARRAY_LEN(phases) ? phases[n] : ide_packet_phase(n - PHASE_PACKET + 1);
 }

@@ -553,11 +553,8 @@ static bool vblk_post_load(void *opaque, struct err **errp)
     blk_set_write_cache(v->blk, v->saved_wce);
     return true;
 }
-static const struct state_desc vblk_state = {.name = "virtio-blk",
-                                             .version = 1,
-                                             .fields = vblk_fields,
-                                             .pre_save = vblk_pre_save,
-                                             .post_load = vblk_post_load};
+static const struct state_desc vblk_state = {
+    .name = "virtio-blk", .version = 1, .fields = vblk_fields, .pre_save = vblk_pre_save, .post_load = vblk_post_load};
 static const char *const vblk_aliases[] = {"virtio-blk", NULL};
 VIRTIO_PCI_CLASSES(vblk, "virtio-blk-pci", vblk_aliases, struct vblk_pci, v, vblk_type, .props = vblk_pci_props,
                    .state_desc = &vblk_state, .category = DEV_CAT_STORAGE, .desc = "virtio block device",

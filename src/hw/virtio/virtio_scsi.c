@@ -51,9 +51,9 @@ struct vscsi {
     uint32_t num_queues, queue_size, max_sectors, cmd_per_lun; /* properties */
     bool hotplug, param_change;                                /* properties */
     uint32_t sense_size, cdb_size;
-    struct list reqs; /* of struct vscsi_req: with a unit */
+    struct list reqs;  /* of struct vscsi_req: with a unit */
     struct list again; /* of struct vscsi_req: came back with a restored machine */
-    struct list tmfs; /* of struct vscsi_tmf: waiting for requests */
+    struct list tmfs;  /* of struct vscsi_tmf: waiting for requests */
     bool events_missed;
 };
 struct vscsi_pci {

@@ -399,8 +399,7 @@ struct virtq_elem *virtq_elem_get(struct virtio_dev *vd, const uint8_t **p, size
     in = get_le16(h + 8);
     *tag = get_le64(h + 12);
     if (queue >= vd->nr_vq || !vd->vq[queue].enabled || get_le16(h + 2) >= max_u64(vd->vq[queue].num, 1u << 15) ||
-        get_le16(h + 4) > vd->vq[queue].num || out + in > VIRTQ_MAX_SEGS ||
-        (*n - HELD_HEAD) / HELD_PART < out + in)
+        get_le16(h + 4) > vd->vq[queue].num || out + in > VIRTQ_MAX_SEGS || (*n - HELD_HEAD) / HELD_PART < out + in)
         return NULL;
     c.q = &vd->vq[queue];
     c.nr = out + in;
