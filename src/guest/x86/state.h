@@ -183,17 +183,17 @@ struct x86_cpu {
     struct x86_topology {
         unsigned sockets, dies, cores, threads;
     } topo;
-    void *dbt;                 /* accel/dbt's per-CPU state */
-    struct x86_simd *simd;     /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
-    struct x86_trace *trace;   /* borrowed; NULL: events are not noted */
-    struct x86_trial *trial;   /* lockstep (trial.h): writes are logged while one runs; NULL: never */
-    bool split;                /* interpreter: holds the lock of accesses that cross a page */
-    uint8_t watch_hit;         /* data breakpoints met by the current instruction, as DR6 bits */
-    uint64_t next_rip;         /* interpreter: address after the instruction; transfers of control change it */
-    struct x86_icache *icache; /* interpreter: decoded blocks, private to interp.c */
-    uint64_t insn_count;       /* executed by the interpreter */
+    void *dbt;                          /* accel/dbt's per-CPU state */
+    struct x86_simd *simd;              /* simd.c's code and buffers, made on first use; x86_simd_free releases it */
+    struct x86_trace *trace;            /* borrowed; NULL: events are not noted */
+    struct x86_trial *trial;            /* lockstep (trial.h): writes are logged while one runs; NULL: never */
+    bool split;                         /* interpreter: holds the lock of accesses that cross a page */
+    uint8_t watch_hit;                  /* data breakpoints met by the current instruction, as DR6 bits */
+    uint64_t next_rip;                  /* interpreter: address after the instruction; transfers of control change it */
+    struct x86_icache *icache;          /* interpreter: decoded blocks, private to interp.c */
+    uint64_t insn_count;                /* executed by the interpreter */
     uint64_t saved_tsc_hz, saved_cpuid; /* save.c: what a saved machine had */
-    uint16_t last_op;          /* enum x86_op x86_interp_one executed last */
+    uint16_t last_op;                   /* enum x86_op x86_interp_one executed last */
 };
 static inline struct x86_cpu *x86_cpu(struct vcpu *c)
 {
