@@ -162,6 +162,10 @@ static void call_near(struct rw *r, const struct x86_insn *in)
     uint64_t ret = next_of(r, in), to = ret + in->imm;
 
     push_return(r, ret, T0);
+    if (!in->imm) { /* call next; pop: how 32-bit code finds itself. Nothing returns from it. */
+        rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
+        return;
+    }
     rw_link_jmp(r, r->m64 ? to : (uint32_t)to, JIT_LINK_CALL, 0);
     continuation(r, in, ret);
 }
