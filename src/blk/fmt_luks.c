@@ -178,7 +178,8 @@ static bool lk_measure(struct opts *o, struct blk_node *in, struct blk_measure *
 }
 
 static const struct blk_driver drv_luks = {
-    .name = "luks", .any_loop = true,
+    .name = "luks",
+    .any_loop = true,
     .kind = BLK_FORMAT,
     .priv_size = sizeof(struct lk),
     .known = lk_known,

@@ -1178,7 +1178,8 @@ static const struct blk_create_opt q2_create_opts[] = {
 };
 
 static const struct blk_driver drv_qcow2 = {
-    .name = "qcow2", .any_loop = true,
+    .name = "qcow2",
+    .any_loop = true,
     .kind = BLK_FORMAT,
     .priv_size = sizeof(struct q2),
     .backing_ok = true,

@@ -164,7 +164,8 @@ static const struct blk_create_opt raw_create_opts[] = {
 };
 
 static const struct blk_driver drv_raw = {
-    .name = "raw", .any_loop = true,
+    .name = "raw",
+    .any_loop = true,
     .kind = BLK_FORMAT,
     .priv_size = sizeof(struct raw),
     .known = raw_known,

@@ -347,8 +347,8 @@ static int rw_queue(struct blk_node *n, struct xfer *x)
     return x->len ? blk_offload(n->set, xfer_run, x) : 0;
 }
 
-/* A small write into the page cache costs less than handing it to a worker. It may still wait for the disk when too much is
- * dirty, so only loops that serve nothing but disks do it themselves: those of tools and of I/O threads. */
+/* A small write into the page cache costs less than handing it to a worker. It may still wait for the disk when too
+ * much is dirty, so only loops that serve nothing but disks do it themselves: those of tools and of I/O threads. */
 static bool write_here(const struct blk_node *n, uint64_t len, bool write)
 {
     return write && len <= WRITE_HERE_MAX && !(n->open_flags & BLK_O_DIRECT) && (!n->set->machine || iothread_self());

@@ -24,7 +24,7 @@ struct vcpu_arch {
     unsigned (*gdb_read)(struct vcpu *c, unsigned reg, uint8_t *buf);
     unsigned (*gdb_write)(struct vcpu *c, unsigned reg, const uint8_t *buf);
     const char *gdb_target_xml;
-    const struct state_desc *state; /* of the struct vcpu; NULL: cannot be saved */
+    const struct state_desc *state;               /* of the struct vcpu; NULL: cannot be saved */
     struct x86_port *(*x86_port)(struct vcpu *c); /* x86 only; NULL elsewhere. Callers use x86_port() of cpu/x86.h */
 };
 
@@ -41,10 +41,10 @@ struct vcpu {
     void (*kick)(struct vcpu *c); /* any thread: make run return or look at pins soon; set by the accelerator */
     void *accel_data;
     const struct state_desc *accel_state; /* of accel_data; NULL: nothing in it belongs to the guest */
-    _Atomic uint32_t pins;              /* raised lines; bit meanings are the architecture's (cpu/x86.h) */
-    _Atomic bool exit_request;          /* run must return VCPU_EXIT_KICKED */
-    _Atomic bool stop_request, stopped; /* paused by the machine */
-    _Atomic bool halted;                /* waits for has_work */
+    _Atomic uint32_t pins;                /* raised lines; bit meanings are the architecture's (cpu/x86.h) */
+    _Atomic bool exit_request;            /* run must return VCPU_EXIT_KICKED */
+    _Atomic bool stop_request, stopped;   /* paused by the machine */
+    _Atomic bool halted;                  /* waits for has_work */
     bool created, unplug;
     pthread_t thread;
     _Atomic int tid;      /* of the thread, as the host's tools show it; 0 before it runs */

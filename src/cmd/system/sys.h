@@ -77,8 +77,8 @@ struct sys {
     unsigned nr_accels;
     bool accel_asked, accel_kvm_flag;
     struct opts *icount; /* owned; NULL: not given */
-    struct opts *tcg; /* what options of their own say to the translator, owned */
-    char *accel_line; /* which accelerator and why, owned */
+    struct opts *tcg;    /* what options of their own say to the translator, owned */
+    char *accel_line;    /* which accelerator and why, owned */
 
     struct drive_cfg drives[512];
     struct nic_cfg nics[32];

@@ -15,8 +15,9 @@ enum a64_exit {
  * instructions, in mode A64_MODE_*. False: nothing can be translated there (avail < 4). */
 bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code, size_t avail, unsigned max);
 
-/* For the AArch32 front end, whose state lies in struct a64_cpu: emits one A64 instruction that accesses no memory and does not
- * branch. fp_special: floating point as FPCR of the moment says, by soft-float; else the default mode, inline. */
+/* For the AArch32 front end, whose state lies in struct a64_cpu: emits one A64 instruction that accesses no memory and
+ * does not branch. fp_special: floating point as FPCR of the moment says, by soft-float; else the default mode, inline.
+ */
 void a64_emit(struct ir *s, uint32_t w, bool fp_special);
 
 /* The registers kept in host registers, ENGINE (D): 12 general and 12 vector ones. */

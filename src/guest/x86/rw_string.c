@@ -1,8 +1,9 @@
 /* Rewriter: the string instructions in 64-bit code, alone or with REP, going up (translated code runs with DF = 0).
  *
  * REP goes page by page: both sides are checked, the host's own REP instruction does as many elements as fit, and the
- * registers are exact again before the next page, where the vCPU can be stopped. SCAS and CMPS end earlier by ZF. Whatever the checks do not settle
- * (MMIO, a page fault, an element across two pages) restarts the instruction in the interpreter. */
+ * registers are exact again before the next page, where the vCPU can be stopped. SCAS and CMPS end earlier by ZF.
+ * Whatever the checks do not settle (MMIO, a page fault, an element across two pages) restarts the instruction in the
+ * interpreter. */
 #include "guest/x86/rw_int.h"
 
 enum { OP_MOVS = 0xa4, OP_CMPS = 0xa6, OP_STOS = 0xaa, OP_LODS = 0xac, OP_SCAS = 0xae };

@@ -249,7 +249,7 @@ void ide_packet_reset(struct ide_bus *b)
 
 void (*ide_packet_phase(unsigned n))(struct ide_bus *b)
 {
-    static void (*const phases[])(struct ide_bus *b) = {next_block, params_here, cdb_here};
+    static void (*const phases[])(struct ide_bus * b) = {next_block, params_here, cdb_here};
 
     return n && n <= ARRAY_LEN(phases) ? phases[n - 1] : NULL;
 }

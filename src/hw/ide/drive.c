@@ -222,11 +222,8 @@ static bool drive_loaded(void *obj, struct err **errp)
         blk_set_write_cache(d->blk, d->saved_wce);
     return true;
 }
-static const struct state_desc drive_state = {.name = "ide-drive",
-                                              .version = 1,
-                                              .fields = drive_fields,
-                                              .pre_save = drive_pre_save,
-                                              .post_load = drive_loaded};
+static const struct state_desc drive_state = {
+    .name = "ide-drive", .version = 1, .fields = drive_fields, .pre_save = drive_pre_save, .post_load = drive_loaded};
 
 static const char *const hd_aliases[] = {"ide-drive", NULL}; /* the name it had before CDs got one of their own */
 
@@ -241,7 +238,7 @@ static const char *const hd_aliases[] = {"ide-drive", NULL}; /* the name it had 
                                          .category = DEV_CAT_STORAGE,                                                  \
                                          .realize = drive_realize,                                                     \
                                          .unrealize = drive_unrealize,                                                 \
-                                         .state_desc = &drive_state};                                                       \
+                                         .state_desc = &drive_state};                                                  \
     DEV_REGISTER(var)
 DRIVE_CLASS(ide_hd_class, "ide-hd", "virtual IDE disk", hd_aliases, hd_props)
 DRIVE_CLASS(ide_cd_class, "ide-cd", "virtual IDE CD-ROM", NULL, cd_props)

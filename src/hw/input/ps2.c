@@ -459,8 +459,8 @@ static const struct state_field mouse_fields[] = {STATE_STRUCT(struct ps2_mouse,
                                                   STATE_BOOL(struct ps2_mouse, scale2),
                                                   STATE_BOOL(struct ps2_mouse, wrap),
                                                   STATE_U8(struct ps2_mouse, buttons),
-                                                 STATE_INT(struct ps2_mouse, dx),
-                                                 STATE_INT(struct ps2_mouse, dy),
-                                                 STATE_INT(struct ps2_mouse, dz),
+                                                  STATE_INT(struct ps2_mouse, dx),
+                                                  STATE_INT(struct ps2_mouse, dy),
+                                                  STATE_INT(struct ps2_mouse, dz),
                                                   STATE_END};
 const struct state_desc ps2_mouse_state = {.name = "ps2-mouse", .version = 1, .fields = mouse_fields};

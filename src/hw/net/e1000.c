@@ -37,7 +37,7 @@ struct e1000 {
         uint8_t cso, css;
         bool ic;
         struct tx_ctx ctx;
-        uint8_t *buf; /* owned: TX_MAX bytes */
+        uint8_t *buf;  /* owned: TX_MAX bytes */
         uint32_t size; /* TX_MAX */
     } tx;
     bool in_dma; /* our own transfer is under way: registers do not answer */

@@ -103,8 +103,8 @@ struct rtl8139 {
     struct net_nic nic; /* properties mac, netdev */
     uint8_t r[REGS];
     struct eeprom93 ee;
-    uint32_t rx_at, tx_at; /* C+ ring positions */
-    uint8_t *tx_buf;       /* owned: TX_MAX bytes */
+    uint32_t rx_at, tx_at;    /* C+ ring positions */
+    uint8_t *tx_buf;          /* owned: TX_MAX bytes */
     uint32_t tx_len, tx_size; /* tx_size: TX_MAX */
     bool tx_open, tx_bad, in_dma;
     int64_t timer_base; /* guest time when TCTR was 0 */

@@ -396,7 +396,8 @@ static bool pf_post_load(void *obj, struct err **errp)
 {
     struct pflash *f = obj;
 
-    if (f->cycle > 4 || (f->cycle == 3 && f->buf_off == UINT32_MAX) || f->buf_len > 0x10000 || (f->buf_off != UINT32_MAX && f->buf_off >= f->flash.size))
+    if (f->cycle > 4 || (f->cycle == 3 && f->buf_off == UINT32_MAX) || f->buf_len > 0x10000 ||
+        (f->buf_off != UINT32_MAX && f->buf_off >= f->flash.size))
         return false;
     if (!f->secure)
         mem_region_set_romd(&f->flash, f->cmd == CMD_READ_ARRAY);

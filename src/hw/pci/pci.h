@@ -66,8 +66,8 @@ struct pci_dev {
     struct dev dev;  /* first */
     uint8_t *config; /* owned: PCIE_CFG_SIZE bytes, current values */
     uint32_t config_len;
-    uint8_t *wmask, *w1cmask; /* writable bits; write-one-to-clear bits */
-    int32_t addr;             /* property addr=slot[.fn] as devfn; -1 = first free slot */
+    uint8_t *wmask, *w1cmask;  /* writable bits; write-one-to-clear bits */
+    int32_t addr;              /* property addr=slot[.fn] as devfn; -1 = first free slot */
     uint8_t devfn, pin;        /* pin: what pci_set_pin said */
     bool multifunction;        /* property */
     struct mem_region *bar[7]; /* borrowed; [6] is the ROM */

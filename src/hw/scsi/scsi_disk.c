@@ -1007,9 +1007,13 @@ static const struct prop hd_props[] = {DISK_PROPS, PROP("removable", bool, struc
                                        PROP("dpofua", bool, struct sdisk, dpofua, .dflt = "off"),
                                        PROP("rotation_rate", u16, struct sdisk, rotation, .dflt = "0"), PROP_END};
 static const struct prop cd_props[] = {DISK_PROPS, PROP_END};
-static const struct state_field disk_fields[] = {
-    STATE_U16(struct sdisk, sd.attention),  STATE_BOOL(struct sdisk, locked),      STATE_BOOL(struct sdisk, tray_open),
-    STATE_BOOL(struct sdisk, medium_event), STATE_BOOL(struct sdisk, eject_asked), STATE_BOOL(struct sdisk, saved_wce), STATE_END};
+static const struct state_field disk_fields[] = {STATE_U16(struct sdisk, sd.attention),
+                                                 STATE_BOOL(struct sdisk, locked),
+                                                 STATE_BOOL(struct sdisk, tray_open),
+                                                 STATE_BOOL(struct sdisk, medium_event),
+                                                 STATE_BOOL(struct sdisk, eject_asked),
+                                                 STATE_BOOL(struct sdisk, saved_wce),
+                                                 STATE_END};
 
 static bool disk_pre_save(void *obj, struct err **errp)
 {

@@ -400,5 +400,8 @@ static bool virtio_post_load(void *opaque, struct err **errp)
         vd->type->set_features(vd);
     return take_back(vd);
 }
-const struct state_desc virtio_state = {
-    .name = "virtio", .version = 1, .fields = virtio_fields, .pre_save = virtio_pre_save, .post_load = virtio_post_load};
+const struct state_desc virtio_state = {.name = "virtio",
+                                        .version = 1,
+                                        .fields = virtio_fields,
+                                        .pre_save = virtio_pre_save,
+                                        .post_load = virtio_post_load};

@@ -144,9 +144,9 @@ struct virtio_dev {
     uint8_t isr;
     bool broken;
     bool realized;
-    bool kick_sync;          /* handle kicks on the vCPU's thread (ioeventfd=off) */
-    struct iothread *io;     /* borrowed: queues are handled there, NULL = on the main loop. Set before queues are added */
-    uint64_t features;       /* offered */
+    bool kick_sync;      /* handle kicks on the vCPU's thread (ioeventfd=off) */
+    struct iothread *io; /* borrowed: queues are handled there, NULL = on the main loop. Set before queues are added */
+    uint64_t features;   /* offered */
     uint64_t guest_features; /* accepted */
     uint32_t feature_bits;   /* property bits: PROP_INDIRECT ... */
     unsigned config_size;

@@ -118,7 +118,7 @@ struct lx_arch {
     bool no_restorer;  /* struct sigaction has no sa_restorer (RISC-V) */
     bool tls_last;     /* clone(flags, stack, ptid, ctid, tls): x86-64; others have tls before ctid */
     bool host_vdso;    /* the host's vDSO is code of this architecture */
-    uint32_t task_end;    /* 32-bit guests: nothing is mapped from here on; 0: 0xffffe000 */
+    uint32_t task_end; /* 32-bit guests: nothing is mapped from here on; 0: 0xffffe000 */
     /* Code and data the kernel shows at task_end, one page: filled before the program is loaded. May be NULL. */
     void (*helper_fill)(uint8_t page[4096]);
     uint32_t o_direct, o_directory, o_nofollow, o_largefile; /* open flags that differ */

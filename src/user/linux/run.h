@@ -95,7 +95,8 @@ struct lx_front {
     /* Optional. After LX_EXIT_SIGNAL: repairs state for a fault inside instruction `insn` of the block. */
     void (*fix)(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);
     uint64_t pc_bits; /* bits of a pc that are no part of the address (Arm: bit 0 says T32) */
-    bool resumes; /* no interpreter: a store into a page with code is done again as it is; its bytes count from the next block */
+    bool resumes; /* no interpreter: a store into a page with code is done again as it is; its bytes count from the next
+                     block */
     bool poll_restarts; /* a poll that no link names restarts its instruction; else *view.pc says where to go on */
 };
 struct lx_rt_stubs {
