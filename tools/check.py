@@ -24,7 +24,7 @@ import xml.etree.ElementTree as ET
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STAGES = ('static', 'unit', 'asan', 'scripts', 'pytest', 'ledger')
 ASAN_DIR = os.path.join(ROOT, 'build-asan')
-SAN_ENV = {'ASAN_OPTIONS': 'detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1',
+SAN_ENV = {'ASAN_OPTIONS': 'detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1:use_sigaltstack=0:quarantine_size_mb=16',
            'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1', 'TSAN_OPTIONS': 'halt_on_error=1:exitcode=99'}
 PROVES = re.compile(r'proves:\s*((?:[A-Z]+-?[\w-]*\d+[,\s]*)+)')
 IDS = re.compile(r'F-[A-Z]+-\d+|N-\d+|S\d{3}')

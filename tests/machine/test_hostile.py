@@ -26,7 +26,7 @@ def fuzz(build, name, share=1, seed=1):
     engine, cpus, insns = RUNS[name]
     p = subprocess.run([f'{build}/tests/diff/x86fuzz', '--engine', engine, '--cpus', str(cpus), '--insns', str(insns // share), '--seed', str(seed)],
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=6900,
-                       env={**os.environ, 'ASAN_OPTIONS': 'detect_leaks=0:exitcode=99', 'UBSAN_OPTIONS': 'halt_on_error=1'})
+                       env={**os.environ, 'ASAN_OPTIONS': 'detect_leaks=0:exitcode=99:use_sigaltstack=0:quarantine_size_mb=16', 'UBSAN_OPTIONS': 'halt_on_error=1'})
     print(p.stdout[-1500:])
     assert p.returncode == 0, p.stdout[-3000:]
     done = re.search(r'x86fuzz: (\d+) instructions', p.stdout)
