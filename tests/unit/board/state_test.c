@@ -203,6 +203,7 @@ static bool load(struct machine *m, const void *p, size_t n, struct err **errp)
 struct full {
     struct rig *r;
     struct blk_set *set;
+    struct net_set *net;
     char *file[4];
 };
 
@@ -237,7 +238,8 @@ static struct full *full_new(void)
     f->r->m->ram_size = 4 * MIB;
     f->set = blk_set_new(f->r->run);
     blk_set_bind(f->set, f->r->m);
-    net_set_bind(net_set_new(f->r->run), f->r->m);
+    f->net = net_set_new(f->r->run);
+    net_set_bind(f->net, f->r->m);
     drive(f, "d0", "");
     drive(f, "d1", "");
     drive(f, "d2", "");
@@ -278,10 +280,11 @@ static struct full *full_new(void)
 }
 static void full_free(struct full *f)
 {
-    struct blk_set *s = f->set;
-
-    rig_free(f->r);
-    (void)s; /* ends with the program: its loop is gone */
+    machine_free(f->r->m);
+    net_set_free(f->net);
+    blk_set_free(f->set);
+    run_free(f->r->run);
+    free(f->r);
     free(f);
 }
 
