@@ -61,7 +61,7 @@ def in_tree(arch, tree, *command, timeout=600):
 
 @pytest.mark.limit(1500)
 @pytest.mark.proves('F-USR-04', 'F-USR-06', 'S346', 'S347')
-@pytest.mark.parametrize('arch', ['arm64', 'i386', 'amd64'])
+@pytest.mark.parametrize('arch', ['arm64', 'i386'])  # a rule for the host's own programs would catch the translator too
 def test_programs_of_a_foreign_root_run_by_themselves(arch):
     available(arch)
     try:
