@@ -36,13 +36,18 @@ struct jit_link {
     uint16_t poll_off;   /* a poll goes on at from->pc + poll_off, or at the target: JIT_POLL_TARGET */
     uint16_t mode_or;
 };
-struct jit_span { /* bytes of one page that a block depends on, first and last */
+struct jit_span {          /* bytes of one page that a block depends on, first and last */
     struct jit_span *next; /* on its page */
     uint16_t first, last;
     uint8_t n; /* its place in the block's span[] */
     bool used;
 };
-enum { JIT_SPAN_OWN, JIT_SPAN_TAIL, JIT_SPAN_PEEK, JIT_SPANS }; /* its own bytes, those on a second page, those it peeked at */
+enum {
+    JIT_SPAN_OWN,
+    JIT_SPAN_TAIL,
+    JIT_SPAN_PEEK,
+    JIT_SPANS
+}; /* its own bytes, those on a second page, those it peeked at */
 struct jit_block {
     uint64_t pc, place;
     uint64_t tail_no;    /* page its last bytes are on, when it runs over the end of the first */
