@@ -6,6 +6,11 @@
 #include "run/iothread.h"
 
 struct blk_pool;
+/* Calls that are not to run at the same time; zeroed at first, guarded by the pool's lock. */
+struct blk_lane {
+    struct list waiting;
+    bool busy;
+};
 struct blk_throttle;
 
 struct blk_set {
@@ -85,7 +90,9 @@ void blk_home_check(struct blk_set *s); /* soon, if nobody needs the nodes here,
 struct blk_pool *blk_pool_new(void);
 void blk_comp_free(struct blk_set *set);
 void blk_pool_free(struct blk_pool *p);
-int blk_pool_run(struct blk_pool *p, struct ev_loop *l, int (*fn)(void *), void *opaque);
+int blk_pool_run(struct blk_pool *p, struct ev_loop *l, struct blk_lane *lane, int (*fn)(void *), void *opaque);
+/* blk_offload, after the calls of the same lane that were made before. */
+int blk_offload_lane(struct blk_set *s, struct blk_lane *lane, int (*fn)(void *opaque), void *opaque);
 
 /* What a throttle filter holds its requests to, as query-block names it; zeros for other nodes. */
 void blk_throttle_query(struct blk_node *n, struct json_object *out);

@@ -28,7 +28,9 @@ struct file {
     bool use_locks;
     enum blk_engine engine;
     struct blk_lock lock;
-    char *path; /* owned */
+    char *path;                   /* owned */
+    struct blk_lane writes;       /* through the page cache: the kernel lets one in at a time, the others would spin */
+    uint64_t data_from, data_end; /* where file_status last found data: to scan for the next hole may take long */
 };
 
 static const char *const file_known[] = {
@@ -354,6 +356,13 @@ static bool write_here(const struct blk_node *n, uint64_t len, bool write)
     return write && len <= WRITE_HERE_MAX && !(n->open_flags & BLK_O_DIRECT) && (!n->set->machine || iothread_self());
 }
 
+static struct blk_lane *one_writer(const struct blk_node *n, bool write)
+{
+    struct file *f = n->priv;
+
+    return write && !f->is_dev && !(n->open_flags & BLK_O_DIRECT) ? &f->writes : NULL;
+}
+
 static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, bool write)
 {
     struct iovec small[SLICE], *v = small, *big = NULL;
@@ -375,7 +384,7 @@ static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct 
     else if (x.f->engine != BLK_ENGINE_THREADS && fibre_self())
         r = rw_queue(n, &x);
     else
-        r = blk_offload(n->set, xfer_run, &x);
+        r = blk_offload_lane(n->set, one_writer(n, write), xfer_run, &x);
     free(big);
     return r;
 }
@@ -449,11 +458,24 @@ static int zero_run(void *opaque)
     return r;
 }
 
+/* Holes are made or bytes cut off: what is known of data is forgotten when that begins and, as somebody may have asked
+ * meanwhile, when it has ended. */
+static int making_holes(struct blk_node *n, int (*fn)(void *), void *opaque)
+{
+    struct file *f = n->priv;
+    int r;
+
+    f->data_end = 0;
+    r = blk_offload(n->set, fn, opaque);
+    f->data_end = 0;
+    return r;
+}
+
 static int file_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags)
 {
     struct ctl c = {n, off, len, flags};
 
-    return blk_offload(n->set, zero_run, &c);
+    return making_holes(n, zero_run, &c);
 }
 
 struct copy {
@@ -502,7 +524,7 @@ static int file_discard(struct blk_node *n, uint64_t off, uint64_t len)
 {
     struct ctl c = {n, off, len, 0};
 
-    return blk_offload(n->set, discard_run, &c);
+    return making_holes(n, discard_run, &c);
 }
 
 static int flush_run(void *opaque)
@@ -526,6 +548,10 @@ static int file_status(struct blk_node *n, uint64_t off, uint64_t len, struct bl
         (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC, .len = len, .map = off, .map_node = n};
     if (f->is_dev)
         return 0;
+    if (off >= f->data_from && off < f->data_end) {
+        e->len = min_u64(len, f->data_end - off);
+        return 0;
+    }
     data = lseek(f->fd, (off_t)off, SEEK_DATA);
     if (data < 0 && errno != ENXIO)
         return 0; /* no answer: all data */
@@ -539,8 +565,11 @@ static int file_status(struct blk_node *n, uint64_t off, uint64_t len, struct bl
         return 0;
     }
     hole = lseek(f->fd, data, SEEK_HOLE);
-    if (hole > data)
-        e->len = min_u64(len, (uint64_t)(hole - data));
+    if (hole > data) {
+        f->data_from = off;
+        f->data_end = (uint64_t)hole;
+        e->len = min_u64(len, f->data_end - off);
+    }
     return 0;
 }
 
@@ -621,7 +650,7 @@ static int file_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p,
         err_set(errp, "Preallocation can't be used for shrinking");
         return -ENOTSUP;
     }
-    r = blk_offload(n->set, grow_run, &g);
+    r = making_holes(n, grow_run, &g);
     if (r < 0)
         err_set_errno(errp, -r, p ? "Could not preallocate space for '%s'" : "Failed to resize the file '%s'", f->path);
     return r;

@@ -107,7 +107,7 @@ struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
         if (b && b->host && !open_guards(c, pc, x, b))
             b = NULL;
         if (b && b->host && !d->no_link && !(mode & X86_RWM_SPLIT)) {
-            c->cur->jc_host[dbt_jc(pc)] = b->gate;
+            c->cur->jc_host[dbt_jc(pc)] = jit_block_gate(b);
             c->cur->jc_neg[dbt_jc(pc)] = -pc;
         }
         pthread_mutex_unlock(&d->cache.lock);
@@ -138,7 +138,7 @@ static const uint8_t *link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
         return b && b->host ? b->host + b->entry : NULL;
     pthread_mutex_lock(&d->cache.lock);
     if (b && gen == d->cache.generation && gen == c->generation)
-        jit_cache_link_to(&d->cache, jit_cache_link(&d->cache, n), b);
+        jit_cache_link_to(&d->cache, n, b);
     pthread_mutex_unlock(&d->cache.lock);
     return NULL;
 }
@@ -242,8 +242,8 @@ static bool signal_exit(struct dbt_cpu *c)
         if (b)      /* unless a link says otherwise, the instruction starts again */
             pc = jit_block_pc(b, jit_block_insn_at(b, rip));
         for (uint32_t i = 0; b && i < b->nr_links; i++)
-            if (jit_cache_link(&c->dbt->cache, b->first_link + i)->poll == rip)
-                pc = jit_cache_link(&c->dbt->cache, b->first_link + i)->poll_pc;
+            if (jit_link_polls_at(jit_cache_link(&c->dbt->cache, b->first_link + i), rip))
+                pc = jit_link_poll_pc(jit_cache_link(&c->dbt->cache, b->first_link + i));
         pthread_mutex_unlock(&c->dbt->cache.lock);
         c->cpu->rip = pc;
         if (!b) /* RCX was borrowed there */

@@ -1,10 +1,10 @@
 /* qemu-img convert and dd: copying a guest view into a new image.
  *
- * Several fibres take pieces in order, small enough that what is read is still in the processor's cache when it is
- * looked through and written: each asks what the piece is, reads it, and waits for its turn before it
- * starts to write, so that the target is laid out in order while reads and writes overlap. Zeros are skipped when the
- * target is known to read as zeros, else zeroed the cheap way. Compressed pieces are one cluster each and leave in any
- * order; their compression runs on all processors. */
+ * Several fibres take pieces in order, large enough that the page cache takes them in few and large parts: each asks
+ * what its piece is, reads it, and waits for its turn before it starts to write, so that the target is laid out in
+ * order while reads and writes overlap. Zeros are skipped when the target is known to read as zeros, else zeroed the
+ * cheap way. Compressed pieces are one cluster each and leave in any order; their compression runs on all processors.
+ */
 #include "blk/node.h"
 #include "cmd/img/img.h"
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { PIECE = 256 << 10, MAX_SPARSE = 2 << 20, MAX_WORKERS = 16, MAX_SRC = 64 };
+enum { PIECE = 1 << 20, MAX_SPARSE = 2 << 20, MAX_WORKERS = 16, MAX_SRC = 64 };
 
 struct copy {
     struct img *im;

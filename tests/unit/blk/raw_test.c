@@ -231,8 +231,41 @@ static void native_aio_needs_direct_io(void **state)
     err_free(e);
 }
 
+static void two_extents(struct blk_node *n, struct blk_extent *first, struct blk_extent *second)
+{
+    assert_int_equal(blk_node_status(n, 0, n->size, first), 0);
+    assert_int_equal(blk_node_status(n, first->len, n->size, second), 0);
+}
+
+/* What was found to be data is not remembered beyond a hole made in it. */
+static void a_hole_made_in_known_data_is_seen(void **state)
+{
+    struct fix *f = *state;
+    uint8_t buf[65536];
+    struct blk *b = add(f, "d0", "format=raw,discard=unmap,node-name=n0", NULL);
+    struct blk_node *n = blk_node_find(f->set, "n0");
+    struct blk_extent one, two;
+    int ret = 1;
+
+    assert_non_null(b);
+    assert_non_null(n);
+    memset(buf, 1, sizeof buf);
+    for (unsigned i = 0; i < 16; i++)
+        assert_int_equal(blk_write(b, i * sizeof buf, buf, sizeof buf), 0);
+    two_extents(n, &one, &two);
+    assert_true(one.flags & BLK_ST_DATA);
+    assert_int_equal(one.len, 1 << 20);
+    blk_aio_discard(b, 65536, 65536, on_done, &ret);
+    blk_drain(b);
+    assert_int_equal(ret, 0);
+    two_extents(n, &one, &two);
+    assert_int_equal(one.len, 65536);
+    assert_true(two.flags & BLK_ST_ZERO);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(what_is_written_is_read_back), T(completions_come_later_and_out_of_range_fails),
           T(a_second_writer_is_refused_and_told_who_holds_it), T(a_guessed_raw_disk_keeps_its_first_block_raw),
           T(bad_options_are_named), T(a_named_node_serves_a_device), T(direct_io_takes_any_alignment),
-          T(native_aio_moves_data), T(io_uring_moves_data), T(native_aio_needs_direct_io))
+          T(native_aio_moves_data), T(io_uring_moves_data), T(native_aio_needs_direct_io),
+          T(a_hole_made_in_known_data_is_seen))
