@@ -122,7 +122,7 @@ static bool flags_dead_at(const struct arm_xlat *x, uint32_t target)
 
 static void exit_to(struct arm_xlat *x, uint32_t target, bool thumb)
 {
-    if (thumb == x->thumb && flags_dead_at(x, target))
+    if (thumb == x->thumb && !x->it && flags_dead_at(x, target)) /* an ADD within an IT block sets nothing */
         ir_flags_dead(x->s);
     ir_exit(x->s, (uint64_t)target | thumb);
     x->ended = true;
