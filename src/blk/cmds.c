@@ -628,7 +628,7 @@ static bool list_jobs(struct blk_set *s, bool block, struct json_object **ret)
 
     *ret = json_object_new_array();
     list_each (j, &s->jobs, link)
-        if (!block || j->type != JOB_CREATE)
+        if (!block || j->type < JOB_CREATE)
             json_object_array_add(*ret, job_describe(j, block));
     return true;
 }

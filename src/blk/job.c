@@ -45,9 +45,14 @@ static void breathe(struct blk_job *j)
 
 /* ---- states and events ---- */
 
-static const char *const type_names[] = {"commit", "stream", "mirror", "backup", "create"};
+static const char *const type_names[] = {"commit", "stream", "mirror", "backup", "create", "work"};
 static const char *const status_names[] = {"created", "running",  "paused",    "ready", "waiting",
                                            "pending", "aborting", "concluded", "null"};
+
+static const char *type_name(const struct blk_job *j)
+{
+    return j->type == JOB_WORK ? j->work_type : type_names[j->type];
+}
 
 const char *job_status_name(const struct blk_job *j)
 {
@@ -65,7 +70,7 @@ static void set_status(struct blk_job *j, enum job_status st)
 static struct json_object *job_event_data(const struct blk_job *j)
 {
     return json_make("s:device", j->id, "u:len", j->len, "u:offset", j->offset, "u:speed", j->speed, "s:type",
-                     type_names[j->type], NULL);
+                     type_name(j), NULL);
 }
 
 static const char *job_error_text(const struct blk_job *j)
@@ -82,10 +87,10 @@ struct json_object *job_describe(const struct blk_job *j, bool block)
         return json_make("b:auto-finalize", j->auto_finalize, "s:io-status", j->ret < 0 ? "failed" : "ok", "s:device",
                          j->id, "b:auto-dismiss", j->auto_dismiss, "b:busy", j->status == JOB_RUNNING, "u:len", j->len,
                          "u:offset", j->offset, "s:status", status_names[j->status], "b:paused", j->paused, "u:speed",
-                         j->speed, "b:ready", j->status == JOB_READY, "s:type", type_names[j->type], "s:error",
+                         j->speed, "b:ready", j->status == JOB_READY, "s:type", type_name(j), "s:error",
                          job_error_text(j), NULL);
     return json_make("u:current-progress", j->offset, "s:status", status_names[j->status], "u:total-progress", j->len,
-                     "s:type", type_names[j->type], "s:id", j->id, "s:error", job_error_text(j), NULL);
+                     "s:type", type_name(j), "s:id", j->id, "s:error", job_error_text(j), NULL);
 }
 
 struct blk_job *job_find(struct blk_set *s, const char *id)
@@ -119,7 +124,7 @@ static bool job_may_finish(struct blk_job *j)
     set_status(j, JOB_WAITING);
     set_status(j, JOB_PENDING);
     if (!j->auto_finalize)
-        run_event(j->set->run, "BLOCK_JOB_PENDING", json_make("s:type", type_names[j->type], "s:id", j->id, NULL));
+        run_event(j->set->run, "BLOCK_JOB_PENDING", json_make("s:type", type_name(j), "s:id", j->id, NULL));
     while (!j->auto_finalize && !j->finalize && !j->cancelled)
         blk_sleep(j->set, 10 * NS_PER_MS);
     return !j->cancelled;
@@ -128,7 +133,7 @@ static bool job_may_finish(struct blk_job *j)
 static void conclude(struct blk_job *j)
 {
     struct json_object *d = job_event_data(j);
-    bool block = j->type != JOB_CREATE;
+    bool block = j->type < JOB_CREATE;
 
     blk_child_detach(j->target_edge);
     blk_child_detach(j->source_edge);
@@ -671,6 +676,51 @@ static int run_create(struct blk_job *j)
     return -EIO;
 }
 
+/* ---- work of other rooms ---- */
+
+static void work_now(void *opaque)
+{
+    struct blk_job *j = opaque;
+    struct err *e = NULL;
+
+    if (!j->cancelled && !j->work(j->work_opaque, &e)) {
+        j->error = xstrdup(e->msg);
+        j->ret = -EIO;
+        err_free(e);
+    }
+    fibre_resume(j->worker);
+}
+
+static int run_work(struct blk_job *j)
+{
+    j->len = 1;
+    j->worker = fibre_self();
+    ev_call(j->set->loop, work_now, j);
+    fibre_yield();
+    if (j->ret >= 0 && !j->cancelled)
+        j->offset = 1;
+    j->work_gone(j->work_opaque);
+    j->work_gone = NULL;
+    return j->ret;
+}
+
+bool blk_job_work(struct blk_set *s, const char *type, const char *id, bool (*fn)(void *opaque, struct err **errp),
+                  void (*gone)(void *opaque), void *opaque, struct err **errp)
+{
+    struct blk_job *j = job_new(s, JOB_WORK, id, NULL, errp);
+
+    if (!j) {
+        gone(opaque);
+        return false;
+    }
+    j->work_type = type;
+    j->work = fn;
+    j->work_gone = gone;
+    j->work_opaque = opaque;
+    j->auto_dismiss = false;
+    return job_start(j, errp);
+}
+
 /* ---- life ---- */
 
 static void job_run(void *opaque)
@@ -692,6 +742,9 @@ static void job_run(void *opaque)
         break;
     case JOB_BACKUP:
         r = run_backup(j);
+        break;
+    case JOB_WORK:
+        r = run_work(j);
         break;
     default:
         r = run_create(j);

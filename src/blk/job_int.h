@@ -5,7 +5,7 @@
 #include "blk/job.h"
 #include "blk/node.h"
 
-enum job_type { JOB_COMMIT, JOB_STREAM, JOB_MIRROR, JOB_BACKUP, JOB_CREATE };
+enum job_type { JOB_COMMIT, JOB_STREAM, JOB_MIRROR, JOB_BACKUP, JOB_CREATE, JOB_WORK };
 enum job_status {
     JOB_CREATED,
     JOB_RUNNING,
@@ -53,7 +53,12 @@ struct blk_job {
     char *backing_name;             /* owned: what to record, NULL = the node's file */
     char *create_file, *create_fmt; /* owned: JOB_CREATE */
     struct opts *create_opts;       /* owned */
-    uint8_t *buf;                   /* owned */
+    const char *work_type;          /* JOB_WORK: its name, what it does and what ends it */
+    bool (*work)(void *opaque, struct err **errp);
+    void (*work_gone)(void *opaque);
+    void *work_opaque;
+    struct fibre *worker;
+    uint8_t *buf; /* owned */
 };
 
 struct blk_job *job_new(struct blk_set *s, enum job_type t, const char *id, const char *dflt, struct err **errp);

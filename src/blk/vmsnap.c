@@ -2,7 +2,7 @@
  */
 #include "base/json.h"
 #include "blk/blk_int.h"
-#include "blk/job.h"
+#include "blk/job_int.h"
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
@@ -13,43 +13,105 @@ static struct blk_node *snap_node(struct blk *b)
     return b->root && !blk_readonly(b) ? blk_node_unfiltered(b->root->node) : NULL;
 }
 
-bool blk_snap_can(struct blk_set *s, struct err **errp)
-{
-    bool any = false;
-    struct blk *b;
+enum { MAX_DRIVES = 256 };
 
-    list_each (b, &s->drives, in_set) {
-        struct blk_node *n = snap_node(b);
+/* The disks a snapshot is of. */
+struct disks {
+    struct blk_node *n[MAX_DRIVES];
+    const char *who[MAX_DRIVES]; /* for messages */
+    unsigned nr;
+    struct blk_node *keeper; /* of the machine's state, NULL = none can */
+};
+
+static bool disks_add(struct disks *d, struct blk_node *n, const char *who, struct err **errp)
+{
+    for (unsigned i = 0; i < d->nr; i++)
+        if (d->n[i] == n)
+            return true;
+    if (d->nr == MAX_DRIVES)
+        return err_set(errp, "more than %u drives cannot be part of one snapshot", MAX_DRIVES);
+    d->n[d->nr] = n;
+    d->who[d->nr++] = who;
+    if (!d->keeper && n->drv->save_vmstate)
+        d->keeper = n;
+    return true;
+}
+
+static bool disks_named(struct disks *d, struct blk_set *s, const struct blk_snap_sel *sel, struct err **errp)
+{
+    struct blk_node *keeper = NULL;
+
+    if (sel->vmstate) {
+        keeper = blk_cmd_node(s, sel->vmstate, NULL);
+        if (!keeper)
+            return err_set(errp, "vmstate block device '%s' does not exist", sel->vmstate);
+        keeper = blk_node_unfiltered(keeper);
+    }
+    for (size_t i = 0; sel->devices && i < json_object_array_length(sel->devices); i++) {
+        const char *name = json_object_get_string(json_object_array_get_idx(sel->devices, i));
+        struct blk_node *n = blk_cmd_node(s, name, NULL);
 
         if (!n)
-            continue;
-        if (!n->drv->snap_create) {
-            err_set(errp, "Device '%s' is writable but does not support snapshots", b->is_drive ? b->id : n->name);
-            err_hint(errp,
-                     "Its format is %s. Convert the image (qemu-img convert -O qcow2), attach it read-only, run with "
-                     "-snapshot, or take an external snapshot (blockdev-snapshot-sync).",
-                     n->drv->name);
+            return err_set(errp, "No block device node '%s'", name);
+        if (!disks_add(d, blk_node_unfiltered(n), name, errp))
             return false;
-        }
-        any = true;
     }
-    return any || err_set(errp, "No block device can accept snapshots");
+    if (!d->nr)
+        return err_set(errp, "No block device was named for the snapshot");
+    if (!keeper)
+        return true;
+    d->keeper = keeper;
+    for (unsigned i = 0; i < d->nr; i++)
+        if (d->n[i] == keeper)
+            return keeper->drv->save_vmstate ||
+                   err_set(errp, "vmstate block device '%s' does not support snapshots", sel->vmstate);
+    return err_set(errp, "vmstate block device '%s' is not one of the snapshot's devices", sel->vmstate);
 }
 
-static struct blk_node *state_node(struct blk_set *s)
+static bool disks_find(struct disks *d, struct blk_set *s, const struct blk_snap_sel *sel, struct err **errp)
 {
     struct blk *b;
 
+    d->nr = 0;
+    d->keeper = NULL;
+    if (sel)
+        return disks_named(d, s, sel, errp);
     list_each (b, &s->drives, in_set) {
         struct blk_node *n = snap_node(b);
 
-        if (n && n->drv->save_vmstate)
-            return n;
+        if (n && !disks_add(d, n, b->is_drive ? b->id : n->name, errp))
+            return false;
     }
-    return NULL;
+    return d->nr || err_set(errp, "No block device can accept snapshots");
 }
 
-enum { MAX_DRIVES = 256 };
+bool blk_snap_can(struct blk_set *s, const struct blk_snap_sel *sel, struct err **errp)
+{
+    struct disks d;
+
+    if (!disks_find(&d, s, sel, errp))
+        return false;
+    for (unsigned i = 0; i < d.nr; i++) {
+        if (blk_node_readonly(d.n[i]))
+            return err_set(errp, "Device '%s' is read only: it cannot be part of a snapshot", d.who[i]);
+        if (d.n[i]->drv->snap_create)
+            continue;
+        err_set(errp, "Device '%s' is writable but does not support snapshots", d.who[i]);
+        err_hint(errp,
+                 "Its format is %s. Convert the image (qemu-img convert -O qcow2), attach it read-only, run with "
+                 "-snapshot, or take an external snapshot (blockdev-snapshot-sync).",
+                 d.n[i]->drv->name);
+        return false;
+    }
+    return true;
+}
+
+static struct blk_node *state_node(struct blk_set *s, const struct blk_snap_sel *sel)
+{
+    struct disks d;
+
+    return disks_find(&d, s, sel, NULL) ? d.keeper : NULL;
+}
 
 struct xfer {
     struct blk_node *n;
@@ -67,10 +129,11 @@ static void xfer_run(void *opaque)
                      : x->n->drv->load_vmstate(x->n, x->pos, x->q.len, &x->q, 0);
 }
 
-static bool move_state(struct blk_set *s, uint64_t pos, void *buf, size_t len, bool save, struct err **errp)
+static bool move_state(struct blk_set *s, const struct blk_snap_sel *sel, uint64_t pos, void *buf, size_t len,
+                       bool save, struct err **errp)
 {
     struct iovec v = {buf, len};
-    struct xfer x = {.n = state_node(s), .pos = pos, .save = save};
+    struct xfer x = {.n = state_node(s, sel), .pos = pos, .save = save};
 
     if (!x.n)
         return err_set(errp, "No block device can store the machine's state");
@@ -81,19 +144,22 @@ static bool move_state(struct blk_set *s, uint64_t pos, void *buf, size_t len, b
                          save ? "Could not store the machine's state" : "Could not read the machine's state");
 }
 
-bool blk_vmstate_write(struct blk_set *s, uint64_t pos, const void *buf, size_t len, struct err **errp)
+bool blk_vmstate_write(struct blk_set *s, const struct blk_snap_sel *sel, uint64_t pos, const void *buf, size_t len,
+                       struct err **errp)
 {
-    return move_state(s, pos, (void *)(uintptr_t)buf, len, true, errp);
+    return move_state(s, sel, pos, (void *)(uintptr_t)buf, len, true, errp);
 }
-bool blk_vmstate_read(struct blk_set *s, uint64_t pos, void *buf, size_t len, struct err **errp)
+bool blk_vmstate_read(struct blk_set *s, const struct blk_snap_sel *sel, uint64_t pos, void *buf, size_t len,
+                      struct err **errp)
 {
-    return move_state(s, pos, buf, len, false, errp);
+    return move_state(s, sel, pos, buf, len, false, errp);
 }
 
 /* ---- create, load, delete, each in a fibre ---- */
 
 struct all {
     struct blk_set *s;
+    struct disks *d;
     const char *name;
     uint64_t vm_size, clock;
     struct err **errp;
@@ -148,62 +214,50 @@ static void undo_one(struct blk_node *n, const char *name, const char *old)
     blk_snaps_free(sn, nr > 0 ? nr : 0);
 }
 
-/* All drives or none: what was added goes away again when a later one fails; what had the name before goes last. */
+/* All disks or none: what was added goes away again when a later one fails; what had the name before goes last. */
 static void save_run(void *opaque)
 {
     struct all *a = opaque;
-    struct blk_node *keeper = state_node(a->s);
+    struct disks *d = a->d;
     char *old[MAX_DRIVES] = {NULL};
-    unsigned done = 0, i = 0;
+    unsigned done = 0;
     struct timespec ts;
-    struct blk *b;
 
     clock_gettime(CLOCK_REALTIME, &ts);
     a->ok = true;
-    list_each (b, &a->s->drives, in_set) {
-        struct blk_node *n = snap_node(b);
+    for (; a->ok && done < d->nr; done++) {
         struct blk_snap sn = {.name = (char *)(uintptr_t)a->name,
                               .date_sec = ts.tv_sec,
                               .date_nsec = (uint32_t)ts.tv_nsec,
                               .vm_clock_ns = a->clock,
                               .icount = UINT64_MAX,
-                              .vm_size = n == keeper ? a->vm_size : 0};
+                              .vm_size = d->n[done] == d->keeper ? a->vm_size : 0};
 
-        if (!n)
-            continue;
-        if (done == MAX_DRIVES) {
-            a->ok = err_set(a->errp, "more than %u drives cannot be part of one snapshot", MAX_DRIVES);
-            break;
-        }
-        old[done] = id_by_name(n, a->name);
-        if (!n->drv->snap_create(n, &sn, a->errp)) {
-            err_prefix(a->errp, "Device '%s': ", b->is_drive ? b->id : n->name);
-            a->ok = false;
+        old[done] = id_by_name(d->n[done], a->name);
+        a->ok = d->n[done]->drv->snap_create(d->n[done], &sn, a->errp);
+        if (!a->ok) {
+            err_prefix(a->errp, "Device '%s': ", d->who[done]);
             free(old[done]);
-            old[done] = NULL;
             break;
         }
-        done++;
     }
-    list_each (b, &a->s->drives, in_set) {
-        struct blk_node *n = snap_node(b);
-
-        if (!n || i == done)
-            continue;
+    for (unsigned i = 0; i < done; i++) {
         if (!a->ok)
-            undo_one(n, a->name, old[i]);
+            undo_one(d->n[i], a->name, old[i]);
         else if (old[i])
-            n->drv->snap_delete(n, old[i], a->name, NULL);
-        free(old[i++]);
+            d->n[i]->drv->snap_delete(d->n[i], old[i], a->name, NULL);
+        free(old[i]);
     }
 }
 
-bool blk_snap_save(struct blk_set *s, const char *name, uint64_t vm_size, uint64_t vm_clock_ns, struct err **errp)
+bool blk_snap_save(struct blk_set *s, const struct blk_snap_sel *sel, const char *name, uint64_t vm_size,
+                   uint64_t vm_clock_ns, struct err **errp)
 {
     BLK_HOME_SCOPE(s);
-    struct all a = {s, name, vm_size, vm_clock_ns, errp, false};
+    struct disks d;
+    struct all a = {s, &d, name, vm_size, vm_clock_ns, errp, false};
 
-    if (!blk_snap_can(s, errp))
+    if (!blk_snap_can(s, sel, errp) || !disks_find(&d, s, sel, errp))
         return false;
     blk_drain_all(s);
     blk_run(s, save_run, &a);
@@ -217,33 +271,28 @@ static void drop_run(void *opaque)
     n->drv->drop_vmstate(n);
 }
 
-void blk_vmstate_drop(struct blk_set *s)
+void blk_vmstate_drop(struct blk_set *s, const struct blk_snap_sel *sel)
 {
-    struct blk_node *n = state_node(s);
+    struct blk_node *n = state_node(s, sel);
 
     if (n && n->drv->drop_vmstate)
         blk_run(s, drop_run, n);
 }
 
-bool blk_snap_has(struct blk_set *s, const char *name, struct err **errp)
+bool blk_snap_has(struct blk_set *s, const struct blk_snap_sel *sel, const char *name, struct err **errp)
 {
-    struct blk_node *keeper = state_node(s);
-    struct blk *b;
+    struct disks d;
 
-    if (!blk_snap_can(s, errp))
+    if (!blk_snap_can(s, sel, errp) || !disks_find(&d, s, sel, errp))
         return false;
-    list_each (b, &s->drives, in_set) {
-        struct blk_node *n = snap_node(b);
+    for (unsigned i = 0; i < d.nr; i++) {
         struct blk_snap sn;
 
-        if (!n)
-            continue;
-        if (find_by_name(n, name, &sn) < 0)
-            return err_set(errp, "Device '%s' does not have the requested snapshot '%s'", b->is_drive ? b->id : n->name,
-                           name);
+        if (find_by_name(d.n[i], name, &sn) < 0)
+            return err_set(errp, "Device '%s' does not have the requested snapshot '%s'", d.who[i], name);
         free(sn.id);
         free(sn.name);
-        if (n == keeper && !sn.vm_size) {
+        if (d.n[i] == d.keeper && !sn.vm_size) {
             err_set(errp, "Snapshot '%s' holds only disks, not a running machine", name);
             err_hint(errp, "Go back to it with the machine off: qemu-img snapshot -a.");
             return false;
@@ -252,47 +301,56 @@ bool blk_snap_has(struct blk_set *s, const char *name, struct err **errp)
     return true;
 }
 
+bool blk_snap_free_name(struct blk_set *s, const struct blk_snap_sel *sel, const char *name, struct err **errp)
+{
+    struct disks d;
+
+    if (!blk_snap_can(s, sel, errp) || !disks_find(&d, s, sel, errp))
+        return false;
+    for (unsigned i = 0; i < d.nr; i++)
+        if (find_by_name(d.n[i], name, NULL) >= 0)
+            return err_set(errp, "Snapshot '%s' already exists in one or more devices", name);
+    return true;
+}
+
 static void load_run(void *opaque)
 {
     struct all *a = opaque;
-    struct blk_node *keeper = state_node(a->s);
-    struct blk *b;
+    struct disks *d = a->d;
 
-    list_each (b, &a->s->drives, in_set) { /* every drive must have it before any goes back */
-        struct blk_node *n = snap_node(b);
+    for (unsigned i = 0; i < d->nr; i++) { /* every disk must have it before any goes back */
         struct blk_snap sn;
 
-        if (!n)
-            continue;
-        if (find_by_name(n, a->name, &sn) < 0) {
+        if (find_by_name(d->n[i], a->name, &sn) < 0) {
             err_set(a->errp, "Snapshot '%s' does not exist in one or more devices", a->name);
             return;
         }
-        if (n == keeper)
+        if (d->n[i] == d->keeper)
             a->vm_size = sn.vm_size;
         free(sn.id);
         free(sn.name);
     }
-    list_each (b, &a->s->drives, in_set) {
-        struct blk_node *n = snap_node(b);
-
-        if (n && !n->drv->snap_goto(n, a->name, a->errp))
+    for (unsigned i = 0; i < d->nr; i++)
+        if (!d->n[i]->drv->snap_goto(d->n[i], a->name, a->errp))
             return;
-        if (n)
-            blk_handle_resized(b);
-    }
     a->ok = true;
 }
 
-bool blk_snap_load(struct blk_set *s, const char *name, uint64_t *vm_size, struct err **errp)
+bool blk_snap_load(struct blk_set *s, const struct blk_snap_sel *sel, const char *name, uint64_t *vm_size,
+                   struct err **errp)
 {
     BLK_HOME_SCOPE(s);
-    struct all a = {s, name, 0, 0, errp, false};
+    struct disks d;
+    struct all a = {s, &d, name, 0, 0, errp, false};
+    struct blk *b;
 
-    if (!blk_snap_can(s, errp))
+    if (!blk_snap_can(s, sel, errp) || !disks_find(&d, s, sel, errp))
         return false;
     blk_drain_all(s);
     blk_run(s, load_run, &a);
+    list_each (b, &s->drives, in_set)
+        if (snap_node(b))
+            blk_handle_resized(b);
     *vm_size = a.vm_size;
     return a.ok;
 }
@@ -300,24 +358,25 @@ bool blk_snap_load(struct blk_set *s, const char *name, uint64_t *vm_size, struc
 static void delete_run(void *opaque)
 {
     struct all *a = opaque;
-    struct blk *b;
+    struct disks *d = a->d;
 
-    list_each (b, &a->s->drives, in_set) {
-        struct blk_node *n = snap_node(b);
+    for (unsigned i = 0; i < d->nr; i++) {
+        struct blk_node *n = d->n[i];
 
-        if (n && find_by_name(n, a->name, NULL) >= 0 && !n->drv->snap_delete(n, NULL, a->name, NULL) &&
+        if (find_by_name(n, a->name, NULL) >= 0 && !n->drv->snap_delete(n, NULL, a->name, NULL) &&
             !n->drv->snap_delete(n, a->name, NULL, a->errp))
             return;
     }
     a->ok = true;
 }
 
-bool blk_snap_delete(struct blk_set *s, const char *name, struct err **errp)
+bool blk_snap_delete(struct blk_set *s, const struct blk_snap_sel *sel, const char *name, struct err **errp)
 {
     BLK_HOME_SCOPE(s);
-    struct all a = {s, name, 0, 0, errp, false};
+    struct disks d;
+    struct all a = {s, &d, name, 0, 0, errp, false};
 
-    if (!blk_snap_can(s, errp))
+    if (!blk_snap_can(s, sel, errp) || !disks_find(&d, s, sel, errp))
         return false;
     blk_drain_all(s);
     blk_run(s, delete_run, &a);
@@ -326,7 +385,7 @@ bool blk_snap_delete(struct blk_set *s, const char *name, struct err **errp)
 
 char *blk_snap_info(struct blk_set *s)
 {
-    struct blk_node *n = state_node(s);
+    struct blk_node *n = state_node(s, NULL);
     struct blk_snap *sn = NULL;
     int nr = n ? n->drv->snap_list(n, &sn) : 0;
     struct strbuf t = {0};

@@ -6,9 +6,9 @@
 
 enum { REQ_RESET = 1, REQ_SHUTDOWN = 2, REQ_POWERDOWN = 4, REQ_WAKEUP = 8, REQ_SUSPEND = 16 };
 
-static const char *const state_names[] = {"prelaunch", "running",        "paused",     "debug",          "shutdown",
-                                          "io-error",  "internal-error", "watchdog",   "guest-panicked", "suspended",
-                                          "inmigrate", "save-vm",        "restore-vm", "postmigrate"};
+static const char *const state_names[] = {
+    "prelaunch",      "running",   "paused",    "debug",   "shutdown",   "io-error",    "internal-error", "watchdog",
+    "guest-panicked", "suspended", "inmigrate", "save-vm", "restore-vm", "postmigrate", "finish-migrate"};
 static const char *const cause_names[] = {"host-qmp-quit",  "host-qmp-system-reset", "host-signal", "host-ui",
                                           "host-error",     "guest-shutdown",        "guest-reset", "guest-panic",
                                           "subsystem-reset"};

@@ -22,9 +22,10 @@ enum run_state {
     RS_GUEST_PANICKED,
     RS_SUSPENDED,
     RS_INMIGRATE,
-    RS_PAUSE_SAVE, /* while state is saved */
-    RS_RESTORE,    /* while it is restored */
-    RS_POSTMIGRATE /* it has moved away */
+    RS_PAUSE_SAVE,    /* while state is saved */
+    RS_RESTORE,       /* while it is restored */
+    RS_POSTMIGRATE,   /* it has moved away */
+    RS_FINISH_MIGRATE /* while it moves away */
 };
 enum cause { /* of reset and shutdown; reported in events */
              CAUSE_HOST_QMP_QUIT,

@@ -55,49 +55,61 @@ static void patch(struct jit_cache *d, const uint8_t *at, const uint8_t *to)
                      __ATOMIC_RELEASE);
 }
 
-void jit_cache_link_to(struct jit_cache *d, struct jit_link *l, struct jit_block *to)
+void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
 {
-    bool same_page = (l->from->pc ^ to->pc) < 4096;
+    struct jit_link *l = jit_cache_link(d, n);
+    const uint8_t *at = l->from->host + l->at;
 
     if (l->to || l->from->dead || to->dead || !to->host)
         return;
     l->to = to;
-    list_add(&to->incoming, &l->in);
+    l->prev = 0;
+    l->next = to->incoming;
+    if (l->next)
+        jit_cache_link(d, l->next)->prev = n;
+    to->incoming = n;
     if (l->inner && l->from == to)
-        patch(d, l->at, to->host + l->inner);
+        patch(d, at, to->host + l->inner);
     else
-        patch(d, l->at, same_page ? to->host + to->entry : to->gate);
+        patch(d, at, (l->from->pc ^ to->pc) < 4096 ? to->host + to->entry : jit_block_gate(to));
 }
 
-static void unlink_one(struct jit_cache *d, struct jit_link *l)
+static void unlink_one(struct jit_cache *d, uint32_t n)
 {
+    struct jit_link *l = jit_cache_link(d, n);
+
     if (!l->to)
         return;
-    list_del(&l->in);
+    if (l->prev)
+        jit_cache_link(d, l->prev)->next = l->next;
+    else
+        l->to->incoming = l->next;
+    if (l->next)
+        jit_cache_link(d, l->next)->prev = l->prev;
     l->to = NULL;
-    patch(d, l->at, l->stub);
+    patch(d, l->from->host + l->at, l->from->host + l->stub);
 }
 
 /* ---- death ---- */
 
 /* Around a block's code: a 5-byte NOP before it, its gate, within 8 aligned bytes; behind it LEAVE_LEN bytes that leave
  * to the runtime with the block's pc. Death makes the NOP a jump there, whole for every CPU that fetches it. */
-enum { GATE_LEN = 5, LEAVE_LEN = 15, BEFORE = 16, AROUND = BEFORE + LEAVE_LEN };
+enum { LEAVE_LEN = 15, BEFORE = 16, AROUND = BEFORE + LEAVE_LEN };
 
 static void put_gate(struct jit_cache *d, const struct jit_block *b)
 {
-    static const uint8_t nop5[GATE_LEN] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
+    static const uint8_t nop5[JIT_GATE_LEN] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
     uint8_t *w = jit_arena_writable(&d->arena, b->host + b->len);
     struct jit_buf buf = {.start = w, .p = w, .end = w + LEAVE_LEN, .delta = d->arena.x - d->arena.w};
 
-    memcpy(jit_arena_writable(&d->arena, b->gate), nop5, GATE_LEN);
+    memcpy(jit_arena_writable(&d->arena, jit_block_gate(b)), nop5, JIT_GATE_LEN);
     jit_mov_ri(&buf, d->leave_reg, b->pc);
     jit_jmp(&buf, d->leave);
 }
 
 static void shut_gate(struct jit_cache *d, const struct jit_block *b)
 {
-    uint64_t *w = (uint64_t *)(void *)jit_arena_writable(&d->arena, b->gate - 3);
+    uint64_t *w = (uint64_t *)(void *)jit_arena_writable(&d->arena, jit_block_gate(b) - 3);
 
     __atomic_store_n(w, (*w & 0xffffff) | UINT64_C(0xe9) << 24 | (uint64_t)b->len << 32, __ATOMIC_RELEASE);
 }
@@ -111,10 +123,10 @@ static void kill_block(struct jit_cache *d, struct jit_block *b)
     *at = b->hnext;
     b->dead = true;
     d->stat.invalidated++;
-    while (!list_empty(&b->incoming))
-        unlink_one(d, list_first(&b->incoming, struct jit_link, in));
+    while (b->incoming)
+        unlink_one(d, b->incoming);
     for (uint32_t i = 0; i < b->nr_links; i++)
-        unlink_one(d, jit_cache_link(d, b->first_link + i));
+        unlink_one(d, b->first_link + i);
     if (b->host)
         shut_gate(d, b); /* jump tables may still name it */
 }
@@ -130,6 +142,11 @@ static uint64_t granules_of(unsigned first, unsigned last)
     return (~UINT64_C(0) << first / 64) & (~UINT64_C(0) >> (63 - last / 64));
 }
 
+static struct jit_block *block_of(struct jit_span *s)
+{
+    return container_of(s - s->n, struct jit_block, span[0]);
+}
+
 /* Kills what depends on [off, off + len) of the page; true when nothing is left. */
 static bool invalidate(struct jit_cache *d, struct jit_page *p, unsigned off, unsigned len)
 {
@@ -137,9 +154,11 @@ static bool invalidate(struct jit_cache *d, struct jit_page *p, unsigned off, un
     uint64_t left = 0;
 
     while ((s = *at)) {
-        if (!s->b->dead && s->first < off + len && off <= s->last)
-            kill_block(d, s->b);
-        if (s->b->dead) { /* perhaps from another page, or through another span */
+        struct jit_block *b = block_of(s);
+
+        if (!b->dead && s->first < off + len && off <= s->last)
+            kill_block(d, b);
+        if (b->dead) { /* perhaps from another page, or through another span */
             *at = s->next;
             continue;
         }
@@ -173,28 +192,32 @@ bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned 
 static void record_links(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *o)
 {
     b->first_link = d->nr_links;
-    b->nr_links = o->nr_links;
+    b->nr_links = (uint16_t)o->nr_links;
     for (unsigned i = 0; i < o->nr_links; i++) {
-        struct jit_link *l = jit_cache_link(d, d->nr_links++);
         const struct jit_link_out *r = &o->link[i];
+        uint64_t off = r->poll_pc - b->pc;
 
-        *l = (struct jit_link){.from = b,
-                               .at = b->host + r->at,
-                               .stub = b->host + r->stub,
-                               .target = r->target,
-                               .poll_pc = r->poll_pc,
-                               .mode_or = r->mode_or,
-                               .inner = r->inner,
-                               .poll = r->poll ? b->host + r->poll : NULL};
-        list_init(&l->in);
+        assert((!r->poll || r->poll_pc == r->target || off < JIT_POLL_TARGET) && r->mode_or <= UINT16_MAX);
+        *jit_cache_link(d, d->nr_links++) =
+            (struct jit_link){.from = b,
+                              .target = r->target,
+                              .at = (uint16_t)r->at,
+                              .stub = (uint16_t)r->stub,
+                              .poll = (uint16_t)r->poll,
+                              .inner = (uint16_t)r->inner,
+                              .poll_off = r->poll_pc == r->target ? JIT_POLL_TARGET : (uint16_t)off,
+                              .mode_or = (uint16_t)r->mode_or};
     }
 }
 
 /* Links are numbered in one run per block: skip to the next chunk when the rest of this one could be too small. */
 static bool reserve_links(struct jit_cache *d)
 {
-    uint32_t left = JIT_LINK_CHUNK - d->nr_links % JIT_LINK_CHUNK, chunk;
+    uint32_t left, chunk;
 
+    if (!d->nr_links)
+        d->nr_links = 1; /* no link has the number 0 */
+    left = JIT_LINK_CHUNK - d->nr_links % JIT_LINK_CHUNK;
     if (left < JIT_BLOCK_MAX_LINKS)
         d->nr_links += left;
     chunk = d->nr_links / JIT_LINK_CHUNK;
@@ -218,7 +241,8 @@ static void add_span(struct jit_cache *d, struct jit_block *b, unsigned n, uint6
 {
     struct jit_page *p = page_of(d, no, true);
 
-    b->span[n] = (struct jit_span){.b = b, .next = p->spans, .first = (uint16_t)first, .last = (uint16_t)last};
+    b->span[n] = (struct jit_span){
+        .next = p->spans, .first = (uint16_t)first, .last = (uint16_t)last, .n = (uint8_t)n, .used = true};
     p->spans = &b->span[n];
     p->granules |= granules_of(first, last);
 }
@@ -230,11 +254,11 @@ static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct 
 
     b->hnext = d->hash[h];
     d->hash[h] = b;
-    add_span(d, b, 0, b->place >> 12, first, (unsigned)min_u64(last, 4095));
+    add_span(d, b, JIT_SPAN_OWN, b->place >> 12, first, (unsigned)min_u64(last, 4095));
     if (last > 4095)
-        add_span(d, b, 1, out->tail_no, 0, last - 4096);
+        add_span(d, b, JIT_SPAN_TAIL, out->tail_no, 0, last - 4096);
     if (out && out->peek_last)
-        add_span(d, b, 2, b->place >> 12, out->peek_first, out->peek_last);
+        add_span(d, b, JIT_SPAN_PEEK, b->place >> 12, out->peek_first, out->peek_last);
 }
 
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link)
@@ -248,16 +272,19 @@ bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_lin
     return true;
 }
 
+static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
+{
+    return (size_t)(host - d->arena.x) >> 10;
+}
+
 static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
     b->host = d->arena.x + d->arena.used + BEFORE;
-    b->gate = b->host - GATE_LEN;
-    b->entry = out->entry;
+    b->entry = (uint16_t)out->entry;
     b->len = out->len;
-    b->guest_len = out->guest_len;
+    b->guest_len = (uint16_t)out->guest_len;
     b->tail_no = out->tail_no;
     b->nr_insn = (uint16_t)out->nr_insn;
-    b->map = xcalloc(out->nr_insn + 1, 2 * sizeof *b->map);
     for (unsigned i = 0; i <= out->nr_insn; i++) {
         b->map[2 * i] = out->host_off[i];
         b->map[2 * i + 1] = out->guest_off[i];
@@ -267,6 +294,8 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     put_gate(d, b);
     d->arena.used += align_up(out->len + AROUND, 16);
+    while (d->nr_first <= kib_of(d, b->host))
+        d->first[d->nr_first++] = d->nr_order;
     append(&d->order, &d->nr_order, &d->cap_order, b);
     if (d->perf)
         fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc,
@@ -296,9 +325,8 @@ void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
                                    const struct jit_block_out *out)
 {
-    struct jit_block *b = xnew(struct jit_block);
+    struct jit_block *b = xcalloc(1, sizeof *b + (out ? out->nr_insn + 1 : 0) * 2 * sizeof b->map[0]);
 
-    list_init(&b->incoming);
     b->pc = pc;
     b->place = place;
     b->mode = mode;
@@ -314,18 +342,20 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
 
 struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host)
 {
-    uint32_t lo = 0, hi = d->nr_order;
+    size_t kib = kib_of(d, host);
+    uint32_t i, end;
 
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
-
-        if (host < d->order[mid]->host)
-            hi = mid;
-        else if (host >= d->order[mid]->host + d->order[mid]->len)
-            lo = mid + 1;
-        else
-            return d->order[mid];
-    }
+    if (host < d->arena.x || kib >= d->nr_first)
+        i = end = d->nr_order; /* in the last block or in none */
+    else
+        i = end = d->first[kib];
+    while (end < d->nr_order && d->order[end]->host <= host)
+        end++;
+    if (i)
+        i--; /* it may reach into this KiB */
+    for (; i < end; i++)
+        if (host >= d->order[i]->host && host < d->order[i]->host + d->order[i]->len)
+            return d->order[i];
     return NULL;
 }
 
@@ -353,13 +383,13 @@ void jit_cache_empty(struct jit_cache *d)
         }
     }
     for (uint32_t i = 0; i < d->nr_order; i++) {
-        free(d->order[i]->map);
         free(d->order[i]->keep);
         free(d->order[i]);
     }
     for (uint32_t i = 0; i < d->nr_bare; i++)
         free(d->bare[i]);
     d->nr_order = d->nr_bare = 0;
+    d->nr_first = 0;
     d->nr_links = 0;
     jit_arena_reset(&d->arena);
     d->generation++;
@@ -368,6 +398,7 @@ void jit_cache_empty(struct jit_cache *d)
 
 static void init_tables(struct jit_cache *d)
 {
+    d->first = xcalloc((d->arena.size >> 10) + 1, sizeof *d->first);
     pthread_mutex_init(&d->lock, NULL);
     d->hash = xcalloc(JIT_CACHE_HASH, sizeof *d->hash);
     d->pages = xcalloc(JIT_CACHE_PAGES, sizeof *d->pages);
@@ -397,6 +428,7 @@ void jit_cache_free(struct jit_cache *d)
     for (unsigned i = 0; i < JIT_LINK_CHUNKS; i++)
         free(d->links[i]);
     free(d->order);
+    free(d->first);
     free(d->bare);
     free(d->hash);
     free(d->pages);

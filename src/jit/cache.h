@@ -22,37 +22,45 @@
 #include <stdio.h>
 
 struct jit_block;
+enum { JIT_POLL_TARGET = 0xffff };
+/* A boot of Linux makes a quarter of a million blocks and a million links: every byte here is megabytes of the host's.
+ * Offsets count from from->host. */
 struct jit_link {
     struct jit_block *from, *to; /* to: NULL while unlinked */
-    const uint8_t *at;           /* run address of the rel32 */
-    const uint8_t *stub;         /* where it goes unlinked */
-    const uint8_t *poll;         /* NULL = none */
-    uint64_t target, poll_pc;
-    unsigned mode_or;
-    uint32_t inner; /* as in struct jit_link_out */
-    struct list in; /* in to->incoming */
+    uint64_t target;
+    uint32_t next, prev; /* in to->incoming: numbers, 0 = none */
+    uint16_t at;         /* of the rel32 */
+    uint16_t stub;       /* where it goes unlinked */
+    uint16_t poll;       /* of the polling load, 0 = none */
+    uint16_t inner;      /* as in struct jit_link_out */
+    uint16_t poll_off;   /* a poll goes on at from->pc + poll_off, or at the target: JIT_POLL_TARGET */
+    uint16_t mode_or;
 };
-struct jit_span { /* bytes of one page that a block depends on, first and last */
-    struct jit_block *b;
+struct jit_span {          /* bytes of one page that a block depends on, first and last */
     struct jit_span *next; /* on its page */
     uint16_t first, last;
+    uint8_t n; /* its place in the block's span[] */
+    bool used;
 };
+enum {
+    JIT_SPAN_OWN,
+    JIT_SPAN_TAIL,
+    JIT_SPAN_PEEK,
+    JIT_SPANS
+}; /* its own bytes, those on a second page, those it peeked at */
 struct jit_block {
     uint64_t pc, place;
-    uint64_t tail_no; /* page its last bytes are on, when it runs over the end of the first */
-    unsigned mode;
-    uint32_t guest_len;
+    uint64_t tail_no;    /* page its last bytes are on, when it runs over the end of the first */
     const uint8_t *host; /* run address of the code; NULL: nothing translated here (interpret) */
-    const uint8_t *gate; /* where tables and links from other pages enter: falls into host until the block dies */
-    uint32_t entry, len;
-    uint32_t first_link, nr_links;
-    uint16_t nr_insn;
-    bool dead;
-    uint16_t *map; /* owned: nr_insn + 1 pairs of host and guest offsets */
-    void *keep;    /* owned, one allocation: what the owner wants to remember; NULL */
+    void *keep;          /* owned, one allocation: what the owner wants to remember; NULL */
     struct jit_block *hnext;
-    struct list incoming;
-    struct jit_span span[3]; /* its own bytes, those on a second page, those it peeked at */
+    struct jit_span span[JIT_SPANS];
+    uint32_t mode, len;
+    uint32_t first_link, incoming; /* the first link here: a number, 0 = none */
+    uint16_t entry, guest_len;
+    uint16_t nr_links, nr_insn;
+    bool dead;
+    uint16_t map[]; /* nr_insn + 1 pairs of host and guest offsets */
 };
 struct jit_page { /* a page that holds translated code */
     uint64_t no;
@@ -60,7 +68,8 @@ struct jit_page { /* a page that holds translated code */
     struct jit_span *spans;
     struct jit_page *next;
 };
-enum { JIT_CACHE_HASH = 1 << 16, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
+enum { JIT_GATE_LEN = 5 };
+enum { JIT_CACHE_HASH = 1 << 17, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
 struct jit_cache {
     pthread_mutex_t lock;
     struct jit_arena arena;
@@ -70,6 +79,8 @@ struct jit_cache {
     uint32_t nr_links;
     struct jit_block **order; /* owned: all blocks with code, by host address */
     uint32_t nr_order, cap_order;
+    uint32_t *first; /* owned, one per KiB of the arena: the first of them that starts there or later */
+    size_t nr_first; /* how many are known */
     struct jit_block **bare; /* owned: all blocks without code */
     uint32_t nr_bare, cap_bare;
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
@@ -98,8 +109,23 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
                                    const struct jit_block_out *out);
 
 struct jit_link *jit_cache_link(struct jit_cache *d, uint32_t n);
-/* Patches l to jump to the block; nothing happens when it is linked already or either block is dead. */
-void jit_cache_link_to(struct jit_cache *d, struct jit_link *l, struct jit_block *to);
+/* Patches link n to jump to the block; nothing happens when it is linked already or either block is dead. */
+void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to);
+/* Where a link's poll goes on. */
+static inline uint64_t jit_link_poll_pc(const struct jit_link *l)
+{
+    return l->poll_off == JIT_POLL_TARGET ? l->target : l->from->pc + l->poll_off;
+}
+/* Does the load at this run address poll for the link? */
+static inline bool jit_link_polls_at(const struct jit_link *l, const uint8_t *rip)
+{
+    return l->poll && l->from->host + l->poll == rip;
+}
+/* Where tables and links from other pages enter: falls into host until the block dies. */
+static inline const uint8_t *jit_block_gate(const struct jit_block *b)
+{
+    return b->host - JIT_GATE_LEN;
+}
 
 /* The block whose code holds the host address; NULL: none. */
 struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host);
@@ -107,7 +133,12 @@ struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host);
 unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host);
 static inline uint64_t jit_block_pc(const struct jit_block *b, unsigned insn)
 {
-    return b->pc + b->map[2 * insn + 1];
+    return b->pc + (b->map[2 * insn + 1] & 0x3fffu);
+}
+/* Two bits of the front end's for its own use after a fault. */
+static inline unsigned jit_block_mark(const struct jit_block *b, unsigned insn)
+{
+    return b->map[2 * insn + 1] >> 14;
 }
 
 /* Bytes [off, off + len) of page no were or will be written: kills the blocks made from them. True when no block is

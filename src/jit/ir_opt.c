@@ -11,7 +11,8 @@ struct fwd {
         ir_val v;
     } state[MAX_STATE];
     unsigned nr_state;
-    ir_val flags;
+    ir_val flags, skip_flags; /* at the last SKIP */
+    bool put_since_skip;
 };
 
 static bool konst(const struct ir *s, ir_val v, uint64_t *x)
@@ -129,6 +130,9 @@ static ir_val simplify(struct fwd *f, unsigned n)
     }
     if (o->op == IR_FLOW && s->op[o->a[0]].op == IR_VCAST && s->op[s->op[o->a[0]].a[0]].t == o->t)
         return s->op[o->a[0]].a[0];
+    if (o->op == IR_VINSL && o->imm < 16 && s->op[o->a[1]].op == IR_VFLOW &&
+        (o->attr & 3) == (s->op[o->a[1]].attr ? IR_D : IR_S))
+        o->a[1] = s->op[o->a[1]].a[0]; /* only the scalar counts */
     if (o->op < IR_ADD || o->op > IR_SELECT)
         return (ir_val)n;
     if (commutes(o->op) && konst(s, o->a[0], &a) && !konst(s, o->a[1], &b)) {
@@ -225,7 +229,7 @@ static ir_val *state_of(struct fwd *f, int64_t off)
     return &f->state[f->nr_state++].v;
 }
 
-static void forward(struct fwd *f)
+static void forward(struct fwd *f, ir_val *gf_at)
 {
     struct ir *s = f->s;
 
@@ -240,6 +244,7 @@ static void forward(struct fwd *f)
         f->rep[n] = simplify(f, n);
         fold_address(s, o);
         fold_exit_if(s, o);
+        gf_at[n] = f->flags;
         switch (o->op) {
         case IR_GET:
             v = state_of(f, o->imm);
@@ -259,18 +264,24 @@ static void forward(struct fwd *f)
             break;
         case IR_FL_PUT:
             f->flags = o->a[0];
+            f->put_since_skip = true;
             break;
         case IR_CALL:
             if (o->attr == IR_CALL_PURE)
                 break;
             f->nr_state = 0;
             f->flags = IR_NO;
+            f->put_since_skip = true;
             break;
         case IR_SKIP_IF: /* values made before it stay good inside */
+        case IR_SKIP_IF_FL:
+            f->skip_flags = f->flags;
+            f->put_since_skip = false;
             break;
         case IR_LABEL:
             f->nr_state = 0;
-            f->flags = IR_NO;
+            if (f->put_since_skip || f->flags != f->skip_flags)
+                f->flags = IR_NO;
             break;
         }
     }
@@ -278,7 +289,10 @@ static void forward(struct fwd *f)
 
 struct back {
     struct ir *s;
+    const ir_val *gf_at;
     uint16_t *uses;
+    bool *all_flags;    /* somebody looks at more than N and Z of it */
+    bool live_at_label; /* NZCV, behind the last LABEL met */
     struct {
         int64_t off;
         uint8_t t;
@@ -345,9 +359,13 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
     if (ir_op_effect[o->op] == 'P' || ir_op_effect[o->op] == 'F')
         return !k->uses[n] && ir_op_effect[o->op] == 'P';
     k->nr_over = 0;
+    if (ir_op_effect[o->op] == 'M' && k->gf_at[n] != IR_NO && k->uses[k->gf_at[n]])
+        *fl_live = true; /* done again from here it needs them */
     if (ir_op_effect[o->op] == 'X') {
-        if (o->op == IR_SKIP_IF || o->op == IR_LABEL)
-            *fl_live = true;
+        if (o->op == IR_LABEL)
+            k->live_at_label = *fl_live;
+        else if (ir_is_skip(o->op))
+            *fl_live |= k->live_at_label;
         else if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
             bool final = o->op != IR_EXIT_IF && o->op != IR_EXIT_IF_FL;
 
@@ -355,6 +373,24 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
         }
     }
     return false;
+}
+
+/* Does op o look at more of the flags in its argument i than N and Z? */
+static bool needs_all_flags(const struct ir_op *o, unsigned i)
+{
+    unsigned cond = o->attr >> 1 & 7;
+
+    if (i || (o->op != IR_EXIT_IF_FL && o->op != IR_SKIP_IF_FL && o->op != IR_FL_COND && o->op != IR_FL_SELECT))
+        return true;
+    return cond != 0 && cond != 2; /* EQ NE, MI PL */
+}
+
+static void simplify_flags(const struct back *k, struct ir_op *o, unsigned n)
+{
+    if ((o->op != IR_FL_NZ && o->op != IR_FL_NZC) || k->all_flags[n])
+        return;
+    o->op = IR_FL_LOGIC;
+    o->a[1] = o->a[2] = IR_NO;
 }
 
 static void backward(struct back *k)
@@ -370,15 +406,18 @@ static void backward(struct back *k)
             o->a[0] = o->a[1] = o->a[2] = o->a[3] = IR_NO;
             continue;
         }
+        simplify_flags(k, o, n);
         for (unsigned i = 0; i < 4; i++)
-            if (o->a[i] != IR_NO)
+            if (o->a[i] != IR_NO) {
                 k->uses[o->a[i]]++;
+                k->all_flags[o->a[i]] |= needs_all_flags(o, i);
+            }
     }
 }
 
-void ir_optimise(struct ir *s, const struct ir_env *env)
+void ir_optimise(struct ir *s, struct ir_flow *flow)
 {
-    uint16_t *mem = xmalloc(2 * s->nr * sizeof *mem);
+    uint16_t *mem = xmalloc(s->nr * (2 * sizeof *mem + sizeof(bool)));
     struct fwd f;
     struct back k;
 
@@ -386,27 +425,36 @@ void ir_optimise(struct ir *s, const struct ir_env *env)
     f.nr_state = k.nr_over = 0;
     f.rep = mem;
     k.uses = mem + s->nr;
-    memset(k.uses, 0, s->nr * sizeof k.uses[0]);
-    forward(&f);
+    k.all_flags = (bool *)(mem + 2 * s->nr);
+    k.gf_at = flow->gf_at;
+    k.live_at_label = true;
+    memset(k.uses, 0, s->nr * (sizeof k.uses[0] + sizeof(bool)));
+    f.skip_flags = IR_NO;
+    f.put_since_skip = false;
+    forward(&f, flow->gf_at);
     backward(&k);
     free(mem);
 }
 
 void ir_find_uses(const struct ir *s, struct ir_flow *f)
 {
-    bool live = true;
+    bool live = false, behind = false;
 
     for (unsigned n = 0; n < s->nr; n++)
         f->first[n] = IR_NO;
     for (unsigned n = s->nr; n-- > 0;) {
         const struct ir_op *o = &s->op[n];
 
-        f->fl_live[n] = live || o->op == IR_SKIP_IF;
+        if (o->op == IR_LABEL)
+            behind = live;
+        live |= ir_is_skip(o->op) && behind;
+        live |= ir_op_effect[o->op] == 'M' && f->gf_at[n] != IR_NO && f->first[f->gf_at[n]] != IR_NO;
+        f->fl_live[n] = live;
         if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE)
             live = !o->dead || ((o->op == IR_EXIT_IF || o->op == IR_EXIT_IF_FL) && live);
         else if (o->op == IR_FL_PUT)
             live = false;
-        else if (o->op == IR_FL_GET || o->op == IR_LABEL || o->op == IR_SKIP_IF || o->op == IR_CALL)
+        else if (o->op == IR_FL_GET || (o->op == IR_CALL && o->attr != IR_CALL_PURE))
             live = true;
         for (unsigned i = 0; i < 4; i++)
             if (o->a[i] != IR_NO)

@@ -247,6 +247,13 @@ HMP(hmp_nbd_stop);
 HMP(hmp_delvm);
 HMP(hmp_savevm);
 HMP(hmp_migrate);
+HMP(hmp_migrate_cancel);
+HMP(hmp_migrate_incoming);
+HMP(hmp_migrate_set_parameter);
+HMP(hmp_migrate_set_capability);
+HMP(info_migrate);
+HMP(info_migrate_parameters);
+HMP(info_migrate_capabilities);
 HMP(hmp_loadvm);
 HMP(hmp_not_built);
 HMP(hmp_set_password);
@@ -329,7 +336,13 @@ const struct hmp_cmd hmp_cmds[] = {
     {"nbd_server_remove", "[-f] name", "end an export", hmp_nbd_remove, 1, 2},
     {"nbd_server_stop", "", "end the NBD server", hmp_nbd_stop, 0, 0},
     {"gdbserver", "[device]", "wait for a debugger (not built into this program)", hmp_not_built, 0, 1},
-    {"migrate", "uri", "stop and move the machine to exec:, file:, tcp: or unix:", hmp_migrate, 1, 255},
+    {"migrate", "[-d] uri", "stop and move the machine to exec:, fd:, file:, tcp: or unix:; -d: without waiting",
+     hmp_migrate, 1, 255},
+    {"migrate_cancel", "", "end a move: the machine goes on here", hmp_migrate_cancel, 0, 0},
+    {"migrate_incoming", "uri", "receive a machine (after -incoming defer)", hmp_migrate_incoming, 1, 255},
+    {"migrate_set_capability", "capability on|off", "switch something of moves", hmp_migrate_set_capability, 2, 2},
+    {"migrate_set_parameter", "parameter value", "set a measure of moves: max-bandwidth", hmp_migrate_set_parameter, 2,
+     2},
     {NULL, NULL, NULL, NULL, 0, 0}};
 
 HMP(info_status);
@@ -380,6 +393,9 @@ const struct hmp_cmd hmp_info_cmds[] = {
     {"numa", "", "NUMA nodes", info_numa, 0, 0},
     {"pci", "", "the PCI functions and their addresses", info_pci, 0, 0},
     {"qom-tree", "[path]", "the tree of objects", info_qom_tree, 0, 1},
+    {"migrate", "", "the latest move of the machine", info_migrate, 0, 0},
+    {"migrate_capabilities", "", "switches of moves", info_migrate_capabilities, 0, 0},
+    {"migrate_parameters", "", "measures of moves", info_migrate_parameters, 0, 0},
     {"qtree", "[-b]", "the tree of buses and devices with their properties", info_qtree, 0, 1},
     {"registers", "[-a]", "the CPU's registers (-a: of all CPUs)", info_registers, 0, 1},
     {"roms", "", "the read-only memory blocks", info_roms, 0, 0},

@@ -91,18 +91,7 @@ HMP(hmp_savevm)
 
     localtime_r(&now, &tm);
     strftime(made, sizeof made, "vm-%Y%m%d%H%M%S", &tm);
-    if (!state_snap_save(mon_machine(m), m->set->cfg.blks, a->n ? a->v[0] : made, &e))
-        mon_error(m, e);
-}
-
-HMP(hmp_migrate)
-{
-    const char *uri = a->rest;
-    struct err *e = NULL;
-
-    while (str_starts(uri, "-d ")) /* it is done at once, so there is nothing to detach from */
-        uri += 3;
-    if (!state_move_out(mon_machine(m), m->set->cfg.blks, uri, &e))
+    if (!state_snap_save(mon_machine(m), m->set->cfg.blks, NULL, a->n ? a->v[0] : made, &e))
         mon_error(m, e);
 }
 
@@ -110,7 +99,7 @@ HMP(hmp_loadvm)
 {
     struct err *e = NULL;
 
-    if (!state_snap_load(mon_machine(m), m->set->cfg.blks, a->v[0], &e))
+    if (!state_snap_load(mon_machine(m), m->set->cfg.blks, NULL, a->v[0], &e))
         mon_error(m, e);
 }
 
@@ -118,7 +107,7 @@ HMP(hmp_delvm)
 {
     struct err *e = NULL;
 
-    if (!blk_snap_delete(m->set->cfg.blks, a->v[0], &e))
+    if (!blk_snap_delete(m->set->cfg.blks, NULL, a->v[0], &e))
         mon_error(m, e);
 }
 

@@ -6,6 +6,8 @@
 
 #include "board/board.h"
 
+struct state_move;
+
 /* The release of the existing system whose commands and replies these are; clients compare it. */
 enum { MON_QEMU_MAJOR = 7, MON_QEMU_MINOR = 2, MON_QEMU_MICRO = 0 };
 
@@ -18,6 +20,7 @@ struct mon_cfg {       /* all borrowed */
     struct chr_set *chrs;
     struct net_set *nets;
     struct blk_set *blks;
+    struct state_move *move;
     const struct board_class *board;
     struct board_cfg *cfg;
     const char *arch;       /* "x86_64" */

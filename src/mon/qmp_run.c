@@ -107,7 +107,8 @@ bool qmp_cont(struct mon *m, struct err **errp)
 
     if (mm->state == RS_SHUTDOWN || mm->state == RS_INTERNAL_ERROR || mm->state == RS_GUEST_PANICKED)
         return err_set(errp, "Resetting the Virtual Machine is required");
-    if (mm->state == RS_PAUSE_SAVE || mm->state == RS_RESTORE || mm->state == RS_INMIGRATE)
+    if (mm->state == RS_PAUSE_SAVE || mm->state == RS_RESTORE || mm->state == RS_INMIGRATE ||
+        mm->state == RS_FINISH_MIGRATE)
         return err_set(errp, "The machine's state is being moved just now");
     machine_start(mm);
     return true;
@@ -272,11 +273,6 @@ bool qmp_query_command_line_options(struct mon *m, const struct qmp_args_query_c
 bool qmp_query_iothreads(struct mon *m, struct json_object **ret, struct err **errp)
 {
     *ret = blk_query_iothreads(m->set->cfg.blks);
-    return true;
-}
-
-bool qmp_query_migrate_capabilities(struct mon *m, struct json_object **ret, struct err **errp)
-{
     return true;
 }
 

@@ -1,239 +1,240 @@
-/* Moving a machine: the same stream to another program, through a file, a command or a socket.
+/* Moving a machine: the same stream to another program, through a file, a command, a socket or a descriptor.
  *
  * The machine stops, everything is copied, and it goes on at the other end: stop-and-copy, no copying while it runs.
- * The loop stands still meanwhile. Disks are not part of the stream: both ends name the same images. A program that
- * waits on a socket has opened them before the other wrote its last, so there only formats without tables of their own
- * (raw) may be writable; a file or a command's output is read after the source has let go of its images. */
+ * The copy is made by a fibre, so monitors are answered meanwhile and can end it; the machine then goes on here. Disks
+ * are not part of the stream: both ends name the same images. A program that waits on a socket has opened them before
+ * the other wrote its last, so there only formats without tables of their own (raw) may be writable; a file or a
+ * command's output is read after the source has let go of its images. */
+#include "base/json.h"
 #include "blk/job.h"
-#include "state/state_int.h"
+#include "state/channel.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-struct channel {
-    int fd;
-    pid_t child; /* of exec:, 0 = none */
-};
-struct fd_sink {
-    struct state_sink s; /* first */
-    int fd;
-};
-struct fd_source {
-    struct state_source s; /* first */
-    int fd;
-    uint8_t *buf; /* owned */
-    size_t at, have;
+struct state_move {
+    struct machine *m;  /* borrowed */
+    struct blk_set *s;  /* borrowed */
+    struct channel c;   /* while busy() */
+    struct fibre *self; /* waits for the machine to settle */
+    char *uri;          /* owned */
+    enum state_move_status status;
+    bool incoming, goes_on; /* goes_on: the machine runs when it has arrived */
+    enum run_state was;
+    char *error; /* owned: why the last one failed */
+    int64_t begun, stopped, ended, connected;
+    uint64_t moved, rate;
+    bool events;
+    state_moved_fn *done;
+    void *opaque;
 };
 
-static bool sink_write(struct state_sink *s, const void *buf, size_t len, struct err **errp)
+static const char *const status_names[] = {"none", "setup", "active", "cancelling", "cancelled", "completed", "failed"};
+
+const char *state_move_status_name(enum state_move_status st)
 {
-    const uint8_t *p = buf;
-
-    while (len) {
-        ssize_t n = write(((struct fd_sink *)s)->fd, p, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return err_set_errno(errp, n < 0 ? errno : EIO, "cannot send the machine's state");
-        p += n;
-        len -= (size_t)n;
-    }
-    return true;
+    return status_names[st];
 }
 
-static bool source_read(struct state_source *s, void *buf, size_t len, struct err **errp)
+static void set_status(struct state_move *v, enum state_move_status st)
 {
-    struct fd_source *f = (struct fd_source *)s;
-    uint8_t *out = buf;
-
-    while (len) {
-        size_t n = min_u64(len, f->have - f->at);
-        ssize_t got;
-
-        memcpy(out, f->buf + f->at, n);
-        f->at += n;
-        out += n;
-        len -= n;
-        if (!len)
-            break;
-        got = read(f->fd, f->buf, STATE_BUF);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return err_set_errno(errp, errno, "cannot receive the machine's state");
-        if (!got)
-            return err_set(errp, "the saved state ends too early");
-        f->at = 0;
-        f->have = (size_t)got;
-    }
-    return true;
+    v->status = st;
+    if (v->events)
+        run_event(v->m->run, "MIGRATION", json_make("s:status", status_names[st], NULL));
 }
 
-/* ---- channels ---- */
-
-static bool open_exec(struct channel *c, const char *cmd, bool out, struct err **errp)
+static int64_t now(const struct state_move *v)
 {
-    int p[2];
-
-    if (pipe2(p, O_CLOEXEC) < 0)
-        return err_set_errno(errp, errno, "exec:%s", cmd);
-    c->child = fork();
-    if (!c->child) {
-        dup2(p[out ? 0 : 1], out ? 0 : 1);
-        execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
-        _exit(127);
-    }
-    close(p[out ? 0 : 1]);
-    c->fd = p[out ? 1 : 0];
-    if (c->child < 0) {
-        c->child = 0;
-        close(c->fd);
-        return err_set_errno(errp, errno, "exec:%s", cmd);
-    }
-    return true;
+    return clk_now(v->m->run->real);
 }
 
-static int open_unix(const char *path, bool out)
+struct state_move *state_move_new(struct machine *m, struct blk_set *s)
 {
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), got = -1;
+    struct state_move *v = xnew(struct state_move);
 
-    if (fd < 0 || strlen(path) >= sizeof a.sun_path) {
-        errno = fd < 0 ? errno : ENAMETOOLONG;
-        goto out;
-    }
-    strcpy(a.sun_path, path);
-    if (out) {
-        if (!connect(fd, (struct sockaddr *)&a, sizeof a))
-            return fd;
-    } else if ((!unlink(path) || errno == ENOENT) && !bind(fd, (struct sockaddr *)&a, sizeof a) && !listen(fd, 1)) {
-        got = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-    }
-out:
-    if (fd >= 0) {
-        int e = errno;
-
-        close(fd);
-        errno = e;
-    }
-    return got;
+    v->m = m;
+    v->s = s;
+    return v;
 }
 
-static int open_tcp(const char *where, bool out, struct err **errp)
+bool state_move_busy(const struct state_move *v)
 {
-    char *host AUTOFREE = xstrdup(where), *port = strrchr(host, ':');
-    struct addrinfo want = {.ai_socktype = SOCK_STREAM, .ai_flags = out ? 0 : AI_PASSIVE}, *a = NULL;
-    int fd = -1, got = -1, one = 1, e;
-
-    if (!port) {
-        err_set(errp, "tcp:%s: expected tcp:HOST:PORT", where);
-        return -1;
-    }
-    *port++ = 0;
-    e = getaddrinfo(*host ? host : NULL, port, &want, &a);
-    if (e) {
-        err_set(errp, "tcp:%s: %s", where, gai_strerror(e));
-        return -1;
-    }
-    fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && out) {
-        if (!connect(fd, a->ai_addr, a->ai_addrlen))
-            got = dup(fd);
-    } else if (fd >= 0) {
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-        if (!bind(fd, a->ai_addr, a->ai_addrlen) && !listen(fd, 1))
-            got = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-    }
-    if (got < 0)
-        err_set_errno(errp, errno, "tcp:%s", where);
-    if (fd >= 0)
-        close(fd);
-    freeaddrinfo(a);
-    return got;
+    return v->status == MOVE_SETUP || v->status == MOVE_ACTIVE || v->status == MOVE_CANCELLING;
 }
 
-static bool channel_open(struct channel *c, const char *uri, bool out, struct err **errp)
+struct state_move_info state_move_query(const struct state_move *v)
 {
-    *c = (struct channel){.fd = -1};
-    if (str_starts(uri, "exec:"))
-        return open_exec(c, uri + 5, out, errp);
-    if (str_starts(uri, "tcp:")) {
-        c->fd = open_tcp(uri + 4, out, errp);
-        return c->fd >= 0;
-    }
-    if (str_starts(uri, "file:"))
-        c->fd = open(uri + 5, (out ? O_WRONLY | O_CREAT | O_TRUNC : O_RDONLY) | O_CLOEXEC, 0600);
-    else if (str_starts(uri, "unix:"))
-        c->fd = open_unix(uri + 5, out);
-    else
-        return err_set(errp, "'%s' is no place to move a machine: expected exec:, file:, tcp: or unix:", uri);
-    return c->fd >= 0 || err_set_errno(errp, errno, "%s", uri);
+    bool busy = state_move_busy(v);
+    int64_t end = busy ? now(v) : v->ended;
+
+    return (struct state_move_info){.status = v->status,
+                                    .incoming = v->incoming,
+                                    .error = v->status == MOVE_FAILED ? v->error : NULL,
+                                    .moved = busy ? v->c.moved : v->moved,
+                                    .total_ns = end - v->begun,
+                                    .setup_ns = (v->connected ? v->connected : end) - v->begun,
+                                    .downtime_ns = v->stopped ? end - v->stopped : 0};
 }
 
-static bool channel_close(struct channel *c, struct err **errp)
+void state_move_set_rate(struct state_move *v, uint64_t bytes_per_second)
 {
-    int status = 0;
-
-    if (close(c->fd) < 0)
-        return err_set_errno(errp, errno, "cannot send the machine's state");
-    if (c->child && (waitpid(c->child, &status, 0) < 0 || status))
-        return err_set(errp, "the command that takes the machine's state ended with status %d",
-                       WIFEXITED(status) ? WEXITSTATUS(status) : -1);
-    return true;
+    v->rate = bytes_per_second;
+}
+uint64_t state_move_rate(const struct state_move *v)
+{
+    return v->rate;
+}
+void state_move_set_events(struct state_move *v, bool on)
+{
+    v->events = on;
+}
+bool state_move_events(const struct state_move *v)
+{
+    return v->events;
 }
 
-/* ---- both ends ---- */
-
-bool state_move_out(struct machine *m, struct blk_set *s, const char *uri, struct err **errp)
+void state_move_cancel(struct state_move *v)
 {
-    enum run_state was = m->state;
-    struct fd_sink k = {.s = {sink_write}};
-    struct channel c;
-    bool ok;
+    if (!state_move_busy(v) || v->incoming || v->status == MOVE_CANCELLING)
+        return;
+    set_status(v, MOVE_CANCELLING);
+    channel_cancel(&v->c);
+}
 
-    if (!state_can_save(m, errp) || !channel_open(&c, uri, true, errp))
+static bool begin(struct state_move *v, const char *uri, bool out, struct err **errp)
+{
+    if (state_move_busy(v))
+        return err_set(errp, "There's a migration process in progress");
+    if (!state_can_save(v->m, errp) || !channel_open(&v->c, v->m->run, uri, out, errp))
         return false;
-    machine_stop(m, RS_PAUSE_SAVE);
-    state_settle(m, s);
-    k.fd = c.fd;
-    ok = state_save(m, &k.s, errp);
-    ok = channel_close(&c, ok ? errp : NULL) && ok;
-    if (ok)
-        machine_stop(m, RS_POSTMIGRATE);
-    else if (was == RS_RUNNING)
-        machine_start(m);
-    else
-        machine_stop(m, was);
-    return ok;
+    v->c.rate = &v->rate;
+    v->incoming = !out;
+    free(v->error);
+    v->error = NULL;
+    v->begun = now(v);
+    v->connected = v->stopped = v->ended = 0;
+    set_status(v, MOVE_SETUP);
+    return true;
 }
 
-bool state_move_in(struct machine *m, struct blk_set *s, const char *uri, struct err **errp)
+/* The end of either direction; e (taken): the reason, NULL = it went well. */
+static void finish(struct state_move *v, struct err *e)
 {
-    struct fd_source f = {.s = {source_read}};
-    struct channel c;
-    bool ok, touched;
+    enum state_move_status st = !e ? MOVE_COMPLETED : v->status == MOVE_CANCELLING ? MOVE_CANCELLED : MOVE_FAILED;
 
-    if ((str_starts(uri, "tcp:") || str_starts(uri, "unix:")) && blk_snap_can(s, NULL)) {
+    v->ended = now(v);
+    v->moved = v->c.moved;
+    if (e)
+        v->error = xstrdup(e->msg);
+    set_status(v, st);
+    if (v->done)
+        v->done(v->opaque, e);
+    err_free(e);
+}
+
+/* ---- out ---- */
+
+/* On the loop's own stack: it turns the loop until nothing is under way. */
+static void settle(void *opaque)
+{
+    struct state_move *v = opaque;
+
+    v->was = v->m->state;
+    v->stopped = now(v);
+    machine_stop(v->m, RS_FINISH_MIGRATE);
+    state_settle(v->m, v->s);
+    fibre_resume(v->self);
+}
+
+static bool send_all(struct state_move *v, struct err **errp)
+{
+    if (!channel_connect(&v->c, true, errp))
+        return false;
+    v->connected = now(v);
+    if (v->status == MOVE_SETUP)
+        set_status(v, MOVE_ACTIVE);
+    v->self = fibre_self();
+    ev_call(v->m->run->loop, settle, v);
+    fibre_yield();
+    return state_save(v->m, &v->c.sink, errp);
+}
+
+static void out_run(void *opaque)
+{
+    struct state_move *v = opaque;
+    struct err *e = NULL;
+    bool ok = send_all(v, &e);
+
+    ok = channel_close(&v->c, ok ? &e : NULL) && ok;
+    if (ok)
+        machine_stop(v->m, RS_POSTMIGRATE);
+    finish(v, e);
+    if (ok || !v->stopped)
+        return;
+    if (v->was == RS_RUNNING)
+        machine_start(v->m);
+    else
+        machine_stop(v->m, v->was);
+}
+
+bool state_move_out(struct state_move *v, const char *uri, struct err **errp)
+{
+    if (v->m->state == RS_INMIGRATE)
+        return err_set(errp, "Guest is waiting for an incoming migration");
+    if (v->m->state == RS_POSTMIGRATE)
+        return err_set(errp, "Can't migrate the vm that was paused due to previous migration");
+    if (!begin(v, uri, true, errp))
+        return false;
+    v->done = NULL;
+    fibre_start(v->m->run->loop, out_run, v);
+    return true;
+}
+
+/* ---- in ---- */
+
+void state_move_expect(struct state_move *v, bool goes_on)
+{
+    v->goes_on = goes_on;
+    machine_stop(v->m, RS_INMIGRATE);
+}
+
+static void in_run(void *opaque)
+{
+    struct state_move *v = opaque;
+    struct err *e = NULL;
+    bool touched = false, ok = channel_connect(&v->c, false, &e);
+
+    if (ok) {
+        v->connected = now(v);
+        set_status(v, MOVE_ACTIVE);
+        ok = state_load(v->m, &v->c.source, &touched, &e);
+    }
+    channel_close(&v->c, NULL);
+    if (!ok && touched)
+        machine_stop(v->m, RS_INTERNAL_ERROR);
+    if (ok)
+        machine_stop(v->m, v->m->suspended ? RS_SUSPENDED : RS_PAUSED);
+    finish(v, e);
+    if (ok && v->goes_on && !v->m->suspended)
+        machine_start(v->m);
+}
+
+bool state_move_in(struct state_move *v, const char *uri, state_moved_fn *done, void *opaque, struct err **errp)
+{
+    if (v->m->state != RS_INMIGRATE) {
+        err_set(errp, "'-incoming' was not specified on the command line");
+        err_hint(errp, "A machine that has run cannot become another: start one with -incoming defer.");
+        return false;
+    }
+    if (!begin(v, uri, false, errp))
+        return false;
+    if (channel_is_socket(&v->c) && blk_snap_can(v->s, NULL, NULL)) {
+        v->status = MOVE_NONE;
+        v->c.cancelled = true;
+        channel_close(&v->c, NULL);
         err_set(errp, "a disk of this machine has a format whose tables would be out of date after the move");
         err_hint(errp, "Move through file: or exec:, or use raw images.");
         return false;
     }
-    if (!state_can_save(m, errp) || !channel_open(&c, uri, false, errp))
-        return false;
-    f.fd = c.fd;
-    f.buf = try_alloc(1, STATE_BUF);
-    ok = f.buf ? state_load(m, &f.s, &touched, errp) : err_set(errp, "no memory to receive the machine");
-    free(f.buf);
-    close(c.fd);
-    if (c.child)
-        waitpid(c.child, NULL, 0);
-    if (ok && m->suspended)
-        machine_stop(m, RS_SUSPENDED);
-    return ok;
+    v->done = done;
+    v->opaque = opaque;
+    fibre_start(v->m->run->loop, in_run, v);
+    return true;
 }

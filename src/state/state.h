@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "blk/blk.h"
+#include "blk/job.h"
 #include "dev/dev.h"
 
 /* Where the bytes of a stream go to and come from. */
@@ -44,14 +45,50 @@ bool state_save(struct machine *m, struct state_sink *to, struct err **errp);
 bool state_load(struct machine *m, struct state_source *from, bool *touched, struct err **errp);
 
 /* ---- snap.c: snapshots inside the machine's disks ---- */
-/* Stops the machine as long as it takes and lets it go on if it ran. Any run state. */
-bool state_snap_save(struct machine *m, struct blk_set *s, const char *name, struct err **errp);
-bool state_snap_load(struct machine *m, struct blk_set *s, const char *name, struct err **errp);
+/* Stops the machine as long as it takes and lets it go on if it ran. Any run state. sel: which disks, NULL = all. */
+bool state_snap_save(struct machine *m, struct blk_set *s, const struct blk_snap_sel *sel, const char *name,
+                     struct err **errp);
+bool state_snap_load(struct machine *m, struct blk_set *s, const struct blk_snap_sel *sel, const char *name,
+                     struct err **errp);
+/* The same and blk_snap_delete as jobs of the set: what is "snapshot-save", "snapshot-load" or "snapshot-delete", sel
+ * is copied, a snapshot of that name is not taken over. Errors that come later are the job's. */
+bool state_snap_job(struct machine *m, struct blk_set *s, const char *what, const char *id,
+                    const struct blk_snap_sel *sel, const char *name, struct err **errp);
 
-/* ---- migrate.c: to another program; uri is exec:CMD, file:PATH, tcp:HOST:PORT or unix:PATH ---- */
+/* ---- migrate.c: to another program; uri is exec:CMD, fd:NUMBER, file:PATH, tcp:HOST:PORT or unix:PATH ---- */
+/* One per machine: what moves it. The loop goes on meanwhile; MIGRATION events when wanted. */
+enum state_move_status {
+    MOVE_NONE,
+    MOVE_SETUP, /* the other side is not there yet */
+    MOVE_ACTIVE,
+    MOVE_CANCELLING,
+    MOVE_CANCELLED,
+    MOVE_COMPLETED,
+    MOVE_FAILED
+};
+struct state_move_info {
+    enum state_move_status status;
+    bool incoming;
+    const char *error; /* of MOVE_FAILED; lives until the next move begins */
+    uint64_t moved;    /* bytes */
+    int64_t total_ns, setup_ns, downtime_ns;
+};
+struct state_move *state_move_new(struct machine *m, struct blk_set *s);
 /* Stop and copy. The machine stays stopped (postmigrate) when it has gone, and goes on if it ran when it has not. */
-bool state_move_out(struct machine *m, struct blk_set *s, const char *uri, struct err **errp);
-/* Waits for it and becomes it, still stopped. For a machine that has not run. */
-bool state_move_in(struct machine *m, struct blk_set *s, const char *uri, struct err **errp);
+bool state_move_out(struct state_move *v, const char *uri, struct err **errp);
+/* From now on the machine waits to become one that arrives; goes_on: it runs then. */
+void state_move_expect(struct state_move *v, bool goes_on);
+/* e: why it did not arrive, NULL = it did; lent for the call. */
+typedef void state_moved_fn(void *opaque, const struct err *e);
+/* Receives it, after state_move_expect. done may be NULL. */
+bool state_move_in(struct state_move *v, const char *uri, state_moved_fn *done, void *opaque, struct err **errp);
+void state_move_cancel(struct state_move *v); /* of one that goes out; nothing when there is none */
+bool state_move_busy(const struct state_move *v);
+struct state_move_info state_move_query(const struct state_move *v);
+const char *state_move_status_name(enum state_move_status st);             /* QMP spelling */
+void state_move_set_rate(struct state_move *v, uint64_t bytes_per_second); /* 0 = no limit */
+uint64_t state_move_rate(const struct state_move *v);
+void state_move_set_events(struct state_move *v, bool on);
+bool state_move_events(const struct state_move *v);
 
 #endif

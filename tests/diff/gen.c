@@ -164,7 +164,8 @@ bool gen_is_xstate(const struct x86_insn *in)
            (strncmp(in->row->mnem, "xrstor", 6) == 0 && in->row->mnem[6] != 's');
 }
 
-const char *gen_skip(const struct x86_insn *in)
+/* Its name is in the list of those that tell of the system. Asked for every try: remembered by row. */
+static bool depends_on_system(const struct x86_row *row)
 {
     static const char *const names[] = {
         "cpuid",    "rdtsc",    "rdtscp",    "rdrand",   "rdseed",     "rdpid",    "xgetbv",   "rdpkru",   "wrpkru",
@@ -174,13 +175,25 @@ const char *gen_skip(const struct x86_insn *in)
         "vmmcall",  "sldt",     "str",       "smsw",     "sgdt",       "sidt",     "lar",      "lsl",      "verr",
         "verw",     "sti",      "cli",       "hlt",      "popf",       "xsaves",   "xrstors",  "xsaves64", "xrstors64",
         "monitorx", "mwaitx",   "rdpru",     "endbr64",  "endbr32"};
+    static uint8_t known[ARRAY_LEN(drows)]; /* 0 not asked yet, 1 no, 2 yes */
+    uint8_t *k = &known[x86_row_index(row)];
+
+    for (size_t i = 0; i < ARRAY_LEN(names) && !*k; i++)
+        if (strcmp(row->mnem, names[i]) == 0)
+            *k = 2;
+    if (!*k)
+        *k = 1;
+    return *k == 2;
+}
+
+const char *gen_skip(const struct x86_insn *in)
+{
     uint32_t at = in->row->attr;
 
     if (at & (X86_A_PRIV | X86_A_IO | X86_A_ENDS))
         return "privileged, I/O or control transfer";
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (strcmp(in->row->mnem, names[i]) == 0)
-            return "its result depends on the system";
+    if (depends_on_system(in->row))
+        return "its result depends on the system";
     for (unsigned i = 0; i < in->nr_ops; i++)
         if (in->ops[i].kind == X86_OP_SEG)
             return "segment register";

@@ -301,7 +301,7 @@ static bool differs(struct seq *s)
     guest_run_code(s->g, code, len, &s->before, &s->ours);
     if (registers_differ(s))
         return true;
-    for (unsigned i = 0; i < DATA_SIZE; i++)
+    for (unsigned i = 0; i < DATA_SIZE && memcmp(native_mem, win, DATA_SIZE); i++)
         if (native_mem[i] != win[i]) {
             snprintf(s->what, sizeof s->what, "memory at data+%#x: cpu %02x, ours %02x", i, native_mem[i], win[i]);
             return true;

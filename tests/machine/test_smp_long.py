@@ -30,6 +30,7 @@ def test_a_hundred_boots_of_four_cpus_end_in_a_shell():
             assert not bad, f'boot {n}: ' + bad[0]
             took.append(time.monotonic() - start)
             g.poweroff(120)
+        print(f'boot {n}: {took[-1]:.1f} s', flush=True)
     took.sort()
     print(f'{len(took)} boots to a shell on 4 CPUs: median {took[len(took) // 2]:.1f} s, longest {took[-1]:.1f} s')
 

@@ -107,8 +107,8 @@ struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
         if (b && b->host && !open_guards(c, pc, x, b))
             b = NULL;
         if (b && b->host && !d->no_link && !(mode & X86_RWM_SPLIT)) {
-            c->cur->jc_host[dbt_jc(pc)] = b->gate;
-            c->cur->jc_neg[dbt_jc(pc)] = -pc;
+            c->cur->jc_host[x86_jc(pc)] = jit_block_gate(b);
+            c->cur->jc_neg[x86_jc(pc)] = -pc;
         }
         pthread_mutex_unlock(&d->cache.lock);
         if (room)
@@ -138,7 +138,7 @@ static const uint8_t *link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
         return b && b->host ? b->host + b->entry : NULL;
     pthread_mutex_lock(&d->cache.lock);
     if (b && gen == d->cache.generation && gen == c->generation)
-        jit_cache_link_to(&d->cache, jit_cache_link(&d->cache, n), b);
+        jit_cache_link_to(&d->cache, n, b);
     pthread_mutex_unlock(&d->cache.lock);
     return NULL;
 }
@@ -174,6 +174,20 @@ static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
     jit_cache_kill(&c->dbt->cache, b);
 }
 
+/* A check in code at ret was left: sets rip to its instruction's. */
+static void at_check(struct dbt_cpu *c, const uint8_t *ret, uint32_t info)
+{
+    struct jit_block *b;
+
+    pthread_mutex_lock(&c->dbt->cache.lock);
+    b = jit_cache_block_at(&c->dbt->cache, ret);
+    if (b)
+        c->cpu->rip = jit_block_pc(b, info >> 24 & (JIT_BLOCK_MAX_INSN - 1));
+    if (b && info & X86_RWI_HOT)
+        hot_site(c, b, info);
+    pthread_mutex_unlock(&c->dbt->cache.lock);
+}
+
 /* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
 static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
 {
@@ -182,25 +196,17 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
     uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
     uint64_t lin = x->t0;
-    bool write = false;
+    /* The call just before `ret` names the stub. */
+    bool write = ret + (int32_t)get_le32(ret - 4) == d->stubs.tlb_write;
+    bool filled = size && (lin & 4095) + size <= 4096 && dbt_ctx_fill(c, lin, write);
     struct jit_block *b;
 
     x->ss_rsp += 8;
-    pthread_mutex_lock(&c->dbt->cache.lock);
-    b = jit_cache_block_at(&c->dbt->cache, ret);
-    if (b) {
-        c->cpu->rip = jit_block_pc(b, info >> 24 & (JIT_BLOCK_MAX_INSN - 1));
-        /* The call just before `ret` names the stub. */
-        write = ret + (int32_t)get_le32(ret - 4) == c->dbt->stubs.tlb_write;
-    }
-    if (b && info & X86_RWI_HOT)
-        hot_site(c, b, info);
-    pthread_mutex_unlock(&c->dbt->cache.lock);
     c->stat.slow++;
-    if (!b || !size || (lin & 4095) + size > 4096)
-        return NULL;
-    if (!dbt_ctx_fill(c, lin, write)) {
-        if (!(info & X86_RWI_SPAN))
+    if (!filled || info & X86_RWI_HOT) /* else nothing need be known of the block */
+        at_check(c, ret, info);
+    if (!filled) {
+        if (!(info & X86_RWI_SPAN) || !size || (lin & 4095) + size > 4096)
             return NULL;
         c->in_code = false; /* other accesses of the span may be fine */
         b = dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
@@ -242,8 +248,8 @@ static bool signal_exit(struct dbt_cpu *c)
         if (b)      /* unless a link says otherwise, the instruction starts again */
             pc = jit_block_pc(b, jit_block_insn_at(b, rip));
         for (uint32_t i = 0; b && i < b->nr_links; i++)
-            if (jit_cache_link(&c->dbt->cache, b->first_link + i)->poll == rip)
-                pc = jit_cache_link(&c->dbt->cache, b->first_link + i)->poll_pc;
+            if (jit_link_polls_at(jit_cache_link(&c->dbt->cache, b->first_link + i), rip))
+                pc = jit_link_poll_pc(jit_cache_link(&c->dbt->cache, b->first_link + i));
         pthread_mutex_unlock(&c->dbt->cache.lock);
         c->cpu->rip = pc;
         if (!b) /* RCX was borrowed there */
@@ -286,8 +292,8 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
     uint64_t pc = c->cpu->rip;
     struct jit_block *b;
 
-    if (x->jc_neg[dbt_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
-        return x->jc_host[dbt_jc(pc)];
+    if (x->jc_neg[x86_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
+        return x->jc_host[x86_jc(pc)];
     b = dbt_block_for(c, pc, mode);
     if (!b || !b->host)
         return NULL;
@@ -315,10 +321,15 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
 {
     struct x86_cpu *cpu = c->cpu;
     bool resume = false, again = false;
+    const uint8_t *mid = NULL; /* target is behind a check, whose info this is */
+    uint32_t info = 0;
     int why = 0;
 
     while (target) {
         why = enter(c, x, target, resume);
+        if (!why && mid)
+            at_check(c, mid, info);
+        mid = NULL;
         resume = why == DBT_EXIT_SIGNAL && shadow_stack_full(c);
         if (resume) {
             target = (const uint8_t *)c->sig_rip;
@@ -344,7 +355,9 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
                 return DBT_RAN_SPLIT;
             break;
         case DBT_EXIT_SLOW:
+            info = (uint32_t)x->t1 & ~X86_RWI_HOT;
             target = slow_exit(c, mode);
+            mid = c->in_code ? target : NULL;
             if (target && !c->in_code && c->dbt->lockstep)
                 return DBT_RAN_SPLIT;
             break;

@@ -77,12 +77,7 @@ struct dbt_cpu {
 };
 /* A site is hot when its slot misses 256 times within that many cycles of the host's TSC: some 50 us. */
 enum { DBT_HOT_TIME = 150000 };
-enum { DBT_SS_SIZE = 256 * 1024, DBT_JC_MASK = 0x3ffc };
-/* Where the jump table keeps pc: by some of its bits. */
-static inline unsigned dbt_jc(uint64_t pc)
-{
-    return (unsigned)(pc & DBT_JC_MASK) >> 2;
-}
+enum { DBT_SS_SIZE = 256 * 1024 };
 /* A load from here faults: the way to stop code at its next poll. */
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)
 

@@ -229,7 +229,9 @@ static bool build(struct sys *s, struct err **errp)
     if (!opts_done(s->cfg.machine_opts, "-machine", NULL, errp))
         return false;
     obj_global_unused(unused_global, NULL);
+    s->move = state_move_new(s->m, s->blks);
     mc = (struct mon_cfg){.m = s->m,
+                          .move = s->move,
                           .chrs = s->chrs,
                           .nets = s->nets,
                           .blks = s->blks,
@@ -253,6 +255,30 @@ static void say_defaults(struct sys *s)
                 s->cfg.ram_size >> 20, memory ? " (-m changes it)" : "", s->accel_line);
 }
 
+static void arrived(void *opaque, const struct err *e)
+{
+    struct sys *s = opaque;
+    struct err *said = NULL;
+
+    if (!e)
+        return;
+    err_set(&said, "-incoming %s: %s", s->incoming, e->msg);
+    err_report(said);
+    sys_exit(1);
+}
+
+/* The machine is one that arrives now, or (defer) when a monitor says from where. */
+static void expect_incoming(struct sys *s)
+{
+    struct err *e = NULL;
+
+    state_move_expect(s->move, !s->start_paused);
+    if (!strcmp(s->incoming, "defer") || state_move_in(s->move, s->incoming, arrived, s, &e))
+        return;
+    err_prefix(&e, "-incoming %s: ", s->incoming);
+    die(e);
+}
+
 int main(int argc, char **argv)
 {
     struct sys *s = &g_sys;
@@ -266,15 +292,13 @@ int main(int argc, char **argv)
     say_defaults(s);
     display_default(s);
     machine_reset(s->m);
-    if (s->loadvm && !state_snap_load(s->m, s->blks, s->loadvm, &e)) {
+    if (s->loadvm && !state_snap_load(s->m, s->blks, NULL, s->loadvm, &e)) {
         err_prefix(&e, "-loadvm %s: ", s->loadvm);
         die(e);
     }
-    if (s->incoming && !state_move_in(s->m, s->blks, s->incoming, &e)) {
-        err_prefix(&e, "-incoming %s: ", s->incoming);
-        die(e);
-    }
-    if (!s->start_paused && s->m->state != RS_SUSPENDED)
+    if (s->incoming)
+        expect_incoming(s);
+    else if (!s->start_paused && s->m->state != RS_SUSPENDED)
         machine_start(s->m);
     proc_ready(s);
     ev_loop_run(s->run->loop);

@@ -162,7 +162,7 @@ const struct option sys_options[] = {
     {"tb-size", NULL, "n", G_ACCEL, ST_EARLY, on_tcg, NULL, "the same as -accel tcg,tb-size=n"},
     {"echr", NULL, "chr", G_CHAR, ST_EARLY, NOT_BUILT, NULL, "escape character of the terminal"},
     {"incoming", NULL, "uri", G_DEBUG, ST_EARLY, on_string, NULL,
-     "start with a machine that arrives by exec:, file:, tcp: or unix:"},
+     "start with a machine that arrives by exec:, fd:, file:, tcp: or unix:; defer: say later from where"},
     {"only-migratable", NULL, NULL, G_DEBUG, ST_EARLY, NOT_BUILT, NULL, "refuse devices that cannot migrate"},
     {"nodefaults", NULL, NULL, G_MACHINE, ST_EARLY, on_nodefaults, NULL, "do not create default devices"},
     {"runas", NULL, "user | uid:gid", G_DEBUG, ST_EARLY, on_runas, NULL,

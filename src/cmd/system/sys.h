@@ -68,6 +68,7 @@ struct sys {
     struct net_set *nets;
     struct blk_set *blks;
     struct mon_set *mons;
+    struct state_move *move;
     struct qtest *qtest;
 
     const struct board_class *board;

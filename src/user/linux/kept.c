@@ -398,7 +398,8 @@ static bool take_links(const struct rec *r, const struct parts *s, struct jit_bl
         struct rec_link l;
 
         memcpy(&l, s->links + i * sizeof l, sizeof l);
-        if (l.at + 4ull > r->code_len || l.stub >= r->code_len || l.poll >= r->code_len || l.inner >= r->code_len)
+        if (l.at + 4ull > r->code_len || l.stub >= r->code_len || l.poll >= r->code_len || l.inner >= r->code_len ||
+            l.mode_or > UINT16_MAX || (l.poll && l.poll_pc != l.target && l.poll_pc - r->pc >= r->guest_len))
             return false;
         out->link[i] = (struct jit_link_out){.at = l.at,
                                              .stub = l.stub,
@@ -594,13 +595,13 @@ static void put_links(struct out *o, struct jit_cache *c, const struct jit_block
 {
     for (uint32_t i = 0; i < b->nr_links; i++) {
         const struct jit_link *l = jit_cache_link(c, b->first_link + i);
-        struct rec_link r = {.at = (uint32_t)(l->at - b->host),
-                             .stub = (uint32_t)(l->stub - b->host),
-                             .poll = l->poll ? (uint32_t)(l->poll - b->host) : 0,
+        struct rec_link r = {.at = l->at,
+                             .stub = l->stub,
+                             .poll = l->poll,
                              .mode_or = l->mode_or,
                              .inner = l->inner,
                              .target = l->target,
-                             .poll_pc = l->poll_pc};
+                             .poll_pc = jit_link_poll_pc(l)};
 
         put(o, &r, sizeof r);
     }
@@ -654,7 +655,7 @@ static void add_block(void *arg)
     struct add *a = arg;
     const struct jit_block *b = a->b;
     const struct note *n = b->keep;
-    const struct jit_span *peek = &b->span[2];
+    const struct jit_span *peek = &b->span[JIT_SPAN_PEEK];
     const void *guest = guest_at(a->rt, b->pc);
     struct out *o = a->o;
     size_t at = o->len;
@@ -666,8 +667,8 @@ static void add_block(void *arg)
                     .nr_insn = b->nr_insn,
                     .nr_links = (uint16_t)b->nr_links,
                     .nr_rel = n->nr_rel,
-                    .peek_first = peek->b ? peek->first : 0,
-                    .peek_last = peek->b ? peek->last : 0};
+                    .peek_first = peek->used ? peek->first : 0,
+                    .peek_last = peek->used ? peek->last : 0};
 
     if (host_inside(b, n) || hash(guest, b->guest_len, 0) != n->sum)
         return;

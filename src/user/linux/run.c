@@ -314,7 +314,7 @@ static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc)
         if (!b)
             b = make_block(t, pc, mode);
         if (b && b->host && !rt->no_link)
-            rt->front->jc_set(t, pc, b->gate);
+            rt->front->jc_set(t, pc, jit_block_gate(b));
         pthread_mutex_unlock(&rt->cache.lock);
         if (b || t->cpu->fault.sig)
             return b;
@@ -336,7 +336,7 @@ static void link_exit(struct lx_rt_thread *t, uint32_t n)
         return; /* the run loop meets the same and reports it */
     pthread_mutex_lock(&rt->cache.lock);
     if (gen == rt->cache.generation && gen == t->generation)
-        jit_cache_link_to(&rt->cache, jit_cache_link(&rt->cache, n), b);
+        jit_cache_link_to(&rt->cache, n, b);
     pthread_mutex_unlock(&rt->cache.lock);
 }
 
@@ -376,6 +376,7 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
         t->sig_err = (uint64_t)g[REG_ERR];
         t->sig_rip = (uintptr_t)g[REG_RIP];
         t->sig_addr = (uintptr_t)info->si_addr;
+        t->sig_eflags = (uint64_t)g[REG_EFL];
         g[REG_RIP] = (greg_t)(uintptr_t)t->rt->stub.exit_signal;
         return true;
     }
@@ -441,8 +442,8 @@ static void poll_exit(struct lx_rt_thread *t)
     if (b && t->rt->front->poll_restarts)
         pc = jit_block_pc(b, jit_block_insn_at(b, rip));
     for (uint32_t i = 0; b && i < b->nr_links; i++)
-        if (jit_cache_link(d, b->first_link + i)->poll == rip)
-            pc = jit_cache_link(d, b->first_link + i)->poll_pc;
+        if (jit_link_polls_at(jit_cache_link(d, b->first_link + i), rip))
+            pc = jit_link_poll_pc(jit_cache_link(d, b->first_link + i));
     pthread_mutex_unlock(&d->lock);
     t->rt->front->set_pc(t, pc);
     if (t->rt->front->fix)

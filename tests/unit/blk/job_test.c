@@ -292,24 +292,24 @@ static void a_machine_snapshot_brings_back_disk_and_state(void **state)
     scribble(f, b, 1);
     memcpy(was, f->shadow, SIZE);
     memset(ram, 'r', sizeof ram);
-    assert_true(blk_vmstate_write(f->set, 0, ram, sizeof ram, &e));
-    assert_true(blk_snap_save(f->set, "one", sizeof ram, 5000000000, &e));
+    assert_true(blk_vmstate_write(f->set, NULL, 0, ram, sizeof ram, &e));
+    assert_true(blk_snap_save(f->set, NULL, "one", sizeof ram, 5000000000, &e));
     scribble(f, b, 2);
     t = blk_snap_info(f->set);
     assert_non_null(strstr(t, "one"));
     free(t);
-    if (!blk_snap_load(f->set, "one", &size, &e))
+    if (!blk_snap_load(f->set, NULL, "one", &size, &e))
         fail_msg("%s", e->msg);
     assert_int_equal(size, sizeof ram);
-    assert_true(blk_vmstate_read(f->set, 0, got, sizeof got, &e));
+    assert_true(blk_vmstate_read(f->set, NULL, 0, got, sizeof got, &e));
     assert_memory_equal(ram, got, sizeof ram);
     memcpy(f->shadow, was, SIZE);
     same(f, b);
     scribble(f, b, 3);
     same(f, b);
-    assert_false(blk_snap_load(f->set, "two", &size, &e));
+    assert_false(blk_snap_load(f->set, NULL, "two", &size, &e));
     err_freep(&e);
-    assert_true(blk_snap_delete(f->set, "one", &e));
+    assert_true(blk_snap_delete(f->set, NULL, "one", &e));
     same(f, b);
     free(was);
 }
