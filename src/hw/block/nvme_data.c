@@ -214,5 +214,4 @@ void nvme_data_end(struct nvme_req *r, bool ok)
     r->seg = NULL;
     r->buf = NULL;
     r->nr_seg = r->cap_seg = 0;
-    iov_init(&r->data, 0);
 }
