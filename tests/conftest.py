@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 
@@ -133,3 +134,15 @@ def pytest_runtest_logreport(report):
         r['s'] = round(r['s'], 3)
         with open(path, 'a', encoding='utf-8') as f:
             f.write(json.dumps(_seen.pop(report.nodeid)) + '\n')
+
+
+@pytest.fixture(scope='session')
+def images(tmp_path_factory):
+    """Folder of the x86 firmware images of tests/guest/x86, built by the host's compiler."""
+    need('gcc')
+    need('ld', 'binutils')
+    out = tmp_path_factory.mktemp('images')
+    p = subprocess.run(['sh', os.path.join(ROOT, 'tests', 'guest', 'x86', 'build.sh'), str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if p.returncode:
+        pytest.skip('the compiler cannot build 32-bit images: ' + p.stdout[-200:])
+    return out

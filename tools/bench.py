@@ -3,9 +3,10 @@
 
   first instruction  wall and CPU time from exec until a ROM's first instructions have ended the program (isa-debug-exit)
   memory             resident and proportional size, paused before the first instruction, guest RAM untouched
-  boot               wall and CPU time of the scripted session of tools/run.py: kernel to shell, disk, network, power-off
+  boot               wall and CPU time of the scripted session of tools/run.py: kernel to shell, disk, network, power-off;
+                     one session first, untimed: in a new clone it fetches and unpacks what the others find there
 
-  tools/bench.py [--runs N] [--no-boot] [--json FILE] [--ours PATH] [--theirs PATH]"""
+  tools/bench.py [--runs N] [--boots N] [--no-boot] [--json FILE] [--ours PATH] [--theirs PATH]"""
 import argparse
 import json
 import os
@@ -63,16 +64,23 @@ def memory(exe, machine):
 
 
 def boot(exe):
+    """(wall, CPU) seconds of one session."""
     status, wall, cpu, out = timed([sys.executable, os.path.join(ROOT, 'tools', 'run.py'), '--script'],
                                    env={**os.environ, 'LYREBIRD_QEMU': exe})
     if status:
-        return None
+        sys.exit(f'bench: the session with {exe} ended with status {status}: {out[-300:]}')
     return wall, cpu
+
+
+def spread(samples):
+    """{who: values} -> {who: (median, smallest, largest)}"""
+    return {n: (statistics.median(v), min(v), max(v)) for n, v in samples.items()}
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--runs', type=int, default=10)
+    ap.add_argument('--boots', type=int, default=5)
     ap.add_argument('--no-boot', action='store_true')
     ap.add_argument('--json')
     ap.add_argument('--ours', default=os.path.join(os.environ.get('LYREBIRD_BUILD', os.path.join(ROOT, 'build')), 'bin', 'qemu-system-x86_64'))
@@ -92,20 +100,25 @@ def main():
                     w, c = first_instruction(exe, machine, bios)
                     walls[n].append(w)
                     cpus[n].append(c)
-            rows[f'{machine}: first instruction, wall ms'] = {n: statistics.median(v) for n, v in walls.items()}
-            rows[f'{machine}: first instruction, cpu ms'] = {n: statistics.median(v) for n, v in cpus.items()}
-            mem = {n: memory(exe, machine) for n, exe in who.items()}
-            rows[f'{machine}: resident MiB'] = {n: m[0] for n, m in mem.items()}
-            rows[f'{machine}: proportional MiB'] = {n: m[1] for n, m in mem.items()}
+            rows[f'{machine}: first instruction, wall ms'] = spread(walls)
+            rows[f'{machine}: first instruction, cpu ms'] = spread(cpus)
+            mem = {n: [memory(exe, machine) for _ in range(3)] for n, exe in who.items()}
+            rows[f'{machine}: resident MiB'] = spread({n: [x[0] for x in m] for n, m in mem.items()})
+            rows[f'{machine}: proportional MiB'] = spread({n: [x[1] for x in m] for n, m in mem.items()})
     if not args.no_boot:
-        b = {n: boot(exe) for n, exe in who.items()}
-        for i, what in enumerate(('boot session, wall s', 'boot session, cpu s')):
-            rows[what] = {n: v[i] if v else float('nan') for n, v in b.items()}
-    print(f'{"":36}' + ''.join(f'{n:>10}' for n in who) + ('     ratio' if len(who) == 2 else ''))
+        boot(who['ours'])
+        walls, cpus = {n: [] for n in who}, {n: [] for n in who}
+        for _ in range(args.boots):
+            for n, exe in who.items():
+                w, c = boot(exe)
+                walls[n].append(w)
+                cpus[n].append(c)
+        rows['boot session, wall s'], rows['boot session, cpu s'] = spread(walls), spread(cpus)
+    print(f'{"median (smallest to largest)":36}' + ''.join(f'{n:>24}' for n in who) + ('     ratio' if len(who) == 2 else ''))
     for what, v in rows.items():
-        ratio = f"{v['ours'] / v['theirs']:10.2f}" if len(v) == 2 and v['theirs'] else ''
-        print(f'{what:36}' + ''.join(f'{x:10.1f}' for x in v.values()) + ratio)
-    print(f'median of {args.runs} runs; {platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}')
+        ratio = f"{v['ours'][0] / v['theirs'][0]:10.2f}" if len(v) == 2 and v['theirs'][0] else ''
+        print(f'{what:36}' + ''.join(f'{x:8.1f} ({lo:5.1f} to {hi:5.1f})' for x, lo, hi in v.values()) + ratio)
+    print(f'{args.runs} starts, 3 machines for memory, {args.boots} sessions; {platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}')
     if args.json:
         with open(args.json, 'w') as f:
             json.dump(rows, f, indent=1)

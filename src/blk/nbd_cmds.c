@@ -1,7 +1,8 @@
-/* NBD exports of a running machine: nbd-server-start, -add, -remove, -stop, block-export-add, -del,
+/* Exports of a running machine: nbd-server-start, -add, -remove, -stop, block-export-add, -del,
  * query-block-exports. */
 #include "base/json.h"
 #include "blk/blk_int.h"
+#include "blk/export.h"
 #include "blk/job_int.h"
 #include "blk/nbd.h"
 #include <unistd.h>
@@ -129,12 +130,23 @@ bool nbd_cmd_remove(struct blk_set *s, struct json_object *a, struct json_object
     return drop(s, json_get_str(a, "name"), errp);
 }
 
+static const struct blk_export_type *const others[] = {&blk_export_vhost_user, &blk_export_fuse};
+
 bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
     const char *type = json_get_str(a, "type"), *id = json_get_str(a, "id"), *name = json_get_str(a, "name");
 
-    if (!type || strcmp(type, "nbd") != 0)
-        return err_set(errp, "export type '%s' is not available: use nbd", type ? type : "");
+    if (!type || !id)
+        return err_set(errp, "Parameter '%s' is missing", type ? "id" : "type");
+    if (blk_export_find(s, id) || (s->nbd && find(s, id)))
+        return err_set(errp, "Block export id '%s' is already in use", id);
+    if (json_get_str(a, "iothread"))
+        return err_set(errp, "exports on an iothread are not available");
+    for (unsigned i = 0; i < ARRAY_LEN(others); i++)
+        if (!strcmp(type, others[i]->name))
+            return blk_export_add(s, others[i], a, errp);
+    if (strcmp(type, "nbd") != 0)
+        return err_set(errp, "export type '%s' is not available: there are nbd, vhost-user-blk and fuse", type);
     if (json_get_bool(a, "allocation-depth", false) || json_get_str(a, "iothread"))
         return err_set(errp, "exports with allocation-depth or an iothread are not available");
     return no_bitmaps(a, errp) &&
@@ -144,17 +156,29 @@ bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_ob
 
 bool nbd_cmd_export_del(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
-    return drop(s, json_get_str(a, "id"), errp);
+    const char *id = json_get_str(a, "id");
+    struct blk_export *e = id ? blk_export_find(s, id) : NULL;
+
+    if (!e)
+        return s->nbd ? drop(s, id, errp) : err_set(errp, "Export '%s' is not found", id ? id : "");
+    if (e->running && strcmp(json_get_str(a, "mode") ? json_get_str(a, "mode") : "safe", "hard"))
+        return err_set(errp, "export '%s' still in use", id);
+    blk_export_remove(e);
+    return true;
 }
 
 bool nbd_cmd_query(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
     struct nbd_export *e;
+    struct blk_export *o;
 
     *ret = json_object_new_array();
     if (s->nbd)
         list_each (e, &s->nbd->exports, link)
             json_object_array_add(*ret, json_make("s:id", id_of(e), "s:type", "nbd", "s:node-name", e->root->node->name,
                                                   "b:shutting-down", 0, NULL));
+    list_each (o, &s->exports, link)
+        json_object_array_add(*ret, json_make("s:id", o->id, "s:type", o->type->name, "s:node-name",
+                                              o->root->node->name, "b:shutting-down", 0, NULL));
     return true;
 }

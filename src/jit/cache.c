@@ -272,6 +272,11 @@ bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_lin
     return true;
 }
 
+static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
+{
+    return (size_t)(host - d->arena.x) >> 10;
+}
+
 static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
     b->host = d->arena.x + d->arena.used + BEFORE;
@@ -289,6 +294,8 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     put_gate(d, b);
     d->arena.used += align_up(out->len + AROUND, 16);
+    while (d->nr_first <= kib_of(d, b->host))
+        d->first[d->nr_first++] = d->nr_order;
     append(&d->order, &d->nr_order, &d->cap_order, b);
     if (d->perf)
         fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc,
@@ -335,18 +342,20 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
 
 struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host)
 {
-    uint32_t lo = 0, hi = d->nr_order;
+    size_t kib = kib_of(d, host);
+    uint32_t i, end;
 
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
-
-        if (host < d->order[mid]->host)
-            hi = mid;
-        else if (host >= d->order[mid]->host + d->order[mid]->len)
-            lo = mid + 1;
-        else
-            return d->order[mid];
-    }
+    if (host < d->arena.x || kib >= d->nr_first)
+        i = end = d->nr_order; /* in the last block or in none */
+    else
+        i = end = d->first[kib];
+    while (end < d->nr_order && d->order[end]->host <= host)
+        end++;
+    if (i)
+        i--; /* it may reach into this KiB */
+    for (; i < end; i++)
+        if (host >= d->order[i]->host && host < d->order[i]->host + d->order[i]->len)
+            return d->order[i];
     return NULL;
 }
 
@@ -380,6 +389,7 @@ void jit_cache_empty(struct jit_cache *d)
     for (uint32_t i = 0; i < d->nr_bare; i++)
         free(d->bare[i]);
     d->nr_order = d->nr_bare = 0;
+    d->nr_first = 0;
     d->nr_links = 0;
     jit_arena_reset(&d->arena);
     d->generation++;
@@ -388,6 +398,7 @@ void jit_cache_empty(struct jit_cache *d)
 
 static void init_tables(struct jit_cache *d)
 {
+    d->first = xcalloc((d->arena.size >> 10) + 1, sizeof *d->first);
     pthread_mutex_init(&d->lock, NULL);
     d->hash = xcalloc(JIT_CACHE_HASH, sizeof *d->hash);
     d->pages = xcalloc(JIT_CACHE_PAGES, sizeof *d->pages);
@@ -417,6 +428,7 @@ void jit_cache_free(struct jit_cache *d)
     for (unsigned i = 0; i < JIT_LINK_CHUNKS; i++)
         free(d->links[i]);
     free(d->order);
+    free(d->first);
     free(d->bare);
     free(d->hash);
     free(d->pages);

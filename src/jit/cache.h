@@ -69,7 +69,7 @@ struct jit_page { /* a page that holds translated code */
     struct jit_page *next;
 };
 enum { JIT_GATE_LEN = 5 };
-enum { JIT_CACHE_HASH = 1 << 16, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
+enum { JIT_CACHE_HASH = 1 << 17, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
 struct jit_cache {
     pthread_mutex_t lock;
     struct jit_arena arena;
@@ -79,6 +79,8 @@ struct jit_cache {
     uint32_t nr_links;
     struct jit_block **order; /* owned: all blocks with code, by host address */
     uint32_t nr_order, cap_order;
+    uint32_t *first; /* owned, one per KiB of the arena: the first of them that starts there or later */
+    size_t nr_first; /* how many are known */
     struct jit_block **bare; /* owned: all blocks without code */
     uint32_t nr_bare, cap_bare;
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */

@@ -117,6 +117,82 @@ static bool commutes(unsigned op)
     return op == IR_ADD || op == IR_AND || op == IR_OR || op == IR_XOR || op == IR_MUL;
 }
 
+struct lane {
+    ir_val v;
+    unsigned n;
+};
+
+/* Where lane n (of kind l, S or D) of v was put together: that lane of another value, or lane 0 for a scalar. */
+static struct lane lane_of(const struct ir *s, ir_val v, unsigned l, unsigned n)
+{
+    for (;;) {
+        const struct ir_op *o = &s->op[v];
+        enum ir_type scalar = l == IR_D ? IR_F64 : IR_F32;
+
+        if (o->op == IR_VINSL && (o->attr & 3) == l) {
+            bool here = (o->imm & 15) == n;
+
+            v = o->a[here];
+            n = here ? (unsigned)o->imm >> 4 : n;
+        } else if (o->op == IR_VDUPL && (o->attr & 3) == l) {
+            v = o->a[0];
+            n = (unsigned)o->imm;
+        } else if ((o->op == IR_VFLOW || o->op == IR_VCAST) && !n && s->op[o->a[0]].t == scalar) {
+            v = o->a[0];
+        } else {
+            return (struct lane){v, n};
+        }
+    }
+}
+
+/* Two D lanes, of which only one comes from the base. */
+static void simplify_pair(const struct ir *s, struct ir_op *o)
+{
+    unsigned to = (unsigned)o->imm & 15, from = (unsigned)o->imm >> 4;
+    struct lane other = lane_of(s, o->a[0], IR_D, 1 - to);
+
+    if (other.n == 1 - to) {
+        o->a[0] = other.v;
+    } else if (!to && !from) { /* the lower from lane 0 as it lies, the upper put behind it */
+        o->a[0] = o->a[1];
+        o->a[1] = other.v;
+        o->imm = 1;
+    }
+}
+
+/* Registers that are halves or quarters of others do not wait for their neighbours. */
+static ir_val simplify_lanes(struct ir *s, unsigned n)
+{
+    struct ir_op *o = &s->op[n];
+    unsigned l = o->attr & 3;
+    struct lane from;
+
+    if (o->op == IR_FLOW) {
+        from = lane_of(s, o->a[0], o->t == IR_F64 ? IR_D : IR_S, 0);
+        if (s->op[from.v].t == o->t)
+            return from.v;
+        if (!from.n)
+            o->a[0] = from.v;
+        return (ir_val)n;
+    }
+    if (l < IR_S)
+        return (ir_val)n;
+    if (o->op == IR_VDUPL) {
+        from = lane_of(s, o->a[0], l, (unsigned)o->imm);
+        o->a[0] = from.v;
+        o->imm = from.n;
+        return (ir_val)n;
+    }
+    from = lane_of(s, o->a[1], l, (unsigned)o->imm >> 4);
+    o->a[1] = from.v;
+    o->imm = (o->imm & 15) | from.n << 4;
+    if (l == IR_D)
+        simplify_pair(s, o);
+    else if (s->op[o->a[0]].op == IR_VINSL && (s->op[o->a[0]].attr & 3) == l && !((s->op[o->a[0]].imm ^ o->imm) & 15))
+        o->a[0] = s->op[o->a[0]].a[0];
+    return (ir_val)n;
+}
+
 /* Returns the value that replaces this one, or itself. */
 static ir_val simplify(struct fwd *f, unsigned n)
 {
@@ -128,11 +204,8 @@ static ir_val simplify(struct fwd *f, unsigned n)
         o->op = IR_FLOW;
         return (ir_val)n;
     }
-    if (o->op == IR_FLOW && s->op[o->a[0]].op == IR_VCAST && s->op[s->op[o->a[0]].a[0]].t == o->t)
-        return s->op[o->a[0]].a[0];
-    if (o->op == IR_VINSL && o->imm < 16 && s->op[o->a[1]].op == IR_VFLOW &&
-        (o->attr & 3) == (s->op[o->a[1]].attr ? IR_D : IR_S))
-        o->a[1] = s->op[o->a[1]].a[0]; /* only the scalar counts */
+    if (o->op == IR_FLOW || o->op == IR_VDUPL || o->op == IR_VINSL)
+        return simplify_lanes(s, n);
     if (o->op < IR_ADD || o->op > IR_SELECT)
         return (ir_val)n;
     if (commutes(o->op) && konst(s, o->a[0], &a) && !konst(s, o->a[1], &b)) {

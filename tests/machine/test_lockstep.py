@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, need, program
+from conftest import ROOT, program
 from linux import Linux
 from run import Failed
 from test_debian import Debian
@@ -21,17 +21,6 @@ def agreed(text):
     assert m and 'lockstep: block at' not in text, text[-3000:]
     print(m.group(0))
     return int(m.group(1)), int(m.group(2))
-
-
-@pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    need('gcc')
-    need('ld', 'binutils')
-    out = tmp_path_factory.mktemp('images')
-    p = subprocess.run(['sh', os.path.join(SRC, 'build.sh'), str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if p.returncode:
-        pytest.skip('the compiler cannot build 32-bit images: ' + p.stdout[-200:])
-    return out
 
 
 @pytest.mark.limit(240)

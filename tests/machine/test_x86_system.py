@@ -7,20 +7,9 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, need, program
+from conftest import ROOT, program
 
 SRC = os.path.join(ROOT, 'tests', 'guest', 'x86')
-
-
-@pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    need('gcc')
-    need('ld', 'binutils')
-    out = tmp_path_factory.mktemp('images')
-    p = subprocess.run(['sh', os.path.join(SRC, 'build.sh'), str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if p.returncode:
-        pytest.skip('the compiler cannot build 32-bit images: ' + p.stdout[-200:])
-    return out
 
 
 @pytest.mark.limit(240)

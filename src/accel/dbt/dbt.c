@@ -107,8 +107,8 @@ struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
         if (b && b->host && !open_guards(c, pc, x, b))
             b = NULL;
         if (b && b->host && !d->no_link && !(mode & X86_RWM_SPLIT)) {
-            c->cur->jc_host[dbt_jc(pc)] = jit_block_gate(b);
-            c->cur->jc_neg[dbt_jc(pc)] = -pc;
+            c->cur->jc_host[x86_jc(pc)] = jit_block_gate(b);
+            c->cur->jc_neg[x86_jc(pc)] = -pc;
         }
         pthread_mutex_unlock(&d->cache.lock);
         if (room)
@@ -174,6 +174,20 @@ static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
     jit_cache_kill(&c->dbt->cache, b);
 }
 
+/* A check in code at ret was left: sets rip to its instruction's. */
+static void at_check(struct dbt_cpu *c, const uint8_t *ret, uint32_t info)
+{
+    struct jit_block *b;
+
+    pthread_mutex_lock(&c->dbt->cache.lock);
+    b = jit_cache_block_at(&c->dbt->cache, ret);
+    if (b)
+        c->cpu->rip = jit_block_pc(b, info >> 24 & (JIT_BLOCK_MAX_INSN - 1));
+    if (b && info & X86_RWI_HOT)
+        hot_site(c, b, info);
+    pthread_mutex_unlock(&c->dbt->cache.lock);
+}
+
 /* A TLB stub gave up: fill and go on right behind the check, or interpret the instruction. */
 static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
 {
@@ -182,25 +196,17 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
     uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
     uint64_t lin = x->t0;
-    bool write = false;
+    /* The call just before `ret` names the stub. */
+    bool write = ret + (int32_t)get_le32(ret - 4) == d->stubs.tlb_write;
+    bool filled = size && (lin & 4095) + size <= 4096 && dbt_ctx_fill(c, lin, write);
     struct jit_block *b;
 
     x->ss_rsp += 8;
-    pthread_mutex_lock(&c->dbt->cache.lock);
-    b = jit_cache_block_at(&c->dbt->cache, ret);
-    if (b) {
-        c->cpu->rip = jit_block_pc(b, info >> 24 & (JIT_BLOCK_MAX_INSN - 1));
-        /* The call just before `ret` names the stub. */
-        write = ret + (int32_t)get_le32(ret - 4) == c->dbt->stubs.tlb_write;
-    }
-    if (b && info & X86_RWI_HOT)
-        hot_site(c, b, info);
-    pthread_mutex_unlock(&c->dbt->cache.lock);
     c->stat.slow++;
-    if (!b || !size || (lin & 4095) + size > 4096)
-        return NULL;
-    if (!dbt_ctx_fill(c, lin, write)) {
-        if (!(info & X86_RWI_SPAN))
+    if (!filled || info & X86_RWI_HOT) /* else nothing need be known of the block */
+        at_check(c, ret, info);
+    if (!filled) {
+        if (!(info & X86_RWI_SPAN) || !size || (lin & 4095) + size > 4096)
             return NULL;
         c->in_code = false; /* other accesses of the span may be fine */
         b = dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
@@ -286,8 +292,8 @@ static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mo
     uint64_t pc = c->cpu->rip;
     struct jit_block *b;
 
-    if (x->jc_neg[dbt_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
-        return x->jc_host[dbt_jc(pc)];
+    if (x->jc_neg[x86_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
+        return x->jc_host[x86_jc(pc)];
     b = dbt_block_for(c, pc, mode);
     if (!b || !b->host)
         return NULL;
@@ -315,10 +321,15 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
 {
     struct x86_cpu *cpu = c->cpu;
     bool resume = false, again = false;
+    const uint8_t *mid = NULL; /* target is behind a check, whose info this is */
+    uint32_t info = 0;
     int why = 0;
 
     while (target) {
         why = enter(c, x, target, resume);
+        if (!why && mid)
+            at_check(c, mid, info);
+        mid = NULL;
         resume = why == DBT_EXIT_SIGNAL && shadow_stack_full(c);
         if (resume) {
             target = (const uint8_t *)c->sig_rip;
@@ -344,7 +355,9 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
                 return DBT_RAN_SPLIT;
             break;
         case DBT_EXIT_SLOW:
+            info = (uint32_t)x->t1 & ~X86_RWI_HOT;
             target = slow_exit(c, mode);
+            mid = c->in_code ? target : NULL;
             if (target && !c->in_code && c->dbt->lockstep)
                 return DBT_RAN_SPLIT;
             break;
@@ -469,14 +482,14 @@ static bool probe(const char *arch, struct err **errp)
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
-    bool one = false, lockstep = false, links = true, count = false, perfmap = false;
+    bool one = false, lockstep = false, links = true, count = false, perfmap = false, exact = false;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
         !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "count", &count, errp) ||
         !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
         !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp) ||
-        !opts_bool(o, "perfmap", &perfmap, errp))
+        !opts_bool(o, "perfmap", &perfmap, errp) || !opts_bool(o, "exact-flags", &exact, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -493,7 +506,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     d->tlb_size = (uint32_t)tlb;
     d->nr_slots = (uint32_t)slots;
     d->no_link = log_on(LOG_EXEC) || lockstep || !links;
-    d->one_insn = one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0;
+    d->mode_or = (one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0) | (exact ? X86_RWM_FLAGS : 0);
     d->host_avx = __builtin_cpu_supports("avx");
     /* perf takes names only for memory that no file is behind */
     if (!(perfmap ? jit_cache_init_private : jit_cache_init)(&d->cache, mib << 20, errp)) {
@@ -637,9 +650,8 @@ static char *info(struct machine *m)
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size", "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
-                                   "links",   "tlb-size", "slots",           "count",    "perfmap",
-                                   NULL};
+static const char *const keys[] = {"tb-size",  "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links",
+                                   "tlb-size", "slots",  "count",           "perfmap",  "exact-flags",     NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

@@ -31,7 +31,7 @@ struct dbt {
     uint8_t hot[X86_HOT_BITS / 8]; /* see x86_rw_env; forgotten when the cache is emptied */
     _Atomic bool flushing;
     bool host_avx, count;
-    unsigned one_insn, no_link;
+    unsigned mode_or, no_link;     /* mode_or: X86_RWM_ bits of every block */
     uint32_t tlb_size, nr_slots;   /* X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
     struct dbt_cpu *cpus[1024];
@@ -77,12 +77,7 @@ struct dbt_cpu {
 };
 /* A site is hot when its slot misses 256 times within that many cycles of the host's TSC: some 50 us. */
 enum { DBT_HOT_TIME = 150000 };
-enum { DBT_SS_SIZE = 256 * 1024, DBT_JC_MASK = 0x3ffc };
-/* Where the jump table keeps pc: by some of its bits. */
-static inline unsigned dbt_jc(uint64_t pc)
-{
-    return (unsigned)(pc & DBT_JC_MASK) >> 2;
-}
+enum { DBT_SS_SIZE = 256 * 1024 };
 /* A load from here faults: the way to stop code at its next poll. */
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)
 

@@ -17,7 +17,7 @@
 #include "jit/block.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 2048, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 4096, X86_ISLOTS = 1024 };
+enum { X86_TLB_SIZE = 8192, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 16384, X86_ISLOTS = 8192 };
 
 struct x86_slot {      /* the page a site used last */
     uint64_t neg_page; /* minus the linear page address; empty: far from every address */
@@ -58,8 +58,14 @@ struct x86_ctx {
     uint64_t big[16], huge;         /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint64_t seen[128], wrote[128]; /* hashes of the linear pages filled, of the host pages filled for writing */
     uint32_t nr_slot_log, nr_tlb_log;
-    uint16_t slot_log[4096], tlb_log[2048];
+    uint16_t slot_log[4096], tlb_log[4096];
 };
+/* Where the jump table keeps pc. Functions start at multiples of 16: lower bits would leave most of it empty. */
+enum { X86_JC_MASK = (X86_JC_SIZE - 1) << 4 };
+static inline unsigned x86_jc(uint64_t pc)
+{
+    return (unsigned)(pc & X86_JC_MASK) >> 4;
+}
 #define X86_CTX(f) ((int32_t)offsetof(struct x86_ctx, f))
 
 /* Mode bits of a block; two blocks of one pc with different modes are different code. */
@@ -74,6 +80,7 @@ enum {
     X86_RWM_GS = 128,     /* the segment spans all memory (always in 64-bit code) */
     X86_RWM_TSC = 512,    /* RDTSC and RDTSCP are allowed and the context says how to make the value */
     X86_RWM_SPLIT = 1024, /* each access is checked by itself */
+    X86_RWM_FLAGS = 2048, /* flags are kept for the frames of faults and interrupts, too, where no code reads them */
     X86_RWM_FLAT = 256,   /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 

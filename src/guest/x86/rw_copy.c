@@ -566,7 +566,7 @@ unsigned rw_stack_run(struct rw *r)
     bool pop, free0;
     struct jit_mem m;
 
-    if (r->flat) /* each faults by itself */
+    if (r->flat || r->env->mode & X86_RWM_SPLIT) /* each faults by itself */
         return 0;
     if (!plain_legacy(in) || (in->opcode & 0xf0) != 0x50)
         return 0;

@@ -248,9 +248,9 @@ static struct jit_mem by_base(struct rw *r, unsigned base, int32_t disp, unsigne
         s = rw_span_new(r, base, disp, size, write);
         s->add = X86_CTX(span_add) + 8 * (int)(s - r->span);
         check(r, true, JIT_BASE(base, s->lo), (unsigned)(s->hi - s->lo), s->write,
-              s->hi - s->lo != (int32_t)size || s->write != write ? SPAN_WIDE
-              : s->shared                                         ? SPAN_ONE
-                                                                  : SPAN_NONE,
+              s->hi - s->lo != (int32_t)size || s->write != write || (base == HSP && size > 8) ? SPAN_WIDE
+              : s->shared                                                                      ? SPAN_ONE
+                                                                                               : SPAN_NONE,
               &s->add);
     } else if (r->t1 != s->add) {
         jit_load(r->b, T1, JIT_GS(s->add));

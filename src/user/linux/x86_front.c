@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9, JC_MASK = X86_JC_SIZE - 1 };
+enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 };
 enum { HOST_FLAGS = X86_ARITH | X86_DF | X86_ID | X86_AC };
 #define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
 
@@ -182,7 +182,7 @@ static void ctx_init(struct lx_rt_thread *t)
     struct x86_ctx *x = t->ctx;
 
     x->cpu = x86_lx(t->cpu)->c;
-    x->jc_mask = JC_MASK;
+    x->jc_mask = X86_JC_MASK;
     x->poll = (uintptr_t)&x->poll_ok;
     t->view = (struct lx_view){.poll = &x->poll,
                                .poll_ok = (uintptr_t)&x->poll_ok,
@@ -250,15 +250,15 @@ static void kick(struct lx_rt_thread *t, bool stop)
 
     if (stop)
         x->jc_neg[0] = UINT64_C(1) << 52;
-    x->jc_mask = stop ? 0 : JC_MASK;
+    x->jc_mask = stop ? 0 : X86_JC_MASK;
 }
 
 static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
 {
     struct x86_ctx *x = t->ctx;
 
-    x->jc_host[pc & JC_MASK] = host;
-    x->jc_neg[pc & JC_MASK] = -pc;
+    x->jc_host[x86_jc(pc)] = host;
+    x->jc_neg[x86_jc(pc)] = -pc;
 }
 
 static void jc_clear(struct lx_rt_thread *t)
