@@ -180,6 +180,16 @@ static void shift(struct irc *c, const struct ir_op *o)
     ir_made(c, (ir_val)c->cur, d);
 }
 
+static void rotate_word(struct irc *c, const struct ir_op *o)
+{
+    unsigned a = ir_use(c, o->a[0]), d = ir_dst(c, (ir_val)c->cur, 0);
+
+    ir_vex(c->b, 3, 3, 0, 0xf0, d, 0, a); /* rorx */
+    jit_8(c->b, (uint8_t)o->imm);
+    jit_op_reg(c->b, JIT_W, 0x63, d, d);
+    ir_made(c, (ir_val)c->cur, d);
+}
+
 static void mul(struct irc *c, const struct ir_op *o)
 {
     unsigned w = w_of(o->t), ra, rb, d;
@@ -713,6 +723,9 @@ bool ir_code_int(struct irc *c, const struct ir_op *o)
         return true;
     case IR_ZEXT:
         zext(c, o);
+        return true;
+    case IR_RORSX:
+        rotate_word(c, o);
         return true;
     case IR_SEXT:
         sext(c, o);
