@@ -10,6 +10,7 @@
 #include "diff.h"
 
 #include "base/bytes.h"
+#include "guest/x86/ops.h"
 #include <stdio.h>
 #include <unistd.h>
 
@@ -76,7 +77,10 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
     static const char *const name[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 
-    if (a->vec == X86_GP && b->vec == X86_VEC_SS && in->row->attr & (X86_A_SSE | X86_A_AVX))
+    if (in->op == X86_I_MOVSXD && in->opsz == 2 && a->vec == X86_PGF && b->vec < 0)
+        return NULL; /* with 16 bits: SDM vol. 2 reads two bytes, AMD's processors read four */
+    if (a->vec == X86_GP && b->vec == X86_VEC_SS &&
+        (in->row->attr & (X86_A_SSE | X86_A_AVX) || in->op == X86_I_CMPXCHG16B))
         return NULL; /* misaligned and not canonical, by way of the stack segment: which is told is the maker's choice
                       */
     if (a->vec != b->vec) {
