@@ -30,6 +30,7 @@ struct blk_set {
     struct obj *objects;       /* borrowed: where secrets are; NULL = none yet */
     struct obj *own_objects;   /* owned: the container of a tool */
     struct nbd_server *nbd;    /* owned: the machine's, NULL = not started */
+    struct list exports;       /* of struct blk_export: the other kinds */
     struct blk_comp_ctx *comp; /* owned: idle compressors, see compress.c */
     int comp_lock;             /* guards comp */
     unsigned home;             /* main-loop users of nodes: no handle is on an I/O thread */

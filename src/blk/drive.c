@@ -4,6 +4,7 @@
 #include "blk/blk_int.h"
 #include "blk/host.h"
 #include "blk/job_int.h"
+#include "blk/export.h"
 #include "blk/nbd.h"
 #include <errno.h>
 #include <pthread.h>
@@ -25,6 +26,7 @@ struct blk_set *blk_set_new(struct run *r)
     list_init(&s->nodes);
     list_init(&s->drives);
     list_init(&s->jobs);
+    list_init(&s->exports);
     list_init(&s->throttle_groups);
     list_init(&s->in_registry);
     ev_bh_init(&s->home_bh, s->loop, blk_home_run, s);
@@ -48,6 +50,7 @@ void blk_set_free(struct blk_set *s)
     blk_jobs_stop(s);
     nbd_server_free(s->nbd);
     s->nbd = NULL;
+    blk_exports_stop(s);
     while (!list_empty(&s->drives)) {
         struct blk *b = list_first(&s->drives, struct blk, in_set);
 

@@ -40,8 +40,8 @@ struct jit_block_out {
     uint16_t peek_first, peek_last; /* more bytes of the first page that the code depends on; 0, 0: none */
     uint32_t end_poll;              /* offset of a polling load that restarts the last instruction, 0 = none */
     unsigned nr_insn, nr_links;
-    uint16_t host_off[JIT_BLOCK_TOP_INSN + 1]; /* start of each guest instruction's code; the last: the end */
-    uint16_t guest_off[JIT_BLOCK_TOP_INSN + 1];
+    uint16_t host_off[JIT_BLOCK_TOP_INSN + 1];  /* start of each guest instruction's code; the last: the end */
+    uint16_t guest_off[JIT_BLOCK_TOP_INSN + 1]; /* below 1 << 14; above it the front end's mark (jit_block_mark) */
     struct jit_link_out link[JIT_BLOCK_MAX_LINKS];
 };
 

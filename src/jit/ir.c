@@ -98,11 +98,6 @@ ir_val ir_call(struct ir *s, enum ir_type t, unsigned how, void *fn, ir_val a, i
 }
 
 /* --- Checking --- */
-static bool is_final(enum ir_opcode op)
-{
-    return op == IR_EXIT || (op >= IR_EXIT_CALL && op <= IR_EXIT_CODE);
-}
-
 /* The type an argument must have; IR_VOID: that of the op; IR_NR..: see arg_ok. */
 static const char *check_args(const struct ir *s, unsigned n)
 {
@@ -147,6 +142,7 @@ static const char *check_args(const struct ir *s, unsigned n)
     case IR_FL_TO_BITS:
     case IR_FL_CCMP:
     case IR_EXIT_IF_FL:
+    case IR_SKIP_IF_FL:
         return t[0] != IR_FLAGS ? "a FLAGS operand is something else" : NULL;
     case IR_FADD ... IR_FCOPYSIGN:
         return t[0] != o->t || (o->t != IR_F32 && o->t != IR_F64) ? "an FP op of another type" : NULL;
@@ -172,23 +168,23 @@ const char *ir_verify(const struct ir *s, unsigned *at)
         for (unsigned i = 0; i < 4 && label_at; i++)
             if (o->a[i] != IR_NO && o->a[i] > skip_at && o->a[i] < label_at)
                 return "a value made under SKIP_IF is used after its LABEL";
-        if (o->op == IR_SKIP_IF && in_skip)
+        if (ir_is_skip(o->op) && in_skip)
             return "SKIP_IF within SKIP_IF";
         if (o->op == IR_LABEL && !in_skip)
             return "LABEL without SKIP_IF";
-        if (o->op == IR_SKIP_IF) {
+        if (ir_is_skip(o->op)) {
             in_skip = true;
             skip_at = n;
             label_at = 0;
         } else if (o->op == IR_LABEL) {
             in_skip = false;
             label_at = n;
-        } else if (is_final((enum ir_opcode)o->op) && !in_skip && n + 1 != s->nr) {
+        } else if (ir_is_final(o->op) && !in_skip && n + 1 != s->nr) {
             return "ops after the end";
         }
     }
     *at = s->nr;
-    if (!s->nr || !is_final((enum ir_opcode)s->op[s->nr - 1].op))
+    if (!s->nr || !ir_is_final(s->op[s->nr - 1].op))
         return "the block does not end with an exit";
     return in_skip ? "SKIP_IF without LABEL" : NULL;
 }

@@ -231,6 +231,12 @@ static inline ir_val ir_fl_ccmp(struct ir *s, ir_val f, unsigned armcond, bool a
     return ir_tri_x(s, IR_FL_CCMP, IR_FLAGS, armcond | (add ? 16u : 0u), f, a, b, nzcv);
 }
 
+/* The same, but f itself where it does not meet the condition. Not an addition with HI or LS. */
+static inline ir_val ir_fl_cond_cmp(struct ir *s, ir_val f, unsigned armcond, bool add, ir_val a, ir_val b)
+{
+    return ir_tri_x(s, IR_FL_CCMP, IR_FLAGS, armcond | (add ? 48u : 32u), f, a, b, 0);
+}
+
 /* Control. */
 static inline void ir_exit(struct ir *s, uint64_t pc)
 {
@@ -270,6 +276,10 @@ static inline void ir_exit_code(struct ir *s, unsigned code, uint64_t pc)
 static inline void ir_skip_if(struct ir *s, ir_val cond)
 {
     ir_emit(s, IR_SKIP_IF, IR_VOID, 0, cond, IR_NO, IR_NO, 0);
+}
+static inline void ir_skip_if_fl(struct ir *s, ir_val f, unsigned armcond)
+{
+    ir_emit(s, IR_SKIP_IF_FL, IR_VOID, armcond, f, IR_NO, IR_NO, 0);
 }
 static inline void ir_label(struct ir *s)
 {
@@ -331,8 +341,9 @@ struct ir_ctx {
     struct ir_jc jc[IR_JC_SIZE];
 };
 /* After IR_EXIT_BY_SIGNAL, unless translated code is entered again where it was left: puts the state where it belongs.
- */
-void ir_unmove(struct ir_ctx *ctx);
+ * mark: jit_block_mark of where the signal came, eflags: the host's there. */
+enum { IR_MARK_FLAGS = 1 /* NZCV are in EFLAGS, CF is C */, IR_MARK_FLAGS_INV = 2 /* CF is not C */ };
+void ir_fix(struct ir_ctx *ctx, unsigned mark, uint64_t eflags);
 /* Sets everything but the guest's part of the block. */
 void ir_ctx_init(struct ir_ctx *ctx);
 static inline void ir_jc_clear(struct ir_ctx *ctx)
@@ -378,7 +389,7 @@ enum ir_why { IR_EXIT_TO_PC, IR_EXIT_TO_LINK, IR_EXIT_WITH_CODE, IR_EXIT_BY_SIGN
 struct ir_env {
     const struct ir_pin *pin;
     unsigned nr_pins;
-    bool loops;  /* tight loops may move state between pins: the owner calls ir_unmove */
+    bool loops;  /* the owner calls ir_fix: loops may move state between pins, flags may stay in EFLAGS over accesses */
     bool addr32; /* addresses are taken modulo 2^32 */
     enum ir_nan nan;
     const struct ir_stubs *stubs;

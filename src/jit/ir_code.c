@@ -103,6 +103,7 @@ static void insn(struct irc *c, const struct ir_op *o)
         return;
     }
     c->pc = c->s->pc + (uint64_t)o->imm;
+    c->mark = 0;
     out->host_off[out->nr_insn] = (uint16_t)(c->b->p - c->b->start);
     out->guest_off[out->nr_insn++] = (uint16_t)o->imm;
 }
@@ -152,7 +153,7 @@ static void emit(struct irc *c, const struct ir_op *o)
         break;
     }
     if (ir_op_effect[o->op] == 'M')
-        ir_commit_flags(c);
+        ir_flags_for_fault(c, o);
     if (!ir_code_int(c, o) && !ir_code_mem(c, o) && !ir_code_flow(c, o) && !ir_code_flags(c, o) && !vconst(c, o) &&
         !ir_code_fp(c, o) && !ir_code_vec(c, o))
         ir_code_eval(c, o);
@@ -193,7 +194,7 @@ static void init(struct irc *c)
 static struct irc *new_irc(unsigned nr)
 {
     size_t head = align_up(sizeof(struct irc), 16), cold = (IR_MAX_COLD + 1) * sizeof(struct ir_cold);
-    size_t per_op = sizeof(struct irv) + 4 * sizeof(uint16_t) + sizeof(uint16_t) + sizeof(int16_t) + sizeof(bool);
+    size_t per_op = sizeof(struct irv) + 4 * sizeof(uint16_t) + 2 * sizeof(uint16_t) + sizeof(int16_t) + sizeof(bool);
     uint8_t *p = xmalloc(head + cold + nr * per_op);
     struct irc *c = (struct irc *)p;
 
@@ -207,6 +208,8 @@ static struct irc *new_irc(unsigned nr)
     p += nr * 4 * sizeof(uint16_t);
     c->f.first = (uint16_t *)p;
     p += nr * sizeof(uint16_t);
+    c->f.gf_at = (ir_val *)p;
+    p += nr * sizeof(ir_val);
     c->hint = (int16_t *)p;
     p += nr * sizeof(int16_t);
     c->f.fl_live = (bool *)p;
@@ -228,7 +231,7 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
     c->env = env;
     c->out = out;
     *out = (struct jit_block_out){.guest_len = s->guest_len};
-    ir_optimise(s, env);
+    ir_optimise(s, &c->f);
     ir_find_uses(s, &c->f);
     ir_loop_plan(c);
     init(c);

@@ -11,11 +11,34 @@ static bool guest_flags_wanted(const struct irc *c)
            (o->op == IR_CALL && o->attr != IR_CALL_PURE);
 }
 
+void ir_mark(struct irc *c, unsigned mark)
+{
+    struct jit_block_out *out = c->out;
+    unsigned n = out->nr_insn - 1, off = (unsigned)(c->b->p - c->b->start);
+
+    if (mark == c->mark)
+        return;
+    c->mark = mark;
+    if (out->host_off[n] != off) {
+        if (out->nr_insn == JIT_BLOCK_TOP_INSN) {
+            c->failed = true;
+            return;
+        }
+        out->nr_insn++;
+        out->host_off[n + 1] = (uint16_t)off;
+        out->guest_off[n + 1] = out->guest_off[n];
+        n++;
+    }
+    out->guest_off[n] = (uint16_t)((out->guest_off[n] & 0x3fffu) | mark << 14);
+}
+
 static void cmc(struct irc *c, bool want_inv)
 {
     if (c->v[c->ef].inv != want_inv) {
         jit_8(c->b, 0xf5);
         c->v[c->ef].inv = want_inv;
+        if (c->mark)
+            ir_mark(c, want_inv ? IR_MARK_FLAGS_INV : IR_MARK_FLAGS);
     }
 }
 
@@ -42,26 +65,50 @@ static void detach_word(struct irc *c, ir_val except)
     }
 }
 
+void ir_store_eflags(struct irc *c)
+{
+    pack(c);
+    jit_store(c->b, GSX(flags), JR_RAX); /* all of the word: part of one cannot be read back fast */
+}
+
 void ir_commit_flags(struct irc *c)
+{
+    if (guest_flags_wanted(c))
+        ir_save_flags(c);
+}
+
+void ir_flags_for_fault(struct irc *c, const struct ir_op *o)
+{
+    const struct irv *x;
+
+    if (c->gf == IR_NO || c->gf_saved || !guest_flags_wanted(c))
+        return;
+    x = &c->v[c->gf];
+    if (c->env->loops && c->ef == c->gf && x->loc == L_EFLAGS && (o->op == IR_LOAD || o->op == IR_STORE) &&
+        !(o->attr & (IR_MALIGN | IR_MSWAP | IR_MREL)))
+        ir_mark(c, x->inv ? IR_MARK_FLAGS_INV : IR_MARK_FLAGS);
+    else
+        ir_save_flags(c);
+}
+
+void ir_save_flags(struct irc *c)
 {
     uint32_t lock = c->lock;
     struct irv *x;
     unsigned r;
 
-    if (c->gf == IR_NO || c->gf_saved || !guest_flags_wanted(c))
+    if (c->gf == IR_NO || c->gf_saved)
         return;
     x = &c->v[c->gf];
     detach_word(c, c->gf);
     if (x->loc == L_EFLAGS) {
         ir_take(c, JR_RAX);
-        pack(c);
-        r = JR_RAX;
+        ir_store_eflags(c);
+        c->reg[JR_RAX] = IR_NO;
     } else {
-        r = ir_tmp(c, false);
-        ir_fetch(c, r, c->gf);
+        r = ir_use(c, c->gf);
+        jit_store(c->b, GSX(flags), r);
     }
-    jit_op_mem(c->b, JIT_66, 0x89, r, GSX(flags), 0);
-    c->reg[r] = IR_NO;
     c->lock = lock;
     c->gf_saved = true;
 }
@@ -78,6 +125,7 @@ void ir_clobber_flags(struct irc *c)
     x = &c->v[v];
     if (v == c->gf && !c->gf_saved)
         ir_commit_flags(c);
+    ir_mark(c, 0);
     if (x->loc == L_EFLAGS && x->next != IR_NO) {
         if (v == c->gf && c->gf_saved) {
             x->loc = L_HOME;
@@ -126,6 +174,7 @@ void ir_made_flags(struct irc *c, ir_val v, bool inv)
 
     x->next = c->f.first[v];
     x->spill = -1;
+    x->also = 0;
     x->inv = inv;
     x->loc = L_EFLAGS;
     c->ef = x->next == IR_NO ? IR_NO : v;
@@ -192,6 +241,32 @@ static void with_carry(struct irc *c, const struct ir_op *o, bool sub, bool valu
         ir_made(c, (ir_val)c->cur, d);
 }
 
+/* Where the condition is not met EFLAGS stay as they are. */
+static void cond_compare(struct irc *c, const struct ir_op *o, bool add)
+{
+    unsigned cc, ra, t = 0, w = c->s->op[o->a[1]].t == IR_I64 ? JIT_W : 0;
+    uint8_t *no;
+
+    ir_flag_cc(c, o->a[0], o->attr & 15);
+    ir_need_flags(c, o->a[0], !add);
+    cc = ir_flag_cc(c, o->a[0], o->attr & 15); /* CS, CC: as CF is now */
+    ra = ir_use(c, o->a[1]);                   /* behind the jump nothing may move a value */
+    if (add || !ir_const32(c, o->a[2]))
+        ir_use(c, o->a[2]);
+    if (add)
+        t = ir_tmp(c, false);
+    no = jit_jcc8_fwd(c->b, cc ^ 1);
+    if (add) {
+        jit_mov_rr(c->b, t, ra);
+        jit_op_reg(c->b, w, 0x03, t, c->v[o->a[2]].reg);
+    } else {
+        compare(c, false, o->a[1], o->a[2]);
+    }
+    jit_patch8(c->b, no);
+    c->ef = c->ef_logic = IR_NO;
+    ir_made_flags(c, (ir_val)c->cur, !add);
+}
+
 static void ccmp(struct irc *c, const struct ir_op *o)
 {
     unsigned cc, n = (unsigned)o->imm, ra = 0, w = c->s->op[o->a[1]].t == IR_I64 ? JIT_W : 0;
@@ -202,6 +277,10 @@ static void ccmp(struct irc *c, const struct ir_op *o)
     if (!add)
         packed ^= 0x100; /* CF is the inverse of C after CMP */
     keep_flags(c, o->a[0]);
+    if (o->attr & 32) {
+        cond_compare(c, o, add);
+        return;
+    }
     cc = ir_flag_cc(c, o->a[0], o->attr & 15);
     ir_take(c, JR_RAX); /* from here to the end of the fork nothing may move a value */
     ir_use(c, o->a[1]);
@@ -233,6 +312,12 @@ static void made_packed(struct irc *c, unsigned d)
     ir_made(c, (ir_val)c->cur, d);
 }
 
+static void and_imm(struct irc *c, unsigned r, uint32_t mask)
+{
+    jit_op_reg(c->b, 0, 0x81, 4, r);
+    jit_32(c->b, mask);
+}
+
 static unsigned flags_reg(struct irc *c, ir_val v)
 {
     ir_clobber_flags(c);
@@ -243,40 +328,34 @@ static unsigned flags_reg(struct irc *c, ir_val v)
 static void nz(struct irc *c, const struct ir_op *o)
 {
     ir_val from = o->op == IR_FL_NZ ? o->a[1] : o->a[2];
-    unsigned f, ra, d, w = c->s->op[o->a[0]].t == IR_I64 ? JIT_W : 0, t;
+    unsigned f, ra, w = c->s->op[o->a[0]].t == IR_I64 ? JIT_W : 0, t;
 
-    f = flags_reg(c, from);
     ir_clobber_flags(c);
-    d = ir_tmp(c, false);
-    jit_mov_rr32(c->b, d, f);
-    c->lock &= ~(1u << f);
-    jit_op_reg(c->b, 0, 0x81, 4, d);
-    jit_32(c->b, o->op == IR_FL_NZ ? 0x101 : 1);
+    ir_take(c, JR_RAX);
+    f = ir_use(c, from);
     t = ir_tmp(c, false);
-    if (o->op == IR_FL_NZC) {
+    jit_mov_rr32(c->b, t, f);
+    c->lock &= ~(1u << f);
+    and_imm(c, t, o->op == IR_FL_NZ ? 0x101 : 1);
+    if (o->op == IR_FL_NZC && !ir_is_const(c, o->a[1])) {
         f = ir_use(c, o->a[1]);
-        jit_mov_rr32(c->b, t, f);
+        jit_mov_rr32(c->b, JR_RAX, f);
         c->lock &= ~(1u << f);
-        jit_op_reg(c->b, 0, 0x83, 4, t);
-        jit_8(c->b, 1);
-        jit_op_reg(c->b, 0, 0xc1, 4, t);
+        and_imm(c, JR_RAX, 1);
+        jit_op_reg(c->b, 0, 0xc1, 4, JR_RAX);
         jit_8(c->b, 8);
-        jit_op_reg(c->b, 0, 0x0b, d, t);
+        jit_op_reg(c->b, 0, 0x0b, t, JR_RAX);
     }
     ra = ir_use(c, o->a[0]);
     jit_op_reg(c->b, w, 0x85, ra, ra);
-    jit_op_reg(c->b, JIT_RM8, 0x0f90 | JCC_E, 0, t);
-    jit_op_reg(c->b, JIT_RM8, 0x0fb6, t, t);
-    jit_op_reg(c->b, 0, 0xc1, 4, t);
-    jit_8(c->b, 14);
-    jit_op_reg(c->b, 0, 0x0b, d, t);
-    jit_mov_rr(c->b, t, ra);
-    jit_op_reg(c->b, w, 0xc1, 5, t);
-    jit_8(c->b, w ? 63 : 31);
-    jit_op_reg(c->b, 0, 0xc1, 4, t);
-    jit_8(c->b, 15);
-    jit_op_reg(c->b, 0, 0x0b, d, t);
-    made_packed(c, d);
+    jit_8(c->b, 0x9f); /* lahf */
+    and_imm(c, JR_RAX, 0xc000);
+    if (o->op == IR_FL_NZC && ir_is_const(c, o->a[1]) && c->s->op[o->a[1]].imm & 1) {
+        jit_op_reg(c->b, 0, 0x81, 1, JR_RAX);
+        jit_32(c->b, 0x100);
+    }
+    jit_op_reg(c->b, 0, 0x0b, JR_RAX, t);
+    made_packed(c, JR_RAX);
 }
 
 /* ucomis leaves ZF PF CF: unordered 111, greater 000, less 001, equal 100. A table of nibbles gives NZCV. */
@@ -358,7 +437,7 @@ bool ir_code_flags(struct irc *c, const struct ir_op *o)
         fl_get(c);
         return true;
     case IR_FL_PUT:
-        if (c->gf != o->a[0]) {
+        if (c->gf != o->a[0] || !c->gf_saved) {
             c->gf = o->a[0];
             c->gf_saved = c->v[c->gf].loc == L_HOME; /* the word itself */
             if (c->v[c->gf].loc != L_EFLAGS) {       /* packed: stored now, its register may go */

@@ -156,9 +156,48 @@ static void exit_code(struct irc *c, unsigned code, uint64_t pc)
     jit_jmp(c->b, c->env->stubs->exit_code);
 }
 
+/* Does nothing up to the next LABEL change EFLAGS, unless it leaves? */
+static bool region_keeps_flags(const struct irc *c)
+{
+    for (unsigned i = c->cur + 1;; i++) {
+        const struct ir_op *o = &c->s->op[i];
+
+        switch (o->op) {
+        case IR_LABEL:
+            return true;
+        case IR_NOP:
+        case IR_INSN:
+        case IR_CONST:
+        case IR_GET:
+        case IR_PUT:
+        case IR_TRUNC:
+        case IR_ZEXT:
+        case IR_SEXT:
+            break;
+        case IR_LOAD:
+        case IR_STORE:
+            if (o->attr & (IR_MALIGN | IR_MSWAP | IR_MREL))
+                return false;
+            break;
+        default:
+            return ir_is_final(o->op);
+        }
+    }
+}
+
+static bool region_puts_flags(const struct irc *c)
+{
+    for (unsigned i = c->cur + 1; c->s->op[i].op != IR_LABEL; i++)
+        if (c->s->op[i].op == IR_FL_PUT || (c->s->op[i].op == IR_CALL && c->s->op[i].attr != IR_CALL_PURE))
+            return true;
+    return false;
+}
+
 static void skip_if(struct irc *c, const struct ir_op *o)
 {
     unsigned r;
+
+    c->skip.ef = IR_NO;
 
     ir_clobber_flags(c);
     ir_commit_flags(c);
@@ -168,13 +207,117 @@ static void skip_if(struct irc *c, const struct ir_op *o)
     c->skip_from = jit_jcc_fwd(c->b, JCC_NE);
 }
 
+/* The condition by a register: a flags value that is not the guest's is wanted later. */
+static void skip_by_reg(struct irc *c, unsigned cc)
+{
+    uint32_t lock = c->lock;
+    unsigned r;
+
+    c->lock |= 1u << JR_RAX; /* the flags go there */
+    r = ir_tmp(c, false);
+    c->lock = lock | 1u << r;
+    jit_op_reg(c->b, JIT_RM8, 0x0f90 | cc, 0, r);
+    ir_clobber_flags(c);
+    ir_commit_flags(c);
+    c->lock |= 1u << r;
+    ir_skip_begin(c);
+    jit_op_reg(c->b, JIT_RM8, 0x84, r, r);
+    c->skip_from = jit_jcc_fwd(c->b, JCC_NE);
+    c->skip.ef = IR_NO;
+}
+
+/* EFLAGS hold the condition's flags and keep them where they can, on both ways. */
+static void skip_if_fl(struct irc *c, const struct ir_op *o)
+{
+    ir_val v = o->a[0];
+    const struct irv *x = &c->v[v];
+    unsigned cc = ir_flag_cc(c, v, o->attr);
+
+    if (!region_keeps_flags(c)) {
+        if (ir_live(c, v) && (v != c->gf || region_puts_flags(c))) {
+            skip_by_reg(c, cc);
+            return;
+        }
+        if (v == c->gf && (ir_live(c, v) || c->f.fl_live[c->cur])) {
+            ir_save_flags(c);
+            cc = ir_flag_cc(c, v, o->attr);
+        }
+    }
+    ir_skip_begin(c);
+    c->skip.ef = v;
+    c->skip.gf = c->gf;
+    c->skip.inv = x->inv;
+    c->skip.saved = c->gf_saved;
+    c->skip.loc = x->loc;
+    c->skip.home = x->home;
+    c->skip_from = jit_jcc_fwd(c->b, cc);
+}
+
+static void flags_as_at_skip(struct irc *c)
+{
+    struct irv *x = &c->v[c->skip.ef];
+
+    c->ef = c->skip.ef;
+    c->ef_logic = IR_NO;
+    c->gf = c->skip.gf;
+    c->gf_saved = c->skip.saved;
+    x->inv = c->skip.inv;
+    x->loc = c->skip.loc;
+    x->home = c->skip.home;
+    if (x->loc == L_HOME)
+        ir_alias_add(c, c->ef);
+}
+
 static void label(struct irc *c)
 {
+    ir_val v = c->skip.ef;
+    bool ended = ir_is_final(c->s->op[c->cur - 1].op), same;
+
+    if (v != IR_NO && (ended || (c->ef == v && c->gf == c->skip.gf))) {
+        if (!ended)
+            ir_need_flags(c, v, c->skip.inv);
+        jit_patch32(c->b, c->skip_from);
+        ir_skip_end(c);
+        flags_as_at_skip(c);
+        return;
+    }
+    same = v != IR_NO && c->gf == v;
     ir_clobber_flags(c);
     ir_commit_flags(c);
     jit_patch32(c->b, c->skip_from);
     ir_skip_end(c);
     c->gf = IR_NO;
+    if (same) { /* saved in front of the skip */
+        c->v[v].loc = L_HOME;
+        c->v[v].home = IRX(flags);
+        ir_alias_add(c, v);
+        c->gf = v;
+        c->gf_saved = true;
+    }
+}
+
+/* The flags are not wanted where the block goes on: they are stored on the way out only. */
+static bool exit_if_fl_late(struct irc *c, const struct ir_op *o)
+{
+    struct irv *x = &c->v[c->gf];
+    uint8_t *skip;
+    unsigned cc;
+    bool inv;
+
+    if (o->dead || c->f.fl_live[c->cur] || c->gf == IR_NO || c->gf_saved || c->gf != o->a[0] || c->ef != c->gf ||
+        x->loc != L_EFLAGS)
+        return false;
+    ir_take(c, JR_RAX);
+    cc = ir_flag_cc(c, o->a[0], o->attr);
+    skip = jit_jcc_fwd(c->b, cc ^ 1);
+    inv = x->inv;
+    ir_store_eflags(c);
+    x->inv = inv;
+    if (!is_inner(c, (uint64_t)o->imm))
+        ir_loop_leave(c);
+    link_to(c, (uint64_t)o->imm, JIT_LINK_JMP, 0);
+    jit_patch32(c->b, skip);
+    return true;
 }
 
 /* Arguments go through the context: the stub loads them where C wants them. */
@@ -222,11 +365,18 @@ static void call(struct irc *c, const struct ir_op *o)
 
 bool ir_code_flow(struct irc *c, const struct ir_op *o)
 {
-    if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE && o->op != IR_EXIT_IF_FL)
+    if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
+        if (o->op == IR_EXIT_IF_FL && exit_if_fl_late(c, o))
+            return true;
         ir_commit_flags(c);
+        ir_mark(c, 0);
+    }
     switch (o->op) {
     case IR_SKIP_IF:
         skip_if(c, o);
+        return true;
+    case IR_SKIP_IF_FL:
+        skip_if_fl(c, o);
         return true;
     case IR_LABEL:
         label(c);
@@ -240,7 +390,6 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
         link_if(c, (uint64_t)o->imm, ir_code_cmp(c, o->attr, (enum ir_type)o->t, o->a[0], o->a[1]));
         return true;
     case IR_EXIT_IF_FL:
-        ir_commit_flags(c);
         link_if(c, (uint64_t)o->imm, ir_flag_cc(c, o->a[0], o->attr));
         return true;
     case IR_EXIT_CALL:

@@ -13,11 +13,20 @@ static inline bool ir_is_vec(unsigned t)
 
 /* ir_opt.c. Folding, forwarding of guest state, removal of what is not seen. Ops become NOP, never move. */
 struct ir_flow {
+    ir_val *gf_at;       /* the value that the guest's NZCV is before the op, IR_NO: not known; at memory ops */
     uint16_t (*next)[4]; /* next op that uses the argument's value again, 0xffff = none */
     uint16_t *first;     /* first use of the op's value, 0xffff = none */
     bool *fl_live;       /* the guest's NZCV is read after this op before it is replaced */
 };
-void ir_optimise(struct ir *s, const struct ir_env *env);
+void ir_optimise(struct ir *s, struct ir_flow *f); /* fills gf_at */
+static inline bool ir_is_final(unsigned op)
+{
+    return op == IR_EXIT || (op >= IR_EXIT_CALL && op <= IR_EXIT_CODE);
+}
+static inline bool ir_is_skip(unsigned op)
+{
+    return op == IR_SKIP_IF || op == IR_SKIP_IF_FL;
+}
 void ir_find_uses(const struct ir *s, struct ir_flow *f);
 
 /* An F32 or F64 made by an instruction that clears the rest of its register. */
@@ -42,6 +51,7 @@ struct irv {
     int8_t spill;          /* slot that holds it too, -1 = none */
     uint16_t next;         /* next use */
     int32_t home;
+    int32_t also; /* L_REG: context memory holds it too, 0 = none */
 };
 enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN };
 struct ir_cold {
@@ -72,8 +82,14 @@ struct irc {
     ir_val ef;       /* FLAGS value in EFLAGS, IR_NO = none */
     ir_val gf;       /* FLAGS value that is the guest's, IR_NO = what the context holds */
     bool gf_saved;   /* the context holds gf */
-    unsigned skip_at, label_at;
     uint8_t *skip_from;
+    struct { /* at SKIP_IF_FL; ef IR_NO: flags were saved */
+        ir_val ef, gf;
+        bool inv, saved;
+        uint8_t loc;
+        int32_t home;
+    } skip;
+    unsigned mark; /* of the current piece of host code */
     unsigned nr_cold;
     bool failed;
     /* ir_loop.c */
@@ -149,7 +165,14 @@ bool ir_mem_of(const struct irc *c, ir_val v, struct jit_mem *m);
 void ir_clobber_flags(struct irc *c);
 /* Brings FLAGS v into EFLAGS; inv: 0 CF = C, 1 CF = !C, 2 as it is. */
 void ir_need_flags(struct irc *c, ir_val v, unsigned inv);
-void ir_commit_flags(struct irc *c); /* the guest's, to the context */
+void ir_commit_flags(struct irc *c); /* the guest's, to the context, if they are wanted */
+void ir_save_flags(struct irc *c);   /* always */
+/* Before a memory op: they can be had when it faults. */
+void ir_flags_for_fault(struct irc *c, const struct ir_op *o);
+/* Host code from here on has the mark (IR_MARK_..., 0). */
+void ir_mark(struct irc *c, unsigned mark);
+/* RAX (the caller's) and the context := the guest's flags, which are in EFLAGS. */
+void ir_store_eflags(struct irc *c);
 /* EFLAGS now hold v. */
 void ir_made_flags(struct irc *c, ir_val v, bool inv);
 /* Host condition for an Arm condition on FLAGS v, which is brought into EFLAGS. */

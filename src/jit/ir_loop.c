@@ -6,7 +6,7 @@
  * the start (a link with `inner`) stays behind the way in, so an iteration pays nothing.
  *
  * In between, the context says what is where (nr_moved, moved), so that a fault, whose exit stores all registers as if
- * nothing had moved, can be put right by ir_unmove. Blocks that call C functions or leave otherwise than by links are
+ * nothing had moved, can be put right by ir_fix. Blocks that call C functions or leave otherwise than by links are
  * left alone: those would see the wrong state. */
 #include "jit/ir_int.h"
 
@@ -58,7 +58,7 @@ static bool leaves_only_by_links(const struct ir_op *o)
     char e = ir_op_effect[o->op];
 
     if (e == 'X')
-        return is_link(o) || o->op == IR_SKIP_IF || o->op == IR_LABEL;
+        return is_link(o) || ir_is_skip(o->op) || o->op == IR_LABEL;
     return o->op != IR_CALL && !(e == 'M' && o->attr & IR_MALIGN);
 }
 
@@ -225,7 +225,7 @@ void ir_loop_leave(struct irc *c)
     jit_store32_imm(c->b, GSX(nr_moved), 0);
 }
 
-void ir_unmove(struct ir_ctx *ctx)
+static void unmove(struct ir_ctx *ctx)
 {
     uint8_t *state = (uint8_t *)(ctx + 1);
 
@@ -238,4 +238,14 @@ void ir_unmove(struct ir_ctx *ctx)
         memcpy(pin, &ctx->moved_save[i], vec ? 16 : 8);
     }
     ctx->nr_moved = 0;
+}
+
+void ir_fix(struct ir_ctx *ctx, unsigned mark, uint64_t eflags)
+{
+    enum { CF = 1, ZF = 0x40, SF = 0x80, OF = 0x800 };
+
+    if (mark)
+        ctx->flags = (eflags & SF ? 0x8000u : 0) | (eflags & ZF ? 0x4000u : 0) |
+                     (!(eflags & CF) == (mark == IR_MARK_FLAGS_INV) ? 0x100u : 0) | (eflags & OF ? 1u : 0);
+    unmove(ctx);
 }

@@ -11,7 +11,8 @@ struct fwd {
         ir_val v;
     } state[MAX_STATE];
     unsigned nr_state;
-    ir_val flags;
+    ir_val flags, skip_flags; /* at the last SKIP */
+    bool put_since_skip;
 };
 
 static bool konst(const struct ir *s, ir_val v, uint64_t *x)
@@ -116,6 +117,116 @@ static bool commutes(unsigned op)
     return op == IR_ADD || op == IR_AND || op == IR_OR || op == IR_XOR || op == IR_MUL;
 }
 
+struct lane {
+    ir_val v;
+    unsigned n;
+};
+
+/* Where lane n (of kind l, S or D) of v was put together: that lane of another value, or lane 0 for a scalar. */
+static struct lane lane_of(const struct ir *s, ir_val v, unsigned l, unsigned n)
+{
+    for (;;) {
+        const struct ir_op *o = &s->op[v];
+        enum ir_type scalar = l == IR_D ? IR_F64 : IR_F32;
+
+        if (o->op == IR_VINSL && (o->attr & 3) == l) {
+            bool here = (o->imm & 15) == n;
+
+            v = o->a[here];
+            n = here ? (unsigned)o->imm >> 4 : n;
+        } else if (o->op == IR_VDUPL && (o->attr & 3) == l) {
+            v = o->a[0];
+            n = (unsigned)o->imm;
+        } else if ((o->op == IR_VFLOW || o->op == IR_VCAST) && !n && s->op[o->a[0]].t == scalar) {
+            v = o->a[0];
+        } else {
+            return (struct lane){v, n};
+        }
+    }
+}
+
+/* Two D lanes, of which only one comes from the base. */
+static void simplify_pair(const struct ir *s, struct ir_op *o)
+{
+    unsigned to = (unsigned)o->imm & 15, from = (unsigned)o->imm >> 4;
+    struct lane other = lane_of(s, o->a[0], IR_D, 1 - to);
+
+    if (other.n == 1 - to) {
+        o->a[0] = other.v;
+    } else if (!to && !from) { /* the lower from lane 0 as it lies, the upper put behind it */
+        o->a[0] = o->a[1];
+        o->a[1] = other.v;
+        o->imm = 1;
+    }
+}
+
+/* Registers that are halves or quarters of others do not wait for their neighbours. */
+static ir_val simplify_lanes(struct ir *s, unsigned n)
+{
+    struct ir_op *o = &s->op[n];
+    unsigned l = o->attr & 3;
+    struct lane from;
+
+    if (o->op == IR_FLOW) {
+        from = lane_of(s, o->a[0], o->t == IR_F64 ? IR_D : IR_S, 0);
+        if (s->op[from.v].t == o->t)
+            return from.v;
+        if (!from.n)
+            o->a[0] = from.v;
+        return (ir_val)n;
+    }
+    if (l < IR_S)
+        return (ir_val)n;
+    if (o->op == IR_VDUPL) {
+        from = lane_of(s, o->a[0], l, (unsigned)o->imm);
+        o->a[0] = from.v;
+        o->imm = from.n;
+        return (ir_val)n;
+    }
+    from = lane_of(s, o->a[1], l, (unsigned)o->imm >> 4);
+    o->a[1] = from.v;
+    o->imm = (o->imm & 15) | from.n << 4;
+    if (l == IR_D)
+        simplify_pair(s, o);
+    else if (s->op[o->a[0]].op == IR_VINSL && (s->op[o->a[0]].attr & 3) == l && !((s->op[o->a[0]].imm ^ o->imm) & 15))
+        o->a[0] = s->op[o->a[0]].a[0];
+    return (ir_val)n;
+}
+
+/* The I32 that v is the sign-extension of, shifted by *n one way or the other; IR_NO: it is none. */
+static ir_val shifted_word(const struct ir *s, ir_val v, unsigned op, uint64_t *n)
+{
+    const struct ir_op *o = &s->op[v];
+
+    if (o->op != IR_SEXT || s->op[o->a[0]].op != op || !konst(s, s->op[o->a[0]].a[1], n))
+        return IR_NO;
+    *n &= 31;
+    return s->op[o->a[0]].a[0];
+}
+
+static bool same_word(const struct ir *s, ir_val x, ir_val y)
+{
+    return x == y || (s->op[x].op == IR_TRUNC && s->op[y].op == IR_TRUNC && s->op[x].a[0] == s->op[y].a[0]);
+}
+
+/* RV64 without Zbb rotates words by two shifts and an OR. */
+static bool fold_rotate(const struct ir *s, struct ir_op *o)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        uint64_t left = 0, right = 0;
+        ir_val x = shifted_word(s, o->a[k], IR_SHL, &left), y = shifted_word(s, o->a[1 - k], IR_SHR, &right);
+
+        if (x != IR_NO && y != IR_NO && same_word(s, x, y) && right && left + right == 32) {
+            o->op = IR_RORSX;
+            o->a[0] = x;
+            o->a[1] = IR_NO;
+            o->imm = (int64_t)right;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Returns the value that replaces this one, or itself. */
 static ir_val simplify(struct fwd *f, unsigned n)
 {
@@ -127,9 +238,11 @@ static ir_val simplify(struct fwd *f, unsigned n)
         o->op = IR_FLOW;
         return (ir_val)n;
     }
-    if (o->op == IR_FLOW && s->op[o->a[0]].op == IR_VCAST && s->op[s->op[o->a[0]].a[0]].t == o->t)
-        return s->op[o->a[0]].a[0];
+    if (o->op == IR_FLOW || o->op == IR_VDUPL || o->op == IR_VINSL)
+        return simplify_lanes(s, n);
     if (o->op < IR_ADD || o->op > IR_SELECT)
+        return (ir_val)n;
+    if (o->op == IR_OR && o->t == IR_I64 && fold_rotate(s, o))
         return (ir_val)n;
     if (commutes(o->op) && konst(s, o->a[0], &a) && !konst(s, o->a[1], &b)) {
         ir_val t = o->a[0];
@@ -165,6 +278,13 @@ static ir_val simplify(struct fwd *f, unsigned n)
     return (ir_val)n;
 }
 
+static bool is_scale(const struct ir *s, ir_val v)
+{
+    uint64_t n;
+
+    return s->op[v].op == IR_SHL && s->op[v].t == IR_I64 && konst(s, s->op[v].a[1], &n) && (n & 63) <= 3;
+}
+
 static void fold_address(struct ir *s, struct ir_op *o)
 {
     if (o->op != IR_LOAD && o->op != IR_STORE)
@@ -182,16 +302,17 @@ static void fold_address(struct ir *s, struct ir_op *o)
             o->imm = sum;
             o->a[0] = d->a[0];
         } else if (o->a[2] == IR_NO) {
-            const struct ir_op *i = &s->op[d->a[1]];
+            unsigned second = !is_scale(s, d->a[0]); /* which of the two is the index */
+            const struct ir_op *i = &s->op[d->a[second]];
 
-            if (i->op == IR_SHL && konst(s, i->a[1], &x) && (x & 63) <= 3) {
+            if (is_scale(s, d->a[second]) && konst(s, i->a[1], &x)) {
                 o->a[2] = i->a[0];
                 o->imm2 = x & 63;
             } else {
                 o->a[2] = d->a[1];
                 o->imm2 = 0;
             }
-            o->a[0] = d->a[0];
+            o->a[0] = d->a[1 - second];
         } else {
             return;
         }
@@ -225,7 +346,7 @@ static ir_val *state_of(struct fwd *f, int64_t off)
     return &f->state[f->nr_state++].v;
 }
 
-static void forward(struct fwd *f)
+static void forward(struct fwd *f, ir_val *gf_at)
 {
     struct ir *s = f->s;
 
@@ -240,6 +361,7 @@ static void forward(struct fwd *f)
         f->rep[n] = simplify(f, n);
         fold_address(s, o);
         fold_exit_if(s, o);
+        gf_at[n] = f->flags;
         switch (o->op) {
         case IR_GET:
             v = state_of(f, o->imm);
@@ -259,18 +381,24 @@ static void forward(struct fwd *f)
             break;
         case IR_FL_PUT:
             f->flags = o->a[0];
+            f->put_since_skip = true;
             break;
         case IR_CALL:
             if (o->attr == IR_CALL_PURE)
                 break;
             f->nr_state = 0;
             f->flags = IR_NO;
+            f->put_since_skip = true;
             break;
         case IR_SKIP_IF: /* values made before it stay good inside */
+        case IR_SKIP_IF_FL:
+            f->skip_flags = f->flags;
+            f->put_since_skip = false;
             break;
         case IR_LABEL:
             f->nr_state = 0;
-            f->flags = IR_NO;
+            if (f->put_since_skip || f->flags != f->skip_flags)
+                f->flags = IR_NO;
             break;
         }
     }
@@ -278,7 +406,10 @@ static void forward(struct fwd *f)
 
 struct back {
     struct ir *s;
+    const ir_val *gf_at;
     uint16_t *uses;
+    bool *all_flags;    /* somebody looks at more than N and Z of it */
+    bool live_at_label; /* NZCV, behind the last LABEL met */
     struct {
         int64_t off;
         uint8_t t;
@@ -345,9 +476,13 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
     if (ir_op_effect[o->op] == 'P' || ir_op_effect[o->op] == 'F')
         return !k->uses[n] && ir_op_effect[o->op] == 'P';
     k->nr_over = 0;
+    if (ir_op_effect[o->op] == 'M' && k->gf_at[n] != IR_NO && k->uses[k->gf_at[n]])
+        *fl_live = true; /* done again from here it needs them */
     if (ir_op_effect[o->op] == 'X') {
-        if (o->op == IR_SKIP_IF || o->op == IR_LABEL)
-            *fl_live = true;
+        if (o->op == IR_LABEL)
+            k->live_at_label = *fl_live;
+        else if (ir_is_skip(o->op))
+            *fl_live |= k->live_at_label;
         else if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
             bool final = o->op != IR_EXIT_IF && o->op != IR_EXIT_IF_FL;
 
@@ -355,6 +490,24 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
         }
     }
     return false;
+}
+
+/* Does op o look at more of the flags in its argument i than N and Z? */
+static bool needs_all_flags(const struct ir_op *o, unsigned i)
+{
+    unsigned cond = o->attr >> 1 & 7;
+
+    if (i || (o->op != IR_EXIT_IF_FL && o->op != IR_SKIP_IF_FL && o->op != IR_FL_COND && o->op != IR_FL_SELECT))
+        return true;
+    return cond != 0 && cond != 2; /* EQ NE, MI PL */
+}
+
+static void simplify_flags(const struct back *k, struct ir_op *o, unsigned n)
+{
+    if ((o->op != IR_FL_NZ && o->op != IR_FL_NZC) || k->all_flags[n])
+        return;
+    o->op = IR_FL_LOGIC;
+    o->a[1] = o->a[2] = IR_NO;
 }
 
 static void backward(struct back *k)
@@ -370,15 +523,18 @@ static void backward(struct back *k)
             o->a[0] = o->a[1] = o->a[2] = o->a[3] = IR_NO;
             continue;
         }
+        simplify_flags(k, o, n);
         for (unsigned i = 0; i < 4; i++)
-            if (o->a[i] != IR_NO)
+            if (o->a[i] != IR_NO) {
                 k->uses[o->a[i]]++;
+                k->all_flags[o->a[i]] |= needs_all_flags(o, i);
+            }
     }
 }
 
-void ir_optimise(struct ir *s, const struct ir_env *env)
+void ir_optimise(struct ir *s, struct ir_flow *flow)
 {
-    uint16_t *mem = xmalloc(2 * s->nr * sizeof *mem);
+    uint16_t *mem = xmalloc(s->nr * (2 * sizeof *mem + sizeof(bool)));
     struct fwd f;
     struct back k;
 
@@ -386,27 +542,36 @@ void ir_optimise(struct ir *s, const struct ir_env *env)
     f.nr_state = k.nr_over = 0;
     f.rep = mem;
     k.uses = mem + s->nr;
-    memset(k.uses, 0, s->nr * sizeof k.uses[0]);
-    forward(&f);
+    k.all_flags = (bool *)(mem + 2 * s->nr);
+    k.gf_at = flow->gf_at;
+    k.live_at_label = true;
+    memset(k.uses, 0, s->nr * (sizeof k.uses[0] + sizeof(bool)));
+    f.skip_flags = IR_NO;
+    f.put_since_skip = false;
+    forward(&f, flow->gf_at);
     backward(&k);
     free(mem);
 }
 
 void ir_find_uses(const struct ir *s, struct ir_flow *f)
 {
-    bool live = true;
+    bool live = false, behind = false;
 
     for (unsigned n = 0; n < s->nr; n++)
         f->first[n] = IR_NO;
     for (unsigned n = s->nr; n-- > 0;) {
         const struct ir_op *o = &s->op[n];
 
-        f->fl_live[n] = live || o->op == IR_SKIP_IF;
+        if (o->op == IR_LABEL)
+            behind = live;
+        live |= ir_is_skip(o->op) && behind;
+        live |= ir_op_effect[o->op] == 'M' && f->gf_at[n] != IR_NO && f->first[f->gf_at[n]] != IR_NO;
+        f->fl_live[n] = live;
         if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE)
             live = !o->dead || ((o->op == IR_EXIT_IF || o->op == IR_EXIT_IF_FL) && live);
         else if (o->op == IR_FL_PUT)
             live = false;
-        else if (o->op == IR_FL_GET || o->op == IR_LABEL || o->op == IR_SKIP_IF || o->op == IR_CALL)
+        else if (o->op == IR_FL_GET || (o->op == IR_CALL && o->attr != IR_CALL_PURE))
             live = true;
         for (unsigned i = 0; i < 4; i++)
             if (o->a[i] != IR_NO)

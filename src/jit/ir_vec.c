@@ -402,11 +402,32 @@ static void insert(struct irc *c, unsigned l, unsigned d, unsigned a, unsigned g
     jit_8(c->b, n);
 }
 
+static void fp_shuffle(struct irc *c, unsigned d, unsigned low, unsigned high, unsigned which)
+{
+    ir_vex(c->b, 1, 1, 0, 0xc6, XR(d), XR(low), XR(high));
+    jit_8(c->b, which);
+}
+
 static void broadcast(struct irc *c, unsigned l, unsigned d, unsigned a)
 {
     static const uint8_t op[] = {0x78, 0x79, 0x58, 0x59};
 
     op2(c, M38 | op[l], d, a);
+}
+
+/* d = a with lane to & 15 := lane to >> 4 of b: vinsertps, vshufpd. */
+static void insert_lane(struct irc *c, unsigned l, unsigned d, unsigned a, unsigned b, unsigned to)
+{
+    unsigned from = to >> 4;
+
+    to &= 15;
+    if (l == IR_S)
+        op3i(c, M3A | 0x21, d, a, b, from << 6 | to << 4);
+    else if (to)
+        fp_shuffle(c, d, a, b, from << 1);
+    else
+        fp_shuffle(c, d, b, a, from | 2);
+    made(c, d);
 }
 
 static bool lanes(struct irc *c, const struct ir_op *o)
@@ -421,6 +442,11 @@ static bool lanes(struct irc *c, const struct ir_op *o)
         break;
     case IR_VDUPL:
         d = dst(c, 0);
+        if (l >= IR_S) { /* vpshufd */
+            ir_vex(c->b, 1, 1, 0, 0x70, XR(d), 0, XR(a));
+            jit_8(c->b, l == IR_D ? (n ? 0xee : 0x44) : n * 0x55);
+            break;
+        }
         if (n)
             shift_bytes_right(c, d, a, n << l);
         broadcast(c, l, d, n ? d : a);
@@ -432,6 +458,10 @@ static bool lanes(struct irc *c, const struct ir_op *o)
         break;
     case IR_VINSL:
         b = ir_use(c, o->a[1]);
+        if (l >= IR_S) {
+            insert_lane(c, l, dst(c, 0), a, b, n);
+            return true;
+        }
         g = ir_tmp(c, false);
         extract(c, l, g, b, n >> 4);
         d = dst(c, 0);
@@ -439,7 +469,10 @@ static bool lanes(struct irc *c, const struct ir_op *o)
         break;
     case IR_VGETU:
         d = dst(c, 0);
-        extract(c, l, d, a, n);
+        if (!n && l >= IR_S) /* vmovd, vmovq */
+            ir_vex(c->b, 1, 1, l == IR_D, 0x7e, XR(a), 0, d);
+        else
+            extract(c, l, d, a, n);
         break;
     case IR_VGETS:
         d = dst(c, 0);

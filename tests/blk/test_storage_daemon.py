@@ -81,7 +81,7 @@ def test_signals_and_mistakes(tmp_path):
     with Daemon(tmp_path, '--blockdev', f'driver=file,node-name=f,filename={p}') as d:
         d.p.send_signal(signal.SIGTERM)
         assert d.p.wait(20) == 0
-    for args, text in ((['--export', 'type=fuse,id=a,node-name=b'], 'fuse'), (['--blockdev', 'driver=file'], 'node-name'),
+    for args, text in ((['--export', 'type=vduse-blk,id=a,node-name=b'], 'vduse'), (['--blockdev', 'driver=file'], 'node-name'),
                        (['--nosuch'], 'unrecognized'), (['x'], 'Unexpected argument'), (['--monitor', 'chardev=none'], 'not found')):
         out = subprocess.run([program('qemu-storage-daemon'), *args], capture_output=True, text=True, timeout=30)
         assert out.returncode == 1 and text in out.stderr, out.stderr

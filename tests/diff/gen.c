@@ -419,8 +419,8 @@ static bool place(struct rng *r, struct x86_insn *in, struct dregs *d)
         return true;
     }
     if (strcmp(in->row->mnem, "xlat") == 0 || strcmp(in->row->mnem, "xlatb") == 0) {
-        d->gpr[X86_RBX] = DATA_AT + 0x800;
-        return in->adsz == 8;
+        d->gpr[X86_RBX] = DATA_AT + 0x800 + (in->adsz == 4 ? rnd(r) << 32 : 0);
+        return in->adsz >= 4;
     }
     if (in->mem_op < 0 || (in->row->attr & X86_A_NOP_MEM && in->base == X86_NO_REG))
         return true;

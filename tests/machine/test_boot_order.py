@@ -67,6 +67,15 @@ def boots(media, tmp_path, *args, cd='cd.iso'):
     return log.read_text()
 
 
+@pytest.mark.parametrize('name', [pytest.param(('nvme,drive=n,serial=1,bootindex=0',), id='controller', marks=pytest.mark.proves('F-BLK-10', 'F-FW-10')),
+                                  pytest.param(('nvme,id=c0,serial=1', 'nvme-ns,bus=c0,drive=n,nsid=1,bootindex=0'), id='namespace',
+                                               marks=pytest.mark.proves('F-BLK-10', 'F-FW-10'))])
+@pytest.mark.parametrize('board', ['pc', 'q35'])
+def test_an_nvme_disk_is_started(name, board, media, tmp_path):
+    devices = [x for d in name for x in ('-device', d)]
+    assert boots(media, tmp_path, '-M', board, '-drive', f'file={media}/disk2.img,format=raw,if=none,id=n', *devices) == 'disk2'
+
+
 @pytest.mark.parametrize('seed, alt, corrected, cd, want', [
     pytest.param('S059', 1, {}, 'cd.iso', 'disk', id='S059-c', marks=pytest.mark.proves('F-FW-09', 'S059')),
     pytest.param('S059', 2, {}, 'cd.iso', 'cd', id='S059-d', marks=pytest.mark.proves('F-FW-09', 'S059')),

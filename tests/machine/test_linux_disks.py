@@ -17,6 +17,11 @@ CASES = {
                              'virtio-blk-pci,drive=d,iothread=io0,num-queues=2', '-smp', '2'], ('virtio_pci', 'virtio_blk'), 'vda', ('F-STO-03',)),
     'virtio-scsi': (['-M', 'pc', '-device', 'virtio-scsi-pci', '-drive', 'file={},format=raw,if=none,id=d', '-device', 'scsi-hd,drive=d'],
                     SCSI, 'sda', ('F-STO-04', 'F-BLK-12', 'F-VIO-02', 'F-DEV-05')),
+    'nvme': (['-M', 'pc', '-drive', 'file={},format=raw,if=none,id=d', '-device', 'nvme,drive=d,serial=S1', '-smp', '2'], ('nvme',), 'nvme0n1',
+             ('F-STO-02', 'F-BLK-10')),
+    'nvme-ns-q35': (['-M', 'q35', '-device', 'pcie-root-port,id=rp', '-device', 'nvme,id=nvme0,serial=S2,bus=rp', '-blockdev',
+                     'driver=raw,node-name=d,file.driver=file,file.filename={}', '-device',
+                     '{{"driver":"nvme-ns","bus":"nvme0","drive":"d","nsid":1,"id":"n0"}}'], ('nvme',), 'nvme0n1', ('F-STO-02', 'F-BLK-10')),
     'ahci': (['-M', 'q35', '-drive', 'file={},format=raw'], ('ahci', 'sd_mod'), 'sda', ('F-STO-01', 'F-BLK-01', 'F-BLK-09', 'F-DEV-06')),
     'ide': (['-M', 'pc', '-hda', '{}'], ('ata_piix', 'sd_mod'), 'sda', ('F-STO-01', 'F-BLK-05', 'F-BLK-08', 'F-DEV-06', 'S086')),
 }

@@ -17,6 +17,7 @@ DISKS = {
     'ide': (lambda f: ['-drive', f'file={f},if=ide'], ('ata_piix', 'ahci', 'sd_mod'), 'sda'),
     'scsi': (lambda f: ['-drive', f'file={f},if=none,id=d', '-device', 'virtio-scsi-pci', '-device', 'scsi-hd,drive=d'],
              ('virtio_pci', 'virtio_scsi', 'sd_mod'), 'sda'),
+    'nvme': (lambda f: ['-drive', f'file={f},if=none,id=d', '-device', 'nvme,drive=d,serial=S'], ('nvme',), 'nvme0n1'),
 }
 COUNT = '(n=0; while :; do n=$((n+1)); echo $n >/tmp/n.new; mv /tmp/n.new /tmp/n; done) & sleep 1'
 
@@ -54,7 +55,8 @@ def woken(g):
 
 @pytest.mark.limit(600)
 @pytest.mark.proves('F-SNP-01', 'F-MON-16', 'S339', 'S340', 'S341', 'S342')
-@pytest.mark.parametrize('board, cpus, kind', [('pc', 1, 'virtio'), ('q35', 2, 'ide'), ('pc', 2, 'ide'), ('q35', 1, 'scsi')])
+@pytest.mark.parametrize('board, cpus, kind', [('pc', 1, 'virtio'), ('q35', 2, 'ide'), ('pc', 2, 'ide'), ('q35', 1, 'scsi'),
+                                               ('q35', 2, 'nvme')])
 def test_a_counting_guest_goes_back(board, cpus, kind, tmp_path):
     make, modules, disk = DISKS[kind]
     img = image(tmp_path / 'd.qcow2')

@@ -120,8 +120,8 @@ def test_faults_and_traps_show_the_state_the_bare_cpu_shows(engine):
 
 @pytest.mark.long
 @pytest.mark.limit(900)
-@pytest.mark.xfail(reason='flags that liveness calls dead are not kept for the frame of a fault: docs/engine.md', strict=False)
-@pytest.mark.parametrize('engine', ['tcg', 'interp'])
+@pytest.mark.parametrize('engine', ['tcg,exact-flags=on', 'interp'])
 def test_faults_and_traps_show_every_bit_the_bare_cpu_shows(engine):
+    """Flags too: those that liveness calls dead are in the frame of a fault only where exact-flags asks for them."""
     found = differences(engine, True)
     assert not found, f'{len(found)} lines differ:\n' + '\n'.join(found[:5])

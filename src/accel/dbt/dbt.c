@@ -482,14 +482,14 @@ static bool probe(const char *arch, struct err **errp)
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
-    bool one = false, lockstep = false, links = true, count = false, perfmap = false;
+    bool one = false, lockstep = false, links = true, count = false, perfmap = false, exact = false;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
         !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "count", &count, errp) ||
         !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
         !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp) ||
-        !opts_bool(o, "perfmap", &perfmap, errp))
+        !opts_bool(o, "perfmap", &perfmap, errp) || !opts_bool(o, "exact-flags", &exact, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -506,7 +506,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     d->tlb_size = (uint32_t)tlb;
     d->nr_slots = (uint32_t)slots;
     d->no_link = log_on(LOG_EXEC) || lockstep || !links;
-    d->one_insn = one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0;
+    d->mode_or = (one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0) | (exact ? X86_RWM_FLAGS : 0);
     d->host_avx = __builtin_cpu_supports("avx");
     /* perf takes names only for memory that no file is behind */
     if (!(perfmap ? jit_cache_init_private : jit_cache_init)(&d->cache, mib << 20, errp)) {
@@ -650,9 +650,8 @@ static char *info(struct machine *m)
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size", "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
-                                   "links",   "tlb-size", "slots",           "count",    "perfmap",
-                                   NULL};
+static const char *const keys[] = {"tb-size",  "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links",
+                                   "tlb-size", "slots",  "count",           "perfmap",  "exact-flags",     NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

@@ -31,7 +31,7 @@ struct dbt {
     uint8_t hot[X86_HOT_BITS / 8]; /* see x86_rw_env; forgotten when the cache is emptied */
     _Atomic bool flushing;
     bool host_avx, count;
-    unsigned one_insn, no_link;
+    unsigned mode_or, no_link;     /* mode_or: X86_RWM_ bits of every block */
     uint32_t tlb_size, nr_slots;   /* X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
     struct dbt_cpu *cpus[1024];

@@ -65,7 +65,7 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
     struct jit_buf buf;
     struct x86_rw_env env = {.stubs = &d->stubs,
                              .feat = &c->cpu->feat,
-                             .mode = mode | d->one_insn,
+                             .mode = mode | d->mode_or,
                              .pc = pc,
                              .code = x->host + off,
                              .avail = 4096 - off,

@@ -89,8 +89,8 @@ static void collect_boot_dev(struct dev *d, void *opaque)
     val = obj_get(&d->obj, "bootindex", NULL);
     if (!val || !str_to_i64(val, &index) || index < 0)
         return;
-    path = dev_fw_path(d);
-    add_boot_entry(l, index, xasprintf("%s%s", path, boot_suffix(d)));
+    path = dev_fw_path(d); /* the firmware calls the root by its configuration ports */
+    add_boot_entry(l, index, xasprintf("/pci@i0cf8%s%s", path, boot_suffix(d)));
 }
 
 static int cmp_boot(const void *a, const void *b)

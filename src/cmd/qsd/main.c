@@ -1,5 +1,5 @@
-/* qemu-storage-daemon: block nodes, NBD exports and a QMP monitor without a machine. Options act in the order they are
- * written. Left out: exports over FUSE, vhost-user-blk and VDUSE (refused by name). */
+/* qemu-storage-daemon: block nodes, exports and a QMP monitor without a machine. Options act in the order they are
+ * written. Left out: exports over VDUSE (refused by name). */
 #include "base/json.h"
 #include "base/str.h"
 #include "blk/job.h"
@@ -46,7 +46,14 @@ static void usage(void)
            "  --chardev <options>    configure a character device backend\n"
            "  --daemonize            daemonize the process, and have the parent exit once startup is complete\n"
            "  --export [type=]nbd,id=<id>,node-name=<node-name>[,name=<export-name>][,writable=on|off]\n"
+           "           [,bitmaps.0=<bitmap>][,allocation-depth=on|off]\n"
            "                         export the specified block node over NBD\n"
+           "  --export [type=]vhost-user-blk,id=<id>,node-name=<node-name>,addr.type=unix,addr.path=<path>\n"
+           "           [,writable=on|off][,logical-block-size=<n>][,num-queues=<n>]\n"
+           "                         export it as the disk of another program's machine\n"
+           "  --export [type=]fuse,id=<id>,node-name=<node-name>,mountpoint=<file>[,growable=on|off]\n"
+           "           [,writable=on|off][,allow-other=on|off|auto]\n"
+           "                         show it as the contents of a file\n"
            "  --monitor [chardev=]name[,mode=control][,pretty[=on|off]]\n"
            "                         configure a QMP monitor\n"
            "  --nbd-server addr.type=inet,addr.host=<host>,addr.port=<port>[,max-connections=<n>]\n"
@@ -78,7 +85,12 @@ static struct json_object *as_json(struct opts *o, const char *const *bools, con
                 v = json_object_new_uint64(n);
         if (!ok)
             break;
-        if (str_starts(e->key, "addr."))
+        if (str_starts(e->key, "bitmaps.")) {
+            if (!json_get(j, "bitmaps"))
+                json_object_object_add(j, "bitmaps", json_object_new_array());
+            json_object_array_add(json_get(j, "bitmaps"), json_object_new_string(e->val));
+            json_object_put(v);
+        } else if (str_starts(e->key, "addr."))
             json_object_object_add(addr, e->key + 5, json_object_new_string(e->val));
         else
             json_object_object_add(j, e->key, v ? v : json_object_new_string(e->val));
@@ -92,8 +104,8 @@ static struct json_object *as_json(struct opts *o, const char *const *bools, con
 
 static bool run_cmd(const char *name, const char *text, const char *implied, struct err **errp)
 {
-    static const char *const bools[] = {"writable", "writethrough", "allocation-depth", NULL};
-    static const char *const ints[] = {"max-connections", NULL};
+    static const char *const bools[] = {"writable", "writethrough", "allocation-depth", "growable", NULL};
+    static const char *const ints[] = {"max-connections", "logical-block-size", "num-queues", NULL};
     struct opts *o = opts_parse(text, implied, errp);
     struct json_object *a = o ? as_json(o, bools, ints, errp) : NULL, *ret = NULL;
     bool ok = a && blk_cmd_find(name)->fn(g.blks, a, &ret, errp);

@@ -58,6 +58,7 @@ NORETURN static void usage(const struct args *a)
            "  -d ITEM[,...]     logs items, -d help lists them (QEMU_LOG)\n"
            "  -D FILE           log file (QEMU_LOG_FILENAME)\n"
            "  -one-insn-per-tb  translates one instruction at a time (QEMU_ONE_INSN_PER_TB)\n"
+           "  -perfmap          names translated code for perf in /tmp/perf-PID.map (QEMU_PERFMAP)\n"
            "  -seed NUMBER      makes AT_RANDOM the same each time (QEMU_RAND_SEED)\n",
            a->arch ? a->arch : "<arch>", a->arch ? a->arch : "the architecture of its ELF header");
     exit(0);
@@ -236,6 +237,11 @@ static void opt_one(struct args *a, const char *v)
     lx_proc.opt.one_insn = true;
 }
 
+static void opt_perfmap(struct args *a, const char *v)
+{
+    lx_proc.opt.perfmap = true;
+}
+
 static void opt_seed(struct args *a, const char *v)
 {
     uint64_t n;
@@ -279,6 +285,7 @@ static const struct option {
                {"D", "QEMU_LOG_FILENAME", true, opt_D},
                {"one-insn-per-tb", "QEMU_ONE_INSN_PER_TB", false, opt_one},
                {"singlestep", "QEMU_SINGLESTEP", false, opt_one},
+               {"perfmap", "QEMU_PERFMAP", false, opt_perfmap},
                {"seed", "QEMU_RAND_SEED", true, opt_seed}};
 
 static const struct option *find_option(const char *name)
@@ -453,6 +460,8 @@ static void start_translator(const struct lx_arch *arch)
     if (!lx_proc.rt)
         die(e);
     lx_proc.rt->one_insn = lx_proc.opt.one_insn;
+    if (lx_proc.opt.perfmap && !jit_cache_perf_map(&lx_proc.rt->cache, &e))
+        die(e);
     lx_proc.rt->no_link = log_on(LOG_EXEC);
     if (!lx_proc.opt.one_insn && !lx_proc.rt->no_link && !lx_proc.opt.gdb_port && !lx_proc.opt.gdb_path) {
         char *what = xasprintf("%s %s", arch->name, lx_proc.opt.cpu ? lx_proc.opt.cpu : "");

@@ -32,11 +32,17 @@ void put_r(struct arm_xlat *x, unsigned r, ir_val v)
     ir_put(s, AX_OFF(r), ir_zext(s, v));
 }
 
+/* ITSTATE where the code leaves. It is in the state only at exits: where something faults arm_it_at finds it again. */
+void exit_it(struct arm_xlat *x, unsigned it)
+{
+    if (it != x->it_put)
+        ir_put(x->s, AC_OFF(it), ir_c32(x->s, it));
+}
+
 /* Every exit that is not to the next instruction leaves an IT block. */
 static void leave_it(struct arm_xlat *x, const struct arm_insn *i)
 {
-    if (i->it)
-        ir_put(x->s, AC_OFF(it), ir_c32(x->s, 0));
+    exit_it(x, 0);
 }
 
 void put_pc_alu(struct arm_xlat *x, const struct arm_insn *i, ir_val v)
@@ -55,6 +61,7 @@ void put_pc_bx(struct arm_xlat *x, ir_val v, bool ret)
 {
     ir_val to = ir_zext(x->s, v);
 
+    exit_it(x, 0);
     if (ret)
         ir_exit_ret(x->s, to);
     else
@@ -72,6 +79,7 @@ void put_alu(struct arm_xlat *x, const struct arm_insn *i, unsigned r, ir_val v)
 
 bool leave(struct arm_xlat *x, const struct arm_insn *i, unsigned code)
 {
+    exit_it(x, i->it);
     ir_exit_code(x->s, code, (uint64_t)i->pc | i->thumb);
     x->ended = true;
     return true;
@@ -114,7 +122,7 @@ static bool flags_dead_at(const struct arm_xlat *x, uint32_t target)
 
 static void exit_to(struct arm_xlat *x, uint32_t target, bool thumb)
 {
-    if (thumb == x->thumb && flags_dead_at(x, target))
+    if (thumb == x->thumb && !x->it && flags_dead_at(x, target)) /* an ADD within an IT block sets nothing */
         ir_flags_dead(x->s);
     ir_exit(x->s, (uint64_t)target | thumb);
     x->ended = true;
@@ -161,6 +169,7 @@ bool gen_cbz(struct arm_xlat *x, const struct arm_insn *i)
 
     if (i->it)
         return false;
+    leave_it(x, i); /* the block may have begun within one */
     if (flags_dead_at(x, target))
         ir_flags_dead(x->s);
     ir_exit_if(x->s, i->kind == ARM_CBZ ? IR_EQ : IR_NE, get_r(x, i, i->Rn), ir_c32(x->s, 0), (uint64_t)target | 1);
@@ -203,7 +212,6 @@ bool gen_it(struct arm_xlat *x, const struct arm_insn *i)
     if (i->it || i->itbits >> 4 == 15)
         return false;
     x->it = i->itbits;
-    ir_put(x->s, AC_OFF(it), ir_c32(x->s, x->it));
     return true;
 }
 
@@ -225,8 +233,7 @@ bool gen_bkpt(struct arm_xlat *x, const struct arm_insn *i)
 
 bool gen_svc(struct arm_xlat *x, const struct arm_insn *i)
 {
-    if (i->it)
-        ir_put(x->s, AC_OFF(it), ir_c32(x->s, arm_it_next(i->it)));
+    exit_it(x, arm_it_next(i->it));
     ir_exit_code(x->s, ARM_EXIT_SVC, arm_next(i));
     x->ended = true;
     return true;
@@ -319,6 +326,27 @@ static bool only_core(const struct arm_insn *i)
             g == gen_pkh || g == gen_div || (g == gen_mul && !i->S));
 }
 
+/* May leave the block by itself, not by a fault. */
+static bool leaves_itself(const struct arm_insn *i)
+{
+    arm_gen_fn *g = i->row->gen;
+
+    return g == gen_ldrex || g == gen_ldst_ord || g == gen_swp || g == gen_vmsr;
+}
+
+/* CMP and CMN under a condition: the flags of the comparison, or those that are there. */
+static bool cond_compare(struct arm_xlat *x, const struct arm_insn *i)
+{
+    struct ir *s = x->s;
+    ir_val b;
+
+    if (i->row->gen != gen_dp || (i->kind != ARM_CMP && (i->kind != ARM_CMN || i->cond >> 1 == 4)))
+        return false;
+    b = operand2(x, i, NULL);
+    ir_fl_put(s, ir_fl_cond_cmp(s, ir_fl_get(s), i->cond, i->kind == ARM_CMN, get_r(x, i, i->Rn), b));
+    return true;
+}
+
 static void undefined(struct arm_xlat *x, const struct arm_insn *i)
 {
     leave(x, i, i->len ? ARM_EXIT_UNDEF : ARM_EXIT_FETCH);
@@ -329,10 +357,16 @@ static void emit(struct arm_xlat *x, const struct arm_insn *i)
     struct ir *s = x->s;
     bool skip = i->cond < 14 && !own_condition(i);
 
+    if (i->it && leaves_itself(i)) {
+        exit_it(x, i->it);
+        x->it_put = i->it;
+    }
     x->select = skip && only_core(i);
     x->select_cond = i->cond;
+    if (skip && cond_compare(x, i))
+        return;
     if (skip && !x->select)
-        ir_skip_if(s, ir_fl_cond(s, ir_fl_get(s), i->cond ^ 1));
+        ir_skip_if_fl(s, ir_fl_get(s), i->cond ^ 1);
     if (!i->row->gen(x, i))
         undefined(x, i);
     if (skip && !x->select) {
@@ -368,8 +402,6 @@ static bool one(struct arm_xlat *x)
     }
     x->it = arm_it_next(it);
     emit(x, &i);
-    if (it && !x->ended)
-        ir_put(x->s, AC_OFF(it), ir_c32(x->s, x->it));
     if (!x->jumped)
         x->pc = i.pc + i.len;
     return true;
@@ -389,6 +421,7 @@ bool arm_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
                          .thumb = thumb,
                          .fp_special = mode & A64_MODE_FP,
                          .it = mode >> 8,
+                         .it_put = mode >> 8,
                          .fpflags = IR_NO};
     unsigned n = 0, unit = thumb ? 2 : 4;
 
@@ -397,6 +430,7 @@ bool arm_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
     ir_begin(s, (uint64_t)at | thumb);
     while (!x.ended) {
         if (n == max || !ir_room(s, OPS_PER_INSN) || x.pc + unit > at + avail) {
+            exit_it(&x, x.it);
             exit_to(&x, x.pc, thumb);
             break;
         }
@@ -404,6 +438,16 @@ bool arm_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
         if (!x.jumped && x.pc > end)
             end = x.pc;
         n++;
+        if (ir_closed_loop(s))
+            max = n;
     }
     return ir_finish(s, end > at + avail ? (uint32_t)avail : end - at);
+}
+
+unsigned arm_it_behind(uint32_t pc, unsigned it, const uint8_t *code)
+{
+    struct arm_insn i;
+
+    arm_decode(&i, pc, true, it, code, 4);
+    return i.row && i.row->gen == gen_it ? i.itbits : arm_it_next(it);
 }

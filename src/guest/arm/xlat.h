@@ -19,6 +19,10 @@ enum arm_exit {
 bool arm_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code, size_t avail, const uint8_t *more,
                    unsigned max);
 
+/* ITSTATE behind the T32 instruction at pc, which runs with `it`: ITSTATE is in the state only where a block is left by
+ * its own code. After a fault the owner finds it, from the block's mode on, with this. */
+unsigned arm_it_behind(uint32_t pc, unsigned it, const uint8_t *code);
+
 /* The registers kept in host registers. */
 extern const struct ir_pin arm_pins[];
 extern const unsigned arm_nr_pins;

@@ -486,15 +486,6 @@ static uint64_t help_usad(void *ctx, uint64_t n, uint64_t m)
     return sum;
 }
 
-static uint64_t help_sel(void *ctx, uint64_t n, uint64_t m, uint64_t ge)
-{
-    uint32_t mask = 0;
-
-    for (unsigned k = 0; k < 4; k++)
-        mask |= ge >> k & 1 ? 0xffu << 8 * k : 0;
-    return (n & mask) | (m & ~mask);
-}
-
 enum par { PAR_S, PAR_Q, PAR_SH, PAR_U, PAR_UQ, PAR_UH };
 
 /* One lane: v is the exact sum or difference. Result in the low bits, GE above. */
@@ -585,11 +576,42 @@ bool gen_usad(struct arm_xlat *x, const struct arm_insn *i)
     return true;
 }
 
+/* GE's bits to bytes by a product whose parts do not meet. */
 bool gen_sel(struct arm_xlat *x, const struct arm_insn *i)
 {
+    struct ir *s = x->s;
+    ir_val m = ir_bin_i(s, IR_MUL, ir_get(s, IR_I32, AC_OFF(ge)), 0x00204081);
+
+    m = ir_bin_i(s, IR_MUL, ir_bin_i(s, IR_AND, m, 0x01010101), 0xff);
     put_r(x, i->Rd,
-          call1(x, IR_I32, (void *)help_sel, get_r(x, i, i->Rn), get_r(x, i, i->Rm), ir_get(x->s, IR_I32, AC_OFF(ge))));
+          ir_bin(s, IR_OR, ir_bin(s, IR_AND, get_r(x, i, i->Rn), m), ir_bin(s, IR_ANDN, get_r(x, i, i->Rm), m)));
     return true;
+}
+
+/* Sums and differences of lanes as the host's vectors make them; IR_NO: not one of those. */
+static ir_val lanes(struct arm_xlat *x, unsigned how, unsigned op, ir_val a, ir_val b, ir_val *ge)
+{
+    static const enum ir_opcode ops[][2] = {
+        [PAR_S] = {IR_VADD, IR_VSUB}, [PAR_Q] = {IR_VQADDS, IR_VQSUBS},  [PAR_SH] = {IR_VHADDS, IR_VHSUBS},
+        [PAR_U] = {IR_VADD, IR_VSUB}, [PAR_UQ] = {IR_VQADDU, IR_VQSUBU}, [PAR_UH] = {IR_VHADDU, IR_VHSUBU}};
+    struct ir *s = x->s;
+    bool sub = op & 1;
+    unsigned l = op >= 4 ? IR_B : IR_H;
+    ir_val r, t;
+
+    if (op == 1 || op == 2)
+        return IR_NO;
+    a = ir_un_x(s, IR_VCAST, IR_V128, 0, ir_un_t(s, IR_FMOV_I, IR_F32, a), 0);
+    b = ir_un_x(s, IR_VCAST, IR_V128, 0, ir_un_t(s, IR_FMOV_I, IR_F32, b), 0);
+    r = ir_bin_x(s, ops[how][sub], IR_V128, l, a, b, 0);
+    if (how == PAR_U)
+        t = sub ? ir_bin_x(s, IR_VCMPGEU, IR_V128, l, a, b, 0) : ir_bin_x(s, IR_VCMPGTU, IR_V128, l, a, r, 0);
+    else /* the sign of the exact result, which half of it has too */
+        t = ir_bin_x(s, sub ? IR_VHSUBS : IR_VHADDS, IR_V128, l, a, b, 0);
+    if (how == PAR_S)
+        t = ir_bin_x(s, IR_VCMPGES, IR_V128, l, t, ir_vconst(s, 0, true), 0);
+    *ge = ir_bin_i(s, IR_AND, ir_un_t(s, IR_VMSKB, IR_I32, t), 15);
+    return ir_un_x(s, IR_VGETU, IR_I32, IR_S, r, 0);
 }
 
 #define PAR6(prefix, how)                                                                                              \
@@ -624,7 +646,15 @@ bool gen_parallel(struct arm_xlat *x, const struct arm_insn *i)
 {
     struct ir *s = x->s;
     unsigned code = parallel_code(i->kind);
-    ir_val v = call1(x, IR_I64, (void *)help_parallel, get_r(x, i, i->Rn), get_r(x, i, i->Rm), ir_c64(s, code));
+    ir_val ge, v = lanes(x, code >> 4, code & 15, get_r(x, i, i->Rn), get_r(x, i, i->Rm), &ge);
+
+    if (v != IR_NO) {
+        if (code >> 4 == PAR_S || code >> 4 == PAR_U)
+            ir_put(s, AC_OFF(ge), ge);
+        put_r(x, i->Rd, v);
+        return true;
+    }
+    v = call1(x, IR_I64, (void *)help_parallel, get_r(x, i, i->Rn), get_r(x, i, i->Rm), ir_c64(s, code));
 
     if (code >> 4 == PAR_S || code >> 4 == PAR_U)
         ir_put(s, AC_OFF(ge), ir_trunc(s, ir_bin_i(s, IR_SHR, v, 32)));

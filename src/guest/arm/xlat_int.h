@@ -13,8 +13,8 @@ struct arm_xlat {
     const uint8_t *code, *more;
     size_t avail;
     bool thumb, fp_special, ended;
-    bool jumped; /* pc is the next instruction's already */
-    unsigned it; /* ITSTATE of the next instruction */
+    bool jumped;         /* pc is the next instruction's already */
+    unsigned it, it_put; /* ITSTATE of the next instruction; what the state holds */
     /* Conditional instructions that only write core registers write old or new: */
     bool select;
     unsigned select_cond;
@@ -23,6 +23,8 @@ struct arm_xlat {
 #define AX_OFF(r) (offsetof(struct arm_cpu, a.x) + 8 * (size_t)(r))
 #define AV_OFF(r) (offsetof(struct arm_cpu, a.v) + 16 * (size_t)(r))
 #define AC_OFF(f) offsetof(struct arm_cpu, f)
+
+void exit_it(struct arm_xlat *x, unsigned it);
 
 #define F(name) arm_gen_fn gen_##name;
 ARM_GROUPS

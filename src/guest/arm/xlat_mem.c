@@ -65,8 +65,6 @@ bool gen_ldst(struct arm_xlat *x, const struct arm_insn *i)
     }
     if (mop != IR_M32)
         return false;
-    if (i->it)
-        ir_put(s, AC_OFF(it), ir_c32(s, 0));
     put_pc_bx(x, v, i->Rn == ARM_SP && wback);
     return true;
 }
@@ -121,8 +119,6 @@ static void load_multiple(struct arm_xlat *x, const struct arm_insn *i, ir_val b
     else if (i->W)
         write_back(x, i, end);
     if (pc != IR_NO) {
-        if (i->it)
-            ir_put(s, AC_OFF(it), ir_c32(s, 0));
         put_pc_bx(x, pc, i->Rn == ARM_SP);
     }
 }

@@ -120,7 +120,7 @@ static bool keeps_flags(const struct rw *r, const struct x86_insn *in)
 /* Which arithmetic flags matter before each instruction. All do wherever it is not known where the code goes on. */
 static void liveness(struct rw *r)
 {
-    uint16_t live = flags_needed(r, rw_pc(r, r->nr));
+    uint16_t always = r->env->mode & X86_RWM_FLAGS ? X86_ARITH : 0, live = flags_needed(r, rw_pc(r, r->nr));
 
     for (unsigned i = r->nr; i-- > 0;) {
         const struct x86_insn *in = &r->in[i];
@@ -131,7 +131,7 @@ static void liveness(struct rw *r)
         else if (!rewritable(r, in) || (rw_is_sys(r, in) && !keeps_flags(r, in)))
             live = X86_ARITH; /* the block may be left here */
         r->live_after[i] = live;
-        live = (uint16_t)((live & ~flags_written(in)) | in->row->flags_r) & X86_ARITH;
+        live = (uint16_t)((live & ~flags_written(in)) | in->row->flags_r | always) & X86_ARITH;
         /* An access that writes flags itself is checked before it: what is live then is what it reads. A conditional
          * writer (shift by CL) lists the flags it may leave alone in flags_r. */
         r->live[i] = live;

@@ -81,6 +81,7 @@ enum {
     X86_RWM_GS = 128,     /* the segment spans all memory (always in 64-bit code) */
     X86_RWM_TSC = 512,    /* RDTSC and RDTSCP are allowed and the context says how to make the value */
     X86_RWM_SPLIT = 1024, /* each access is checked by itself */
+    X86_RWM_FLAGS = 2048, /* flags are kept for the frames of faults and interrupts, too, where no code reads them */
     X86_RWM_FLAT = 256,   /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 

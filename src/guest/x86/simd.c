@@ -14,15 +14,20 @@
  *
  * Code memory (jit/arena.h) is dropped whole when full.
  * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: EVEX forms (not offered by
- * x86_features_max); whether PE stands beside an unmasked UE or OE (it is taken from the masked result); the order of
- * the steps of DPPS and DPPD when one of their exceptions is unmasked. */
+ * x86_features_max); whether PE stands beside an unmasked UE or OE (it is taken from the masked result); which flags
+ * stand when a step of DPPS or DPPD faults before the others. */
 #include "base/bytes.h"
 #include "guest/x86/simd_int.h"
 #include "jit/arena.h"
 #include <stddef.h>
 
 enum { ARENA_SIZE = 1 << 20, THUNK_MAX = 320, TABLE_BITS = 13, TABLE_SIZE = 1 << TABLE_BITS, KEY_LEN = 24 };
-enum { MXCSR_FLAGS = 0x3f, MXCSR_MASKS = 0x1f80, MXCSR_PRE = 7 /* IE DE ZE: found before the operation */ };
+enum {
+    MXCSR_FLAGS = 0x3f,
+    MXCSR_MASKS = 0x1f80,
+    MXCSR_FTZ = 0x8000,
+    MXCSR_PRE = 7 /* IE DE ZE: found before the operation */
+};
 /* What a thunk does around its instruction. */
 enum { T_FPU = 1, T_SSE = 2, T_FLAGS_IN = 4, T_FLAGS_OUT = 8, T_MEM = 16 };
 
@@ -592,6 +597,51 @@ static bool any_denormal(const uint8_t *b, unsigned n, unsigned size)
     return false;
 }
 
+/* DPPS and DPPD, one 16-byte lane: is a product or a sum on the way to the result tiny? */
+static bool dot_denormal(const uint8_t *a, const uint8_t *b, unsigned imm, unsigned size, uint32_t mxcsr)
+{
+    uint64_t keep[2];
+    uint32_t host;
+    uint8_t step[48];
+
+    for (unsigned i = 0; i < 2; i++)
+        keep[i] = size == 8 ? -(uint64_t)(imm >> (4 + i) & 1)
+                            : (uint32_t) - (imm >> (4 + 2 * i) & 1) | (uint64_t) - (imm >> (5 + 2 * i) & 1) << 32;
+    __asm__ volatile("stmxcsr %0" : "=m"(host));
+    __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr));
+    if (size == 8)
+        __asm__ volatile(
+            "movups (%1), %%xmm0\n\tmovups (%2), %%xmm1\n\tmulpd %%xmm1, %%xmm0\n\tmovups (%3), %%xmm1\n\t"
+            "andps %%xmm1, %%xmm0\n\tmovups %%xmm0, (%0)\n\thaddpd %%xmm0, %%xmm0\n\tmovups %%xmm0, 16(%0)\n\t"
+            "movups %%xmm0, 32(%0)"
+            :
+            : "r"(step), "r"(a), "r"(b), "r"(keep)
+            : "xmm0", "xmm1", "memory");
+    else
+        __asm__ volatile(
+            "movups (%1), %%xmm0\n\tmovups (%2), %%xmm1\n\tmulps %%xmm1, %%xmm0\n\tmovups (%3), %%xmm1\n\t"
+            "andps %%xmm1, %%xmm0\n\tmovups %%xmm0, (%0)\n\thaddps %%xmm0, %%xmm0\n\tmovups %%xmm0, 16(%0)\n\t"
+            "haddps %%xmm0, %%xmm0\n\tmovups %%xmm0, 32(%0)"
+            :
+            : "r"(step), "r"(a), "r"(b), "r"(keep)
+            : "xmm0", "xmm1", "memory");
+    __asm__ volatile("ldmxcsr %0" : : "m"(host));
+    return any_denormal(step, sizeof step, size);
+}
+
+static bool dot_underflows(const struct x86_cpu *c, const struct x86_insn *in, unsigned size)
+{
+    const struct x86_operand *src = &in->ops[in->nr_ops - 2];
+    const uint8_t *a = c->v[in->ops[in->nr_ops - 3].reg & 15].b;
+    const uint8_t *b = in->mem_op >= 0 ? c->simd->ctx.mem : c->v[src->reg & 15].b;
+    uint32_t mxcsr = c->simd->ctx.mxcsr_in & ~MXCSR_FTZ;
+
+    for (unsigned at = 0; at < in->vl; at += 16)
+        if (dot_denormal(a + at, b + at, (unsigned)in->imm, size, mxcsr))
+            return true;
+    return false;
+}
+
 /* With underflow unmasked a tiny result counts even when it is exact, which the masked run does not report. */
 static uint32_t exact_underflow(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r)
 {
@@ -603,6 +653,8 @@ static uint32_t exact_underflow(struct x86_cpu *c, const struct x86_insn *in, co
 
     if (likely(c->fx.mxcsr & 0x800) || !size)
         return 0;
+    if (in->map == X86_MAP_0F3A && in->opcode != 0x1d)
+        return dot_underflows(c, in, size) ? 0x10 : 0;
     if (in->map == X86_MAP_0F && in->opcode == 0x5a && !scalar)
         n /= 2;
     if (!r->nr_out)

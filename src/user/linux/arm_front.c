@@ -37,7 +37,8 @@ static bool executable(uint64_t at)
 static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t avail, uint32_t first_link,
                       struct jit_buf *b, struct jit_block_out *out)
 {
-    struct ir_env env = {.pin = arm_pins,
+    struct ir_env env = {.loops = true,
+                         .pin = arm_pins,
                          .nr_pins = arm_nr_pins,
                          .addr32 = true,
                          .nan = IR_NAN_ARM,
@@ -122,6 +123,23 @@ static enum lx_stop step(struct lx_rt_thread *t)
     return LX_STOP_KICK;
 }
 
+/* ITSTATE is not kept while a block runs. */
+static void fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
+{
+    unsigned it = b ? b->mode >> 8 : 0;
+
+    lx_ir_fix(t, b, insn);
+    if (!b || !(b->pc & 1) || get_pc(t) != jit_block_pc(b, insn)) /* or at an exit already */
+        return;
+    for (unsigned k = 0; k < insn; k++) {
+        uint64_t pc = jit_block_pc(b, k);
+
+        if (pc != jit_block_pc(b, k + 1)) /* an instruction may have several pieces of code */
+            it = arm_it_behind((uint32_t)pc & ~1u, it, (const uint8_t *)(uintptr_t)(pc & ~UINT64_C(1)));
+    }
+    ctx_of(t)->it = it;
+}
+
 /* Blocks that begin within an IT block are only found by their mode. */
 static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
 {
@@ -145,7 +163,8 @@ const struct lx_front lx_arm_front = {.name = "arm",
                                       .resumes = true,
                                       .jc_set = jc_set,
                                       .jc_clear = lx_ir_jc_clear,
-                                      .host_signal = lx_ir_host_signal};
+                                      .host_signal = lx_ir_host_signal,
+                                      .fix = fix};
 
 struct lx_cpu *lx_arm_new(struct lx_rt *rt, struct err **errp)
 {

@@ -125,7 +125,7 @@ void lx_ir_jc_clear(struct lx_rt_thread *t)
 
 void lx_ir_fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
 {
-    ir_unmove(t->ctx);
+    ir_fix(t->ctx, b ? jit_block_mark(b, insn) : 0, t->sig_eflags);
 }
 
 /* A full shadow stack is emptied and the push done again; no register changes. */

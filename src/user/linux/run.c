@@ -376,6 +376,7 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
         t->sig_err = (uint64_t)g[REG_ERR];
         t->sig_rip = (uintptr_t)g[REG_RIP];
         t->sig_addr = (uintptr_t)info->si_addr;
+        t->sig_eflags = (uint64_t)g[REG_EFL];
         g[REG_RIP] = (greg_t)(uintptr_t)t->rt->stub.exit_signal;
         return true;
     }

@@ -58,6 +58,7 @@ struct lx_rt_thread {
     _Atomic bool in_code, kicked;
     int sig, sig_code;
     uint64_t sig_trap, sig_err;
+    uint64_t sig_eflags;
     uintptr_t sig_rip, sig_addr;
     void *altstack;   /* owned */
     void *front_data; /* owned: what the front end keeps per thread, one allocation */

@@ -37,7 +37,7 @@ struct lx_opts {
     char **prefix;     /* -L and the folders tried by themselves; NULL-terminated */
     const char *cpu;   /* -cpu */
     const char *uname; /* -r */
-    bool strace, one_insn, given_prefix;
+    bool strace, one_insn, perfmap, given_prefix;
     uint64_t stack;    /* -s */
     unsigned gdb_port; /* -g */
     const char *gdb_path;

@@ -10,35 +10,20 @@
  * differed, 77 when the oracle is not installed. proves: user mode's exactness (differential tester) */
 #include "record.h"
 
+#include "../runner.h"
 #include "guest/arm64/insn.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 struct diff {
-    uint64_t rng;
-    const char *oracle, *engine, *program, *only;
-    bool verbose, coverage, stream;
-    unsigned nr, cap, skipped;
+    struct runner; /* first */
+    unsigned nr, cap;
     struct rec_in *in;
     struct rec_out *ours, *theirs;
     int *row;
     uint32_t *hits, *bad;
 };
-
-static uint64_t rnd(struct diff *d)
-{
-    d->rng ^= d->rng << 13;
-    d->rng ^= d->rng >> 7;
-    d->rng ^= d->rng << 17;
-    return d->rng * UINT64_C(0x2545f4914f6cdd1d);
-}
 
 /* ---- values worth trying ---- */
 static uint64_t int_value(struct diff *d)
@@ -58,7 +43,7 @@ static uint64_t int_value(struct diff *d)
                                     (uint64_t)INT64_MIN,
                                     UINT64_MAX,
                                     UINT64_MAX - 1};
-    uint64_t r = rnd(d);
+    uint64_t r = val_rnd(&d->rng);
 
     switch (r & 7) {
     case 0:
@@ -67,82 +52,30 @@ static uint64_t int_value(struct diff *d)
     case 2:
         return r >> 3 & 0x7f;
     case 3:
-        return rnd(d) >> (r >> 3 & 63);
+        return val_rnd(&d->rng) >> (r >> 3 & 63);
     default:
-        return rnd(d);
+        return val_rnd(&d->rng);
     }
-}
-
-static uint64_t fp_value(struct diff *d, unsigned bits)
-{
-    unsigned e = bits == 64 ? 11 : bits == 32 ? 8 : 5, f = bits - 1 - e;
-    uint64_t r = rnd(d), frac = rnd(d) & ((UINT64_C(1) << f) - 1), max = (UINT64_C(1) << e) - 1, exp;
-
-    switch (r & 15) {
-    case 0:
-        exp = 0, frac = 0;
-        break;
-    case 1:
-        exp = 0;
-        break;
-    case 2:
-        exp = 0, frac = (r >> 8 & 3) + 1;
-        break;
-    case 3:
-        exp = max, frac = 0;
-        break;
-    case 4:
-        exp = max, frac |= UINT64_C(1) << (f - 1);
-        break;
-    case 5:
-        exp = max, frac = (frac & ~(UINT64_C(1) << (f - 1))) | 1;
-        break;
-    case 6:
-        exp = 1, frac &= 3;
-        break;
-    case 7:
-        exp = max - 1, frac |= ~UINT64_C(3) & ((UINT64_C(1) << f) - 1);
-        break;
-    case 8:
-        exp = max / 2 + (r >> 8 & 1), frac = 0;
-        break;
-    case 9:
-    case 10:
-        exp = max / 2 + (r >> 8) % 66 - 2;
-        break;
-    case 11:
-        exp = max / 2 + (r >> 8) % 34 - 1, frac &= UINT64_C(7) << (f - 3);
-        break;
-    case 12:
-        exp = r >> 8 & max;
-        break;
-    default:
-        exp = max / 2 + (r >> 8) % 8 - 4;
-        break;
-    }
-    if (exp > max)
-        exp = max;
-    return (r >> 4 & 1) << (bits - 1) | exp << f | frac;
 }
 
 static void vec_value(struct diff *d, uint64_t v[2])
 {
-    unsigned how = (unsigned)(rnd(d) % 5), bits = how == 0 ? 64 : how == 1 ? 32 : 16;
+    unsigned how = (unsigned)(val_rnd(&d->rng) % 5), bits = how == 0 ? 64 : how == 1 ? 32 : 16;
 
     for (int i = 0; i < 2; i++) {
         v[i] = 0;
         if (how > 2)
-            v[i] = how == 3 ? int_value(d) : rnd(d);
+            v[i] = how == 3 ? int_value(d) : val_rnd(&d->rng);
         else
             for (unsigned at = 0; at < 64; at += bits)
-                v[i] |= fp_value(d, bits) << at;
+                v[i] |= val_fp(&d->rng, bits) << at;
     }
 }
 
 static uint64_t fpcr_value(struct diff *d)
 {
     static const uint32_t bits[] = {A64_FPCR_FZ, A64_FPCR_DN, A64_FPCR_AHP, A64_FPCR_FZ16};
-    uint64_t r = rnd(d), v = 0;
+    uint64_t r = val_rnd(&d->rng), v = 0;
 
     if (r & 3) /* as programs have it, or another rounding mode */
         return r & 12 ? 0 : (r >> 8 & 3) << 22;
@@ -209,15 +142,15 @@ static bool make_insn(struct diff *d, int row, uint64_t pc, uint32_t *out)
 
     a64_row_bits(row, &mask, &value);
     for (int tries = 0; tries < 20000; tries++) {
-        uint32_t w = value | ((uint32_t)rnd(d) & ~mask);
+        uint32_t w = value | ((uint32_t)val_rnd(&d->rng) & ~mask);
 
         if (has(r, "lit")) /* near enough to hit the code, far enough to miss it sometimes */
-            w = rnd(d) & 3 ? (w & ~(0x7ffffu << 5)) | ((uint32_t)rnd(d) & 7) << 5 : w;
-        if (rnd(d) & 1 || has(r, "rel14")) { /* a target behind the record's end: undefined there */
+            w = val_rnd(&d->rng) & 3 ? (w & ~(0x7ffffu << 5)) | ((uint32_t)val_rnd(&d->rng) & 7) << 5 : w;
+        if (val_rnd(&d->rng) & 1 || has(r, "rel14")) { /* a target behind the record's end: undefined there */
             unsigned lo = has(r, "rel26") ? 0 : 5, hi = has(r, "rel26") ? 25 : has(r, "rel19") ? 23 : 18;
 
             if (has(r, "rel26") || has(r, "rel19") || has(r, "rel14"))
-                w = (w & ~((2u << hi) - (1u << lo))) | (2 + (uint32_t)rnd(d) % 13) << lo;
+                w = (w & ~((2u << hi) - (1u << lo))) | (2 + (uint32_t)val_rnd(&d->rng) % 13) << lo;
         }
         if (a64_decode(w) != row || unsuitable(r, w))
             continue;
@@ -233,13 +166,13 @@ static bool make_insn(struct diff *d, int row, uint64_t pc, uint32_t *out)
 static void aim(struct diff *d, const struct a64_row *r, struct rec_in *in, uint32_t w)
 {
     unsigned n = A64_RN(w), m = A64_RM(w);
-    uint64_t p = REC_DATA - 64 + (rnd(d) & (rnd(d) & 1 ? 0x70 : 0x7f)), k = rnd(d);
+    uint64_t p = REC_DATA - 64 + (val_rnd(&d->rng) & (val_rnd(&d->rng) & 1 ? 0x70 : 0x7f)), k = val_rnd(&d->rng);
 
     if (!has(r, "[Xn") && !has(r, "vlist") && !has(r, "vone") && strcmp(r->name, "BR") && strcmp(r->name, "BLR") &&
         strcmp(r->name, "RET"))
         return;
     if (!(k & 63)) /* the top byte stays clear: we do not ignore it */
-        p = rnd(d) >> (8 + (k >> 8 & 31));
+        p = val_rnd(&d->rng) >> (8 + (k >> 8 & 31));
     if (has(r, "s9"))
         p -= (uint64_t)a64_sbits(w, 20, 12) & ~(k >> 16 & 1 ? UINT64_C(0) : UINT64_MAX);
     if (has(r, "u12") || has(r, "uv12"))
@@ -295,7 +228,7 @@ static void make_stream(struct diff *d, struct rec_in *in, int row)
     if (!computes(&a64_rows[row]) || !make_close(d, row, &in->insn[REC_INSNS - 1]))
         return;
     for (in->n = 0; in->n < REC_INSNS - 1;) {
-        int other = (int)(rnd(d) % (rnd(d) & 1 ? 90 : A64_NR_ROW)); /* half of them integer ones */
+        int other = (int)(val_rnd(&d->rng) % (val_rnd(&d->rng) & 1 ? 90 : A64_NR_ROW)); /* half of them integer ones */
 
         if (computes(&a64_rows[other]) && make_close(d, other, &in->insn[in->n]))
             in->n++;
@@ -320,11 +253,11 @@ static bool make(struct diff *d, int row)
         vec_value(d, &in->s.v[2 * i]);
     for (unsigned i = 0; i < REC_MEM; i += 16)
         vec_value(d, (uint64_t *)(in->mem + i));
-    in->s.nzcv = (rnd(d) & 15) << 28;
+    in->s.nzcv = (val_rnd(&d->rng) & 15) << 28;
     in->s.fpcr = fpcr_value(d);
-    in->s.fpsr = rnd(d) & 7 ? 0 : rnd(d) & A64_FPSR_ALL;
+    in->s.fpsr = val_rnd(&d->rng) & 7 ? 0 : val_rnd(&d->rng) & A64_FPSR_ALL;
     aim(d, r, in, in->insn[0]);
-    if (!strncmp(r->fmt, "Ws,", 3) && (rnd(d) & 3)) {
+    if (!strncmp(r->fmt, "Ws,", 3) && (val_rnd(&d->rng) & 3)) {
         in->insn[1] = in->insn[0];
         in->insn[0] = partner(in->insn[1]);
         in->n = 2;
@@ -446,28 +379,7 @@ static void run_ours(struct diff *d)
 /* ---- the others ---- */
 static int run_program(struct diff *d, const char *emu, struct rec_out *out)
 {
-    char in_name[] = "/tmp/a64in.XXXXXX", out_name[] = "/tmp/a64out.XXXXXX";
-    int fi = mkstemp(in_name), fo = mkstemp(out_name), status = -1;
-    size_t n = d->nr * sizeof *d->in, m = d->nr * sizeof *out;
-    pid_t pid;
-
-    if (write(fi, d->in, n) != (ssize_t)n)
-        return 2;
-    pid = fork();
-    if (!pid) { /* without SVE: its part of a signal frame would win over the one we edit */
-        if (emu == d->oracle)
-            setenv("QEMU_CPU", "max,sve=off,sme=off,pauth=off", 1);
-        execlp(emu, emu, d->program, in_name, out_name, (char *)NULL);
-        _exit(errno == ENOENT ? 77 : 2);
-    }
-    waitpid(pid, &status, 0);
-    if (status == 0 && read(fo, out, m) != (ssize_t)m)
-        status = 2 << 8;
-    close(fi);
-    close(fo);
-    unlink(in_name);
-    unlink(out_name);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return runner_run((struct runner *)d, emu, d->in, d->nr * sizeof *d->in, out, d->nr * sizeof *out);
 }
 
 static void say(const struct diff *d, unsigned i, const struct rec_out *a, const struct rec_out *b)
@@ -507,12 +419,11 @@ static void say(const struct diff *d, unsigned i, const struct rec_out *a, const
            in->s.fpcr);
 }
 
-/* Does the address of a fault count? Where an access crosses into an unmapped page only its page does. */
 static bool same(const struct rec_out *a, const struct rec_out *b)
 {
     struct rec_out x = *a, y = *b;
 
-    if (x.sig && x.sig == y.sig && ((x.addr ^ y.addr) >> 12 == 0 || x.sig == SIGSEGV))
+    if (runner_same_fault(x.sig, x.addr, y.sig, y.addr))
         x.addr = y.addr = 0;
     if (x.sig == SIGSEGV && x.sig == y.sig) { /* parts of a crossing access may have been written */
         memset(x.mem, 0, sizeof x.mem);
@@ -559,73 +470,18 @@ static int flush_batch(struct diff *d)
 
 static int finish(struct diff *d, int r)
 {
-    unsigned rows = 0, none = 0, wrong = 0;
-    uint64_t runs = 0, bad = 0;
-
-    for (int i = 0; i < A64_NR_ROW; i++) {
-        rows += d->hits[i] != 0;
-        none += d->hits[i] == 0;
-        wrong += d->bad[i] != 0;
-        runs += d->hits[i];
-        bad += d->bad[i];
-        if (d->coverage)
-            printf("%-14s %8u run %8u differ\n", a64_rows[i].name, d->hits[i], d->bad[i]);
-        else if (!d->hits[i] && !d->only)
-            printf("not run: %s\n", a64_rows[i].name);
-        else if (d->bad[i])
-            printf("differs: %s %u of %u\n", a64_rows[i].name, d->bad[i], d->hits[i]);
-    }
-    printf("%" PRIu64 " runs, %u rows, %u rows not run, %" PRIu64 " differences in %u rows\n", runs, rows, none, bad,
-           wrong);
-    if (r)
-        printf("a program ended with status %d\n", r);
-    return r ? r : bad != 0;
+    for (int i = 0; i < A64_NR_ROW; i++)
+        runner_row((struct runner *)d, "", a64_rows[i].name, d->hits[i], d->bad[i]);
+    return runner_end((struct runner *)d, r);
 }
 
 int main(int argc, char **argv)
 {
-    struct diff d = {.rng = 1, .oracle = "qemu-aarch64", .cap = 20000};
-    static const struct option opts[] = {{"count", 1, 0, 'n'},  {"seed", 1, 0, 's'},     {"row", 1, 0, 'r'},
-                                         {"oracle", 1, 0, 'o'}, {"engine", 1, 0, 'e'},   {"program", 1, 0, 'p'},
-                                         {"stream", 0, 0, 't'}, {"coverage", 0, 0, 'c'}, {"verbose", 0, 0, 'v'},
-                                         {0, 0, 0, 0}};
-    unsigned long count = 10;
-    int o, r = 0;
+    /* Without SVE: its part of a signal frame would win over the one we edit. */
+    struct diff d = {.oracle = "qemu-aarch64", .cpu = "max,sve=off,sme=off,pauth=off", .cap = 20000};
+    int r = 0;
 
-    while ((o = getopt_long(argc, argv, "n:s:r:o:e:p:ctv", opts, NULL)) >= 0) {
-        switch (o) {
-        case 'n':
-            count = strtoul(optarg, NULL, 0);
-            break;
-        case 's':
-            d.rng = strtoul(optarg, NULL, 0) * 2 + 1;
-            break;
-        case 'r':
-            d.only = optarg;
-            break;
-        case 'o':
-            d.oracle = optarg;
-            break;
-        case 'e':
-            d.engine = optarg;
-            break;
-        case 'p':
-            d.program = optarg;
-            break;
-        case 't':
-            d.stream = true;
-            break;
-        case 'c':
-            d.coverage = true;
-            break;
-        case 'v':
-            d.verbose = true;
-            break;
-        default:
-            return 2;
-        }
-    }
-    if (!d.program)
+    if (!runner_options((struct runner *)&d, argc, argv))
         return 2;
     d.in = calloc(d.cap, sizeof *d.in);
     d.ours = calloc(d.cap, sizeof *d.ours);
@@ -634,12 +490,10 @@ int main(int argc, char **argv)
     d.hits = calloc(A64_NR_ROW, sizeof *d.hits);
     d.bad = calloc(A64_NR_ROW, sizeof *d.bad);
     host.data = aligned_alloc(4096, 0x2000);
-    for (int i = 0; i < 20; i++)
-        rnd(&d);
     for (int row = 0; row < A64_NR_ROW && !r; row++) {
         if (d.only && strcmp(d.only, a64_rows[row].name) && strcmp(d.only, a64_rows[row].mnem))
             continue;
-        for (unsigned long k = 0; k < count && !r; k++) {
+        for (unsigned long k = 0; k < d.count && !r; k++) {
             if (!make(&d, row))
                 break;
             if (d.nr == d.cap)

@@ -11,23 +11,17 @@
  * when the oracle is not installed. proves: user mode's exactness (differential tester) */
 #include "record.h"
 
+#include "../runner.h"
 #include "guest/arm/xlat_int.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 enum { SETS = 5 }; /* a32, t16, t32, vec in A32, vec in T32 */
 static const enum arm_table table_of[SETS] = {ARM_A32, ARM_T16, ARM_T32, ARM_VEC, ARM_VEC};
 static const char *const set_name[SETS] = {"a32", "t16", "t32", "vec", "vec"};
 struct diff {
-    uint64_t rng;
-    const char *oracle, *engine, *program, *only, *only_table;
-    bool verbose, coverage, stream;
+    struct runner; /* first */
     unsigned nr, cap;
     struct rec_in *in;
     struct rec_out *ours, *theirs;
@@ -39,21 +33,13 @@ struct diff {
     uint32_t *hits[SETS], *bad[SETS];
 };
 
-static uint64_t rnd(struct diff *d)
-{
-    d->rng ^= d->rng << 13;
-    d->rng ^= d->rng >> 7;
-    d->rng ^= d->rng << 17;
-    return d->rng * UINT64_C(0x2545f4914f6cdd1d);
-}
-
 /* ---- values worth trying ---- */
 static uint32_t int_value(struct diff *d)
 {
     static const uint32_t pick[] = {0,          1,          2,          0x7f,      0x80,       0xff,       0x7fff,
                                     0x8000,     0xffff,     0x10000,    INT32_MAX, 0x80000000, UINT32_MAX, 0xfffffffe,
                                     0x7fff7fff, 0x80008000, 0x80018001, 31,        32,         33};
-    uint64_t r = rnd(d);
+    uint64_t r = val_rnd(&d->rng);
 
     switch (r & 7) {
     case 0:
@@ -62,79 +48,27 @@ static uint32_t int_value(struct diff *d)
     case 2:
         return r >> 3 & 0x7f;
     case 3:
-        return (uint32_t)rnd(d) >> (r >> 3 & 31);
+        return (uint32_t)val_rnd(&d->rng) >> (r >> 3 & 31);
     default:
-        return (uint32_t)rnd(d);
+        return (uint32_t)val_rnd(&d->rng);
     }
-}
-
-static uint64_t fp_value(struct diff *d, unsigned bits)
-{
-    unsigned e = bits == 64 ? 11 : bits == 32 ? 8 : 5, f = bits - 1 - e;
-    uint64_t r = rnd(d), frac = rnd(d) & ((UINT64_C(1) << f) - 1), max = (UINT64_C(1) << e) - 1, exp;
-
-    switch (r & 15) {
-    case 0:
-        exp = 0, frac = 0;
-        break;
-    case 1:
-        exp = 0;
-        break;
-    case 2:
-        exp = 0, frac = (r >> 8 & 3) + 1;
-        break;
-    case 3:
-        exp = max, frac = 0;
-        break;
-    case 4:
-        exp = max, frac |= UINT64_C(1) << (f - 1);
-        break;
-    case 5:
-        exp = max, frac = (frac & ~(UINT64_C(1) << (f - 1))) | 1;
-        break;
-    case 6:
-        exp = 1, frac &= 3;
-        break;
-    case 7:
-        exp = max - 1, frac |= ~UINT64_C(3) & ((UINT64_C(1) << f) - 1);
-        break;
-    case 8:
-        exp = max / 2 + (r >> 8 & 1), frac = 0;
-        break;
-    case 9:
-    case 10:
-        exp = max / 2 + (r >> 8) % 66 - 2;
-        break;
-    case 11:
-        exp = max / 2 + (r >> 8) % 34 - 1, frac &= UINT64_C(7) << (f - 3);
-        break;
-    case 12:
-        exp = r >> 8 & max;
-        break;
-    default:
-        exp = max / 2 + (r >> 8) % 8 - 4;
-        break;
-    }
-    if (exp > max)
-        exp = max;
-    return (r >> 4 & 1) << (bits - 1) | exp << f | frac;
 }
 
 static uint64_t vec_value(struct diff *d)
 {
-    unsigned how = (unsigned)(rnd(d) % 6), bits = how < 2 ? 32 : how == 2 ? 64 : 16;
+    unsigned how = (unsigned)(val_rnd(&d->rng) % 6), bits = how < 2 ? 32 : how == 2 ? 64 : 16;
     uint64_t v = 0;
 
     if (how > 3)
-        return how == 4 ? (uint64_t)int_value(d) << 32 | int_value(d) : rnd(d);
+        return how == 4 ? (uint64_t)int_value(d) << 32 | int_value(d) : val_rnd(&d->rng);
     for (unsigned at = 0; at < 64; at += bits)
-        v |= fp_value(d, bits) << at;
+        v |= val_fp(&d->rng, bits) << at;
     return v;
 }
 
 static uint32_t fpscr_value(struct diff *d)
 {
-    uint64_t r = rnd(d);
+    uint64_t r = val_rnd(&d->rng);
     uint32_t v = (uint32_t)(r >> 32 & 15) << 28 | (r >> 40 & 7 ? 0 : (uint32_t)(r >> 44) & ARM_FPSCR_FPSR);
 
     if (r & 3) /* as programs have it, or another rounding mode */
@@ -279,7 +213,8 @@ static bool unsuitable(const struct arm_insn *i)
     bool pc, sp, dp = has(i, ARM_F_Rd) && !has(i, ARM_F_Rt);
 
     core_regs(i, &pc, &sp);
-    if (is_gen(i, "SVC BX BXJ BLX TBB BKPT MRC MCR CPS SETEND MRS NONE UDF IT HINT PLD PLI"))
+    if (is_gen(i, "SVC BX BXJ BLX TBB BKPT MRC MCR CPS SETEND MRS NONE UDF IT HINT") ||
+        (!i->thumb && is_gen(i, "PLD PLI")))
         return true;
     if (is_gen(i, "BL B CBZ CBNZ"))
         return false;
@@ -346,8 +281,22 @@ static uint32_t with_cond(struct diff *d, unsigned set, const struct arm_row *r,
         has_cond |= r->f[k].field == ARM_F_cnd;
     if (!has_cond)
         return w;
-    if (set == 4 || w >> 28 == 15 || rnd(d) % 4)
+    if (set == 4 || w >> 28 == 15 || val_rnd(&d->rng) % 4)
         return (w & 0x0fffffff) | 0xe0000000;
+    return w;
+}
+
+/* A branch's word with a target behind the record's code, where undefined instructions are. */
+static uint32_t near(struct diff *d, unsigned set, const struct arm_row *r, uint32_t w, uint32_t pc)
+{
+    uint32_t by = (pc & ~(REC_STRIDE - 1u)) + 56 - pc;
+
+    if (set == 0 && (!strcmp(r->name, "B") || !strcmp(r->name, "BL")))
+        return (w & 0xff000000) | ((by - 8) / 4 + (uint32_t)(val_rnd(&d->rng) & 1));
+    if (set == 2 && (!strcmp(r->name, "B") || !strcmp(r->name, "BL")))
+        return (w & 0xf800d000) | 0x2800 | ((by - 4) / 2 + (uint32_t)(val_rnd(&d->rng) & 3));
+    if (set == 2 && !strcmp(r->name, "B_C"))
+        return (w & 0xfbc0d000) | ((by - 4) / 2 + (uint32_t)(val_rnd(&d->rng) & 3));
     return w;
 }
 
@@ -363,7 +312,7 @@ static bool make_insn(struct diff *d, unsigned set, int row, unsigned it, uint32
         fields |= ((1u << r->f[k].width) - 1) << r->f[k].at;
 
     for (int tries = 0; tries < (few ? 40 : 20000); tries++) {
-        uint32_t w = r->value | r->ones | ((uint32_t)rnd(d) & fields & all);
+        uint32_t w = r->value | r->ones | ((uint32_t)val_rnd(&d->rng) & fields & all);
 
         for (unsigned k = 0; few && k < r->nr; k++)
             if (r->f[k].width == 4 &&
@@ -371,7 +320,7 @@ static bool make_insn(struct diff *d, unsigned set, int row, unsigned it, uint32
                  r->f[k].field == ARM_F_Vm) &&
                 r->f[k].field != ARM_F_mask && r->f[k].field != ARM_F_opt && r->f[k].field != ARM_F_cnd)
                 w &= ~(8u << r->f[k].at);
-        w = with_cond(d, set, r, w);
+        w = near(d, set, r, with_cond(d, set, r, w), pc);
         if (set == 2 && r->gen == gen_bits) /* the register is named twice */
             w |= (w & 15) << 16;
         len = put_word(set, w, code);
@@ -391,11 +340,11 @@ static bool make_insn(struct diff *d, unsigned set, int row, unsigned it, uint32
 /* Registers that address memory point near the data window; sometimes misaligned, sometimes far out. */
 static void aim(struct diff *d, const struct arm_insn *i, struct rec_in *in)
 {
-    uint64_t k = rnd(d);
+    uint64_t k = val_rnd(&d->rng);
     bool vec = i->row->name[0] == 'V', strict = is_gen(i, "LDREX LDAEX STREX STLEX SWP LDA STL");
     bool aligned =
         strict || is_gen(i, "LDRD STRD LDM STM PUSH POP VLDR VSTR VLDM VSTM") || (vec && i->row->name[4] != 'M');
-    uint32_t p = REC_DATA - 64 + (uint32_t)(rnd(d) & 0x7f);
+    uint32_t p = REC_DATA - 64 + (uint32_t)(val_rnd(&d->rng) & 0x7f);
 
     if (!has(i, ARM_F_Rn) && !is_gen(i, "STM LDM PUSH POP") && !is_gen(i, LOADS_STORES))
         return;
@@ -405,7 +354,7 @@ static void aim(struct diff *d, const struct arm_insn *i, struct rec_in *in)
           !strncmp(i->row->name, "VLD", 3) || !strncmp(i->row->name, "VST", 3)))
         return;
     if (!(k & 63))
-        p = 0x90000000 + ((uint32_t)rnd(d) & 0xfffffff);
+        p = 0x90000000 + ((uint32_t)val_rnd(&d->rng) & 0xfffffff);
     if (aligned)
         p &= ~31u;
     if (has(i, ARM_F_Rm) && i->op2 != ARM_OP_IMM && i->Rm != 15 && !vec)
@@ -425,10 +374,10 @@ static void aim(struct diff *d, const struct arm_insn *i, struct rec_in *in)
 /* An IT instruction for n instructions that follow; returns ITSTATE of the first. */
 static unsigned make_it(struct diff *d, unsigned n, uint8_t *code)
 {
-    unsigned cond = (unsigned)(rnd(d) % 14), mask = 1u << (4 - n), it;
+    unsigned cond = (unsigned)(val_rnd(&d->rng) % 14), mask = 1u << (4 - n), it;
 
     for (unsigned k = 1; k < n; k++) /* bit 4 - k: the condition's low bit for instruction k */
-        mask |= ((unsigned)rnd(d) & 1) << (4 - k);
+        mask |= ((unsigned)val_rnd(&d->rng) & 1) << (4 - k);
     it = cond << 4 | mask;
     put_le16(code, (uint16_t)(0xbf00 | it));
     return it;
@@ -455,14 +404,17 @@ static bool make_stream(struct diff *d, unsigned set, int row, struct rec_in *in
         bool last = in->n >= 34;
         int r;
 
-        if (thumb && !left && rnd(d) % 4 == 0 && !last) {
-            left = 1 + (unsigned)(rnd(d) % 3);
+        if (thumb && !left && val_rnd(&d->rng) % 4 == 0 && !last) {
+            left = 1 + (unsigned)(val_rnd(&d->rng) % 3);
             it = make_it(d, left, in->code + in->n);
             in->n += 2;
         }
-        other = last ? set : thumb ? (rnd(d) % 8 ? 1 + (unsigned)(rnd(d) & 1) : 4) : rnd(d) % 8 ? 0 : 3;
+        other = last                   ? set
+                : thumb                ? (val_rnd(&d->rng) % 8 ? 1 + (unsigned)(val_rnd(&d->rng) & 1) : 4)
+                : val_rnd(&d->rng) % 8 ? 0
+                                       : 3;
         arm_table_rows(table_of[other], &nr);
-        r = last ? row : (int)(rnd(d) % nr);
+        r = last ? row : (int)(val_rnd(&d->rng) % nr);
         if (!make_insn(d, other, r, it, pc + in->n, true, &i, in->code + in->n) || !computes(&i)) {
             if (last)
                 return false;
@@ -493,8 +445,9 @@ static bool make(struct diff *d, unsigned set, int row)
     unsigned it = 0, at = 0;
 
     memset(in, 0, sizeof *in);
-    in->s.psr = (uint32_t)(rnd(d) & 31) << 27 | (uint32_t)(rnd(d) & 15) << 16 | (thumb ? ARM_PSR_T : 0);
-    if (!d->stream && thumb && rnd(d) % 4 == 0) {
+    in->s.psr =
+        (uint32_t)(val_rnd(&d->rng) & 31) << 27 | (uint32_t)(val_rnd(&d->rng) & 15) << 16 | (thumb ? ARM_PSR_T : 0);
+    if (!d->stream && thumb && val_rnd(&d->rng) % 4 == 0) {
         it = make_it(d, 1, in->code);
         at = 2;
     }
@@ -514,7 +467,8 @@ static bool make(struct diff *d, unsigned set, int row)
     if (in->s.r[13] - 0x10000 < 0x200000) /* not on the program's own signal stack */
         in->s.r[13] |= 0x80000000;
     aim(d, &i, in);
-    if (is_gen(&i, "STREX STLEX") && rnd(d) % 4) { /* armed by the load exclusive of the same size and address */
+    if (is_gen(&i, "STREX STLEX") &&
+        val_rnd(&d->rng) % 4) { /* armed by the load exclusive of the same size and address */
         static const uint32_t ld[4] = {0x01d00f9f, 0x01f00f9f, 0x01900f9f, 0x01b00f9f};
         uint32_t w = 0xe0000000 | ld[i.log2] | i.Rn << 16;
         uint8_t last[4];
@@ -535,26 +489,7 @@ static bool make(struct diff *d, unsigned set, int row)
 /* ---- running ---- */
 static int run_program(struct diff *d, const char *emu, struct rec_out *out)
 {
-    char in_name[] = "/tmp/armin.XXXXXX", out_name[] = "/tmp/armout.XXXXXX";
-    int fi = mkstemp(in_name), fo = mkstemp(out_name), status = -1;
-    size_t n = d->nr * sizeof *d->in, m = d->nr * sizeof *out;
-    pid_t pid;
-
-    if (write(fi, d->in, n) != (ssize_t)n)
-        return 2;
-    pid = fork();
-    if (!pid) {
-        execlp(emu, emu, d->program, in_name, out_name, (char *)NULL);
-        _exit(errno == ENOENT ? 77 : 2);
-    }
-    waitpid(pid, &status, 0);
-    if (status == 0 && read(fo, out, m) != (ssize_t)m)
-        status = 2 << 8;
-    close(fi);
-    close(fo);
-    unlink(in_name);
-    unlink(out_name);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return runner_run((struct runner *)d, emu, d->in, d->nr * sizeof *d->in, out, d->nr * sizeof *out);
 }
 
 static void say(const struct diff *d, unsigned i, const struct rec_out *a, const struct rec_out *b)
@@ -592,13 +527,12 @@ static void say(const struct diff *d, unsigned i, const struct rec_out *a, const
     }
 }
 
-/* Does the address of a fault count? Where an access crosses into an unmapped page only its page does; parts of it may
- * be done. */
+/* Parts of an access that crosses into an unmapped page may be done. */
 static bool same(const struct rec_out *a, const struct rec_out *b)
 {
     struct rec_out x = *a, y = *b;
 
-    if (x.sig && x.sig == y.sig && ((x.addr ^ y.addr) >> 12 == 0 || x.sig == SIGSEGV))
+    if (runner_same_fault(x.sig, x.addr, y.sig, y.addr))
         x.addr = y.addr = 0;
     if (x.sig == SIGSEGV && x.sig == y.sig) {
         memset(x.mem, 0, sizeof x.mem);
@@ -652,33 +586,16 @@ static int flush_batch(struct diff *d)
 
 static int finish(struct diff *d, int r)
 {
-    unsigned rows = 0, none = 0, wrong = 0;
-    uint64_t runs = 0, bad = 0;
+    static const char *const title[SETS] = {"a32 ", "t16 ", "t32 ", "vec ", "vec (T32) "};
 
     for (unsigned set = 0; set < SETS; set++) {
         unsigned nr;
         const struct arm_row *t = arm_table_rows(table_of[set], &nr);
 
-        for (unsigned i = 0; i < nr; i++) {
-            rows += d->hits[set][i] != 0;
-            none += d->hits[set][i] == 0;
-            wrong += d->bad[set][i] != 0;
-            runs += d->hits[set][i];
-            bad += d->bad[set][i];
-            if (d->coverage)
-                printf("%s%s %-14s %8u run %8u differ\n", set_name[set], set == 4 ? " (T32)" : "", t[i].name,
-                       d->hits[set][i], d->bad[set][i]);
-            else if (!d->hits[set][i] && !d->only && !d->only_table)
-                printf("not run: %s%s %s\n", set_name[set], set == 4 ? " (T32)" : "", t[i].name);
-            else if (d->bad[set][i])
-                printf("differs: %s %s %u of %u\n", set_name[set], t[i].name, d->bad[set][i], d->hits[set][i]);
-        }
+        for (unsigned i = 0; i < nr; i++)
+            runner_row((struct runner *)d, title[set], t[i].name, d->hits[set][i], d->bad[set][i]);
     }
-    printf("%" PRIu64 " runs, %u rows, %u rows not run, %" PRIu64 " differences in %u rows\n", runs, rows, none, bad,
-           wrong);
-    if (r)
-        printf("a program ended with status %d\n", r);
-    return r ? r : bad != 0;
+    return runner_end((struct runner *)d, r);
 }
 
 static int all_rows(struct diff *d, unsigned long count)
@@ -689,7 +606,7 @@ static int all_rows(struct diff *d, unsigned long count)
         unsigned nr;
         const struct arm_row *t = arm_table_rows(table_of[set], &nr);
 
-        if (d->only_table && strcmp(d->only_table, set_name[set]))
+        if (d->table && strcmp(d->table, set_name[set]))
             continue;
         for (unsigned row = 0; row < nr && !r; row++) {
             if (d->only && strcmp(d->only, t[row].name))
@@ -707,51 +624,10 @@ static int all_rows(struct diff *d, unsigned long count)
 
 int main(int argc, char **argv)
 {
-    struct diff d = {.rng = 1, .oracle = "qemu-arm", .cap = 20000};
-    static const struct option opts[] = {{"count", 1, 0, 'n'},   {"seed", 1, 0, 's'},   {"row", 1, 0, 'r'},
-                                         {"table", 1, 0, 'b'},   {"oracle", 1, 0, 'o'}, {"engine", 1, 0, 'e'},
-                                         {"program", 1, 0, 'p'}, {"stream", 0, 0, 't'}, {"coverage", 0, 0, 'c'},
-                                         {"verbose", 0, 0, 'v'}, {0, 0, 0, 0}};
-    unsigned long count = 10;
-    int o, r;
+    struct diff d = {.oracle = "qemu-arm", .cap = 20000};
+    int r;
 
-    while ((o = getopt_long(argc, argv, "n:s:r:b:o:e:p:ctv", opts, NULL)) >= 0) {
-        switch (o) {
-        case 'n':
-            count = strtoul(optarg, NULL, 0);
-            break;
-        case 's':
-            d.rng = strtoul(optarg, NULL, 0) * 2 + 1;
-            break;
-        case 'r':
-            d.only = optarg;
-            break;
-        case 'b':
-            d.only_table = optarg;
-            break;
-        case 'o':
-            d.oracle = optarg;
-            break;
-        case 'e':
-            d.engine = optarg;
-            break;
-        case 'p':
-            d.program = optarg;
-            break;
-        case 't':
-            d.stream = true;
-            break;
-        case 'c':
-            d.coverage = true;
-            break;
-        case 'v':
-            d.verbose = true;
-            break;
-        default:
-            return 2;
-        }
-    }
-    if (!d.program || !d.engine)
+    if (!runner_options((struct runner *)&d, argc, argv) || !d.engine)
         return 2;
     d.in = calloc(d.cap, sizeof *d.in);
     d.ours = calloc(d.cap, sizeof *d.ours);
@@ -761,9 +637,7 @@ int main(int argc, char **argv)
         d.hits[set] = calloc(1024, sizeof *d.hits[0]);
         d.bad[set] = calloc(1024, sizeof *d.bad[0]);
     }
-    for (int i = 0; i < 20; i++)
-        rnd(&d);
-    r = finish(&d, all_rows(&d, count));
+    r = finish(&d, all_rows(&d, d.count));
     free(d.in);
     free(d.ours);
     free(d.theirs);

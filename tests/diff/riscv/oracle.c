@@ -1,7 +1,8 @@
-/* Runs on RISC-V (under the emulator taken as the oracle): executes each record from standard input and writes it back
- * as it is afterwards. */
+/* Runs on RISC-V (under the emulator taken as the oracle): executes each record of the file
+ * argv[1] and writes it to argv[2] as it is afterwards. */
 #include "record.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -58,12 +59,12 @@ __asm__(
 uint64_t rec_sp, rec_code;
 struct rec *rec_now;
 
-static int read_all(void *p, size_t n)
+static int read_all(int fd, void *p, size_t n)
 {
     size_t got = 0;
 
     while (got < n) {
-        ssize_t k = read(0, (char *)p + got, n - got);
+        ssize_t k = read(fd, (char *)p + got, n - got);
 
         if (k <= 0)
             return 0;
@@ -72,19 +73,18 @@ static int read_all(void *p, size_t n)
     return 1;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    int in = open(argv[1], O_RDONLY), out = open(argv[2], O_WRONLY);
     static struct rec r;
     uint8_t *mem = mmap((void *)REC_DATA, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     size_t size = 1 << 24;
     uint8_t *code = mmap((void *)REC_CODE, size, PROT_READ | PROT_WRITE | PROT_EXEC,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     uint64_t to = (uint64_t)rec_done;
-    size_t n = 0;
 
     rec_now = &r;
-    (void)n;
-    while (read_all(&r, sizeof r)) {
+    while (read_all(in, &r, sizeof r)) {
         uint32_t *c = (uint32_t *)code;
 
         memcpy(c, r.insn, 4 * r.n);
@@ -96,7 +96,7 @@ int main(void)
         rec_run(&r, code);
         memcpy(r.mem, mem, REC_MEM);
         for (size_t k = 0; k < sizeof r;) {
-            ssize_t w = write(1, (char *)&r + k, sizeof r - k);
+            ssize_t w = write(out, (char *)&r + k, sizeof r - k);
 
             if (w <= 0)
                 return 1;

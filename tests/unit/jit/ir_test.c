@@ -246,7 +246,13 @@ static void gen_flags(struct gen *g)
         return;
     case IR_FL_CCMP:
         a = pick(g, t);
-        keep(g, ir_fl_ccmp(s, pick(g, IR_FLAGS), rnd() % 14, rnd() % 2, a, pick(g, t), rnd() % 16));
+        b = pick(g, t);
+        if (rnd() % 2)
+            keep(g, ir_fl_ccmp(s, pick(g, IR_FLAGS), rnd() % 14, rnd() % 2, a, b, rnd() % 16));
+        else if (rnd() % 2)
+            keep(g, ir_fl_cond_cmp(s, pick(g, IR_FLAGS), rnd() % 14, false, a, b));
+        else
+            keep(g, ir_fl_cond_cmp(s, pick(g, IR_FLAGS), rnd() % 8, true, a, b));
         return;
     case IR_FL_TO_BITS:
         keep(g, ir_un_t(s, op, IR_I32, pick(g, IR_FLAGS)));
@@ -537,11 +543,20 @@ static void gen_some(struct gen *g, bool inner)
 static void gen_skip(struct gen *g)
 {
     struct gen inner;
+    bool plain = rnd() % 2; /* nothing that changes the host's flags */
 
-    ir_skip_if(g->s, pick(g, IR_I32));
+    if (g->flags && rnd() % 4)
+        ir_skip_if_fl(g->s, pick(g, IR_FLAGS), (unsigned)rnd() % 14);
+    else
+        ir_skip_if(g->s, pick(g, IR_I32));
     inner = *g;
     for (unsigned i = (unsigned)rnd() % 6; i > 0; i--)
-        gen_some(&inner, true);
+        if (!plain)
+            gen_some(&inner, true);
+        else if (rnd() % 2)
+            gen_put(&inner);
+        else
+            keep(&inner, ir_load(g->s, IR_I64, IR_M64, ir_c64(g->s, (uintptr_t)guest_mem + 8 * (rnd() % 8)), 0));
     if (rnd() % 4 == 0)
         ir_exit_code(g->s, 7, 0x77);
     ir_label(g->s);
@@ -642,7 +657,7 @@ static unsigned run_flags(const struct ir *s, const struct ir_op *o, const union
     case IR_FL_CCMP:
         w = width(s, o->a[1]);
         if (!arm_cond(a[0].s[0], o->attr & 15))
-            return (unsigned)o->imm;
+            return o->attr & 32 ? a[0].s[0] : (unsigned)o->imm;
         return o->attr & 16 ? add_flags(a[1].d[0], a[2].d[0], 0, w) : add_flags(a[1].d[0], ~a[2].d[0], 1, w);
     default: { /* FL_FCMP */
         struct ir_op f = {
@@ -842,6 +857,9 @@ static void interpret(const struct ir *s, enum ir_nan nan, struct state *st)
         case IR_SKIP_IF:
             skipping = a[0].s[0];
             break;
+        case IR_SKIP_IF_FL:
+            skipping = arm_cond(a[0].s[0], o->attr);
+            break;
         case IR_EXIT_IF:
         case IR_EXIT_IF_FL:
             if (o->op == IR_EXIT_IF ? cmp_values(s, o, a) : arm_cond(a[0].s[0], o->attr)) {
@@ -1013,6 +1031,7 @@ static bool one(struct rig *r, unsigned len, bool loud)
     assert_null(why);
     memcpy(r->copy, r->s, sizeof *r->s);
     r->env.nan = rnd() % 2 ? IR_NAN_ARM : IR_NAN_DEFAULT;
+    r->env.loops = rnd() % 2;
     *want = *start;
     host = _mm_getcsr();
     _mm_setcsr(start->mxcsr);
