@@ -343,6 +343,26 @@ static void fold_exit_if(struct ir *s, struct ir_op *o)
     }
 }
 
+/* What asks for the outcome of an FP comparison compares by itself: packing NZCV from the host's flags is long. The
+ * operands are a[1] and a[2] of EXIT_IF_FL and FL_COND then. FL_FCMP stays, for the exceptions. */
+static void fold_fcmp(const struct ir *s, struct ir_op *o)
+{
+    const struct ir_op *f = o->a[0] == IR_NO ? NULL : &s->op[o->a[0]];
+
+    if (!f || f->op != IR_FL_FCMP)
+        return;
+    if (o->op == IR_EXIT_IF_FL || o->op == IR_FL_COND) {
+        o->a[1] = f->a[0];
+        o->a[2] = f->a[1];
+    } else if (o->op == IR_FL_SELECT) {
+        o->op = IR_FCMPSEL;
+        o->a[3] = o->a[2];
+        o->a[2] = o->a[1];
+        o->a[0] = f->a[0];
+        o->a[1] = f->a[1];
+    }
+}
+
 static ir_val *state_of(struct fwd *f, int64_t off)
 {
     struct slot *s = slot_of(f->state, off);
@@ -367,6 +387,7 @@ static void forward(struct fwd *f, ir_val *gf_at)
         f->rep[n] = simplify(f, n);
         fold_address(s, o);
         fold_exit_if(s, o);
+        fold_fcmp(s, o);
         gf_at[n] = f->flags;
         switch (o->op) {
         case IR_GET:
