@@ -319,7 +319,7 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     for (unsigned i = 0; i < out->nr_links; i++)
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     put_gate(d, b);
-    d->arena.used += align_up(out->len + AROUND, 16);
+    jit_arena_take(&d->arena, align_up(out->len + AROUND, 16));
     while (d->nr_first <= kib_of(d, b->host))
         d->first[d->nr_first++] = d->nr_order;
     append(d, b);
