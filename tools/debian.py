@@ -60,11 +60,14 @@ if [ -d "$root/proc/1" ]; then
 fi
 exec mkfs.ext4 -q -F -L root -E root_owner=0:0 -d "$root" "$out/disk.img"
 '''
+# systemd gives a terminal 90 seconds to appear, and without it there is no login: too few in lockstep, or with a tiny code cache.
 INIT = '''#!/bin/sh
 mount -t devtmpfs dev /dev
 for m in $(cat /etc/modules); do insmod /lib/modules/$m; done
 mkdir -p /newroot
-mount -t ext4 -o rw /dev/vda /newroot && exec switch_root /newroot /sbin/init
+mount -t ext4 -o rw /dev/vda /newroot && mkdir -p /newroot/etc/systemd/system.conf.d &&
+    printf '[Manager]\nDefaultTimeoutStartSec=infinity\nDefaultDeviceTimeoutSec=infinity\n' >/newroot/etc/systemd/system.conf.d/slow.conf &&
+    exec switch_root /newroot /sbin/init
 echo "no root file system on /dev/vda"; exec sh
 '''
 
@@ -131,5 +134,5 @@ def initramfs(kernel):
 def arguments(memory='1G'):
     """Emulator arguments that boot the disk to a login on the first serial port; what the guest writes is thrown away."""
     kernel = guest.Kernel()
-    return ['-m', memory, '-kernel', kernel.image, '-initrd', initramfs(kernel), '-append', 'console=ttyS0 rdinit=/switch panic=-1',
+    return ['-m', memory, '-kernel', kernel.image, '-initrd', initramfs(kernel), '-append', 'console=ttyS0 rdinit=/switch panic=-1 systemd.service_watchdogs=no',
             '-drive', f'file={disk().image},format=raw,if=virtio,snapshot=on']

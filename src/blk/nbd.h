@@ -1,5 +1,6 @@
 /* Network block device protocol, after the NBD project's proto.md (fixed newstyle negotiation, simple and structured
- * replies, base:allocation, STARTTLS). Constants, socket helpers for fibres, and the server. */
+ * replies, contexts base:allocation, qemu:allocation-depth and qemu:dirty-bitmap, STARTTLS). Constants, socket helpers
+ * for fibres, and the server. */
 #ifndef BLK_NBD_H
 #define BLK_NBD_H
 
@@ -85,6 +86,8 @@ int nbd_sock_start_tls(struct nbd_sock *s, struct nbd_creds *c);
 void nbd_sock_close(struct nbd_sock *s);                 /* nobody may be suspended in it: see nbd_sock_shutdown */
 void nbd_sock_shutdown(struct nbd_sock *s);              /* wakes both with -EPIPE */
 int nbd_recv(struct nbd_sock *s, void *buf, size_t len); /* all of it, or -errno */
+/* At least min (or -errno), at most max of what is there: how many. */
+int nbd_recv_some(struct nbd_sock *s, void *buf, size_t min, size_t max);
 int nbd_recv_iov(struct nbd_sock *s, const struct iov *q, uint64_t qoff, uint64_t len);
 int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr); /* changes v */
 uint32_t nbd_errno_to_wire(int err);
@@ -100,8 +103,12 @@ int nbd_connect(const struct nbd_addr *a, struct err **errp);
 int nbd_listen(const struct nbd_addr *a, struct err **errp);
 
 /* ---- server ---- */
+enum { NBD_MAX_BITMAPS = 60 };
 struct nbd_export {
     struct list link;
+    struct blk_bitmap *bitmaps[NBD_MAX_BITMAPS]; /* borrowed, busy while here; a reference to the node of each */
+    unsigned nr_bitmaps;
+    bool depth;             /* offers qemu:allocation-depth */
     char *name, *desc;      /* owned; desc may be NULL */
     char *id;               /* owned: for block-export-del, NULL = the name */
     struct blk_child *root; /* owned */
@@ -124,6 +131,8 @@ void nbd_server_set_creds(struct nbd_server *s, struct nbd_creds *c);
 void nbd_server_free(struct nbd_server *s);
 struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const char *desc, struct blk_node *n,
                                   bool writable, struct err **errp);
+/* Clients may ask what this bitmap says (qemu:dirty-bitmap:NAME). node NULL: it is sought in the export's chain. */
+bool nbd_export_add_bitmap(struct nbd_export *e, struct blk_node *node, const char *name, struct err **errp);
 void nbd_export_remove(struct nbd_server *s, struct nbd_export *e);
 /* A connected socket whose peer is past negotiation (the kernel's client), served with the first export. */
 void nbd_server_adopt(struct nbd_server *s, int fd);

@@ -76,18 +76,32 @@ static struct nbd_export *find(struct blk_set *s, const char *id)
     return NULL;
 }
 
-/* The names of {"node": ..., "name": ...} or plain strings in "bitmaps" are for clients of qemu:dirty-bitmap contexts,
- * which this server does not offer: say so. */
-static bool no_bitmaps(struct json_object *a, struct err **errp)
+/* Contexts for clients: "bitmaps" holds names or {"node": ..., "name": ...}, "bitmap" (nbd-server-add) one name. */
+static bool add_contexts(struct blk_set *s, struct nbd_export *e, struct json_object *a, struct err **errp)
 {
-    if (json_get(a, "bitmap") || json_get(a, "bitmaps"))
-        return err_set(errp, "exports with dirty bitmaps are not available");
+    struct json_object *v = json_get(a, "bitmaps");
+    const char *one = json_get_str(a, "bitmap");
+
+    e->depth = json_get_bool(a, "allocation-depth", false);
+    if (one && !nbd_export_add_bitmap(e, NULL, one, errp))
+        return false;
+    for (size_t i = 0; v && i < json_object_array_length(v); i++) {
+        struct json_object *b = json_object_array_get_idx(v, i);
+        bool object = json_object_is_type(b, json_type_object);
+        const char *name = object ? json_get_str(b, "name") : json_object_get_string(b);
+        struct blk_node *n = object ? blk_cmd_node(s, json_get_str(b, "node"), errp) : NULL;
+
+        if ((object && !n) || (!name && !err_set(errp, "a bitmap needs a name")) ||
+            !nbd_export_add_bitmap(e, n, name, errp))
+            return false;
+    }
     return true;
 }
 
-static bool export(struct blk_set *s, const char *dev, const char *id, const char *name, const char *desc,
-                   bool writable, struct err **errp)
+static bool export(struct blk_set *s, const char *dev, const char *id, const char *name, struct json_object *a,
+                   struct err **errp)
 {
+    bool writable = json_get_bool(a, "writable", false);
     struct nbd_export *e;
     struct blk *b = dev ? blk_find(s, dev) : NULL;
     struct blk_node *n = b && b->root ? b->root->node : dev ? blk_node_find(s, dev) : NULL;
@@ -101,7 +115,11 @@ static bool export(struct blk_set *s, const char *dev, const char *id, const cha
         return err_set(errp, "the node '%s' is read-only and cannot be exported writable", dev);
     if (id && find(s, id))
         return err_set(errp, "Block export id '%s' is already in use", id);
-    e = nbd_export_add(s->nbd, name ? name : dev, desc, n, writable, errp);
+    e = nbd_export_add(s->nbd, name ? name : dev, json_get_str(a, "description"), n, writable, errp);
+    if (e && !add_contexts(s, e, a, errp)) {
+        nbd_export_remove(s->nbd, e);
+        return false;
+    }
     if (e && id)
         e->id = xstrdup(id);
     return e;
@@ -109,8 +127,7 @@ static bool export(struct blk_set *s, const char *dev, const char *id, const cha
 
 bool nbd_cmd_add(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
-    return no_bitmaps(a, errp) && export(s, json_get_str(a, "device"), NULL, json_get_str(a, "name"),
-                                         json_get_str(a, "description"), json_get_bool(a, "writable", false), errp);
+    return export(s, json_get_str(a, "device"), NULL, json_get_str(a, "name"), a, errp);
 }
 
 static bool drop(struct blk_set *s, const char *id, struct err **errp)
@@ -147,11 +164,7 @@ bool nbd_cmd_export_add(struct blk_set *s, struct json_object *a, struct json_ob
             return blk_export_add(s, others[i], a, errp);
     if (strcmp(type, "nbd") != 0)
         return err_set(errp, "export type '%s' is not available: there are nbd, vhost-user-blk and fuse", type);
-    if (json_get_bool(a, "allocation-depth", false) || json_get_str(a, "iothread"))
-        return err_set(errp, "exports with allocation-depth or an iothread are not available");
-    return no_bitmaps(a, errp) &&
-           export(s, json_get_str(a, "node-name"), id, name ? name : json_get_str(a, "node-name"),
-                  json_get_str(a, "description"), json_get_bool(a, "writable", false), errp);
+    return export(s, json_get_str(a, "node-name"), id, name ? name : json_get_str(a, "node-name"), a, errp);
 }
 
 bool nbd_cmd_export_del(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)

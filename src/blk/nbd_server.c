@@ -12,6 +12,11 @@
 #include <unistd.h>
 
 enum { MAX_REQ = 16, MAX_EXTENTS = 1024, NR_CLASSES = 2 };
+enum {
+    CTX_ALLOCATION,
+    CTX_DEPTH,
+    CTX_BITMAP
+}; /* metadata contexts; of the n-th bitmap: CTX_BITMAP + n; on the wire + 1 */
 static const uint32_t class_size[NR_CLASSES] = {64 << 10, 1 << 20}; /* of buffers that are kept for the next request */
 
 struct conn {
@@ -24,8 +29,9 @@ struct conn {
     unsigned running;
     uint8_t *spare[NR_CLASSES][MAX_REQ]; /* owned: buffers not in use */
     unsigned nr_spare[NR_CLASSES];
-    bool structured, allocation, no_zeroes, adopted;
-    uint32_t context;
+    bool structured, no_zeroes, adopted;
+    uint64_t contexts;         /* bit CTX_x + ... : those the client has chosen */
+    struct nbd_export *ctx_of; /* borrowed: for this export; only compared */
 };
 
 struct request {
@@ -183,41 +189,82 @@ static int opt_go(struct conn *c, uint32_t opt, const uint8_t *d, uint32_t len)
     if (r < 0 || opt == NBD_OPT_INFO)
         return r;
     c->exp = e;
+    if (c->ctx_of != e)
+        c->contexts = 0;
     return 1;
+}
+
+static unsigned nr_contexts(const struct nbd_export *e)
+{
+    return CTX_BITMAP + e->nr_bitmaps;
+}
+
+static bool context_offered(const struct nbd_export *e, unsigned k)
+{
+    return k != CTX_DEPTH || e->depth;
+}
+
+/* Caller frees. */
+static char *context_name(const struct nbd_export *e, unsigned k)
+{
+    return k == CTX_ALLOCATION ? xstrdup("base:allocation")
+           : k == CTX_DEPTH    ? xstrdup("qemu:allocation-depth")
+                               : xasprintf("qemu:dirty-bitmap:%s", e->bitmaps[k - CTX_BITMAP]->name);
+}
+
+/* Which contexts a query means; in a list also a namespace ("qemu:") or the beginning "qemu:dirty-bitmap:". */
+static uint64_t contexts_match(const struct nbd_export *e, const uint8_t *q, uint32_t len, bool list)
+{
+    uint64_t hits = 0;
+
+    for (unsigned k = 0; k < nr_contexts(e); k++) {
+        char *name AUTOFREE = context_name(e, k);
+        bool part = list && len && q[len - 1] == ':' && len < strlen(name);
+
+        if (context_offered(e, k) && (len == strlen(name) || part) && !memcmp(q, name, len))
+            hits |= UINT64_C(1) << k;
+    }
+    return hits;
 }
 
 static int opt_meta(struct conn *c, uint32_t opt, const uint8_t *d, uint32_t len)
 {
-    static const char name[] = "base:allocation";
     uint32_t n = len >= 8 ? get_be32(d) : 0, nr, at;
-    bool hit = false;
-    uint8_t b[4 + sizeof name];
+    bool list = opt == NBD_OPT_LIST_META_CONTEXT;
+    struct nbd_export *e;
+    uint64_t hits = 0;
 
     if (len < 8 || n > len - 8 || !c->structured)
         return opt_error(c, opt, NBD_REP_ERR(3), "malformed request");
-    if (!find_export(c->srv, d + 4, n))
+    e = find_export(c->srv, d + 4, n);
+    if (!e)
         return opt_error(c, opt, NBD_REP_ERR(6), "export is not present");
     nr = get_be32(d + 4 + n);
     at = 8 + n;
-    hit = !nr && opt == NBD_OPT_LIST_META_CONTEXT;
+    for (unsigned k = 0; !nr && list && k < nr_contexts(e); k++)
+        hits |= context_offered(e, k) ? UINT64_C(1) << k : 0;
     for (uint32_t i = 0; i < nr && len - at >= 4; i++) {
         uint32_t q = get_be32(d + at);
 
         if (q > len - at - 4)
             return opt_error(c, opt, NBD_REP_ERR(3), "malformed request");
-        if ((q == sizeof name - 1 && !memcmp(d + at + 4, name, q)) ||
-            (opt == NBD_OPT_LIST_META_CONTEXT && q == 5 && !memcmp(d + at + 4, "base:", 5)))
-            hit = true;
+        hits |= contexts_match(e, d + at + 4, q, list);
         at += 4 + q;
     }
-    if (opt == NBD_OPT_SET_META_CONTEXT)
-        c->allocation = hit;
-    if (hit) {
+    if (!list) {
+        c->contexts = hits;
+        c->ctx_of = e;
+    }
+    for (unsigned k = 0; k < nr_contexts(e); k++) {
+        char *name AUTOFREE = context_name(e, k);
+        uint8_t *b AUTOFREE = xmalloc(4 + strlen(name));
         int r;
 
-        put_be32(b, 1);
-        memcpy(b + 4, name, sizeof name - 1);
-        r = opt_reply(c, opt, NBD_REP_META_CONTEXT, b, 4 + sizeof name - 1);
+        if (!(hits >> k & 1))
+            continue;
+        put_be32(b, list ? 0 : k + 1);
+        memcpy(b + 4, name, strlen(name));
+        r = opt_reply(c, opt, NBD_REP_META_CONTEXT, b, (uint32_t)(4 + strlen(name)));
         if (r < 0)
             return r;
     }
@@ -231,6 +278,8 @@ static int export_name(struct conn *c, const uint8_t *d, uint32_t len)
     c->exp = find_export(c->srv, d, len);
     if (!c->exp)
         return -ENOENT;
+    if (c->ctx_of != c->exp)
+        c->contexts = 0;
     put_be64(b, c->exp->root->node->size);
     put_be16(b + 8, (uint16_t)nbd_export_flags(c->exp));
     return put(c, b, c->no_zeroes ? 10 : 134, NULL, 0) < 0 ? -EPIPE : 1;
@@ -245,7 +294,8 @@ static int start_tls(struct conn *c, uint32_t len)
     if (!c->srv->creds)
         return opt_error(c, NBD_OPT_STARTTLS, NBD_REP_ERR(2), "TLS is not offered");
     r = opt_reply(c, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL, 0);
-    c->structured = c->allocation = false; /* what was said in the clear counts for nothing */
+    c->structured = false;
+    c->contexts = 0; /* what was said in the clear counts for nothing */
     return r < 0 ? r : nbd_sock_start_tls(&c->sock, c->srv->creds);
 }
 
@@ -349,30 +399,76 @@ static int chunk_data(struct request *q)
     return put(q->c, h, sizeof h, q->buf, q->len);
 }
 
-static int chunk_status(struct request *q)
+/* What context k says of a piece at the beginning of [at, end). */
+static int context_status(const struct nbd_export *e, unsigned k, uint64_t at, uint64_t end, uint64_t *len,
+                          uint32_t *st)
 {
-    struct blk_node *n = q->c->exp->root->node;
+    struct blk_extent x;
+    uint64_t start;
+    unsigned depth;
+    int r;
+
+    if (k >= CTX_BITMAP) {
+        *st = blk_bitmap_next(e->bitmaps[k - CTX_BITMAP], at, &start, len) && start == at;
+        if (!*st)
+            *len = start > at && start < end && *len ? start - at : end - at;
+        return 0;
+    }
+    r = blk_node_status_above(e->root->node, NULL, at, end - at, &x, &depth);
+    if (r < 0)
+        return r;
+    *len = x.len;
+    if (k == CTX_DEPTH)
+        *st = x.flags & BLK_ST_ALLOC ? depth + 1 : 0;
+    else
+        *st = (x.flags & BLK_ST_DATA ? 0 : NBD_STATE_HOLE) |
+              (x.flags & BLK_ST_ZERO || !(x.flags & BLK_ST_DATA) ? NBD_STATE_ZERO : 0);
+    return 0;
+}
+
+static int chunk_context(struct request *q, unsigned k, bool last)
+{
+    struct nbd_export *e = q->c->exp;
     uint8_t *b AUTOFREE = xmalloc(24 + MAX_EXTENTS * 8);
     unsigned nr = 0, max = q->flags & NBD_CMD_FLAG_REQ_ONE ? 1 : MAX_EXTENTS;
-    uint64_t at = q->off, end = q->off + q->len;
+    uint64_t at = q->off, end = q->off + q->len, from = at;
+    uint32_t now = 0;
 
-    while (at < end && nr < max) {
-        struct blk_extent e;
-        int r = blk_node_status_above(n, NULL, at, end - at, &e, NULL);
+    while (at < end) {
+        uint64_t len = 0;
         uint32_t st;
+        int r = context_status(e, k, at, end, &len, &st);
 
         if (r < 0)
             return chunk_error(q, -r);
-        st = (e.flags & BLK_ST_DATA ? 0 : NBD_STATE_HOLE) |
-             (e.flags & BLK_ST_ZERO || !(e.flags & BLK_ST_DATA) ? NBD_STATE_ZERO : 0);
-        put_be32(b + 24 + nr * 8, (uint32_t)e.len);
-        put_be32(b + 28 + nr * 8, st);
-        nr++;
-        at += e.len;
+        len = min_u64(len, end - at);
+        if (!nr || st != now) {
+            if (nr == max)
+                break;
+            from = at;
+            now = st;
+            nr++;
+        }
+        at += len;
+        put_be32(b + 16 + nr * 8, (uint32_t)(at - from));
+        put_be32(b + 20 + nr * 8, st);
     }
-    chunk_head(b, q, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_BLOCK_STATUS, 4 + nr * 8);
-    put_be32(b + 20, 1);
+    chunk_head(b, q, last ? NBD_REPLY_FLAG_DONE : 0, NBD_REPLY_TYPE_BLOCK_STATUS, 4 + nr * 8);
+    put_be32(b + 20, k + 1);
     return put(q->c, b, 24 + nr * 8, NULL, 0);
+}
+
+static int chunk_status(struct request *q)
+{
+    uint64_t left = q->c->contexts;
+    int r = 0;
+
+    for (unsigned k = 0; left && r >= 0; k++)
+        if (left >> k & 1) {
+            left &= ~(UINT64_C(1) << k);
+            r = chunk_context(q, k, !left);
+        }
+    return r;
 }
 
 static int perform(struct request *q)
@@ -421,7 +517,7 @@ static void request_run(void *opaque)
     if (q->type == NBD_CMD_BLOCK_STATUS) {
         struct blk_node *n = c->exp->root->node;
 
-        if (!c->allocation || !c->structured || !q->len || q->off > n->size || q->len > n->size - q->off)
+        if (!c->contexts || !c->structured || !q->len || q->off > n->size || q->len > n->size - q->off)
             r = c->structured ? chunk_error(q, EINVAL) : simple_reply(q, EINVAL);
         else
             r = chunk_status(q);
@@ -593,6 +689,28 @@ struct nbd_export *nbd_export_add(struct nbd_server *s, const char *name, const 
     return e;
 }
 
+bool nbd_export_add_bitmap(struct nbd_export *e, struct blk_node *node, const char *name, struct err **errp)
+{
+    struct blk_bitmap *b = node ? blk_bitmap_find(node, name) : NULL;
+
+    for (struct blk_node *n = e->root->node; !node && !b && n; n = blk_node_cow(n))
+        b = blk_bitmap_find(blk_node_unfiltered(n), name);
+    if (!b)
+        return err_set(errp, "Bitmap '%s' is not found", name);
+    if (e->nr_bitmaps == NBD_MAX_BITMAPS)
+        return err_set(errp, "more than %u bitmaps cannot be exported", (unsigned)NBD_MAX_BITMAPS);
+    if (b->busy)
+        return err_set(errp, "Bitmap '%s' is currently in use by another operation and cannot be used", name);
+    if (b->inconsistent)
+        return err_set(errp, "Bitmap '%s' is inconsistent and cannot be used", name);
+    if (e->readonly && b->enabled && !b->readonly && !blk_node_readonly(b->node))
+        return err_set(errp, "Enabled bitmap '%s' incompatible with readonly export", name);
+    b->busy = true;
+    blk_node_ref(b->node);
+    e->bitmaps[e->nr_bitmaps++] = b;
+    return true;
+}
+
 static void drop_conns(struct nbd_server *s, struct nbd_export *e)
 {
     struct conn *c, *tmp;
@@ -614,6 +732,10 @@ void nbd_export_remove(struct nbd_server *s, struct nbd_export *e)
 {
     drop_conns(s, e);
     list_del(&e->link);
+    for (unsigned i = 0; i < e->nr_bitmaps; i++) {
+        e->bitmaps[i]->busy = false;
+        blk_node_unref(e->bitmaps[i]->node);
+    }
     blk_child_detach(e->root);
     run_event(s->set->run, "BLOCK_EXPORT_DELETED", json_make("s:id", e->id ? e->id : e->name, NULL));
     free(e->id);

@@ -91,12 +91,13 @@ int nbd_sock_start_tls(struct nbd_sock *s, struct nbd_creds *c)
     return r;
 }
 
-int nbd_recv(struct nbd_sock *s, void *buf, size_t len)
+int nbd_recv_some(struct nbd_sock *s, void *buf, size_t min, size_t max)
 {
     char *p = buf;
+    size_t have = 0;
 
-    while (len) {
-        ssize_t n = s->tls ? nbd_tls_recv(s->tls, p, len) : recv(s->fd, p, len, 0);
+    while (have < min) {
+        ssize_t n = s->tls ? nbd_tls_recv(s->tls, p + have, max - have) : recv(s->fd, p + have, max - have, 0);
 
         if (n == 0)
             return -ECONNRESET;
@@ -111,10 +112,16 @@ int nbd_recv(struct nbd_sock *s, void *buf, size_t len)
         }
         if (n < 0)
             return -errno;
-        p += n;
-        len -= (size_t)n;
+        have += (size_t)n;
     }
-    return 0;
+    return (int)have;
+}
+
+int nbd_recv(struct nbd_sock *s, void *buf, size_t len)
+{
+    int r = nbd_recv_some(s, buf, len, len);
+
+    return r < 0 ? r : 0;
 }
 
 int nbd_recv_iov(struct nbd_sock *s, const struct iov *q, uint64_t qoff, uint64_t len)

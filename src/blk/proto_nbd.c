@@ -3,7 +3,8 @@
  *
  * Requests are sent under a mutex; one fibre reads all replies and hands each to the request that waits for it, by the
  * cookie. A broken connection fails what is in flight with EIO; reconnect-delay=N tries again for N seconds with the
- * next request. Replies are simple ones; the server's allocation map is not asked for. */
+ * next request. Where the server can, replies are structured and its base:allocation context (or the one that
+ * x-dirty-bitmap= names) says where data and holes are. Everything a server sends is checked against the request. */
 #include "base/bytes.h"
 #include "blk/nbd.h"
 #include <errno.h>
@@ -19,17 +20,24 @@ struct slot {
     struct fibre *f; /* who waits; NULL = free */
     uint64_t cookie;
     const struct iov *q; /* where read data goes */
-    uint64_t qoff, len;
+    uint64_t qoff, off, len;
+    uint64_t came;   /* bytes of it */
+    uint8_t *status; /* where the first extent of a block status goes: length and flags as they come */
     int ret;
-    bool done;
+    bool read, done;
 };
 
 struct nbd {
     struct nbd_addr addr;
     char *export_, *hostname; /* owned */
+    char *context;            /* owned: the metadata context asked for */
     struct nbd_creds *creds;  /* one reference held; NULL = in the clear */
     struct nbd_sock sock;
     bool up, reader_running;
+    bool structured, has_context;
+    uint32_t context_id;
+    uint8_t head[28]; /* bytes read ahead of a reply */
+    unsigned head_len;
     unsigned flags;
     uint32_t max;
     uint64_t next_cookie;
@@ -45,8 +53,9 @@ struct waiter {
 };
 
 static const char *const nbd_known[] = {
-    "host",        "port",      "path",         "export",          "server.type",  "server.path", "server.host",
-    "server.port", "tls-creds", "tls-hostname", "reconnect-delay", "open-timeout", "filename",    NULL};
+    "host",        "port",           "path",      "export",       "server.type",     "server.path",
+    "server.host", "server.port",    "tls-creds", "tls-hostname", "reconnect-delay", "open-timeout",
+    "filename",    "x-dirty-bitmap", NULL};
 
 /* ---- names ---- */
 
@@ -143,7 +152,7 @@ static bool take_options(struct blk_node *n, struct opts *o, struct err **errp)
     const char *creds = opts_get(o, "tls-creds"), *hostname = opts_get(o, "tls-hostname");
     const char *path = either(o, "path", "server.path"), *host = either(o, "host", "server.host"),
                *port = either(o, "port", "server.port");
-    const char *exp = opts_get(o, "export");
+    const char *exp = opts_get(o, "export"), *context = opts_get(o, "x-dirty-bitmap");
     uint64_t timeout = 0;
 
     opts_get(o, "server.type");
@@ -162,7 +171,8 @@ static bool take_options(struct blk_node *n, struct opts *o, struct err **errp)
     s->addr.port = port ? xstrdup(port) : NULL;
     s->hostname = hostname ? xstrdup(hostname) : host ? xstrdup(host) : NULL;
     s->export_ = xstrdup(exp ? exp : "");
-    return true;
+    s->context = xstrdup(context ? context : "base:allocation");
+    return strlen(s->context) <= 1200 || err_set(errp, "x-dirty-bitmap: the name is too long");
 }
 
 /* ---- negotiation, blocking ---- */
@@ -290,6 +300,51 @@ static bool go(struct wire *w, uint32_t opt, const char *name, struct nbd_info *
     return err_set(errp, "Unexpected option reply from the NBD server");
 }
 
+static bool ask_structured(struct wire *w, bool *yes, struct err **errp)
+{
+    uint32_t type, len;
+    uint8_t *d;
+
+    if (!send_option(w, NBD_OPT_STRUCTURED_REPLY, NULL, 0, errp) ||
+        !recv_reply(w, NBD_OPT_STRUCTURED_REPLY, &type, &d, &len, errp))
+        return false;
+    free(d);
+    *yes = type == NBD_REP_ACK;
+    return true;
+}
+
+/* Sets the one metadata context; *yes: the server has it. */
+static bool ask_context(struct wire *w, const char *export_, const char *name, bool *yes, uint32_t *id,
+                        struct err **errp)
+{
+    size_t ne = strlen(export_), nn = strlen(name);
+    uint8_t *b AUTOFREE = xmalloc(12 + ne + nn);
+
+    put_be32(b, (uint32_t)ne);
+    memcpy(b + 4, export_, ne);
+    put_be32(b + 4 + ne, 1);
+    put_be32(b + 8 + ne, (uint32_t)nn);
+    memcpy(b + 12 + ne, name, nn);
+    *yes = false;
+    if (!send_option(w, NBD_OPT_SET_META_CONTEXT, b, (uint32_t)(12 + ne + nn), errp))
+        return false;
+    for (int k = 0; k < 4; k++) {
+        uint32_t type, len;
+        uint8_t *d;
+
+        if (!recv_reply(w, NBD_OPT_SET_META_CONTEXT, &type, &d, &len, errp))
+            return false;
+        if (type == NBD_REP_META_CONTEXT && len == 4 + nn && !memcmp(d + 4, name, nn)) {
+            *yes = true;
+            *id = get_be32(d);
+        }
+        free(d);
+        if (type != NBD_REP_META_CONTEXT)
+            return true;
+    }
+    return err_set(errp, "Unexpected option reply from the NBD server");
+}
+
 static void wire_close(struct wire *w)
 {
     nbd_tls_free(w->tls);
@@ -365,31 +420,146 @@ int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const cha
 
 /* ---- replies ---- */
 
-static int read_reply(struct nbd *s)
+/* n more bytes of the reply, of those read ahead first. */
+static int take(struct nbd *s, void *out, unsigned n)
+{
+    unsigned part = n < s->head_len ? n : s->head_len;
+
+    memcpy(out, s->head, part);
+    memmove(s->head, s->head + part, s->head_len - part);
+    s->head_len -= part;
+    return part < n ? nbd_recv(&s->sock, (uint8_t *)out + part, n - part) : 0;
+}
+
+static struct slot *slot_of(struct nbd *s, uint64_t cookie)
+{
+    for (unsigned i = 0; i < MAX_REQ; i++)
+        if (s->slot[i].f && !s->slot[i].done && s->slot[i].cookie == cookie)
+            return &s->slot[i];
+    return NULL;
+}
+
+static void slot_done(struct nbd *s, struct slot *x)
+{
+    x->done = true;
+    fibre_wake(blk_set_loop(s->sock.set), x->f);
+}
+
+static int simple_reply(struct nbd *s)
 {
     uint8_t h[16];
-    int r = nbd_recv(&s->sock, h, sizeof h);
+    int r = take(s, h, sizeof h);
+    struct slot *x = r < 0 ? NULL : slot_of(s, get_be64(h + 8));
 
+    if (!x || (s->structured && x->read && !get_be32(h + 4)))
+        return -EPROTO; /* an answer to nothing, or one of the wrong kind */
+    x->ret = -(int)(get_be32(h + 4) ? nbd_errno_from_wire(get_be32(h + 4)) : 0);
+    if (!x->ret && x->q) {
+        r = nbd_recv_iov(&s->sock, x->q, x->qoff, x->len);
+        if (r < 0)
+            return r;
+    }
+    slot_done(s, x);
+    return 0;
+}
+
+/* A piece of what was read: within the request, data or a hole. */
+static int chunk_data(struct nbd *s, struct slot *x, bool hole, uint32_t len)
+{
+    uint8_t b[12];
+    uint64_t off, n;
+
+    if (!x->read || len < 8 || (hole && len != 12) || take(s, b, hole ? 12 : 8) < 0)
+        return -EPROTO;
+    off = get_be64(b);
+    n = hole ? get_be32(b + 8) : len - 8;
+    if (off < x->off || off - x->off > x->len || n > x->len - (off - x->off))
+        return -EPROTO;
+    if (!x->came && n < x->len) /* a server that leaves gaps shows nothing of ours */
+        iov_set(x->q, x->qoff, 0, x->len);
+    x->came += n;
+    if (!hole)
+        return s->head_len ? -EPROTO : nbd_recv_iov(&s->sock, x->q, x->qoff + (off - x->off), n);
+    iov_set(x->q, x->qoff + (off - x->off), 0, n);
+    return 0;
+}
+
+static int chunk_status(struct nbd *s, struct slot *x, uint32_t len)
+{
+    uint8_t b[12], skip[64];
+
+    if (!x->status || len < 12 || len % 8 != 4 || len > NBD_MAX_BUFFER || take(s, b, 12) < 0 ||
+        get_be32(b) != s->context_id)
+        return -EPROTO;
+    memcpy(x->status, b + 4, 8);
+    x->came = 1;
+    for (uint32_t left = len - 12; left;) {
+        uint32_t n = left < sizeof skip ? left : (uint32_t)sizeof skip;
+
+        if (take(s, skip, n) < 0)
+            return -EPROTO;
+        left -= n;
+    }
+    return 0;
+}
+
+static int chunk_error(struct nbd *s, struct slot *x, uint32_t len)
+{
+    uint8_t b[6], skip[4096 + 16];
+
+    if (len < 6 || len - 6 > sizeof skip || take(s, b, 6) < 0 || take(s, skip, len - 6) < 0 || !get_be32(b))
+        return -EPROTO;
+    x->ret = -nbd_errno_from_wire(get_be32(b));
+    return 0;
+}
+
+static int structured_reply(struct nbd *s)
+{
+    uint8_t h[20];
+    uint16_t flags, type;
+    uint32_t len;
+    struct slot *x;
+    int r = take(s, h, sizeof h);
+
+    x = r < 0 ? NULL : slot_of(s, get_be64(h + 8));
+    if (!x)
+        return -EPROTO;
+    flags = get_be16(h + 4);
+    type = get_be16(h + 6);
+    len = get_be32(h + 16);
+    if (type == NBD_REPLY_TYPE_OFFSET_DATA || type == NBD_REPLY_TYPE_OFFSET_HOLE)
+        r = chunk_data(s, x, type == NBD_REPLY_TYPE_OFFSET_HOLE, len);
+    else if (type == NBD_REPLY_TYPE_BLOCK_STATUS)
+        r = chunk_status(s, x, len);
+    else if (type & 0x8000)
+        r = chunk_error(s, x, len);
+    else
+        r = type == NBD_REPLY_TYPE_NONE && !len && flags & NBD_REPLY_FLAG_DONE ? 0 : -EPROTO;
+    if (r < 0 || !(flags & NBD_REPLY_FLAG_DONE))
+        return r;
+    if (!x->ret && ((x->read && x->came < x->len) || (x->status && !x->came)))
+        x->ret = -EIO;
+    slot_done(s, x);
+    return 0;
+}
+
+/* The header of a simple reply is 16 bytes, that of a chunk of data 28: what follows a shorter one is kept. */
+static int read_reply(struct nbd *s)
+{
+    unsigned want = s->structured ? 20 : 16;
+    int r = 0;
+
+    while (r >= 0 && s->head_len < 16) {
+        r = nbd_recv_some(&s->sock, s->head + s->head_len, 16 - s->head_len,
+                          (s->structured ? sizeof s->head : want) - s->head_len);
+        if (r > 0)
+            s->head_len += (unsigned)r;
+    }
     if (r < 0)
         return r;
-    if (get_be32(h) != NBD_SIMPLE_REPLY_MAGIC)
-        return -EPROTO;
-    for (unsigned i = 0; i < MAX_REQ; i++) {
-        struct slot *x = &s->slot[i];
-
-        if (!x->f || x->done || x->cookie != get_be64(h + 8))
-            continue;
-        x->ret = -(int)(get_be32(h + 4) ? nbd_errno_from_wire(get_be32(h + 4)) : 0);
-        if (!x->ret && x->q) {
-            r = nbd_recv_iov(&s->sock, x->q, x->qoff, x->len);
-            if (r < 0)
-                return r;
-        }
-        x->done = true;
-        fibre_wake(blk_set_loop(s->sock.set), x->f);
-        return 0;
-    }
-    return -EPROTO; /* an answer to nothing */
+    if (get_be32(s->head) == NBD_SIMPLE_REPLY_MAGIC)
+        return simple_reply(s);
+    return s->structured && get_be32(s->head) == NBD_STRUCTURED_REPLY_MAGIC ? structured_reply(s) : -EPROTO;
 }
 
 static void reader_run(void *opaque)
@@ -419,7 +589,13 @@ static bool connect_now(struct blk_node *n, struct err **errp)
 
     if (w.fd < 0)
         return false;
-    if (!greet(&w, errp) || !start_tls(&w, s->creds, s->hostname, errp) || !go(&w, NBD_OPT_GO, s->export_, &i, errp)) {
+    s->structured = s->has_context = false;
+    s->head_len = 0;
+    if (!greet(&w, errp) || !start_tls(&w, s->creds, s->hostname, errp) || !ask_structured(&w, &s->structured, errp) ||
+        (s->structured && !ask_context(&w, s->export_, s->context, &s->has_context, &s->context_id, errp)) ||
+        (!s->has_context && strcmp(s->context, "base:allocation") &&
+         !err_set(errp, "requested x-dirty-bitmap %s not found", s->context)) ||
+        !go(&w, NBD_OPT_GO, s->export_, &i, errp)) {
         wire_close(&w);
         free(i.desc);
         return false;
@@ -450,6 +626,7 @@ static bool nbd_open(struct blk_node *n, struct opts *o, struct err **errp)
         nbd_addr_clear(&s->addr);
         nbd_creds_unref(s->creds);
         free(s->hostname);
+        free(s->context);
         free(s->export_);
         return false;
     }
@@ -562,6 +739,7 @@ struct call {
     uint64_t off, len;
     const struct iov *q;
     uint64_t qoff;
+    uint8_t *status;
     int ret;
 };
 
@@ -577,8 +755,9 @@ static void call_run(void *opaque)
         return;
     }
     x = slot_get(s);
-    *x = (struct slot){.f = fibre_self(), .cookie = ++s->next_cookie};
+    *x = (struct slot){.f = fibre_self(), .cookie = ++s->next_cookie, .off = c->off, .status = c->status};
     if (c->type == NBD_CMD_READ) {
+        x->read = true;
         x->q = c->q;
         x->qoff = c->qoff;
         x->len = c->len;
@@ -600,7 +779,7 @@ static void call_run(void *opaque)
 static int call(struct blk_node *n, uint16_t type, uint16_t flags, uint64_t off, uint64_t len, const struct iov *q,
                 uint64_t qoff)
 {
-    struct call c = {n, type, flags, off, len, q, qoff, 0};
+    struct call c = {n, type, flags, off, len, q, qoff, NULL, 0};
 
     blk_run(n->set, call_run, &c);
     return c.ret;
@@ -652,6 +831,32 @@ static int nbd_flush(struct blk_node *n)
     return s->flags & NBD_TF_SEND_FLUSH ? call(n, NBD_CMD_FLUSH, 0, 0, 0, NULL, 0) : 0;
 }
 
+static int nbd_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk_extent *e)
+{
+    struct nbd *s = n->priv;
+    uint8_t st[8];
+    struct call c = {n, NBD_CMD_BLOCK_STATUS, NBD_CMD_FLAG_REQ_ONE, off, min_u64(len, 1 << 30), NULL, 0, st, 0};
+    uint32_t got, flags;
+
+    *e =
+        (struct blk_extent){.flags = BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC, .len = len, .map = off, .map_node = n};
+    if (!s->has_context)
+        return 0;
+    blk_run(n->set, call_run, &c);
+    if (c.ret < 0)
+        return c.ret;
+    got = get_be32(st);
+    flags = get_be32(st + 4);
+    if (!got)
+        return -EIO;
+    if (!strcmp(s->context, "qemu:allocation-depth") && flags > 2)
+        flags = 2; /* shown as: 0 data, 1 a hole, 2 and more zeros */
+    e->len = min_u64(got, len);
+    e->flags = (flags & NBD_STATE_HOLE ? 0u : BLK_ST_DATA) | (flags & NBD_STATE_ZERO ? BLK_ST_ZERO : 0u);
+    e->flags |= BLK_ST_OFFSET | (e->flags ? BLK_ST_ALLOC : 0u);
+    return 0;
+}
+
 static void nbd_close(struct blk_node *n)
 {
     struct nbd *s = n->priv;
@@ -669,6 +874,7 @@ static void nbd_close(struct blk_node *n)
     nbd_addr_clear(&s->addr);
     nbd_creds_unref(s->creds);
     free(s->hostname);
+    free(s->context);
     free(s->export_);
 }
 
@@ -688,5 +894,6 @@ static const struct blk_driver drv_nbd = {
     .pwrite_zeroes = nbd_zeroes,
     .discard = nbd_discard,
     .flush = nbd_flush,
+    .block_status = nbd_status,
 };
 BLK_REGISTER(drv_nbd)

@@ -101,6 +101,12 @@ static void spill_free(struct irc *c, ir_val v)
 /* v, in register r, to its spill slot. */
 static void spill(struct irc *c, ir_val v, unsigned r)
 {
+    if (c->v[v].also) {
+        c->v[v].loc = L_HOME;
+        c->v[v].home = c->v[v].also;
+        c->v[v].also = 0;
+        return;
+    }
     if (c->v[v].spill < 0) {
         if (!spill_slot(c, v))
             return;
@@ -225,6 +231,7 @@ unsigned ir_use(struct irc *c, ir_val v)
         unsigned r = ir_tmp(c, ir_is_vec(c->s->op[v].t));
 
         ir_fetch(c, r, v);
+        x->also = x->loc == L_HOME && c->s->op[v].t != IR_FLAGS ? x->home : 0;
         x->loc = L_REG;
         x->reg = (uint8_t)r;
         c->reg[r] = v;
@@ -252,7 +259,8 @@ void ir_alias_add(struct irc *c, ir_val v)
 
     if (c->nr_alias == ARRAY_LEN(c->alias)) {
         for (unsigned i = 0; i < c->nr_alias; i++)
-            if (c->v[c->alias[i]].next != IR_NO && (c->v[c->alias[i]].loc == L_PIN || c->v[c->alias[i]].loc == L_HOME))
+            if (c->v[c->alias[i]].next != IR_NO && (c->v[c->alias[i]].loc == L_PIN || c->v[c->alias[i]].loc == L_HOME ||
+                                                    (c->v[c->alias[i]].loc == L_REG && c->v[c->alias[i]].also)))
                 c->alias[k++] = c->alias[i];
         c->nr_alias = k;
         if (k == ARRAY_LEN(c->alias)) {
@@ -272,8 +280,15 @@ static void detach(struct irc *c, int pin, int32_t home, ir_val except)
         ir_val v = c->alias[i];
         struct irv *x = &c->v[v];
 
-        if (x->next == IR_NO || (x->loc != L_PIN && x->loc != L_HOME))
+        if (x->next == IR_NO || (x->loc != L_PIN && x->loc != L_HOME && !(x->loc == L_REG && x->also)))
             continue;
+        if (x->loc == L_REG) {
+            if (pin < 0 && x->also == home)
+                x->also = 0;
+            else
+                c->alias[k++] = v;
+            continue;
+        }
         if (v != except &&
             ((pin >= 0 && x->loc == L_PIN && x->reg == pin) || (pin < 0 && x->loc == L_HOME && x->home == home))) {
             if (ir_live(c, v)) {
@@ -282,6 +297,7 @@ static void detach(struct irc *c, int pin, int32_t home, ir_val except)
                 ir_fetch(c, r, v);
                 x->loc = L_REG;
                 x->reg = (uint8_t)r;
+                x->also = 0;
                 c->reg[r] = v;
                 continue;
             }
@@ -316,6 +332,7 @@ void ir_made(struct irc *c, ir_val v, unsigned r)
 
     x->reg = (uint8_t)r;
     x->spill = -1;
+    x->also = 0;
     x->next = c->f.first[v];
     if (c->pinned & 1u << r) {
         x->loc = L_PIN;
@@ -359,6 +376,7 @@ static void put_pin(struct irc *c, unsigned p, ir_val v)
             c->reg[x->reg] = IR_NO;
         x->loc = L_PIN;
         x->reg = (uint8_t)p;
+        x->also = 0;
         ir_alias_add(c, v);
     }
 }
@@ -382,6 +400,10 @@ void ir_put_state(struct irc *c, const struct ir_op *o)
         return;
     }
     ir_store_home(c, ir_use(c, v), (enum ir_type)o->t, off);
+    if (c->v[v].loc == L_REG && !c->v[v].also && ir_live(c, v) && o->t == c->s->op[v].t) {
+        c->v[v].also = off;
+        ir_alias_add(c, v);
+    }
 }
 
 /* Puts v where nothing but its spill slot (or nothing at all, for constants) is needed. */
@@ -400,6 +422,7 @@ static void park(struct irc *c, ir_val v)
         return;
     r = ir_use(c, v);
     c->lock &= ~(1u << r);
+    x->also = 0; /* that may be overwritten on one of two ways */
     if (x->loc == L_REG && c->reg[r] == v)
         c->reg[r] = IR_NO;
     spill(c, v, r);

@@ -180,6 +180,16 @@ static void shift(struct irc *c, const struct ir_op *o)
     ir_made(c, (ir_val)c->cur, d);
 }
 
+static void rotate_word(struct irc *c, const struct ir_op *o)
+{
+    unsigned a = ir_use(c, o->a[0]), d = ir_dst(c, (ir_val)c->cur, 0);
+
+    ir_vex(c->b, 3, 3, 0, 0xf0, d, 0, a); /* rorx */
+    jit_8(c->b, (uint8_t)o->imm);
+    jit_op_reg(c->b, JIT_W, 0x63, d, d);
+    ir_made(c, (ir_val)c->cur, d);
+}
+
 static void mul(struct irc *c, const struct ir_op *o)
 {
     unsigned w = w_of(o->t), ra, rb, d;
@@ -222,7 +232,7 @@ static void mulh32(struct irc *c, const struct ir_op *o)
 
 static void mulh(struct irc *c, const struct ir_op *o)
 {
-    unsigned ra, rb, d;
+    unsigned rb, d;
 
     ir_clobber_flags(c);
     if (o->t == IR_I32) {
@@ -232,18 +242,16 @@ static void mulh(struct irc *c, const struct ir_op *o)
     if (o->op == IR_MULHS) {
         ir_take(c, JR_RAX);
         ir_take(c, JR_RDX);
-        ra = ir_use(c, o->a[0]);
+        ir_fetch(c, JR_RAX, o->a[0]); /* three registers must do */
         rb = ir_use(c, o->a[1]);
-        jit_mov_rr(c->b, JR_RAX, ra);
         jit_op_reg(c->b, JIT_W, 0xf7, 5, rb);
         ir_made(c, (ir_val)c->cur, JR_RDX);
         return;
     }
     ir_take(c, JR_RDX);
-    ra = ir_use(c, o->a[0]);
+    ir_fetch(c, JR_RDX, o->a[0]);
     rb = ir_use(c, o->a[1]);
-    jit_mov_rr(c->b, JR_RDX, ra);
-    d = ir_dst(c, (ir_val)c->cur, 1u << ra | 1u << rb);
+    d = ir_dst(c, (ir_val)c->cur, 1u << rb);
     ir_vex(c->b, 3, 2, 1, 0xf6, d, d, rb); /* mulx d, d, rb */
     if (o->op == IR_MULHSU) {
         shift_imm(c, JIT_W, 7, JR_RDX, 63); /* RDX = a < 0 ? -1 : 0 */
@@ -713,6 +721,9 @@ bool ir_code_int(struct irc *c, const struct ir_op *o)
         return true;
     case IR_ZEXT:
         zext(c, o);
+        return true;
+    case IR_RORSX:
+        rotate_word(c, o);
         return true;
     case IR_SEXT:
         sext(c, o);

@@ -174,6 +174,7 @@ void ir_made_flags(struct irc *c, ir_val v, bool inv)
 
     x->next = c->f.first[v];
     x->spill = -1;
+    x->also = 0;
     x->inv = inv;
     x->loc = L_EFLAGS;
     c->ef = x->next == IR_NO ? IR_NO : v;

@@ -51,6 +51,7 @@ struct irv {
     int8_t spill;          /* slot that holds it too, -1 = none */
     uint16_t next;         /* next use */
     int32_t home;
+    int32_t also; /* L_REG: context memory holds it too, 0 = none */
 };
 enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN };
 struct ir_cold {

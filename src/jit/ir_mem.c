@@ -79,17 +79,20 @@ static struct jit_mem operand(struct irc *c, const struct ir_op *o)
         m.base = (uint8_t)t;
     }
     if (o->attr & IR_MALIGN && (o->attr & IR_MSIZE)) {
-        unsigned t = ir_tmp(c, false);
+        bool plain = m.index == JR_NONE && !m.disp;
+        unsigned t = plain ? m.base : ir_tmp(c, false);
         struct ir_cold *k;
 
-        jit_lea(c->b, t, m);
+        if (!plain)
+            jit_lea(c->b, t, m);
         jit_op_reg(c->b, 0, 0xf7, 0, t);
         jit_32(c->b, (1u << (o->attr & IR_MSIZE)) - 1);
         k = ir_new_cold(c, COLD_CODE);
         k->from = jit_jcc_fwd(c->b, JCC_NE);
         k->n = IR_CODE_ALIGN;
         k->pc = c->pc;
-        c->lock &= ~(1u << t);
+        if (!plain)
+            c->lock &= ~(1u << t);
     }
     return m;
 }

@@ -193,6 +193,40 @@ static ir_val simplify_lanes(struct ir *s, unsigned n)
     return (ir_val)n;
 }
 
+/* The I32 that v is the sign-extension of, shifted by *n one way or the other; IR_NO: it is none. */
+static ir_val shifted_word(const struct ir *s, ir_val v, unsigned op, uint64_t *n)
+{
+    const struct ir_op *o = &s->op[v];
+
+    if (o->op != IR_SEXT || s->op[o->a[0]].op != op || !konst(s, s->op[o->a[0]].a[1], n))
+        return IR_NO;
+    *n &= 31;
+    return s->op[o->a[0]].a[0];
+}
+
+static bool same_word(const struct ir *s, ir_val x, ir_val y)
+{
+    return x == y || (s->op[x].op == IR_TRUNC && s->op[y].op == IR_TRUNC && s->op[x].a[0] == s->op[y].a[0]);
+}
+
+/* RV64 without Zbb rotates words by two shifts and an OR. */
+static bool fold_rotate(const struct ir *s, struct ir_op *o)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        uint64_t left = 0, right = 0;
+        ir_val x = shifted_word(s, o->a[k], IR_SHL, &left), y = shifted_word(s, o->a[1 - k], IR_SHR, &right);
+
+        if (x != IR_NO && y != IR_NO && same_word(s, x, y) && right && left + right == 32) {
+            o->op = IR_RORSX;
+            o->a[0] = x;
+            o->a[1] = IR_NO;
+            o->imm = (int64_t)right;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Returns the value that replaces this one, or itself. */
 static ir_val simplify(struct fwd *f, unsigned n)
 {
@@ -207,6 +241,8 @@ static ir_val simplify(struct fwd *f, unsigned n)
     if (o->op == IR_FLOW || o->op == IR_VDUPL || o->op == IR_VINSL)
         return simplify_lanes(s, n);
     if (o->op < IR_ADD || o->op > IR_SELECT)
+        return (ir_val)n;
+    if (o->op == IR_OR && o->t == IR_I64 && fold_rotate(s, o))
         return (ir_val)n;
     if (commutes(o->op) && konst(s, o->a[0], &a) && !konst(s, o->a[1], &b)) {
         ir_val t = o->a[0];
@@ -242,6 +278,13 @@ static ir_val simplify(struct fwd *f, unsigned n)
     return (ir_val)n;
 }
 
+static bool is_scale(const struct ir *s, ir_val v)
+{
+    uint64_t n;
+
+    return s->op[v].op == IR_SHL && s->op[v].t == IR_I64 && konst(s, s->op[v].a[1], &n) && (n & 63) <= 3;
+}
+
 static void fold_address(struct ir *s, struct ir_op *o)
 {
     if (o->op != IR_LOAD && o->op != IR_STORE)
@@ -259,16 +302,17 @@ static void fold_address(struct ir *s, struct ir_op *o)
             o->imm = sum;
             o->a[0] = d->a[0];
         } else if (o->a[2] == IR_NO) {
-            const struct ir_op *i = &s->op[d->a[1]];
+            unsigned second = !is_scale(s, d->a[0]); /* which of the two is the index */
+            const struct ir_op *i = &s->op[d->a[second]];
 
-            if (i->op == IR_SHL && konst(s, i->a[1], &x) && (x & 63) <= 3) {
+            if (is_scale(s, d->a[second]) && konst(s, i->a[1], &x)) {
                 o->a[2] = i->a[0];
                 o->imm2 = x & 63;
             } else {
                 o->a[2] = d->a[1];
                 o->imm2 = 0;
             }
-            o->a[0] = d->a[0];
+            o->a[0] = d->a[1 - second];
         } else {
             return;
         }

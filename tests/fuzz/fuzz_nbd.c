@@ -1,6 +1,7 @@
 /* Fuzz target of the NBD client: the input is what a server sends. The first byte chooses what the client wants: 0 mod
  * 4 a list of exports, else to open an export and work on it. Bit 7 puts a sound negotiation before the rest, so that
- * the rest is the replies; their cookies are the client's own where the input says 0xcc. */
+ * the rest is the replies, bit 6 with structured replies; their cookies are the client's own where the input says 0xcc.
+ */
 #include "base/bytes.h"
 #include "blk/blk_int.h"
 #include "blk/nbd.h"
@@ -121,7 +122,16 @@ static void start(void)
         abort();
 }
 
-static size_t negotiation(uint8_t *b)
+static uint8_t *option_reply(uint8_t *p, uint32_t opt, uint32_t type, uint32_t len)
+{
+    put_be64(p, NBD_REP_MAGIC);
+    put_be32(p + 8, opt);
+    put_be32(p + 12, type);
+    put_be32(p + 16, len);
+    return p + 20;
+}
+
+static size_t negotiation(uint8_t *b, bool structured)
 {
     uint8_t *p = b;
 
@@ -129,19 +139,18 @@ static size_t negotiation(uint8_t *b)
     put_be64(p + 8, NBD_OPT_MAGIC);
     put_be16(p + 16, 3);
     p += 18;
-    put_be64(p, NBD_REP_MAGIC);
-    put_be32(p + 8, NBD_OPT_GO);
-    put_be32(p + 12, NBD_REP_INFO);
-    put_be32(p + 16, 12);
-    put_be16(p + 20, NBD_INFO_EXPORT);
-    put_be64(p + 22, 1 << 20);
-    put_be16(p + 30, 0x6d);
-    p += 32;
-    put_be64(p, NBD_REP_MAGIC);
-    put_be32(p + 8, NBD_OPT_GO);
-    put_be32(p + 12, NBD_REP_ACK);
-    put_be32(p + 16, 0);
-    return (size_t)(p + 20 - b);
+    p = option_reply(p, NBD_OPT_STRUCTURED_REPLY, structured ? NBD_REP_ACK : NBD_REP_ERR(1), 0);
+    if (structured) {
+        p = option_reply(p, NBD_OPT_SET_META_CONTEXT, NBD_REP_META_CONTEXT, 19);
+        put_be32(p, 1);
+        memcpy(p + 4, "base:allocation", 15);
+        p = option_reply(p + 19, NBD_OPT_SET_META_CONTEXT, NBD_REP_ACK, 0);
+    }
+    p = option_reply(p, NBD_OPT_GO, NBD_REP_INFO, 12);
+    put_be16(p, NBD_INFO_EXPORT);
+    put_be64(p + 2, 1 << 20);
+    put_be16(p + 10, 0x6d);
+    return (size_t)(option_reply(p + 12, NBD_OPT_GO, NBD_REP_ACK, 0) - b);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -153,12 +162,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct bytes in = {data, len};
-    struct script s = {xmalloc(len + 128), 0};
+    struct script s = {xmalloc(len + 256), 0};
     uint8_t what = take8(&in);
     pthread_t t;
 
     if (what & 0x80)
-        s.len = negotiation(s.data);
+        s.len = negotiation(s.data, what & 0x40);
     memcpy(s.data + s.len, in.p, in.left);
     s.len += in.left;
     if (!pthread_create(&t, NULL, server, &s)) {
@@ -169,15 +178,52 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     return 0;
 }
 
+/* One read as data, one status, one read as a hole, then simple replies. */
+static size_t structured_seed(uint8_t *buf)
+{
+    static const uint16_t type[3] = {NBD_REPLY_TYPE_OFFSET_DATA, NBD_REPLY_TYPE_BLOCK_STATUS,
+                                     NBD_REPLY_TYPE_OFFSET_HOLE};
+    static const uint32_t len[3] = {8 + 512, 12, 12};
+    size_t n = 1;
+
+    memset(buf, 0, 2048);
+    buf[0] = 0xc5;
+    for (unsigned k = 0; k < 3; k++) {
+        uint8_t *p = buf + n;
+
+        put_be32(p, NBD_STRUCTURED_REPLY_MAGIC);
+        put_be16(p + 4, NBD_REPLY_FLAG_DONE);
+        put_be16(p + 6, type[k]);
+        put_be64(p + 8, k + 1);
+        put_be32(p + 16, len[k]);
+        if (k == 1) {
+            put_be32(p + 20, 1);
+            put_be32(p + 24, 4096);
+            put_be32(p + 28, 3);
+        } else if (k == 2) {
+            put_be64(p + 20, (1 << 20) - 65536);
+            put_be32(p + 28, 65536);
+        }
+        n += 20 + len[k];
+    }
+    for (unsigned k = 4; k <= 7; k++, n += 16) {
+        put_be32(buf + n, NBD_SIMPLE_REPLY_MAGIC);
+        put_be64(buf + n + 8, k);
+    }
+    return n;
+}
+
 size_t fuzz_seed(unsigned i, uint8_t *buf, size_t max)
 {
     size_t n = 0;
 
-    if (i > 3 || max < 4096)
+    if (i > 4 || max < 4096)
         return 0;
+    if (i == 4)
+        return structured_seed(buf);
     buf[n++] = i == 0 ? 4 : i == 1 ? 1 : 0x85;
     if (i < 2) {
-        n += negotiation(buf + 1);
+        n += negotiation(buf + 1, false);
         if (!i) { /* LIST: one export, then its description */
             n = 1 + 18;
             for (unsigned k = 0; k < 4; k++) {

@@ -120,7 +120,7 @@ def test_faults_and_traps_show_the_state_the_bare_cpu_shows(engine):
 
 @pytest.mark.long
 @pytest.mark.limit(900)
-@pytest.mark.parametrize('engine', ['tcg,exact-flags=on', 'tcg,one-insn-per-tb=on', 'interp'])
+@pytest.mark.parametrize('engine', ['tcg,exact-flags=on', 'interp'])
 def test_faults_and_traps_show_every_bit_the_bare_cpu_shows(engine):
     """Flags too: those that liveness calls dead are in the frame of a fault only where exact-flags asks for them."""
     found = differences(engine, True)

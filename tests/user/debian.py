@@ -22,7 +22,6 @@ INSIDE = r'''
 tree=$1 lyrebird=$2 arch=$3 bin=$4 misc=$5; shift 5
 mount --make-rprivate /
 mount -t binfmt_misc none $misc
-"$lyrebird" binfmt register --dir=$misc --bin=$bin $arch
 mount -t proc proc $tree/proc
 mount --rbind /sys $tree/sys
 mount --rbind /dev $tree/dev
@@ -32,6 +31,7 @@ cp -L /etc/resolv.conf $tree/etc/resolv.conf 2>/dev/null || true
 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive
 export HOME PATH LC_ALL DEBIAN_FRONTEND
 unset XDG_CACHE_HOME LYREBIRD_TCACHE TMPDIR
+"$lyrebird" binfmt register --own --dir=$misc --bin=$bin $arch
 exec chroot $tree "$@"
 '''
 

@@ -129,17 +129,21 @@ def test_soft_float_calls_and_neon_code(tmp_path):
 
 
 @pytest.mark.proves('F-USR-08')
-def test_a_block_that_ends_within_an_it_block_keeps_the_flags(tmp_path):
-    """What python3 met: the 16-bit ADD behind the end of a block was taken for the ADDS it would be elsewhere."""
+def test_a_block_that_ends_within_an_it_block_keeps_flags_and_state(tmp_path):
+    """What python3 met: the 16-bit ADD behind the end of a block was taken for the ADDS it would be elsewhere, and CBZ left a block
+    that had begun within an IT block with the state of its start."""
     src = tmp_path / 'it.S'
-    src.write_text('.syntax unified\n.thumb\n.text\n.globl count\n.thumb_func\n.type count,%function\ncount:\n push {r4, lr}\n movs r1, #0\n'
-                   ' movs r2, #0\n movs r4, #0\n' + ''.join(f' cmp r0, #{n % 7}\n ite eq\n addeq r1, #1\n addne r2, #1\n cmp r0, #{n % 5}\n'
-                                                            ' it gt\n addgt r4, #1\n' for n in range(420)) +
-                   ' add.w r0, r1, r2, lsl #10\n add.w r0, r0, r4, lsl #20\n pop {r4, pc}\n.section .note.GNU-stack\n')
+    src.write_text('.syntax unified\n.thumb\n.text\n.globl count\n.thumb_func\n.type count,%function\ncount:\n push {r4-r6, lr}\n'
+                   ' movs r1, #0\n movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n' +
+                   ''.join(f' cmp r0, #{n % 7}\n ite eq\n addeq r1, #1\n addne r2, #1\n cmp r0, #{n % 5}\n it gt\n addgt r4, #1\n'
+                           f' .rept {46 + n % 14}\n nop\n .endr\n cmp r0, #{n % 3}\n it eq\n addeq r5, #1\n cbz r3, {n}f\n nop\n{n}: adds r6, #1\n'
+                           for n in range(420)) +
+                   ' add.w r0, r1, r2, lsl #10\n add.w r0, r0, r4, lsl #20\n mov r1, r6\n pop {r4-r6, pc}\n.section .note.GNU-stack\n')
     main = tmp_path / 'main.c'
-    main.write_text('#include <stdio.h>\nunsigned count(int);\nint main(void) { for (int i = 0; i < 8; i++) printf("%x\\n", count(i)); }\n')
+    main.write_text('#include <stdio.h>\nunsigned long long count(int);\nint main(void) { for (int i = 0; i < 8; i++) printf("%llx\\n", count(i)); }\n')
     exe = str(tmp_path / 'it')
     subprocess.run([need(CC), '-static', '-mthumb', '-o', exe, str(main), str(src)], check=True)
-    want = ['%x' % (sum(n % 7 == i for n in range(420)) | sum(n % 7 != i for n in range(420)) << 10 | sum(i > n % 5 for n in range(420)) << 20)
+    want = ['%x' % (sum(n % 7 == i for n in range(420)) | sum(n % 7 != i for n in range(420)) << 10 | sum(i > n % 5 for n in range(420)) << 20 |
+                     420 << 32)
             for i in range(8)]
     assert outcome([program('qemu-arm'), exe], tmp_path) == (0, '\n'.join(want + ['']).encode())

@@ -52,6 +52,14 @@ def test_the_kernel_starts_programs_through_the_rule(tmp_path):
     assert r.stdout == 'i686 ./u 3\ni686 /u 2\n', r.stderr
 
 
+@pytest.mark.proves('F-USR-04')
+def test_the_machines_own_architecture_needs_to_be_asked_for(tmp_path):
+    r = in_namespace(tmp_path, '$B register --dir=$D x86_64 || :; ls $D; $B register --own --dir=$D x86_64; /bin/uname -m; '
+                               'readlink /proc/self/exe; grep -c . $D/qemu-x86_64; $B remove --dir=$D x86_64; ls $D')
+    assert r.stdout.split() == ['register', 'status', 'x86_64', os.path.realpath('/usr/bin/readlink'), '6', 'register', 'status'], r.stderr
+    assert r.stderr.count('own architecture') == 1 and len(r.stderr.splitlines()) == 1
+
+
 @pytest.mark.proves('F-USR-04', 'F-USR-05', 'S349')
 def test_files_for_systemd(tmp_path):
     assert run([program('lyrebird'), 'binfmt', 'register', f'--systemd={tmp_path}', '--bin=/usr/bin', 'aarch64'])[0] == 0

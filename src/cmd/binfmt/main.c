@@ -3,11 +3,16 @@
  * A rule is `:qemu-<arch>:M::<magic>:<mask>:<interpreter>:<flags>`, matched on the first 20 bytes of the ELF header.
  * Flags: F the kernel opens the interpreter now, so that it works in chroots and containers without a copy there; P the
  * program's own argv[0] is kept; C a set-uid program gets its rights, which is why sudo works inside; O the kernel
- * hands over an open program (implied by C). After Documentation/admin-guide/binfmt-misc.rst of the kernel. */
+ * hands over an open program (implied by C). After Documentation/admin-guide/binfmt-misc.rst of the kernel.
+ *
+ * The host's own architecture: such a rule would catch every program of the machine, the translator too. It is refused
+ * unless --own asks for it (name spaces with a binfmt_misc of their own); the rule then names a copy of the translator
+ * whose last identification byte, which nobody reads, is not zero and so does not match. */
 #include "base/err.h"
 #include "base/str.h"
 
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -18,7 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { HEAD = 20 };
+enum { HEAD = 20, OWN_MARK = 'L' };
+#define HOST_ARCH "x86_64"
 
 static const struct rule {
     const char *arch;
@@ -39,6 +45,7 @@ struct conf {
     const char *bin;   /* folder of the translators; NULL: beside this program */
     const char *suffix;
     const char *conf_dir; /* binfmt.d files instead of the kernel */
+    bool own;             /* the host's own architecture may be registered */
 };
 
 NORETURN static void die(struct err *e)
@@ -137,6 +144,47 @@ static bool add_rule(const struct conf *c, const struct rule *r, struct err **er
     return write_file(path, text, 0, errp);
 }
 
+static bool copy_marked(const char *from, const char *to, struct err **errp)
+{
+    int in = open(from, O_RDONLY | O_CLOEXEC),
+        out = in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+    const char mark = OWN_MARK;
+    char buf[65536];
+    bool ok = out >= 0;
+    ssize_t n;
+
+    while (ok && (n = read(in, buf, sizeof buf)) != 0)
+        ok = n > 0 && write(out, buf, (size_t)n) == n;
+    ok = ok && pwrite(out, &mark, 1, EI_NIDENT - 1) == 1;
+    if (!ok)
+        err_set_errno(errp, errno, "cannot copy %s to %s", from, to);
+    if (in >= 0)
+        close(in);
+    return (out < 0 || !close(out)) && ok;
+}
+
+/* The kernel opens the copy when the rule is written (flag F), so it need not stay. */
+static bool add_own_rule(const struct conf *c, const struct rule *r, struct err **errp)
+{
+    const char *tmp = getenv("TMPDIR");
+    AUTOFREE char *dir = xasprintf("%s/lyrebird-XXXXXX", tmp && *tmp ? tmp : "/tmp"), *from = NULL, *to = NULL;
+    struct conf own = *c;
+    bool ok;
+
+    if (c->conf_dir || !strchr(c->flags, 'F'))
+        return err_set(errp,
+                       "binfmt: --own: the copy that runs this machine's own programs needs flag F and no --systemd");
+    if (!mkdtemp(dir))
+        return err_set_errno(errp, errno, "cannot make a folder like %s", dir);
+    from = xasprintf("%s/qemu-%s%s", c->bin, r->arch, c->suffix);
+    to = xasprintf("%s/qemu-%s%s", dir, r->arch, c->suffix);
+    own.bin = dir;
+    ok = copy_marked(from, to, errp) && add_rule(&own, r, errp);
+    unlink(to);
+    rmdir(dir);
+    return ok;
+}
+
 static bool remove_rule(const struct conf *c, const struct rule *r, struct err **errp)
 {
     AUTOFREE char *path = c->conf_dir ? xasprintf("%s/qemu-%s%s.conf", c->conf_dir, r->arch, c->suffix)
@@ -188,7 +236,8 @@ NORETURN static void usage(int rc)
            "  --bin=DIR       folder of the translators (default: this program's)\n"
            "  --suffix=TEXT   end of their names (default: -static)\n"
            "  --systemd[=DIR] writes or removes files in DIR (/usr/lib/binfmt.d) for systemd-binfmt instead\n"
-           "  --dir=DIR       where binfmt_misc is mounted (/proc/sys/fs/binfmt_misc)\n");
+           "  --dir=DIR       where binfmt_misc is mounted (/proc/sys/fs/binfmt_misc)\n"
+           "  --own           allows this machine's own architecture: all its programs are then translated\n");
     exit(rc);
 }
 
@@ -227,8 +276,12 @@ static void one(const struct conf *c, const char *verb, const struct rule *r)
         free(text);
         return;
     }
-    if (!strcmp(verb, "register") ? !add_rule(c, r, &e) : !remove_rule(c, r, &e))
+    if (strcmp(verb, "register")) {
+        if (!remove_rule(c, r, &e))
+            die(e);
+    } else if (!(strcmp(r->arch, HOST_ARCH) ? add_rule : add_own_rule)(c, r, &e)) {
         die(e);
+    }
 }
 
 static bool known_verb(const char *v)
@@ -252,6 +305,8 @@ static int parse(struct conf *c, int argc, char **argv)
             c->suffix = argv[i] + 9;
         else if (str_starts(argv[i], "--dir="))
             c->dir = argv[i] + 6;
+        else if (!strcmp(argv[i], "--own"))
+            c->own = true;
         else if (!strcmp(argv[i], "--systemd"))
             c->conf_dir = "/usr/lib/binfmt.d";
         else if (str_starts(argv[i], "--systemd="))
@@ -300,6 +355,12 @@ int main(int argc, char **argv)
             die(e);
         } else if (!find_rule(argv[i])->built && !strcmp(argv[2], "register")) {
             err_set(&e, "binfmt: the translator for %s is not built", argv[i]);
+            die(e);
+        } else if (!strcmp(argv[i], HOST_ARCH) && !strcmp(argv[2], "register") && !c.own) {
+            err_set(
+                &e,
+                "binfmt: %s is this machine's own architecture: all its programs would be translated (--own does it)",
+                argv[i]);
             die(e);
         }
     for (size_t i = 0; at == argc && i < ARRAY_LEN(rules); i++)

@@ -275,7 +275,7 @@ static int next_line(struct blk_node *n, uint64_t off, uint64_t len, struct line
                        .present = e.flags & BLK_ST_ALLOC,
                        .zero = e.flags & BLK_ST_ZERO,
                        .data = e.flags & BLK_ST_DATA,
-                       .has_map = e.flags & BLK_ST_OFFSET,
+                       .has_map = e.flags & BLK_ST_OFFSET && e.flags & (BLK_ST_DATA | BLK_ST_ZERO),
                        .map = e.map,
                        .compressed = e.flags & BLK_ST_COMPRESSED,
                        .file = e.map_node ? blk_node_filename(e.map_node) : NULL};

@@ -1,17 +1,19 @@
 /* qemu-nbd: serves an image to network block device clients, on a socket or through the kernel's /dev/nbdN. */
-#include "base/bytes.h"
+#include "base/json.h"
+#include "blk/export.h"
 #include "blk/host.h"
 #include "blk/nbd.h"
 #include "blk/secret.h"
+#include "cmd/nbd/part.h"
 #include "cmd/shut/tool.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <linux/fs.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -19,6 +21,7 @@
 
 /* ioctls of the kernel's client, as in <linux/nbd.h>, whose other names clash with the protocol's. */
 enum {
+    BLK_ROSET = _IO(0x12, 93), /* BLKROSET of <linux/fs.h>, which clashes with <sys/mount.h> */
     NBD_SET_SOCK = _IO(0xab, 0),
     NBD_SET_BLKSIZE = _IO(0xab, 1),
     NBD_DO_IT = _IO(0xab, 3),
@@ -34,9 +37,12 @@ static volatile sig_atomic_t g_stop;
 
 struct opt_set {
     const char *port, *bind, *sock, *fmt, *name, *desc, *cache, *discard, *detect, *aio, *pid_file, *device, *image,
-        *tls, *tls_host;
+        *tls, *tls_host, *fuse, *load;
     uint64_t shared, offset, partition;
-    bool readonly, persistent, verbose, disconnect, list, fork, image_opts, snapshot, have_offset, allocation_depth;
+    bool readonly, persistent, verbose, disconnect, list, fork, image_opts, snapshot, have_offset, allocation_depth,
+        partitions;
+    const char *bitmaps[NBD_MAX_BITMAPS];
+    unsigned nr_bitmaps;
     const char *objects[16]; /* --object */
     unsigned nr_objects;
     int argc;
@@ -65,12 +71,15 @@ static void usage(void)
         "  -t, --persistent          don't exit on the last connection\n"
         "  -v, --verbose             display extra debugging information\n"
         "  -x, --export-name=NAME    expose export by name (default is empty string)\n"
-        "  -D, --description=TEXT    export a human-readable description\n\n"
+        "  -D, --description=TEXT    export a human-readable description\n"
+        "  -A, --allocation-depth    offer the context qemu:allocation-depth\n"
+        "  -B, --bitmap=NAME         offer the context qemu:dirty-bitmap:NAME\n\n"
         "      --object OBJECT       define an object such as 'tls-creds-x509' or 'tls-creds-psk'\n"
         "      --tls-creds=ID        use id of an earlier --object to provide TLS\n"
         "      --tls-hostname=NAME   override hostname used to check x509 certificate\n\n"
         "Exposing part of the image:\n"
-        "  -o, --offset=OFFSET       offset into the image\n  -P, --partition=NUM       only expose partition NUM\n\n"
+        "  -o, --offset=OFFSET       offset into the image\n  -P, --partition=NUM       only expose partition NUM\n"
+        "      --partitions          list the partitions and exit\n\n"
         "General purpose options:\n"
         "  -L, --list                list exports available from another NBD server\n"
         "      --fork                fork off the server process and exit the parent\n"
@@ -79,11 +88,16 @@ static void usage(void)
         "Kernel NBD client support:\n"
         "  -c, --connect=DEV         connect FILE to the local NBD device DEV\n  -d, --disconnect          disconnect "
         "the specified device\n\n"
+        "Without the kernel's NBD client:\n"
+        "      --fuse=PATH           show the image (or what is exposed of it) as a raw file at PATH,\n"
+        "                            until it is unmounted; -d PATH does that\n\n"
         "Block device options:\n"
         "  -f, --format=FORMAT       set image format (raw, qcow2, ...)\n  -r, --read-only           export read-only\n"
         "  -s, --snapshot            use FILE as an external snapshot, create a temporary\n"
         "                            file with backing_file=FILE, redirect the write to\n                            "
         "the temporary one\n"
+        "  -l, --load-snapshot=NAME  export an internal snapshot, read-only: its name, or snapshot.id=, "
+        "snapshot.name=\n"
         "  -n, --nocache             disable host cache\n      --cache=MODE          set cache mode used to access the "
         "disk image\n"
         "      --discard=MODE        set discard mode (ignore, unmap)\n      --detect-zeroes=MODE  set detect-zeroes "
@@ -164,7 +178,20 @@ static int open_device(const char *dev, struct err **errp)
 static int do_disconnect(const char *dev)
 {
     struct err *e = NULL;
-    int fd = open_device(dev, &e);
+    struct stat st;
+    int fd;
+
+    if (!stat(dev, &st) && S_ISREG(st.st_mode)) { /* a file shown by --fuse */
+        if (!umount2(dev, 0)) {
+            printf("%s disconnected\n", dev);
+            return 0;
+        }
+        execlp("fusermount3", "fusermount3", "-u", "--", dev, (char *)NULL);
+        execlp("fusermount", "fusermount", "-u", "--", dev, (char *)NULL);
+        err_set_errno(&e, errno, "cannot unmount '%s'", dev);
+        return fail(e);
+    }
+    fd = open_device(dev, &e);
 
     if (fd < 0)
         return fail(e);
@@ -199,7 +226,7 @@ static int attach_kernel(struct nbd_server *s, struct nbd_export *x, int dev, co
     fd = dev;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 || ioctl(dev, NBD_SET_SOCK, pair[1]) < 0 ||
         ioctl(dev, NBD_SET_BLKSIZE, 512ul) < 0 || ioctl(dev, NBD_SET_SIZE_BLOCKS, (unsigned long)(size / 512)) < 0 ||
-        ioctl(dev, NBD_SET_FLAGS, (unsigned long)nbd_export_flags(x)) < 0 || ioctl(dev, BLKROSET, &ro) < 0) {
+        ioctl(dev, NBD_SET_FLAGS, (unsigned long)nbd_export_flags(x)) < 0 || ioctl(dev, BLK_ROSET, &ro) < 0) {
         struct err *e = NULL;
 
         err_set_errno(&e, errno, "Failed to set up %s", name);
@@ -215,49 +242,37 @@ static int attach_kernel(struct nbd_server *s, struct nbd_export *x, int dev, co
 
 /* ---- partitions ---- */
 
-static bool find_partition(struct blk_node *n, unsigned want, uint64_t *off, uint64_t *len, struct err **errp)
+static int list_partitions(struct blk_node *n)
 {
-    uint8_t b[512], g[512], ent[128];
-    uint64_t ext = 0, next;
+    struct nbd_part *v AUTOFREE = xcalloc(NBD_PART_MAX, sizeof *v);
+    int nr = nbd_parts(n, v);
 
-    if (blk_node_pread_sync(n, 0, b, 512) < 0 || b[510] != 0x55 || b[511] != 0xaa)
-        return err_set(errp, "Could not find partition %u: the image has no partition table", want);
-    if (blk_node_pread_sync(n, 512, g, 512) >= 0 && !memcmp(g, "EFI PART", 8)) {
-        uint64_t at = get_le64(g + 72) * 512 + (uint64_t)(want - 1) * get_le32(g + 84);
+    if (nr < 0) {
+        fprintf(stderr, "qemu-nbd: the image has no partition table\n");
+        return 1;
+    }
+    for (int i = 0; i < nr; i++) {
+        char size[16];
 
-        if (want > get_le32(g + 80) || get_le32(g + 84) < 128 || blk_node_pread_sync(n, at, ent, 128) < 0 ||
-            !get_le64(ent + 40))
-            return err_set(errp, "Could not find partition %u", want);
-        *off = get_le64(ent + 32) * 512;
-        *len = (get_le64(ent + 40) + 1) * 512 - *off;
-        return true;
+        printf("%-3u start %" PRIu64 " size %" PRIu64 " (%s) type %s%s%s\n", v[i].nr, v[i].off, v[i].len,
+               str_size(v[i].len, size, sizeof size), v[i].kind, *v[i].name ? " name " : "", v[i].name);
     }
-    for (unsigned i = 0; i < 4; i++) {
-        const uint8_t *p = b + 446 + i * 16;
-
-        if ((p[4] == 5 || p[4] == 0xf || p[4] == 0x85) && !ext)
-            ext = get_le32(p + 8);
-        if (i + 1 == want && p[4] && get_le32(p + 12)) {
-            *off = (uint64_t)get_le32(p + 8) * 512;
-            *len = (uint64_t)get_le32(p + 12) * 512;
-            return true;
-        }
-    }
-    next = ext;
-    for (unsigned nr = 5; next && nr < 64; nr++) {
-        if (blk_node_pread_sync(n, next * 512, g, 512) < 0 || g[510] != 0x55 || g[511] != 0xaa)
-            break;
-        if (nr == want) {
-            *off = (next + get_le32(g + 446 + 8)) * 512;
-            *len = (uint64_t)get_le32(g + 446 + 12) * 512;
-            return true;
-        }
-        next = g[462 + 4] ? ext + get_le32(g + 462 + 8) : 0;
-    }
-    return err_set(errp, "Could not find partition %u", want);
+    return 0;
 }
 
 /* ---- serving ---- */
+
+static bool load_snapshot(struct blk_node *n, const char *what, struct err **errp)
+{
+    const char *id = str_starts(what, "snapshot.id=") ? what + 12 : NULL,
+               *name = str_starts(what, "snapshot.name=") ? what + 14 : NULL;
+
+    if (!n->drv->snap_load)
+        return err_set(errp, "format '%s' has no internal snapshots", n->drv->name);
+    if (id || name)
+        return n->drv->snap_load(n, id, name, errp);
+    return n->drv->snap_load(n, what, NULL, NULL) || n->drv->snap_load(n, NULL, what, errp);
+}
 
 static struct blk_node *open_image(struct blk_set *set, const struct opt_set *o, struct err **errp)
 {
@@ -310,9 +325,13 @@ static struct blk_node *open_image(struct blk_set *set, const struct opt_set *o,
     } else {
         n = blk_node_open(set, o->image_opts ? NULL : o->image, o->fmt, flags, no, errp);
     }
+    if (n && o->load && !load_snapshot(n, o->load, errp)) {
+        blk_node_unref(n);
+        return NULL;
+    }
     if (!n || (!o->partition && !o->have_offset))
         return n;
-    if (o->partition && !find_partition(n, (unsigned)o->partition, &off, &len, errp)) {
+    if (o->partition && !nbd_part_find(n, (unsigned)o->partition, &off, &len, errp)) {
         blk_node_unref(n);
         return NULL;
     }
@@ -382,6 +401,78 @@ static int split_off(int *rc)
     return p[1];
 }
 
+/* Past the point where anything can fail: tell the waiting parent, then until the end. */
+static int run_until_end(int ready_fd, int null)
+{
+    char zero = 0;
+    int r = 0;
+
+    if (ready_fd >= 0 && write(ready_fd, &zero, 1) == 1) {
+        close(ready_fd);
+        fflush(stdout);
+        for (int i = 0; i < 3; i++)
+            if (dup2(null, i) < 0)
+                r = 1;
+    }
+    while (!g_stop)
+        ev_loop_turn(g_loop, -1);
+    return r;
+}
+
+static void unmounted(void *opaque)
+{
+    g_stop = 1;
+    ev_loop_stop(g_loop);
+}
+
+/* --fuse and --partitions: no server at all. */
+static int show(struct blk_set *set, struct opt_set *o, int ready_fd)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), r = 1;
+    struct err *e = NULL;
+    struct blk_node *n;
+    struct blk_export *x;
+    struct json_object *a;
+
+    if (o->partitions) /* the kernel's mount needs rights that are given up here */
+        o->shut = shut_in(set, &(const struct shut_plan){.argc = o->argc, .argv = o->argv});
+    n = open_image(set, o, &e);
+    if (!n) {
+        err_prefix(&e, "Could not open '%s': ", o->image);
+        return fail(e);
+    }
+    if (o->partitions) {
+        r = list_partitions(n);
+        blk_node_unref(n);
+        return r;
+    }
+    a = json_make("s:id", "fuse", "s:node-name", n->name, "s:mountpoint", o->fuse, "b:writable",
+                  !o->readonly && !blk_node_readonly(n), NULL);
+    x = blk_export_add(set, &blk_export_fuse, a, &e);
+    if (x && (!o->pid_file || write_pid(set, o->pid_file, &e))) {
+        x->on_end = unmounted;
+        r = run_until_end(ready_fd, null);
+    } else {
+        fail(e);
+    }
+    if (x)
+        blk_export_remove(x);
+    json_object_put(a);
+    blk_node_unref(n);
+    if (o->pid_file)
+        blk_host_unlink(set, o->pid_file);
+    return r;
+}
+
+static bool offer_contexts(struct nbd_export *x, const struct opt_set *o, struct err **errp)
+{
+    x->depth = o->allocation_depth;
+    for (unsigned i = 0; i < o->nr_bitmaps; i++)
+        if (!nbd_export_add_bitmap(x, NULL, o->bitmaps[i], errp))
+            return false;
+    return true;
+}
+
 static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
 {
     struct nbd_addr a = {.path = (char *)(uintptr_t)o->sock,
@@ -424,25 +515,17 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
     if (o->sock && fd != 3)
         s->unix_path = xstrdup(o->sock);
     x = nbd_export_add(s, o->name ? o->name : "", o->desc, n, !o->readonly && !blk_node_readonly(n), &e);
-    if (!x || (o->pid_file && !write_pid(set, o->pid_file, &e)))
+    if (!x || !offer_contexts(x, o, &e) || (o->pid_file && !write_pid(set, o->pid_file, &e)))
         r = fail(e);
     if (!r && dev >= 0)
         r = attach_kernel(s, x, dev, o->device);
     if (!r) {
-        char zero = 0;
-
         s->on_idle = idle;
         s->opaque = o;
-        if (ready_fd >= 0 && write(ready_fd, &zero, 1) == 1) {
-            close(ready_fd);
-            fflush(stdout);
-            for (int i = 0; i < 3; i++)
-                if (dup2(null, i) < 0)
-                    r = 1;
-        }
-        while (!g_stop)
-            ev_loop_turn(g_loop, -1);
+        r = run_until_end(ready_fd, null);
     }
+    if (x)
+        nbd_export_remove(s, x);
     nbd_server_free(s);
     blk_node_unref(n);
     if (o->pid_file)
@@ -450,7 +533,21 @@ static int serve(struct blk_set *set, struct opt_set *o, int ready_fd)
     return r;
 }
 
-enum { O_CACHE = 256, O_AIO, O_DISCARD, O_DETECT, O_FORK, O_PID, O_OPTS, O_TLS, O_AUTHZ, O_TLS_HOST, O_OBJECT };
+enum {
+    O_CACHE = 256,
+    O_AIO,
+    O_DISCARD,
+    O_DETECT,
+    O_FORK,
+    O_PID,
+    O_OPTS,
+    O_TLS,
+    O_AUTHZ,
+    O_TLS_HOST,
+    O_OBJECT,
+    O_FUSE,
+    O_PARTITIONS
+};
 
 static const struct option longs[] = {{"help", no_argument, 0, 'h'},
                                       {"version", no_argument, 0, 'V'},
@@ -485,6 +582,8 @@ static const struct option longs[] = {{"help", no_argument, 0, 'h'},
                                       {"tls-authz", required_argument, 0, O_AUTHZ},
                                       {"tls-hostname", required_argument, 0, O_TLS_HOST},
                                       {"object", required_argument, 0, O_OBJECT},
+                                      {"fuse", required_argument, 0, O_FUSE},
+                                      {"partitions", no_argument, 0, O_PARTITIONS},
                                       {"trace", required_argument, 0, 'T'},
                                       {0}};
 
@@ -610,11 +709,23 @@ static int parse(int argc, char **argv, struct opt_set *o)
             o->image_opts = true;
             break;
         case 'A':
-            return refuse("--allocation-depth");
+            o->allocation_depth = true;
+            break;
         case 'B':
-            return refuse("--bitmap");
+            if (o->nr_bitmaps == NBD_MAX_BITMAPS)
+                return refuse("more than 60 --bitmap");
+            o->bitmaps[o->nr_bitmaps++] = optarg;
+            break;
         case 'l':
-            return refuse("--load-snapshot");
+            o->load = optarg;
+            o->readonly = true;
+            break;
+        case O_FUSE:
+            o->fuse = optarg;
+            break;
+        case O_PARTITIONS:
+            o->partitions = o->readonly = true;
+            break;
         case 'T':
             if (!shut_trace_option(optarg))
                 return 1;
@@ -671,7 +782,7 @@ int main(int argc, char **argv)
         if (!blk_object_add(set, o.objects[i], &e))
             return fail(e);
     }
-    r = o.list ? do_list(set, &o) : serve(set, &o, ready);
+    r = o.list ? do_list(set, &o) : o.fuse || o.partitions ? show(set, &o, ready) : serve(set, &o, ready);
     blk_set_free(set);
     run_free(run);
     shut_end(o.shut);

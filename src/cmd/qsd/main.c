@@ -46,6 +46,7 @@ static void usage(void)
            "  --chardev <options>    configure a character device backend\n"
            "  --daemonize            daemonize the process, and have the parent exit once startup is complete\n"
            "  --export [type=]nbd,id=<id>,node-name=<node-name>[,name=<export-name>][,writable=on|off]\n"
+           "           [,bitmaps.0=<bitmap>][,allocation-depth=on|off]\n"
            "                         export the specified block node over NBD\n"
            "  --export [type=]vhost-user-blk,id=<id>,node-name=<node-name>,addr.type=unix,addr.path=<path>\n"
            "           [,writable=on|off][,logical-block-size=<n>][,num-queues=<n>]\n"
@@ -84,7 +85,12 @@ static struct json_object *as_json(struct opts *o, const char *const *bools, con
                 v = json_object_new_uint64(n);
         if (!ok)
             break;
-        if (str_starts(e->key, "addr."))
+        if (str_starts(e->key, "bitmaps.")) {
+            if (!json_get(j, "bitmaps"))
+                json_object_object_add(j, "bitmaps", json_object_new_array());
+            json_object_array_add(json_get(j, "bitmaps"), json_object_new_string(e->val));
+            json_object_put(v);
+        } else if (str_starts(e->key, "addr."))
             json_object_object_add(addr, e->key + 5, json_object_new_string(e->val));
         else
             json_object_object_add(j, e->key, v ? v : json_object_new_string(e->val));

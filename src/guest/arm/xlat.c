@@ -169,6 +169,7 @@ bool gen_cbz(struct arm_xlat *x, const struct arm_insn *i)
 
     if (i->it)
         return false;
+    leave_it(x, i); /* the block may have begun within one */
     if (flags_dead_at(x, target))
         ir_flags_dead(x->s);
     ir_exit_if(x->s, i->kind == ARM_CBZ ? IR_EQ : IR_NE, get_r(x, i, i->Rn), ir_c32(x->s, 0), (uint64_t)target | 1);
