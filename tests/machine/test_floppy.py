@@ -38,6 +38,9 @@ def test_two_drives_are_read_written_and_changed(tmp_path):
         assert read(g) == sum_of(dc)
         g.qmp.call('eject', device='floppy0', force=True)
         assert 'No such device' in g.sh('dd if=/dev/fd0 of=/dev/null count=1 2>&1 || true', 240)
+        g.qmp.call('blockdev-change-medium', device='floppy0', filename=str(a), format='raw', read_only_mode='read-only')
+        assert read(g) != sum_of(dc)
+        assert 'Read-only' in g.sh('dd if=/tmp/r of=/dev/fd0 count=1 conv=fsync 2>&1 || true', 240)
         g.poweroff()
     data = a.read_bytes()
     assert sum_of(data[101 * 512:][:77 * 512]) == want
