@@ -224,8 +224,9 @@ static bool take_common(struct blk_job *j, struct json_object *a, struct err **e
         j->gran = (uint32_t)gran;
     if (buf < 0)
         return err_set(errp, "Parameter 'buf-size' expects a non-negative value");
-    if (mode && strcmp(mode, "background") != 0)
-        return err_set(errp, "copy-mode '%s' is not available: use background", mode);
+    if (mode && strcmp(mode, "background") != 0 && strcmp(mode, "write-blocking") != 0)
+        return err_set(errp, "Invalid parameter '%s'", mode);
+    j->active = mode && !strcmp(mode, "write-blocking");
     return parse_on_error(a, "on-source-error", &j->on_source_error, errp) &&
            parse_on_error(a, "on-target-error", &j->on_target_error, errp) &&
            (!json_get_str(a, "on-error") || (parse_on_error(a, "on-error", &j->on_source_error, errp) &&

@@ -114,7 +114,49 @@ void job_free(struct blk_job *j)
     free(j->create_file);
     free(j->create_fmt);
     opts_free(j->create_opts);
+    job_group_unref(j->group);
     free(j);
+}
+
+void job_group_join(struct job_group *g, struct blk_job *j)
+{
+    g->refs++;
+    g->nr++;
+    j->group = g;
+}
+
+void job_group_unref(struct job_group *g)
+{
+    if (g && !--g->refs)
+        free(g);
+}
+
+/* One of a group did not end well: the others are cancelled. */
+static void group_fail(struct blk_job *j)
+{
+    struct blk_job *k;
+
+    if (!j->group || j->group->failed || j->group->committed)
+        return;
+    j->group->failed = true;
+    list_each (k, &j->set->jobs, link)
+        if (k != j && k->group == j->group && k->status != JOB_CONCLUDED) {
+            k->cancelled = k->force = true;
+            k->paused = false;
+        }
+}
+
+/* All of the group have done their work; false: one has not, or will not. */
+static bool group_ready(struct blk_job *j)
+{
+    struct job_group *g = j->group;
+
+    g->waiting++;
+    while (g->waiting < g->nr && !g->failed && !j->cancelled)
+        blk_sleep(j->set, 2 * NS_PER_MS);
+    if (j->cancelled)
+        group_fail(j);
+    return !g->failed;
 }
 
 /* The work is done and the graph may change: at once, or when job-finalize comes. False: cancelled meanwhile. */
@@ -122,12 +164,22 @@ static bool job_may_finish(struct blk_job *j)
 {
     j->pended = true;
     set_status(j, JOB_WAITING);
+    if (j->group && !group_ready(j))
+        return false;
     set_status(j, JOB_PENDING);
     if (!j->auto_finalize)
         run_event(j->set->run, "BLOCK_JOB_PENDING", json_make("s:type", type_name(j), "s:id", j->id, NULL));
     while (!j->auto_finalize && !j->finalize && !j->cancelled)
         blk_sleep(j->set, 10 * NS_PER_MS);
-    return !j->cancelled;
+    if (!j->group)
+        return !j->cancelled;
+    if (j->cancelled)
+        group_fail(j);
+    if (j->group->failed)
+        return false;
+    j->group->committed = true; /* no way back for the others either */
+    j->cancelled = false;
+    return true;
 }
 
 static void conclude(struct blk_job *j)
@@ -287,6 +339,35 @@ static int mark_initial(struct blk_job *j)
     return 0;
 }
 
+/* Write-blocking: what was just written goes to the target before the writer goes on. The lock orders it against the
+ * copying in the background: whoever reads the source first also writes the target first. What cannot be written is
+ * left to the background, which acts on the error. */
+static void mirror_settled(struct blk_notify *b, uint64_t off, uint64_t len)
+{
+    struct blk_job *j = b->opaque;
+    uint8_t *buf AUTOFREE = try_alloc_aligned(4096, PIECE);
+    bool reading;
+
+    fibre_mutex_lock(&j->lock);
+    if (!buf || copy_range(j, off, len, buf, &reading) < 0)
+        blk_bitmap_set(j->dirty, off, len);
+    fibre_mutex_unlock(&j->lock);
+}
+
+static void mirror_listen(struct blk_job *j, bool on)
+{
+    if (on == j->listening)
+        return;
+    j->listening = on;
+    if (!on) {
+        blk_notify_del(&j->notify);
+        return;
+    }
+    j->dirty->enabled = false;
+    j->notify = (struct blk_notify){.settled = mirror_settled, .opaque = j};
+    blk_notify_add(j->source, &j->notify);
+}
+
 static int copy_dirty_once(struct blk_job *j, uint64_t *at, uint64_t *done)
 {
     uint64_t start, len;
@@ -299,10 +380,14 @@ static int copy_dirty_once(struct blk_job *j, uint64_t *at, uint64_t *done)
             return 0;
     }
     len = min_u64(len, PIECE);
+    if (j->active)
+        fibre_mutex_lock(&j->lock);
     blk_bitmap_reset(j->dirty, start, len); /* before reading: a write from now on sets it again */
     *at = start + len;
     *done = len;
     r = copy_range(j, start, len, j->buf, &reading);
+    if (j->active)
+        fibre_mutex_unlock(&j->lock);
     if (r < 0) {
         blk_bitmap_set(j->dirty, start, len);
         *done = 0;
@@ -363,6 +448,7 @@ static int pivot(struct blk_job *j)
     if (r >= 0 && j->cancelled)
         r = -ECANCELED;
     if (r >= 0) {
+        mirror_listen(j, false);
         blk_child_detach(j->source_edge);
         blk_child_detach(j->target_edge);
         j->source_edge = j->target_edge = NULL;
@@ -403,6 +489,7 @@ static int run_mirror(struct blk_job *j)
     j->dirty = blk_bitmap_new(j->source, NULL, j->gran, NULL);
     if (!j->dirty)
         return -ENOMEM;
+    mirror_listen(j, j->active);
     r = mark_initial(j);
     j->len = j->dirty->dirty * j->gran;
     while (r >= 0) {
@@ -426,9 +513,11 @@ static int run_mirror(struct blk_job *j)
         if (r == -ECANCELED)
             j->pivot = false;
     } else if (r >= 0 && j->cancelled && j->status == JOB_READY && j->type == JOB_MIRROR && !j->force) {
+        mirror_listen(j, false);
         r = blk_node_flush(j->target); /* a cancelled, ready mirror is a complete copy */
         j->pivot = true;
     }
+    mirror_listen(j, false);
     blk_bitmap_free(j->dirty);
     j->dirty = NULL;
     return r;
@@ -751,6 +840,8 @@ static void job_run(void *opaque)
     }
     if (r < 0)
         j->ret = r;
+    if (j->ret < 0 || j->cancelled)
+        group_fail(j);
     free(j->buf);
     j->buf = NULL;
     if (j->source)

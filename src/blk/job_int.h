@@ -23,6 +23,12 @@ enum job_on_error { JOB_ERR_REPORT, JOB_ERR_IGNORE, JOB_ERR_ENOSPC, JOB_ERR_STOP
 /* When a finished backup cleans the bitmap it copied by. */
 enum job_bitmap_mode { BITMAP_ON_SUCCESS, BITMAP_NEVER, BITMAP_ALWAYS };
 
+/* Jobs that end well together or not at all (transaction, completion-mode=grouped). */
+struct job_group {
+    unsigned refs, nr, waiting; /* jobs in it; jobs that have done their work */
+    bool failed, committed;
+};
+
 struct blk_job {
     struct list link;
     struct blk_set *set;
@@ -35,6 +41,9 @@ struct blk_job {
     bool auto_complete;                   /* no need to ask for completion */
     bool auto_finalize, finalize, pended; /* pended: it has been in the states waiting and pending */
     bool no_unmap, compress;
+    bool active; /* mirror: a write reaches the target before its writer is told */
+    bool listening;
+    struct job_group *group; /* one reference; NULL = on its own */
     enum job_on_error on_source_error, on_target_error;
     enum job_bitmap_mode bitmap_mode;
     uint32_t gran; /* of the dirty bitmap */
@@ -62,6 +71,8 @@ struct blk_job {
 };
 
 struct blk_job *job_new(struct blk_set *s, enum job_type t, const char *id, const char *dflt, struct err **errp);
+void job_group_join(struct job_group *g, struct blk_job *j);
+void job_group_unref(struct job_group *g); /* NULL is allowed */
 /* Begins the work. A backup's point in time is this call. False: out of memory, the job is gone. */
 bool job_start(struct blk_job *j, struct err **errp);
 void job_drop(struct blk_job *j); /* before job_start */

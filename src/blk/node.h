@@ -331,10 +331,15 @@ struct blk_notify {
     struct list link;
     int (*before)(struct blk_notify *b, uint64_t off, uint64_t len); /* may suspend; -errno fails the write */
     void (*after)(struct blk_notify *b, uint64_t off, uint64_t len);
+    /* The node may be read again, the writer has not been told yet; may suspend. */
+    void (*settled)(struct blk_notify *b, uint64_t off, uint64_t len);
     void *opaque;
+    struct blk_node *node; /* borrowed */
+    unsigned in_use;       /* calls that have not returned */
+    bool gone;
 };
 void blk_notify_add(struct blk_node *n, struct blk_notify *b);
-void blk_notify_del(struct blk_notify *b);
+void blk_notify_del(struct blk_notify *b); /* in a fibre: returns when no call of b is under way */
 
 /* Dirty bitmaps: one bit per granule, set by writes, kept by the node. */
 struct blk_bitmap {

@@ -272,18 +272,35 @@ static int drv_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned f
     return r;
 }
 
+/* Listeners may suspend; the one that is called stays on the list until it returns (blk_notify_del waits). */
 static int run_before(struct blk_node *n, uint64_t off, uint64_t len)
 {
-    struct blk_notify *b, *tmp;
+    struct blk_notify *b;
+    int r = 0;
 
-    list_each_safe (b, tmp, &n->notifiers, link)
-        if (b->before) {
-            int r = b->before(b, off, len);
-
-            if (r < 0)
-                return r;
-        }
+    list_each (b, &n->notifiers, link) {
+        if (!b->before || b->gone)
+            continue;
+        b->in_use++;
+        r = b->before(b, off, len);
+        b->in_use--;
+        if (r < 0)
+            return r;
+    }
     return 0;
+}
+
+static void run_settled(struct blk_node *n, uint64_t off, uint64_t len)
+{
+    struct blk_notify *b;
+
+    list_each (b, &n->notifiers, link) {
+        if (!b->settled || b->gone)
+            continue;
+        b->in_use++;
+        b->settled(b, off, len);
+        b->in_use--;
+    }
 }
 
 static void pass_threshold(struct blk_node *n, uint64_t end)
@@ -297,7 +314,7 @@ static void pass_threshold(struct blk_node *n, uint64_t end)
 static void after_write(struct blk_node *n, uint64_t off, uint64_t len)
 {
     struct blk_bitmap *m;
-    struct blk_notify *b, *tmp;
+    struct blk_notify *b;
 
     n->write_gen++;
     n->wr_highest = max_u64(n->wr_highest, off + len);
@@ -310,8 +327,8 @@ static void after_write(struct blk_node *n, uint64_t off, uint64_t len)
     list_each (m, &n->bitmaps, link)
         if (m->enabled)
             blk_bitmap_set(m, off, len);
-    list_each_safe (b, tmp, &n->notifiers, link)
-        if (b->after)
+    list_each (b, &n->notifiers, link)
+        if (b->after && !b->gone)
             b->after(b, off, len);
 }
 
@@ -358,6 +375,8 @@ int blk_node_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struc
     if (r >= 0)
         after_write(n, off, len);
     track_end(n, &t);
+    if (r >= 0)
+        run_settled(n, off, len);
     if (r >= 0 && flags & BLK_FUA)
         r = blk_node_flush(n);
     return r < 0 ? r : 0;
@@ -380,6 +399,8 @@ int blk_node_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned fla
     if (r >= 0)
         after_write(n, off, len);
     track_end(n, &t);
+    if (r >= 0)
+        run_settled(n, off, len);
     if (r >= 0 && flags & BLK_FUA)
         r = blk_node_flush(n);
     return r < 0 ? r : 0;
@@ -401,6 +422,8 @@ static int copy_from(struct blk_node *n, uint64_t off, struct blk_node *src, uin
     if (r >= 0)
         after_write(n, off, len);
     track_end(n, &t);
+    if (r >= 0)
+        run_settled(n, off, len);
     return r;
 }
 
@@ -452,6 +475,8 @@ int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len)
     if (r >= 0)
         after_write(n, lo, hi - lo);
     track_end(n, &t);
+    if (r >= 0)
+        run_settled(n, lo, hi - lo);
     return r < 0 ? r : 0;
 }
 
@@ -779,9 +804,13 @@ void blk_node_drain(struct blk_node *n)
 
 void blk_notify_add(struct blk_node *n, struct blk_notify *b)
 {
+    b->node = n;
     list_add(&n->notifiers, &b->link);
 }
 void blk_notify_del(struct blk_notify *b)
 {
+    b->gone = true;
+    while (b->in_use && fibre_self())
+        blk_sleep(b->node->set, NS_PER_MS / 4);
     list_del(&b->link);
 }

@@ -3,7 +3,8 @@
  * Every drive of the set stands still from the first action to the last. Each action takes effect at once and leaves a
  * record of how to undo it; when one fails, the records are played backwards. Deleting a bitmap and starting a backup
  * cannot be undone and wait until no action can fail any more (a backup's point in time is the same moment, since
- * nothing writes meanwhile). Files made for overlays stay, as they do when the single command fails. */
+ * nothing writes meanwhile). With completion-mode=grouped the backups end well together or not at all. Files made for
+ * overlays stay, as they do when the single command fails. */
 #include "base/json.h"
 #include "blk/blk_int.h"
 #include "blk/job_int.h"
@@ -235,14 +236,26 @@ bool blk_cmd_transaction(struct blk_set *s, struct json_object *a, struct json_o
     struct json_object *list = json_get(a, "actions"), *props = json_get(a, "properties");
     const char *mode = props ? json_get_str(props, "completion-mode") : NULL;
     struct list log = LIST_INIT(log);
+    struct job_group *group = NULL;
     bool ok = true;
 
-    if (mode && strcmp(mode, "individual") != 0)
-        return err_set(errp, "completion-mode '%s' is not available: use individual", mode);
+    if (mode && !strcmp(mode, "grouped")) {
+        group = xnew(struct job_group);
+        *group = (struct job_group){.refs = 1};
+    } else if (mode && strcmp(mode, "individual") != 0) {
+        return err_set(errp, "Invalid parameter '%s'", mode);
+    }
     hold_drives(s, true);
     for (size_t i = 0; ok && i < json_object_array_length(list); i++)
         ok = act(s, json_object_array_get_idx(list, i), &log, errp);
+    for (struct list *l = log.next; ok && group && l != &log; l = l->next) {
+        struct undo *u = container_of(l, struct undo, link);
+
+        if (u->job)
+            job_group_join(group, u->job);
+    }
     finish(&log, ok);
+    job_group_unref(group);
     hold_drives(s, false);
     return ok;
 }

@@ -120,6 +120,10 @@ static void exit_call(struct irc *c, const struct ir_op *o)
 
 static void target_in_rdx(struct irc *c, ir_val v)
 {
+    if (c->v[v].loc == L_REG && c->v[v].reg == JR_RDX && !ir_live(c, v)) {
+        c->lock |= 1u << JR_RDX;
+        return;
+    }
     ir_take(c, JR_RDX);
     ir_fetch(c, JR_RDX, v);
 }
@@ -390,6 +394,10 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
         link_if(c, (uint64_t)o->imm, ir_code_cmp(c, o->attr, (enum ir_type)o->t, o->a[0], o->a[1]));
         return true;
     case IR_EXIT_IF_FL:
+        if (o->a[1] != IR_NO) {
+            link_if(c, (uint64_t)o->imm, ir_code_fcc(c, o->attr, o->a[1], o->a[2]));
+            return true;
+        }
         link_if(c, (uint64_t)o->imm, ir_flag_cc(c, o->a[0], o->attr));
         return true;
     case IR_EXIT_CALL:

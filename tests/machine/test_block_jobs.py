@@ -228,6 +228,46 @@ def test_transaction_is_all_or_nothing(tmp_path, base):
     io('-r', second, '-c', 'read -P 1 0 64k')
 
 
+def backups(tmp, broken=False, **more):
+    target = lambda i: {'type': 'drive-backup', 'data': {'device': f'd{i}', 'job-id': f'j{i}', 'target': f'{tmp}/b{i}.raw', 'format': 'raw',
+                                                        'sync': 'full', **more}}
+    return dict(properties={'completion-mode': 'grouped'}, actions=[target(0), {'type': 'blockdev-backup', 'data': {
+        'device': 'd1', 'job-id': 'j1', 'target': 'bad', 'sync': 'full', **more}} if broken else target(1)])
+
+
+def test_grouped_backups_end_well_together_or_not_at_all(tmp_path, base):
+    second = tmp_path / 'two.qcow2'
+    img('create', '-f', 'qcow2', second, '8M')
+    io(second, '-c', 'write -P 5 0 8M')
+    with Vm(tmp_path, f'file={base},format=qcow2,node-name=n0', f'file={second},format=qcow2') as vm:
+        vm.qmp('transaction', **backups(tmp_path))
+        ended = {vm.wait('BLOCK_JOB_COMPLETED')['device'] for _ in range(2)}
+        assert ended == {'j0', 'j1'}
+        # one cannot be written: the other, long done, is cancelled and its bitmap keeps what it had
+        vm.qmp('block-dirty-bitmap-add', node='n0', name='bm')
+        vm.guest('d0', 'write -P 7 0 64k')
+        img('create', '-f', 'raw', tmp_path / 'x.raw', '8M')
+        vm.qmp('blockdev-add', driver='blkdebug', node_name='bad', file={'driver': 'file', 'filename': str(tmp_path / 'x.raw')},
+               **{'inject-error': [{'iotype': 'write', 'errno': 5, 'sector': 8192}]})
+        t = backups(tmp_path, broken=True)
+        t['actions'][0]['data'].update({'sync': 'incremental', 'bitmap': 'bm', 'target': f'{tmp_path}/b2.raw'})
+        t['actions'][1]['data']['speed'] = 4 << 20
+        vm.qmp('transaction', **t)
+        assert 'error' in vm.m.event('BLOCK_JOB_COMPLETED', 30, device='j1')['data']
+        vm.m.event('BLOCK_JOB_CANCELLED', 30, device='j0')
+        [bm] = [b for b in vm.qmp('query-block')[0]['inserted']['dirty-bitmaps'] if b['name'] == 'bm']
+        assert bm['count'] == 65536 and not bm['busy']
+        # both wait to be finalized; to cancel one is to cancel both
+        vm.qmp('transaction', **backups(tmp_path, **{'auto-finalize': False}))
+        for _ in range(2):
+            vm.wait('BLOCK_JOB_PENDING')
+        assert {j['status'] for j in vm.qmp('query-jobs')} == {'pending'}
+        vm.qmp('job-cancel', id='j1')
+        assert {vm.wait('BLOCK_JOB_CANCELLED')['device'] for _ in range(2)} == {'j0', 'j1'}
+        with pytest.raises(QmpError):
+            vm.qmp('transaction', actions=[], properties={'completion-mode': 'somehow'})
+
+
 @pytest.mark.proves('F-SNP-05', 'F-BLK-18')
 def test_blockdev_snapshot_with_null_backing(tmp_path, base):
     over = overlay(tmp_path, base)

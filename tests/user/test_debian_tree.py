@@ -59,22 +59,69 @@ def in_tree(arch, tree, *command, timeout=600):
     return r
 
 
-@pytest.mark.limit(1500)
-@pytest.mark.proves('F-USR-04', 'F-USR-06', 'S346', 'S347')
-@pytest.mark.parametrize('arch', ['arm64', 'armhf', 'i386', 'amd64'])
-def test_programs_of_a_foreign_root_run_by_themselves(arch):
-    available(arch)
+def short_tree(arch):
     try:
         tree = guest.root_tree(f'chroot-{arch}', PACKAGES, arch)
     except guest.GuestError as e:
         pytest.skip(f'packages: {e}')
     for d in ('proc', 'sys', 'dev', 'run', 'etc', 'tmp'):
         os.makedirs(f'{tree}/{d}', exist_ok=True)
+    return tree
+
+
+@pytest.mark.limit(1500)
+@pytest.mark.proves('F-USR-04', 'F-USR-06', 'S346', 'S347')
+@pytest.mark.parametrize('arch', ['arm64', 'armhf', 'i386', 'amd64'])
+def test_programs_of_a_foreign_root_run_by_themselves(arch):
+    available(arch)
+    tree = short_tree(arch)
     r = in_tree(arch, tree, '/bin/bash', '-c', SCRIPT)
     machine = {'arm64': 'aarch64', 'armhf': 'armv7l', 'amd64': 'x86_64', 'i386': 'i686'}[arch]
     assert r.returncode == 0, r.stderr
     assert r.stdout.split('\n')[:-1] == [machine, '3', '/etc/debian_version', '1,4,9,16,25', f'little {machine} 499500', '820', 'status 7',
                                          'readlink']
+
+
+SUID = r"""
+#include <stdio.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+int main(void) { printf("%d %d %d\n", (int)getuid(), (int)geteuid(), (int)getauxval(AT_SECURE)); return 0; }
+"""
+CC = {'arm64': ['aarch64-linux-gnu-gcc'], 'armhf': ['arm-linux-gnueabihf-gcc'], 'i386': ['gcc', '-m32', '-I/usr/include/x86_64-linux-gnu'],
+      'amd64': ['gcc']}
+
+
+@pytest.mark.limit(1500)
+@pytest.mark.proves('F-USR-05', 'S349')
+@pytest.mark.parametrize('arch', ['arm64', 'armhf', 'i386', 'amd64'])
+def test_set_uid_programs_get_their_rights(tmp_path, arch):
+    available(arch)
+    (tmp_path / 's.c').write_text(SUID)
+    tree = short_tree(arch)
+    exe = f'{tree}/usr/local/suid'
+    os.makedirs(os.path.dirname(exe), exist_ok=True)
+    if subprocess.run([*CC[arch], '-static', '-o', exe, str(tmp_path / 's.c')], capture_output=True).returncode:
+        pytest.skip(f'{CC[arch][0]} cannot build')
+    os.chmod(exe, 0o4755)
+    try:
+        r = in_tree(arch, tree, '/usr/bin/python3.11', '-S', '-c', 'import os; os.setuid(1000); os.execv("/usr/local/suid", ["suid"])')
+    finally:
+        os.unlink(exe)
+    assert r.stdout == '1000 0 1\n', r.stderr
+
+
+@pytest.mark.limit(1500)
+@pytest.mark.proves('F-PRG-16', 'F-USR-01', 'F-USR-03', 'S346', 'S347', 'S348')
+@pytest.mark.parametrize('arch', ['arm64', 'armhf'])
+def test_ls_of_a_foreign_tree_lists(tmp_path, arch):
+    """Outside the chroot too: its libraries are found in its own root."""
+    tree = short_tree(arch)
+    for name in ('b', 'a', 'c'):
+        (tmp_path / name).write_text('x')
+    r = subprocess.run([program(f'qemu-{debian.ARCH[arch]}-static'), f'{tree}/usr/bin/ls', str(tmp_path)], capture_output=True, text=True,
+                       timeout=300)
+    assert (r.returncode, r.stdout) == (0, 'a\nb\nc\n'), r.stderr
 
 
 @pytest.mark.long

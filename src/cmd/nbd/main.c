@@ -768,8 +768,10 @@ int main(int argc, char **argv)
         return do_disconnect(o.image);
     if ((o.fork || o.device) && !o.list) {
         ready = split_off(&r);
-        if (ready == -2)
+        if (ready == -2) {
+            free(o.argv);
             return r;
+        }
     }
     signal(SIGTERM, on_signal);
     signal(SIGINT, on_signal);

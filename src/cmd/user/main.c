@@ -242,6 +242,16 @@ static void opt_perfmap(struct args *a, const char *v)
     lx_proc.opt.perfmap = true;
 }
 
+/* Ours: filters of the program that executed this one. */
+static void opt_seccomp(struct args *a, const char *v)
+{
+    uint64_t n;
+
+    if (!str_to_u64(v, &n) || n < 3 || n > INT_MAX)
+        bad_option("-seccomp-fd", v);
+    lx_proc.opt.seccomp_fd = (int)n;
+}
+
 static void opt_seed(struct args *a, const char *v)
 {
     uint64_t n;
@@ -286,6 +296,7 @@ static const struct option {
                {"one-insn-per-tb", "QEMU_ONE_INSN_PER_TB", false, opt_one},
                {"singlestep", "QEMU_SINGLESTEP", false, opt_one},
                {"perfmap", "QEMU_PERFMAP", false, opt_perfmap},
+               {"seccomp-fd", NULL, true, opt_seccomp},
                {"seed", "QEMU_RAND_SEED", true, opt_seed}};
 
 static const struct option *find_option(const char *name)

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "user/linux/kept.h"
 #include "user/linux/map.h"
+#include "user/linux/seccomp.h"
 #include "user/linux/sys_file.h"
 #include "user/linux/syscalls.h"
 
@@ -290,7 +291,7 @@ static int resolve(struct exec *x, const char *path)
         close(fd);
         if (!S_ISREG(st.st_mode))
             return -EACCES;
-        if (n < 0 || st.st_mode & (S_ISUID | S_ISGID))
+        if (n < 0 || (st.st_mode & (S_ISUID | S_ISGID) && !lx_self->secc))
             return 0;
         if (lx_elf_machine(head, (size_t)n, &c) == lx_proc.arch->elf_machine && c == lx_proc.arch->elf_class) {
             if (host != x->path)
@@ -304,7 +305,7 @@ static int resolve(struct exec *x, const char *path)
 }
 
 /* This program again: its name, options, -0 ARGV0 PATH ARGS... */
-static char **own_command(const struct exec *x)
+static char **own_command(const struct exec *x, int seccomp)
 {
     const struct lx_opts *o = &lx_proc.opt;
     char **v = xcalloc(x->argc + 64, sizeof *v);
@@ -336,6 +337,10 @@ static char **own_command(const struct exec *x)
         v[n++] = xstrdup("-D");
         v[n++] = xstrdup(o->log_file);
     }
+    if (seccomp >= 0) {
+        v[n++] = xstrdup("-seccomp-fd");
+        v[n++] = xasprintf("%d", seccomp);
+    }
     v[n++] = xstrdup("-0");
     v[n++] = x->argc ? x->argv[0] : xstrdup("");
     v[n++] = xstrdup("--");
@@ -349,7 +354,7 @@ int64_t lx_do_exec(struct lx_thread *t, int dirfd, const char *path, char **argv
 {
     struct exec x = {.argc = 0};
     char full[PATH_MAX], **v;
-    int r;
+    int r, secc;
 
     if (flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW))
         return -EINVAL;
@@ -376,6 +381,10 @@ int64_t lx_do_exec(struct lx_thread *t, int dirfd, const char *path, char **argv
         free(x.argv);
         return -LX_ERESTART;
     }
+    if (!r && t->secc) {
+        free(x.argv);
+        return -EPERM; /* it would run without the filters */
+    }
     if (!r) {
         uint64_t a[6] = {(uint64_t)(int64_t)dirfd, (uintptr_t)path, (uintptr_t)argv, (uintptr_t)envp, (uint64_t)flags};
         char buf[PATH_MAX];
@@ -384,14 +393,21 @@ int64_t lx_do_exec(struct lx_thread *t, int dirfd, const char *path, char **argv
         free(x.argv);
         return syscall(SYS_execveat, (int)a[0], a[1], a[2], a[3], (int)a[4]) < 0 ? -errno : 0;
     }
+    secc = lx_seccomp_carry(t);
+    if (secc < -1) {
+        free(x.argv);
+        return secc + 1;
+    }
     if (!t->vfork_child)
         lx_kept_save(lx_proc.rt);
-    v = own_command(&x);
-    if (access(lx_proc.opt.self, X_OK) < 0) /* a root without /proc: binfmt_misc may know the program */
+    v = own_command(&x, secc);
+    if (access(lx_proc.opt.self, X_OK) < 0 && secc < 0) /* a root without /proc: binfmt_misc may know the program */
         execve(x.path, x.argv, envp);
     else
         execve(lx_proc.opt.self, v, envp);
     r = errno;
+    if (secc >= 0)
+        close(secc);
     free(v);
     free(x.argv);
     return -r;

@@ -280,6 +280,11 @@ void lx_signal_fault(struct lx_thread *t)
     force(t, &info);
 }
 
+void lx_signal_force_info(struct lx_thread *t, const siginfo_t *info)
+{
+    force(t, info);
+}
+
 void lx_signal_force(struct lx_thread *t, int sig, int code, uint64_t addr)
 {
     t->cpu->fault = (struct lx_fault){.sig = sig, .code = code, .addr = addr};
@@ -307,6 +312,11 @@ void lx_siginfo_out(uint8_t out[128], const siginfo_t *i, unsigned word)
     if (code > 0 && (i->si_signo == SIGSEGV || i->si_signo == SIGBUS || i->si_signo == SIGFPE ||
                      i->si_signo == SIGILL || i->si_signo == SIGTRAP)) {
         memcpy(out + 12, h + 16, 4); /* si_addr */
+        return;
+    }
+    if (i->si_signo == SIGSYS && code > 0) {
+        memcpy(out + 12, h + 16, 4); /* si_call_addr, si_syscall, si_arch */
+        memcpy(out + 16, h + 24, 8);
         return;
     }
     memcpy(out + 12, h + 16, 8); /* pid, uid; or timer id, overrun; or band in the low part */

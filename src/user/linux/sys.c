@@ -1,5 +1,6 @@
 /* System calls: from the guest's number to a row of syscalls.def, to the host's kernel or a handler. */
 #include "base/util.h"
+#include "user/linux/seccomp.h"
 #include "user/linux/syscalls.h"
 #include "user/linux/sysnr.h"
 
@@ -107,7 +108,9 @@ void lx_syscall(struct lx_thread *t)
         a[i] = ar->get(t->cpu, LX_ARG0 + i);
     if (unlikely(lx_proc.opt.strace))
         lx_strace_enter(t, row, nr, a);
-    if (!ar->sys_own || !ar->sys_own(t->cpu, nr, a, &r))
+    if (unlikely(t->secc) && !lx_seccomp_allows(t, nr, a, &r))
+        row = NULL;
+    else if (!ar->sys_own || !ar->sys_own(t->cpu, nr, a, &r))
         r = row ? call(t, row, nr, a) : -ENOSYS;
     if (t->exiting)
         return;

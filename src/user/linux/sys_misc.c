@@ -1,5 +1,6 @@
 /* The rest: names, process control, SysV IPC control structures. */
 #include "base/util.h"
+#include "user/linux/seccomp.h"
 #include "user/linux/syscalls.h"
 
 #include <errno.h>
@@ -27,9 +28,10 @@ int64_t lx_sys_uname(struct lx_thread *t, const uint64_t *a)
 int64_t lx_sys_prctl(struct lx_thread *t, const uint64_t *a)
 {
     switch ((int)a[0]) {
-    case PR_GET_SECCOMP:
-        return 0;
+    case PR_GET_SECCOMP: /* nobody in strict mode comes here */
+        return t->secc ? 2 : 0;
     case PR_SET_SECCOMP:
+        return lx_seccomp_prctl(t, a[1], a[2]);
     case PR_SET_MM:
     case PR_SET_SYSCALL_USER_DISPATCH:
     case PR_SET_TSC:

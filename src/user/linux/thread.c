@@ -4,6 +4,7 @@
 #include "user/linux/gdb.h"
 #include "user/linux/kept.h"
 #include "user/linux/map.h"
+#include "user/linux/seccomp.h"
 #include "user/linux/syscalls.h"
 
 #include <errno.h>
@@ -96,6 +97,8 @@ void lx_run_main(uint64_t entry, uint64_t sp, struct lx_cpu *cpu)
     lx_rt_thread_start(cpu->rt);
     lx_signals_init(t);
     enlist(t);
+    if (lx_proc.opt.seccomp_fd && !lx_seccomp_take(t, lx_proc.opt.seccomp_fd))
+        lx_die_by(SIGKILL);
     lx_proc.arch->exec_state(cpu, entry, sp);
     lx_gdb_start(t);
     lx_thread_loop(t);
@@ -185,6 +188,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     n->cpu->thread = n;
     n->act = t->act;
     n->mask = t->mask;
+    n->secc = t->secc;
     n->clone_flags = (unsigned)flags;
     n->ptid = ptid;
     n->ctid = ctid;
@@ -376,6 +380,7 @@ static struct lx_thread *vfork_thread(struct lx_thread *t, uint64_t flags, uint6
     pthread_mutex_init(&n->act->lock, NULL);
     memcpy(n->act->a, t->act->a, sizeof n->act->a);
     n->mask = t->mask;
+    n->secc = t->secc;
     n->alt = t->alt;
     n->vfork_child = true;
     if (stack)

@@ -43,6 +43,7 @@ struct lx_opts {
     const char *gdb_path;
     const char *seed;
     unsigned pagesize;
+    int seccomp_fd;   /* filters of the program before (seccomp.h); 0: none */
     const char *self; /* how to start this program again */
     const char *log_items, *log_file;
 };
@@ -79,6 +80,7 @@ struct lx_thread {
     uint64_t pending_sync; /* SIGSEGV ... sent by others while blocked */
     siginfo_t sync_info[LX_NSIG + 1];
     uint64_t robust, robust_len;
+    struct lx_seccomp *secc; /* the newest filter (seccomp.h); NULL: none. Others set it under lx_proc.lock */
     int tid;
     bool exiting, vfork_child;
     sem_t *started; /* while being created */
@@ -101,6 +103,8 @@ void lx_signals_init(struct lx_thread *t);
 void lx_signals_deliver(struct lx_thread *t); /* builds frames for what is pending */
 void lx_signal_fault(struct lx_thread *t);    /* cpu->fault becomes a signal that cannot be ignored */
 void lx_signal_force(struct lx_thread *t, int sig, int code, uint64_t addr);
+/* A signal that cannot be ignored. */
+void lx_signal_force_info(struct lx_thread *t, const siginfo_t *info);
 void lx_host_mask(struct lx_thread *t); /* the host's mask from the guest's */
 NORETURN void lx_die_by(int sig);
 /* A system call that a signal interrupts before it starts is not made: -LX_ERESTART. Else the kernel's result. */

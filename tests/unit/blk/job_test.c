@@ -1,6 +1,7 @@
 /* Overlays and jobs on a running drive: the guest's view never changes but by its own writes. */
 #include "base/json.h"
 #include "blk/job.h"
+#include "blk/node.h"
 #include "blk/simdisk.h"
 #include "unit.h"
 #include <stdio.h>
@@ -216,6 +217,40 @@ static void a_mirror_takes_over_on_completion(void **state)
     free(info);
 }
 
+/* After READY every write is on the target when its writer hears of it, whatever its alignment; before that, and with
+ * the copying in the background going on, nothing is lost. */
+static void a_write_blocking_mirror_is_always_in_step(void **state)
+{
+    struct fix *f = *state;
+    struct blk *b = drive(f, "a.qcow2", "");
+    uint8_t *got = xmalloc(SIZE);
+    struct blk_node *t;
+
+    scribble(f, b, 1);
+    assert_true(cmd(f, "drive-mirror",
+                    "{'device':'d0','sync':'full','target':'%s','node-name':'t','copy-mode':'write-blocking',"
+                    "'granularity':65536,'speed':20000000}",
+                    "b.qcow2"));
+    scribble(f, b, 2);
+    until(f, "BLOCK_JOB_READY");
+    t = blk_node_find(f->set, "t");
+    assert_non_null(t);
+    for (unsigned i = 0; i < 60; i++) {
+        uint32_t off = i * 50021 % (SIZE - 9000), len = i % 3 ? 1 + i * 97 % 8999 : 4096;
+
+        memset(f->shadow + off, (int)i + 7, len);
+        assert_int_equal(blk_write(b, off, f->shadow + off, len), 0);
+        assert_int_equal(blk_node_pread_sync(t, 0, got, SIZE), 0);
+        assert_memory_equal(got, f->shadow, SIZE);
+    }
+    assert_true(cmd(f, "block-job-complete", "{'device':'d0'}", NULL));
+    until(f, "BLOCK_JOB_COMPLETED;");
+    same(f, b);
+    scribble(f, b, 4);
+    same(f, b);
+    free(got);
+}
+
 static void a_backup_holds_the_disk_as_it_was_when_it_began(void **state)
 {
     struct fix *f = *state;
@@ -364,6 +399,6 @@ static void throttling_and_copy_on_read_change_speed_and_place_only(void **state
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(an_overlay_is_taken_and_merged_back_while_writing), T(a_middle_layer_is_merged_down),
           T(a_chain_is_streamed_into_one_image), T(a_mirror_takes_over_on_completion),
-          T(a_backup_holds_the_disk_as_it_was_when_it_began), T(a_throwaway_run_leaves_the_image_unless_committed),
-          T(a_running_drive_is_exported_and_withdrawn), T(throttling_and_copy_on_read_change_speed_and_place_only),
-          T(a_machine_snapshot_brings_back_disk_and_state))
+          T(a_write_blocking_mirror_is_always_in_step), T(a_backup_holds_the_disk_as_it_was_when_it_began),
+          T(a_throwaway_run_leaves_the_image_unless_committed), T(a_running_drive_is_exported_and_withdrawn),
+          T(throttling_and_copy_on_read_change_speed_and_place_only), T(a_machine_snapshot_brings_back_disk_and_state))
