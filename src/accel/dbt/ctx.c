@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 
 enum { PAGE = 4096 };
-#define EMPTY (UINT64_C(1) << 51) /* not canonical, nor near anything that is */
+#define EMPTY DBT_EMPTY
 
 static bool spans_all(const struct x86_seg *s)
 {

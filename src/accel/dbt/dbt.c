@@ -196,8 +196,8 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
     uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
     uint64_t lin = x->t0;
-    /* The call just before `ret` names the stub. */
-    bool write = ret + (int32_t)get_le32(ret - 4) == d->stubs.tlb_write;
+    const uint8_t *stub = ret + (int32_t)get_le32(ret - 4); /* what the call just before it names */
+    bool write = stub == d->stubs.tlb_write || stub == d->stubs.tlb_write_lost;
     bool filled = size && (lin & 4095) + size <= 4096 && dbt_ctx_fill(c, lin, write);
     struct jit_block *b;
 

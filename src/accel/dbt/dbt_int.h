@@ -78,6 +78,8 @@ struct dbt_cpu {
 /* A site is hot when its slot misses 256 times within that many cycles of the host's TSC: some 0.5 ms. */
 enum { DBT_HOT_TIME = 1500000 };
 enum { DBT_SS_SIZE = 256 * 1024 };
+/* In a slot or the TLB: not canonical, nor near anything that is. */
+#define DBT_EMPTY    (UINT64_C(1) << 51)
 /* A load from here faults: the way to stop code at its next poll. */
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)
 

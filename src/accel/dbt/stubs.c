@@ -111,10 +111,12 @@ static const uint8_t *make_reason(struct jit_buf *b, const uint8_t *exit, enum d
     return at;
 }
 
-static void reload(struct jit_buf *b) /* what the TLB stubs borrowed */
+static void reload(struct jit_buf *b, bool flags) /* what the TLB stubs borrowed */
 {
-    jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
-    restore_flags(b);
+    if (flags) {
+        jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
+        restore_flags(b);
+    }
     jit_load(b, JR_RAX, JIT_GS(X86_CTX(save_rax)));
     jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     jit_load(b, JR_RDX, JIT_GS(X86_CTX(save_rdx)));
@@ -126,17 +128,19 @@ static void op_imm32(struct jit_buf *b, unsigned digit, unsigned reg, uint32_t i
     jit_32(b, imm);
 }
 
-/* T0 = address, T1 = info, return address on the stack. RAX, RCX and flags are preserved. */
-static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool write, const uint8_t *slow)
+/* T0 = address, T1 = info, return address on the stack. All registers but T1 are preserved, and flags if wanted. */
+static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool write, bool flags, const uint8_t *slow)
 {
     const uint8_t *at = jit_here(b);
-    uint8_t *miss, *hot, *fits, *alone;
+    uint8_t *miss, *hot, *fits, *alone, *known;
 
     jit_store(b, JIT_GS(X86_CTX(save_rax)), JR_RAX);
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
     jit_store(b, JIT_GS(X86_CTX(save_rdx)), JR_RDX);
-    save_flags(b);
-    jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
+    if (flags) {
+        save_flags(b);
+        jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
+    }
     jit_op_reg(b, 0, 0x0fb7, JR_RDX, T1);                            /* movzx edx, r11w: the slot */
     jit_op_mem(b, 0, 0x80, 0, JIT_GSX(JR_RDX, 1, X86_CTX(miss)), 1); /* add miss, 1 */
     jit_8(b, 1);
@@ -152,19 +156,23 @@ static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool writ
     jit_op_mem(b, JIT_W, 0x03, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)), 0);
     jit_cmp_imm(b, JR_RAX, 4096);
     miss = jit_jcc_fwd(b, JCC_A);
-    /* Refill the slot and note it in the log. */
+    /* Refill the slot, and note it in the log if it was empty. */
+    jit_op_reg(b, 0, 0x01, JR_RDX, JR_RDX); /* 16-byte slots by index * 2 * 8 */
+    jit_op_mem(b, 0, 0x81, 7, JIT_GSX(JR_RDX, 8, SLOT(neg_page) + 4), 4);
+    jit_32(b, DBT_EMPTY >> 32);
+    known = jit_jcc8_fwd(b, JCC_NE);
     jit_load32(b, JR_RAX, JIT_GS(X86_CTX(nr_slot_log)));
-    jit_op_mem(b, JIT_66, 0x89, JR_RDX, JIT_GSX(JR_RAX, 2, X86_CTX(slot_log)), 0);
+    jit_op_mem(b, JIT_66, 0x89, T1, JIT_GSX(JR_RAX, 2, X86_CTX(slot_log)), 0);
     op_imm32(b, 7, JR_RAX, ARRAY_LEN(((struct x86_ctx *)0)->slot_log) - 1); /* cmp */
     jit_op_reg(b, 0, 0x83, 2, JR_RAX); /* adc eax, 0: stops at the last entry, which means "too many" */
     jit_8(b, 0);
     jit_store32(b, JIT_GS(X86_CTX(nr_slot_log)), JR_RAX);
-    jit_op_reg(b, 0, 0x01, JR_RDX, JR_RDX); /* 16-byte slots by index * 2 * 8 */
+    jit_patch8(b, known);
     jit_load(b, T1, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
     jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
     jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), JR_RAX);
     jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(add)), T1);
-    reload(b);
+    reload(b, flags);
     jit_8(b, 0xc3);
     jit_patch32(b, hot);
     op_imm32(b, 1, T1, X86_RWI_HOT); /* or */
@@ -184,11 +192,11 @@ static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool writ
     jit_load(b, JR_RCX, JIT_BASE(JR_RSP, 0));
     jit_lea(b, JR_RCX, JIT_BASE(JR_RCX, 5));
     jit_store(b, JIT_BASE(JR_RSP, 0), JR_RCX);
-    reload(b);
+    reload(b, flags);
     jit_8(b, 0xc3);
     jit_patch8(b, alone);
     jit_patch8(b, fits);
-    reload(b);
+    reload(b, flags);
     jit_jmp(b, slow);
     return at;
 }
@@ -202,6 +210,8 @@ static void name_stubs(struct dbt *d, const uint8_t *end)
     } part[] = {{s->enter, "enter_and_exits"},
                 {s->tlb_read, "tlb_read"},
                 {s->tlb_write, "tlb_write"},
+                {s->tlb_read_lost, "tlb_read_lost"},
+                {s->tlb_write_lost, "tlb_write_lost"},
                 {s->jump, "jump"},
                 {s->ret_miss, "ret_miss"},
                 {s->ret, "ret"},
@@ -225,8 +235,10 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.exit_ret = make_reason(&b, exit, DBT_EXIT_RET);
     d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
     slow = make_reason(&b, exit, DBT_EXIT_SLOW);
-    d->stubs.tlb_read = make_tlb(&b, d, false, slow);
-    d->stubs.tlb_write = make_tlb(&b, d, true, slow);
+    d->stubs.tlb_read = make_tlb(&b, d, false, true, slow);
+    d->stubs.tlb_write = make_tlb(&b, d, true, true, slow);
+    d->stubs.tlb_read_lost = make_tlb(&b, d, false, false, slow);
+    d->stubs.tlb_write_lost = make_tlb(&b, d, true, false, slow);
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
     d->stubs.ret = x86_rw_ret_stub(&b, &d->stubs);

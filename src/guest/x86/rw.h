@@ -50,8 +50,8 @@ struct x86_ctx {
     uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */
     /* The TLB: minus the page that may be read, that may be written; host address minus linear address. */
     uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE];
-    uint8_t miss[X86_SLOTS]; /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
-    struct x86_slot ret_slot;  /* of all 64-bit returns */
+    uint8_t miss[X86_SLOTS];  /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
+    struct x86_slot ret_slot; /* of all 64-bit returns */
     struct x86_slot slot[X86_SLOTS];
     uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
     const uint8_t *jc_host[X86_JC_SIZE];
@@ -96,7 +96,8 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *exit_ret;             /* T0 = pc of a RET whose stack the TLB does not know */
     const uint8_t *ret_miss;             /* the same after a return, at T1, that the shadow stack did not predict */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
-    const uint8_t *exit_syscall;         /* FLAT: T0 = address behind a system call instruction */
+    const uint8_t *tlb_read_lost, *tlb_write_lost; /* the same where nobody needs the flags */
+    const uint8_t *exit_syscall;                   /* FLAT: T0 = address behind a system call instruction */
 };
 /* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
  * and ctx->t0 and the guest's RCX in ctx->save_rcx. */

@@ -13,7 +13,7 @@ struct cold {
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
     uint8_t *op;           /* where to go on */
     uint32_t info;
-    bool write, rcx_in_t1, make_t0;
+    bool write, keep_flags, rcx_in_t1, make_t0;
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };

@@ -198,10 +198,11 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
     bool probe = r->env->hot && r->env->hot[hot / 8] >> (hot & 7) & 1;
 
     c->write = write;
+    c->keep_flags = rw_flags_live(r);
     c->make_t0 = bare;
     c->addr = where;
     c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0);
-    if (rw_flags_live(r)) {
+    if (c->keep_flags) {
         check_flagless(r, c, sum, size, probe, at);
     } else if (probe) {
         if (bare)
@@ -364,7 +365,10 @@ void rw_cold(struct rw *r)
         if (c->make_t0)
             jit_lea(b, T0, c->addr);
         jit_mov_ri(b, T1, c->info);
-        jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
+        if (c->keep_flags)
+            jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
+        else
+            jit_call(b, c->write ? r->env->stubs->tlb_write_lost : r->env->stubs->tlb_read_lost);
         jit_jmp(b, c->op);
         if (c->info & X86_RWI_SPAN) { /* where the stub returns to when the span crosses a page */
             unsigned insn = c->info >> 24 & (JIT_BLOCK_MAX_INSN - 1), n = r->out->nr_links;

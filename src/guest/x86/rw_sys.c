@@ -198,7 +198,8 @@ static void set_if(struct rw *r, uint32_t v)
 
 static void mov_sreg(struct rw *r, const struct x86_insn *in)
 {
-    int32_t sel = CPU(seg) + (in->modrm >> 3 & 7) * (int32_t)sizeof(struct x86_seg) + (int32_t)offsetof(struct x86_seg, sel);
+    int32_t sel =
+        CPU(seg) + (in->modrm >> 3 & 7) * (int32_t)sizeof(struct x86_seg) + (int32_t)offsetof(struct x86_seg, sel);
     unsigned to = rw_map((in->modrm & 7u) | (in->rex & 1 ? 8u : 0u)), dst = to & SPILLED ? T0 : to;
 
     jit_load(r->b, T0, JIT_GS(X86_CTX(cpu)));
