@@ -6,26 +6,6 @@ enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 };
 #define SLOT(f) (X86_CTX(slot) + (int32_t)offsetof(struct x86_slot, f))
 static_assert(sizeof(struct x86_slot) == 16, "the TLB stub scales slot numbers");
 
-static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n, unsigned base)
-{
-    int32_t at = CPU(v) + (int32_t)(n * sizeof(union x86_vreg));
-
-    if (avx) { /* VEX.256 0F 10/11 */
-        jit_8(b, 0xc4);
-        jit_8(b, (n & 8 ? 0u : 0x80u) | 0x40 | (base & 8 ? 0u : 0x20u) | 1);
-        jit_8(b, 0x7c);
-        jit_8(b, store ? 0x11 : 0x10);
-        jit_modrm_mem(b, n, JIT_BASE(base, at));
-    } else {
-        jit_op_mem(b, 0, store ? 0x0f11 : 0x0f10, n, JIT_BASE(base, at), 0);
-    }
-}
-
-static const struct {
-    uint8_t host, guest;
-} pinned[] = {{JR_RAX, 0}, {JR_RCX, 1}, {JR_RDX, 2},  {JR_RBX, 3},  {HSP, 4},     {JR_RBP, 5}, {JR_RSI, 6},
-              {JR_RDI, 7}, {JR_R8, 8},  {JR_R12, 12}, {JR_R13, 13}, {JR_R14, 14}, {JR_R15, 15}};
-
 static void save_flags(struct jit_buf *b) /* AH = SF ZF AF PF CF, AL = OF; RAX must be free */
 {
     jit_8(b, 0x9f);                      /* lahf */
@@ -41,25 +21,12 @@ static void restore_flags(struct jit_buf *b)
 
 static const uint8_t *make_enter(struct jit_buf *b, bool avx)
 {
-    static const uint8_t saved[] = {JR_RBX, JR_RBP, JR_R12, JR_R13, JR_R14, JR_R15};
     const uint8_t *at = jit_here(b);
 
-    for (unsigned i = 0; i < ARRAY_LEN(saved); i++)
-        jit_push(b, saved[i]);
-    jit_op_mem(b, 0, 0x0fae, 3, JIT_GS(X86_CTX(host_mxcsr)), 0); /* stmxcsr */
-    jit_store(b, JIT_GS(X86_CTX(host_rsp)), JR_RSP);
-    jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
-    for (unsigned i = 0; i < 16; i++)
-        vec_move(b, avx, false, i, T0);
-    jit_op_mem(b, 0, 0x0fae, 2, JIT_BASE(T0, CPU(fx.mxcsr)), 0); /* ldmxcsr */
-    for (unsigned i = 9; i <= 11; i++) {
-        jit_load(b, T1, JIT_BASE(T0, CPU(regs) + 8 * (int)i));
-        jit_store(b, JIT_GS(X86_CTX(home) + 8 * ((int)i - 9)), T1);
-    }
+    x86_rw_enter_frame(b, avx);
     jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
     restore_flags(b);
-    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
-        jit_load(b, pinned[i].host, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest));
+    x86_rw_load_pinned(b);
     jit_load(b, JR_RSP, JIT_GS(X86_CTX(ss_rsp)));
     jit_load(b, T0, JIT_GS(X86_CTX(t0)));
     jit_load(b, T1, JIT_GS(X86_CTX(t1)));
@@ -70,33 +37,14 @@ static const uint8_t *make_enter(struct jit_buf *b, bool avx)
 /* The common way out: T0, T1 saved by the caller of this piece, the reason in T1. */
 static const uint8_t *make_exit(struct jit_buf *b, bool avx)
 {
-    static const uint8_t saved[] = {JR_R15, JR_R14, JR_R13, JR_R12, JR_RBP, JR_RBX};
     const uint8_t *at = jit_here(b);
 
     jit_store(b, JIT_GS(X86_CTX(ss_rsp)), JR_RSP);
     jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
-    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
-        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest), pinned[i].host);
+    x86_rw_store_pinned(b);
     save_flags(b);
     jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
-    for (unsigned i = 9; i <= 11; i++) {
-        jit_load(b, JR_RAX, JIT_GS(X86_CTX(home) + 8 * ((int)i - 9)));
-        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * (int)i), JR_RAX);
-    }
-    for (unsigned i = 0; i < 16; i++)
-        vec_move(b, avx, true, i, T0);
-    jit_op_mem(b, 0, 0x0fae, 3, JIT_BASE(T0, CPU(fx.mxcsr)), 0);
-    jit_op_mem(b, 0, 0x0fae, 2, JIT_GS(X86_CTX(host_mxcsr)), 0);
-    if (avx) { /* vzeroupper */
-        jit_8(b, 0xc5);
-        jit_8(b, 0xf8);
-        jit_8(b, 0x77);
-    }
-    jit_load(b, JR_RSP, JIT_GS(X86_CTX(host_rsp)));
-    jit_mov_rr32(b, JR_RAX, T1);
-    for (unsigned i = 0; i < ARRAY_LEN(saved); i++)
-        jit_pop(b, saved[i]);
-    jit_8(b, 0xc3);
+    x86_rw_leave_frame(b, avx);
     return at;
 }
 

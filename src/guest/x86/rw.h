@@ -99,6 +99,13 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *tlb_read_lost, *tlb_write_lost; /* the same where nobody needs the flags */
     const uint8_t *exit_syscall;                   /* FLAT: T0 = address behind a system call instruction */
 };
+/* Pieces of a runtime's entry and exit, T0 = the x86_cpu between them. enter_frame saves what C wants kept, loads
+ * vectors, MXCSR and the homes of R9 to R11; load_pinned the other registers but RSP, the shadow stack, and flags.
+ * leave_frame undoes enter_frame and returns T1 to C; RAX is lost before. avx: the host has it. */
+void x86_rw_enter_frame(struct jit_buf *b, bool avx);
+void x86_rw_load_pinned(struct jit_buf *b);
+void x86_rw_store_pinned(struct jit_buf *b);
+void x86_rw_leave_frame(struct jit_buf *b, bool avx);
 /* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
  * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);

@@ -1,5 +1,79 @@
 /* Rewriter: the shared code that its blocks jump to, apart from what belongs to a runtime. */
 #include "guest/x86/rw_int.h"
+#include "guest/x86/state.h"
+
+#define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
+
+static const struct {
+    uint8_t host, guest;
+} pinned[] = {{JR_RAX, 0}, {JR_RCX, 1}, {JR_RDX, 2},  {JR_RBX, 3},  {HSP, 4},     {JR_RBP, 5}, {JR_RSI, 6},
+              {JR_RDI, 7}, {JR_R8, 8},  {JR_R12, 12}, {JR_R13, 13}, {JR_R14, 14}, {JR_R15, 15}};
+static const uint8_t callee_saved[] = {JR_RBX, JR_RBP, JR_R12, JR_R13, JR_R14, JR_R15};
+
+static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n)
+{
+    struct jit_mem at = JIT_BASE(T0, CPU(v) + (int32_t)(n * sizeof(union x86_vreg)));
+
+    if (avx) { /* VEX.256 0F 10/11 */
+        jit_8(b, 0xc4);
+        jit_8(b, (n & 8 ? 0u : 0x80u) | 0x40 | 1);
+        jit_8(b, 0x7c);
+        jit_8(b, store ? 0x11 : 0x10);
+        jit_modrm_mem(b, n, at);
+    } else {
+        jit_op_mem(b, 0, store ? 0x0f11 : 0x0f10, n, at, 0);
+    }
+}
+
+void x86_rw_enter_frame(struct jit_buf *b, bool avx)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(callee_saved); i++)
+        jit_push(b, callee_saved[i]);
+    jit_op_mem(b, 0, 0x0fae, 3, JIT_GS(X86_CTX(host_mxcsr)), 0); /* stmxcsr */
+    jit_store(b, JIT_GS(X86_CTX(host_rsp)), JR_RSP);
+    jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
+    for (unsigned i = 0; i < 16; i++)
+        vec_move(b, avx, false, i);
+    jit_op_mem(b, 0, 0x0fae, 2, JIT_BASE(T0, CPU(fx.mxcsr)), 0); /* ldmxcsr */
+    for (unsigned i = 0; i < 3; i++) {
+        jit_load(b, T1, JIT_BASE(T0, CPU(regs) + 8 * (int)(9 + i)));
+        jit_store(b, JIT_GS(X86_CTX(home) + 8 * (int)i), T1);
+    }
+}
+
+void x86_rw_load_pinned(struct jit_buf *b)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
+        jit_load(b, pinned[i].host, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest));
+}
+
+void x86_rw_store_pinned(struct jit_buf *b)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(pinned); i++)
+        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest), pinned[i].host);
+}
+
+void x86_rw_leave_frame(struct jit_buf *b, bool avx)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        jit_load(b, JR_RAX, JIT_GS(X86_CTX(home) + 8 * (int)i));
+        jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * (int)(9 + i)), JR_RAX);
+    }
+    for (unsigned i = 0; i < 16; i++)
+        vec_move(b, avx, true, i);
+    jit_op_mem(b, 0, 0x0fae, 3, JIT_BASE(T0, CPU(fx.mxcsr)), 0);
+    jit_op_mem(b, 0, 0x0fae, 2, JIT_GS(X86_CTX(host_mxcsr)), 0);
+    if (avx) { /* vzeroupper */
+        jit_8(b, 0xc5);
+        jit_8(b, 0xf8);
+        jit_8(b, 0x77);
+    }
+    jit_load(b, JR_RSP, JIT_GS(X86_CTX(host_rsp)));
+    jit_mov_rr32(b, JR_RAX, T1);
+    for (unsigned i = ARRAY_LEN(callee_saved); i-- > 0;)
+        jit_pop(b, callee_saved[i]);
+    jit_8(b, 0xc3);
+}
 
 /* T0 = pc. Looks in the context's jump table without touching flags. For returns gone astray; jumps have their own. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
