@@ -435,6 +435,14 @@ static void pass_event(pid_t tid, unsigned event)
     host(PTRACE_CONT, tid, 0, NULL);
 }
 
+/* The tracee stopped itself. The words stay in its registers for a while: another signal may find them. */
+static bool own_stop(pid_t tid, const struct user_regs_struct *r)
+{
+    siginfo_t i;
+
+    return r->r12 == MAGIC_A && r->r14 == MAGIC_B && !host(PTRACE_GETSIGINFO, tid, 0, &i) && i.si_code == SI_TKILL;
+}
+
 /* A stop of the host's: true when the guest is to see it, as *status; else the tracee runs again. */
 static bool settle(pid_t tid, int *status)
 {
@@ -450,8 +458,7 @@ static bool settle(pid_t tid, int *status)
     n = find_locked(tid, true);
     first = n && !n->told;
     pthread_mutex_unlock(&lock);
-    if (!event && r.r12 == MAGIC_A && r.r14 == MAGIC_B && peer_copy(tid, r.r13, &tr, sizeof tr, false) &&
-        tr.size == sizeof tr) {
+    if (!event && own_stop(tid, &r) && peer_copy(tid, r.r13, &tr, sizeof tr, false) && tr.size == sizeof tr) {
         if (!tr.status) {
             host(PTRACE_CONT, tid, 0, (void *)(intptr_t)WSTOPSIG(*status));
             return false;
