@@ -60,13 +60,14 @@ if [ -d "$root/proc/1" ]; then
 fi
 exec mkfs.ext4 -q -F -L root -E root_owner=0:0 -d "$root" "$out/disk.img"
 '''
-# systemd gives a terminal 90 seconds to appear, and without it there is no login: too few in lockstep, or with a tiny code cache.
+# systemd gives a terminal 90 seconds to appear, and without it there is no login: too few in lockstep, or with a tiny code cache. It also
+# ends the login when the kernel kills one of its programs for memory, as stressors ask for.
 INIT = '''#!/bin/sh
 mount -t devtmpfs dev /dev
 for m in $(cat /etc/modules); do insmod /lib/modules/$m; done
 mkdir -p /newroot
 mount -t ext4 -o rw /dev/vda /newroot && mkdir -p /newroot/etc/systemd/system.conf.d &&
-    printf '[Manager]\nDefaultTimeoutStartSec=infinity\nDefaultDeviceTimeoutSec=infinity\n' >/newroot/etc/systemd/system.conf.d/slow.conf &&
+    printf '[Manager]\nDefaultTimeoutStartSec=infinity\nDefaultDeviceTimeoutSec=infinity\nDefaultOOMPolicy=continue\n' >/newroot/etc/systemd/system.conf.d/slow.conf &&
     exec switch_root /newroot /sbin/init
 echo "no root file system on /dev/vda"; exec sh
 '''

@@ -1,6 +1,7 @@
 /* Host code memory: one file mapped twice, executable at one address and writable at another (never both at one).
  *
- * Allocation is a bump within the arena; the owner resets it when nothing in it can run any more. Not thread-safe: the
+ * Once two megabytes are full they become one large page where the host can: code of large programs is bound by how much
+ * of it the host's TLB reaches. Allocation is a bump within the arena; the owner resets it when nothing in it can run any more. Not thread-safe: the
  * owner locks. */
 #ifndef JIT_ARENA_H
 #define JIT_ARENA_H
@@ -20,6 +21,8 @@ bool jit_arena_init_private(struct jit_arena *a, size_t size, struct err **errp)
 void jit_arena_free(struct jit_arena *a);
 /* Where the next code goes; false when fewer than room bytes are left. */
 bool jit_arena_room(const struct jit_arena *a, size_t room);
+/* The next n bytes are taken; n is at most what jit_arena_room was asked for. */
+void jit_arena_take(struct jit_arena *a, size_t n);
 void jit_arena_reset(struct jit_arena *a);
 static inline bool jit_arena_has(const struct jit_arena *a, const void *x)
 {

@@ -58,36 +58,38 @@ static void patch(struct jit_cache *d, const uint8_t *at, const uint8_t *to)
 void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
 {
     struct jit_link *l = jit_cache_link(d, n);
-    const uint8_t *at = l->from->host + l->at;
+    const struct jit_block *from = d->order[l->from];
+    const uint8_t *at = from->host + l->at;
 
-    if (l->to || l->from->dead || to->dead || !to->host)
+    if (l->to != JIT_UNLINKED || from->dead || to->dead || !to->host)
         return;
-    l->to = to;
+    l->to = to->index;
     l->prev = 0;
     l->next = to->incoming;
     if (l->next)
         jit_cache_link(d, l->next)->prev = n;
     to->incoming = n;
-    if (l->inner && l->from == to)
+    if (l->inner && from == to)
         patch(d, at, to->host + l->inner);
     else
-        patch(d, at, (l->from->pc ^ to->pc) < 4096 ? to->host + to->entry : jit_block_gate(to));
+        patch(d, at, (from->pc ^ to->pc) < 4096 ? to->host + to->entry : jit_block_gate(to));
 }
 
 static void unlink_one(struct jit_cache *d, uint32_t n)
 {
     struct jit_link *l = jit_cache_link(d, n);
+    const struct jit_block *from = d->order[l->from];
 
-    if (!l->to)
+    if (l->to == JIT_UNLINKED)
         return;
     if (l->prev)
         jit_cache_link(d, l->prev)->next = l->next;
     else
-        l->to->incoming = l->next;
+        d->order[l->to]->incoming = l->next;
     if (l->next)
         jit_cache_link(d, l->next)->prev = l->prev;
-    l->to = NULL;
-    patch(d, l->from->host + l->at, l->from->host + l->stub);
+    l->to = JIT_UNLINKED;
+    patch(d, from->host + l->at, from->host + l->stub);
 }
 
 /* ---- death ---- */
@@ -199,7 +201,8 @@ static void record_links(struct jit_cache *d, struct jit_block *b, const struct 
 
         assert((!r->poll || r->poll_pc == r->target || off < JIT_POLL_TARGET) && r->mode_or <= UINT16_MAX);
         *jit_cache_link(d, d->nr_links++) =
-            (struct jit_link){.from = b,
+            (struct jit_link){.from = b->index,
+                              .to = JIT_UNLINKED,
                               .target = r->target,
                               .at = (uint16_t)r->at,
                               .stub = (uint16_t)r->stub,
@@ -228,13 +231,35 @@ static bool reserve_links(struct jit_cache *d)
     return true;
 }
 
-static void append(struct jit_block ***v, uint32_t *nr, uint32_t *cap, struct jit_block *b)
+/* Blocks are freed all at once: their memory needs no allocator's words between them. */
+struct jit_chunk {
+    struct jit_chunk *next;
+    size_t used;
+    uint8_t mem[];
+};
+enum { CHUNK_ROOM = (256 << 10) - sizeof(struct jit_chunk) };
+
+static struct jit_block *new_block(struct jit_cache *d, unsigned nr_map)
 {
-    if (*nr == *cap) {
-        *cap = *cap ? *cap * 2 : 1024;
-        *v = xrealloc(*v, *cap * sizeof **v);
+    size_t size = align_up(sizeof(struct jit_block) + nr_map * 2 * sizeof(uint16_t), 8);
+    struct jit_chunk *c = d->chunks;
+
+    if (!c || CHUNK_ROOM - c->used < size) {
+        c = xcalloc(1, sizeof *c + CHUNK_ROOM);
+        c->next = d->chunks;
+        d->chunks = c;
     }
-    (*v)[(*nr)++] = b;
+    c->used += size;
+    return (struct jit_block *)(void *)(c->mem + c->used - size);
+}
+
+static void append(struct jit_cache *d, struct jit_block *b)
+{
+    if (d->nr_order == d->cap_order) {
+        d->cap_order = d->cap_order ? d->cap_order * 2 : 1024;
+        d->order = xrealloc(d->order, d->cap_order * sizeof *d->order);
+    }
+    d->order[d->nr_order++] = b;
 }
 
 static void add_span(struct jit_cache *d, struct jit_block *b, unsigned n, uint64_t no, unsigned first, unsigned last)
@@ -279,6 +304,7 @@ static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
 
 static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
+    b->index = d->nr_order;
     b->host = d->arena.x + d->arena.used + BEFORE;
     b->entry = (uint16_t)out->entry;
     b->len = out->len;
@@ -293,10 +319,10 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     for (unsigned i = 0; i < out->nr_links; i++)
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     put_gate(d, b);
-    d->arena.used += align_up(out->len + AROUND, 16);
+    jit_arena_take(&d->arena, align_up(out->len + AROUND, 16));
     while (d->nr_first <= kib_of(d, b->host))
         d->first[d->nr_first++] = d->nr_order;
-    append(&d->order, &d->nr_order, &d->cap_order, b);
+    append(d, b);
     if (d->perf)
         fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc,
                 b->mode);
@@ -325,7 +351,7 @@ void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
                                    const struct jit_block_out *out)
 {
-    struct jit_block *b = xcalloc(1, sizeof *b + (out ? out->nr_insn + 1 : 0) * 2 * sizeof b->map[0]);
+    struct jit_block *b = new_block(d, out ? out->nr_insn + 1 : 0);
 
     b->pc = pc;
     b->place = place;
@@ -333,8 +359,6 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
     b->guest_len = 1;
     if (out)
         keep_code(d, b, out);
-    else
-        append(&d->bare, &d->nr_bare, &d->cap_bare, b);
     d->stat.blocks++;
     enter_tables(d, b, out);
     return b;
@@ -382,13 +406,15 @@ void jit_cache_empty(struct jit_cache *d)
             free(p);
         }
     }
-    for (uint32_t i = 0; i < d->nr_order; i++) {
+    for (uint32_t i = 0; i < d->nr_order; i++)
         free(d->order[i]->keep);
-        free(d->order[i]);
+    while (d->chunks) {
+        struct jit_chunk *c = d->chunks;
+
+        d->chunks = c->next;
+        free(c);
     }
-    for (uint32_t i = 0; i < d->nr_bare; i++)
-        free(d->bare[i]);
-    d->nr_order = d->nr_bare = 0;
+    d->nr_order = 0;
     d->nr_first = 0;
     d->nr_links = 0;
     jit_arena_reset(&d->arena);
@@ -429,7 +455,6 @@ void jit_cache_free(struct jit_cache *d)
         free(d->links[i]);
     free(d->order);
     free(d->first);
-    free(d->bare);
     free(d->hash);
     free(d->pages);
     if (d->perf)

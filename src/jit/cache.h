@@ -23,19 +23,20 @@
 
 struct jit_block;
 enum { JIT_POLL_TARGET = 0xffff };
+#define JIT_UNLINKED UINT32_MAX
 /* A boot of Linux makes a quarter of a million blocks and a million links: every byte here is megabytes of the host's.
- * Offsets count from from->host. */
+ * Offsets count from the host address of the block it leads from. */
 struct jit_link {
-    struct jit_block *from, *to; /* to: NULL while unlinked */
+    uint32_t from, to; /* blocks: places in order[]; to: JIT_UNLINKED while it goes to its stub */
     uint64_t target;
-    uint32_t next, prev; /* in to->incoming: numbers, 0 = none */
+    uint32_t next, prev; /* in the incoming links of `to`: numbers, 0 = none */
     uint16_t at;         /* of the rel32 */
     uint16_t stub;       /* where it goes unlinked */
     uint16_t poll;       /* of the polling load, 0 = none */
     uint16_t inner;      /* as in struct jit_link_out */
-    uint16_t poll_off;   /* a poll goes on at from->pc + poll_off, or at the target: JIT_POLL_TARGET */
+    uint16_t poll_off;   /* a poll goes on at the block's pc + poll_off, or at the target: JIT_POLL_TARGET */
     uint16_t mode_or;
-};
+} __attribute__((packed, aligned(4)));
 struct jit_span {          /* bytes of one page that a block depends on, first and last */
     struct jit_span *next; /* on its page */
     uint16_t first, last;
@@ -57,6 +58,7 @@ struct jit_block {
     struct jit_span span[JIT_SPANS];
     uint32_t mode, len;
     uint32_t first_link, incoming; /* the first link here: a number, 0 = none */
+    uint32_t index;                /* its place in order[], when it has code */
     uint16_t entry, guest_len;
     uint16_t nr_links, nr_insn;
     bool dead;
@@ -77,12 +79,11 @@ struct jit_cache {
     struct jit_page **pages; /* owned, JIT_CACHE_PAGES heads */
     struct jit_link *links[JIT_LINK_CHUNKS];
     uint32_t nr_links;
-    struct jit_block **order; /* owned: all blocks with code, by host address */
+    struct jit_chunk *chunks; /* owned: memory of all blocks */
+    struct jit_block **order; /* all blocks with code, by host address; none leaves but with all */
     uint32_t nr_order, cap_order;
-    uint32_t *first; /* owned, one per KiB of the arena: the first of them that starts there or later */
-    size_t nr_first; /* how many are known */
-    struct jit_block **bare; /* owned: all blocks without code */
-    uint32_t nr_bare, cap_bare;
+    uint32_t *first;             /* owned, one per KiB of the arena: the first of them that starts there or later */
+    size_t nr_first;             /* how many are known */
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
     const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
     unsigned leave_reg;
@@ -111,15 +112,15 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
 struct jit_link *jit_cache_link(struct jit_cache *d, uint32_t n);
 /* Patches link n to jump to the block; nothing happens when it is linked already or either block is dead. */
 void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to);
-/* Where a link's poll goes on. */
-static inline uint64_t jit_link_poll_pc(const struct jit_link *l)
+/* Where the poll of one of the block's links goes on. */
+static inline uint64_t jit_link_poll_pc(const struct jit_block *b, const struct jit_link *l)
 {
-    return l->poll_off == JIT_POLL_TARGET ? l->target : l->from->pc + l->poll_off;
+    return l->poll_off == JIT_POLL_TARGET ? l->target : b->pc + l->poll_off;
 }
-/* Does the load at this run address poll for the link? */
-static inline bool jit_link_polls_at(const struct jit_link *l, const uint8_t *rip)
+/* Does the load at this run address poll for the block's link? */
+static inline bool jit_link_polls_at(const struct jit_block *b, const struct jit_link *l, const uint8_t *rip)
 {
-    return l->poll && l->from->host + l->poll == rip;
+    return l->poll && b->host + l->poll == rip;
 }
 /* Where tables and links from other pages enter: falls into host until the block dies. */
 static inline const uint8_t *jit_block_gate(const struct jit_block *b)

@@ -358,6 +358,43 @@ static void nz(struct irc *c, const struct ir_op *o)
     made_packed(c, JR_RAX);
 }
 
+unsigned ir_code_fcc(struct irc *c, unsigned cond, ir_val va, ir_val vb)
+{
+    static const struct {
+        uint8_t cc;
+        bool swap; /* b with a */
+    } how[] = {{0, false},    {JCC_BE, true},  {JCC_A, true}, {JCC_P, false},
+               {JCC_B, true}, {JCC_AE, false}, {JCC_A, false}};
+    unsigned k = cond >> 1 & 7, d = c->s->op[va].t == IR_F64, a, b, t, r;
+
+    ir_clobber_flags(c);
+    a = ir_use(c, va) - XMM0;
+    b = ir_use(c, vb) - XMM0;
+    if (k) {
+        ir_vex(c->b, d, 1, 0, 0x2e, how[k].swap ? b : a, 0, how[k].swap ? a : b);
+        return how[k].cc ^ (cond & 1);
+    }
+    t = ir_tmp(c, true) - XMM0; /* equal: no one flag says it */
+    r = ir_tmp(c, false);
+    ir_vex(c->b, d ? 3 : 2, 1, 0, 0xc2, t, a, b);
+    jit_8(c->b, 0);
+    ir_vex(c->b, 1, 1, 0, 0x7e, t, 0, r);
+    jit_op_reg(c->b, 0, 0x85, r, r);
+    return JCC_NE ^ (cond & 1);
+}
+
+/* Does anybody want the packed flags? */
+static bool fcmp_is_asked(const struct irc *c)
+{
+    for (unsigned n = c->f.first[c->cur]; n != IR_NO; n = c->f.next[n][0]) {
+        const struct ir_op *o = &c->s->op[n];
+
+        if ((o->op != IR_EXIT_IF_FL && o->op != IR_FL_COND) || o->a[1] == IR_NO || o->a[0] != c->cur)
+            return true;
+    }
+    return false;
+}
+
 /* ucomis leaves ZF PF CF: unordered 111, greater 000, less 001, equal 100. A table of nibbles gives NZCV. */
 static void fcmp(struct irc *c, const struct ir_op *o)
 {
@@ -369,6 +406,12 @@ static void fcmp(struct irc *c, const struct ir_op *o)
     for (unsigned i = 0; i < 8; i++)
         table |= (uint32_t)nzcv[i] << 4 * i;
     ir_clobber_flags(c);
+    if (!fcmp_is_asked(c)) {
+        a = ir_use(c, o->a[0]);
+        b = ir_use(c, o->a[1]);
+        ir_vex(c->b, pp, 1, 0, o->attr & 1 ? 0x2f : 0x2e, a - XMM0, 0, b - XMM0);
+        return;
+    }
     ir_take(c, JR_RAX);
     a = ir_use(c, o->a[0]);
     b = ir_use(c, o->a[1]);
@@ -483,7 +526,14 @@ bool ir_code_flags(struct irc *c, const struct ir_op *o)
     case IR_FL_CCMP:
         ccmp(c, o);
         return true;
+    case IR_FCMPSEL:
+        ir_code_select(c, ir_code_fcc(c, o->attr, o->a[0], o->a[1]), o->a[2], o->a[3]);
+        return true;
     case IR_FL_COND:
+        if (o->a[1] != IR_NO) {
+            ir_code_setcc(c, ir_code_fcc(c, o->attr, o->a[1], o->a[2]));
+            return true;
+        }
         ir_code_setcc(c, ir_flag_cc(c, o->a[0], o->attr));
         return true;
     case IR_FL_SELECT:

@@ -390,6 +390,10 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
         link_if(c, (uint64_t)o->imm, ir_code_cmp(c, o->attr, (enum ir_type)o->t, o->a[0], o->a[1]));
         return true;
     case IR_EXIT_IF_FL:
+        if (o->a[1] != IR_NO) {
+            link_if(c, (uint64_t)o->imm, ir_code_fcc(c, o->attr, o->a[1], o->a[2]));
+            return true;
+        }
         link_if(c, (uint64_t)o->imm, ir_flag_cc(c, o->a[0], o->attr));
         return true;
     case IR_EXIT_CALL:

@@ -195,6 +195,9 @@ void ir_loop_plan(struct irc *c);
 void ir_loop_enter(struct irc *c); /* in front of the first op */
 void ir_loop_leave(struct irc *c); /* the pins as they were; flags are kept */
 
+/* Host condition for an Arm condition on the outcome of an FP comparison of a and b. */
+unsigned ir_code_fcc(struct irc *c, unsigned armcond, ir_val a, ir_val b);
+
 /* ir_alu.c */
 unsigned ir_code_cmp(struct irc *c, unsigned cc, enum ir_type t, ir_val a, ir_val b); /* returns the host condition */
 void ir_code_setcc(struct irc *c, unsigned cc);                                       /* the current op's I32 */

@@ -2,15 +2,24 @@
  * removal of dead PUTs, FL_PUTs and pure ops (one backward pass). */
 #include "jit/ir_int.h"
 
-enum { MAX_STATE = 128 };
+/* What is known about pieces of guest state, found by their offset. A piece that takes another's place makes it
+ * forgotten, which is always safe; so is forgetting all by a new generation. */
+enum { STATE_SLOTS = 256 };
+struct slot {
+    int64_t off;
+    uint32_t gen;
+    uint16_t v; /* forward: its value, IR_NO: not known; backward: the type it is replaced with */
+};
+static struct slot *slot_of(struct slot *t, int64_t off)
+{
+    return &t[(uint64_t)off >> 3 & (STATE_SLOTS - 1)];
+}
+
 struct fwd {
     struct ir *s;
     ir_val *rep; /* what stands for each value */
-    struct {
-        int64_t off;
-        ir_val v;
-    } state[MAX_STATE];
-    unsigned nr_state;
+    struct slot state[STATE_SLOTS];
+    uint32_t gen;
     ir_val flags, skip_flags; /* at the last SKIP */
     bool put_since_skip;
 };
@@ -334,16 +343,33 @@ static void fold_exit_if(struct ir *s, struct ir_op *o)
     }
 }
 
+/* What asks for the outcome of an FP comparison compares by itself: packing NZCV from the host's flags is long. The
+ * operands are a[1] and a[2] of EXIT_IF_FL and FL_COND then. FL_FCMP stays, for the exceptions. */
+static void fold_fcmp(const struct ir *s, struct ir_op *o)
+{
+    const struct ir_op *f = o->a[0] == IR_NO ? NULL : &s->op[o->a[0]];
+
+    if (!f || f->op != IR_FL_FCMP)
+        return;
+    if (o->op == IR_EXIT_IF_FL || o->op == IR_FL_COND) {
+        o->a[1] = f->a[0];
+        o->a[2] = f->a[1];
+    } else if (o->op == IR_FL_SELECT) {
+        o->op = IR_FCMPSEL;
+        o->a[3] = o->a[2];
+        o->a[2] = o->a[1];
+        o->a[0] = f->a[0];
+        o->a[1] = f->a[1];
+    }
+}
+
 static ir_val *state_of(struct fwd *f, int64_t off)
 {
-    for (unsigned i = 0; i < f->nr_state; i++)
-        if (f->state[i].off == off)
-            return &f->state[i].v;
-    if (f->nr_state == MAX_STATE)
-        f->nr_state = 0; /* forget */
-    f->state[f->nr_state].off = off;
-    f->state[f->nr_state].v = IR_NO;
-    return &f->state[f->nr_state++].v;
+    struct slot *s = slot_of(f->state, off);
+
+    if (s->off != off || s->gen != f->gen)
+        *s = (struct slot){.off = off, .gen = f->gen, .v = IR_NO};
+    return &s->v;
 }
 
 static void forward(struct fwd *f, ir_val *gf_at)
@@ -361,6 +387,7 @@ static void forward(struct fwd *f, ir_val *gf_at)
         f->rep[n] = simplify(f, n);
         fold_address(s, o);
         fold_exit_if(s, o);
+        fold_fcmp(s, o);
         gf_at[n] = f->flags;
         switch (o->op) {
         case IR_GET:
@@ -386,7 +413,7 @@ static void forward(struct fwd *f, ir_val *gf_at)
         case IR_CALL:
             if (o->attr == IR_CALL_PURE)
                 break;
-            f->nr_state = 0;
+            f->gen++;
             f->flags = IR_NO;
             f->put_since_skip = true;
             break;
@@ -396,7 +423,7 @@ static void forward(struct fwd *f, ir_val *gf_at)
             f->put_since_skip = false;
             break;
         case IR_LABEL:
-            f->nr_state = 0;
+            f->gen++;
             if (f->put_since_skip || f->flags != f->skip_flags)
                 f->flags = IR_NO;
             break;
@@ -408,28 +435,25 @@ struct back {
     struct ir *s;
     const ir_val *gf_at;
     uint16_t *uses;
-    bool *all_flags;    /* somebody looks at more than N and Z of it */
-    bool live_at_label; /* NZCV, behind the last LABEL met */
-    struct {
-        int64_t off;
-        uint8_t t;
-    } over[MAX_STATE]; /* guest state replaced later with no one looking before */
-    unsigned nr_over;
+    bool *all_flags;               /* somebody looks at more than N and Z of it */
+    bool live_at_label;            /* NZCV, behind the last LABEL met */
+    struct slot over[STATE_SLOTS]; /* guest state replaced later with no one looking before */
+    uint32_t gen;
 };
 
 static bool overwritten(const struct back *k, int64_t off, unsigned t)
 {
-    for (unsigned i = 0; i < k->nr_over; i++)
-        if (k->over[i].off == off && k->over[i].t == t)
-            return true;
-    return false;
+    const struct slot *s = slot_of((struct slot *)k->over, off);
+
+    return s->off == off && s->gen == k->gen && s->v == t;
 }
 
 static void forget(struct back *k, int64_t off)
 {
-    for (unsigned i = 0; i < k->nr_over; i++)
-        if (k->over[i].off == off)
-            k->over[i--] = k->over[--k->nr_over];
+    struct slot *s = slot_of(k->over, off);
+
+    if (s->off == off)
+        s->gen = 0;
 }
 
 /* True: nobody sees this op. Updates what is known about guest state before it. */
@@ -443,11 +467,7 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
     case IR_PUT:
         if (overwritten(k, o->imm, o->t))
             return true;
-        if (k->nr_over < MAX_STATE) {
-            forget(k, o->imm);
-            k->over[k->nr_over].off = o->imm;
-            k->over[k->nr_over++].t = o->t;
-        }
+        *slot_of(k->over, o->imm) = (struct slot){.off = o->imm, .gen = k->gen, .v = o->t};
         return false;
     case IR_GET:
         if (!k->uses[n])
@@ -467,7 +487,7 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
     case IR_CALL:
         if (o->attr == IR_CALL_PURE)
             return false;
-        k->nr_over = 0;
+        k->gen++;
         *fl_live = true;
         return false;
     default:
@@ -475,7 +495,7 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
     }
     if (ir_op_effect[o->op] == 'P' || ir_op_effect[o->op] == 'F')
         return !k->uses[n] && ir_op_effect[o->op] == 'P';
-    k->nr_over = 0;
+    k->gen++;
     if (ir_op_effect[o->op] == 'M' && k->gf_at[n] != IR_NO && k->uses[k->gf_at[n]])
         *fl_live = true; /* done again from here it needs them */
     if (ir_op_effect[o->op] == 'X') {
@@ -539,7 +559,9 @@ void ir_optimise(struct ir *s, struct ir_flow *flow)
     struct back k;
 
     f.s = k.s = s;
-    f.nr_state = k.nr_over = 0;
+    f.gen = k.gen = 1;
+    memset(f.state, 0, sizeof f.state);
+    memset(k.over, 0, sizeof k.over);
     f.rep = mem;
     k.uses = mem + s->nr;
     k.all_flags = (bool *)(mem + 2 * s->nr);

@@ -73,6 +73,7 @@ static uint64_t ctx_key(const struct x86_cpu *c, unsigned mode)
 
 static void empty(struct x86_ctx *x)
 {
+    x->ret_slot.neg_page = EMPTY;
     if (x->nr_slot_log >= ARRAY_LEN(x->slot_log) - 1) {
         for (unsigned i = 0; i < X86_SLOTS; i++)
             x->slot[i].neg_page = EMPTY;
@@ -375,6 +376,7 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
             continue;
         }
         x->tlb_r[n % c->dbt->tlb_size] = x->tlb_w[n % c->dbt->tlb_size] = EMPTY;
+        x->ret_slot.neg_page = EMPTY;
         for (unsigned k = 0; k < nr; k++)
             if (x->slot[x->slot_log[k]].neg_page == -page)
                 x->slot[x->slot_log[k]].neg_page = EMPTY;

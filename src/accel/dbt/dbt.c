@@ -248,8 +248,8 @@ static bool signal_exit(struct dbt_cpu *c)
         if (b)      /* unless a link says otherwise, the instruction starts again */
             pc = jit_block_pc(b, jit_block_insn_at(b, rip));
         for (uint32_t i = 0; b && i < b->nr_links; i++)
-            if (jit_link_polls_at(jit_cache_link(&c->dbt->cache, b->first_link + i), rip))
-                pc = jit_link_poll_pc(jit_cache_link(&c->dbt->cache, b->first_link + i));
+            if (jit_link_polls_at(b, jit_cache_link(&c->dbt->cache, b->first_link + i), rip))
+                pc = jit_link_poll_pc(b, jit_cache_link(&c->dbt->cache, b->first_link + i));
         pthread_mutex_unlock(&c->dbt->cache.lock);
         c->cpu->rip = pc;
         if (!b) /* RCX was borrowed there */

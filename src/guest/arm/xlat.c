@@ -91,33 +91,50 @@ ir_val call1(struct arm_xlat *x, enum ir_type t, void *fn, ir_val a, ir_val b, i
 }
 
 /* ---- flow ---- */
+/* Neither reads the flags nor goes elsewhere. */
+static bool harmless(const struct arm_insn *i)
+{
+    arm_gen_fn *g = i->row->gen;
+
+    return g == gen_movw || g == gen_extend || g == gen_bfx || g == gen_bfi || g == gen_bits || g == gen_adr ||
+           g == gen_mul || g == gen_ldrd || g == gen_pkh;
+}
+
 /* Does the code at target write all of NZCV before anything reads it? Looks a few instructions ahead within the bytes
  * at hand. */
-static bool flags_dead_at(const struct arm_xlat *x, uint32_t target)
+static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned far)
 {
     struct arm_insn i;
 
-    for (unsigned n = 0; n < 8; n++, target += i.len) {
+    for (; far; far--, target += i.len) {
         if (target < x->start || target + 4 > x->start + x->avail ||
             !arm_decode(&i, target, x->thumb, 0, x->code + (target - x->start), 4))
             return false;
         if (i.cond != 14)
             return false;
-        if (i.row->gen == gen_dp) {
+        if (i.row->gen == gen_branch && i.kind == ARM_B) {
+            target = arm_pc_read(&i) + i.imm - i.len;
+        } else if (i.row->gen == gen_cbz) {
+            if (far < 3 || !flags_dead_from(x, arm_pc_read(&i) + i.imm, far / 3))
+                return false;
+        } else if (i.row->gen == gen_dp) {
             if (i.S &&
                 (i.kind == ARM_CMP || i.kind == ARM_CMN || i.kind == ARM_ADD || i.kind == ARM_SUB || i.kind == ARM_RSB))
                 return true;
-            if (i.S || i.kind == ARM_ADC || i.kind == ARM_SBC || i.kind == ARM_RSC || i.shift == ARM_SH_RRX ||
-                i.Rd == ARM_PC)
+            /* The others leave what they do not set as it is. */
+            if (i.kind == ARM_ADC || i.kind == ARM_SBC || i.kind == ARM_RSC || i.shift == ARM_SH_RRX ||
+                (i.Rd == ARM_PC && i.kind != ARM_TST && i.kind != ARM_TEQ))
                 return false;
-        } else if (i.row->gen != gen_ldst && i.row->gen != gen_movw && i.row->gen != gen_extend &&
-                   i.row->gen != gen_bfx) {
-            return false;
-        } else if (i.Rt == ARM_PC) {
+        } else if (i.row->gen == gen_ldm ? i.list >> ARM_PC : i.row->gen == gen_ldst ? i.Rt == ARM_PC : !harmless(&i)) {
             return false;
         }
     }
     return false;
+}
+
+static bool flags_dead_at(const struct arm_xlat *x, uint32_t target)
+{
+    return flags_dead_from(x, target, target <= x->pc ? 40 : 16);
 }
 
 static void exit_to(struct arm_xlat *x, uint32_t target, bool thumb)

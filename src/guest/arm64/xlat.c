@@ -344,11 +344,9 @@ static void gen_dp3(struct a64_xlat *x, unsigned kind, uint32_t w)
 
 /* ---- flow ---- */
 /* Does code at target write all of NZCV before anything reads it? Looks ahead within the page, further in loops. */
-static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
+static bool flags_dead_from(const struct a64_xlat *x, uint64_t target, unsigned far)
 {
-    unsigned far = target <= x->pc ? 40 : 10;
-
-    for (unsigned i = 0; i < far; i++, target += 4) {
+    for (; far; far--, target += 4) {
         uint32_t w;
         int row;
 
@@ -356,7 +354,20 @@ static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
             return false;
         w = get_le32(x->code + (target - x->start));
         row = a64_decode(w);
-        if (row < 0 || a64_rows[row].attr & A64_A_ENDS)
+        if (row < 0)
+            return false;
+        if ((w & 0xfc000000) == 0x14000000) { /* B */
+            target += (uint64_t)a64_sbits(w, 25, 0) * 4 - 4;
+            continue;
+        }
+        if ((w & 0x7c000000) == 0x34000000) { /* CBZ, CBNZ, TBZ, TBNZ: both ways */
+            bool test = w >> 25 & 1;
+
+            if (far < 3 || !flags_dead_from(x, target + (uint64_t)a64_sbits(w, test ? 18 : 23, 5) * 4, far / 3))
+                return false;
+            continue;
+        }
+        if (a64_rows[row].attr & A64_A_ENDS)
             return false;
         switch (a64_kind_of(row)) {
         case A64_ADDS:
@@ -386,6 +397,11 @@ static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
         }
     }
     return false;
+}
+
+static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
+{
+    return flags_dead_from(x, target, target <= x->pc ? 40 : 16);
 }
 
 static void hint_dead(struct a64_xlat *x, uint64_t target)
@@ -441,6 +457,7 @@ static bool gen_flow(struct a64_xlat *x, unsigned kind, uint32_t w)
     case A64_TBZ:
     case A64_TBNZ:
         v = get_x(x, A64_RD(w));
+        hint_dead(x, x->pc + (uint64_t)a64_sbits(w, 18, 5) * 4);
         ir_exit_if(s, kind == A64_TBZ ? IR_TSTZ : IR_TSTNZ, v,
                    ir_c64(s, UINT64_C(1) << (w >> 31 << 5 | a64_bits(w, 23, 19))),
                    x->pc + (uint64_t)a64_sbits(w, 18, 5) * 4);

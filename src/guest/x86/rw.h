@@ -51,6 +51,7 @@ struct x86_ctx {
     /* The TLB: minus the page that may be read, that may be written; host address minus linear address. */
     uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE];
     uint8_t miss[X86_SLOTS]; /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
+    struct x86_slot ret_slot;  /* of all 64-bit returns */
     struct x86_slot slot[X86_SLOTS];
     uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
     const uint8_t *jc_host[X86_JC_SIZE];

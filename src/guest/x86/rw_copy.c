@@ -143,6 +143,13 @@ static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
     return true;
 }
 
+/* BT, BTS, BTR, BTC with a register offset: the operand lies (offset / size) elements away from the address. */
+static bool is_bit_string(const struct rw *r, const struct x86_insn *in)
+{
+    return r->m64 && !r->flat && in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && (in->opcode & 0xe7) == 0xa3 &&
+           is_modrm_mem(in) && in->opsz >= 4 && in->adsz == 8 && rw_mem_ok(r, in);
+}
+
 bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
 {
     uint32_t a = in->row->attr;
@@ -163,6 +170,8 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
         return true;
     if (in->row->flags_w & X86_DF || in->row->flags_r & X86_DF)
         return false;
+    if (is_bit_string(r, in))
+        return true;
     if (in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && forbidden_0f(in, r->flat))
         return false;
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0xf7 && in->pp == 1) /* VMASKMOVDQU */
@@ -181,15 +190,6 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
     if (in->mem_op >= 0)
         return rw_mem_ok(r, in) && in->mem_size >= 1 && in->mem_size <= 64 && count_spilled(&g) <= 1;
     return count_spilled(&g) <= 2;
-}
-
-/* BT, BTS, BTR, BTC with a register offset: the operand lies (offset / size) elements away from the address. Taken in
- * 64-bit code with an offset register of its own. */
-static bool is_bit_string(const struct rw *r, const struct x86_insn *in)
-{
-    return r->m64 && !r->flat && in->map == X86_MAP_0F && in->enc == X86_ENC_LEGACY && (in->opcode & 0xe7) == 0xa3 &&
-           is_modrm_mem(in) && in->opsz >= 4 && in->adsz == 8 && rw_mem_ok(r, in) &&
-           !(rw_map(in->ops[1].reg) & SPILLED);
 }
 
 /* ---- emission ---- */
@@ -359,10 +359,14 @@ static void sarx(struct jit_buf *b, unsigned dst, unsigned src, unsigned count)
 
 static bool bit_string(struct rw *r, const struct x86_insn *in)
 {
-    unsigned reg = rw_map(in->ops[1].reg), w = in->opsz == 8 ? JIT_W : 0;
+    unsigned offset = rw_map(in->ops[1].reg), reg = offset, w = in->opsz == 8 ? JIT_W : 0;
     struct jit_buf *b = r->b;
     struct jit_mem m;
 
+    if (offset & SPILLED) {
+        rw_load_home(r, T1, offset);
+        reg = T1;
+    }
     /* T0 = the element's address: the sum goes through the context, since forming the address may take both scratches
      */
     if (!w) {
@@ -378,7 +382,9 @@ static bool bit_string(struct rw *r, const struct x86_insn *in)
     jit_lea(b, T0, JIT_SUM(T0, T1));
     m = rw_at_t0(r, in->opsz, in->opcode != 0xa3);
     jit_lea(b, T0, m);
-    jit_pext_mem(b, T1, rw_map(in->ops[1].reg), JIT_GS(X86_CTX(bit_mask) + (w ? 8 : 0)));
+    if (offset & SPILLED)
+        rw_load_home(r, T1, offset);
+    jit_pext_mem(b, T1, offset & SPILLED ? T1 : offset, JIT_GS(X86_CTX(bit_mask) + (w ? 8 : 0)));
     if (in->lock)
         jit_8(b, 0xf0);
     jit_op_mem(b, w, 0x0f00 | in->opcode, T1, JIT_BASE(T0, 0), 0);

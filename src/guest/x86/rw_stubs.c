@@ -28,21 +28,32 @@ const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
  * own RET by the shadow stack, wherever it stands. */
 const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s)
 {
+    int32_t slot = X86_CTX(ret_slot.neg_page), add = X86_CTX(ret_slot.add);
     const uint8_t *at = jit_here(b);
-    uint8_t *hit;
+    uint8_t *hit, *known;
 
     jit_store(b, JIT_GS(X86_CTX(branch_pc)), T0);
     jit_mov_rr(b, T1, JR_RCX);
+    jit_load(b, JR_RCX, JIT_GS(slot));
+    jit_lea(b, JR_RCX, JIT_SUM(HSP, JR_RCX));
+    jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * 3));
+    hit = jit_jrcxz_fwd(b);
+    /* Another page, or a misaligned stack: what the TLB knows becomes the slot. */
     jit_pext_mem(b, JR_RCX, HSP, JIT_GS(X86_CTX(tlb_mask)));
     jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_r)));
     jit_lea(b, JR_RCX, JIT_SUM(HSP, JR_RCX));
     jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * 3));
-    hit = jit_jrcxz_fwd(b);
+    known = jit_jrcxz_fwd(b);
     jit_mov_rr(b, JR_RCX, T1);
     jit_jmp(b, s->exit_ret);
-    jit_patch8(b, hit);
+    jit_patch8(b, known);
     jit_pext_mem(b, JR_RCX, HSP, JIT_GS(X86_CTX(tlb_mask)));
     jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
+    jit_store(b, JIT_GS(add), T0);
+    jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_r)));
+    jit_store(b, JIT_GS(slot), T0);
+    jit_patch8(b, hit);
+    jit_load(b, T0, JIT_GS(add));
     jit_load(b, T0, JIT_SUM(HSP, T0));
     jit_lea(b, HSP, JIT_BASE(HSP, 8));
     jit_load(b, JR_RCX, JIT_BASE(JR_RSP, 8));

@@ -1,4 +1,5 @@
-/* Rewriter: the system instructions a kernel executes all the time: CLI, STI, PUSHF, POPF, SWAPGS, RDTSC.
+/* Rewriter: the system instructions a kernel executes all the time: CLI, STI, PUSHF, POPF, SWAPGS, RDTSC, MOV from a
+ * segment register.
  *
  * While translated code runs, RFLAGS is in three places: the arithmetic flags in the host's, IF in the context's
  * if_flag (0 or 0x200), the rest in sys_flags (never changed by code here: a POPF that would change it goes to the
@@ -20,8 +21,17 @@ static bool is_rdtsc(const struct x86_insn *in)
     return in->op == X86_I_RDTSC || in->op == X86_I_RDTSCP;
 }
 
+/* Into a register; the upper half becomes zero. */
+static bool is_mov_sreg(const struct rw *r, const struct x86_insn *in)
+{
+    return in->map == X86_MAP_1 && in->opcode == 0x8c && (in->modrm >> 6) == 3 && !r->flat &&
+           in->enc == X86_ENC_LEGACY && !in->opsize_pfx && !in->lock && (in->modrm >> 3 & 7) < 6;
+}
+
 bool rw_is_sys(const struct rw *r, const struct x86_insn *in)
 {
+    if (is_mov_sreg(r, in))
+        return true;
     if (is_rdtsc(in))
         return r->env->mode & X86_RWM_TSC && !in->lock && x86_has(r->env->feat, (enum x86_feature_id)in->row->feature);
     if (r->env->mode & X86_RWM_USER || in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
@@ -186,8 +196,23 @@ static void set_if(struct rw *r, uint32_t v)
     jit_32(r->b, v);
 }
 
+static void mov_sreg(struct rw *r, const struct x86_insn *in)
+{
+    int32_t sel = CPU(seg) + (in->modrm >> 3 & 7) * (int32_t)sizeof(struct x86_seg) + (int32_t)offsetof(struct x86_seg, sel);
+    unsigned to = rw_map((in->modrm & 7u) | (in->rex & 1 ? 8u : 0u)), dst = to & SPILLED ? T0 : to;
+
+    jit_load(r->b, T0, JIT_GS(X86_CTX(cpu)));
+    jit_op_mem(r->b, 0, 0x0fb7, dst, JIT_BASE(T0, sel), 0); /* movzx */
+    if (to & SPILLED)
+        rw_store_home(r, to, T0);
+}
+
 bool rw_sys(struct rw *r, const struct x86_insn *in)
 {
+    if (is_mov_sreg(r, in)) {
+        mov_sreg(r, in);
+        return true;
+    }
     if (is_rdtsc(in)) {
         rdtsc(r, in);
         return true;

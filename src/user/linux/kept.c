@@ -601,7 +601,7 @@ static void put_links(struct out *o, struct jit_cache *c, const struct jit_block
                              .mode_or = l->mode_or,
                              .inner = l->inner,
                              .target = l->target,
-                             .poll_pc = jit_link_poll_pc(l)};
+                             .poll_pc = jit_link_poll_pc(b, l)};
 
         put(o, &r, sizeof r);
     }

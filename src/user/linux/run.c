@@ -442,8 +442,8 @@ static void poll_exit(struct lx_rt_thread *t)
     if (b && t->rt->front->poll_restarts)
         pc = jit_block_pc(b, jit_block_insn_at(b, rip));
     for (uint32_t i = 0; b && i < b->nr_links; i++)
-        if (jit_link_polls_at(jit_cache_link(d, b->first_link + i), rip))
-            pc = jit_link_poll_pc(jit_cache_link(d, b->first_link + i));
+        if (jit_link_polls_at(b, jit_cache_link(d, b->first_link + i), rip))
+            pc = jit_link_poll_pc(b, jit_cache_link(d, b->first_link + i));
     pthread_mutex_unlock(&d->lock);
     t->rt->front->set_pc(t, pc);
     if (t->rt->front->fix)
