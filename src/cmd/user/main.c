@@ -252,6 +252,12 @@ static void opt_seccomp(struct args *a, const char *v)
     lx_proc.opt.seccomp_fd = (int)n;
 }
 
+/* Ours: how the tracer of the program that executed this one wants it. */
+static void opt_ptrace(struct args *a, const char *v)
+{
+    lx_proc.opt.trace = v;
+}
+
 static void opt_seed(struct args *a, const char *v)
 {
     uint64_t n;
@@ -297,6 +303,7 @@ static const struct option {
                {"singlestep", "QEMU_SINGLESTEP", false, opt_one},
                {"perfmap", "QEMU_PERFMAP", false, opt_perfmap},
                {"seccomp-fd", NULL, true, opt_seccomp},
+               {"ptrace", NULL, true, opt_ptrace},
                {"seed", "QEMU_RAND_SEED", true, opt_seed}};
 
 static const struct option *find_option(const char *name)

@@ -172,14 +172,31 @@ static bool add_cpuinfo(struct strbuf *s)
     return true;
 }
 
+/* /proc/<pid>/<what> of another process; 0: it is nothing like that. */
+static int peer_proc(const char *path, const char **what)
+{
+    int pid, n = 0;
+
+    if (!lx_tracing() || sscanf(path, "/proc/%d/%n", &pid, &n) != 1 || !n)
+        return 0;
+    *what = path + n;
+    return pid;
+}
+
 int lx_proc_open(const char *path, int flags, bool *ours)
 {
     CLEANUP(str_free) struct strbuf s = {0};
     const char *what = own_proc(path);
+    const char *peer;
     FILE *in;
-    int fd;
+    int fd, pid;
 
     *ours = true;
+    pid = peer_proc(path, &peer);
+    if (pid && !strcmp(peer, "auxv") && lx_trace_proc(pid, peer, &s))
+        return text_file(&s);
+    if (pid && !strcmp(peer, "exe") && lx_trace_proc(pid, peer, &s))
+        return (fd = open(s.s, flags & ~O_CREAT)) < 0 ? -errno : fd;
     if (what && !strcmp(what, "exe"))
         fd = open(lx_proc.exe, flags & ~O_CREAT);
     else if (what && !strcmp(what, "auxv")) {
@@ -210,8 +227,16 @@ int lx_proc_open(const char *path, int flags, bool *ours)
 int64_t lx_proc_readlink(const char *path, char *buf, size_t n)
 {
     const char *what = own_proc(path);
+    CLEANUP(str_free) struct strbuf s = {0};
+    const char *peer;
     size_t len;
+    int pid = peer_proc(path, &peer);
 
+    if (pid && !strcmp(peer, "exe") && lx_trace_proc(pid, peer, &s)) {
+        len = min_u64(s.len, n);
+        memcpy(buf, s.s, len);
+        return (int64_t)len;
+    }
     if (!what || strcmp(what, "exe"))
         return -1;
     len = min_u64(strlen(lx_proc.exe), n);
@@ -291,7 +316,7 @@ static int resolve(struct exec *x, const char *path)
         close(fd);
         if (!S_ISREG(st.st_mode))
             return -EACCES;
-        if (n < 0 || (st.st_mode & (S_ISUID | S_ISGID) && !lx_self->secc))
+        if (n < 0 || (st.st_mode & (S_ISUID | S_ISGID) && !lx_self->secc && !lx_self->trace.on))
             return 0;
         if (lx_elf_machine(head, (size_t)n, &c) == lx_proc.arch->elf_machine && c == lx_proc.arch->elf_class) {
             if (host != x->path)
@@ -305,7 +330,7 @@ static int resolve(struct exec *x, const char *path)
 }
 
 /* This program again: its name, options, -0 ARGV0 PATH ARGS... */
-static char **own_command(const struct exec *x, int seccomp)
+static char **own_command(const struct lx_thread *t, const struct exec *x, int seccomp)
 {
     const struct lx_opts *o = &lx_proc.opt;
     char **v = xcalloc(x->argc + 64, sizeof *v);
@@ -340,6 +365,10 @@ static char **own_command(const struct exec *x, int seccomp)
     if (seccomp >= 0) {
         v[n++] = xstrdup("-seccomp-fd");
         v[n++] = xasprintf("%d", seccomp);
+    }
+    if (t->trace.on) {
+        v[n++] = xstrdup("-ptrace");
+        v[n++] = lx_trace_carry(t);
     }
     v[n++] = xstrdup("-0");
     v[n++] = x->argc ? x->argv[0] : xstrdup("");
@@ -400,7 +429,7 @@ int64_t lx_do_exec(struct lx_thread *t, int dirfd, const char *path, char **argv
     }
     if (!t->vfork_child)
         lx_kept_save(lx_proc.rt);
-    v = own_command(&x, secc);
+    v = own_command(t, &x, secc);
     if (access(lx_proc.opt.self, X_OK) < 0 && secc < 0) /* a root without /proc: binfmt_misc may know the program */
         execve(x.path, x.argv, envp);
     else

@@ -560,6 +560,15 @@ enum lx_stop lx_rt_run(struct lx_rt_thread *t)
     }
 }
 
+void lx_rt_single(struct lx_rt_thread *t)
+{
+    if (t->rt->single)
+        return;
+    t->rt->one_insn = t->rt->no_link = t->rt->single = true;
+    t->rt->kept = NULL; /* what is kept has longer blocks; it stays mapped until the process ends */
+    empty_cache(t);
+}
+
 void lx_rt_kick(struct lx_rt_thread *t)
 {
     t->kicked = true;

@@ -134,6 +134,8 @@ void lx_rt_thread_free(struct lx_rt_thread *t);
 void lx_rt_thread_start(struct lx_rt_thread *t);
 /* Runs until a system call, a guest fault or a kick. An architecture's run() usually is just this. */
 enum lx_stop lx_rt_run(struct lx_rt_thread *t);
+/* From now on every instruction is a block of its own and lx_rt_run comes back after each; on the thread itself. */
+void lx_rt_single(struct lx_rt_thread *t);
 /* Makes it stop soon; any thread, also from signal handlers. */
 void lx_rt_kick(struct lx_rt_thread *t);
 /* The guest's mapping changed: [addr, addr + len) was unmapped, replaced or had its rights changed: forgets code. */

@@ -10,6 +10,7 @@
 #include "user/linux/syscalls.h"
 
 #include <errno.h>
+#include <linux/ptrace.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -104,7 +105,13 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 static void on_sync(int sig, siginfo_t *info, void *context)
 {
     struct lx_thread *t = lx_self;
+    int traced = t && sig == SIGTRAP && (info->si_errno || t->trace.in_stop) ? lx_trace_arrived(t, info) : 0;
 
+    if (traced) {
+        if (traced > 0 && t->cpu && t->cpu->rt)
+            note(t, traced, info, context);
+        return;
+    }
     if (info->si_code > 0) {
         if (!lx_rt_host_fault(sig, info, context)) { /* ours: say so and die of it */
             static const char text[] = "lyrebird: internal fault in the translator\n";
@@ -156,7 +163,7 @@ void lx_signals_init(struct lx_thread *t)
             t->act->a[s].handler = 1;
     for (int s = 1; s <= LX_NSIG; s++)
         if (BIT(s) & SYNC_BITS)
-            host_action(s, on_sync, SA_SIGINFO | SA_ONSTACK | SA_NODEFER, 0);
+            host_action(s, on_sync, SA_SIGINFO | SA_ONSTACK | SA_NODEFER, ~SYNC_BITS);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &t->mask, 8);
     set_host_mask(t->mask & ~SYNC_BITS);
 }
@@ -167,6 +174,10 @@ void lx_die_by(int sig)
 
     host_action(sig, NULL, 0, 0);
     set_host_mask(none);
+    if (lx_self && lx_self->trace.on)
+        lx_trace_event(lx_self, PTRACE_EVENT_EXIT, (uint64_t)sig);
+    if (lx_self && lx_self->trace.on)
+        lx_trace_die(lx_self, sig);
     syscall(SYS_tgkill, getpid(), gettid(), sig);
     _exit(128 + sig);
 }
@@ -210,10 +221,16 @@ static void enter_handler(struct lx_thread *t, int sig, const siginfo_t *info, c
     t->mask &= ~CANNOT;
 }
 
-static void take(struct lx_thread *t, int sig, const siginfo_t *info, bool forced)
+static void take(struct lx_thread *t, int sig, const siginfo_t *given, bool forced)
 {
+    siginfo_t own = *given, *info = &own;
     struct lx_action act;
 
+    if (unlikely(t->trace.on)) {
+        sig = lx_trace_signal(t, sig, info);
+        if (!sig)
+            return;
+    }
     pthread_mutex_lock(&t->act->lock);
     act = t->act->a[sig];
     if (act.flags & LX_SA_RESETHAND && act.handler > 1) {

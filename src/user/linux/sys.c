@@ -106,6 +106,13 @@ void lx_syscall(struct lx_thread *t)
 
     for (unsigned i = 0; i < 6; i++)
         a[i] = ar->get(t->cpu, LX_ARG0 + i);
+    if (unlikely(t->trace.on && t->trace.how == LX_TRACE_SYSCALL)) {
+        lx_trace_syscall(t, true, nr, a, -ENOSYS);
+        nr = ar->get(t->cpu, LX_SYSNO);
+        row = find(nr);
+        for (unsigned i = 0; i < 6; i++)
+            a[i] = ar->get(t->cpu, LX_ARG0 + i);
+    }
     if (unlikely(lx_proc.opt.strace))
         lx_strace_enter(t, row, nr, a);
     if (unlikely(t->secc) && !lx_seccomp_allows(t, nr, a, &r))
@@ -116,10 +123,16 @@ void lx_syscall(struct lx_thread *t)
         return;
     if (unlikely(lx_proc.opt.strace))
         lx_strace_leave(t, row, a, r);
-    if (r == -LX_NORESULT)
-        return;
+    if (unlikely(lx_tracing()) && row && r > 0 && (row->host == SYS_pwrite64 || row->host == SYS_write))
+        lx_trace_wrote((int)a[0], row->host == SYS_pwrite64 ? a[3] : 0, (uint64_t)r);
     if (r == -LX_ERESTART)
         ar->sys_restart(t->cpu);
-    else
+    else if (r != -LX_NORESULT)
         ar->sys_result(t->cpu, r);
+    if (unlikely(t->trace.on)) {
+        t->trace.restart = r == -EINTR;
+        if (t->trace.how == LX_TRACE_SYSCALL && !t->trace.fresh && r != -LX_ERESTART)
+            lx_trace_syscall(t, false, nr, a, r == -LX_NORESULT ? 0 : r);
+        t->trace.fresh = false;
+    }
 }

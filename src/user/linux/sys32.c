@@ -261,6 +261,18 @@ static bool put_rusage(uint64_t at, const struct rusage *u)
     return lx_put(at, v, sizeof v);
 }
 
+/* The status goes through ours: a stop that is not shown must not be written. */
+static int64_t wait4_32(struct lx_thread *t, uint64_t arg[6])
+{
+    uint64_t at = arg[1];
+    int status = 0;
+    int64_t r;
+
+    arg[1] = (uintptr_t)&status;
+    r = lx_trace_wait(t, SYS_wait4, arg);
+    return r > 0 && at && !lx_put(at, &status, 4) ? -EFAULT : r;
+}
+
 int64_t lx_sys32_wait4(struct lx_thread *t, const uint64_t *a)
 {
     struct rusage u;
@@ -270,7 +282,7 @@ int64_t lx_sys32_wait4(struct lx_thread *t, const uint64_t *a)
     memcpy(arg, a, sizeof arg);
     arg[0] = (uint64_t)(int64_t)(int32_t)a[0];
     arg[3] = a[3] ? (uintptr_t)&u : 0;
-    r = lx_safe_syscall(t, SYS_wait4, arg);
+    r = wait4_32(t, arg);
     return r > 0 && a[3] && !put_rusage(a[3], &u) ? -EFAULT : r;
 }
 
@@ -292,7 +304,7 @@ int64_t lx_sys32_waitid(struct lx_thread *t, const uint64_t *a)
     memcpy(arg, a, sizeof arg);
     arg[2] = a[2] ? (uintptr_t)&info : 0;
     arg[4] = a[4] ? (uintptr_t)&u : 0;
-    r = lx_safe_syscall(t, SYS_waitid, arg);
+    r = lx_trace_wait(t, SYS_waitid, arg);
     if (r < 0)
         return r;
     lx_siginfo_out(out, &info, 4);

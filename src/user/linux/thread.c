@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/ptrace.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +36,27 @@ void lx_exit_process(int code)
     __builtin_unreachable();
 }
 
+/* One instruction for a tracer. */
+static void step(struct lx_thread *t)
+{
+    const struct lx_arch *ar = lx_proc.arch;
+    uint64_t pc = ar->get(t->cpu, LX_PC);
+
+    switch (ar->run(t->cpu)) {
+    case LX_STOP_SYSCALL:
+        lx_syscall(t);
+        break;
+    case LX_STOP_SIGNAL:
+        lx_signal_fault(t);
+        return;
+    default:
+        if (ar->get(t->cpu, LX_PC) == pc)
+            return; /* a signal came first */
+    }
+    if (!t->exiting && t->trace.on && t->trace.how == LX_TRACE_STEP)
+        lx_trace_stepped(t);
+}
+
 void lx_thread_loop(struct lx_thread *t)
 {
     const struct lx_arch *ar = lx_proc.arch;
@@ -44,6 +66,10 @@ void lx_thread_loop(struct lx_thread *t)
             lx_signals_deliver(t);
         if (unlikely(lx_proc.opt.gdb_port || lx_proc.opt.gdb_path))
             lx_gdb_before_run(t);
+        if (unlikely(t->trace.how == LX_TRACE_STEP && t->trace.on)) {
+            step(t);
+            continue;
+        }
         switch (ar->run(t->cpu)) {
         case LX_STOP_SYSCALL:
             lx_syscall(t);
@@ -100,6 +126,8 @@ void lx_run_main(uint64_t entry, uint64_t sp, struct lx_cpu *cpu)
     if (lx_proc.opt.seccomp_fd && !lx_seccomp_take(t, lx_proc.opt.seccomp_fd))
         lx_die_by(SIGKILL);
     lx_proc.arch->exec_state(cpu, entry, sp);
+    if (lx_proc.opt.trace)
+        lx_trace_executed(t, lx_proc.opt.trace);
     lx_gdb_start(t);
     lx_thread_loop(t);
     lx_exit_process(0);
@@ -159,6 +187,8 @@ static void *thread_main(void *arg)
     sem_post(t->started);
     t->started = NULL;
     lx_host_mask(t);
+    if (t->trace.on)
+        lx_trace_born(t, &t->trace, PTRACE_EVENT_CLONE);
     lx_thread_loop(t);
     lx_self = NULL;
     lx_rt_thread_free(rt);
@@ -189,6 +219,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     n->act = t->act;
     n->mask = t->mask;
     n->secc = t->secc;
+    n->trace = t->trace;
     n->clone_flags = (unsigned)flags;
     n->ptid = ptid;
     n->ctid = ctid;
@@ -218,11 +249,14 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     sem_destroy(&started);
+    if (r > 0 && t->trace.on)
+        lx_trace_event(t, PTRACE_EVENT_CLONE, (uint64_t)r);
     return r;
 }
 
 int64_t lx_sys_exit(struct lx_thread *t, const uint64_t *a)
 {
+    lx_trace_event(t, PTRACE_EVENT_EXIT, (a[0] & 0xff) << 8);
     if (t->vfork_child || !delist(t))
         lx_exit_process((int)a[0]);
     thread_gone(t);
@@ -237,6 +271,7 @@ int64_t lx_sys_exit(struct lx_thread *t, const uint64_t *a)
 
 int64_t lx_sys_exit_group(struct lx_thread *t, const uint64_t *a)
 {
+    lx_trace_event(t, PTRACE_EVENT_EXIT, (a[0] & 0xff) << 8);
     lx_exit_process((int)a[0]);
 }
 
@@ -318,6 +353,7 @@ static int64_t new_process(struct lx_thread *t, uint64_t flags, uint64_t stack, 
                            uint64_t tls, int exit_signal)
 {
     uint32_t tid;
+    unsigned event = lx_trace_clone_event(flags, exit_signal);
     int gate[2] = {-1, -1}, e;
     pid_t pid;
     char c;
@@ -332,6 +368,9 @@ static int64_t new_process(struct lx_thread *t, uint64_t flags, uint64_t stack, 
         if (gate[0] >= 0)
             close(gate[0]); /* gate[1] goes with exec or exit */
         in_child(t, flags, stack, ctid, tls);
+        lx_proc.arch->sys_result(t->cpu, 0);
+        if (t->trace.on)
+            lx_trace_born(t, &t->trace, event);
         return 0;
     }
     if (gate[1] >= 0)
@@ -345,6 +384,8 @@ static int64_t new_process(struct lx_thread *t, uint64_t flags, uint64_t stack, 
             ;
         close(gate[0]);
     }
+    if (pid > 0 && t->trace.on)
+        lx_trace_event(t, event, (uint64_t)pid);
     return pid < 0 ? -e : pid;
 }
 
@@ -359,6 +400,8 @@ static int vfork_child(void *arg)
     lx_self = t;
     lx_rt_thread_start(t->cpu->rt);
     lx_host_mask(t);
+    if (t->trace.on)
+        lx_trace_born(t, &t->trace, PTRACE_EVENT_VFORK);
     lx_thread_loop(t);
     lx_exit_process(0);
 }
@@ -381,6 +424,7 @@ static struct lx_thread *vfork_thread(struct lx_thread *t, uint64_t flags, uint6
     memcpy(n->act->a, t->act->a, sizeof n->act->a);
     n->mask = t->mask;
     n->secc = t->secc;
+    n->trace = t->trace;
     n->alt = t->alt;
     n->vfork_child = true;
     if (stack)
@@ -418,6 +462,8 @@ static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack
     free(n->act);
     free(n);
     free(host);
+    if (pid > 0 && t->trace.on)
+        lx_trace_event(t, PTRACE_EVENT_VFORK, (uint64_t)pid);
     return pid < 0 ? -e : pid;
 }
 

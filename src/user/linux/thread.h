@@ -11,6 +11,7 @@
 
 #include "user/linux/arch.h"
 #include "user/linux/run.h"
+#include "user/linux/trace.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -43,6 +44,7 @@ struct lx_opts {
     const char *gdb_path;
     const char *seed;
     unsigned pagesize;
+    const char *trace; /* how the tracer of the program before went on (trace.h); NULL: it was not traced */
     int seccomp_fd;   /* filters of the program before (seccomp.h); 0: none */
     const char *self; /* how to start this program again */
     const char *log_items, *log_file;
@@ -81,6 +83,7 @@ struct lx_thread {
     siginfo_t sync_info[LX_NSIG + 1];
     uint64_t robust, robust_len;
     struct lx_seccomp *secc; /* the newest filter (seccomp.h); NULL: none. Others set it under lx_proc.lock */
+    struct lx_trace trace;
     int tid;
     bool exiting, vfork_child;
     sem_t *started; /* while being created */

@@ -25,6 +25,9 @@ static const int skipped[] = {
     SYS_rt_tgsigqueueinfo,
     SYS_reboot,
     SYS_rt_sigsuspend,
+#ifdef SYS_pause
+    SYS_pause,
+#endif
     SYS_rt_sigreturn,
     SYS_ptrace,
     SYS_setpriority,

@@ -1,0 +1,139 @@
+#define _GNU_SOURCE
+/* A tracer and its tracees: stops, memory, registers by set, signals, system calls, single steps, children, attaching. */
+#include <elf.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static volatile long word = 5;
+static volatile int got;
+
+static void on_usr1(int s)
+{
+    got = s;
+}
+
+static void show(const char *what, int s)
+{
+    printf("%s: %s %d event %d\n", what, WIFSTOPPED(s) ? "stopped" : WIFSIGNALED(s) ? "killed" : "exited",
+           WIFSTOPPED(s) ? WSTOPSIG(s) : WIFSIGNALED(s) ? WTERMSIG(s) : WEXITSTATUS(s), WIFSTOPPED(s) ? s >> 16 : 0);
+    fflush(stdout);
+}
+
+static int next(pid_t p, int how, int sig)
+{
+    int s = 0;
+
+    if (ptrace(how, p, 0, sig) < 0)
+        printf("ptrace %d: %d\n", how, errno);
+    waitpid(p, &s, __WALL);
+    return s;
+}
+
+static pid_t start(void (*fn)(void))
+{
+    pid_t p = fork();
+    int s;
+
+    if (!p) {
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        raise(SIGSTOP);
+        fn();
+        _exit((int)word);
+    }
+    waitpid(p, &s, 0);
+    show("start", s);
+    return p;
+}
+
+static void plain(void)
+{
+    signal(SIGUSR1, on_usr1);
+    raise(SIGUSR1);
+    raise(SIGUSR2);
+    word += got;
+}
+
+static void one_call(void)
+{
+    syscall(SYS_getpgid, 0);
+}
+
+static void forks(void)
+{
+    if (!fork())
+        _exit(9);
+    wait(&(int){0});
+}
+
+static void waits(void)
+{
+    for (;;)
+        pause();
+}
+
+int main(void)
+{
+    char regs[1024];
+    struct iovec v = {regs, sizeof regs};
+    siginfo_t info;
+    pid_t p, c;
+    int s, n;
+    unsigned long msg;
+
+    p = start(plain);
+    errno = 0;
+    printf("peeked %ld\n", ptrace(PTRACE_PEEKDATA, p, &word, 0));
+    ptrace(PTRACE_POKEDATA, p, &word, 77L);
+    printf("poked %ld here %ld\n", ptrace(PTRACE_PEEKDATA, p, &word, 0), word);
+    printf("registers %d\n", ptrace(PTRACE_GETREGSET, p, NT_PRSTATUS, &v) == 0 && v.iov_len > 60 && v.iov_len < 400);
+    printf("set %d\n", ptrace(PTRACE_SETREGSET, p, NT_PRSTATUS, &v) == 0);
+    show("usr1", next(p, PTRACE_CONT, 0));
+    ptrace(PTRACE_GETSIGINFO, p, 0, &info);
+    printf("info %d code %d\n", info.si_signo, info.si_code);
+    show("usr2", next(p, PTRACE_CONT, SIGUSR1)); /* delivered */
+    show("end", next(p, PTRACE_CONT, 0));        /* not delivered */
+
+    p = start(one_call);
+    ptrace(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACESYSGOOD);
+    for (n = 0; s = next(p, PTRACE_SYSCALL, 0), WIFSTOPPED(s) && WSTOPSIG(s) == (SIGTRAP | 0x80); n++)
+        ;
+    printf("system calls %d\n", n >= 3 && n % 2 == 1);
+    show("end", s);
+
+    p = start(one_call);
+    for (n = 0; n < 10 && (s = next(p, PTRACE_SINGLESTEP, 0), WIFSTOPPED(s) && WSTOPSIG(s) == SIGTRAP); n++)
+        ;
+    printf("steps %d\n", n);
+    show("end", next(p, PTRACE_CONT, 0));
+
+    p = start(forks);
+    ptrace(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACEFORK);
+    show("fork", next(p, PTRACE_CONT, 0));
+    ptrace(PTRACE_GETEVENTMSG, p, 0, &msg);
+    c = (pid_t)msg;
+    waitpid(c, &s, __WALL);
+    show("child", s);
+    show("child's end", next(c, PTRACE_CONT, 0));
+    show("chld", next(p, PTRACE_CONT, 0));
+    show("end", next(p, PTRACE_CONT, 0));
+
+    if (!(p = fork()))
+        waits();
+    usleep(50000);
+    printf("attach %ld\n", (long)ptrace(PTRACE_ATTACH, p, 0, 0));
+    waitpid(p, &s, 0);
+    show("attached", s);
+    ptrace(PTRACE_DETACH, p, 0, 0);
+    kill(p, SIGTERM);
+    waitpid(p, &s, 0);
+    show("detached", s);
+    return 0;
+}
