@@ -63,7 +63,7 @@ def maps(t, context='', theirs=False):
     return json.loads(out)
 
 
-@pytest.mark.proves('F-NBD-01')
+@pytest.mark.proves('F-PRG-11')
 @pytest.mark.parametrize('server, client', [('ours', 'theirs'), ('theirs', 'ours'), ('ours', 'ours')])
 def test_contexts_are_the_oracle_s(t, server, client):
     chain(t)
@@ -85,7 +85,7 @@ def test_contexts_are_the_oracle_s(t, server, client):
     t.run('check top')
 
 
-@pytest.mark.proves('F-NBD-01')
+@pytest.mark.proves('F-PRG-11')
 def test_holes_stay_holes_over_nbd(t):
     t.run('create -f raw a 1G')
     t.io('write -P 5 300M 1M', image='a', fmt='raw')
@@ -105,7 +105,7 @@ def test_mistakes_are_named(t):
         assert p.returncode == 1 and text in p.stderr, p.stderr
 
 
-@pytest.mark.proves('F-NBD-01')
+@pytest.mark.proves('F-PRG-11')
 def test_a_running_machine_offers_bitmaps(t):
     chain(t)
     nbd = ['--image-opts', f'driver=nbd,server.type=unix,server.path={t.path("sock")},export=e,x-dirty-bitmap=qemu:dirty-bitmap:']
@@ -142,7 +142,7 @@ def options(s, *opts):
         yield got
 
 
-@pytest.mark.proves('F-NBD-01')
+@pytest.mark.proves('F-PRG-11')
 def test_lists_and_hostile_queries(t):
     chain(t)
 
@@ -214,8 +214,30 @@ def test_partitions_are_listed(t, table):
         t.run(['--partitions', '-f', 'raw', 'raw'], tool='qemu-nbd', ok=None)
 
 
+def mount_partition(t, shown):
+    """The host's kernel sees the partitions by a loop device and mounts a file system of the second."""
+    p = subprocess.run([need('losetup', 'mount'), '-P', '-f', '--show', shown], capture_output=True, text=True)
+    if p.returncode:
+        return
+    dev = p.stdout.strip()
+    try:
+        sys_dev = f'/sys/block/{os.path.basename(dev)}/{os.path.basename(dev)}p2/dev'
+        if not os.path.exists(sys_dev):  # a kernel that does not look for partitions itself
+            subprocess.run([need('partx', 'fdisk'), '-a', dev], check=True)
+        with open(sys_dev) as f:  # the name in /dev is not everywhere made by itself
+            subprocess.run(['mknod', t.path('p2'), 'b', *f.read().strip().split(':')], check=True)
+        subprocess.run([need('mkfs.ext2', 'e2fsprogs'), '-q', t.path('p2')], check=True)
+        os.mkdir(t.path('mnt'))
+        subprocess.run(['mount', t.path('p2'), t.path('mnt')], check=True)
+        with open(t.path('mnt/file'), 'w') as f:
+            f.write('on the guest\'s disk')
+        subprocess.run(['umount', t.path('mnt')], check=True)
+    finally:
+        subprocess.run(['losetup', '-d', dev], check=True)
+
+
 @needs_fuse
-@pytest.mark.proves('N-72', 'F-NBD-04', 'S123')
+@pytest.mark.proves('N-72', 'F-NBD-01', 'F-NBD-02', 'F-NBD-04', 'S123', 'S124', 'S126')
 def test_an_image_is_a_raw_file_without_the_kernel_s_client(t):
     [(_, start, size), *_] = partitioned(t.path('raw'), 'gpt')
     with open(t.path('raw'), 'r+b') as f:
@@ -233,6 +255,7 @@ def test_an_image_is_a_raw_file_without_the_kernel_s_client(t):
         with open(shown, 'r+b') as f:
             f.seek(start)
             f.write(b'changed')
+        mount_partition(t, shown)
     finally:
         t.run(['-d', shown], tool='qemu-nbd')
     assert os.stat(shown).st_size == 0
@@ -246,10 +269,12 @@ def test_an_image_is_a_raw_file_without_the_kernel_s_client(t):
         assert os.stat(shown).st_size == size and open(shown, 'rb').read(7) == b'changed'
     finally:
         t.run(['-d', shown], tool='qemu-nbd')
+    t.run('convert -f qcow2 -O raw a after')
+    assert b"on the guest's disk" in open(t.path('after'), 'rb').read()
     assert 'regular file' in t.run([f'--fuse={t.cwd}', '-f', 'qcow2', 'a'], tool='qemu-nbd', ok=1)
 
 
-@pytest.mark.proves('F-NBD-01')
+@pytest.mark.proves('F-PRG-11')
 def test_an_internal_snapshot_is_served(t):
     t.run('create -f qcow2 a 4M')
     t.io('write -P 1 0 1M', image='a')
@@ -259,3 +284,17 @@ def test_an_internal_snapshot_is_served(t):
         with Nbd(t, '-l', how, '-f', 'qcow2', 'a'):
             assert 'Pattern' not in t.run(['-r', '-f', 'raw', '-c', 'read -P 1 0 1M', f'nbd+unix:///?socket={t.path("sock")}'], tool='qemu-io')
     assert 'Could not open' in t.run(['-k', t.path('sock'), '-l', 'two', '-f', 'qcow2', 'a'], tool='qemu-nbd', ok=1)
+
+
+@pytest.mark.proves('N-73')
+def test_a_disk_in_use_is_not_served_for_writing(t):
+    """Mounting what a running guest writes would ruin it: the lock says who has it, and reading works."""
+    t.run('create -f qcow2 a 4M')
+    with Machine('-M', 'pc', '-name', 'somebody', '-drive', f'file={t.path("a")},if=virtio', qtest=True) as m:
+        for how in (['-k', t.path('sock')], ['--fuse=' + t.path('shown')]):
+            open(t.path('shown'), 'w').close()
+            out = t.run([*how, '-f', 'qcow2', 'a'], tool='qemu-nbd', ok=1)
+            assert 'lock' in out and str(m.proc.pid) in out and 'somebody' in out, out
+        assert os.stat(t.path('shown')).st_size == 0
+        with Nbd(t, '-r', '-f', 'qcow2', 'a'):
+            assert 'Pattern' not in t.run(['-r', '-f', 'raw', '-c', 'read -P 0 0 1M', f'nbd+unix:///?socket={t.path("sock")}'], tool='qemu-io')
