@@ -34,7 +34,8 @@ FULL = '''-nic none -netdev user,id=n0,restrict=on -netdev hubport,id=n1,hubid=0
 -device virtserialport,chardev=c0,bus=v0.0,name=p -device virtconsole,chardev=c1,bus=v0.0 -device secondary-vga -device bochs-display
 -usb -device usb-tablet -device usb-kbd -device pci-serial -device pvpanic-pci -device pci-bridge,chassis_nr=9,id=br0 -device pvpanic -debugcon null -parallel null
 -drive file=null-co://,format=raw,index=0 -blockdev {n}b7 -device nvme,drive=b7,serial=f'''.format(n=NULL).split()
-FULL_PCIE = ['-device', 'pcie-root-port,id=rp0,chassis=7', '-device', 'virtio-blk-pci,bus=rp0,drive=b6', '-blockdev', NULL + 'b6']
+FULL_PCIE = ['-device', 'pcie-root-port,id=rp0,chassis=7', '-device', 'virtio-blk-pci,bus=rp0,drive=b6', '-blockdev', NULL + 'b6', '-device', 'isa-fdc']
+FLOPPY = ['-device', 'floppy,unit=1,drive=b8', '-blockdev', NULL + 'b8']
 
 
 class Died(Exception):
@@ -178,7 +179,7 @@ def access(rnd, ranges):
 
 
 def command(program, machine, full=False):
-    extra = FULL + (FULL_PCIE if machine == 'q35' else []) if full else DEVICES
+    extra = FULL + (FULL_PCIE if machine == 'q35' else []) + FLOPPY if full else DEVICES
     return [program, '-M', machine, '-m', '64', '-display', 'none', '-no-shutdown', '-serial', 'null', '-monitor', 'none', *extra]
 
 

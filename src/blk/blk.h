@@ -106,7 +106,9 @@ void blk_set_dev_ops(struct blk *b, const struct blk_dev_ops *ops, void *opaque)
 /* Raises DEVICE_TRAY_MOVED: the monitor or the guest moved the tray of b's drive. */
 void blk_tray_moved(struct blk *b, bool open);
 /* `change` and `eject`. */
-bool blk_change_medium(struct blk *b, const char *file, const char *format, bool force, struct err **errp);
+/* mode: "retain", "read-only", "read-write"; NULL = retain. */
+bool blk_change_medium(struct blk *b, const char *file, const char *format, const char *mode, bool force,
+                       struct err **errp);
 bool blk_eject(struct blk *b, bool force, struct err **errp);
 /* QMP query-block / HMP info block. */
 struct json_object *blk_query(struct blk_set *s);

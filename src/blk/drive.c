@@ -2,9 +2,9 @@
 #include "base/json.h"
 #include "blk/aio.h"
 #include "blk/blk_int.h"
+#include "blk/export.h"
 #include "blk/host.h"
 #include "blk/job_int.h"
-#include "blk/export.h"
 #include "blk/nbd.h"
 #include <errno.h>
 #include <pthread.h>
@@ -425,13 +425,30 @@ static void take_medium_out(struct blk *b)
     blk_unquiesce(b);
 }
 
-bool blk_change_medium(struct blk *b, const char *file, const char *format, bool force, struct err **errp)
+/* What the drive is opened with from now on; false: no such mode. */
+static bool media_mode(struct blk *b, const char *mode, bool *ro, struct err **errp)
+{
+    *ro = b->readonly;
+    if (!mode || !strcmp(mode, "retain"))
+        return true;
+    *ro = !strcmp(mode, "read-only");
+    return *ro || !strcmp(mode, "read-write") ||
+           err_set(errp, "Invalid parameter '%s': read-only-mode is one of retain, read-only, read-write", mode);
+}
+
+bool blk_change_medium(struct blk *b, const char *file, const char *format, const char *mode, bool force,
+                       struct err **errp)
 {
     BLK_HOME_SCOPE(b->set);
     struct opts *o = b->template_ ? opts_dup(b->template_) : opts_new();
     struct blk_node *n;
-    bool ok;
+    unsigned flags = b->template_flags;
+    bool ok, ro;
 
+    if (!media_mode(b, mode, &ro, errp)) {
+        opts_free(o);
+        return false;
+    }
     if (b->ops && !b->ops->media_changed) {
         opts_free(o);
         return err_set(errp, "Device '%s' is not removable", b->id);
@@ -441,7 +458,9 @@ bool blk_change_medium(struct blk *b, const char *file, const char *format, bool
     opts_del(o, "node-name");
     if (format)
         opts_set(o, "driver", format);
-    n = drive_open(b, file, o, b->template_flags | (b->readonly ? 0 : BLK_O_AUTO_RO), false, false, errp);
+    if (ro != b->readonly)
+        flags = ro ? flags & ~(unsigned)BLK_O_RDWR : flags | BLK_O_RDWR;
+    n = drive_open(b, file, o, flags | (ro || mode ? 0 : BLK_O_AUTO_RO), false, false, errp);
     opts_free(o);
     if (!n)
         return false;
@@ -452,6 +471,7 @@ bool blk_change_medium(struct blk *b, const char *file, const char *format, bool
         take_medium_out(b);
         if (shut)
             blk_tray_moved(b, true);
+        b->readonly = ro;
         ok = blk_handle_insert(b, n, errp);
         if (ok && b->ops && b->ops->media_changed)
             b->ops->media_changed(b->ops_opaque, true);

@@ -220,8 +220,29 @@ static void compare(struct irc *c, bool add, ir_val a, ir_val b)
 /* v's flags are about to be replaced in EFLAGS by code that reads them there: saves what is still wanted. */
 static void keep_flags(struct irc *c, ir_val v)
 {
-    if (c->ef != IR_NO && (c->ef != v || ir_live(c, v) || (v == c->gf && !c->gf_saved)))
+    struct irv *x = &c->v[v];
+
+    if (c->ef != v) {
         ir_clobber_flags(c);
+        return;
+    }
+    if (v == c->gf)
+        ir_commit_flags(c);
+    ir_mark(c, 0);
+    if (!ir_live(c, v) || x->loc != L_EFLAGS)
+        return;
+    if (v == c->gf && c->gf_saved) {
+        x->loc = L_HOME;
+        x->home = IRX(flags);
+        ir_alias_add(c, v);
+    } else {
+        ir_take(c, JR_RAX);
+        pack(c);
+        x->loc = L_REG;
+        x->reg = JR_RAX;
+        c->reg[JR_RAX] = v;
+        c->lock &= ~(1u << JR_RAX);
+    }
 }
 
 static void with_carry(struct irc *c, const struct ir_op *o, bool sub, bool value)

@@ -120,6 +120,10 @@ static void exit_call(struct irc *c, const struct ir_op *o)
 
 static void target_in_rdx(struct irc *c, ir_val v)
 {
+    if (c->v[v].loc == L_REG && c->v[v].reg == JR_RDX && !ir_live(c, v)) {
+        c->lock |= 1u << JR_RDX;
+        return;
+    }
     ir_take(c, JR_RDX);
     ir_fetch(c, JR_RDX, v);
 }

@@ -287,7 +287,7 @@ const struct hmp_cmd hmp_cmds[] = {
     {"chardev-send-break", "id", "send a break", hmp_chardev_break, 1, 1},
     {"ringbuf_read", "id size", "take bytes out of a ringbuf", hmp_ringbuf_read, 2, 2},
     {"ringbuf_write", "id text", "put bytes into a ringbuf", hmp_ringbuf_write, 2, 2},
-    {"change", "device file [format] | vnc password [text]", "put another medium in, or set the VNC password",
+    {"change", "device file [format [mode]] | vnc password [text]", "put another medium in, or set the VNC password",
      hmp_change, 2, 4},
     {"set_password", "vnc password [keep]", "set the password of the VNC server", hmp_set_password, 2, 3},
     {"expire_password", "vnc now|never|+seconds|time", "say when the password stops working", hmp_expire_password, 2,

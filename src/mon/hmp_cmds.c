@@ -280,7 +280,7 @@ HMP(hmp_change)
     unsigned i = force;
 
     if (a->n < i + 2) {
-        mon_puts(m, "change: missing arguments; usage: change [-f] device file [format]\n");
+        mon_puts(m, "change: missing arguments; usage: change [-f] device file [format [mode]]\n");
         return;
     }
     if (!strcmp(a->v[i], "vnc")) {
@@ -299,7 +299,10 @@ HMP(hmp_change)
         mon_printf(m, "Error: Device '%s' not found\n'info block' lists the drives\n", a->v[i]);
         return;
     }
-    done(m, blk_change_medium(b, a->v[i + 1], a->n > i + 2 ? a->v[i + 2] : NULL, force, &e), &e);
+    done(m,
+         blk_change_medium(b, a->v[i + 1], a->n > i + 2 ? a->v[i + 2] : NULL, a->n > i + 3 ? a->v[i + 3] : NULL, force,
+                           &e),
+         &e);
 }
 
 HMP(hmp_eject)

@@ -305,7 +305,7 @@ bool qmp_blockdev_change_medium(struct mon *m, const struct qmp_args_blockdev_ch
 {
     struct blk *b = the_blk(m, a->device, a->id, errp);
 
-    return b && blk_change_medium(b, a->filename, a->format, a->has_force && a->force, errp);
+    return b && blk_change_medium(b, a->filename, a->format, a->read_only_mode, a->has_force && a->force, errp);
 }
 
 bool qmp_via_blk(struct mon *m, const char *name, struct json_object *args, struct json_object **ret, struct err **errp)

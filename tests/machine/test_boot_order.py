@@ -1,4 +1,5 @@
 """Which medium the firmware starts: tiny boot sectors that print the name of their medium on the debug port and end."""
+import re
 import subprocess
 import time
 
@@ -33,7 +34,7 @@ text: .asciz "NAME"
 
 @pytest.fixture(scope='module')
 def media(tmp_path_factory):
-    """disk.img, disk2.img, cd.iso, blank.iso, net/boot.0"""
+    """disk.img, disk2.img, floppy.img, cd.iso, blank.iso, net/boot.0"""
     need('as', 'binutils')
     need('xorriso')
     d = tmp_path_factory.mktemp('media')
@@ -47,6 +48,9 @@ def media(tmp_path_factory):
         sector(name, d / f'{name}.img')
         with open(d / f'{name}.img', 'r+b') as f:
             f.truncate(1 << 20)
+    sector('floppy', d / 'floppy.img')
+    with open(d / 'floppy.img', 'r+b') as f:
+        f.truncate(1440 << 10)
     (d / 'tree').mkdir()
     sector('cd', d / 'tree' / 'boot.bin')
     subprocess.run(['xorriso', '-as', 'mkisofs', '-quiet', '-b', 'boot.bin', '-no-emul-boot', '-boot-load-size', '1', '-o', d / 'cd.iso', d / 'tree'],
@@ -74,6 +78,23 @@ def boots(media, tmp_path, *args, cd='cd.iso'):
 def test_an_nvme_disk_is_started(name, board, media, tmp_path):
     devices = [x for d in name for x in ('-device', d)]
     assert boots(media, tmp_path, '-M', board, '-drive', f'file={media}/disk2.img,format=raw,if=none,id=n', *devices) == 'disk2'
+
+
+@pytest.mark.parametrize('args', [
+    pytest.param(('-M', 'pc', '-fda', '{}'), id='fda', marks=pytest.mark.proves('F-FW-09', 'F-MCH-02', 'S059')),
+    pytest.param(('-M', 'pc', '-drive', 'file={},if=floppy,format=raw,index=0'), id='drive', marks=pytest.mark.proves('F-FW-09', 'F-MCH-02')),
+    pytest.param(('-M', 'q35', '-fda', '{}'), id='q35', marks=pytest.mark.proves('F-FW-09')),
+    pytest.param(('-M', 'q35', '-device', 'isa-fdc,id=fdc', '-drive', 'file={},if=none,id=f,format=raw', '-device',
+                  'floppy,bus=fdc.0,unit=0,drive=f,drive-type=144'), id='device', marks=pytest.mark.proves('F-FW-09')),
+])
+def test_a_floppy_is_started(args, media, tmp_path):
+    assert boots(media, tmp_path, *[a.format(f'{media}/floppy.img') for a in args], *seeds.words('S059', 0)[1]) == 'floppy'
+
+
+@pytest.mark.proves('F-FW-10')
+def test_bootindex_chooses_a_floppy(media, tmp_path):
+    assert boots(media, tmp_path, '-M', 'pc', '-device', 'isa-fdc,id=fdc', '-drive', f'file={media}/floppy.img,if=none,id=f,format=raw', '-device',
+                 'floppy,bus=fdc.0,drive=f,bootindex=0') == 'floppy'
 
 
 @pytest.mark.parametrize('seed, alt, corrected, cd, want', [
@@ -105,6 +126,6 @@ def test_the_menu_lists_the_media_and_a_key_picks_one(media, tmp_path):
         m.hmp('sendkey esc')
         until('Select boot device')
         until('DVD')
-        m.hmp('sendkey 2')
+        m.hmp('sendkey ' + re.search(r'(\d)\. DVD', bios.read_text(errors='replace')).group(1))
         assert m.wait(60) == 3
     assert said.read_text() == 'cd'

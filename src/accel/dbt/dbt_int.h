@@ -75,8 +75,8 @@ struct dbt_cpu {
         uint32_t by_op[X86_I_NR]; /* interpreted instructions */
     } stat;
 };
-/* A site is hot when its slot misses 256 times within that many cycles of the host's TSC: some 50 us. */
-enum { DBT_HOT_TIME = 150000 };
+/* A site is hot when its slot misses 256 times within that many cycles of the host's TSC: some 0.5 ms. */
+enum { DBT_HOT_TIME = 1500000 };
 enum { DBT_SS_SIZE = 256 * 1024 };
 /* A load from here faults: the way to stop code at its next poll. */
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)

@@ -1,6 +1,7 @@
 /* Bytes of the clock chip's RAM that PC firmware reads at start: memory sizes, boot order, floppies, CPU count.
  * Layout: the AT's CMOS map as SeaBIOS uses it. */
 #include "board/x86/pc_int.h"
+#include "hw/block/fdc.h"
 #include "hw/rtc/rtc.h"
 
 enum {
@@ -93,11 +94,20 @@ void pc_reset_boot_once(struct pc *p)
     p->boot_once_done = true;
 }
 
+/* The controller of the board's own drives, or one of -device. */
+static void find_floppy(struct dev *d, void *opaque)
+{
+    struct pc *p = opaque;
+
+    if (!p->floppy && !strcmp(d->obj.cls->name, "isa-fdc"))
+        p->floppy = d;
+}
+
 bool pc_setup_cmos(struct pc *p, struct err **errp)
 {
     struct dev *rtc = p->south.rtc;
     const char *order = p->cfg->boot.order ? p->cfg->boot.order : "cad";
-    uint8_t equip = EQUIP_FPU | EQUIP_MOUSE;
+    uint8_t equip = EQUIP_FPU | EQUIP_MOUSE, fd[2];
 
     if (!rtc)
         return err_set(errp, "this machine needs a clock chip");
@@ -105,9 +115,12 @@ bool pc_setup_cmos(struct pc *p, struct err **errp)
     p->boot_once = p->cfg->boot.once != NULL;
     set_boot_order(p, p->boot_once ? p->cfg->boot.once : order);
     set_memory(p, rtc);
-    rtc_cmos_set(rtc, CMOS_FLOPPY, p->floppy_type[0] << 4 | p->floppy_type[1]);
-    if (p->floppy_type[0])
-        equip |= EQUIP_FLOPPY | (p->floppy_type[1] ? 1 << 6 : 0);
+    machine_each_dev(p->m, find_floppy, p);
+    for (unsigned i = 0; i < ARRAY_LEN(fd); i++)
+        fd[i] = p->floppy ? fdc_cmos_type(p->floppy, i) : 0;
+    rtc_cmos_set(rtc, CMOS_FLOPPY, (uint8_t)(fd[0] << 4 | fd[1]));
+    if (fd[0])
+        equip |= EQUIP_FLOPPY | (fd[1] ? 1 << 6 : 0);
     rtc_cmos_set(rtc, CMOS_EQUIPMENT, equip);
     rtc_cmos_set(rtc, CMOS_SMP_COUNT, (uint8_t)(p->m->nr_cpus - 1));
     return true;

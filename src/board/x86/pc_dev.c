@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 enum { IDE_BUSES = 2, IDE_UNITS = 2, AHCI_PORTS = 6, CDROM_INDEX = 2, MAX_FLOPPIES = 2 };
-enum { SLOT_VGA_PC = 2, SLOT_VGA_Q35 = 1, FLOPPY_144 = 4 };
+enum { SLOT_VGA_PC = 2, SLOT_VGA_Q35 = 1 };
 
 static bool have_class(const char *name)
 {
@@ -229,8 +229,19 @@ static bool floppy_unit(struct pc *p, struct bus *bus, struct drive_cfg *cfg, in
     dev_prop_u64(d, "unit", (uint64_t)unit);
     if (cfg)
         cfg->used = true;
-    p->floppy_type[unit] = FLOPPY_144;
-    return dev_realize(d, bus, NULL, errp);
+    return (!cfg || drive_props(d, cfg, errp)) && dev_realize(d, bus, NULL, errp);
+}
+
+/* A drive without a disk, so that one can be inserted later. */
+static bool default_floppy(struct pc *p, struct bus *bus, struct err **errp)
+{
+    struct blk_set *set = blk_set_of(p->m);
+    struct opts *o = opts_new();
+    struct drive_cfg cfg = {.iface = IF_FLOPPY};
+
+    cfg.blk = set ? blk_drive_add(set, "floppy0", o, NULL) : NULL;
+    opts_free(o);
+    return floppy_unit(p, bus, &cfg, 0, errp);
 }
 
 static bool create_floppies(struct pc *p, struct err **errp)
@@ -256,7 +267,7 @@ static bool create_floppies(struct pc *p, struct err **errp)
     for (int u = 0; u < MAX_FLOPPIES; u++) {
         struct drive_cfg *d = drive_at(p, IF_FLOPPY, 0, u);
 
-        if ((d || u == 0) && !floppy_unit(p, bus, d, u, errp))
+        if (d ? !floppy_unit(p, bus, d, u, errp) : !u && p->cfg->default_floppy && !default_floppy(p, bus, errp))
             return false;
     }
     return true;

@@ -54,7 +54,6 @@ struct pc {
     struct south south;
     struct fw_cfg *fw; /* NULL: isapc has none in 1990, ours has */
     struct dev *floppy;
-    uint8_t floppy_type[2]; /* as in CMOS 0x10 */
     bool has_smm;
     char *vga_class; /* owned */
 

@@ -100,46 +100,93 @@ static bool harmless(const struct arm_insn *i)
            g == gen_mul || g == gen_ldrd || g == gen_pkh;
 }
 
-/* Does the code at target write all of NZCV before anything reads it? Looks a few instructions ahead within the bytes
- * at hand. */
-static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned far)
+enum { FLAG_NZ = 1, FLAG_C = 2, FLAG_V = 4, FLAG_ALL = 7 };
+
+static unsigned cond_reads(unsigned cond)
+{
+    static const uint8_t reads[] = {FLAG_NZ,          FLAG_C,           FLAG_NZ,          FLAG_V,
+                                    FLAG_C | FLAG_NZ, FLAG_NZ | FLAG_V, FLAG_NZ | FLAG_V, 0};
+
+    return reads[cond >> 1 & 7];
+}
+
+/* What a data-processing instruction reads, and sets. */
+static unsigned dp_reads(const struct arm_insn *i)
+{
+    return i->kind == ARM_ADC || i->kind == ARM_SBC || i->kind == ARM_RSC || i->shift == ARM_SH_RRX ? FLAG_C : 0;
+}
+
+static unsigned dp_sets(const struct arm_insn *i)
+{
+    switch (i->kind) {
+    case ARM_CMP:
+    case ARM_CMN:
+        return FLAG_ALL;
+    case ARM_TST:
+    case ARM_TEQ:
+        return FLAG_NZ;
+    case ARM_ADD:
+    case ARM_SUB:
+    case ARM_RSB:
+    case ARM_ADC:
+    case ARM_SBC:
+    case ARM_RSC:
+        return i->S ? FLAG_ALL : 0;
+    default:
+        return !i->S ? 0 : i->op2 == ARM_OP_SHIFTED && i->amount ? FLAG_NZ | FLAG_C : FLAG_NZ;
+    }
+}
+
+/* Does the code at target write what is live of NZCV before anything reads it? Looks some instructions ahead within the
+ * bytes at hand. */
+static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned it, unsigned far, unsigned live)
 {
     struct arm_insn i;
 
-    for (; far; far--, target += i.len) {
+    for (; far && live; far--, target += i.len) {
+        unsigned now = it;
+
         if (target < x->start || target + 4 > x->start + x->avail ||
-            !arm_decode(&i, target, x->thumb, 0, x->code + (target - x->start), 4))
+            !arm_decode(&i, target, x->thumb, now, x->code + (target - x->start), 4))
             return false;
-        if (i.cond != 14)
+        it = arm_it_next(now);
+        if (i.cond != 14 && cond_reads(i.cond) & live)
             return false;
-        if (i.row->gen == gen_branch && i.kind == ARM_B) {
-            target = arm_pc_read(&i) + i.imm - i.len;
+        if (i.row->gen == gen_it) {
+            it = i.itbits;
+        } else if (i.row->gen == gen_branch && i.kind == ARM_B) {
+            uint32_t to = arm_pc_read(&i) + i.imm;
+
+            if (i.cond == 14)
+                target = to - i.len;
+            else if (far < 3 || !flags_dead_from(x, to, 0, far / 3, live))
+                return false;
         } else if (i.row->gen == gen_cbz) {
-            if (far < 3 || !flags_dead_from(x, arm_pc_read(&i) + i.imm, far / 3))
+            if (far < 3 || !flags_dead_from(x, arm_pc_read(&i) + i.imm, 0, far / 3, live))
                 return false;
         } else if (i.row->gen == gen_dp) {
-            if (i.S &&
-                (i.kind == ARM_CMP || i.kind == ARM_CMN || i.kind == ARM_ADD || i.kind == ARM_SUB || i.kind == ARM_RSB))
-                return true;
-            /* The others leave what they do not set as it is. */
-            if (i.kind == ARM_ADC || i.kind == ARM_SBC || i.kind == ARM_RSC || i.shift == ARM_SH_RRX ||
-                (i.Rd == ARM_PC && i.kind != ARM_TST && i.kind != ARM_TEQ))
+            if (dp_reads(&i) & live)
+                return false;
+            if (i.cond == 14)
+                live &= ~dp_sets(&i);
+            if (live && i.Rd == ARM_PC && dp_sets(&i) == 0)
                 return false;
         } else if (i.row->gen == gen_ldm ? i.list >> ARM_PC : i.row->gen == gen_ldst ? i.Rt == ARM_PC : !harmless(&i)) {
             return false;
         }
     }
-    return false;
+    return !live;
 }
 
 static bool flags_dead_at(const struct arm_xlat *x, uint32_t target)
 {
-    return flags_dead_from(x, target, target <= x->pc ? 40 : 16);
+    return flags_dead_from(x, target, 0, target <= x->pc ? 40 : 16, FLAG_ALL);
 }
 
+/* Under IT (a block that ends within its reach) an ADD sets nothing. */
 static void exit_to(struct arm_xlat *x, uint32_t target, bool thumb)
 {
-    if (thumb == x->thumb && !x->it && flags_dead_at(x, target)) /* an ADD within an IT block sets nothing */
+    if (thumb == x->thumb && flags_dead_from(x, target, x->it, target <= x->pc ? 40 : 16, FLAG_ALL))
         ir_flags_dead(x->s);
     ir_exit(x->s, (uint64_t)target | thumb);
     x->ended = true;

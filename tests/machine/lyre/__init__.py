@@ -27,6 +27,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+SLOW = 6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1  # see tests/conftest.py
 
 
 def build_dir():
@@ -92,7 +93,7 @@ class Stream:
         return True
 
     def line(self, timeout=10):
-        limit = time.monotonic() + timeout
+        limit = time.monotonic() + timeout * SLOW
         while b'\n' not in self.buf:
             if not self.fill(limit) and (self.closed or time.monotonic() >= limit):
                 raise Timeout(f'{self.name}: {"closed" if self.closed else f"no line in {timeout} s"}; last: {self.log[-400:]!r}')
@@ -111,7 +112,7 @@ class Stream:
         """Waits for a regular expression; what precedes it is consumed. Returns the match (on bytes)."""
         if isinstance(pattern, str):
             pattern = pattern.encode()
-        limit = time.monotonic() + timeout
+        limit = time.monotonic() + timeout * SLOW
         rx = re.compile(pattern, re.S)
         while True:
             m = rx.search(self.buf)
@@ -176,7 +177,7 @@ class Qmp:
 
     def event(self, name, timeout=30, **data):
         """Waits for an event whose data holds these members; earlier ones are looked at first."""
-        limit = time.monotonic() + timeout
+        limit = time.monotonic() + timeout * SLOW
 
         def hit(e):
             return e['event'] == name and all(e.get('data', {}).get(k) == v for k, v in data.items())
@@ -347,7 +348,7 @@ class Machine:
 
     def wait(self, timeout=10):
         """Exit status; fails when the program does not end by itself."""
-        return self.proc.wait(timeout)
+        return self.proc.wait(timeout * SLOW)
 
     def quit(self, timeout=10):
         try:
