@@ -211,6 +211,8 @@ static struct blk_node *make_temporary(struct blk_set *s, struct blk_node *base,
             opts_free(oo);
         else
             n = blk_node_open(s, path, "qcow2", BLK_O_RDWR | BLK_O_NO_FLUSH | BLK_O_UNMAP, oo, errp);
+        if (n)
+            n->throwaway = true;
         blk_host_unlink(s, path);
     }
     opts_free(o);

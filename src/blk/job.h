@@ -53,6 +53,8 @@ bool blk_snap_save(struct blk_set *s, const struct blk_snap_sel *sel, const char
 bool blk_snap_load(struct blk_set *s, const struct blk_snap_sel *sel, const char *name, uint64_t *vm_size,
                    struct err **errp);
 bool blk_snap_delete(struct blk_set *s, const struct blk_snap_sel *sel, const char *name, struct err **errp);
+/* A drive in throwaway mode (snapshot=on), whose snapshots vanish with the program; NULL = none. */
+const char *blk_snap_throwaway(struct blk_set *s);
 char *blk_snap_info(struct blk_set *s); /* the table of `info snapshots`; caller frees */
 
 /* A job whose work is one call of fn on the loop, outside any fibre (it may turn the loop); it stays to be dismissed.

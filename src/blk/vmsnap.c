@@ -383,6 +383,17 @@ bool blk_snap_delete(struct blk_set *s, const struct blk_snap_sel *sel, const ch
     return a.ok;
 }
 
+const char *blk_snap_throwaway(struct blk_set *s)
+{
+    struct disks d;
+
+    if (disks_find(&d, s, NULL, NULL))
+        for (unsigned i = 0; i < d.nr; i++)
+            if (d.n[i]->throwaway)
+                return d.who[i];
+    return NULL;
+}
+
 char *blk_snap_info(struct blk_set *s)
 {
     struct blk_node *n = state_node(s, NULL);

@@ -87,12 +87,19 @@ HMP(hmp_savevm)
     char made[32];
     time_t now = time(NULL);
     struct err *e = NULL;
+    const char *gone;
     struct tm tm;
 
     localtime_r(&now, &tm);
     strftime(made, sizeof made, "vm-%Y%m%d%H%M%S", &tm);
     if (!state_snap_save(mon_machine(m), m->set->cfg.blks, NULL, a->n ? a->v[0] : made, &e))
         mon_error(m, e);
+    else if ((gone = blk_snap_throwaway(m->set->cfg.blks)))
+        mon_printf(
+            m,
+            "Warning: drive '%s' is in throwaway mode (snapshot=on): this snapshot vanishes when the program ends.\n"
+            "'commit all' writes the disks' present contents to their images.\n",
+            gone);
 }
 
 HMP(hmp_loadvm)
