@@ -208,8 +208,7 @@ void blk_home_run(void *opaque)
     struct blk_set *s = opaque;
     struct blk *b;
 
-    if (s->home || !list_empty(&s->jobs) || (s->nbd && !list_empty(&s->nbd->exports)) ||
-        !list_empty(&s->exports))
+    if (s->home || !list_empty(&s->jobs) || (s->nbd && !list_empty(&s->nbd->exports)) || !list_empty(&s->exports))
         return;
     s->home++; /* moving turns the loop */
     list_each (b, &s->drives, in_set)

@@ -96,7 +96,7 @@ struct blk_node {
     char *backing_name; /* owned: as recorded in the image, NULL = none */
     char *backing_fmt;  /* owned: as recorded, NULL = not stated */
     bool probed;        /* the format was guessed, not named */
-    bool throwaway; /* the temporary overlay of snapshot=on */
+    bool throwaway;     /* the temporary overlay of snapshot=on */
     bool detect_zeroes, detect_unmap;
     bool copy_on_read;
     bool backing_rw; /* a job writes a layer below: the backing edge allows it */

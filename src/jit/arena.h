@@ -1,8 +1,8 @@
 /* Host code memory: one file mapped twice, executable at one address and writable at another (never both at one).
  *
- * Once two megabytes are full they become one large page where the host can: code of large programs is bound by how much
- * of it the host's TLB reaches. Allocation is a bump within the arena; the owner resets it when nothing in it can run any more. Not thread-safe: the
- * owner locks. */
+ * Once two megabytes are full they become one large page where the host can: code of large programs is bound by how
+ * much of it the host's TLB reaches. Allocation is a bump within the arena; the owner resets it when nothing in it can
+ * run any more. Not thread-safe: the owner locks. */
 #ifndef JIT_ARENA_H
 #define JIT_ARENA_H
 

@@ -1,4 +1,5 @@
-/* Stands in for SCSI devices in tests: SG_IO on a plain file keeps its persistent reservations in the file. Preloaded. */
+/* Stands in for SCSI devices in tests: SG_IO on a plain file keeps its persistent reservations in the file. Preloaded.
+ */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <scsi/sg.h>
@@ -38,7 +39,8 @@ static int device(int fd, struct sg_io_hdr *io)
     io->status = io->host_status = io->driver_status = 0;
     io->resid = 0;
     if (c[0] == 0x5e && (c[1] & 0x1f) == 0) { /* READ KEYS */
-        uint8_t out[8 + 128] = {k.generation >> 24, k.generation >> 16, k.generation >> 8, k.generation, 0, 0, 0, k.nr * 8};
+        uint8_t out[8 + 128] = {
+            k.generation >> 24, k.generation >> 16, k.generation >> 8, k.generation, 0, 0, 0, k.nr * 8};
         unsigned n = 8 + k.nr * 8;
 
         memcpy(out + 8, k.key, k.nr * 8);

@@ -619,6 +619,69 @@ static int wrong(const char *what, const char *value)
     return 1;
 }
 
+/* Where an option that is only kept goes, by its value or by its presence; NULL: it is none of them. */
+static const char **text_of(struct opt_set *o, int c)
+{
+    switch (c) {
+    case 'p':
+        return &o->port;
+    case 'b':
+        return &o->bind;
+    case 'x':
+        return &o->name;
+    case 'D':
+        return &o->desc;
+    case 'c':
+        return &o->device;
+    case 'f':
+        return &o->fmt;
+    case O_CACHE:
+        return &o->cache;
+    case O_AIO:
+        return &o->aio;
+    case O_DISCARD:
+        return &o->discard;
+    case O_DETECT:
+        return &o->detect;
+    case O_PID:
+        return &o->pid_file;
+    case O_FUSE:
+        return &o->fuse;
+    case O_TLS:
+        return &o->tls;
+    case O_TLS_HOST:
+        return &o->tls_host;
+    default:
+        return NULL;
+    }
+}
+
+static bool *flag_of(struct opt_set *o, int c)
+{
+    switch (c) {
+    case 't':
+        return &o->persistent;
+    case 'v':
+        return &o->verbose;
+    case 'L':
+        return &o->list;
+    case 'd':
+        return &o->disconnect;
+    case 'r':
+        return &o->readonly;
+    case 's':
+        return &o->snapshot;
+    case O_FORK:
+        return &o->fork;
+    case O_OPTS:
+        return &o->image_opts;
+    case 'A':
+        return &o->allocation_depth;
+    default:
+        return NULL;
+    }
+}
+
 static int parse(int argc, char **argv, struct opt_set *o)
 {
     int c;
@@ -630,12 +693,6 @@ static int parse(int argc, char **argv, struct opt_set *o)
             return 0;
         case 'V':
             return version();
-        case 'p':
-            o->port = optarg;
-            break;
-        case 'b':
-            o->bind = optarg;
-            break;
         case 'k':
             if (*optarg != '/')
                 return wrong("socket path must be absolute", NULL);
@@ -654,62 +711,8 @@ static int parse(int argc, char **argv, struct opt_set *o)
             if (!str_to_u64(optarg, &o->partition) || !o->partition || o->partition > 128)
                 return wrong("Invalid partition", optarg);
             break;
-        case 't':
-            o->persistent = true;
-            break;
-        case 'v':
-            o->verbose = true;
-            break;
-        case 'x':
-            o->name = optarg;
-            break;
-        case 'D':
-            o->desc = optarg;
-            break;
-        case 'L':
-            o->list = true;
-            break;
-        case 'c':
-            o->device = optarg;
-            break;
-        case 'd':
-            o->disconnect = true;
-            break;
-        case 'f':
-            o->fmt = optarg;
-            break;
-        case 'r':
-            o->readonly = true;
-            break;
-        case 's':
-            o->snapshot = true;
-            break;
         case 'n':
             o->cache = "none";
-            break;
-        case O_CACHE:
-            o->cache = optarg;
-            break;
-        case O_AIO:
-            o->aio = optarg;
-            break;
-        case O_DISCARD:
-            o->discard = optarg;
-            break;
-        case O_DETECT:
-            o->detect = optarg;
-            break;
-        case O_FORK:
-            o->fork = true;
-            break;
-        case O_PID:
-            o->pid_file = optarg;
-            break;
-        case O_OPTS:
-            o->image_opts = true;
-            break;
-        case 'A':
-            o->allocation_depth = true;
             break;
         case 'B':
             if (o->nr_bitmaps == NBD_MAX_BITMAPS)
@@ -720,21 +723,12 @@ static int parse(int argc, char **argv, struct opt_set *o)
             o->load = optarg;
             o->readonly = true;
             break;
-        case O_FUSE:
-            o->fuse = optarg;
-            break;
         case O_PARTITIONS:
             o->partitions = o->readonly = true;
             break;
         case 'T':
             if (!shut_trace_option(optarg))
                 return 1;
-            break;
-        case O_TLS:
-            o->tls = optarg;
-            break;
-        case O_TLS_HOST:
-            o->tls_host = optarg;
             break;
         case O_AUTHZ:
             return refuse("--tls-authz");
@@ -744,6 +738,14 @@ static int parse(int argc, char **argv, struct opt_set *o)
             o->objects[o->nr_objects++] = optarg;
             break;
         default:
+            if (text_of(o, c)) {
+                *text_of(o, c) = optarg;
+                break;
+            }
+            if (flag_of(o, c)) {
+                *flag_of(o, c) = true;
+                break;
+            }
             fprintf(stderr, "Try `qemu-nbd --help' for more information.\n");
             return 1;
         }

@@ -45,8 +45,8 @@ struct lx_opts {
     const char *seed;
     unsigned pagesize;
     const char *trace; /* how the tracer of the program before went on (trace.h); NULL: it was not traced */
-    int seccomp_fd;   /* filters of the program before (seccomp.h); 0: none */
-    const char *self; /* how to start this program again */
+    int seccomp_fd;    /* filters of the program before (seccomp.h); 0: none */
+    const char *self;  /* how to start this program again */
     const char *log_items, *log_file;
 };
 struct lx_proc {

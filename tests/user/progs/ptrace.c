@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
-/* A tracer and its tracees: stops, memory, registers by set, signals, system calls, single steps, children, attaching. */
+/* A tracer and its tracees: stops, memory, registers by set, signals, system calls, single steps, children, attaching.
+ */
 #include <elf.h>
 #include <errno.h>
 #include <signal.h>
@@ -22,8 +23,14 @@ static void on_usr1(int s)
 
 static void show(const char *what, int s)
 {
-    printf("%s: %s %d event %d\n", what, WIFSTOPPED(s) ? "stopped" : WIFSIGNALED(s) ? "killed" : "exited",
-           WIFSTOPPED(s) ? WSTOPSIG(s) : WIFSIGNALED(s) ? WTERMSIG(s) : WEXITSTATUS(s), WIFSTOPPED(s) ? s >> 16 : 0);
+    printf("%s: %s %d event %d\n", what,
+           WIFSTOPPED(s)    ? "stopped"
+           : WIFSIGNALED(s) ? "killed"
+                            : "exited",
+           WIFSTOPPED(s)    ? WSTOPSIG(s)
+           : WIFSIGNALED(s) ? WTERMSIG(s)
+                            : WEXITSTATUS(s),
+           WIFSTOPPED(s) ? s >> 16 : 0);
     fflush(stdout);
 }
 

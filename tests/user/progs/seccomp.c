@@ -15,10 +15,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LOAD(field)  BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define IF(v, y, n)  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, v, y, n)
-#define ANSWER(v)    BPF_STMT(BPF_RET | BPF_K, v)
-#define N(a)         (sizeof(a) / sizeof(a)[0])
+#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define IF(v, y, n) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, v, y, n)
+#define ANSWER(v)   BPF_STMT(BPF_RET | BPF_K, v)
+#define N(a)        (sizeof(a) / sizeof(a)[0])
 
 static long install(struct sock_filter *f, unsigned short n, unsigned flags)
 {
@@ -100,7 +100,11 @@ static void threads(void)
 
 static void arguments(void)
 {
-    struct sock_filter f[] = {LOAD(nr), IF(SYS_dup3, 0, 3), LOAD(args[0]), IF(1000000, 0, 1), ANSWER(SECCOMP_RET_ERRNO | 77),
+    struct sock_filter f[] = {LOAD(nr),
+                              IF(SYS_dup3, 0, 3),
+                              LOAD(args[0]),
+                              IF(1000000, 0, 1),
+                              ANSWER(SECCOMP_RET_ERRNO | 77),
                               ANSWER(SECCOMP_RET_ALLOW)};
 
     install(f, N(f), 0);
