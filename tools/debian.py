@@ -68,6 +68,8 @@ for m in $(cat /etc/modules); do insmod /lib/modules/$m; done
 mkdir -p /newroot
 mount -t ext4 -o rw /dev/vda /newroot && mkdir -p /newroot/etc/systemd/system.conf.d &&
     printf '[Manager]\nDefaultTimeoutStartSec=infinity\nDefaultDeviceTimeoutSec=infinity\nDefaultOOMPolicy=continue\n' >/newroot/etc/systemd/system.conf.d/slow.conf &&
+    mkdir -p /newroot/etc/systemd/system/getty.target.wants &&
+    ln -sf /lib/systemd/system/serial-getty@.service /newroot/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service &&
     exec switch_root /newroot /sbin/init
 echo "no root file system on /dev/vda"; exec sh
 '''
