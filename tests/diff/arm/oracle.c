@@ -114,6 +114,9 @@ int main(int argc, char **argv)
     for (long i = 0; i < count; i++)
         put_code(code + i * REC_STRIDE, in + i);
     __builtin___clear_cache((char *)code, (char *)code + (count + 1) * REC_STRIDE);
+    /* In 32 bits a random address hits the code now and then, and what a store there does is up to the maker. */
+    if (mprotect(code, (size_t)(count + 1) * REC_STRIDE, PROT_READ | PROT_EXEC))
+        return 2;
     sigaltstack(&ss, NULL);
     for (unsigned i = 0; i < sizeof sigs / sizeof *sigs; i++)
         sigaction(sigs[i], &sa, NULL);
