@@ -150,12 +150,14 @@ def test_a_block_that_ends_within_an_it_block_keeps_flags_and_state(tmp_path):
 
 
 @pytest.mark.proves('F-USR-08')
-def test_far_branches_forward_are_no_undefined_instructions(tmp_path):
-    """What cc1 met: B.W and BL over 11.5 to 12 MiB share their first bits with the undefined ones."""
+@pytest.mark.parametrize('gap', [0xbc0000, 0x38a43e])
+def test_far_branches_forward_are_branches(tmp_path, gap):
+    """What cc1 and postgres met: B.W and BL over 11.5 to 12 MiB share their first bits with the undefined ones, one over
+    3.5 MiB all but a bit with MSR."""
     src = tmp_path / 'far.S'
     src.write_text('.syntax unified\n.thumb\n.text\n.globl near\n.thumb_func\n.type near,%function\nnear: push {r4, lr}\n movs r4, #0\n'
-                   ' bl far\n bl over\n mov r0, r4\n pop {r4, pc}\n.thumb_func\nover: b.w far\n.space 0xbc0000\n.globl far\n.thumb_func\n'
-                   '.type far,%function\nfar: adds r4, #3\n bx lr\n.section .note.GNU-stack\n')
+                   ' bl far\n bl over\n mov r0, r4\n pop {r4, pc}\n.thumb_func\nover: b.w far\n udf #0\n.space GAP\n.globl far\n.thumb_func\n'
+                   '.type far,%function\nfar: adds r4, #3\n bx lr\n.section .note.GNU-stack\n'.replace('GAP', str(gap - 2)))
     main = tmp_path / 'main.c'
     main.write_text('int near(void);\nint main(void) { return near(); }\n')
     exe = str(tmp_path / 'far')
