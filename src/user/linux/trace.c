@@ -4,9 +4,12 @@
  * either are the kernel's business. What the guest is shown are only stops that the tracee's translator makes by
  * itself, where its guest state is complete: it fills struct lx_trace, sends itself SIGTRAP with the structure's
  * address and two magic words in host registers (stop_here), and the kernel stops it. The tracer's wait (settle) sees
- * the words, reads the structure and shows its status. All other stops of the host are resumed without the guest seeing
- * them: a signal from outside   becomes SIGTRAP with the signal's number in si_errno; the tracee's handler takes it for
- * the signal, and reports it where it delivers signals a fault in translated code, exec, the birth of children    pass
+ * the words, reads the structure and shows its status.
+ *
+ * All other stops of the host are resumed without the guest seeing them. A signal from outside becomes SIGTRAP with the
+ * signal's number in si_errno: the tracee's handler takes it for the signal, and reports it where it delivers signals.
+ * A fault in translated code, an exec and the birth of children pass.
+ *
  * Requests read and write struct lx_trace in the tracee's memory; a guest address is a host address.
  *
  * Not here: hardware breakpoints, PTRACE_O_TRACESECCOMP, TRACEVFORKDONE, SYSEMU, floating-point registers, job
@@ -17,6 +20,7 @@
 #include "base/util.h"
 #include "user/linux/syscalls.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/ptrace.h>
@@ -50,16 +54,16 @@ static const uint8_t rv_regs[] = {32, 1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11
 static const uint8_t *reg_list(unsigned *n)
 {
     switch (lx_proc.arch->elf_machine) {
-    case 62:
+    case EM_X86_64:
         *n = ARRAY_LEN(x64_regs);
         return x64_regs;
-    case 3:
+    case EM_386:
         *n = ARRAY_LEN(x86_regs);
         return x86_regs;
-    case 183:
+    case EM_AARCH64:
         *n = ARRAY_LEN(a64_regs);
         return a64_regs;
-    case 40:
+    case EM_ARM:
         *n = ARRAY_LEN(arm_regs);
         return arm_regs;
     default:
@@ -71,7 +75,7 @@ static const uint8_t *reg_list(unsigned *n)
 static uint64_t orig_value(const struct lx_thread *t)
 {
     if (t->trace.op)
-        return lx_proc.arch->elf_machine == 40 ? t->trace.args[0] : t->trace.nr;
+        return lx_proc.arch->elf_machine == EM_ARM ? t->trace.args[0] : t->trace.nr;
     return ~UINT64_C(0);
 }
 
@@ -107,7 +111,7 @@ static void regs_in(struct lx_thread *t)
         memcpy(b, t->trace.gp + i * w, w);
         if (list[i] < ORIG)
             lx_proc.arch->gdb_set(t->cpu, list[i], b);
-        else if (list[i] == ORIG && t->trace.op == PTRACE_SYSCALL_INFO_ENTRY && lx_proc.arch->elf_machine != 40)
+        else if (list[i] == ORIG && t->trace.op == PTRACE_SYSCALL_INFO_ENTRY && lx_proc.arch->elf_machine != EM_ARM)
             lx_proc.arch->set(t->cpu, LX_SYSNO, get_le64(b));
     }
 }
