@@ -26,7 +26,8 @@ static bool must_interp(const struct x86_cpu *c)
 
 /* ---- into and out of translated code ---- */
 
-/* resume: in_code is still set and the present instruction is half done, so nothing may keep it from going on. */
+/* 0: something wants the loop first. in_code stays set either way: what the caller still has to look up in the cache
+ * must be there. resume: the present instruction is half done, so nothing may keep it from going on. */
 static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bool resume)
 {
     struct x86_cpu *cpu = c->cpu;
@@ -47,10 +48,8 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
     x->enter_target = target;
     c->in_code = true;
     if (!resume &&
-        (c->dbt->flushing || c->generation != c->dbt->cache.generation || cpu->vcpu.exit_request || c->kicked)) {
-        c->in_code = false;
+        (c->dbt->flushing || c->generation != c->dbt->cache.generation || cpu->vcpu.exit_request || c->kicked))
         return 0;
-    }
     c->stat.enters++;
     why = ((enter_fn *)(uintptr_t)c->dbt->stubs.enter)();
     cpu->rflags = x->sys_flags | x->if_flag | 2 | (x->flags >> 8 & 0xd5) | (x->flags & 1) << 11;
@@ -372,7 +371,7 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
         default:
             break;
         }
-        c->in_code = false;
+        c->in_code = mid != NULL; /* rip is not known yet */
     }
     if (!why)
         return DBT_RAN_NOTHING;
