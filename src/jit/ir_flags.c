@@ -113,9 +113,27 @@ void ir_save_flags(struct irc *c)
     c->gf_saved = true;
 }
 
+/* Moves v, which lies in EFLAGS, to where it outlives them. */
+static void out_of_eflags(struct irc *c, ir_val v)
+{
+    struct irv *x = &c->v[v];
+
+    if (v == c->gf && c->gf_saved) {
+        x->loc = L_HOME;
+        x->home = IRX(flags);
+        ir_alias_add(c, v);
+    } else {
+        ir_take(c, JR_RAX);
+        pack(c);
+        x->loc = L_REG;
+        x->reg = JR_RAX;
+        c->reg[JR_RAX] = v;
+        c->lock &= ~(1u << JR_RAX);
+    }
+}
+
 void ir_clobber_flags(struct irc *c)
 {
-    uint32_t lock = c->lock;
     ir_val v = c->ef;
     struct irv *x;
 
@@ -126,20 +144,8 @@ void ir_clobber_flags(struct irc *c)
     if (v == c->gf && !c->gf_saved)
         ir_commit_flags(c);
     ir_mark(c, 0);
-    if (x->loc == L_EFLAGS && x->next != IR_NO) {
-        if (v == c->gf && c->gf_saved) {
-            x->loc = L_HOME;
-            x->home = IRX(flags);
-            ir_alias_add(c, v);
-        } else {
-            ir_take(c, JR_RAX);
-            pack(c);
-            x->loc = L_REG;
-            x->reg = JR_RAX;
-            c->reg[JR_RAX] = v;
-            c->lock = lock;
-        }
-    }
+    if (x->loc == L_EFLAGS && x->next != IR_NO)
+        out_of_eflags(c, v);
     c->ef = IR_NO;
 }
 
@@ -229,20 +235,8 @@ static void keep_flags(struct irc *c, ir_val v)
     if (v == c->gf)
         ir_commit_flags(c);
     ir_mark(c, 0);
-    if (!ir_live(c, v) || x->loc != L_EFLAGS)
-        return;
-    if (v == c->gf && c->gf_saved) {
-        x->loc = L_HOME;
-        x->home = IRX(flags);
-        ir_alias_add(c, v);
-    } else {
-        ir_take(c, JR_RAX);
-        pack(c);
-        x->loc = L_REG;
-        x->reg = JR_RAX;
-        c->reg[JR_RAX] = v;
-        c->lock &= ~(1u << JR_RAX);
-    }
+    if (ir_live(c, v) && x->loc == L_EFLAGS)
+        out_of_eflags(c, v);
 }
 
 static void with_carry(struct irc *c, const struct ir_op *o, bool sub, bool value)
