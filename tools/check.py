@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The whole suite: builds, runs every test, checks the ledger, ends with one line `N passed, N failed, N skipped`.
 
-Stages: static (layers, house numbers, layout), unit (cmocka, plain build), asan (the unit and tool tests in a build with
+Stages: static (layers, house numbers, layout, tests the ledger names), unit (cmocka, plain build), asan (the unit and tool tests in a build with
 ASan+UBSan), scripts (tests/*/*.sh, exit 77 = skip), pytest (tests/*/test_*.py), ledger. One JSON line per test goes to
 <build>/results/<stage>.jsonl, which tools/features.py reads; unit results are there as JUnit XML too.
 
@@ -100,7 +100,7 @@ def ninja(folder, sanitize, tally):
 
 def static(tally):
     for name, cmd in (('layers', ['tools/check_layers.py']), ('size', ['tools/check_size.py']),
-                      ('format', ['tools/check_format.sh'])):
+                      ('format', ['tools/check_format.sh']), ('names', [sys.executable, 'tools/features.py', '--names'])):
         status, out, secs = run(cmd, 300)
         print(out.rstrip(), flush=True)
         outcome = {0: 'passed', 77: 'skipped'}.get(status, 'failed')

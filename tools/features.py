@@ -11,6 +11,7 @@ False claims and unknown ids fail. Where every test of a claim was skipped for w
   tools/features.py                  the table: proven of all, per area and priority; exit 1 on a false claim
   tools/features.py --open P0        rows of that priority not yet `works`
   tools/features.py --unclaimed      rows that passing tests name but that are still claimed absent
+  tools/features.py --names          every test a row names exists in the sources (no run needed); exit 1 where one does not
   tools/features.py --claim ID works|partial|absent [LIMIT]   writes a row (its tests column comes from the results)
   tools/features.py --sync           rewrites the tests columns from the results"""
 import glob
@@ -130,6 +131,25 @@ def check(ledgers, tests):
     return bad
 
 
+def names(ledgers):
+    """Rows that name a test whose file, or function in it, is not in the sources: seen without a run."""
+    text, bad = {}, []
+    for led in ledgers:
+        for r in led.rows:
+            for t in r['tests'].split():
+                path, _, fn = t.partition('::')
+                if path not in text:
+                    try:
+                        with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+                            text[path] = f.read()
+                    except OSError:
+                        text[path] = ''
+                if not text[path] or fn and not re.search(rf'^(def|static void) {re.escape(fn)}\(', text[path], re.M):
+                    bad.append(f"{r['id']}: {t} does not exist")
+    print('\n'.join(bad + [f'ledger: {len(bad)} tests named that do not exist']))
+    return bool(bad)
+
+
 def claim(ledgers, proof, args):
     if len(args) < 2 or not ID.match(args[0]) or args[1] not in STATES:
         sys.exit('usage: tools/features.py --claim ID works|partial|absent [LIMIT]')
@@ -145,6 +165,8 @@ def claim(ledgers, proof, args):
 
 def main(argv):
     ledgers = [Ledger(p) for p in LEDGERS]
+    if argv[:1] == ['--names']:
+        return names(ledgers)
     tests = load_results()
     proof = proofs(tests)
     if argv[:1] == ['--claim']:
