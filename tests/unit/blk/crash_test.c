@@ -402,11 +402,11 @@ static void move_on(struct past *d, uint64_t cut)
 }
 
 /* The disk as it may be found after the cut. */
-static void build(const struct past *d, uint64_t cut)
+static void build(struct past *d, uint64_t cut)
 {
     size_t end = entries_before(d->log, d->from, cut);
 
-    sim_copy(d->cut, &d->start);
+    sim_sync(d->cut, &d->start);
     for (size_t k = 0; k < 3; k++) /* any order: pick at random a few times over, keeping or losing each */
         for (size_t i = d->from; i < end; i++) {
             struct sim_entry e = d->log->log[i];
@@ -517,7 +517,7 @@ static void check_below(struct verdict *v)
     v->c.errors += c.errors;
 }
 
-static void check_cut(struct blk_set *set, const struct plan *p, const struct past *past, uint64_t cut, uint64_t seed)
+static void check_cut(struct blk_set *set, const struct plan *p, struct past *past, uint64_t cut, uint64_t seed)
 {
     struct verdict v = {.cut = cut, .p = p};
     struct err *e = NULL;
@@ -639,6 +639,7 @@ static void run_plan(const struct plan *p)
     for (unsigned i = 0; i < 2 && past[i].log; i++) {
         past[i].log->recording = true;
         sim_copy(&past[i].start, past[i].log);
+        sim_copy(past[i].cut, past[i].log);
     }
     for (unsigned session = 0; session < (p->bitmap ? 4 : 1); session++) {
         ph.n = open_image(set, "0", p, true, &e);
