@@ -22,7 +22,7 @@ struct sim {
     long fail_after; /* the n-th write, flush or truncate from now fails with fail_errno; -1 = never */
     bool fail_for_ever;
     int fail_errno;
-    long fail_read_after; /* the same for reads, by -EIO; -1 = never */
+    long fail_read_after;    /* the same for reads, by -EIO; -1 = never */
     bool touched[SIM_PAGES]; /* changed since the last sim_sync */
 };
 enum { NR_SIMS = 8 };
