@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 static struct {
+    struct run *run;
     struct blk_set *set;
+    struct blk_node *n;
     struct nbd_server *s;
     struct nbd_export *rw, *ro;
     char path[64];
@@ -153,23 +155,34 @@ static struct blk_node *disk(void)
     return n;
 }
 
+static void finish(void)
+{
+    nbd_export_remove(g.s, g.rw);
+    nbd_export_remove(g.s, g.ro);
+    nbd_server_free(g.s);
+    blk_node_unref(g.n);
+    blk_set_free(g.set);
+    run_free(g.run);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     struct nbd_addr a = {.path = g.path};
     struct err *e = NULL;
-    struct blk_node *n;
 
-    g.set = blk_set_new(run_new());
+    g.run = run_new();
+    g.set = blk_set_new(g.run);
     g.sock = -1;
     sim_apply(&sims[0], &(struct sim_entry){SIM_TRUNCATE, 1 << 20, 0, NULL, 0});
-    n = disk();
+    g.n = disk();
     snprintf(g.path, sizeof g.path, "/tmp/lyrebird-fuzz-nbds.%d", (int)getpid());
     g.s = nbd_server_new(g.set, nbd_listen(&a, &e), 4);
     g.s->unix_path = xstrdup(g.path);
-    g.rw = nbd_export_add(g.s, "rw", "text", n, true, &e);
-    g.ro = nbd_export_add(g.s, "ro", NULL, n, false, &e);
+    g.rw = nbd_export_add(g.s, "rw", "text", g.n, true, &e);
+    g.ro = nbd_export_add(g.s, "ro", NULL, g.n, false, &e);
     if (!g.rw || !g.ro || !nbd_export_add_bitmap(g.rw, NULL, "b", &e))
         abort();
+    atexit(finish);
     return 0;
 }
 

@@ -7,13 +7,22 @@
 #include "fuzz.h"
 #include <stdio.h>
 
+static struct run *g_run;
 static struct blk_set *g_set;
 int fuzz_err = 2;
 
+static void finish(void)
+{
+    blk_set_free(g_set);
+    run_free(g_run);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    g_set = blk_set_new(run_new());
+    g_run = run_new();
+    g_set = blk_set_new(g_run);
     sim_no_pause = true;
+    atexit(finish);
     return 0;
 }
 

@@ -331,6 +331,14 @@ static void check_reach(void)
     end();
 }
 
+static void finish(void)
+{
+    blk_export_remove(g.x);
+    blk_node_unref(g.n);
+    blk_set_free(g.set);
+    run_free(g.run);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     struct opts *o = opts_new();
@@ -355,6 +363,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     if (!g.x)
         abort();
     json_object_put(a);
+    atexit(finish);
     check_reach();
     return 0;
 }
