@@ -211,10 +211,13 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         b = dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
         return b && b->host ? b->host + b->entry : NULL;
     }
-    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].add = x->tlb_add[(lin >> 12) % d->tlb_size];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
+    x->slot[slot].add = x->tlb_add[(lin >> 12) % d->tlb_size];
+    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
+    atomic_thread_fence(memory_order_seq_cst); /* see dbt_page_is_code */
+    if (write && x->tlb_w[(lin >> 12) % d->tlb_size] == DBT_EMPTY)
+        x->slot[slot].neg_page = DBT_EMPTY;
     x->t1 = x->slot[slot].add;
     return ret;
 }
@@ -513,7 +516,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_make_stubs(d, errp) || !dbt_install_signals(errp) ||
+    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_install_signals(errp) ||
         (lockstep && !dbt_lockstep_init(d, sample, errp))) {
         jit_cache_free(&d->cache);
         free(d->pairs);
@@ -534,6 +537,10 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
     if (!c || v->index >= ARRAY_LEN(d->cpus)) {
         free(c);
         return err_set(errp, "translator: no memory for CPU %u", v->index);
+    }
+    if (!d->stubs.enter && !dbt_make_stubs(d, errp)) { /* not before it is known how many CPUs there may be */
+        free(c);
+        return false;
     }
     c->dbt = d;
     c->cpu = x86_cpu(v);
