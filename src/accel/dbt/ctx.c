@@ -174,7 +174,6 @@ found:
         dbt_ctx_flush(c, n);
     if (x != old) {
         x->ss_rsp = old ? old->ss_rsp : c->ss_top;
-        x->neg_ss_top = -c->ss_top;
         c->tag[n].used = ++c->clock;
         c->cur_n = n;
         c->cur = x;

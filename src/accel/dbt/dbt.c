@@ -550,10 +550,8 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
         return err_set(errp, "translator: no memory for CPU %u", v->index);
     }
     mprotect(c->ss, 8192, PROT_NONE);
-    /* One pair at the top that predicts nothing: a host return to the lookup, and a value no pc negates. */
     c->ss_top = (uint64_t)(uintptr_t)(c->ss + DBT_SS_SIZE - 4096);
-    *(uint64_t *)(uintptr_t)c->ss_top = (uint64_t)(uintptr_t)d->stubs.jump;
-    *(uint64_t *)(uintptr_t)(c->ss_top + 8) = UINT64_C(1) << 52;
+    *(uint64_t *)(uintptr_t)c->ss_top = (uint64_t)(uintptr_t)d->stubs.ret_bottom;
     memset(c->last_cr3, 0xff, sizeof c->last_cr3);
     if (d->lockstep && !dbt_lockstep_cpu(c, errp)) {
         munmap(c->ss, DBT_SS_SIZE);

@@ -199,7 +199,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.tlb_write_lost = make_tlb(&b, d, true, false, slow);
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
-    d->stubs.ret = x86_rw_ret_stub(&b, &d->stubs);
+    d->stubs.ret_bottom = x86_rw_ret_bottom_stub(&b, d->stubs.ret_miss);
+    d->stubs.ret = x86_rw_ret_stub(&b, d->stubs.exit_ret);
     if (!jit_ok(&b))
         return err_set(errp, "translator: its shared code does not fit");
     d->cache.leave = d->stubs.exit_dispatch;
