@@ -320,6 +320,26 @@ static void cpuinfo(char *buf, size_t n, unsigned cpu)
              cpu, cpu);
 }
 
+/* f0..f31 and fcsr. */
+static unsigned fp_get(struct lx_cpu *c, uint8_t *image)
+{
+    struct rv_state *s = state_of(c);
+
+    for (unsigned i = 0; i < 32; i++)
+        put_le64(image + 8 * i, s->f[i].d[0]);
+    put_le64(image + 256, rv_get_fcsr(s));
+    return 264;
+}
+
+static void fp_set(struct lx_cpu *c, const uint8_t *image)
+{
+    struct rv_state *s = state_of(c);
+
+    for (unsigned i = 0; i < 32; i++)
+        s->f[i].d[0] = get_le64(image + 8 * i);
+    rv_set_fcsr(s, get_le32(image + 256));
+}
+
 /* ---- the debugger: x0..x31, pc, f0..f31 ---- */
 
 static const char *xml(const char *annex)
@@ -388,5 +408,7 @@ static const struct lx_arch riscv64 = {.name = "riscv64",
                                        .gdb_xml = xml,
                                        .gdb_get = gdb_get,
                                        .gdb_set = gdb_set,
-                                       .gdb_regs = 33};
+                                       .gdb_regs = 33,
+                                       .fp_get = fp_get,
+                                       .fp_set = fp_set};
 LX_ARCH_REGISTER(riscv64)

@@ -182,8 +182,11 @@ struct copy {
 static void do_copy(void *arg)
 {
     struct copy *c = arg;
+    void *to = c->to;
+    const void *from = c->from;
+    size_t n = c->n;
 
-    memcpy(c->to, c->from, c->n);
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory"); /* guest addresses: 0 is one of them */
 }
 
 static bool user_range(uint64_t a, size_t n)
@@ -614,8 +617,6 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
         (uint64_t)(uintptr_t)(t->rt->stub.ret_bottom ? t->rt->stub.ret_bottom : t->rt->stub.jump);
     *(uint64_t *)(uintptr_t)(t->ss_top + 8) = t->rt->front->ss_word;
     *t->view.ss_rsp = t->ss_top;
-    if (t->view.neg_ss_top)
-        *t->view.neg_ss_top = -t->ss_top;
     return true;
 }
 
