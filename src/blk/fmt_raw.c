@@ -100,6 +100,13 @@ static int raw_copy_from(struct blk_node *n, uint64_t off, struct blk_node *src,
     return blk_pcopy_from(n->file, off + r->offset, src, soff, len);
 }
 
+static int raw_cached_fd(struct blk_node *n, uint64_t off, uint64_t len, uint64_t *at)
+{
+    struct raw *r = n->priv;
+
+    return blk_node_cached_fd(n->file->node, off + r->offset, len, at);
+}
+
 static int raw_discard(struct blk_node *n, uint64_t off, uint64_t len)
 {
     struct raw *r = n->priv;
@@ -175,6 +182,7 @@ static const struct blk_driver drv_raw = {
     .pwritev = raw_pwritev,
     .pwrite_zeroes = raw_zeroes,
     .copy_from = raw_copy_from,
+    .cached_fd = raw_cached_fd,
     .discard = raw_discard,
     .block_status = raw_status,
     .truncate = raw_truncate,

@@ -90,6 +90,11 @@ int nbd_recv(struct nbd_sock *s, void *buf, size_t len); /* all of it, or -errno
 int nbd_recv_some(struct nbd_sock *s, void *buf, size_t min, size_t max);
 int nbd_recv_iov(struct nbd_sock *s, const struct iov *q, uint64_t qoff, uint64_t len);
 int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr); /* changes v */
+/* As nbd_send, and says that more follows at once. */
+int nbd_send_head(struct nbd_sock *s, void *head, size_t len);
+/* Sends bytes of a file without copying them, as many as there is room for: how many, 0 at the end of the file, or
+ * -errno. -EAGAIN: has waited, and there is room now. Not with TLS. */
+int64_t nbd_send_file(struct nbd_sock *s, int fd, uint64_t off, uint64_t len);
 uint32_t nbd_errno_to_wire(int err);
 int nbd_errno_from_wire(uint32_t v); /* positive errno */
 

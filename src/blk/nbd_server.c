@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_REQ = 16, MAX_EXTENTS = 1024, NR_CLASSES = 2 };
+enum { MAX_REQ = 16, MAX_EXTENTS = 1024, NR_CLASSES = 2, UNCOPIED_MIN = 32 << 10 };
 enum {
     CTX_ALLOCATION,
     CTX_DEPTH,
@@ -506,15 +506,89 @@ static int perform(struct request *q)
     }
 }
 
+static void wait_held(struct conn *c)
+{
+    while (c->exp->root->held) /* the graph below is being changed */
+        blk_sleep(c->srv->set, NS_PER_MS);
+}
+
+/* The data of a reply whose head has left, beginning at byte `done` of it: from the page cache as long as it is there,
+ * else read. Asked again after every wait. */
+static int send_uncopied(struct request *q, int fd, uint64_t at)
+{
+    struct conn *c = q->c;
+    uint32_t done = 0;
+
+    while (done < q->len && fd >= 0) {
+        int64_t n = nbd_send_file(&c->sock, fd, at, q->len - done);
+
+        if (n > 0)
+            done += (uint32_t)n;
+        if (!n || (n < 0 && n != -EAGAIN && n != -EPIPE && n != -ECONNRESET))
+            break;
+        if (n < 0 && n != -EAGAIN)
+            return (int)n;
+        wait_held(c);
+        fd = blk_node_cached_fd(c->exp->root->node, q->off + done, q->len - done, &at);
+    }
+    if (done < q->len) {
+        struct iovec v = {q->buf, q->len - done};
+        struct iov iq;
+        int r;
+
+        iov_init_ext(&iq, &v, 1);
+        r = blk_node_preadv(c->exp->root->node, q->off + done, q->len - done, &iq, 0, 0);
+        return r < 0 ? r : nbd_send(&c->sock, &v, 1); /* too late to report an error: the connection ends */
+    }
+    return 0;
+}
+
+/* Large reads of what the page cache holds leave from there, without a copy: 1 when sent, 0 when not possible. */
+static int read_uncopied(struct request *q)
+{
+    struct conn *c = q->c;
+    unsigned nr = 16;
+    uint8_t h[28];
+    uint64_t at;
+    int fd, r = 0;
+
+    if (q->type != NBD_CMD_READ || q->len < UNCOPIED_MIN || c->sock.tls)
+        return 0;
+    put_be32(h, NBD_SIMPLE_REPLY_MAGIC);
+    put_be32(h + 4, 0);
+    put_be64(h + 8, q->cookie);
+    if (c->structured) {
+        chunk_head(h, q, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_OFFSET_DATA, 8 + q->len);
+        put_be64(h + 20, q->off);
+        nr = sizeof h;
+    }
+    fibre_mutex_lock(&c->send_lock);
+    wait_held(c);
+    fd = blk_node_cached_fd(c->exp->root->node, q->off, q->len, &at);
+    if (fd >= 0) {
+        r = nbd_send_head(&c->sock, h, nr);
+        if (r >= 0) { /* the head may have waited */
+            wait_held(c);
+            fd = blk_node_cached_fd(c->exp->root->node, q->off, q->len, &at);
+            r = send_uncopied(q, fd, at);
+        }
+        r = r < 0 ? r : 1;
+    }
+    fibre_mutex_unlock(&c->send_lock);
+    return r;
+}
+
 static void request_run(void *opaque)
 {
     struct request *q = opaque;
     struct conn *c = q->c;
     int r;
 
-    while (c->exp->root->held) /* the graph below is being changed */
-        blk_sleep(c->srv->set, NS_PER_MS);
-    if (q->type == NBD_CMD_BLOCK_STATUS) {
+    wait_held(c);
+    r = read_uncopied(q);
+    if (r) {
+        ; /* answered */
+    } else if (q->type == NBD_CMD_BLOCK_STATUS) {
         struct blk_node *n = c->exp->root->node;
 
         if (!c->contexts || !c->structured || !q->len || q->off > n->size || q->len > n->size - q->off)

@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -144,11 +145,11 @@ int nbd_recv_iov(struct nbd_sock *s, const struct iov *q, uint64_t qoff, uint64_
     return 0;
 }
 
-int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr)
+static int send_all(struct nbd_sock *s, struct iovec *v, unsigned nr, int flags)
 {
     while (nr) {
         struct msghdr m = {.msg_iov = v, .msg_iovlen = nr < 1024 ? nr : 1024};
-        ssize_t n = s->tls ? nbd_tls_send(s->tls, v->iov_base, v->iov_len) : sendmsg(s->fd, &m, MSG_NOSIGNAL);
+        ssize_t n = s->tls ? nbd_tls_send(s->tls, v->iov_base, v->iov_len) : sendmsg(s->fd, &m, MSG_NOSIGNAL | flags);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -172,6 +173,36 @@ int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr)
         }
     }
     return 0;
+}
+
+int nbd_send(struct nbd_sock *s, struct iovec *v, unsigned nr)
+{
+    return send_all(s, v, nr, 0);
+}
+
+int nbd_send_head(struct nbd_sock *s, void *head, size_t len)
+{
+    struct iovec v = {head, len};
+
+    return send_all(s, &v, 1, MSG_MORE);
+}
+
+int64_t nbd_send_file(struct nbd_sock *s, int fd, uint64_t off, uint64_t len)
+{
+    off_t at = (off_t)off;
+    ssize_t n;
+
+    do
+        n = sendfile(s->fd, fd, &at, len);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0)
+        return n;
+    if (errno == EAGAIN) {
+        int r = wait_for(s, true);
+
+        return r < 0 ? r : -EAGAIN;
+    }
+    return -errno;
 }
 
 uint32_t nbd_errno_to_wire(int err)

@@ -199,6 +199,9 @@ struct blk_driver {
     /* Takes len bytes at soff of src, a leaf of the same driver, without passing them through memory; -ENOTSUP: it
      * cannot. */
     int (*copy_from)(struct blk_node *n, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len);
+    /* The host file whose page cache holds all of [off, off+len), and where in it: what is sent straight from there is
+     * what a read would give. -1: there is none, read instead. NULL counts as that. */
+    int (*cached_fd)(struct blk_node *n, uint64_t off, uint64_t len, uint64_t *at);
     /* Whole cluster, whole-buffer compressed write. len 0 ends a stream. */
     int (*pwrite_compressed)(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff);
     int (*flush)(struct blk_node *n);
@@ -252,6 +255,8 @@ const struct blk_driver *blk_driver_probe(const uint8_t *buf, size_t n, const ch
  * opts may be NULL; it is consumed (freed). */
 struct blk_node *blk_node_open(struct blk_set *s, const char *filename, const char *fmt, unsigned flags, struct opts *o,
                                struct err **errp);
+/* Throwaway mode: a temporary overlay over base, deleted as soon as it is open. Returned as by blk_node_open. */
+struct blk_node *blk_node_throwaway(struct blk_set *s, struct blk_node *base, struct err **errp);
 struct blk_node *blk_node_find(struct blk_set *s, const char *name);
 void blk_node_ref(struct blk_node *n);
 void blk_node_unref(struct blk_node *n); /* closes it with the last one */
@@ -290,6 +295,8 @@ int blk_pwritev(struct blk_child *c, uint64_t off, uint64_t len, const struct io
 int blk_pread(struct blk_child *c, uint64_t off, void *buf, size_t len);
 int blk_pwrite(struct blk_child *c, uint64_t off, const void *buf, size_t len);
 int blk_pwrite_zeroes(struct blk_child *c, uint64_t off, uint64_t len, unsigned flags);
+/* See blk_driver.cached_fd. Borrowed, and good until the caller suspends: the graph may change then. */
+int blk_node_cached_fd(struct blk_node *n, uint64_t off, uint64_t len, uint64_t *at);
 int blk_pcopy_from(struct blk_child *c, uint64_t off, struct blk_node *src, uint64_t soff, uint64_t len);
 int blk_pdiscard(struct blk_child *c, uint64_t off, uint64_t len);
 int blk_pflush(struct blk_child *c);

@@ -18,13 +18,14 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-enum { INLINE_MAX = 256 << 10, WRITE_HERE_MAX = 64 << 10, SLICE = 64 };
+enum { INLINE_MAX = 256 << 10, TOOL_INLINE_MAX = 1 << 20, WRITE_HERE_MAX = 64 << 10, SLICE = 64, PAGE = 4096 };
 
 struct file {
     int fd;
-    bool is_dev, no_nowait, no_punch, no_zero_range, no_falloc;
+    bool is_dev, no_nowait, no_punch, no_zero_range, no_falloc, no_cachestat;
     bool use_locks;
     enum blk_engine engine;
     struct blk_lock lock;
@@ -321,11 +322,11 @@ static int xfer_run(void *opaque)
 }
 
 /* True when the page cache had it all. */
-static bool read_cached(struct xfer *x)
+static bool read_cached(struct xfer *x, uint64_t max)
 {
     ssize_t n;
 
-    if (x->f->no_nowait || x->len > INLINE_MAX || x->nr > IOV_MAX)
+    if (x->f->no_nowait || x->len > max || x->nr > IOV_MAX)
         return false;
     n = preadv2(x->f->fd, x->v, (int)x->nr, (off_t)x->off, RWF_NOWAIT);
     if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL))
@@ -377,7 +378,8 @@ static int file_rw(struct blk_node *n, uint64_t off, uint64_t len, const struct 
         x.nr = slice(q, qoff, len, v, q->nr);
     }
     x.v = v;
-    if (!write && !(n->open_flags & BLK_O_DIRECT) && fibre_self() && read_cached(&x))
+    if (!write && !(n->open_flags & BLK_O_DIRECT) && fibre_self() &&
+        read_cached(&x, n->set->machine ? INLINE_MAX : TOOL_INLINE_MAX))
         r = 0;
     else if (write_here(n, len, write))
         r = xfer_run(&x);
@@ -507,6 +509,32 @@ static int file_copy_from(struct blk_node *n, uint64_t off, struct blk_node *src
     struct copy c = {n->priv, src->priv, off, soff, len};
 
     return src->drv->copy_from == file_copy_from ? blk_offload(n->set, copy_run, &c) : -ENOTSUP;
+}
+
+/* linux/mman.h; the headers of older systems lack both. */
+struct cachestat_range {
+    uint64_t off, len;
+};
+struct cachestat {
+    uint64_t nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted;
+};
+enum { NR_CACHESTAT = 451 }; /* on every architecture */
+
+static int file_cached_fd(struct blk_node *n, uint64_t off, uint64_t len, uint64_t *at)
+{
+    struct file *f = n->priv;
+    struct cachestat_range range = {off, len};
+    struct cachestat is;
+    uint64_t pages = (off + len - 1) / PAGE - off / PAGE + 1;
+
+    if (f->no_cachestat || !len || n->open_flags & BLK_O_DIRECT)
+        return -1;
+    if (syscall(NR_CACHESTAT, f->fd, &range, &is, 0) < 0) {
+        f->no_cachestat = true; /* an older kernel, or a file system that has no page cache */
+        return -1;
+    }
+    *at = off;
+    return is.nr_cache >= pages ? f->fd : -1;
 }
 
 static int discard_run(void *opaque)
@@ -741,8 +769,8 @@ static bool dev_create(struct blk_set *s, const char *filename, struct opts *o, 
     .kind = BLK_PROTOCOL, .priv_size = sizeof(struct file), .known = file_known, .any_loop = true, .open = file_open,  \
     .close = file_close, .reopen = file_reopen, .set_perm = file_set_perm, .preadv = file_preadv,                      \
     .pwritev = file_pwritev, .pwrite_zeroes = file_zeroes, .discard = file_discard, .copy_from = file_copy_from,       \
-    .flush = file_flush, .block_status = file_status, .truncate = file_truncate, .getlength = file_getlength,          \
-    .allocated = file_allocated
+    .cached_fd = file_cached_fd, .flush = file_flush, .block_status = file_status, .truncate = file_truncate,          \
+    .getlength = file_getlength, .allocated = file_allocated
 
 static const struct blk_create_opt file_create_opts[] = {
     {"extent_size_hint", "size", "Extent size hint for the image file, 0 to disable", NULL},

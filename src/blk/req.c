@@ -452,6 +452,11 @@ int blk_node_copy_range(struct blk_node *src, uint64_t soff, struct blk_node *ds
     return 0;
 }
 
+int blk_node_cached_fd(struct blk_node *n, uint64_t off, uint64_t len, uint64_t *at)
+{
+    return n->drv->cached_fd && off <= n->size && len <= n->size - off ? n->drv->cached_fd(n, off, len, at) : -1;
+}
+
 int blk_node_discard(struct blk_node *n, uint64_t off, uint64_t len)
 {
     uint64_t a = max_u64(max_u64(n->discard_align, align_of(n)), 1), lo, hi;

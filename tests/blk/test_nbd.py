@@ -51,6 +51,20 @@ def test_an_export_is_written_and_read(t, server, client):
     assert not os.path.exists(t.path('s'))
 
 
+@pytest.mark.proves('F-PRG-11', 'F-NBD-05')
+def test_a_snapshot_export_takes_writes_and_leaves_the_image(t):
+    t.run('create -f qcow2 d.qcow2 8M')
+    t.io('write -P 1 0 1M', image='d.qcow2')
+    with open(t.path('d.qcow2'), 'rb') as f:
+        before = f.read()
+    with Server(t, '-s', '-t', '-f', 'qcow2', 'd.qcow2') as s:
+        uri = f'nbd+unix:///?socket={s.sock}'
+        t.io('write -P 3 64k 64k', 'flush', image=uri, fmt='raw')
+        t.io('read -P 1 0 64k', 'read -P 3 64k 64k', 'read -P 1 128k 64k', image=uri, fmt='raw')
+    with open(t.path('d.qcow2'), 'rb') as f:
+        assert f.read() == before
+
+
 @pytest.mark.proves('F-NBD-06', 'S127')
 def test_the_short_names_of_servers_are_understood(t):
     t.run('create -f raw d.raw 1M')
@@ -109,3 +123,25 @@ def test_the_list_of_exports_is_the_oracle_s(t):
         ours = t.run(['-L', '-k', s.sock], tool='qemu-nbd')
         theirs = t.run(['-L', '-k', s.sock], tool='qemu-nbd', theirs=True)
         assert theirs.startswith(ours.rstrip('\n'))
+
+
+@pytest.mark.proves('F-NBD-05')
+@pytest.mark.parametrize('theirs', [False, True])
+def test_large_reads_of_a_plain_file_are_what_it_holds(t, theirs):
+    """They leave from the page cache; the file's last page is not whole, and it is written to and cut meanwhile."""
+    t.random_raw('a.raw', (9 << 20) + 1000)
+    with open(t.path('a.raw'), 'rb') as f:
+        data = bytearray(f.read())
+    with Server(t, '-t', '-e', '4', '-f', 'raw', 'a.raw') as s:
+        uri = f'nbd+unix:///?socket={s.sock}'
+        for _ in range(2):  # the second time all of it is in the page cache
+            t.run(['convert', '-f', 'raw', '-O', 'raw', uri, 'b.raw'], theirs=theirs)
+            with open(t.path('b.raw'), 'rb') as f:
+                assert f.read().rstrip(b'\0') == bytes(data).rstrip(b'\0')
+        t.io('write -P 7 1M 2M', 'read -P 7 1M 2M', 'read -P 7 1047k 32k', 'write -z 2M 512k', 'read -P 0 2M 512k', 'discard 4M 1M',
+             'read -P 0 4M 1M', image=uri, fmt='raw', theirs=theirs)
+    with Server(t, '-t', '--image-opts', 'driver=raw,offset=512,size=4194304,file.driver=file,file.filename=a.raw') as s:
+        t.run(['convert', '-f', 'raw', '-O', 'raw', f'nbd+unix:///?socket={s.sock}', 'c.raw'], theirs=theirs)
+    with open(t.path('a.raw'), 'rb') as f, open(t.path('c.raw'), 'rb') as c:
+        f.seek(512)
+        assert c.read() == f.read(4 << 20)

@@ -97,8 +97,34 @@ int runner_run(const struct runner *r, const char *emu, const void *in, size_t n
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+void runner_see_fp(struct runner *r, uint64_t v)
+{
+    uint64_t e = v >> 52 & 0x7ff, f = v << 12;
+    bool boxed = v >> 32 == UINT32_MAX;
+
+    r->seen[RUNNER_NAN] += !boxed && e == 0x7ff && f;
+    r->seen[RUNNER_DENORMAL] += !e && f && v >> 32 & 0xfffff;
+    for (unsigned k = 0; k < 2; k++, v >>= 32) {
+        e = v >> 23 & 0xff;
+        f = v & 0x7fffff;
+        r->seen[RUNNER_NAN] += e == 0xff && f && !(boxed && k);
+        r->seen[RUNNER_DENORMAL] += !e && f > 0xffff;
+    }
+}
+
+void runner_see_fault(struct runner *r, uint64_t sig, uint64_t addr, uint64_t lo, uint64_t hi)
+{
+    enum { BUS = 7, SEGV = 11 };
+
+    r->seen[RUNNER_BUS] += sig == BUS;
+    r->seen[RUNNER_SEGV] += sig == SEGV;
+    r->seen[RUNNER_OVER_END] += sig == SEGV && (addr == hi || (addr < lo && lo - addr < 64));
+}
+
 void runner_row(struct runner *r, const char *set, const char *name, unsigned long hits, unsigned long bad)
 {
+    if (!strncmp(name, "NONE", 4)) /* what is left over: no instruction */
+        return;
     r->rows += hits != 0;
     r->none += hits == 0;
     r->wrong += bad != 0;
@@ -106,16 +132,44 @@ void runner_row(struct runner *r, const char *set, const char *name, unsigned lo
     r->differ += bad;
     if (r->coverage)
         printf("%s%-14s %8lu run %8lu differ\n", set, name, hits, bad);
-    else if (!hits && !r->only && !r->table)
+    if (!hits && !r->only && !r->table)
         printf("not run: %s%s\n", set, name);
-    else if (bad)
+    if (bad && !r->coverage)
         printf("differs: %s%s %lu of %lu\n", set, name, bad, hits);
+}
+
+static void say_seen(const struct runner *r)
+{
+    static const char *const name[] = {[RUNNER_SEGV] = "SIGSEGV",
+                                       [RUNNER_BUS] = "SIGBUS",
+                                       [RUNNER_OVER_END] = "over the end of what is mapped",
+                                       [RUNNER_MISALIGNED] = "misaligned",
+                                       [RUNNER_CROSSING] = "over a page's end",
+                                       [RUNNER_NAN] = "NaN",
+                                       [RUNNER_DENORMAL] = "denormal",
+                                       [RUNNER_INVALID] = "invalid",
+                                       [RUNNER_BY_ZERO] = "by zero",
+                                       [RUNNER_OVERFLOW] = "overflow",
+                                       [RUNNER_UNDERFLOW] = "underflow",
+                                       [RUNNER_INEXACT] = "inexact",
+                                       [RUNNER_NEAREST] = "to nearest",
+                                       [RUNNER_UP] = "up",
+                                       [RUNNER_DOWN] = "down",
+                                       [RUNNER_TO_ZERO] = "to zero"};
+
+    printf("met with:");
+    for (unsigned i = 0; i < RUNNER_SIGHTS; i++)
+        printf("%s %s %lu", i ? "," : "", name[i], r->seen[i]);
+    printf("\n");
 }
 
 int runner_end(const struct runner *r, int status)
 {
     printf("%" PRIu64 " runs, %u rows, %u rows not run, %" PRIu64 " differences in %u rows\n", r->runs, r->rows,
            r->none, r->differ, r->wrong);
+    say_seen(r);
+    if (!r->only && !r->table)
+        printf("covered: %u of %u instructions of the decode tables\n", r->rows, r->rows + r->none);
     if (status)
         printf("a program ended with status %d\n", status);
     return status ? status : r->differ != 0;

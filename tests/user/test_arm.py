@@ -163,3 +163,33 @@ def test_far_branches_forward_are_branches(tmp_path, gap):
     exe = str(tmp_path / 'far')
     subprocess.run([need(CC), '-static', '-mthumb', '-o', exe, str(main), str(src)], check=True)
     assert outcome([program('qemu-arm'), exe], tmp_path) == (6, b'')
+
+
+SHORT = r"""
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+static long call(long nr, long fd, void *p, long n, long flags, long r4, long r5)
+{
+    register long r0 __asm__("r0") = fd, r1 __asm__("r1") = (long)p, r2 __asm__("r2") = n, r3 __asm__("r3") = flags;
+    register long q4 __asm__("r4") = r4, q5 __asm__("r5") = r5, q7 __asm__("r7") = nr;
+    __asm__ volatile("svc #0" : "+r"(r0) : "r"(r1), "r"(r2), "r"(r3), "r"(q4), "r"(q5), "r"(q7) : "memory");
+    return r0;
+}
+int main(void)
+{
+    char buf[8] = "";
+    int s[2];
+    socketpair(AF_UNIX, SOCK_STREAM, 0, s);
+    long w = call(SYS_send, s[0], "abc", 3, 0, 16, 1 << 20), r = call(SYS_recv, s[1], buf, 8, MSG_DONTWAIT, 16, 1 << 20);
+    printf("%ld %ld %s\n", w, r, buf);
+}
+"""
+
+
+@pytest.mark.proves('F-USR-08')
+def test_calls_with_fewer_arguments_than_the_hosts_use_no_others(tmp_path):
+    """What postgres met: recv has four arguments, and the host's recvfrom, which it is made of, six."""
+    src = tmp_path / 'short.c'
+    src.write_text(SHORT)
+    assert outcome([program('qemu-arm'), build(tmp_path, 'short', '-static', '-marm', src=str(src))], tmp_path) == (0, b'3 3 abc\n')

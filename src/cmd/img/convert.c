@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { PIECE = 1 << 20, MAX_SPARSE = 2 << 20, MAX_WORKERS = 16, MAX_SRC = 64 };
+enum { PIECE = 1 << 20, MAX_SPARSE = 2 << 20, MAX_WORKERS = 16, MAX_SRC = 64, WORKERS = 8, WORKERS_CACHED = 3 };
 
 struct copy {
     struct img *im;
@@ -602,6 +602,26 @@ static int fit_sizes(struct copy *c, struct conv *v, const char *name)
     return img_error("output file is smaller than input file");
 }
 
+static bool in_page_cache(const struct blk_node *n)
+{
+    while (n->file)
+        n = n->file->node;
+    return n->drv->cached_fd && !(n->open_flags & BLK_O_DIRECT);
+}
+
+/* Between files in the page cache one piece is read while another is written, by two threads: more of them under way
+ * only push each other out of the processor's caches. */
+static unsigned nr_workers(const struct copy *c, const struct conv *v)
+{
+    bool cached = !c->compressed && in_page_cache(c->dst);
+
+    if (v->workers)
+        return v->workers;
+    for (unsigned i = 0; i < c->nr_src; i++)
+        cached = cached && in_page_cache(c->src[i]);
+    return cached ? WORKERS_CACHED : WORKERS;
+}
+
 static int convert(struct img *im, struct copy *c, struct conv *v, const char *name)
 {
     int r;
@@ -625,14 +645,14 @@ static int convert(struct img *im, struct copy *c, struct conv *v, const char *n
     c->rate = v->rate;
     if (run_copy(c, c->compressed && c->dst->drv->kind == BLK_FORMAT && !strcmp(c->dst->drv->name, "vmdk")
                         ? 1
-                        : v->workers) < 0)
+                        : nr_workers(c, v)) < 0)
         return 1;
     return v->bitmaps ? copy_bitmaps(c, v->skip_broken) : 0;
 }
 
 int cmd_convert(struct img *im)
 {
-    struct conv v = {.out_fmt = "raw", .o = opts_new(), .sparse = 4096, .workers = 8};
+    struct conv v = {.out_fmt = "raw", .o = opts_new(), .sparse = 4096};
     struct copy c = {.im = im};
     int opt, r = 0, nr;
 

@@ -26,7 +26,10 @@ struct io {
     bool ro, image_opts, share, misalign, quit, failed;
     unsigned in_flight;
     struct fibre *waiter;
+    uint8_t *spare; /* owned: the buffer of the last command, for the next: fresh memory costs more than a read of it */
+    uint64_t spare_len;
 };
+enum { SPARE_MAX = 64 << 20 };
 
 struct command {
     const char *name, *alias;
@@ -110,6 +113,7 @@ struct rw {
     uint64_t pat_off, pat_len, off, len;
     const char *source;
     uint8_t *buf, *mem; /* mem: owned; buf lies in it */
+    uint64_t mem_len;
     bool async, vec;
 };
 
@@ -195,6 +199,16 @@ static int rw_one(struct rw *x)
     return rw_report(x, r, now() - t);
 }
 
+static void rw_buffer_drop(struct rw *x)
+{
+    if (x->io->spare || x->mem_len > SPARE_MAX) {
+        free(x->mem);
+        return;
+    }
+    x->io->spare = x->mem;
+    x->io->spare_len = x->mem_len;
+}
+
 static void rw_async(void *opaque)
 {
     struct rw *x = opaque;
@@ -202,7 +216,7 @@ static void rw_async(void *opaque)
 
     if (rw_one(x) < 0)
         io->failed = true;
-    free(x->mem);
+    rw_buffer_drop(x);
     free(x);
     if (!--io->in_flight && io->waiter)
         fibre_wake(blk_set_loop(io->set), io->waiter);
@@ -276,6 +290,28 @@ static int rw_options(struct rw *x, int argc, char **argv)
     return 0;
 }
 
+static bool rw_buffer(struct rw *x)
+{
+    struct io *io = x->io;
+
+    x->mem_len = x->len + 4096;
+    if (io->spare && io->spare_len >= x->mem_len) {
+        x->mem = io->spare;
+        x->mem_len = io->spare_len;
+        io->spare = NULL;
+    } else {
+        free(io->spare);
+        io->spare = NULL;
+        x->mem = try_alloc_aligned(4096, x->mem_len);
+    }
+    if (!x->mem)
+        return false;
+    x->buf = x->mem + (io->misalign ? 16 : 0);
+    if (x->write || x->has_pattern || x->verbose) /* what a read leaves out would be seen */
+        memset(x->buf, x->write ? x->pattern : 0xab, x->len);
+    return true;
+}
+
 static int rw_command(struct io *io, int argc, char **argv, bool write, bool vec, bool async)
 {
     struct rw x = {.io = io, .write = write, .vec = vec, .async = async, .pattern = 0xcd}, *copy;
@@ -305,11 +341,8 @@ static int rw_command(struct io *io, int argc, char **argv, bool write, bool vec
         printf("pattern verification range exceeds end of read data\n");
         return -EINVAL;
     }
-    x.mem = try_alloc_aligned(4096, x.len + 4096);
-    if (!x.mem)
+    if (!rw_buffer(&x))
         return -ENOMEM;
-    x.buf = x.mem + (io->misalign ? 16 : 0);
-    memset(x.buf, write ? x.pattern : 0xab, x.len);
     if (x.source)
         r = fill_source(&x);
     if (r >= 0 && async) {
@@ -321,7 +354,7 @@ static int rw_command(struct io *io, int argc, char **argv, bool write, bool vec
     }
     if (r >= 0)
         r = rw_one(&x);
-    free(x.mem);
+    rw_buffer_drop(&x);
     return r;
 }
 
@@ -871,6 +904,7 @@ int main(int argc, char **argv)
     blk_run(io.set, session, &io);
     blk_set_free(io.set);
     run_free(io.run);
+    free(io.spare);
     shut_end(shut);
     free(given);
     return io.failed;

@@ -101,6 +101,8 @@ static const uint16_t always[] = {
     __NR_ftruncate,
     __NR_fallocate,
     __NR_copy_file_range,
+    __NR_sendfile,
+    451, /* cachestat, which headers of Debian 12 do not know */
     __NR_readahead,
     __NR_dup,
     __NR_dup3,

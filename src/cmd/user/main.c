@@ -19,7 +19,11 @@
 
 extern char **environ;
 
-enum { CACHE_MIB = 128, NOT_LOGGED = LOG_INT | LOG_CPU | LOG_IN_ASM | LOG_OUT_ASM | LOG_MMU | LOG_RESET | LOG_PCALL };
+enum {
+    CACHE_MIB = 128,
+    MIN_SPACE = 256 << 20,
+    NOT_LOGGED = LOG_INT | LOG_CPU | LOG_IN_ASM | LOG_OUT_ASM | LOG_MMU | LOG_RESET | LOG_PCALL
+};
 
 struct args {
     const char *arch; /* NULL: from the program */
@@ -51,7 +55,7 @@ NORETURN static void usage(const struct args *a)
            "  -0 ARGV0          what the program sees as argv[0] (QEMU_ARGV0)\n"
            "  -r RELEASE        what uname shows (QEMU_UNAME)\n"
            "  -B ADDRESS        offset of the program's addresses: only 0 (QEMU_GUEST_BASE)\n"
-           "  -R SIZE           size of the program's address space (QEMU_RESERVED_VA)\n"
+           "  -R SIZE           size of a 32-bit program's address space (QEMU_RESERVED_VA)\n"
            "  -p PAGESIZE       page size: only 4096 (QEMU_PAGESIZE)\n"
            "  -g PORT|PATH      waits for a debugger there (QEMU_GDB)\n"
            "  -strace           logs system calls (QEMU_STRACE)\n"
@@ -195,8 +199,9 @@ static void opt_R(struct args *a, const char *v)
 {
     uint64_t n;
 
-    if (!str_to_size(v, 'b', &n) || n) /* guest addresses are host addresses: nothing is set aside for them */
+    if (!str_to_size(v, 'b', &n) || n & 4095 || (n && (n < MIN_SPACE || n > UINT64_C(1) << 32)))
         bad_option("-R", v);
+    lx_proc.opt.space = n;
 }
 
 static void opt_p(struct args *a, const char *v)
@@ -524,6 +529,8 @@ int main(int argc, char **argv)
     }
     fd = open_program(argv[at]);
     lx_proc.arch = choose_arch(a.arch, argv[at], fd);
+    if (lx_proc.opt.space && !lx_is32()) /* 64-bit guest addresses are the host's: nothing is set aside for them */
+        bad_option("-R", "SIZE other than 0 for a 64-bit program");
     lx_proc.exe = xstrdup(realpath(argv[at], full) ? full : argv[at]);
     if (a.preserve_argv0 && at + 1 < argc) {
         lx_proc.opt.argv0 = argv[at + 1];

@@ -122,13 +122,14 @@ static void store(struct rv_emit *e)
 
 static void load_reserved(struct rv_emit *e)
 {
-    ir_val a = rs1(e), v = ir_load(e->s, IR_I64, e->op == RV_LR_W ? IR_M32 | IR_MSIGN : IR_M64, a, 0);
+    ir_val a = rs1(e), v = ir_load(e->s, IR_I64, (e->op == RV_LR_W ? IR_M32 | IR_MSIGN : IR_M64) | IR_MALIGN, a, 0);
 
     ir_put(e->s, offsetof(struct rv_state, res_addr), a);
     ir_put(e->s, offsetof(struct rv_state, res_val), v);
     rv_put(e, v);
 }
 
+/* What a load reserved armed is aligned; elsewhere nothing is stored. */
 static void store_conditional(struct rv_emit *e)
 {
     ir_val a = rs1(e), held = ir_cmp(e->s, IR_EQ, ir_get(e->s, IR_I64, offsetof(struct rv_state, res_addr)), a);
@@ -144,7 +145,8 @@ static void amo(struct rv_emit *e)
     static const uint8_t op[] = {IR_XCHG,       IR_FETCH_ADD,  IR_FETCH_XOR,  IR_FETCH_AND, IR_FETCH_OR,
                                  IR_FETCH_SMIN, IR_FETCH_SMAX, IR_FETCH_UMIN, IR_FETCH_UMAX};
     unsigned k = e->op - RV_AMOSWAP_W;
-    ir_val v = ir_atomic(e->s, (enum ir_opcode)op[k / 2], IR_I64, k & 1 ? IR_M64 : IR_M32, rs1(e), rs2(e));
+    ir_val v =
+        ir_atomic(e->s, (enum ir_opcode)op[k / 2], IR_I64, (k & 1 ? IR_M64 : IR_M32) | IR_MALIGN, rs1(e), rs2(e));
 
     if (RV_RD(e))
         rv_put(e, k & 1 ? v : ir_sext(e->s, ir_trunc(e->s, v)));

@@ -290,6 +290,27 @@ static unsigned gdb_set(struct lx_cpu *lc, unsigned n, const uint8_t *buf)
     return 4;
 }
 
+/* struct user_fpsimd_state: V0-V31, FPSR, FPCR, two words of nothing. */
+static unsigned fp_get(struct lx_cpu *lc, uint8_t *image)
+{
+    const struct a64_cpu *c = a64_lx(lc)->c;
+
+    memcpy(image, c->v, 512);
+    put_le32(image + 512, a64_fpsr(c));
+    put_le32(image + 516, c->fpcr);
+    put_le64(image + 520, 0);
+    return 528;
+}
+
+static void fp_set(struct lx_cpu *lc, const uint8_t *image)
+{
+    struct a64_cpu *c = a64_lx(lc)->c;
+
+    memcpy(c->v, image, 512);
+    a64_set_fpsr(c, get_le32(image + 512));
+    a64_set_fpcr(c, get_le32(image + 516));
+}
+
 static const char *const cross[] = {"arm64", "/usr/aarch64-linux-gnu", NULL};
 
 static const struct lx_arch aarch64 = {.name = "aarch64",
@@ -325,5 +346,7 @@ static const struct lx_arch aarch64 = {.name = "aarch64",
                                        .gdb_xml = xml,
                                        .gdb_get = gdb_get,
                                        .gdb_set = gdb_set,
-                                       .gdb_regs = 68};
+                                       .gdb_regs = 68,
+                                       .fp_get = fp_get,
+                                       .fp_set = fp_set};
 LX_ARCH_REGISTER(aarch64)

@@ -387,6 +387,24 @@ static unsigned gdb_set(struct lx_cpu *lc, unsigned n, const uint8_t *buf)
     return 4;
 }
 
+/* D0-D31 and FPSCR. */
+static unsigned fp_get(struct lx_cpu *lc, uint8_t *image)
+{
+    const struct arm_cpu *c = arm_lx(lc);
+
+    memcpy(image, c->a.v, 256);
+    put_le32(image + 256, arm_fpscr(c));
+    return 260;
+}
+
+static void fp_set(struct lx_cpu *lc, const uint8_t *image)
+{
+    struct arm_cpu *c = arm_lx(lc);
+
+    memcpy(c->a.v, image, 256);
+    arm_set_fpscr(c, get_le32(image + 256));
+}
+
 static const struct lx_field stat_arm[] = {{LX_ST_DEV, 0, 4},
                                            {LX_ST_INO, 4, 4},
                                            {LX_ST_MODE, 8, 2},
@@ -450,5 +468,7 @@ static const struct lx_arch arm = {.name = "arm",
                                    .gdb_xml = xml,
                                    .gdb_get = gdb_get,
                                    .gdb_set = gdb_set,
-                                   .gdb_regs = GDB_NR};
+                                   .gdb_regs = GDB_NR,
+                                   .fp_get = fp_get,
+                                   .fp_set = fp_set};
 LX_ARCH_REGISTER(arm)

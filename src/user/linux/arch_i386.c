@@ -429,5 +429,7 @@ static const struct lx_arch i386 = {.name = "i386",
                                     .gdb_xml = xml,
                                     .gdb_get = lx_x86_gdb_get,
                                     .gdb_set = lx_x86_gdb_set,
-                                    .gdb_regs = 41};
+                                    .gdb_regs = 41,
+                                    .fp_get = lx_x86_fp_get,
+                                    .fp_set = lx_x86_fp_set};
 LX_ARCH_REGISTER(i386)

@@ -102,9 +102,36 @@ static int enter(struct lx_rt_thread *t, const uint8_t *target)
         return lx_ir_trap(t, SIGTRAP, TRAP_BRKPT, s->ir.t0);
     case RV_CODE_FENCE_I:
         return LX_EXIT_DISPATCH;
+    case IR_CODE_ALIGN: /* of an LR or AMO, whose rs1 is the address */
+        return lx_ir_trap(t, SIGBUS, BUS_ADRALN, s->x[get_le32((const uint8_t *)(uintptr_t)s->ir.t0) >> 15 & 31]);
     default:
         return lx_ir_trap(t, SIGILL, ILL_ILLOPC, s->ir.t0);
     }
+}
+
+/* The host does not say where a fault beyond its address space was, and calls one of its stack's registers a bus error:
+ * the instruction says. */
+static enum lx_stop run(struct lx_cpu *lc)
+{
+    enum lx_stop stop = lx_ir_run(lc);
+    const struct rv_state *s = lc->rt->ctx;
+    const uint8_t *p;
+    uint32_t w;
+    bool store;
+
+    if (stop != LX_STOP_SIGNAL || lc->fault.code != SI_KERNEL)
+        return stop;
+    p = (const uint8_t *)(uintptr_t)lx_ir_pc(lc->rt);
+    w = (*p & 3) == 3 ? get_le32(p) : rv_expand(get_le16(p));
+    store = (w & 0x77) == 0x23; /* STORE, STORE-FP */
+    lc->fault.sig = SIGSEGV;
+    lc->fault.code = SEGV_MAPERR;
+    lc->fault.addr = s->x[w >> 15 & 31];
+    if (store)
+        lc->fault.addr += (uint64_t)((int64_t)((int32_t)w >> 25 << 5) | (w >> 7 & 31));
+    else if ((w & 0x77) == 0x03) /* LOAD, LOAD-FP */
+        lc->fault.addr += (uint64_t)(int64_t)((int32_t)w >> 20);
+    return stop;
 }
 
 /* Everything is translated: what comes here is an instruction to be run again, or one that cannot be fetched whole. */
@@ -293,6 +320,26 @@ static void cpuinfo(char *buf, size_t n, unsigned cpu)
              cpu, cpu);
 }
 
+/* f0..f31 and fcsr. */
+static unsigned fp_get(struct lx_cpu *c, uint8_t *image)
+{
+    struct rv_state *s = state_of(c);
+
+    for (unsigned i = 0; i < 32; i++)
+        put_le64(image + 8 * i, s->f[i].d[0]);
+    put_le64(image + 256, rv_get_fcsr(s));
+    return 264;
+}
+
+static void fp_set(struct lx_cpu *c, const uint8_t *image)
+{
+    struct rv_state *s = state_of(c);
+
+    for (unsigned i = 0; i < 32; i++)
+        s->f[i].d[0] = get_le64(image + 8 * i);
+    rv_set_fcsr(s, get_le32(image + 256));
+}
+
 /* ---- the debugger: x0..x31, pc, f0..f31 ---- */
 
 static const char *xml(const char *annex)
@@ -347,7 +394,7 @@ static const struct lx_arch riscv64 = {.name = "riscv64",
                                        .cpu_new = cpu_new,
                                        .cpu_clone = cpu_clone,
                                        .cpu_free = lx_ir_cpu_free,
-                                       .run = lx_ir_run,
+                                       .run = run,
                                        .exec_state = exec_state,
                                        .get = get,
                                        .set = set,
@@ -361,5 +408,7 @@ static const struct lx_arch riscv64 = {.name = "riscv64",
                                        .gdb_xml = xml,
                                        .gdb_get = gdb_get,
                                        .gdb_set = gdb_set,
-                                       .gdb_regs = 33};
+                                       .gdb_regs = 33,
+                                       .fp_get = fp_get,
+                                       .fp_set = fp_set};
 LX_ARCH_REGISTER(riscv64)

@@ -297,5 +297,7 @@ static const struct lx_arch x86_64 = {.name = "x86_64",
                                       .gdb_xml = xml,
                                       .gdb_get = lx_x86_gdb_get,
                                       .gdb_set = lx_x86_gdb_set,
-                                      .gdb_regs = 57};
+                                      .gdb_regs = 57,
+                                      .fp_get = lx_x86_fp_get,
+                                      .fp_set = lx_x86_fp_set};
 LX_ARCH_REGISTER(x86_64)

@@ -32,6 +32,51 @@ static bool ours(uint64_t addr, uint64_t len)
     return addr < (uintptr_t)_end && addr + len > (uintptr_t)__executable_start;
 }
 
+/* End of what the guest has mapped without a hole from start on, at most end; start itself: it is a hole. */
+static uint64_t mapped_end(uint64_t start, uint64_t end)
+{
+    struct lx_map m;
+
+    while (start < end && lx_map_next(start, &m) && m.start <= start)
+        start = min_u64(m.end, end);
+    return start;
+}
+
+/* Begin of the first thing the guest has mapped from start on, at most end. */
+static uint64_t hole_end(uint64_t start, uint64_t end)
+{
+    struct lx_map m;
+
+    return lx_map_next(start, &m) ? max_u64(start, min_u64(m.start, end)) : end;
+}
+
+static void release_holes(uint64_t start, uint64_t end)
+{
+    for (uint64_t next; start < end; start = mapped_end(next, end)) {
+        next = hole_end(start, end);
+        if (next > start)
+            munmap((void *)(uintptr_t)start, next - start);
+    }
+}
+
+/* Before something is put at a fixed place: takes what the guest has not mapped there, so that nothing of this program
+ * (its heap, its code cache) is replaced. False, and nothing taken, when something of it is there. */
+static bool take_holes(uint64_t start, uint64_t end)
+{
+    for (uint64_t at = mapped_end(start, end), next; at < end; at = mapped_end(next, end)) {
+        void *p;
+
+        next = hole_end(at, end);
+        p = mmap((void *)(uintptr_t)at, next - at, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        if (p == MAP_FAILED) {
+            release_holes(start, at);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool any_code(uint64_t start, uint64_t end)
 {
     struct lx_map m;
@@ -108,6 +153,7 @@ static int64_t place64(uint64_t addr, uint64_t len, int prot, int flags, int fd,
 int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
 {
     uint64_t size = align_up(len, PAGE);
+    bool taken = false;
     int64_t r;
 
     if (!len || size < len || size > task_end())
@@ -117,12 +163,17 @@ int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64
             return -EINVAL;
         if (addr > task_end() - size || ours(addr, size))
             return flags & MAP_FIXED_NOREPLACE ? -EEXIST : -ENOMEM;
+        taken = !(flags & MAP_FIXED_NOREPLACE);
+        if (taken && !take_holes(addr, addr + size))
+            return -ENOMEM;
     }
     flags &= ~(MAP_GROWSDOWN | MAP_32BIT | MAP_LOCKED);
     if (lx_is32())
         r = mmap32(addr, len, prot, flags, fd, off);
     else
         r = place64(addr, len, prot, flags, fd, off);
+    if (r < 0 && taken)
+        release_holes(addr, addr + size);
     if (r < 0)
         return r;
     changed((uint64_t)r, size);
@@ -149,37 +200,42 @@ int64_t lx_sys_mmap(struct lx_thread *t, const uint64_t *a)
     return lx_mmap(a[0], a[1], (int)a[2], flags, (int)a[4], a[5]);
 }
 
+/* Only what the guest has mapped: what else is in the range is this program's. */
 int64_t lx_sys_munmap(struct lx_thread *t, const uint64_t *a)
 {
-    uint64_t len = align_up(a[1], PAGE);
+    uint64_t len = align_up(a[1], PAGE), end = a[0] + len;
 
     if (a[0] & (PAGE - 1) || !len || len < a[1] || a[0] > task_end() + PAGE || len > task_end() + PAGE - a[0])
         return -EINVAL;
     if (ours(a[0], len))
         return -EINVAL;
     changed(a[0], len);
-    if (munmap((void *)(uintptr_t)a[0], len) < 0)
-        return -errno;
-    lx_map_del(a[0], a[0] + len);
+    for (uint64_t at = hole_end(a[0], end), next; at < end; at = hole_end(next, end)) {
+        next = mapped_end(at, end);
+        if (munmap((void *)(uintptr_t)at, next - at) < 0)
+            return -errno;
+        lx_map_del(at, next);
+    }
     return 0;
 }
 
 int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
 {
-    uint64_t len = align_up(a[1], PAGE);
+    uint64_t len = align_up(a[1], PAGE), end;
     int prot = (int)a[2];
 
     if (a[0] & (PAGE - 1) || prot & ~(PROT_RWX | PROT_GROWSDOWN | 8 /* PROT_SEM */))
         return -EINVAL;
     if (!len)
         return 0;
-    if (len < a[1] || a[0] > task_end() || len > task_end() + PAGE - a[0] || ours(a[0], len))
+    if (len < a[1] || a[0] > task_end() || len > task_end() + PAGE - a[0])
         return -ENOMEM;
-    changed(a[0], len);
-    if (mprotect((void *)(uintptr_t)a[0], len, host_prot(prot)) < 0)
+    end = mapped_end(a[0], a[0] + len); /* as the kernel: up to the first hole */
+    changed(a[0], end - a[0]);
+    if (end > a[0] && mprotect((void *)(uintptr_t)a[0], end - a[0], host_prot(prot)) < 0)
         return -errno;
-    lx_map_protect(a[0], a[0] + len, prot & PROT_RWX);
-    return 0;
+    lx_map_protect(a[0], end, prot & PROT_RWX);
+    return end == a[0] + len ? 0 : -ENOMEM;
 }
 
 int64_t lx_sys_pkey_mprotect(struct lx_thread *t, const uint64_t *a)
@@ -197,10 +253,12 @@ int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)
 
     if (old & (PAGE - 1) || !nsize || nsize < a[2] || nsize > task_end())
         return -EINVAL;
-    if (!lx_map_next(old, &m) || m.start > old)
+    if (!lx_map_next(old, &m) || m.start > old || osize > task_end() || mapped_end(old, old + osize) < old + osize)
         return -EFAULT;
     if (flags & MREMAP_FIXED && (to & (PAGE - 1) || to > task_end() - nsize || ours(to, nsize)))
         return -EINVAL;
+    if (flags & MREMAP_FIXED && !take_holes(to, to + nsize))
+        return -ENOMEM;
     changed(old, max_u64(osize, PAGE));
     if (flags & MREMAP_FIXED)
         changed(to, nsize);
@@ -215,8 +273,12 @@ int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)
     } else {
         p = mremap((void *)(uintptr_t)old, a[1], a[2], flags, (void *)(uintptr_t)to);
     }
-    if (p == MAP_FAILED)
-        return -errno;
+    if (p == MAP_FAILED) {
+        r = -errno;
+        if (flags & MREMAP_FIXED)
+            release_holes(to, to + nsize);
+        return r;
+    }
     r = (int64_t)(uintptr_t)p;
     if (!(flags & 4 /* MREMAP_DONTUNMAP */) && osize)
         lx_map_del(old, old + osize);
@@ -226,16 +288,28 @@ int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)
 
 int64_t lx_sys_madvise(struct lx_thread *t, const uint64_t *a)
 {
+    uint64_t len = align_up(a[1], PAGE), end = a[0] + len;
+    int64_t r = 0;
+
+    if (len < a[1] || a[0] > task_end() || len > task_end() + PAGE - a[0])
+        return len < a[1] ? -EINVAL : -ENOMEM;
     switch ((int)a[2]) {
     case MADV_DONTNEED:
     case MADV_REMOVE:
     case MADV_FREE:
-        changed(a[0], align_up(a[1], PAGE));
+        changed(a[0], len);
         break;
     default:
         break;
     }
-    return madvise((void *)(uintptr_t)a[0], a[1], (int)a[2]) < 0 ? -errno : 0;
+    if (!len || a[0] & (PAGE - 1) || mapped_end(a[0], end) == end)
+        return madvise((void *)(uintptr_t)a[0], a[1], (int)a[2]) < 0 ? -errno : 0;
+    for (uint64_t at = hole_end(a[0], end), next; at < end && !r; at = hole_end(next, end)) {
+        next = mapped_end(at, end);
+        if (madvise((void *)(uintptr_t)at, next - at, (int)a[2]) < 0)
+            r = -errno;
+    }
+    return r ? r : -ENOMEM; /* as the kernel: everything but the holes */
 }
 
 int64_t lx_sys_brk(struct lx_thread *t, const uint64_t *a)
@@ -271,6 +345,7 @@ int64_t lx_sys_shmat(struct lx_thread *t, const uint64_t *a)
     struct shmid_ds ds;
     uint64_t at = a[1], len;
     int flags = (int)a[2];
+    int64_t r;
     void *p;
 
     if (shmctl((int)a[0], IPC_STAT, &ds) < 0)
@@ -281,11 +356,18 @@ int64_t lx_sys_shmat(struct lx_thread *t, const uint64_t *a)
         if (!at)
             return -ENOMEM;
     }
-    if (at && flags & SHM_REMAP)
+    if (at && flags & SHM_REMAP) {
+        if (at & (PAGE - 1) || at > task_end() || len > task_end() - at || !take_holes(at, at + len))
+            return -EINVAL;
         changed(at, len);
+    }
     p = shmat((int)a[0], (void *)(uintptr_t)at, flags & ~SHM_EXEC);
-    if (p == (void *)-1)
-        return -errno;
+    if (p == (void *)-1) {
+        r = -errno;
+        if (at && flags & SHM_REMAP)
+            release_holes(at, at + len);
+        return r;
+    }
     lx_map_add((uintptr_t)p, (uintptr_t)p + len, flags & SHM_RDONLY ? PROT_READ : PROT_READ | PROT_WRITE, true,
                LX_MAP_PLAIN);
     return (int64_t)(uintptr_t)p;
@@ -319,6 +401,8 @@ static bool map_helpers(struct err **errp)
 
 bool lx_mem_init(struct err **errp)
 {
-    lx_proc.mmap_hi = 0xf7ffe000;
-    return !lx_proc.arch->helper_fill || map_helpers(errp);
+    lx_proc.mmap_hi = min_u64(0xf7ffe000, lx_task_end32());
+    if (!lx_proc.arch->helper_fill || lx_task_end32() < lx_proc.arch->task_end) /* -R: the page is not in the space */
+        return true;
+    return map_helpers(errp);
 }

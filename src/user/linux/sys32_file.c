@@ -518,3 +518,9 @@ int64_t lx_sys32_ioctl(struct lx_thread *t, const uint64_t *a)
         }
     return lx_safe_syscall(t, SYS_ioctl, a);
 }
+
+/* umount has no flags: what lies in the register of the host's second argument is the guest's own. */
+int64_t lx_sys32_umount(struct lx_thread *t, const uint64_t *a)
+{
+    return lx_safe_syscall(t, SYS_umount2, (const uint64_t[6]){a[0]});
+}

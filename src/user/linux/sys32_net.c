@@ -233,6 +233,17 @@ int64_t lx_sys32_getsockopt(struct lx_thread *t, const uint64_t *a)
 
 /* ---- socketcall(call, words) ---- */
 
+/* send and recv: the host has them with an address only, which the guest's other registers are not. */
+int64_t lx_sys32_recv(struct lx_thread *t, const uint64_t *a)
+{
+    return lx_safe_syscall(t, SYS_recvfrom, (const uint64_t[6]){a[0], a[1], a[2], a[3]});
+}
+
+int64_t lx_sys32_send(struct lx_thread *t, const uint64_t *a)
+{
+    return lx_safe_syscall(t, SYS_sendto, (const uint64_t[6]){a[0], a[1], a[2], a[3]});
+}
+
 int64_t lx_sys32_socketcall(struct lx_thread *t, const uint64_t *a)
 {
     static const struct {

@@ -40,6 +40,7 @@ struct lx_opts {
     const char *uname; /* -r */
     bool strace, one_insn, perfmap, given_prefix;
     uint64_t stack;    /* -s */
+    uint64_t space;    /* -R: size of a 32-bit guest's address space; 0: what its kernel gives */
     unsigned gdb_port; /* -g */
     const char *gdb_path;
     const char *seed;
@@ -159,7 +160,9 @@ static inline bool lx_is32(void)
 }
 static inline uint64_t lx_task_end32(void)
 {
-    return lx_proc.arch->task_end ? lx_proc.arch->task_end : 0xffffe000;
+    uint64_t end = lx_proc.arch->task_end ? lx_proc.arch->task_end : 0xffffe000;
+
+    return lx_proc.opt.space && lx_proc.opt.space < end ? lx_proc.opt.space : end;
 }
 /* A word of the guest's. */
 static inline bool lx_get_word(uint64_t at, uint64_t *v)

@@ -12,8 +12,9 @@
  *
  * Requests read and write struct lx_trace in the tracee's memory; a guest address is a host address.
  *
- * Not here: hardware breakpoints, PTRACE_O_TRACESECCOMP, TRACEVFORKDONE, SYSEMU, floating-point registers, job
- * control of a process all of whose threads stop, tracees of another version of ours or not emulated (ESRCH). */
+ * Not here: hardware break- and watchpoints (EIO or EINVAL: gdb steps instead), PTRACE_O_TRACESECCOMP, TRACEVFORKDONE,
+ * SYSEMU, the FSAVE image of i386 (its FXSAVE image is there), job control of a process all of whose threads stop,
+ * tracees of another version of ours or not emulated (ESRCH). */
 #include "user/linux/trace.h"
 #include "base/bytes.h"
 #include "base/str.h"
@@ -37,7 +38,8 @@
 #define MAGIC_A   UINT64_C(0x4c79726562697264)
 #define MAGIC_B   UINT64_C(0x7472616365207331)
 #define MAGIC_SIG 0x4c590000 /* in si_errno, with a signal number or a command below */
-enum { CMD_ATTACH = 0x100, CMD_SEIZE, CMD_INTERRUPT, NT_PRSTATUS_ = 1, MAX_TRACEES = 256 };
+enum { CMD_ATTACH = 0x100, CMD_SEIZE, CMD_INTERRUPT, MAX_TRACEES = 256 };
+enum { GETVFPREGS = 27, SETVFPREGS }; /* Arm's */
 enum { SIG_EVENT_STOP = PTRACE_EVENT_STOP << 8 };
 
 /* ---- registers as user_regs_struct has them: numbers of the debugger's view; ORIG: the system call's number ---- */
@@ -98,6 +100,7 @@ static void regs_out(struct lx_thread *t)
         memcpy(t->trace.gp + i * w, &v, w);
     }
     t->trace.gp_len = n * w;
+    t->trace.fp_len = lx_proc.arch->fp_get(t->cpu, t->trace.fp);
 }
 
 static void regs_in(struct lx_thread *t)
@@ -171,6 +174,8 @@ static void stop(struct lx_thread *t, int status, const siginfo_t *info)
     }
     if (tr->gp_set)
         regs_in(t);
+    if (tr->fp_set)
+        lx_proc.arch->fp_set(t->cpu, tr->fp);
     forget_changed(tr);
     if (tr->how == LX_TRACE_DETACH)
         tr->on = false;
@@ -655,24 +660,60 @@ static int64_t poke(pid_t tid, struct lx_trace *tr, uint64_t at, uint64_t v)
     return 0;
 }
 
+/* The set of registers of an ELF note type; NULL: there is none. */
+static uint8_t *find_set(struct lx_trace *tr, uint64_t which, uint64_t *len)
+{
+    static const struct {
+        unsigned machine, note, len; /* len 0: all of it */
+    } sets[] = {{EM_X86_64, NT_PRFPREG, 512}, {EM_X86_64, NT_X86_XSTATE, 0}, {EM_386, NT_PRXFPREG, 512},
+                {EM_386, NT_X86_XSTATE, 0},   {EM_AARCH64, NT_PRFPREG, 0},   {EM_ARM, NT_ARM_VFP, 0},
+                {EM_RISCV, NT_PRFPREG, 0}};
+
+    *len = tr->gp_len;
+    if (which == NT_PRSTATUS)
+        return tr->gp;
+    for (unsigned i = 0; i < ARRAY_LEN(sets); i++)
+        if (sets[i].machine == tr->machine && sets[i].note == which) {
+            *len = sets[i].len ? sets[i].len : tr->fp_len;
+            return which == NT_X86_XSTATE && tr->fp_len <= 512 ? NULL : tr->fp;
+        }
+    return NULL;
+}
+
+/* Between a set and memory of the tracer's. */
+static int64_t copy_set(struct lx_trace *tr, uint8_t *regs, uint64_t at, uint64_t len, bool set)
+{
+    if (!set)
+        return lx_put(at, regs, len) ? 0 : -EFAULT;
+    if (!lx_get(regs, at, len))
+        return -EFAULT;
+    *(regs == tr->gp ? &tr->gp_set : &tr->fp_set) = true;
+    return 0;
+}
+
 static int64_t regset(struct lx_trace *tr, uint64_t which, uint64_t iov_at, bool set)
 {
     unsigned w = lx_proc.arch->word;
-    uint64_t base, len;
+    uint64_t base, len, size;
+    uint8_t *regs = find_set(tr, (uint32_t)which, &size);
+    int64_t r;
 
-    if (which != NT_PRSTATUS_)
+    if (!regs)
         return -EINVAL;
     if (!lx_get_word(iov_at, &base) || !lx_get_word(iov_at + w, &len))
         return -EFAULT;
-    len = min_u64(len, tr->gp_len);
-    if (set) {
-        if (!lx_get(tr->gp, base, len))
-            return -EFAULT;
-        tr->gp_set = true;
-    } else if (!lx_put(base, tr->gp, len)) {
-        return -EFAULT;
-    }
-    return lx_put_word(iov_at + w, len) ? 0 : -EFAULT;
+    len = min_u64(len, size);
+    r = copy_set(tr, regs, base, len, set);
+    return r ? r : lx_put_word(iov_at + w, len) ? 0 : -EFAULT;
+}
+
+/* PTRACE_GETREGS and its like: a whole set. */
+static int64_t whole_set(struct lx_trace *tr, uint64_t which, uint64_t at, bool set)
+{
+    uint64_t size;
+    uint8_t *regs = find_set(tr, which, &size);
+
+    return regs ? copy_set(tr, regs, at, size, set) : -EIO;
 }
 
 static int64_t syscall_info(const struct lx_trace *tr, uint64_t size, uint64_t to)
@@ -765,10 +806,21 @@ static int64_t stopped(pid_t tid, uint64_t at, struct lx_trace *tr, const uint64
         *wrote = true;
         return pokeuser(tr, a[2], a[3]);
     case PTRACE_GETREGS:
-        return lx_put(a[3], tr->gp, tr->gp_len) ? 0 : -EFAULT;
     case PTRACE_SETREGS:
-        *wrote = tr->gp_set = true;
-        return lx_get(tr->gp, a[3], tr->gp_len) ? 0 : -EFAULT;
+        *wrote = (int)a[0] == PTRACE_SETREGS;
+        return whole_set(tr, NT_PRSTATUS, a[3], *wrote);
+    case PTRACE_GETFPREGS:
+    case PTRACE_SETFPREGS:
+        *wrote = (int)a[0] == PTRACE_SETFPREGS;
+        return whole_set(tr, NT_PRFPREG, a[3], *wrote);
+    case PTRACE_GETFPXREGS:
+    case PTRACE_SETFPXREGS:
+        *wrote = (int)a[0] == PTRACE_SETFPXREGS;
+        return whole_set(tr, NT_PRXFPREG, a[3], *wrote);
+    case GETVFPREGS:
+    case SETVFPREGS:
+        *wrote = (int)a[0] == SETVFPREGS;
+        return whole_set(tr, NT_ARM_VFP, a[3], *wrote);
     case PTRACE_GETREGSET:
     case PTRACE_SETREGSET:
         *wrote = (int)a[0] == PTRACE_SETREGSET;

@@ -8,7 +8,7 @@
 
 struct lx_thread;
 
-enum { LX_TRACE_GP = 512, LX_TRACE_FP = 1024, LX_TRACE_CHANGED = 64 };
+enum { LX_TRACE_GP = 512, LX_TRACE_FP = 1024 /* LX_FP_MAX */, LX_TRACE_CHANGED = 64 };
 enum lx_trace_how { LX_TRACE_CONT, LX_TRACE_SYSCALL, LX_TRACE_STEP, LX_TRACE_LISTEN, LX_TRACE_DETACH };
 
 /* A tracee's side, in its thread. The tracer's translator reads and writes it while the tracee stands in a stop; both
@@ -31,7 +31,7 @@ struct lx_trace {
     uint64_t exe, auxv, auxv_len; /* where the tracee has them */
     uint32_t audit_arch, machine, word;
     uint32_t gp_len, fp_len;
-    uint8_t gp[LX_TRACE_GP], fp[LX_TRACE_FP]; /* as the guest's user_regs_struct and NT_PRFPREG have them */
+    uint8_t gp[LX_TRACE_GP], fp[LX_TRACE_FP]; /* as the guest's user_regs_struct and arch.fp_get have them */
     bool gp_set, fp_set;
     int how, sig; /* how it goes on */
     struct {

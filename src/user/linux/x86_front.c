@@ -446,7 +446,7 @@ enum lx_stop lx_x86_run(struct lx_cpu *c)
 
 /* ---- XSAVE images, standard format (SDM vol. 1, 13.4) ---- */
 
-enum { XS_HEADER = 512, XS_YMM = 576, XS_END = 832 };
+enum { XS_XCR0 = 464, XS_HEADER = 512, XS_YMM = 576, XS_END = 832 };
 
 unsigned lx_x86_xsave_size(const struct x86_lx *x)
 {
@@ -485,6 +485,21 @@ void lx_x86_xsave_in(struct x86_lx *x, const uint8_t *image, bool extended)
         else
             memset(c->v[i].b + 16, 0, 16);
     }
+}
+
+/* With XCR0 where debuggers look for it, in the bytes software may use. */
+unsigned lx_x86_fp_get(struct lx_cpu *lc, uint8_t *image)
+{
+    struct x86_lx *x = x86_lx(lc);
+
+    lx_x86_xsave_out(x, image);
+    put_le64(image + XS_XCR0, x->c->xcr0);
+    return lx_x86_xsave_size(x);
+}
+
+void lx_x86_fp_set(struct lx_cpu *lc, const uint8_t *image)
+{
+    lx_x86_xsave_in(x86_lx(lc), image, true);
 }
 
 /* ---- the debugger: GDB's amd64 and i386 register files ---- */

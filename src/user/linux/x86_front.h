@@ -27,6 +27,8 @@ void lx_x86_free(struct lx_cpu *c);
 enum lx_stop lx_x86_run(struct lx_cpu *c);
 /* FXSAVE image (512 bytes) and the rest of an XSAVE image (standard format) for signal frames. size: bytes written. */
 enum { LX_X86_XSAVE_MAX = 2816 };
+unsigned lx_x86_fp_get(struct lx_cpu *c, uint8_t *image);
+void lx_x86_fp_set(struct lx_cpu *c, const uint8_t *image);
 unsigned lx_x86_xsave_size(const struct x86_lx *x);
 void lx_x86_xsave_out(struct x86_lx *x, uint8_t *image);
 void lx_x86_xsave_in(struct x86_lx *x, const uint8_t *image, bool extended);

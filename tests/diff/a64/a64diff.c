@@ -11,6 +11,7 @@
 #include "record.h"
 
 #include "../runner.h"
+#include "guest/arm64/cpu.h"
 #include "guest/arm64/insn.h"
 
 #include <signal.h>
@@ -98,9 +99,10 @@ static bool unsuitable(const struct a64_row *r, uint32_t w)
     bool wb = has(r, "!") || has(r, "],");
     bool load = r->mnem[0] == 'l', vec = has(r, "LVt") || has(r, "SVt");
 
-    if (!strcmp(r->name, "SVC") || !strcmp(r->name, "MRS") || !strcmp(r->name, "SYS") || !strcmp(r->name, "HLT") ||
-        !strcmp(r->name, "BRK") || !strcmp(r->name, "MSR"))
-        return true;
+    if (!strcmp(r->name, "HLT"))
+        return a64_bits(w, 20, 5) == 0xf000; /* the oracle's own calls */
+    if (!strcmp(r->name, "SYS"))
+        return t == 31; /* an address nothing is mapped at: the oracle does not look */
     if (pair && load && t == t2)
         return true;
     if (wb && !vec && (t == n || (pair && t2 == n)) && n != 31)
@@ -135,6 +137,39 @@ static bool far_target(const struct a64_row *r, uint32_t w, uint64_t pc, const s
     return (off >= 2 && off < 15) || t < REC_CODE || t > REC_CODE + (uint64_t)(d->cap + 1) * REC_STRIDE + 0x10000;
 }
 
+static bool is_row(const struct a64_row *r, const char *name)
+{
+    return !strcmp(r->name, name);
+}
+
+/* System registers and operations that a program has and that say the same everywhere: not the identification (each
+ * translator's own), the clock, and DC ZVA (the oracle's block is larger than ours). */
+static uint32_t system_word(struct diff *d, const struct a64_row *r, uint32_t w)
+{
+    static const uint16_t reg[] = {A64_REG_NZCV, A64_REG_FPCR, A64_REG_FPSR, A64_REG_TPIDR};
+    static const uint16_t op[] = {A64_SYSREG(1, 3, 7, 5, 1), A64_SYSREG(1, 3, 7, 10, 1), A64_SYSREG(1, 3, 7, 11, 1),
+                                  A64_SYSREG(1, 3, 7, 14, 1)}; /* IC IVAU; DC CVAC, CVAU, CIVAC */
+    bool sys = is_row(r, "SYS");
+
+    if (!sys && !is_row(r, "MRS") && !is_row(r, "MSR"))
+        return w;
+    return (w & ~(0xffffu << 5)) | (uint32_t)(sys ? op : reg)[val_rnd(&d->rng) % 4] << 5;
+}
+
+/* MSR and MRS of one register, one after the other. */
+static void pair_up(struct diff *d, struct rec_in *in)
+{
+    uint32_t w = in->insn[0], other = (uint32_t)val_rnd(&d->rng) % 30, reg = a64_bits(w, 20, 5);
+    bool read = w >> 21 & 1;
+    unsigned from = read ? other : A64_RD(w);
+
+    in->insn[!read] = (w & ~31u & ~(1u << 21)) | (read ? 0 : 1u << 21) | other;
+    in->insn[read] = w;
+    in->n = 2;
+    if (from < 31 && (reg == A64_REG_FPCR || reg == A64_REG_FPSR)) /* the oracle keeps bits that AArch32 has */
+        in->s.x[from] &= reg == A64_REG_FPCR ? A64_FPCR_ALL : A64_FPSR_ALL;
+}
+
 static bool make_insn(struct diff *d, int row, uint64_t pc, uint32_t *out)
 {
     const struct a64_row *r = &a64_rows[row];
@@ -152,6 +187,7 @@ static bool make_insn(struct diff *d, int row, uint64_t pc, uint32_t *out)
             if (has(r, "rel26") || has(r, "rel19") || has(r, "rel14"))
                 w = (w & ~((2u << hi) - (1u << lo))) | (2 + (uint32_t)val_rnd(&d->rng) % 13) << lo;
         }
+        w = system_word(d, r, w);
         if (a64_decode(w) != row || unsuitable(r, w))
             continue;
         if ((has(r, "rel26") || has(r, "rel19") || has(r, "rel14")) && !far_target(r, w, pc, d))
@@ -173,6 +209,9 @@ static void aim(struct diff *d, const struct a64_row *r, struct rec_in *in, uint
         return;
     if (!(k & 63)) /* the top byte stays clear: we do not ignore it */
         p = val_rnd(&d->rng) >> (8 + (k >> 8 & 31));
+    else if ((k & 63) < 4 && !is_row(r, "BR") && !is_row(r, "BLR") &&
+             !is_row(r, "RET")) /* over an end of what is mapped */
+        p = (k & 1 ? REC_MAP : REC_MAP + 0x2000) - (k >> 8 & 31);
     if (has(r, "s9"))
         p -= (uint64_t)a64_sbits(w, 20, 12) & ~(k >> 16 & 1 ? UINT64_C(0) : UINT64_MAX);
     if (has(r, "u12") || has(r, "uv12"))
@@ -242,6 +281,8 @@ static bool make(struct diff *d, int row)
     const struct a64_row *r = &a64_rows[row];
     uint64_t pc = REC_CODE + (uint64_t)d->nr * REC_STRIDE;
 
+    if (is_row(r, "SVC") && !d->engine) /* the interpreter knows no kernel */
+        return false;
     memset(in, 0, sizeof *in);
     in->n = 1;
     if (!make_insn(d, row, pc, &in->insn[0]))
@@ -257,6 +298,12 @@ static bool make(struct diff *d, int row)
     in->s.fpcr = fpcr_value(d);
     in->s.fpsr = val_rnd(&d->rng) & 7 ? 0 : val_rnd(&d->rng) & A64_FPSR_ALL;
     aim(d, r, in, in->insn[0]);
+    if (is_row(r, "SYS") && A64_RD(in->insn[0]) != 31)
+        in->s.x[A64_RD(in->insn[0])] = REC_DATA - 64 + (val_rnd(&d->rng) & 0x7f);
+    if (is_row(r, "SVC")) /* no such system call */
+        in->s.x[8] = 5000 + (val_rnd(&d->rng) & 0xfff);
+    if (is_row(r, "MRS") || is_row(r, "MSR"))
+        pair_up(d, in);
     if (!strncmp(r->fmt, "Ws,", 3) && (val_rnd(&d->rng) & 3)) {
         in->insn[1] = in->insn[0];
         in->insn[0] = partner(in->insn[1]);
@@ -440,6 +487,38 @@ static bool oracle_errs(const struct a64_row *r, uint32_t w, const struct rec_in
     return (!strcmp(r->name, "FCVTZS_SI") || !strcmp(r->name, "FCVTZU_SI")) && a64_bits(w, 22, 20) == 1;
 }
 
+/* The registers a load of several that faulted would have written are not defined. */
+static void settle(const struct a64_row *r, uint32_t w, struct rec_out *a, const struct rec_out *b)
+{
+    if (a->sig != SIGSEGV || b->sig != SIGSEGV || r->mnem[0] != 'l')
+        return;
+    if (has(r, "LVt") || has(r, "vlist") || has(r, "vone"))
+        memcpy(a->s.v, b->s.v, sizeof a->s.v);
+    else if (has(r, "Rt2") || has(r, "Xt2"))
+        for (unsigned t = A64_RD(w), k = 0; k < 2; k++, t = A64_RA(w))
+            if (t != 31 && t != A64_RN(w))
+                a->s.x[t] = b->s.x[t];
+}
+
+static void see(struct diff *d, const struct rec_in *in, const struct rec_out *out)
+{
+    static const uint8_t flag[] = {RUNNER_INVALID, RUNNER_BY_ZERO, RUNNER_OVERFLOW, RUNNER_UNDERFLOW, RUNNER_INEXACT};
+    uint64_t p = in->s.x[A64_RN(in->insn[in->n - 1]) % 31];
+    bool fp = false, near = !out->sig && p - REC_MAP < 0x2000;
+
+    for (unsigned i = 0; i < 64; i++) {
+        fp |= in->s.v[i] != out->s.v[i];
+        if (in->s.v[i] != out->s.v[i])
+            runner_see_fp((struct runner *)d, out->s.v[i]);
+    }
+    for (unsigned i = 0; i < 5; i++)
+        d->seen[flag[i]] += out->s.fpsr >> i & ~in->s.fpsr >> i & 1;
+    d->seen[RUNNER_NEAREST + (in->s.fpcr >> 22 & 3)] += fp;
+    runner_see_fault((struct runner *)d, out->sig, out->addr, REC_MAP, REC_MAP + 0x2000);
+    d->seen[RUNNER_MISALIGNED] += near && p & 7;
+    d->seen[RUNNER_CROSSING] += near && p < REC_DATA && p + 4 > REC_DATA;
+}
+
 static int flush_batch(struct diff *d)
 {
     int r;
@@ -455,6 +534,8 @@ static int flush_batch(struct diff *d)
         return r;
     for (unsigned i = 0; i < d->nr; i++) {
         d->hits[d->row[i]]++;
+        see(d, &d->in[i], &d->theirs[i]);
+        settle(&a64_rows[d->row[i]], d->in[i].insn[d->in[i].n - 1], &d->ours[i], &d->theirs[i]);
         /* The translator's one known difference: the host detects tininess after rounding. */
         if (d->engine && d->ours[i].s.fpsr & A64_FPSR_IXC)
             d->ours[i].s.fpsr |= d->theirs[i].s.fpsr & A64_FPSR_UFC;

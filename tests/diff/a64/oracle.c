@@ -2,22 +2,12 @@
  * each record ends with an undefined instruction, the handler takes the state out of the frame, puts the next one in
  * and returns into it. So faults of the record's own instructions are seen the same way. Usage: oracle IN OUT */
 #define _GNU_SOURCE
+#include "../oracle_rt.h"
 #include "record.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <ucontext.h>
-#include <unistd.h>
-
-static struct rec_in *in;
-static struct rec_out *out;
-static long at = -1, count;
-static const char *out_name;
+static struct rec_in in;
+static struct rec_out out;
+static long at = -1, count, in_fd, out_fd;
 
 static struct fpsimd_context *fpsimd(ucontext_t *uc)
 {
@@ -25,90 +15,71 @@ static struct fpsimd_context *fpsimd(ucontext_t *uc)
 
     while (h->magic && h->magic != FPSIMD_MAGIC)
         h = (void *)((char *)h + h->size);
+    if (!h->magic)
+        rt_exit(4);
     return (void *)h;
 }
 
-static void finish(void)
+static void take(int sig, const siginfo_t *info, const mcontext_t *m, const struct fpsimd_context *f)
 {
-    int fd = open(out_name, O_CREAT | O_TRUNC | O_WRONLY, 0600);
-    size_t left = (size_t)count * sizeof *out;
-    char *p = (char *)out;
+    uint64_t end = REC_CODE + (uint64_t)at * REC_STRIDE + 4 * in.n;
 
-    while (left) {
-        ssize_t k = write(fd, p, left);
-
-        if (k <= 0)
-            _exit(3);
-        p += k;
-        left -= (size_t)k;
-    }
-    _exit(0);
+    out.sig = sig == SIGILL && m->pc == end ? 0 : sig;
+    out.addr = sig == SIGSEGV || sig == SIGBUS ? (uint64_t)info->si_addr : 0;
+    memcpy(out.s.x, m->regs, sizeof out.s.x);
+    out.s.sp = m->sp;
+    out.s.pc = m->pc;
+    out.s.nzcv = m->pstate & 0xf0000000;
+    out.s.fpcr = f->fpcr;
+    out.s.fpsr = f->fpsr;
+    memcpy(out.s.v, f->vregs, sizeof out.s.v);
+    memcpy(out.mem, (uint8_t *)(REC_DATA - REC_MEM / 2), REC_MEM);
+    rt_write(out_fd, &out, sizeof out);
 }
 
-static void handler(int sig, siginfo_t *info, void *v)
+void rt_handler(int sig, siginfo_t *info, void *v)
 {
     ucontext_t *uc = v;
     mcontext_t *m = &uc->uc_mcontext;
     struct fpsimd_context *f = fpsimd(uc);
-    uint8_t *mem = (uint8_t *)(REC_DATA - REC_MEM / 2);
 
-    if (at >= 0) {
-        struct rec_out *o = out + at;
-        uint64_t end = REC_CODE + (uint64_t)at * REC_STRIDE + 4 * in[at].n;
-
-        o->sig = sig == SIGILL && m->pc == end ? 0 : sig;
-        o->addr = sig == SIGSEGV || sig == SIGBUS ? (uint64_t)info->si_addr : 0;
-        memcpy(o->s.x, m->regs, sizeof o->s.x);
-        o->s.sp = m->sp;
-        o->s.pc = m->pc;
-        o->s.nzcv = m->pstate & 0xf0000000;
-        o->s.fpcr = f->fpcr;
-        o->s.fpsr = f->fpsr;
-        memcpy(o->s.v, f->vregs, sizeof o->s.v);
-        memcpy(o->mem, mem, REC_MEM);
-    }
-    if (++at == count)
-        finish();
-    memcpy(m->regs, in[at].s.x, sizeof in[at].s.x);
-    m->sp = in[at].s.sp;
+    if (at >= 0)
+        take(sig, info, m, f);
+    if (++at == count || !rt_read(in_fd, &in, sizeof in))
+        rt_exit(0);
+    memcpy(m->regs, in.s.x, sizeof in.s.x);
+    m->sp = in.s.sp;
     m->pc = REC_CODE + (uint64_t)at * REC_STRIDE;
-    m->pstate = in[at].s.nzcv;
-    f->fpcr = (uint32_t)in[at].s.fpcr;
-    f->fpsr = (uint32_t)in[at].s.fpsr;
-    memcpy(f->vregs, in[at].s.v, sizeof in[at].s.v);
+    m->pstate = in.s.nzcv;
+    f->fpcr = (uint32_t)in.s.fpcr;
+    f->fpsr = (uint32_t)in.s.fpsr;
+    memcpy(f->vregs, in.s.v, sizeof in.s.v);
     memset((void *)REC_MAP, 0, 0x2000);
-    memcpy(mem, in[at].mem, REC_MEM);
-    __asm__ volatile("clrex" ::: "memory");
+    memcpy((uint8_t *)(REC_DATA - REC_MEM / 2), in.mem, REC_MEM);
+    __asm__ volatile("msr tpidr_el0, xzr\n clrex" ::: "memory");
 }
 
-int main(int argc, char **argv)
+static int rt_main(const char *in_name, const char *out_name)
 {
-    static char stack[65536];
-    stack_t ss = {.ss_sp = stack, .ss_size = sizeof stack};
-    struct sigaction sa = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    int sigs[] = {SIGILL, SIGSEGV, SIGBUS, SIGTRAP, SIGFPE};
-    int fd = open(argv[1], O_RDONLY);
-    struct stat st;
-    char *code;
+    uintptr_t keep[2][2] = {{REC_MAP, REC_MAP + 0x2000}, {REC_CODE, REC_CODE}};
 
-    if (argc != 3 || fd < 0 || fstat(fd, &st))
+    in_fd = rt_open(in_name, O_RDONLY);
+    out_fd = rt_open(out_name, O_CREAT | O_TRUNC | O_WRONLY);
+    if (in_fd < 0 || out_fd < 0)
         return 2;
-    count = st.st_size / (long)sizeof *in;
-    in = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    out = calloc((size_t)count, sizeof *out);
-    out_name = argv[2];
-    code = mmap((void *)REC_CODE, (size_t)(count + 1) * REC_STRIDE, PROT_READ | PROT_WRITE | PROT_EXEC,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    if (mmap((void *)REC_MAP, 0x2000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
-            MAP_FAILED ||
-        code == MAP_FAILED || in == MAP_FAILED || !out)
-        return 2;
-    for (long i = 0; i < count; i++)
-        memcpy(code + i * REC_STRIDE, in[i].insn, 4 * in[i].n); /* the rest stays zero: undefined */
-    __builtin___clear_cache(code, code + (count + 1) * REC_STRIDE);
-    sigaltstack(&ss, NULL);
-    for (unsigned i = 0; i < sizeof sigs / sizeof *sigs; i++)
-        sigaction(sigs[i], &sa, NULL);
+    while (rt_read(in_fd, &in, sizeof in))
+        count++;
+    keep[1][1] = REC_CODE + (((uintptr_t)(count + 1) * REC_STRIDE + 4095) & ~4095ul);
+    rt_own_map(keep, 0, UINTPTR_MAX);
+    rt_map(REC_MAP, 0x2000, PROT_READ | PROT_WRITE);
+    rt_map(REC_CODE, keep[1][1] - REC_CODE, PROT_READ | PROT_WRITE | PROT_EXEC);
+    rt_own_map(keep, 2, UINTPTR_MAX);
+    rt_rewind(in_fd);
+    for (long i = 0; i < count && rt_read(in_fd, &in, sizeof in); i++) /* the rest stays zero: undefined */
+        memcpy((char *)REC_CODE + i * REC_STRIDE, in.insn, 4 * in.n);
+    __builtin___clear_cache((char *)REC_CODE, (char *)keep[1][1]);
+    rt_rewind(in_fd);
+    rt_signals();
     __asm__ volatile(".inst 0");
     return 1;
 }

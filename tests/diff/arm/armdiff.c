@@ -7,7 +7,7 @@
  * translator (ours) as they come out of the oracle, Debian's qemu-arm. Both run the program `oracle` (oracle.c) on the
  * same records. T32 instances are put into an IT block now and then. --stream: each record is several instructions that
  * share registers, the last of the row in turn: what blocks do to flags, copies and dead values; in T32 with IT blocks
- * between them. Not run: branches to registers, system calls (programs test those). Exit 1 when anything differed, 77
+ * between them. What is covered is printed at the end. Exit 1 when anything differed, 77
  * when the oracle is not installed. proves: user mode's exactness (differential tester) */
 #include "record.h"
 
@@ -213,11 +213,14 @@ static bool unsuitable(const struct arm_insn *i)
     bool pc, sp, dp = has(i, ARM_F_Rd) && !has(i, ARM_F_Rt);
 
     core_regs(i, &pc, &sp);
-    if (is_gen(i, "SVC BX BXJ BLX TBB BKPT MRC MCR CPS SETEND MRS NONE UDF IT HINT") ||
-        (!i->thumb && is_gen(i, "PLD PLI")))
+    if (is_gen(i, "NONE IT")) /* IT: make_it_block */
         return true;
-    if (is_gen(i, "BL B CBZ CBNZ"))
-        return false;
+    if (is_gen(i, "BL B CBZ CBNZ SVC BKPT CPS SETEND UDF HINT PLD PLI"))
+        return !strncmp(i->row->name, "PLD_R", 5) && !i->thumb && (i->w & 15) == 15;
+    if (is_gen(i, "BX BXJ BLX MRC MCR MRS"))
+        return pc || (sp && i->thumb);
+    if (is_gen(i, "TBB"))
+        return pc || sp || i->Rn == i->Rm;
     if (!i->thumb && i->cond == 15)
         return true;
     if (bad_access(i) || bad_vector(i))
@@ -286,6 +289,45 @@ static uint32_t with_cond(struct diff *d, unsigned set, const struct arm_row *r,
     return w;
 }
 
+/* What the tables leave open because nothing comes of it: hints, hashes, names of registers that a program has. */
+static uint32_t dress(struct diff *d, unsigned set, const struct arm_row *r, uint32_t w)
+{
+    static const uint32_t cp15[] = {0x000d0040, 0x000d0060, 0x0007008a, 0x000700aa, 0x00070085}; /* 2nd: only read */
+    static const struct dressing {
+        const char *name;
+        uint8_t sets; /* 1 << set */
+        uint32_t ones, any;
+    } list[] = {{"PLD_I", 1, 0xf000, 0x00cf0fff},
+                {"PLI_I", 1, 0xf000, 0x008f0fff},
+                {"PLD_R", 1, 0xf000, 0x00cf0fef},
+                {"PLI_R", 1, 0xf000, 0x008f0fef},
+                {"BKPT", 1, 0xe0000000, 0x000fff0f},
+                {"BKPT", 2, 0, 0xff},
+                {"UDF", 1, 0xe0000000, 0x000fff0f},
+                {"UDF", 2, 0, 0xff},
+                {"UDF", 4, 0, 0x00000fff},
+                {"HINT", 1, 0xf000, 3},
+                {"HINT", 2, 0, 0x30},
+                {"HINT", 4, 0x000f0000, 3},
+                {"CPS", 1, 0x000801c0, 1u << 18},
+                {"CPS", 2, 7, 0x10},
+                {"SETEND", 2, 0x10, 0},
+                {"BX", 1, 0x000fff00, 0},
+                {"BXJ", 1, 0x000fff00, 0},
+                {"BLX", 1, 0x000fff00, 0},
+                {"TBB", 4, 0xf000, 0}};
+    uint64_t k = val_rnd(&d->rng);
+
+    for (unsigned i = 0; i < ARRAY_LEN(list); i++)
+        if (list[i].sets & 1u << set && !strcmp(list[i].name, r->name))
+            return w | list[i].ones | ((uint32_t)k & list[i].any);
+    if (!strcmp(r->name, "SVC"))
+        return set == 0 ? w & 0xff000000 : w & 0xff00;
+    if (!strcmp(r->name, "MCR") || !strcmp(r->name, "MRC"))
+        return (w & 0xff10ff10) | cp15[r->name[1] == 'R' ? k & 1 : k & 2 ? 0 : 2 + (k >> 8) % 3];
+    return w;
+}
+
 /* A branch's word with a target behind the record's code, where undefined instructions are. */
 static uint32_t near(struct diff *d, unsigned set, const struct arm_row *r, uint32_t w, uint32_t pc)
 {
@@ -294,9 +336,13 @@ static uint32_t near(struct diff *d, unsigned set, const struct arm_row *r, uint
     if (set == 0 && (!strcmp(r->name, "B") || !strcmp(r->name, "BL")))
         return (w & 0xff000000) | ((by - 8) / 4 + (uint32_t)(val_rnd(&d->rng) & 1));
     if (set == 2 && (!strcmp(r->name, "B") || !strcmp(r->name, "BL")))
-        return (w & 0xf800d000) | 0x2800 | ((by - 4) / 2 + (uint32_t)(val_rnd(&d->rng) & 3));
+        return (w & 0xf800d000) | 0x2800 | ((by - 4) / 2 + (uint32_t)(val_rnd(&d->rng) % 3));
     if (set == 2 && !strcmp(r->name, "B_C"))
-        return (w & 0xfbc0d000) | ((by - 4) / 2 + (uint32_t)(val_rnd(&d->rng) & 3));
+        return (w & 0xfbc0d000) | ((by - 4) / 2 + (uint32_t)(val_rnd(&d->rng) % 3));
+    if (set == 0 && !strcmp(r->name, "BLX_I")) /* to the word that is undefined in the other set too */
+        return 0xfa000000 | (by - 4) / 4;
+    if (set == 2 && !strcmp(r->name, "BLX_I"))
+        return 0xf000e800 | (by + (pc & 3)) / 2;
     return w;
 }
 
@@ -320,16 +366,16 @@ static bool make_insn(struct diff *d, unsigned set, int row, unsigned it, uint32
                  r->f[k].field == ARM_F_Vm) &&
                 r->f[k].field != ARM_F_mask && r->f[k].field != ARM_F_opt && r->f[k].field != ARM_F_cnd)
                 w &= ~(8u << r->f[k].at);
-        w = near(d, set, r, with_cond(d, set, r, w), pc);
+        w = near(d, set, r, dress(d, set, r, with_cond(d, set, r, w)), pc);
         if (set == 2 && r->gen == gen_bits) /* the register is named twice */
             w |= (w & 15) << 16;
         len = put_word(set, w, code);
         if (!arm_decode(in, pc, set != 0 && set != 3, it, code, len) || in->row != r || unsuitable(in))
             continue;
-        if (is_gen(in, "B BL BLX CBZ CBNZ")) { /* to somewhere behind the record's code */
+        if (is_gen(in, "B BL CBZ CBNZ")) { /* to somewhere behind the record's code */
             uint32_t to = pc + (in->thumb ? 4 : 8) + in->imm;
 
-            if (in->kind == ARM_BLX || to < (pc & ~(REC_STRIDE - 1u)) + 56 || to >= (pc & ~(REC_STRIDE - 1u)) + 64)
+            if (to < (pc & ~(REC_STRIDE - 1u)) + 56 || to >= (pc & ~(REC_STRIDE - 1u)) + (in->thumb ? 62 : 64))
                 continue;
         }
         return true;
@@ -342,8 +388,8 @@ static void aim(struct diff *d, const struct arm_insn *i, struct rec_in *in)
 {
     uint64_t k = val_rnd(&d->rng);
     bool vec = i->row->name[0] == 'V', strict = is_gen(i, "LDREX LDAEX STREX STLEX SWP LDA STL");
-    bool aligned =
-        strict || is_gen(i, "LDRD STRD LDM STM PUSH POP VLDR VSTR VLDM VSTM") || (vec && i->row->name[4] != 'M');
+    bool aligned = (strict && k >> 40 & 7) || is_gen(i, "LDRD STRD LDM STM PUSH POP VLDR VSTR VLDM VSTM") ||
+                   (vec && i->row->name[4] != 'M');
     uint32_t p = REC_DATA - 64 + (uint32_t)(val_rnd(&d->rng) & 0x7f);
 
     if (!has(i, ARM_F_Rn) && !is_gen(i, "STM LDM PUSH POP") && !is_gen(i, LOADS_STORES))
@@ -355,6 +401,8 @@ static void aim(struct diff *d, const struct arm_insn *i, struct rec_in *in)
         return;
     if (!(k & 63))
         p = 0x90000000 + ((uint32_t)val_rnd(&d->rng) & 0xfffffff);
+    else if ((k & 63) < 4) /* over an end of what is mapped */
+        p = (k & 1 ? REC_MAP : REC_MAP + 0x2000) - (uint32_t)(k >> 8 & 31);
     if (aligned)
         p &= ~31u;
     if (has(i, ARM_F_Rm) && i->op2 != ARM_OP_IMM && i->Rm != 15 && !vec)
@@ -368,7 +416,7 @@ static void aim(struct diff *d, const struct arm_insn *i, struct rec_in *in)
     if (vec && has(i, ARM_F_imm8) && is_gen(i, "VLDR VSTR") && k >> 30 & 1)
         p -= i->U ? i->imm8 * 4 : -i->imm8 * 4;
     if (i->Rn != 15)
-        in->s.r[i->Rn] = p;
+        in->s.r[i->Rn] = in->at = p;
 }
 
 /* An IT instruction for n instructions that follow; returns ITSTATE of the first. */
@@ -383,10 +431,12 @@ static unsigned make_it(struct diff *d, unsigned n, uint8_t *code)
     return it;
 }
 
+#define NEVER_IN_IT "CBZ CBNZ CRC32 VSEL VMAXNM VMINNM UDF BKPT SETEND CPS"
 /* May it stand in an IT block with others behind it, or in a stream? */
 static bool computes(const struct arm_insn *i)
 {
-    return !is_gen(i, "B BL BLX CBZ CBNZ LDR LDRB LDRH LDRSB LDRSH STR STRB STRH LDRD STRD LDM STM PUSH POP SWP LDREX "
+    return !is_gen(i, "B BL BX BXJ BLX TBB SVC BKPT UDF IT MRC MCR CBZ CBNZ LDR LDRB LDRH LDRSB LDRSH STR STRB STRH "
+                      "LDRD STRD LDM STM PUSH POP SWP LDREX "
                       "LDAEX STREX STLEX "
                       "LDA STL VLDR VSTR VLDM VSTM VMSR CLREX") &&
            strncmp(i->row->name, "VLD", 3) && strncmp(i->row->name, "VST", 3);
@@ -436,27 +486,91 @@ static bool make_stream(struct diff *d, unsigned set, int row, struct rec_in *in
     return false;
 }
 
+/* Where registers that are jumped to point: behind the record's code, in either set. */
+static void aim_jump(struct diff *d, const struct arm_insn *i, struct rec_in *in, uint32_t pc)
+{
+    uint32_t home = pc & ~(REC_STRIDE - 1u);
+    uint64_t k = val_rnd(&d->rng);
+
+    if (has(i, ARM_F_Rm) && is_gen(i, "BX BXJ BLX")) {
+        in->s.r[i->Rm] = k & 1 ? home + 60 + (k >> 1 & 1) : home + 56 + i->thumb;
+    } else if (is_gen(i, "TBB")) {
+        uint32_t at = (uint32_t)(k >> 8 & 63), index = (uint32_t)(k >> 16 & 31);
+        uint32_t by = (home + 56 + (uint32_t)(k >> 32) % 3 * 2 - pc - 4) / 2;
+
+        in->s.r[i->Rn] = REC_DATA - 64 + at;
+        in->s.r[i->Rm] = index;
+        at += REC_MEM / 2 - 64 + (index << i->H);
+        in->mem[at] = (uint8_t)by;
+        if (i->H)
+            in->mem[at + 1] = 0;
+    }
+}
+
+/* IT and the instructions it makes conditional. */
+static bool make_it_block(struct diff *d, struct rec_in *in, uint32_t pc)
+{
+    unsigned n = 1 + (unsigned)(val_rnd(&d->rng) & 3), it = make_it(d, n, in->code), nr, tries = 0;
+    struct arm_insn i;
+
+    in->n = 2;
+    while (n) {
+        unsigned set = 1 + (unsigned)(val_rnd(&d->rng) & 1);
+
+        if (++tries > 200)
+            return false;
+        arm_table_rows(table_of[set], &nr);
+        if (!make_insn(d, set, (int)(val_rnd(&d->rng) % nr), it, pc + in->n, true, &i, in->code + in->n) ||
+            !computes(&i) || is_gen(&i, NEVER_IN_IT) || !strcmp(i.row->name, "B_C"))
+            continue;
+        in->n += i.len;
+        it = arm_it_next(it);
+        n--;
+    }
+    return true;
+}
+
+/* MCR before MRC, so that there is something to read. */
+static void write_before(const struct arm_insn *i, struct rec_in *in)
+{
+    uint32_t w = 0xee0d0f50 | (i->Rt + 1) % 13 << 12;
+    uint8_t last[4];
+
+    memcpy(last, in->code, 4);
+    if (i->thumb)
+        w = w >> 16 | w << 16;
+    put_le32(in->code, w);
+    memcpy(in->code + 4, last, 4);
+    in->n = 8;
+}
+
 static bool make(struct diff *d, unsigned set, int row)
 {
     struct rec_in *in = &d->in[d->nr];
     uint32_t pc = REC_CODE + d->nr * REC_STRIDE;
     bool thumb = set != 0 && set != 3;
     struct arm_insn i;
-    unsigned it = 0, at = 0;
+    unsigned it = 0, at = 0, nr;
 
     memset(in, 0, sizeof *in);
     in->s.psr =
         (uint32_t)(val_rnd(&d->rng) & 31) << 27 | (uint32_t)(val_rnd(&d->rng) & 15) << 16 | (thumb ? ARM_PSR_T : 0);
-    if (!d->stream && thumb && val_rnd(&d->rng) % 4 == 0) {
-        it = make_it(d, 1, in->code);
-        at = 2;
+    memset(&i, 0, sizeof i);
+    i.row = &arm_table_rows(table_of[set], &nr)[row];
+    if (!strcmp(i.row->name, "IT")) {
+        if (!make_it_block(d, in, pc))
+            return make(d, set, row);
+    } else {
+        if (!d->stream && thumb && val_rnd(&d->rng) % 4 == 0) {
+            it = make_it(d, 1, in->code);
+            at = 2;
+        }
+        if (!make_insn(d, set, row, it, pc + at, false, &i, in->code + at))
+            return false;
+        if (it && (is_gen(&i, NEVER_IN_IT) || i.row->mask >> 28 == 15 || !strcmp(i.row->name, "B_C")))
+            return make(d, set, row);
+        in->n = at + i.len;
     }
-    if (!make_insn(d, set, row, it, pc + at, false, &i, in->code + at))
-        return false;
-    if (it &&
-        (is_gen(&i, "CBZ CBNZ CRC32 VSEL VMAXNM VMINNM") || i.row->mask >> 28 == 15 || !strcmp(i.row->name, "B_C")))
-        return make(d, set, row);
-    in->n = at + i.len;
     for (unsigned k = 0; k < 15; k++)
         in->s.r[k] = int_value(d);
     for (unsigned k = 0; k < 32; k++)
@@ -464,9 +578,14 @@ static bool make(struct diff *d, unsigned set, int row)
     for (unsigned k = 0; k < REC_MEM; k += 8)
         put_le64(in->mem + k, vec_value(d));
     in->s.fpscr = fpscr_value(d);
-    if (in->s.r[13] - 0x10000 < 0x200000) /* not on the program's own signal stack */
+    if (in->s.r[13] - REC_IMAGE < 0x100000) /* not on the program's own signal stack */
         in->s.r[13] |= 0x80000000;
     aim(d, &i, in);
+    aim_jump(d, &i, in, pc + at);
+    if (is_gen(&i, "SVC")) /* no such system call */
+        in->s.r[7] = 5000 + (uint32_t)(val_rnd(&d->rng) & 0xfff);
+    if (is_gen(&i, "MRC") && !at)
+        write_before(&i, in);
     if (is_gen(&i, "STREX STLEX") &&
         val_rnd(&d->rng) % 4) { /* armed by the load exclusive of the same size and address */
         static const uint32_t ld[4] = {0x01d00f9f, 0x01f00f9f, 0x01900f9f, 0x01b00f9f};
@@ -480,7 +599,7 @@ static bool make(struct diff *d, unsigned set, int row)
             in->n = 8;
         }
     }
-    if (d->stream && computes(&i) && !make_stream(d, set, row, in, pc))
+    if (d->stream && i.len && computes(&i) && !make_stream(d, set, row, in, pc))
         return make(d, set, row);
     d->row[d->nr++] = (struct where){(uint8_t)set, (uint16_t)row, d->stream};
     return true;
@@ -566,6 +685,24 @@ static void settle(const struct arm_row *r, struct rec_out *a, struct rec_out *b
         a->s.fpscr |= b->s.fpscr & A64_FPSR_UFC;
 }
 
+static void see(struct diff *d, const struct rec_in *in, const struct rec_out *out)
+{
+    static const uint8_t flag[] = {RUNNER_INVALID, RUNNER_BY_ZERO, RUNNER_OVERFLOW, RUNNER_UNDERFLOW, RUNNER_INEXACT};
+    bool fp = false;
+
+    for (unsigned i = 0; i < 32; i++) {
+        fp |= in->s.d[i] != out->s.d[i];
+        if (in->s.d[i] != out->s.d[i])
+            runner_see_fp((struct runner *)d, out->s.d[i]);
+    }
+    for (unsigned i = 0; i < 5; i++)
+        d->seen[flag[i]] += out->s.fpscr >> i & ~in->s.fpscr >> i & 1;
+    d->seen[RUNNER_NEAREST + (in->s.fpscr >> 22 & 3)] += fp;
+    runner_see_fault((struct runner *)d, out->sig, out->addr, REC_MAP, REC_MAP + 0x2000);
+    d->seen[RUNNER_MISALIGNED] += !out->sig && in->at && in->at & 7;
+    d->seen[RUNNER_CROSSING] += !out->sig && in->at < REC_DATA && in->at + 4 > REC_DATA;
+}
+
 static int flush_batch(struct diff *d)
 {
     int r;
@@ -582,6 +719,7 @@ static int flush_batch(struct diff *d)
         unsigned nr;
 
         d->hits[w->set][w->row]++;
+        see(d, &d->in[i], &d->theirs[i]);
         settle(&arm_table_rows(table_of[w->set], &nr)[w->row], &d->ours[i], &d->theirs[i]);
         settle_wild(&d->ours[i], &d->theirs[i]);
         if (same(&d->ours[i], &d->theirs[i]))

@@ -3,9 +3,10 @@
  * Every row of insn.def and every compressed form, N records of each: up to eight random instructions, the last of the
  * row in turn. Registers, fcsr and memory must come out of our translator (in this process, or with --engine through
  * the whole of user mode, then branches too) as they come out of the oracle, Debian's qemu-riscv64, running the program
- * `oracle` (oracle.c) on the same records. Not run: JALR, ECALL, EBREAK, FENCE_I (programs test those); CZERO_*, which
- * the oracle's version does not know. CTZW runs alone: the oracle is wrong when the low half is 0. Exit 1 when anything
- * differed, 77 when the oracle is not installed. proves: user mode's exactness (differential tester) */
+ * `oracle` (oracle.c) on the same records. With --engine also what leaves a block, and faults. CZERO_*, which the
+ * oracle's version does not know, is three other instructions there. CTZW runs alone: the oracle is wrong when the low
+ * half is 0. Exit 1 when anything differed, 77 when the oracle is not installed. proves: user mode's exactness
+ * (differential tester) */
 #include "../runner.h"
 #include "guest/riscv/riscv.h"
 #include "jit/arena.h"
@@ -32,11 +33,12 @@ static const struct {
 #undef RV
 };
 /* Compressed forms by quadrant and funct3, the last two of the arithmetic ones by more bits. */
-static const char *const rvc[] = {"C.ADDI4SPN", "C.FLD",  "C.LW",    "C.LD",    "",       "C.FSD",  "C.SW",
-                                  "C.SD",       "C.ADDI", "C.ADDIW", "C.LI",    "C.LUI",  "",       "",
-                                  "",           "",       "C.SLLI",  "C.FLDSP", "C.LWSP", "C.LDSP", "",
-                                  "C.FSDSP",    "C.SWSP", "C.SDSP",  "C.SRLI",  "C.SRAI", "C.ANDI", "C.SUB",
-                                  "C.XOR",      "C.OR",   "C.AND",   "C.SUBW",  "C.ADDW", "C.MV",   "C.ADD"};
+static const char *const rvc[] = {
+    "C.ADDI4SPN", "C.FLD",   "C.LW",   "C.LD",   "",       "C.FSD",  "C.SW",   "C.SD",     "C.ADDI",    "C.ADDIW",
+    "C.LI",       "C.LUI",   "",       "C.J",    "C.BEQZ", "C.BNEZ", "C.SLLI", "C.FLDSP",  "C.LWSP",    "C.LDSP",
+    "",           "C.FSDSP", "C.SWSP", "C.SDSP", "C.SRLI", "C.SRAI", "C.ANDI", "C.SUB",    "C.XOR",     "C.OR",
+    "C.AND",      "C.SUBW",  "C.ADDW", "C.MV",   "C.ADD",  "C.JR",   "C.JALR", "C.EBREAK", "C.ADDI16SP"};
+enum { RVC_J = 13, RVC_BEQZ, RVC_BNEZ, RVC_JR = 35, RVC_JALR, RVC_EBREAK, RVC_ADDI16SP };
 enum { NR_ROWS = sizeof rows / sizeof rows[0], NR_RVC = sizeof rvc / sizeof rvc[0], NR_ALL = NR_ROWS + NR_RVC };
 static unsigned long seen[NR_ALL], bad[NR_ALL];
 
@@ -72,12 +74,12 @@ static bool named(unsigned i, const char *const *list, unsigned n)
     return false;
 }
 
-/* What this tester never runs. */
-static bool untested(unsigned i)
+/* Leaves a block, or is what the oracle does not know: stands where its record puts it, with --engine only. */
+static bool special(unsigned i)
 {
-    static const char *const no[] = {"JALR", "ECALL", "EBREAK", "FENCE_I", "CZERO_EQZ", "CZERO_NEZ"};
+    static const char *const list[] = {"JALR", "ECALL", "EBREAK", "FENCE_I", "CZERO_EQZ", "CZERO_NEZ"};
 
-    return named(i, no, ARRAY_LEN(no));
+    return named(i, list, ARRAY_LEN(list));
 }
 
 static bool is_branch(unsigned i)
@@ -92,12 +94,23 @@ static bool usable(unsigned i)
 {
     static const char *const no[] = {"CTZW", "LR_W", "LR_D", "SC_W", "SC_D"};
 
-    return !untested(i) && !is_branch(i) && !named(i, no, ARRAY_LEN(no));
+    return !special(i) && !is_branch(i) && !named(i, no, ARRAY_LEN(no));
 }
 
 static bool is(unsigned i, const char *prefix)
 {
     return !strncmp(rows[i].name, prefix, strlen(prefix));
+}
+
+/* An address in mem, up to `wide` and more bytes behind its beginning; with --engine now and then one at an end of what
+ * is mapped, or anywhere: all faults. */
+static uint64_t aim(unsigned wide)
+{
+    uint64_t k = rnd();
+
+    if (!run.engine || k % 16)
+        return REC_DATA + (wide ? rnd() % wide : 32 + (run.engine && k / 16 % 8 == 0 ? rnd() % 8 : 0));
+    return k / 16 % 8 == 0 ? rnd() >> (8 + k % 40) : (k / 16 % 2 ? REC_MAP : REC_MAP + 0x2000) - rnd() % 200;
 }
 
 static uint32_t insn_of(unsigned i)
@@ -157,6 +170,10 @@ static unsigned rvc_row(uint16_t c)
 
     if (n == 12) /* quadrant 1 */
         return NR_ROWS + ((c >> 10 & 3) < 3 ? 24u + (c >> 10 & 3) : arith[(c >> 10 & 4) | (c >> 5 & 3)]);
+    if (n == 11)
+        return NR_ROWS + ((c >> 7 & 31) == 2 ? (unsigned)RVC_ADDI16SP : n);
+    if (n == 20 && !(c >> 2 & 31))
+        return NR_ROWS + (!(c >> 12 & 1) ? RVC_JR : c >> 7 & 31 ? RVC_JALR : RVC_EBREAK);
     return NR_ROWS + (n == 20 ? 33u + (c >> 12 & 1) : n);
 }
 
@@ -185,37 +202,97 @@ static uint16_t rvc_of(unsigned row)
     return 0;
 }
 
+/* A jump over the next compressed instruction, or a trap; 0: it is neither. Where a register is jumped to it is aimed.
+ */
+static uint16_t rvc_flow(struct rec *r, unsigned row, uint64_t pc)
+{
+    unsigned rs = 1 + (unsigned)rnd() % 29;
+
+    switch (row - NR_ROWS) {
+    case RVC_J:
+        return 0xa011;
+    case RVC_BEQZ:
+        return (uint16_t)(0xc011 | rnd() % 8 << 7);
+    case RVC_BNEZ:
+        return (uint16_t)(0xe011 | rnd() % 8 << 7);
+    case RVC_JR:
+    case RVC_JALR:
+        r->x[rs] = pc + 4 + rnd() % 2;
+        return (uint16_t)(row - NR_ROWS == RVC_JR ? 0x8002 | rs << 7 : 0x9002 | rs << 7);
+    case RVC_EBREAK:
+        return 0x9002;
+    default:
+        return 0;
+    }
+}
+
 /* One of the row in front, so that its address is what the record says, and another behind it. */
-static bool rvc_pair(struct rec *r, unsigned row)
+static bool rvc_pair(struct rec *r, unsigned row, uint64_t pc)
 {
     unsigned other;
-    uint16_t a = rvc_of(row), b = 0;
+    uint16_t a = rvc_flow(r, row, pc), b = 0;
+
+    if (a && !run.engine)
+        return false;
+    r->n = 1;
+    if (!a)
+        a = rvc_of(row);
 
     while (a && !b) {
         other = NR_ROWS + (unsigned)rnd() % NR_RVC;
-        if (rvc[other - NR_ROWS][0] && !rvc_memory(other))
+        if (rvc[other - NR_ROWS][0] && !rvc_memory(other) && (other - NR_ROWS < RVC_J || other - NR_ROWS > RVC_BNEZ) &&
+            (other - NR_ROWS < RVC_JR || other - NR_ROWS == RVC_ADDI16SP))
             b = rvc_of(other);
     }
     if (!a)
         return false;
     for (unsigned i = 8; i < 16 && rvc_memory(row); i++)
-        r->x[i] = REC_DATA + rnd() % 128;
+        r->x[i] = aim(128);
     if (rvc_memory(row))
-        r->x[2] = REC_DATA + rnd() % 128;
+        r->x[2] = aim(128);
     r->insn[0] = a | (uint32_t)b << 16;
     seen[row]++;
     return true;
 }
 
+static bool put_special(struct rec *r, unsigned row, uint64_t pc)
+{
+    uint32_t w = insn_of(row), imm = (uint32_t)rnd() & 0xfff;
+    unsigned rs = 1 + (unsigned)rnd() % 29;
+
+    if (is(row, "JALR")) { /* over the next instruction */
+        r->n = 2;
+        r->insn[0] = imm << 20 | rs << 15 | (w & 0xf80) | 0x67;
+        r->insn[1] = random_insn();
+        r->x[rs] = pc + 8 + rnd() % 2 - (uint64_t)((int64_t)(int32_t)(imm << 20) >> 20);
+    } else if (is(row, "CZERO")) {
+        r->n = 1;
+        r->insn[0] = w;
+        if (rnd() % 2)
+            r->x[w >> 20 & 31] = 0;
+    } else {
+        r->insn[r->n - 1] = is(row, "FENCE_I") ? 0x100f : rows[row].match;
+        if (is(row, "ECALL")) { /* no such system call */
+            r->n = 2;
+            r->insn[0] = 0x73;
+            r->insn[1] = random_insn();
+            r->x[17] = 5000 + (rnd() & 0xfff);
+        }
+    }
+    return true;
+}
+
 /* The row's instruction in the places that are right for it. */
-static bool put_row(struct rec *r, unsigned row)
+static bool put_row(struct rec *r, unsigned row, uint64_t pc)
 {
     unsigned last = r->n - 1;
 
     if (row >= NR_ROWS)
-        return rvc[row - NR_ROWS][0] && rvc_pair(r, row);
-    if (untested(row) || (is_branch(row) && !run.engine))
+        return rvc[row - NR_ROWS][0] && rvc_pair(r, row, pc);
+    if ((special(row) || is_branch(row)) && !run.engine)
         return false;
+    if (special(row))
+        return put_special(r, row, pc);
     r->insn[last] = insn_of(row);
     if (is(row, "CTZW")) {
         r->n = 1;
@@ -237,12 +314,12 @@ static bool put_row(struct rec *r, unsigned row)
     return true;
 }
 
-static bool make(struct rec *r, unsigned row)
+static bool make(struct rec *r, unsigned row, uint64_t pc)
 {
     memset(r, 0, sizeof *r);
     for (unsigned i = 1; i < 30; i++)
         r->x[i] = value();
-    r->x[30] = REC_DATA + 32;
+    r->x[30] = aim(0);
     for (unsigned i = 0; i < 32; i++)
         r->f[i] = fp_value();
     r->fcsr = (rnd() % 4) << 5 | (rnd() % 4 ? 0 : rnd() % 32);
@@ -251,7 +328,20 @@ static bool make(struct rec *r, unsigned row)
     r->n = 1 + (uint32_t)rnd() % REC_INSNS;
     for (unsigned i = 0; i < r->n; i++)
         r->insn[i] = random_insn();
-    return put_row(r, row);
+    return put_row(r, row, pc);
+}
+
+/* CZERO for an oracle that lacks it, through x31. */
+static void substitute(struct rec *r)
+{
+    uint32_t w = r->insn[0], rs2 = w >> 20 & 31;
+
+    if (r->n != 1 || (w & 0xfe00507f) != 0x0e005033)
+        return;
+    r->insn[0] = (w & 0x7000) == 0x5000 ? rs2 << 20 | 31 << 7 | 0x3033 : rs2 << 15 | 1 << 20 | 31 << 7 | 0x3013;
+    r->insn[1] = 0x40000033 | 31 << 20 | 31 << 7;
+    r->insn[2] = 0x7033 | 31 << 20 | (w & 0xf8f80);
+    r->n = 3;
 }
 
 /* --- Ours --- */
@@ -284,19 +374,19 @@ static bool rig_up(struct rig *r)
     r->shadow = calloc(4096, 8);
     r->ir = malloc(sizeof *r->ir);
     r->mem =
-        mmap((void *)REC_DATA, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        mmap((void *)REC_MAP, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     syscall(SYS_arch_prctl, ARCH_SET_GS, r->s);
     return r->mem != MAP_FAILED;
 }
 
-static bool run_ours(struct rig *r, struct rec *rec)
+static bool run_ours(struct rig *r, struct rec *rec, uint64_t pc)
 {
     static struct jit_block_out out;
     uint8_t *at = r->arena.w + 65536;
     struct jit_buf b = {at, at, at + 65536, r->arena.x - r->arena.w, false};
     struct rv_state *s = r->s;
 
-    if (!rv_translate(&r->d, r->ir, REC_CODE, (const uint8_t *)rec->insn, 4 * rec->n, NULL, 4 * rec->n) ||
+    if (!rv_translate(&r->d, r->ir, pc, (const uint8_t *)rec->insn, 4 * rec->n, NULL, 4 * rec->n) ||
         !ir_compile(&b, r->ir, &r->env, &out))
         return false;
     for (unsigned i = 0; i < out.nr_links; i++)
@@ -305,7 +395,8 @@ static bool run_ours(struct rig *r, struct rec *rec)
     for (unsigned i = 0; i < 32; i++)
         s->f[i].d[0] = rec->f[i];
     rv_set_fcsr(s, (uint32_t)rec->fcsr);
-    memcpy(r->mem, rec->mem, REC_MEM);
+    memset(r->mem, 0, 0x2000);
+    memcpy(r->mem + (REC_DATA - REC_MAP), rec->mem, REC_MEM);
     s->ir.ss_rsp = s->ir.ss_top = (uintptr_t)(r->shadow + 4000);
     s->ir.enter_target = r->arena.x + 65536;
     if (((unsigned (*)(void))(uintptr_t)r->stubs.enter)() != IR_EXIT_TO_LINK)
@@ -314,15 +405,17 @@ static bool run_ours(struct rig *r, struct rec *rec)
     for (unsigned i = 0; i < 32; i++)
         rec->f[i] = s->f[i].d[0];
     rec->fcsr = rv_get_fcsr(s);
-    memcpy(rec->mem, r->mem, REC_MEM);
+    memcpy(rec->mem, r->mem + (REC_DATA - REC_MAP), REC_MEM);
     return true;
 }
 
 static bool same(const struct rec *in, const struct rec *want, const struct rec *got, const struct rv_decoder *d,
                  bool loud)
 {
+    bool fault = runner_same_fault(want->sig, want->addr, got->sig, got->addr);
     bool ok = !memcmp(want->x + 1, got->x + 1, 30 * 8) && !memcmp(want->f, got->f, sizeof want->f) &&
-              want->fcsr == got->fcsr && !memcmp(want->mem, got->mem, REC_MEM);
+              want->fcsr == got->fcsr && (fault || !memcmp(want->mem, got->mem, REC_MEM)) && want->sig == got->sig &&
+              want->pc == got->pc && (fault || want->addr == got->addr);
 
     if (ok || !loud)
         return ok;
@@ -340,24 +433,52 @@ static bool same(const struct rec *in, const struct rec *want, const struct rec 
         printf("fcsr: %02" PRIx64 ", oracle %02" PRIx64 "\n", got->fcsr, want->fcsr);
     if (memcmp(want->mem, got->mem, REC_MEM))
         printf("memory differs\n");
+    if (want->sig != got->sig || want->addr != got->addr || want->pc != got->pc)
+        printf("signal %u at %" PRIx64 " pc %" PRId64 ", oracle %u at %" PRIx64 " pc %" PRId64 "\n", got->sig,
+               got->addr, (int64_t)got->pc, want->sig, want->addr, (int64_t)want->pc);
     return false;
+}
+
+static void see(const struct rec *in, const struct rec *out)
+{
+    static const uint8_t flag[] = {RUNNER_INEXACT, RUNNER_UNDERFLOW, RUNNER_OVERFLOW, RUNNER_BY_ZERO, RUNNER_INVALID};
+    static const uint8_t mode[] = {RUNNER_NEAREST, RUNNER_TO_ZERO, RUNNER_DOWN, RUNNER_UP};
+    bool fp = false;
+
+    for (unsigned i = 0; i < 32; i++) {
+        fp |= in->f[i] != out->f[i];
+        if (in->f[i] != out->f[i])
+            runner_see_fp(&run, out->f[i]);
+    }
+    for (unsigned i = 0; i < 5; i++)
+        run.seen[flag[i]] += out->fcsr >> i & ~in->fcsr >> i & 1;
+    run.seen[mode[in->fcsr >> 5 & 3]] += fp;
+    runner_see_fault(&run, out->sig, out->addr, REC_MAP, REC_MAP + 0x2000);
+    run.seen[RUNNER_MISALIGNED] += !out->sig && in->x[30] & 7;
+    run.seen[RUNNER_CROSSING] += !out->sig && in->x[30] <= REC_MAP + 0x1000 && in->x[30] + 192 > REC_MAP + 0x1000;
 }
 
 static int flush(struct rig *rig, struct rec *in, struct rec *want, struct rec *got, const uint16_t *row, unsigned n)
 {
-    int r = runner_run(&run, run.oracle, in, n * sizeof *in, want, n * sizeof *want);
+    int r;
 
+    for (unsigned i = 0; i < n; i++) {
+        got[i] = in[i];
+        substitute(&got[i]);
+    }
+    r = runner_run(&run, run.oracle, got, n * sizeof *got, want, n * sizeof *want);
     if (!r && run.engine)
         r = runner_run(&run, run.engine, in, n * sizeof *in, got, n * sizeof *got);
     for (unsigned i = 0; i < n && !r; i++) {
         if (!run.engine) {
             got[i] = in[i];
-            if (!run_ours(rig, &got[i])) {
+            if (!run_ours(rig, &got[i], REC_CODE + (uint64_t)i * REC_STRIDE)) {
                 printf("%s: not translated\n", row[i] < NR_ROWS ? rows[row[i]].name : rvc[row[i] - NR_ROWS]);
                 bad[row[i]]++;
                 continue;
             }
         }
+        see(&in[i], &want[i]);
         if (!same(&in[i], &want[i], &got[i], &rig->d, bad[row[i]] < (run.verbose ? 20u : 2u)))
             bad[row[i]]++;
     }
@@ -376,7 +497,7 @@ static int all_rows(struct rig *rig)
         if (run.only && strcmp(run.only, row < NR_ROWS ? rows[row].name : rvc[row - NR_ROWS]))
             continue;
         for (unsigned long k = 0; k < run.count && !r; k++) {
-            if (!make(&in[n], row))
+            if (!make(&in[n], row, REC_CODE + (uint64_t)n * REC_STRIDE))
                 continue;
             at[n++] = (uint16_t)row;
             if (n == BATCH) {

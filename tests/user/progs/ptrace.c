@@ -86,6 +86,57 @@ static void waits(void)
         pause();
 }
 
+/* A floating-point register across a stop: SIGUSR1 is sent to itself without a function call in between. */
+#if defined(__x86_64__)
+enum { FP_NOTE = NT_PRFPREG, FP_AT = 160 + 16 * 5 };
+#define SEND      "movsd %2, %%xmm5\n syscall\n movsd %%xmm5, %0"
+#define SEND_REGS "=m"(v), "+a"(nr) : "m"(v), "D"(pid), "S"(SIGUSR1) : "rcx", "r11", "xmm5", "memory"
+#elif defined(__i386__)
+enum { FP_NOTE = NT_PRXFPREG, FP_AT = 160 + 16 * 5 };
+#define SEND      "movsd %2, %%xmm5\n int $0x80\n movsd %%xmm5, %0"
+#define SEND_REGS "=m"(v), "+a"(nr) : "m"(v), "b"(pid), "c"(SIGUSR1) : "memory"
+#elif defined(__aarch64__)
+enum { FP_NOTE = NT_PRFPREG, FP_AT = 16 * 9 };
+#define SEND      "ldr d9, %2\n mov x8, %1\n mov x0, %3\n mov x1, %4\n svc #0\n str d9, %0"
+#define SEND_REGS "=m"(v), "+r"(nr) : "m"(v), "r"((long)pid), "r"((long)SIGUSR1) : "x0", "x1", "x8", "d9", "memory"
+#elif defined(__arm__)
+enum { FP_NOTE = NT_ARM_VFP, FP_AT = 8 * 9 };
+#define SEND      "vldr d9, %2\n push {r7}\n mov r7, %1\n mov r0, %3\n mov r1, %4\n svc #0\n pop {r7}\n vstr d9, [%5]"
+#define SEND_REGS "=m"(v), "+r"(nr) : "m"(*&v), "r"(pid), "r"(SIGUSR1), "r"(&v) : "r0", "r1", "d9", "memory"
+#else
+enum { FP_NOTE = NT_PRFPREG, FP_AT = 8 * 9 };
+#define SEND      "fld fs1, %2\n mv a7, %1\n mv a0, %3\n mv a1, %4\n ecall\n fsd fs1, %0"
+#define SEND_REGS "=m"(v), "+r"(nr) : "m"(v), "r"((long)pid), "r"((long)SIGUSR1) : "a0", "a1", "a7", "fs1", "memory"
+#endif
+
+static void floats(void)
+{
+    static volatile double v = 1.5;
+    long nr = SYS_kill;
+    int pid = getpid();
+
+    __asm__ volatile(SEND : SEND_REGS);
+    _exit(v == -2.25 ? 44 : 1);
+}
+
+static void float_registers(void)
+{
+    static char all[4096];
+    struct iovec v = {all, sizeof all};
+    double d;
+    pid_t p = start(floats);
+    int s = next(p, PTRACE_CONT, 0);
+
+    show("sent", s);
+    ptrace(PTRACE_GETREGSET, p, FP_NOTE, &v);
+    memcpy(&d, all + FP_AT, 8);
+    printf("float %f\n", d);
+    d = -2.25;
+    memcpy(all + FP_AT, &d, 8);
+    printf("set %d\n", ptrace(PTRACE_SETREGSET, p, FP_NOTE, &v) == 0);
+    show("end", next(p, PTRACE_CONT, 0));
+}
+
 int main(void)
 {
     char regs[1024];
@@ -108,6 +159,7 @@ int main(void)
     show("usr2", next(p, PTRACE_CONT, SIGUSR1)); /* delivered */
     show("end", next(p, PTRACE_CONT, 0));        /* not delivered */
 
+    float_registers();
     p = start(one_call);
     ptrace(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACESYSGOOD);
     for (n = 0; s = next(p, PTRACE_SYSCALL, 0), WIFSTOPPED(s) && WSTOPSIG(s) == (SIGTRAP | 0x80); n++)
