@@ -50,10 +50,10 @@ def available(arch):
         pytest.skip('no translator for it')
 
 
-def in_tree(arch, tree, *command, timeout=600):
+def in_tree(arch, tree, *command, timeout=600, by=(), libs=''):
     q = program('qemu-' + debian.ARCH[arch])
-    r = subprocess.run([sys.executable, debian.__file__, '--enter', debian.ARCH[arch], tree, q, '--', *command], capture_output=True,
-                       text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    r = subprocess.run([sys.executable, debian.__file__, *(['--by', *by] if by else ['--enter']), debian.ARCH[arch], tree, q, '--', *command],
+                       capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env={**os.environ, 'NSPAWN_LIBS': libs})
     if 'binfmt_misc' in r.stderr and 'mount:' in r.stderr or 'unshare' in r.stderr or r.returncode == 125:
         pytest.skip('host: no binfmt_misc in a user name space: ' + (r.stderr.strip()[-200:] or 'it could not be entered'))
     return r
@@ -109,6 +109,29 @@ def test_set_uid_programs_get_their_rights(tmp_path, arch):
     finally:
         os.unlink(exe)
     assert r.stdout == '1000 0 1\n', r.stderr
+
+
+@pytest.mark.limit(1500)
+@pytest.mark.proves('F-USR-06')
+@pytest.mark.parametrize('by,package', [('arch-chroot', 'arch-install-scripts'), ('systemd-nspawn', 'systemd-container')])
+@pytest.mark.parametrize('arch', ['arm64', 'armhf'])
+def test_other_programs_enter_a_foreign_root(arch, by, package):
+    available(arch)
+    tree = short_tree(arch)
+    try:
+        path = f'{guest.unpacked(package)}/usr/bin/{by}'
+        libs = f'{guest.unpacked("libsystemd-shared")}/usr/lib/x86_64-linux-gnu/systemd'
+    except guest.GuestError as e:
+        pytest.skip(f'packages: {e}')
+    r = subprocess.run(['ldd', path], capture_output=True, text=True, env={**os.environ, 'LD_LIBRARY_PATH': libs})
+    if 'not found' in r.stdout:
+        pytest.skip(f'{by}: libraries: {r.stdout}')
+    r = in_tree(arch, tree, '/bin/sh', '-c', 'uname -m; echo $container; ls -d /proc/self', timeout=300, by=(by, path), libs=libs)
+    if 'not permitted' in r.stderr or 'permission denied' in r.stderr:
+        pytest.skip(f'host: {by}: ' + r.stderr.strip()[-200:])
+    assert r.returncode == 0, r.stderr
+    machine = {'arm64': 'aarch64', 'armhf': 'armv7l'}[arch]
+    assert r.stdout.replace('\r', '').split() == [machine, {'arch-chroot': 'lxc'}.get(by, by), '/proc/self'], r.stderr
 
 
 @pytest.mark.limit(1500)
