@@ -190,8 +190,7 @@ static struct opts *node_opts(struct opts *o, bool plain_file)
     return n;
 }
 
-/* Throwaway mode: a temporary overlay over the image, deleted as soon as it is open. */
-static struct blk_node *make_temporary(struct blk_set *s, struct blk_node *base, struct err **errp)
+struct blk_node *blk_node_throwaway(struct blk_set *s, struct blk_node *base, struct err **errp)
 {
     const char *dir = getenv("TMPDIR");
     char *path AUTOFREE = xasprintf("%s/vl.XXXXXX", dir && *dir ? dir : "/tmp");
@@ -268,7 +267,7 @@ static struct blk_node *drive_open(struct blk *b, const char *file, struct opts 
         flags &= ~(unsigned)BLK_O_RDWR;
     n = blk_node_open(b->set, file, NULL, flags, no, errp);
     if (n && snapshot) {
-        t = make_temporary(b->set, n, errp);
+        t = blk_node_throwaway(b->set, n, errp);
         blk_node_unref(n);
         n = t;
     }

@@ -313,7 +313,8 @@ static struct extent *extent_at(struct vmdk *s, uint64_t off)
     return &s->ext[lo];
 }
 
-static int read_packed(struct blk_node *n, struct extent *x, uint64_t host, uint64_t in, uint64_t len,
+/* Part of the grain that begins at `first` of the extent. Some writers end the last one with the extent. */
+static int read_packed(struct blk_node *n, struct extent *x, uint64_t host, uint64_t first, uint64_t in, uint64_t len,
                        const struct iov *q, uint64_t qoff)
 {
     uint8_t m[12], *src AUTOFREE = NULL, *dst AUTOFREE = try_alloc(1, x->grain);
@@ -328,7 +329,7 @@ static int read_packed(struct blk_node *n, struct extent *x, uint64_t host, uint
     src = try_alloc(1, clen);
     r = src ? blk_pread(x->file, host + 12, src, clen) : -ENOMEM;
     if (r >= 0)
-        r = blk_decompress(n->set, BLK_ZLIB, src, clen, dst, x->grain);
+        r = blk_decompress(n->set, BLK_ZLIB, src, clen, dst, min_u64(x->grain, x->size - first));
     if (r >= 0)
         iov_from_buf(q, qoff, dst + in, len);
     return r;
@@ -349,7 +350,7 @@ static int read_one(struct blk_node *n, struct extent *x, uint64_t off, uint64_t
         return 0;
     }
     if (x->compressed)
-        return read_packed(n, x, (uint64_t)e * SECT, in, len, q, qoff);
+        return read_packed(n, x, (uint64_t)e * SECT, at - in, in, len, q, qoff);
     return blk_preadv(x->file, (uint64_t)e * SECT + in, len, q, qoff, 0);
 }
 

@@ -255,6 +255,8 @@ const struct blk_driver *blk_driver_probe(const uint8_t *buf, size_t n, const ch
  * opts may be NULL; it is consumed (freed). */
 struct blk_node *blk_node_open(struct blk_set *s, const char *filename, const char *fmt, unsigned flags, struct opts *o,
                                struct err **errp);
+/* Throwaway mode: a temporary overlay over base, deleted as soon as it is open. Returned as by blk_node_open. */
+struct blk_node *blk_node_throwaway(struct blk_set *s, struct blk_node *base, struct err **errp);
 struct blk_node *blk_node_find(struct blk_set *s, const char *name);
 void blk_node_ref(struct blk_node *n);
 void blk_node_unref(struct blk_node *n); /* closes it with the last one */

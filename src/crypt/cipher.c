@@ -66,17 +66,15 @@ size_t crypt_hash_len(const char *hash)
 
 void crypt_hash(const char *hash, const struct iovec *v, unsigned nr, uint8_t *out)
 {
-    gcry_md_hd_t h;
+    gcry_buffer_t b[CRYPT_HASH_PIECES] = {{0}};
     int id = find_hash(hash);
 
-    assert(id);
+    assert(id && nr <= CRYPT_HASH_PIECES);
     pthread_once(&once, start_up);
-    if (gcry_md_open(&h, id, 0))
-        abort(); /* out of memory for a few hundred bytes */
     for (unsigned i = 0; i < nr; i++)
-        gcry_md_write(h, v[i].iov_base, v[i].iov_len);
-    memcpy(out, gcry_md_read(h, id), gcry_md_get_algo_dlen(id));
-    gcry_md_close(h);
+        b[i] = (gcry_buffer_t){.data = v[i].iov_base, .len = v[i].iov_len, .size = v[i].iov_len};
+    if (gcry_md_hash_buffers(id, 0, out, b, (int)nr))
+        abort(); /* out of memory for a few hundred bytes */
 }
 
 bool crypt_pbkdf2(const char *hash, const uint8_t *pass, size_t pass_len, const uint8_t *salt, size_t salt_len,

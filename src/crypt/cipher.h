@@ -20,6 +20,8 @@ void crypt_decrypt(struct crypt_cipher *c, uint64_t sector, uint8_t *buf, size_t
 
 /* Length of the hash's digest; 0 = unknown name. */
 size_t crypt_hash_len(const char *hash);
+/* The digest of the pieces in a row, at most CRYPT_HASH_PIECES of them; the hash must be known. */
+enum { CRYPT_HASH_PIECES = 4 };
 void crypt_hash(const char *hash, const struct iovec *v, unsigned nr, uint8_t *out);
 bool crypt_pbkdf2(const char *hash, const uint8_t *pass, size_t pass_len, const uint8_t *salt, size_t salt_len,
                   unsigned long iterations, uint8_t *out, size_t out_len);

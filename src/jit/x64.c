@@ -280,6 +280,20 @@ uint8_t *jit_jcc8_fwd(struct jit_buf *b, unsigned cc)
     return b->p - 1;
 }
 
+uint8_t *jit_loop_fwd(struct jit_buf *b)
+{
+    jit_8(b, 0xe2);
+    jit_8(b, 0);
+    return b->p - 1;
+}
+
+uint8_t *jit_jmp8_fwd(struct jit_buf *b)
+{
+    jit_8(b, 0xeb);
+    jit_8(b, 0);
+    return b->p - 1;
+}
+
 uint8_t *jit_jrcxz_fwd(struct jit_buf *b)
 {
     jit_8(b, 0xe3);

@@ -51,6 +51,20 @@ def test_an_export_is_written_and_read(t, server, client):
     assert not os.path.exists(t.path('s'))
 
 
+@pytest.mark.proves('F-PRG-11', 'F-NBD-05')
+def test_a_snapshot_export_takes_writes_and_leaves_the_image(t):
+    t.run('create -f qcow2 d.qcow2 8M')
+    t.io('write -P 1 0 1M', image='d.qcow2')
+    with open(t.path('d.qcow2'), 'rb') as f:
+        before = f.read()
+    with Server(t, '-s', '-t', '-f', 'qcow2', 'd.qcow2') as s:
+        uri = f'nbd+unix:///?socket={s.sock}'
+        t.io('write -P 3 64k 64k', 'flush', image=uri, fmt='raw')
+        t.io('read -P 1 0 64k', 'read -P 3 64k 64k', 'read -P 1 128k 64k', image=uri, fmt='raw')
+    with open(t.path('d.qcow2'), 'rb') as f:
+        assert f.read() == before
+
+
 @pytest.mark.proves('F-NBD-06', 'S127')
 def test_the_short_names_of_servers_are_understood(t):
     t.run('create -f raw d.raw 1M')

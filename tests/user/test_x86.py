@@ -53,6 +53,40 @@ def test_real_programs_print_what_they_print_natively(cmd):
 
 
 @pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch', ARCH)
+def test_a_return_past_its_caller_keeps_flags(tmp_path, arch):
+    """The inner function drops its own return address and returns further up, with the carry as its answer: the code it
+    was expected in overwrites flags."""
+    sp, word = ('rsp', 8) if arch == 'x86_64' else ('esp', 4)
+    src = tmp_path / 'past.S'
+    src.write_text(f""".intel_syntax noprefix
+.globl main
+main: xor edx, edx
+      mov ecx, 1000
+1:    push {'rcx' if word == 8 else 'ecx'}
+      call outer
+      adc edx, 0
+      pop {'rcx' if word == 8 else 'ecx'}
+      dec ecx
+      jnz 1b
+      lea eax, [edx-1000+42]
+      ret
+outer: call inner
+      xor eax, eax
+      add eax, 1
+      ret
+inner: lea {sp}, [{sp}+{word}]
+      stc
+      ret
+.section .note.GNU-stack
+""")
+    exe = str(tmp_path / 'past')
+    subprocess.run(['gcc', *ARCH[arch], '-o', exe, str(src)], check=True)
+    assert subprocess.run([exe], check=False).returncode == 42
+    assert subprocess.run([translator(arch), exe], check=False).returncode == 42
+
+
+@pytest.mark.proves('F-USR-01')
 def test_the_compiler_makes_the_same_object(tmp_path):
     src = tmp_path / 'a.c'
     src.write_text('#include <stdio.h>\nint main(void) { for (int i = 0; i < 9; i++) printf("%d\\n", i * i); return 4; }\n')

@@ -174,7 +174,6 @@ found:
         dbt_ctx_flush(c, n);
     if (x != old) {
         x->ss_rsp = old ? old->ss_rsp : c->ss_top;
-        x->neg_ss_top = -c->ss_top;
         c->tag[n].used = ++c->clock;
         c->cur_n = n;
         c->cur = x;
@@ -317,6 +316,7 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
         if (x->tlb_w[n] != EMPTY && x->tlb_add[n] - x->tlb_w[n] == host)
             x->tlb_w[n] = EMPTY;
     }
+    atomic_thread_fence(memory_order_seq_cst);
     nr = x->nr_slot_log;
     all = nr >= ARRAY_LEN(x->slot_log) - 1;
     for (unsigned i = 0; i < (all ? X86_SLOTS : nr); i++) {
@@ -327,6 +327,8 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
     }
 }
 
+/* Other CPUs may fill slots meanwhile: whoever fills one for stores writes it, then looks whether the TLB entry it came
+ * from is still there; here the entry goes first, then the slots are looked through. One of the two sees the other. */
 void dbt_page_is_code(void *opaque, struct mem_ram *ram, uint64_t off)
 {
     struct dbt *d = opaque;

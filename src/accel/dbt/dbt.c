@@ -211,10 +211,13 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         b = dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
         return b && b->host ? b->host + b->entry : NULL;
     }
-    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
-    x->slot[slot].add = x->tlb_add[(lin >> 12) % d->tlb_size];
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
+    x->slot[slot].add = x->tlb_add[(lin >> 12) % d->tlb_size];
+    x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
+    atomic_thread_fence(memory_order_seq_cst); /* see dbt_page_is_code */
+    if (write && x->tlb_w[(lin >> 12) % d->tlb_size] == DBT_EMPTY)
+        x->slot[slot].neg_page = DBT_EMPTY;
     x->t1 = x->slot[slot].add;
     return ret;
 }
@@ -513,7 +516,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_make_stubs(d, errp) || !dbt_install_signals(errp) ||
+    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_install_signals(errp) ||
         (lockstep && !dbt_lockstep_init(d, sample, errp))) {
         jit_cache_free(&d->cache);
         free(d->pairs);
@@ -535,6 +538,10 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
         free(c);
         return err_set(errp, "translator: no memory for CPU %u", v->index);
     }
+    if (!d->stubs.enter && !dbt_make_stubs(d, errp)) { /* not before it is known how many CPUs there may be */
+        free(c);
+        return false;
+    }
     c->dbt = d;
     c->cpu = x86_cpu(v);
     c->ss = mmap(NULL, DBT_SS_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -543,10 +550,8 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
         return err_set(errp, "translator: no memory for CPU %u", v->index);
     }
     mprotect(c->ss, 8192, PROT_NONE);
-    /* One pair at the top that predicts nothing: a host return to the lookup, and a value no pc negates. */
     c->ss_top = (uint64_t)(uintptr_t)(c->ss + DBT_SS_SIZE - 4096);
-    *(uint64_t *)(uintptr_t)c->ss_top = (uint64_t)(uintptr_t)d->stubs.jump;
-    *(uint64_t *)(uintptr_t)(c->ss_top + 8) = UINT64_C(1) << 52;
+    *(uint64_t *)(uintptr_t)c->ss_top = (uint64_t)(uintptr_t)d->stubs.ret_bottom;
     memset(c->last_cr3, 0xff, sizeof c->last_cr3);
     if (d->lockstep && !dbt_lockstep_cpu(c, errp)) {
         munmap(c->ss, DBT_SS_SIZE);

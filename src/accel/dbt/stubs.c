@@ -80,7 +80,7 @@ static void op_imm32(struct jit_buf *b, unsigned digit, unsigned reg, uint32_t i
 static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool write, bool flags, const uint8_t *slow)
 {
     const uint8_t *at = jit_here(b);
-    uint8_t *miss, *hot, *fits, *alone, *known;
+    uint8_t *miss, *hot, *fits, *alone, *known, *same;
 
     jit_store(b, JIT_GS(X86_CTX(save_rax)), JR_RAX);
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
@@ -118,8 +118,18 @@ static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool writ
     jit_patch8(b, known);
     jit_load(b, T1, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
     jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
-    jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), JR_RAX);
     jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(add)), T1);
+    if (write &&
+        d->m->max_cpus > 1) { /* see dbt_page_is_code: one that emptied the TLB meanwhile may have missed the slot */
+        jit_op_mem(b, JIT_W, 0x87, JR_RAX, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), 0); /* xchg: a fence too */
+        jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_w)));
+        jit_op_mem(b, JIT_W, 0x3b, JR_RAX, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), 0);
+        same = jit_jcc8_fwd(b, JCC_E);
+        jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), JR_RAX);
+        jit_patch8(b, same);
+    } else {
+        jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), JR_RAX);
+    }
     reload(b, flags);
     jit_8(b, 0xc3);
     jit_patch32(b, hot);
@@ -189,7 +199,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.tlb_write_lost = make_tlb(&b, d, true, false, slow);
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
-    d->stubs.ret = x86_rw_ret_stub(&b, &d->stubs);
+    d->stubs.ret_bottom = x86_rw_ret_bottom_stub(&b, d->stubs.ret_miss);
+    d->stubs.ret = x86_rw_ret_stub(&b, d->stubs.exit_ret);
     if (!jit_ok(&b))
         return err_set(errp, "translator: its shared code does not fit");
     d->cache.leave = d->stubs.exit_dispatch;

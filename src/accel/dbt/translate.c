@@ -75,7 +75,8 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .nr_slots = d->nr_slots,
                              .count = d->count,
                              .tlb_size = d->tlb_size,
-                             .vex = d->host_avx};
+                             .vex = d->host_avx,
+                             .loop = __builtin_cpu_is("amd")};
 
     if (!jit_cache_begin(&d->cache, &buf, &env.first_link))
         return false;

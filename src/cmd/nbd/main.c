@@ -303,27 +303,13 @@ static struct blk_node *open_image(struct blk_set *set, const struct opt_set *o,
         if (!no)
             return NULL;
     }
-    if (o->snapshot) {
-        struct opts *d = opts_new();
-        struct blk *b;
-
-        opts_free(no);
-        opts_set(d, "file", o->image);
-        opts_set(d, "snapshot", "on");
-        if (o->fmt)
-            opts_set(d, "format", o->fmt);
-        if (o->aio)
-            opts_set(d, "aio", o->aio);
-        b = blk_drive_add(set, "nbd", d, errp);
-        opts_free(d);
-        n = b ? blk_node_next(set, NULL) : NULL;
-        for (w = n; w; w = blk_node_next(set, w))
-            if (w->open_flags & BLK_O_RDWR && w->drv->backing_ok)
-                n = w;
-        if (n)
-            blk_node_ref(n);
-    } else {
-        n = blk_node_open(set, o->image_opts ? NULL : o->image, o->fmt, flags, no, errp);
+    if (o->snapshot)
+        flags &= ~(unsigned)BLK_O_RDWR;
+    n = blk_node_open(set, o->image_opts ? NULL : o->image, o->fmt, flags, no, errp);
+    if (n && o->snapshot) {
+        w = blk_node_throwaway(set, n, errp);
+        blk_node_unref(n);
+        n = w;
     }
     if (n && o->load && !load_snapshot(n, o->load, errp)) {
         blk_node_unref(n);

@@ -2,9 +2,9 @@
  *
  * Register assignment (system mode): RAX RBX RCX RDX RBP RSI RDI R8 R12-R15 stand for themselves, guest RSP lives in
  * host R9, guest R9 R10 R11 in the context (GS-relative), host R10 = T0 and R11 = T1 are scratch, host RSP is the
- * shadow stack of (host return address, minus guest return address) pairs. RFLAGS, vector, x87 and MXCSR state are the
- * host's own. Anything the rewriter does not take ends the block with an exit to the interpreter for that one
- * instruction.
+ * shadow stack of host return addresses: what a guest RET returns to compares the guest's with its own. RFLAGS, vector,
+ * x87 and MXCSR state are the host's own. Anything the rewriter does not take ends the block with an exit to the
+ * interpreter for that one instruction.
  *
  * A memory access uses a site slot {minus page, addend} of the context; a miss calls a stub that probes the context's
  * TLB and refills the slot, else leaves to the runtime. Sites that keep missing probe the TLB themselves. Guest state
@@ -30,13 +30,13 @@ struct x86_ctx {
     _Atomic uintptr_t poll; /* &poll_ok, or an unmapped address to make the next poll fault */
     uint64_t poll_ok;
     uint64_t seg_base[6]; /* ES CS SS DS FS GS */
-    uint64_t host_rsp, ss_rsp, neg_ss_top;
+    uint64_t host_rsp, ss_rsp;
     uint64_t save_rax, save_rcx, save_rdx, tmp, tmp2, check, tmp_flags, add_rsi;
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
     uint64_t insns;     /* instructions of the blocks entered, where env.count is set */
-    uint64_t branch_pc; /* the return that ret_miss was entered from */
+    uint64_t branch_pc; /* the last return */
     uint32_t flags;     /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     uint64_t jc_mask;                         /* the bits of a pc that index the jump table */
@@ -94,7 +94,8 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
     const uint8_t *ret;                  /* 64-bit, T0 = pc of a RET: does it */
     const uint8_t *exit_ret;             /* T0 = pc of a RET whose stack the TLB does not know */
-    const uint8_t *ret_miss;             /* the same after a return, at T1, that the shadow stack did not predict */
+    const uint8_t *ret_miss;             /* T0 = where a return goes that the shadow stack did not predict, T1 = RCX */
+    const uint8_t *ret_bottom;           /* what the lowest word of the shadow stack returns to, the same way */
     const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
     const uint8_t *tlb_read_lost, *tlb_write_lost; /* the same where nobody needs the flags */
     const uint8_t *exit_syscall;                   /* FLAT: T0 = address behind a system call instruction */
@@ -109,8 +110,9 @@ void x86_rw_leave_frame(struct jit_buf *b, bool avx);
 /* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
  * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);
-const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s); /* of ret_miss and exit_ret */
+const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const uint8_t *exit_ret);
 const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump);
+const uint8_t *x86_rw_ret_bottom_stub(struct jit_buf *b, const uint8_t *ret_miss); /* the word stays */
 struct x86_rw_env {
     const struct x86_stubs *stubs;
     const struct x86_features *feat;
@@ -127,6 +129,7 @@ struct x86_rw_env {
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
     uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool vex;            /* host has AVX */
+    bool loop;           /* the host's LOOP is as fast as its other branches */
     bool count;          /* blocks add up their instructions in ctx->insns */
     bool native_xsave;   /* FLAT: the guest's XCR0 is the host's */
 };

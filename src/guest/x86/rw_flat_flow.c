@@ -1,11 +1,5 @@
-/* Rewriter, user mode: calls, returns and indirect jumps.
- *
- * The shadow stack holds host return addresses only. A guest RET takes its target in T0 and returns on the host at
- * once; the code behind the call compares T0 with the address it stands for and leaves to the jump lookup when they
- * differ. The comparison uses flags where the code behind the call is seen to write them all before it reads any. */
+/* Rewriter, user mode: calls, returns and indirect jumps. */
 #include "guest/x86/rw_int.h"
-
-enum { PEEK = 12 };
 
 static int32_t word(const struct rw *r)
 {
@@ -18,27 +12,6 @@ static void add_sp(struct rw *r, int32_t by)
         jit_lea(r->b, HSP, JIT_BASE(HSP, by));
     else
         jit_lea32(r->b, HSP, JIT_BASE(HSP, by));
-}
-
-/* Does the code at offset `at` of the block's bytes overwrite the arithmetic flags before it reads them? */
-static bool flags_dead_at(struct rw *r, size_t at)
-{
-    unsigned live = X86_ARITH, off = (unsigned)(r->env->pc & 4095);
-    struct x86_insn in;
-
-    for (unsigned i = 0; i < PEEK && live; i++) {
-        if (at >= r->env->avail ||
-            x86_decode(r->env->code + at, r->env->avail - at, r->m64 ? X86_MODE_64 : X86_MODE_32, &in) != X86_DECODE_OK)
-            return false;
-        if (off + at + in.len > 4096)
-            return false;
-        rw_note_peek(r, off + (unsigned)at, off + (unsigned)at + in.len - 1);
-        if (in.row->flags_r & live || in.row->attr & (X86_A_ENDS | X86_A_SYS))
-            return false;
-        live &= ~(unsigned)in.row->flags_w;
-        at += in.len;
-    }
-    return !live;
 }
 
 /* Stores the return address; scratch is T0 or T1. */
@@ -54,33 +27,6 @@ static void push_return(struct rw *r, uint64_t ret, unsigned scratch)
         jit_store(r->b, JIT_BASE(HSP, -s), scratch);
     }
     add_sp(r, -s);
-}
-
-/* What a return comes to. */
-static void continuation(struct rw *r, const struct x86_insn *in, uint64_t ret)
-{
-    struct jit_buf *b = r->b;
-    uint8_t *ok;
-
-    if (flags_dead_at(r, (size_t)(rw_pc(r, r->cur) - r->env->pc) + in->len)) {
-        if ((int64_t)ret == (int32_t)ret) {
-            jit_cmp_imm(b, T0, (int32_t)ret);
-        } else {
-            jit_mov_ri(b, T1, ret);
-            jit_op_reg(b, JIT_W, 0x39, T1, T0); /* cmp r10, r11 */
-        }
-        jit_jcc(b, JCC_NE, r->env->stubs->jump);
-    } else {
-        jit_mov_ri(b, T1, -ret);
-        jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
-        jit_lea(b, JR_RCX, JIT_SUM(T0, T1));
-        ok = jit_jrcxz_fwd(b);
-        jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-        jit_jmp(b, r->env->stubs->jump);
-        jit_patch8(b, ok);
-        jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-    }
-    rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
 }
 
 static uint64_t next_of(const struct rw *r, const struct x86_insn *in)
@@ -115,15 +61,12 @@ static void load_target(struct rw *r, const struct x86_insn *in)
 static uint8_t *look_up(struct rw *r)
 {
     struct jit_buf *b = r->b;
-    uint8_t *hit, *miss;
+    uint8_t *miss;
 
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
     jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
     jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
-    hit = jit_jrcxz_fwd(b);
-    miss = jit_jmp_fwd(b);
-    jit_patch8(b, hit);
+    miss = rw_unless_zero(r, JIT_SUM(JR_RCX, T0));
     jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     return miss;
 }
@@ -135,7 +78,7 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
     load_target(r, in);
     miss = look_up(r);
     jit_jmp_mem(r->b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
-    jit_patch32(r->b, miss);
+    jit_patch8(r->b, miss);
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     jit_jmp(r->b, r->env->stubs->exit_dispatch);
 }
@@ -150,11 +93,11 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
     miss = look_up(r);
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
     over = jit_jmp_fwd(r->b);
-    jit_patch32(r->b, miss);
+    jit_patch8(r->b, miss);
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     jit_call(r->b, r->env->stubs->exit_dispatch);
     jit_patch32(r->b, over);
-    continuation(r, in, ret);
+    rw_continuation(r, ret);
 }
 
 static void call_near(struct rw *r, const struct x86_insn *in)
@@ -167,13 +110,14 @@ static void call_near(struct rw *r, const struct x86_insn *in)
         return;
     }
     rw_link_jmp(r, r->m64 ? to : (uint32_t)to, JIT_LINK_CALL, 0);
-    continuation(r, in, ret);
+    rw_continuation(r, ret);
 }
 
 static void ret_near(struct rw *r, const struct x86_insn *in)
 {
     jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, JIT_BASE(HSP, 0), 0);
     add_sp(r, word(r) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0));
+    jit_mov_rr(r->b, T1, JR_RCX);
     jit_8(r->b, 0xc3);
 }
 

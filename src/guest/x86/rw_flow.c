@@ -1,4 +1,8 @@
-/* Rewriter: jumps, calls and returns. */
+/* Rewriter: jumps, calls and returns.
+ *
+ * A guest RET takes its target in T0 and returns on the host at once; the code behind the call compares T0 with the
+ * address it stands for and leaves to the jump lookup when they differ. Who is returned to then may want the flags:
+ * the comparison uses none, and so needs RCX, which RET has put into T1. */
 #include "guest/x86/rw_int.h"
 
 void rw_exit_interp(struct rw *r, uint64_t pc)
@@ -63,7 +67,7 @@ static void loop(struct rw *r, const struct x86_insn *in)
     }
 }
 
-/* Guest return address onto the guest stack and the shadow stack. T0 and T1 are lost. */
+/* Guest return address onto the guest stack. T0 and T1 are lost. */
 static void push_return(struct rw *r, uint64_t ret)
 {
     unsigned s = r->m64 ? 8 : 4;
@@ -81,32 +85,39 @@ static void push_return(struct rw *r, uint64_t ret)
         jit_lea(r->b, HSP, JIT_BASE(HSP, -8));
     else
         jit_lea32(r->b, HSP, JIT_BASE(HSP, -4));
-    jit_mov_ri(r->b, T0, -ret);
-    jit_push(r->b, T0);
 }
 
-/* What runs when the host return predictor was right. */
-static void continuation(struct rw *r, uint64_t ret)
+uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum)
 {
-    jit_lea(r->b, JR_RSP, JIT_BASE(JR_RSP, 8));
-    rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
+    uint8_t *zero, *miss;
+
+    if (r->env->loop && sum.disp != INT32_MAX) {
+        sum.disp++;
+        jit_lea(r->b, JR_RCX, sum);
+        return jit_loop_fwd(r->b);
+    }
+    jit_lea(r->b, JR_RCX, sum);
+    zero = jit_jrcxz_fwd(r->b);
+    miss = jit_jmp8_fwd(r->b);
+    jit_patch8(r->b, zero);
+    return miss;
 }
 
-/* T0 = where to return; the guest's stack pointer has moved. */
-static void ret_tail(struct rw *r, uint64_t pc)
+void rw_continuation(struct rw *r, uint64_t ret)
 {
-    uint8_t *hit;
+    struct jit_buf *b = r->b;
+    struct jit_mem sum = JIT_BASE(T0, (int32_t)-ret);
+    uint8_t *miss;
 
-    jit_mov_rr(r->b, T1, JR_RCX);
-    jit_load(r->b, JR_RCX, JIT_BASE(JR_RSP, 8));
-    jit_lea(r->b, JR_RCX, JIT_SUM(JR_RCX, T0));
-    hit = jit_jrcxz_fwd(r->b);
-    jit_mov_rr(r->b, JR_RCX, T1);
-    jit_mov_ri(r->b, T1, pc);
-    jit_jmp(r->b, r->env->stubs->ret_miss);
-    jit_patch8(r->b, hit);
-    jit_mov_rr(r->b, JR_RCX, T1);
-    jit_8(r->b, 0xc3);
+    if ((int64_t)-ret != (int32_t)-ret) {
+        jit_mov_ri(b, JR_RCX, -ret);
+        sum = JIT_SUM(T0, JR_RCX);
+    }
+    miss = rw_unless_zero(r, sum);
+    jit_mov_rr(b, JR_RCX, T1);
+    rw_link_jmp(r, ret, JIT_LINK_CONT, 0); /* the block ends here: what is rare comes next */
+    jit_patch8(b, miss);
+    jit_jmp(b, r->env->stubs->ret_miss);
 }
 
 static void ret(struct rw *r, const struct x86_insn *in)
@@ -126,7 +137,10 @@ static void ret(struct rw *r, const struct x86_insn *in)
         jit_lea(r->b, HSP, JIT_BASE(HSP, s));
     else
         jit_lea32(r->b, HSP, JIT_BASE(HSP, s));
-    ret_tail(r, rw_pc(r, r->cur));
+    jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
+    jit_store(r->b, JIT_GS(X86_CTX(branch_pc)), T1);
+    jit_mov_rr(r->b, T1, JR_RCX);
+    jit_8(r->b, 0xc3);
 }
 
 /* T0 = target of an indirect jump or call. False: a form left to the interpreter. */
@@ -151,33 +165,30 @@ static bool load_target(struct rw *r, const struct x86_insn *in)
 }
 
 /* T0 = target: a look into the jump table at the place of the jump, so that the host predicts each one by itself.
- * Leaves RCX in save_rcx and the place in T1; returns where to bind the hit. RCX is restored for a miss. */
-static uint8_t *look_up_jump(struct rw *r)
+ * Leaves RCX in save_rcx and the place in T1, and the sum that is zero when it is there is returned. */
+static struct jit_mem look_up_jump(struct rw *r)
 {
     struct jit_buf *b = r->b;
-    uint8_t *hit;
 
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
     jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
     jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
-    hit = jit_jrcxz_fwd(b);
-    jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-    return hit;
+    return JIT_SUM(JR_RCX, T0);
 }
 
 static void jump_ind(struct rw *r, const struct x86_insn *in)
 {
-    uint8_t *hit;
+    uint8_t *miss;
 
     rw_poll(r); /* it may close a loop */
     load_target(r, in);
-    hit = look_up_jump(r);
-    jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
-    jit_jmp(r->b, r->env->stubs->exit_dispatch);
-    jit_patch8(r->b, hit);
+    miss = rw_unless_zero(r, look_up_jump(r));
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     jit_jmp_mem(r->b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
+    jit_patch8(r->b, miss);
+    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
+    jit_jmp(r->b, r->env->stubs->exit_dispatch);
 }
 
 static void call_ind(struct rw *r, const struct x86_insn *in)
@@ -186,7 +197,9 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
 
     rw_poll(r);
     load_target(r, in);
-    hit = look_up_jump(r); /* first: a call to an address that is none stores nothing */
+    jit_lea(r->b, JR_RCX, look_up_jump(r)); /* first: a call to an address that is none stores nothing */
+    hit = jit_jrcxz_fwd(r->b);
+    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     rw_exit_interp(r, rw_pc(r, r->cur));
     jit_patch8(r->b, hit);
     jit_load(r->b, T1, JIT_GSX(T1, 8, X86_CTX(jc_host)));
@@ -195,7 +208,7 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
     r->t1 = 0;
     push_return(r, next_of(r, in));
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GS(X86_CTX(tmp)), 0);
-    continuation(r, next_of(r, in));
+    rw_continuation(r, next_of(r, in));
 }
 
 static void call(struct rw *r, const struct x86_insn *in)
@@ -205,13 +218,17 @@ static void call(struct rw *r, const struct x86_insn *in)
     unsigned n;
 
     push_return(r, next_of(r, in));
+    if (!in->imm) { /* call next; pop: how code finds itself. Nothing returns from it. */
+        rw_link_jmp(r, next_of(r, in), JIT_LINK_CONT, 0);
+        return;
+    }
     n = r->out->nr_links;
     rw_link_jmp(r, target_of(r, in), JIT_LINK_CALL, 0);
     if (n < JIT_BLOCK_MAX_LINKS) {
         r->out->link[n].poll = poll;
         r->out->link[n].poll_pc = rw_pc(r, r->cur);
     }
-    continuation(r, next_of(r, in));
+    rw_continuation(r, next_of(r, in));
 }
 
 bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)

@@ -47,6 +47,9 @@ struct rw {
     int32_t t1;
 };
 
+/* rw.c: which arithmetic flags the code at pc may read before it writes them; as far as it lies in the block's page. */
+uint16_t rw_flags_needed(struct rw *r, uint64_t pc);
+
 /* rw_mem.c */
 /* Emits the check of an access of size bytes by the current instruction's memory operand and returns the host operand.
  * With *t0_free set on return T0 may be used by the caller after the check. */
@@ -89,6 +92,11 @@ void rw_exit_interp(struct rw *r, uint64_t pc);
 /* Loads that fault when the vCPU is wanted; returns the offset of the second. Without a link that names it, the fault
  * restarts the present instruction. */
 uint32_t rw_poll(struct rw *r);
+/* RCX = sum, and where that is not zero a jump to what is patched in at the returned place, 127 bytes away at most. RCX
+ * is lost, flags are not touched. LOOP falls through on the usual side, which spares the host a taken branch. */
+uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum);
+/* What a return to `ret` comes to, with T0 = where the guest returns, T1 = its RCX. */
+void rw_continuation(struct rw *r, uint64_t ret);
 /* cc: the condition for JIT_LINK_JCC. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc);
 

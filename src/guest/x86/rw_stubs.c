@@ -100,7 +100,7 @@ const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
 
 /* RET, shared by all: code of many functions is bound by how much of it fits the host's cache. The host predicts its
  * own RET by the shadow stack, wherever it stands. */
-const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s)
+const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const uint8_t *exit_ret)
 {
     int32_t slot = X86_CTX(ret_slot.neg_page), add = X86_CTX(ret_slot.add);
     const uint8_t *at = jit_here(b);
@@ -119,7 +119,7 @@ const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s)
     jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * 3));
     known = jit_jrcxz_fwd(b);
     jit_mov_rr(b, JR_RCX, T1);
-    jit_jmp(b, s->exit_ret);
+    jit_jmp(b, exit_ret);
     jit_patch8(b, known);
     jit_pext_mem(b, JR_RCX, HSP, JIT_GS(X86_CTX(tlb_mask)));
     jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
@@ -127,35 +127,27 @@ const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const struct x86_stubs *s)
     jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_r)));
     jit_store(b, JIT_GS(slot), T0);
     jit_patch8(b, hit);
-    jit_load(b, T0, JIT_GS(add));
-    jit_load(b, T0, JIT_SUM(HSP, T0));
+    jit_load(b, JR_RCX, JIT_GS(add));
+    jit_load(b, T0, JIT_SUM(HSP, JR_RCX));
     jit_lea(b, HSP, JIT_BASE(HSP, 8));
-    jit_load(b, JR_RCX, JIT_BASE(JR_RSP, 8));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
-    hit = jit_jrcxz_fwd(b);
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_load(b, T1, JIT_GS(X86_CTX(branch_pc)));
-    jit_jmp(b, s->ret_miss);
-    jit_patch8(b, hit);
-    jit_mov_rr(b, JR_RCX, T1);
     jit_8(b, 0xc3);
     return at;
 }
 
-/* The top pair did not predict this return: drop it (unless the stack is empty) and look the target up. */
 const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump)
 {
     const uint8_t *at = jit_here(b);
-    uint8_t *empty;
 
-    jit_store(b, JIT_GS(X86_CTX(branch_pc)), T1);
-    jit_mov_rr(b, T1, JR_RCX);
-    jit_load(b, JR_RCX, JIT_GS(X86_CTX(neg_ss_top)));
-    jit_lea(b, JR_RCX, JIT_SUM(JR_RSP, JR_RCX));
-    empty = jit_jrcxz_fwd(b);
-    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, 16));
-    jit_patch8(b, empty);
     jit_mov_rr(b, JR_RCX, T1);
     jit_jmp(b, jump);
+    return at;
+}
+
+const uint8_t *x86_rw_ret_bottom_stub(struct jit_buf *b, const uint8_t *ret_miss)
+{
+    const uint8_t *at = jit_here(b);
+
+    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, -8));
+    jit_jmp(b, ret_miss);
     return at;
 }

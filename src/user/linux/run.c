@@ -617,8 +617,6 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
         (uint64_t)(uintptr_t)(t->rt->stub.ret_bottom ? t->rt->stub.ret_bottom : t->rt->stub.jump);
     *(uint64_t *)(uintptr_t)(t->ss_top + 8) = t->rt->front->ss_word;
     *t->view.ss_rsp = t->ss_top;
-    if (t->view.neg_ss_top)
-        *t->view.neg_ss_top = -t->ss_top;
     return true;
 }
 

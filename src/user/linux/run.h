@@ -45,7 +45,6 @@ struct lx_view {
     uintptr_t poll_ok;       /* its value when nothing is wanted */
     uint64_t *pc, *link;     /* set by exits */
     uint64_t *ss_rsp;        /* NULL: no shadow stack */
-    uint64_t *neg_ss_top;    /* may be NULL: minus the address of the lowest pair, which predicts nothing */
 };
 struct lx_rt_thread {
     struct lx_rt *rt;

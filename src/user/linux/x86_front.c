@@ -89,16 +89,6 @@ static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
     return at;
 }
 
-/* What the lowest word of the shadow stack returns to: the word stays. */
-static const uint8_t *make_ret_bottom(struct jit_buf *b, const uint8_t *jump)
-{
-    const uint8_t *at = jit_here(b);
-
-    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, -8));
-    jit_jmp(b, jump);
-    return at;
-}
-
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
     struct lx_rt_stubs *s = &rt->stub;
@@ -111,8 +101,9 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
     s->exit_link = make_reason(b, out, LX_EXIT_LINK);
     s->exit_signal = make_reason(b, out, LX_EXIT_SIGNAL);
     s->exit_syscall = make_reason(b, out, LX_EXIT_SYSCALL);
-    s->jump = s->ret_miss = make_jump(b, s->exit_dispatch);
-    s->ret_bottom = make_ret_bottom(b, s->jump);
+    s->jump = make_jump(b, s->exit_dispatch);
+    s->ret_miss = x86_rw_ret_miss_stub(b, s->jump);
+    s->ret_bottom = x86_rw_ret_bottom_stub(b, s->ret_miss);
     stubs = (struct x86_stubs){.enter = s->enter,
                                .exit_interp = s->exit_interp,
                                .exit_dispatch = s->exit_dispatch,
@@ -133,12 +124,8 @@ static void ctx_init(struct lx_rt_thread *t)
     x->cpu = x86_lx(t->cpu)->c;
     x->jc_mask = X86_JC_MASK;
     x->poll = (uintptr_t)&x->poll_ok;
-    t->view = (struct lx_view){.poll = &x->poll,
-                               .poll_ok = (uintptr_t)&x->poll_ok,
-                               .pc = &x->t0,
-                               .link = &x->t1,
-                               .ss_rsp = &x->ss_rsp,
-                               .neg_ss_top = &x->neg_ss_top};
+    t->view = (struct lx_view){
+        .poll = &x->poll, .poll_ok = (uintptr_t)&x->poll_ok, .pc = &x->t0, .link = &x->t1, .ss_rsp = &x->ss_rsp};
 }
 
 static unsigned mode_of(struct lx_rt_thread *t)
@@ -161,6 +148,7 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
                              .first_link = first_link,
                              .next_slot = &no_slots,
                              .vex = host_avx,
+                             .loop = __builtin_cpu_is("amd"),
                              .native_xsave = native_xsave};
 
     return x86_rw_block(b, &env, out);

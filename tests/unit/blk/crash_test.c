@@ -19,7 +19,7 @@ enum { CUTS = 40 };
 #else
 enum { CUTS = 120 };
 #endif
-enum { SECTORS = 4096, DISK = SECTORS * 512, MAX_HIST = 1 << 18, MAX_SNAPS = 64 };
+enum { SECTORS = 4096, DISK = SECTORS * 512, CHUNK = 256, MAX_HIST = 1 << 18, MAX_SNAPS = 64 };
 /* The disks of simdisk.h: what the workload writes, what lies below it unchanged, and what is found after a cut. OTHER
  * is a second file that is written: the external data file, or the image that is committed into. */
 enum { IMAGE, BACKING, CUT, OTHER, CUT_OTHER };
@@ -85,7 +85,30 @@ struct plan {
     bool data_file; /* the guest's data lie in OTHER */
     bool commit;    /* OTHER lies below, and what was written is committed into it now and then */
     unsigned ops;
+    uint64_t spread; /* the sectors lie in pieces of CHUNK, so far apart: many blocks of a format that has large ones */
 };
+
+/* Where the guest finds a sector, and how large the disk is. */
+static uint64_t at(const struct plan *p, uint32_t s)
+{
+    return p->spread ? s / CHUNK * p->spread + s % CHUNK * 512 : (uint64_t)s * 512;
+}
+
+static uint64_t disk_size(const struct plan *p)
+{
+    return p->spread ? SECTORS / CHUNK * p->spread : DISK;
+}
+
+/* All sectors that the workload knows, side by side. */
+static int read_disk(struct blk_node *n, const struct plan *p, uint8_t *data)
+{
+    uint32_t piece = p->spread ? CHUNK : SECTORS;
+    int r = 0;
+
+    for (uint32_t s = 0; s < SECTORS && r >= 0; s += piece)
+        r = blk_node_pread(n, at(p, s), data + (size_t)s * 512, (size_t)piece * 512);
+    return r;
+}
 
 struct actor {
     struct blk_node *n;
@@ -99,16 +122,24 @@ struct actor {
 static void one_op(struct actor *a)
 {
     uint32_t n = a->hi - a->lo, s = a->lo + rnd(n), len = 1 + rnd(rnd(4) ? 24 : 200), gen;
+    uint64_t span; /* of zeroes and discards: a whole block now and then */
     uint8_t *buf;
     int r;
 
     if (s + len > a->hi)
         len = a->hi - s;
+    if (a->p->spread && !rnd(8)) {
+        s -= s % CHUNK;
+        len = CHUNK;
+    }
+    if (a->p->spread)
+        len = min_u64(len, CHUNK - s % CHUNK);
+    span = a->p->spread && len == CHUNK ? a->p->spread : (uint64_t)len * 512;
     switch (rnd(10)) {
     case 0: /* zeroes */
         for (uint32_t i = 0; i < len; i++)
             note(s + i, 0, false);
-        r = blk_node_zeroes(a->n, (uint64_t)s * 512, (uint64_t)len * 512, rnd(2) ? BLK_MAY_UNMAP : 0);
+        r = blk_node_zeroes(a->n, at(a->p, s), span, rnd(2) ? BLK_MAY_UNMAP : 0);
         assert_int_equal(r, 0);
         break;
     case 1: /* discard: only without a backing file does it read as zeros or stay */
@@ -116,7 +147,7 @@ static void one_op(struct actor *a)
             break;
         for (uint32_t i = 0; i < len; i++)
             note(s + i, 0, true);
-        assert_int_equal(blk_node_discard(a->n, (uint64_t)s * 512, (uint64_t)len * 512), 0);
+        assert_int_equal(blk_node_discard(a->n, at(a->p, s), span), 0);
         break;
     default:
         gen = ++hist.gen;
@@ -125,7 +156,7 @@ static void one_op(struct actor *a)
             fill(buf + (size_t)i * 512, s + i, gen);
             note(s + i, gen, false);
         }
-        r = blk_node_pwrite(a->n, (uint64_t)s * 512, buf, (size_t)len * 512);
+        r = blk_node_pwrite(a->n, at(a->p, s), buf, (size_t)len * 512);
         assert_int_equal(r, 0);
         free(buf);
     }
@@ -170,7 +201,7 @@ static struct {
     uint32_t gen[MAX_SNAPS][SECTORS];
 } taken;
 
-static void take_snapshot(struct blk_node *n)
+static void take_snapshot(struct blk_node *n, const struct plan *p)
 {
     char name[16];
     struct blk_snap want = {.name = name, .icount = UINT64_MAX};
@@ -179,7 +210,7 @@ static void take_snapshot(struct blk_node *n)
 
     snprintf(name, sizeof name, "%u", taken.nr);
     assert_true(n->drv->snap_create(n, &want, &e));
-    assert_int_equal(blk_node_pread(n, 0, data, DISK), 0);
+    assert_int_equal(read_disk(n, p, data), 0);
     for (uint32_t s = 0; s < SECTORS; s++)
         memcpy(&taken.gen[taken.nr][s], data + (size_t)s * 512, 4);
     taken.nr++;
@@ -196,16 +227,16 @@ static void apply_snapshot(struct blk_node *n, const struct blk_snap *sn)
     assert_true(n->drv->snap_goto(n, sn->id, &e));
 }
 
-static void snapshot_ops(struct blk_node *n, bool go_back)
+static void snapshot_ops(struct blk_node *n, const struct plan *p)
 {
     struct blk_snap *sn;
     int nr = n->drv->snap_list(n, &sn);
     struct err *e = NULL;
 
-    if (nr > 0 && go_back && !rnd(4)) {
+    if (nr > 0 && p->go_back && !rnd(4)) {
         apply_snapshot(n, &sn[rnd((uint32_t)nr)]);
     } else if (nr < 3 && taken.nr < MAX_SNAPS && rnd(3)) {
-        take_snapshot(n);
+        take_snapshot(n, p);
     } else if (nr > 0) {
         assert_true(n->drv->snap_delete(n, sn[rnd((uint32_t)nr)].id, NULL, &e));
     }
@@ -268,7 +299,7 @@ static void workload(void *opaque)
         if (ph->p->compressed && rnd(2))
             compressed_writes(n);
         if (ph->p->snapshots && !rnd(3))
-            snapshot_ops(n, ph->p->go_back);
+            snapshot_ops(n, ph->p);
         if (ph->p->commit && !rnd(4))
             commit_now(n);
         if (ph->p->resize && !rnd(4)) {
@@ -278,8 +309,8 @@ static void workload(void *opaque)
 
             assert_true(blk_node_truncate(n, DISK + 65536 * (uint64_t)rnd(60), BLK_PREALLOC_OFF, &e) >= 0);
             memset(junk, 0x77, sizeof junk);
-            for (uint64_t at = DISK; at + sizeof junk <= n->size; at += 65536 * (1 + rnd(3)))
-                assert_int_equal(blk_node_pwrite(n, at, junk, sizeof junk), 0);
+            for (uint64_t pos = DISK; pos + sizeof junk <= n->size; pos += 65536 * (1 + rnd(3)))
+                assert_int_equal(blk_node_pwrite(n, pos, junk, sizeof junk), 0);
         }
     }
     flush_now(n);
@@ -371,11 +402,11 @@ static void move_on(struct past *d, uint64_t cut)
 }
 
 /* The disk as it may be found after the cut. */
-static void build(const struct past *d, uint64_t cut)
+static void build(struct past *d, uint64_t cut)
 {
     size_t end = entries_before(d->log, d->from, cut);
 
-    sim_copy(d->cut, &d->start);
+    sim_sync(d->cut, &d->start);
     for (size_t k = 0; k < 3; k++) /* any order: pick at random a few times over, keeping or losing each */
         for (size_t i = d->from; i < end; i++) {
             struct sim_entry e = d->log->log[i];
@@ -398,7 +429,7 @@ struct verdict {
     uint32_t bad;
     size_t flushed;
     uint64_t cut;
-    bool backing, commit;
+    const struct plan *p;
 };
 static void check_below(struct verdict *v);
 
@@ -414,16 +445,16 @@ static void judge(void *opaque)
 
     v->r = v->n->drv->check ? v->n->drv->check(v->n, &v->c, 0) : 0;
     v->bad = UINT32_MAX;
-    if (v->r >= 0 && v->commit)
+    if (v->r >= 0 && v->p->commit)
         check_below(v);
     if (v->r >= 0)
-        v->r = blk_node_pread(v->n, 0, data, DISK);
+        v->r = read_disk(v->n, v->p, data);
     for (uint32_t s = 0; s < SECTORS && v->r >= 0; s++) {
         uint8_t base[512];
 
-        if (v->backing)
+        if (v->p->backing)
             memcpy(base, sims[1].bytes + (uint64_t)s * 512, 512);
-        if (!sector_ok(data + (size_t)s * 512, s, v->flushed, v->cut, v->backing ? base : zero)) {
+        if (!sector_ok(data + (size_t)s * 512, s, v->flushed, v->cut, v->p->backing ? base : zero)) {
             v->bad = s;
             break;
         }
@@ -463,7 +494,7 @@ static void judge_bitmap(void *opaque)
 
 static void check_bitmap(struct blk_set *set, const struct plan *p, uint64_t cut, uint64_t seed)
 {
-    struct verdict v = {.cut = cut};
+    struct verdict v = {.cut = cut, .p = p};
     struct err *e = NULL;
 
     v.n = open_image(set, "2", p, true, &e);
@@ -486,9 +517,9 @@ static void check_below(struct verdict *v)
     v->c.errors += c.errors;
 }
 
-static void check_cut(struct blk_set *set, const struct plan *p, const struct past *past, uint64_t cut, uint64_t seed)
+static void check_cut(struct blk_set *set, const struct plan *p, struct past *past, uint64_t cut, uint64_t seed)
 {
-    struct verdict v = {.cut = cut, .backing = p->backing, .commit = p->commit};
+    struct verdict v = {.cut = cut, .p = p};
     struct err *e = NULL;
     bool checks;
 
@@ -541,9 +572,11 @@ static void make_backing(void)
 static void must_create(struct blk_set *set, const char *file, const struct plan *p, const char *create)
 {
     struct opts *co = opts_parse(create, NULL, NULL);
+    char size[24];
     struct err *e = NULL;
 
-    opts_set(co, "size", "2097152");
+    snprintf(size, sizeof size, "%lu", (unsigned long)disk_size(p));
+    opts_set(co, "size", size);
     if (p->data_file) /* made by name; the disk of the test takes its place when the image is opened */
         opts_set(co, "data_file", "/tmp/lyrebird-crash-data");
     if (!blk_create(set, file, p->fmt, co, &e))
@@ -606,6 +639,7 @@ static void run_plan(const struct plan *p)
     for (unsigned i = 0; i < 2 && past[i].log; i++) {
         past[i].log->recording = true;
         sim_copy(&past[i].start, past[i].log);
+        sim_copy(past[i].cut, past[i].log);
     }
     for (unsigned session = 0; session < (p->bitmap ? 4 : 1); session++) {
         ph.n = open_image(set, "0", p, true, &e);
@@ -677,6 +711,23 @@ CRASH_TEST(qcow2_with_a_raw_data_file_survives, .fmt = "qcow2", .create = "clust
 CRASH_TEST(qcow2_committed_survives, .fmt = "qcow2", .create = "cluster_size=2k", .commit = true)
 CRASH_TEST(qcow2_committed_with_subclusters_survives, .fmt = "qcow2", .create = "extended_l2=on,cluster_size=16k",
            .commit = true)
+/* Large blocks, and many of them: 16 pieces of 128 KiB far apart. */
+CRASH_TEST(qcow2_with_large_clusters_survives, .fmt = "qcow2", .create = "cluster_size=2M", .spread = 3 << 20)
+CRASH_TEST(qcow2_with_half_byte_refcounts_survives, .fmt = "qcow2", .create = "cluster_size=1k,refcount_bits=4",
+           .snapshots = true, .resize = true)
+CRASH_TEST(qcow2_far_apart_survives, .fmt = "qcow2", .create = "cluster_size=4k", .spread = 8 << 20, .snapshots = true,
+           .go_back = true)
+CRASH_TEST(vdi_of_many_blocks_survives, .fmt = "vdi", .create = "", .spread = 1 << 20)
+CRASH_TEST(vdi_preallocated_survives, .fmt = "vdi", .create = "preallocation=metadata", .spread = 1 << 20)
+CRASH_TEST(vmdk_of_many_tables_survives, .fmt = "vmdk", .create = "", .spread = 24 << 20)
+CRASH_TEST(vmdk_with_zeroed_grains_survives, .fmt = "vmdk", .create = "zeroed_grain=on", .spread = 1 << 20)
+CRASH_TEST(vhdx_of_many_blocks_survives, .fmt = "vhdx", .create = "block_size=1M", .spread = 1 << 20)
+CRASH_TEST(vhdx_fixed_survives, .fmt = "vhdx", .create = "block_size=1M,subformat=fixed")
+CRASH_TEST(vpc_of_many_blocks_survives, .fmt = "vpc", .create = "", .spread = 2 << 20)
+CRASH_TEST(vpc_fixed_survives, .fmt = "vpc", .create = "subformat=fixed")
+CRASH_TEST(qcow_over_a_backing_file_survives, .fmt = "qcow", .create = "", .backing = true)
+CRASH_TEST(qcow_compressed_survives, .fmt = "qcow", .create = "", .compressed = true)
+CRASH_TEST(parallels_of_many_clusters_survives, .fmt = "parallels", .create = "cluster_size=1M", .spread = 1 << 20)
 CRASH_TEST(parallels_survives, .fmt = "parallels", .create = "cluster_size=64k")
 CRASH_TEST(vdi_survives, .fmt = "vdi", .create = "")
 CRASH_TEST(vmdk_survives, .fmt = "vmdk", .create = "")
@@ -710,6 +761,20 @@ static const struct CMUnitTest all[] = {T(qcow2_encrypted_survives),
                                         T(qcow2_with_a_raw_data_file_survives),
                                         T(qcow2_committed_survives),
                                         T(qcow2_committed_with_subclusters_survives),
+                                        T(qcow2_with_large_clusters_survives),
+                                        T(qcow2_with_half_byte_refcounts_survives),
+                                        T(qcow2_far_apart_survives),
+                                        T(vdi_of_many_blocks_survives),
+                                        T(vdi_preallocated_survives),
+                                        T(vmdk_of_many_tables_survives),
+                                        T(vmdk_with_zeroed_grains_survives),
+                                        T(vhdx_of_many_blocks_survives),
+                                        T(vhdx_fixed_survives),
+                                        T(vpc_of_many_blocks_survives),
+                                        T(vpc_fixed_survives),
+                                        T(qcow_over_a_backing_file_survives),
+                                        T(qcow_compressed_survives),
+                                        T(parallels_of_many_clusters_survives),
                                         T(parallels_survives),
                                         T(vdi_survives),
                                         T(vmdk_survives),

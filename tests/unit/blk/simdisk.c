@@ -16,8 +16,15 @@ void sim_reset(struct sim *s)
     *s = (struct sim){.fail_after = -1, .fail_read_after = -1};
 }
 
+static void touch(struct sim *s, uint64_t from, uint64_t to)
+{
+    for (uint64_t i = from / SIM_PAGE; i < SIM_PAGES && i * SIM_PAGE < to; i++)
+        s->touched[i] = true;
+}
+
 static void resize(struct sim *s, uint64_t size)
 {
+    touch(s, min_u64(s->size, size), max_u64(s->size, size));
     if (size > s->cap) {
         s->bytes = xrealloc(s->bytes, size * 2);
         memset(s->bytes + s->cap, 0, size * 2 - s->cap);
@@ -38,6 +45,7 @@ void sim_apply(struct sim *s, const struct sim_entry *e)
     }
     if (e->off + e->len > s->size)
         resize(s, e->off + e->len);
+    touch(s, e->off, e->off + e->len);
     if (e->op == SIM_WRITE)
         memcpy(s->bytes + e->off, e->data, e->len);
     else
@@ -50,6 +58,16 @@ void sim_copy(struct sim *dst, const struct sim *src)
     resize(dst, src->size);
     if (src->size)
         memcpy(dst->bytes, src->bytes, src->size);
+}
+
+void sim_sync(struct sim *dst, struct sim *src)
+{
+    resize(dst, src->size);
+    for (uint64_t i = 0; i < SIM_PAGES && i * SIM_PAGE < src->size; i++)
+        if (dst->touched[i] || src->touched[i])
+            memcpy(dst->bytes + i * SIM_PAGE, src->bytes + i * SIM_PAGE, min_u64(SIM_PAGE, src->size - i * SIM_PAGE));
+    memset(dst->touched, 0, sizeof dst->touched);
+    memset(src->touched, 0, sizeof src->touched);
 }
 
 static int record(struct sim *s, struct sim_entry e)
