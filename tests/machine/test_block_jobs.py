@@ -99,6 +99,31 @@ def test_external_snapshot_takes_further_writes(tmp_path, base):
     io('-r', new, '-c', 'read -P 3 0 64k', '-c', 'read -P 2 1M 64k')
 
 
+@pytest.mark.proves('N-76', 'F-SNP-06')
+def test_live_commit_completes_by_itself_and_marks_the_dead_file(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={over},format=qcow2') as vm:
+        vm.guest('d0', 'write -P 5 1M 1M')
+        vm.qmp('block-commit', device='d0', auto_complete=True)
+        done = vm.wait('BLOCK_JOB_COMPLETED')
+        assert 'error' not in done and vm.file_of('d0') == str(base)
+        vm.guest('d0', 'write -P 7 1M 64k')
+    io('-r', base, '-c', 'read -P 7 1M 64k', '-c', 'read -P 5 1088k 960k')
+    # the overlay is out of date: it says so to whoever looks or writes, in the machine, too; others' tools do not mind
+    assert json.loads(img('info', '--output=json', over))['format-specific']['data']['merged-into'] == str(base)
+    assert 'merged into' in img('info', over)
+    assert img('check', over)
+    warned = f"image '{over}' was merged into '{base}' and has been out of date since"
+    p = subprocess.run([program('qemu-io'), '-c', 'read 0 512', over], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0 and warned in p.stderr
+    p = subprocess.run([program('qemu-io'), '-r', '-c', 'read 0 512', over], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0 and warned not in p.stderr
+    assert subprocess.run([need('qemu-img', 'qemu-utils'), 'check', over], capture_output=True, timeout=60).returncode == 0
+    # whoever gives it a base uses it anew
+    img('rebase', '-u', '-b', base, '-F', 'qcow2', over)
+    assert 'merged-into' not in json.loads(img('info', '--output=json', over))['format-specific']['data']
+
+
 @pytest.mark.proves('F-SNP-06', 'F-QMP-07', 'F-QMP-08', 'F-QMP-09', 'S333', 'S334', 'S338')
 def test_active_commit_merges_and_pivots(tmp_path, base):
     over = overlay(tmp_path, base)
