@@ -4,6 +4,7 @@ binfmt_misc, in a chroot with name spaces of its own (binfmt_misc is per user na
 registered on this machine). Needs root, for the range of user ids; making a tree needs the network and debootstrap.
 
   debian.py --enter ARCH TREE TRANSLATOR -- COMMAND...     COMMAND in TREE (ARCH as in qemu-<arch>)
+  debian.py --by arch-chroot|systemd-nspawn PROGRAM ARCH TREE TRANSLATOR -- COMMAND...    the same, entered by that program
   debian.py --make DEBIAN-ARCH [PACKAGE...]                prints the folder of a finished tree with the packages"""
 import ctypes
 import glob
@@ -17,22 +18,43 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CACHE = os.environ.get('LYREBIRD_CACHE') or os.path.join(ROOT, '.cache')
 BUILD = os.environ.get('LYREBIRD_BUILD') or os.path.join(ROOT, 'build')
 ARCH = {'arm64': 'aarch64', 'i386': 'i386', 'amd64': 'x86_64', 'armhf': 'arm', 'riscv64': 'riscv64'}
+SUITE = {'riscv64': 'trixie'}  # the first Debian that has it; the others are Debian 12
 NEWNS, NEWUSER, NEWPID = 0x20000, 0x10000000, 0x20000000
-INSIDE = r'''
+BEGIN = r'''
 tree=$1 lyrebird=$2 arch=$3 bin=$4 misc=$5; shift 5
 mount --make-rprivate /
 mount -t binfmt_misc none $misc
+HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive
+export HOME PATH LC_ALL DEBIAN_FRONTEND
+unset XDG_CACHE_HOME LYREBIRD_TCACHE TMPDIR
+"$lyrebird" binfmt register --own --dir=$misc --bin=$bin $arch
+'''
+INSIDE = BEGIN + r'''
 mount -t proc proc $tree/proc
 mount --rbind /sys $tree/sys
 mount --rbind /dev $tree/dev
 mount -t tmpfs none $tree/run
 mount -t tmpfs none $tree/dev/shm
 cp -L /etc/resolv.conf $tree/etc/resolv.conf 2>/dev/null || true
-HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive
-export HOME PATH LC_ALL DEBIAN_FRONTEND
-unset XDG_CACHE_HOME LYREBIRD_TCACHE TMPDIR
-"$lyrebird" binfmt register --own --dir=$misc --bin=$bin $arch
 exec chroot $tree "$@"
+'''
+# Programs that mount what they need themselves. sysfs wants a network of its own; arch-chroot a range of user ids; systemd-nspawn
+# the unified hierarchy of control groups (another may not be mounted in a user name space).
+OWN = BEGIN + r'''
+by=$1 program=$2; shift 2
+mount -t proc proc /proc
+mount -t tmpfs none /run
+export by program tree
+exec unshare --net --cgroup sh -ec '
+    if [ $by = arch-chroot ]; then
+        echo root:0:65536 > /run/subid
+        touch /etc/subuid /etc/subgid
+        mount --bind /run/subid /etc/subuid
+        mount --bind /run/subid /etc/subgid
+        exec "$program" -N "$tree" "$@"
+    fi
+    mount -t cgroup2 none /sys/fs/cgroup
+    LD_LIBRARY_PATH=$NSPAWN_LIBS exec "$program" -q --register=no --keep-unit -D "$tree" "$@"' sh "$@"
 '''
 
 
@@ -59,8 +81,8 @@ def name_spaces(pipe):
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: nothing stays behind
 
 
-def enter(arch, tree, translator, command):
-    """Exit status of command in the tree."""
+def enter(arch, tree, translator, command, by=()):
+    """Exit status of command in the tree; by: (name of another program to enter it, its path)."""
     if os.geteuid():
         raise NotHere('needs root: a range of user ids is mapped')
     tmp = tempfile.mkdtemp()
@@ -73,7 +95,8 @@ def enter(arch, tree, translator, command):
             try:
                 name_spaces((a[0], a[1], b[0]))
                 os.environ['container'] = 'lxc'  # debootstrap: do not try to make devices
-                os.execvp('sh', ['sh', '-ec', INSIDE, 'sh', tree, f'{BUILD}/src/cmd/lyrebird', arch, tmp, tmp + '/misc', *command])
+                os.execvp('sh', ['sh', '-ec', OWN if by else INSIDE, 'sh', tree, f'{BUILD}/src/cmd/lyrebird', arch, tmp, tmp + '/misc', *by,
+                                 *command])
             finally:
                 os._exit(125)
         os.close(a[1])
@@ -110,8 +133,9 @@ def run(deb_arch, tree, *command):
         raise RuntimeError(f'{deb_arch}: {" ".join(command)[:80]} ended with status {s}')
 
 
-def make(deb_arch, packages=(), suite='bookworm'):
+def make(deb_arch, packages=()):
     """Folder of a finished tree with the packages; kept."""
+    suite = SUITE.get(deb_arch, 'bookworm')
     tree = os.path.join(CACHE, f'foreign-{deb_arch}')
     archive = sources()
     if not os.path.exists(tree + '/.finished'):
@@ -143,6 +167,8 @@ def build_tree(deb_arch, source='zlib'):
 def main():
     if len(sys.argv) > 6 and sys.argv[1] == '--enter' and sys.argv[5] == '--':
         return enter(sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[6:])
+    if len(sys.argv) > 8 and sys.argv[1] == '--by' and sys.argv[7] == '--':
+        return enter(sys.argv[4], sys.argv[5], sys.argv[6], sys.argv[8:], sys.argv[2:4])
     if len(sys.argv) > 2 and sys.argv[1] == '--make':
         print(make(sys.argv[2], sys.argv[3:]))
         return 0

@@ -19,10 +19,12 @@ int main(void) { int s = 0; for (int i = 0; i < 5; i++) s += f(i); *(volatile in
 
 
 @pytest.mark.proves('F-PRG-15')
-@pytest.mark.parametrize('arch,cc,flags', [('x86_64', 'gcc', []), ('i386', 'gcc', M32),
-                                           ('arm', 'arm-linux-gnueabihf-gcc', ['-static', '-marm'])])
-def test_gdb_breaks_watches_steps_and_sees_the_fault(tmp_path, arch, cc, flags):
-    gdb = need('gdb-multiarch' if arch == 'arm' else 'gdb')
+@pytest.mark.parametrize('arch,cc,flags,vec', [('x86_64', 'gcc', [], '$xmm5.v2_int64[1]'), ('i386', 'gcc', M32, '$xmm5.v2_int64[1]'),
+                                               ('arm', 'arm-linux-gnueabihf-gcc', ['-static', '-marm'], '$d9'),
+                                               ('aarch64', 'aarch64-linux-gnu-gcc', ['-static'], '$v9.d.u[1]'),
+                                               ('riscv64', 'riscv64-linux-gnu-gcc', ['-static'], '$fs3.double')])
+def test_gdb_breaks_watches_steps_and_sees_the_fault(tmp_path, arch, cc, flags, vec):
+    gdb = need('gdb' if arch in ('x86_64', 'i386') else 'gdb-multiarch')
     need(cc)
     (tmp_path / 'g.c').write_text(SRC)
     exe, sock = str(tmp_path / 'g'), str(tmp_path / 's')
@@ -36,12 +38,12 @@ def test_gdb_breaks_watches_steps_and_sees_the_fault(tmp_path, arch, cc, flags):
                 break
             time.sleep(0.1)
         cmds = ['set confirm off', f'file {exe}', f'target remote {sock}', 'break f', 'continue', 'print x', 'backtrace', 'continue',
-                'print x', 'delete', 'watch v', 'continue', 'print v', 'stepi', 'delete', 'set var v=100', 'continue',
+                'print x', 'delete', 'watch v', 'continue', 'print v', f'set var {vec} = 77', 'stepi', f'print {vec}', 'delete', 'set var v=100', 'continue',
                 'print v', 'print $_siginfo', 'info threads']
         out = subprocess.run([gdb, '-q', '-batch', '-nx'] + [a for c in cmds for a in ('-ex', c)], capture_output=True, text=True,
                              timeout=100).stdout
     finally:
         p.kill()
         p.wait()
-    for want in ('$1 = 0', '#1  0x', 'in main ()', '$2 = 1', 'Old value = 0', 'New value = 1', '$3 = 1', 'SIGSEGV', '$4 = 109', 'Thread'):
+    for want in ('$1 = 0', '#1  0x', 'in main ()', '$2 = 1', 'Old value = 0', 'New value = 1', '$3 = 1', '$4 = 77', 'SIGSEGV', '$5 = 109', 'Thread'):
         assert want in out, (want, out)

@@ -49,6 +49,21 @@ def test_dynamic_program_finds_its_libraries_untold(tmp_path):
 
 
 @pytest.mark.proves('F-USR-13')
+@pytest.mark.parametrize('arch', ['riscv64', 'aarch64'])
+def test_rings_are_refused_and_code_is_fetched_where_the_guest_has_some(tmp_path, arch):
+    """What node met: epoll_event in a ring is the guest's, and the host's kernel took it for its own."""
+    src = tmp_path / 'ring.c'
+    src.write_text('#include <errno.h>\n#include <signal.h>\n#include <stdio.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n'
+                   'static void on(int s, siginfo_t *i, void *c) { printf("%d %d %p\\n", s, i->si_code, i->si_addr); fflush(stdout); _exit(3); }\n'
+                   'int main(void) { char p[256] = {0}; struct sigaction a = {.sa_sigaction = on, .sa_flags = SA_SIGINFO};\n'
+                   'printf("%d\\n", syscall(SYS_io_uring_setup, 8, p) == -1 && errno == ENOSYS); sigaction(SIGSEGV, &a, NULL);\n'
+                   '((void (*)(void))16)(); return 0; }\n')
+    exe = str(tmp_path / 'ring')
+    subprocess.run([need(f'{arch}-linux-gnu-gcc'), '-O1', '-w', '-static', '-o', exe, str(src)], check=True)
+    assert outcome([program('qemu-' + arch), exe], tmp_path) == (3, '1\n11 1 0x10\n')
+
+
+@pytest.mark.proves('F-USR-13')
 @pytest.mark.long
 @pytest.mark.limit(3600)
 def test_a_million_random_instructions_agree(tmp_path):

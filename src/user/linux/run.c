@@ -283,7 +283,7 @@ static struct jit_block *make_block(struct lx_rt_thread *t, uint64_t pc, unsigne
     int prot = lx_map_prot(pc);
 
     *f = (struct lx_fault){0};
-    if (!(prot & PROT_EXEC)) {
+    if (prot < 0 || !(prot & PROT_EXEC)) {
         *f = (struct lx_fault){.sig = SIGSEGV,
                                .code = prot < 0 ? SEGV_MAPERR : SEGV_ACCERR,
                                .addr = pc,

@@ -3,6 +3,7 @@
 #include "user/linux/seccomp.h"
 #include "user/linux/syscalls.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <linux/prctl.h>
 #include <string.h>
@@ -53,6 +54,13 @@ int64_t lx_sys_prctl(struct lx_thread *t, const uint64_t *a)
     default:
         return lx_safe_syscall(t, SYS_prctl, a);
     }
+}
+
+/* What is put into a ring is the guest's layout (epoll_event, open flags), which nobody converts: only where it is the
+ * host's. Elsewhere as on a kernel without rings, which programs fall back from. */
+int64_t lx_sys_io_uring_setup(struct lx_thread *t, const uint64_t *a)
+{
+    return lx_proc.arch->elf_machine == EM_X86_64 ? lx_safe_syscall(t, SYS_io_uring_setup, a) : -ENOSYS;
 }
 
 /* 64-bit guests: asm-generic structures equal the host's but for semid_ds, which has padding on x86 only. */
