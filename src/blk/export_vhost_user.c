@@ -704,7 +704,7 @@ static bool set_vring(struct vu *v, struct msg *m)
         if (q->enabled)
             queue_run(q);
         return val <= 1;
-    default: /* VU_SET_VRING_ADDR */
+    default:                                           /* VU_SET_VRING_ADDR */
         if (q->started || m->size < 40 || m->p[4] & 1) /* no logging */
             return false;
         q->desc = get_le64(m->p + 8);
