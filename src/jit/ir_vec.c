@@ -754,6 +754,32 @@ static bool fp_minmax(struct irc *c, const struct ir_op *o)
     return true;
 }
 
+/* Twice a lane is its magnitude; less one, 0 is the largest. */
+static bool fp_small(struct irc *c, const struct ir_op *o)
+{
+    unsigned a = ir_use(c, o->a[0]), b = ir_use(c, o->a[1]), t, u, k, d;
+
+    ir_clobber_flags(c);
+    t = ir_tmp(c, true);
+    u = ir_tmp(c, true);
+    k = ir_tmp(c, true);
+    op3(c, 0xfe, t, a, a);
+    op3(c, 0xfe, u, b, b);
+    op3(c, 0x76, k, k, k);
+    op3(c, 0xfe, t, t, k);
+    op3(c, 0xfe, u, u, k);
+    op3(c, M38 | 0x3b, t, t, u);
+    shift(c, IR_S, 2, k, k, 2); /* 2^-63 twice, less one */
+    op3(c, M38 | 0x3f, u, t, k);
+    op3(c, 0x76, t, t, u);
+    d = ir_dst(c, (ir_val)c->cur, 0);
+    ir_vex(c->b, 0, 1, 0, 0x50, d, 0, XR(t)); /* vmovmskps */
+    jit_op_reg(c->b, 0, 0x83, 6, d);
+    jit_8(c->b, 15);
+    made(c, d);
+    return true;
+}
+
 static bool fp_sign(struct irc *c, const struct ir_op *o)
 {
     unsigned a = ir_use(c, o->a[0]), d = dst(c, 0), k = o->attr & 1 ? 0 : 1; /* D is 3, S is 2 */
@@ -903,6 +929,8 @@ bool ir_code_vec(struct irc *c, const struct ir_op *o)
     case IR_VFMIN:
     case IR_VFMAX:
         return fp_minmax(c, o);
+    case IR_VFSMALL:
+        return fp_small(c, o);
     case IR_VFNEG:
     case IR_VFABS:
         return fp_sign(c, o);
