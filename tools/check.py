@@ -101,7 +101,10 @@ def run_jobs(tally, jobs):
     def one(job):
         with locks[job.alone] if job.alone else contextlib.nullcontext():
             start = time.monotonic()
-            results, text = job.call()
+            try:
+                results, text = job.call()
+            except Exception as e:  # a test that cannot even be run must not take the others with it
+                results, text = [result(job.name, 'failed', why=f'{type(e).__name__}: {e}')], ''
         return results, text, time.monotonic() - start
     jobs = sorted(jobs, key=lambda j: -weight.get(f'{j.stage} {j.name}', 10))
     with concurrent.futures.ThreadPoolExecutor(workers()) as pool:
