@@ -96,6 +96,7 @@ def expected():
 def run_jobs(tally, jobs):
     """The longest first, so that no processor is left without work at the end. Gives job -> seconds."""
     took, weight = {}, expected()
+    os.makedirs(os.path.join(build_dir(), 'results'), exist_ok=True)
     locks = {j.alone: threading.Lock() for j in jobs if j.alone}
 
     def one(job):
