@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""The whole suite: builds, runs every test, checks the ledger, ends with one line `N passed, N failed, N skipped`.
+"""The whole suite: builds, runs every test, checks the ledger, ends with one line `N passed, N failed, N skipped`. Jobs (a test
+program, a file of Python tests) of all stages run beside each other, three for two processors, the longest first (tests/times.tsv).
 
 Stages: static (layers, house numbers, layout, tests the ledger names), unit (cmocka, plain build), asan (the unit and tool tests in a build with
 ASan+UBSan), scripts (tests/*/*.sh, exit 77 = skip), pytest (tests/*/test_*.py), ledger. One JSON line per test goes to
 <build>/results/<stage>.jsonl, which tools/features.py reads; unit results are there as JUnit XML too.
 
-  tools/check.py [--long] [--only STAGE,...] [--no-build] [--tests PATH ...] [--sanitize thread]
+  tools/check.py [--long] [--only STAGE,...] [--no-build] [--tests PATH ...] [--sanitize thread] [--write-times]
   tools/check.py --accel-set PROPERTIES [--accel-set ...] [--long] [--tests PATH ...]
 --long adds the tests marked long; --accel-set runs the machine tests with these properties of the translator (such as
 tb-size=4, tlb-size=4,slots=512, one-insn-per-tb=on, links=off), one run for each, and leaves the ledger's results alone; --tests runs only those pytest or script paths, and leaves the ledger's results alone."""
 import argparse
 import concurrent.futures
+import contextlib
+import functools
 import json
 import os
 import re
@@ -18,11 +21,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STAGES = ('static', 'unit', 'asan', 'scripts', 'pytest', 'ledger')
+TIMES = os.path.join(ROOT, 'tests', 'times.tsv')
 ASAN_DIR = os.path.join(ROOT, 'build-asan')
 SAN_ENV = {'ASAN_OPTIONS': 'detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1:use_sigaltstack=0:quarantine_size_mb=16',
            'UBSAN_OPTIONS': 'halt_on_error=1:print_stacktrace=1', 'TSAN_OPTIONS': 'halt_on_error=1:exitcode=99'}
@@ -35,29 +40,82 @@ def build_dir():
 
 
 class Tally:
-    """Counts, and the result files of one stage."""
+    """Counts, and the result files of the stages. Only the main thread uses it: jobs return what they found."""
 
     def __init__(self, ext):
         self.ext = ext
         self.counts = {'passed': 0, 'failed': 0, 'skipped': 0}
-        self.notes, self.times = [], []
-        self.out = None
+        self.notes, self.times, self.out = [], {}, {}
 
     def stage(self, name):
+        """From now on the stage has a result file, though it may stay empty."""
         os.makedirs(os.path.join(build_dir(), 'results'), exist_ok=True)
-        if self.out:
-            self.out.close()
-        self.out = open(os.path.join(build_dir(), 'results', name + self.ext), 'w', encoding='utf-8')
+        if name not in self.out:
+            self.out[name] = open(os.path.join(build_dir(), 'results', name + self.ext), 'w', encoding='utf-8')
 
-    def add(self, test, outcome, proves=(), seconds=0.0, why='', record=True):
-        if outcome in self.counts:
-            self.counts[outcome] += 1
-        if outcome in ('failed', 'skipped'):
-            self.notes.append(f'{outcome.upper():8} {test}{": " + why if why else ""}')
-            print(f'{outcome.upper():8} {test}{": " + why if why else ""}', flush=True)
-        if record:
-            self.out.write(json.dumps({'test': test, 'outcome': outcome, 'proves': sorted(set(proves)),
-                                       's': round(seconds, 3), 'why': why}) + '\n')
+    def add(self, stage, r):
+        if r['outcome'] in self.counts:
+            self.counts[r['outcome']] += 1
+        if r['outcome'] in ('failed', 'skipped'):
+            line = f"{r['outcome'].upper():8} {r['test']}{': ' + r['why'] if r['why'] else ''}"
+            self.notes.append(line)
+            print(line, flush=True)
+        if stage:
+            self.stage(stage)
+            self.out[stage].write(json.dumps(r) + '\n')
+
+    def close(self):
+        for f in self.out.values():
+            f.close()
+
+
+def result(test, outcome, proves=(), seconds=0.0, why=''):
+    return {'test': test, 'outcome': outcome, 'proves': sorted(set(proves)), 's': round(seconds, 3), 'why': why}
+
+
+class Job:
+    """One thing to run beside others: call() gives (results, text to print). Two jobs with the same alone never run at once."""
+
+    def __init__(self, stage, name, call, alone=None):
+        self.stage, self.name, self.call, self.alone = stage, name, call, alone
+
+
+def workers():
+    """More than there are processors: a good part of the tests waits (for guests' timers, for time-outs) a quarter of its time."""
+    n = os.cpu_count() or 1
+    return n + (n + 1) // 2
+
+
+def expected():
+    """job -> seconds it took when tests/times.tsv was written, on a quiet machine with two processors."""
+    with open(TIMES, encoding='utf-8') as f:
+        rows = [line.rstrip('\n').split('\t') for line in f if line.strip() and not line.startswith('#')]
+    return {job: float(s) for job, s in rows}
+
+
+def run_jobs(tally, jobs):
+    """The longest first, so that no processor is left without work at the end. Gives job -> seconds."""
+    took, weight = {}, expected()
+    locks = {j.alone: threading.Lock() for j in jobs if j.alone}
+
+    def one(job):
+        with locks[job.alone] if job.alone else contextlib.nullcontext():
+            start = time.monotonic()
+            results, text = job.call()
+        return results, text, time.monotonic() - start
+    jobs = sorted(jobs, key=lambda j: -weight.get(f'{j.stage} {j.name}', 10))
+    with concurrent.futures.ThreadPoolExecutor(workers()) as pool:
+        futures = {pool.submit(one, j): j for j in jobs}
+        for done in concurrent.futures.as_completed(futures):
+            job = futures[done]
+            results, text, secs = done.result()
+            took[f'{job.stage} {job.name}'] = secs
+            tally.times[job.stage] = tally.times.get(job.stage, 0) + secs
+            if text:
+                print(text.rstrip(), flush=True)
+            for r in results:
+                tally.add(job.stage, r)
+    return took
 
 
 def run(cmd, timeout, env=None, cwd=ROOT):
@@ -92,19 +150,22 @@ def ninja(folder, sanitize, tally):
                        stderr=subprocess.STDOUT, text=True, errors='replace')
     if p.returncode:
         print(p.stdout[-8000:])
-        tally.add(f'build {os.path.basename(folder)}', 'failed', why='does not build', record=False)
+        tally.add(None, result(f'build {os.path.basename(folder)}', 'failed', why='does not build'))
         return False
     print(f'built {os.path.basename(folder)} in {time.monotonic() - start:.0f} s', flush=True)
     return True
 
 
-def static(tally):
+def checker(name, cmd, env=None):
+    status, out, secs = run(cmd, 300, env)
+    outcome = {0: 'passed', 77: 'skipped'}.get(status, 'failed')
+    return [result('check ' + name, outcome, (), secs, '' if outcome == 'passed' else out.strip().split('\n')[-1])], out
+
+
+def static_jobs():
     for name, cmd in (('layers', ['tools/check_layers.py']), ('size', ['tools/check_size.py']),
                       ('format', ['tools/check_format.sh']), ('names', [sys.executable, 'tools/features.py', '--names'])):
-        status, out, secs = run(cmd, 300)
-        print(out.rstrip(), flush=True)
-        outcome = {0: 'passed', 77: 'skipped'}.get(status, 'failed')
-        tally.add('check ' + name, outcome, seconds=secs, why='' if outcome == 'passed' else out.strip().split('\n')[-1])
+        yield Job('static', name, functools.partial(checker, name, cmd))
 
 
 def c_proves(path):
@@ -143,56 +204,67 @@ def last_words(out):
     return ' | '.join(told + ours) if told else ' '.join(out.split()[-60:])
 
 
-def unit(tally, folder, tag, env=None):
+def unit_cases(xml, where, proves, base, tag):
+    """Results of one cmocka program from the file it wrote."""
+    try:
+        cases = list(ET.parse(xml).getroot().iter('testcase'))
+    except (OSError, ET.ParseError):
+        return []
+    out = []
+    for c in cases:
+        fn, outcome, why = c.get('name'), 'passed', ''
+        if c.find('failure') is not None or c.find('error') is not None:
+            outcome = 'failed'
+            node = c.find('failure') if c.find('failure') is not None else c.find('error')
+            why = ' '.join((node.text or '').split())[:300]
+        elif c.find('skipped') is not None:
+            outcome = 'skipped'
+        name = f"{where.get(fn, 'tests/unit/' + base)}::{fn}" + ('' if tag == 'unit' else f'[{tag}]')
+        out.append(result(name, outcome, proves.get(fn, ()), float(c.get('time') or 0), why))
+    return out
+
+
+def unit(folder, tag, env, cmd, base, srcs):
+    xml = os.path.join(build_dir(), 'results', f'{tag}-{base}.xml')
+    if os.path.exists(xml):
+        os.unlink(xml)
+    # in the build folder, as meson runs them: arguments that name what it built are relative to it
+    status, out, secs = run(cmd, 400, {'CMOCKA_MESSAGE_OUTPUT': 'XML', 'CMOCKA_XML_FILE': xml, **(env or {})}, folder)
+    proves, where = {}, {}
+    for s in srcs:
+        for fn, ids in c_proves(s).items():
+            proves[fn], where[fn] = ids, s
+    results = unit_cases(xml, where, proves, base, tag)
+    if not results and status in (0, 77) and len(cmd) > 1: # no cmocka: one claim, its exit status
+        results = [result(f'tests/unit/{base}' + ('' if tag == 'unit' else f'[{tag}]'), 'skipped' if status else 'passed', (), secs,
+                          last_words(out) if status else '')]
+    elif not results or (status != 0 and not any(r['outcome'] == 'failed' for r in results)):
+        why = 'timed out' if status is None else f'ended with status {status}: ' + last_words(out)
+        results.append(result(f'tests/unit/{base}[{tag}]', 'failed', (), secs, why))
+    return results, ''
+
+
+def unit_jobs(folder, tag, env=None):
     for cmd, title, srcs in unit_list(folder):
         base = os.path.basename(cmd[0]) if len(cmd) == 1 else title.replace('/', '-')
-        xml = os.path.join(build_dir(), 'results', f'{tag}-{base}.xml')
-        if os.path.exists(xml):
-            os.unlink(xml)
-        # in the build folder, as meson runs them: arguments that name what it built are relative to it
-        status, out, secs = run(cmd, 120, {'CMOCKA_MESSAGE_OUTPUT': 'XML', 'CMOCKA_XML_FILE': xml, **(env or {})}, folder)
-        proves, where = {}, {}
-        for s in srcs:
-            for fn, ids in c_proves(s).items():
-                proves[fn], where[fn] = ids, s
-        try:
-            cases = list(ET.parse(xml).getroot().iter('testcase'))
-        except (OSError, ET.ParseError):
-            cases = []
-        bad = 0
-        for c in cases:
-            fn = c.get('name')
-            outcome, why = 'passed', ''
-            if c.find('failure') is not None or c.find('error') is not None:
-                outcome, bad = 'failed', bad + 1
-                node = c.find('failure') if c.find('failure') is not None else c.find('error')
-                why = ' '.join((node.text or '').split())[:300]
-            elif c.find('skipped') is not None:
-                outcome = 'skipped'
-            name = f"{where.get(fn, 'tests/unit/' + base)}::{fn}"
-            tally.add(name + ('' if tag == 'unit' else f'[{tag}]'), outcome, proves.get(fn, ()), float(c.get('time') or 0), why)
-        if not cases and status in (0, 77) and len(cmd) > 1: # no cmocka: one claim, its exit status
-            tally.add(f'tests/unit/{base}' + ('' if tag == 'unit' else f'[{tag}]'), 'skipped' if status else 'passed', (), secs,
-                      last_words(out) if status else '')
-        elif not cases or (status != 0 and not bad):
-            why = 'timed out' if status is None else f'ended with status {status}: ' + last_words(out)
-            tally.add(f'tests/unit/{base}[{tag}]', 'failed', why=why, seconds=secs)
+        yield Job(tag, base, functools.partial(unit, folder, tag, env, cmd, base, srcs), 'unit ' + base)
 
 
-def scripts(tally, paths, tag='', env=None):
-    for path in paths:
-        with open(os.path.join(ROOT, path), encoding='utf-8') as f:
-            head = f.read()
-        m = PROVES.search(head)
-        limit = re.search(r'# limit: (\d+)', head)
-        status, out, secs = run(['sh' if head.startswith('#!/bin/sh') else 'bash', path],
-                                int(limit.group(1)) if limit else 120, {'LYREBIRD_BUILD': build_dir(), **(env or {})})
-        last = out.strip().split('\n')[-1] if out.strip() else ''
-        outcome = {0: 'passed', 77: 'skipped'}.get(status, 'failed')
-        why = '' if outcome == 'passed' else 'timed out' if status is None else last[:300]
-        tally.add(path + tag, outcome, IDS.findall(m.group(1)) if m else (), secs, why)
-        if outcome == 'failed':
-            print(out[-3000:], flush=True)
+def script(path, tag, env):
+    with open(os.path.join(ROOT, path), encoding='utf-8') as f:
+        head = f.read()
+    m = PROVES.search(head)
+    limit = re.search(r'# limit: (\d+)', head)
+    status, out, secs = run(['sh' if head.startswith('#!/bin/sh') else 'bash', path],
+                            int(limit.group(1)) if limit else 120, {'LYREBIRD_BUILD': build_dir(), **(env or {})})
+    last = out.strip().split('\n')[-1] if out.strip() else ''
+    outcome = {0: 'passed', 77: 'skipped'}.get(status, 'failed')
+    why = '' if outcome == 'passed' else 'timed out' if status is None else last[:300]
+    return [result(path + tag, outcome, IDS.findall(m.group(1)) if m else (), secs, why)], out[-3000:] if outcome == 'failed' else ''
+
+
+def script_jobs(stage, paths, tag='', env=None):
+    return [Job(stage, p, functools.partial(script, p, tag, env), 'script ' + p) for p in paths]
 
 
 def python_with_pytest():
@@ -219,44 +291,42 @@ def pytest_file(exe, path, marks, limit):
     return results, out, bad
 
 
+def pytest_job(exe, path, marks, limit):
+    results, out, bad = pytest_file(exe, path, marks, limit)
+    if bad:
+        results.append(result('pytest ' + path, 'failed', why=bad))
+    if any(r['outcome'] == 'failed' for r in results):
+        return results, out[-6000:]
+    return results, f"{path}: {sum(r['outcome'] == 'passed' for r in results)} passed in {sum(r['s'] for r in results):.0f} s"
+
+
+def pytest_jobs(tally, stage, paths, long_too):
+    """Each file is a job. Settings that make the translator slow stretch every limit, here as in tests/conftest.py."""
+    limit = (7200 if long_too else 1500) * (6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1)
+    exe = python_with_pytest()
+    if not exe:
+        tally.add(stage, result('pytest', 'failed', why='no Python with pytest (package python3-pytest)'))
+        return []
+    return [Job(stage, p, functools.partial(pytest_job, exe, p, [] if long_too else ['-m', 'not long'], limit)) for p in paths]
+
+
 def settings(tally, paths, long_too, sets):
     for props in sets:
         print(f'== -accel tcg,{props}', flush=True)
         os.environ['LYREBIRD_ACCEL_SET'] = props
         before = dict(tally.counts)
-        pytest(tally, paths, long_too)
+        run_jobs(tally, pytest_jobs(tally, 'settings', paths, long_too))
         print(f'== -accel tcg,{props}: ' + ', '.join(f'{tally.counts[k] - before[k]} {k}' for k in before), flush=True)
     del os.environ['LYREBIRD_ACCEL_SET']
 
 
-def pytest(tally, paths, long_too):
-    """Each file is a job; as many at once as there are processors, those with Linux guests first: they take longest. Settings that make
-    the translator slow stretch every limit, here as in tests/conftest.py."""
-    limit = (7200 if long_too else 1500) * (6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1)
-    exe = python_with_pytest()
-    if not exe:
-        tally.add('pytest', 'failed', why='no Python with pytest (package python3-pytest)')
-        return
-    paths = sorted(paths, key=lambda p: (not re.search('linux|boot|installer|debian', p), p))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        jobs = [(p, pool.submit(pytest_file, exe, p, [] if long_too else ['-m', 'not long'], limit)) for p in paths]
-        for path, job in jobs:
-            results, out, bad = job.result()
-            for r in results:
-                tally.add(r['test'], r['outcome'], r['proves'], r['s'], r['why'])
-            if bad or any(r['outcome'] == 'failed' for r in results):
-                print(out[-6000:], flush=True)
-            else:
-                print(f"{path}: {sum(r['outcome'] == 'passed' for r in results)} passed in {sum(r['s'] for r in results):.0f} s", flush=True)
-            if bad:
-                tally.add('pytest ' + path, 'failed', why=bad)
-
-
-def ledger(tally):
-    status, out, secs = run([sys.executable, 'tools/features.py'], 60, {'LYREBIRD_BUILD': build_dir()})
-    print(out.rstrip(), flush=True)
-    tally.add('check ledger', 'passed' if status == 0 else 'failed', seconds=secs,
-              why='' if status == 0 else out.strip().split('\n')[-1])
+def write_times(took):
+    """Keeps what a whole run took, for the order of the next."""
+    with open(TIMES, 'w', encoding='utf-8') as f:
+        f.write('# Seconds of each job of tools/check.py in a whole run; it starts the longest first. Written by --write-times.\n')
+        for job, secs in sorted(took.items(), key=lambda t: (-round(t[1]), t[0])):
+            if secs >= 1:
+                f.write(f'{job}\t{secs:.0f}\n')
 
 
 def find_tests(suffix, prefix=''):
@@ -275,6 +345,7 @@ def main():
     ap.add_argument('--sanitize', help='run units in a build of its own, e.g. thread')
     ap.add_argument('--tests', nargs='*')
     ap.add_argument('--accel-set', action='append', default=[], metavar='PROPERTIES')
+    ap.add_argument('--write-times', action='store_true')
     args = ap.parse_args()
     if args.accel_set:
         args.tests = args.tests or sorted(p for p in find_tests('.py', 'test_') if p.startswith('tests/machine/'))
@@ -285,46 +356,49 @@ def main():
         only = ['scripts', 'pytest']
     shells = [p for p in find_tests('.sh') if not args.tests or any(p.startswith(t) for t in args.tests)]
     pys = [t for t in args.tests if not t.endswith('.sh')] if args.tests else list(find_tests('.py', 'test_'))
-
-    def timed(name, fn, *a):
-        t0 = time.monotonic()
-        tally.stage(name)
-        fn(tally, *a)
-        tally.times.append((name, time.monotonic() - t0))
-
-    if set(only) == set(STAGES):  # a claim rests on this run alone
+    whole = set(only) == set(STAGES)
+    if whole:  # a claim rests on this run alone
         for name in os.listdir(os.path.join(build_dir(), 'results')) if os.path.isdir(os.path.join(build_dir(), 'results')) else ():
             os.unlink(os.path.join(build_dir(), 'results', name))
     ok = args.no_build or ninja(build_dir(), None, tally)
+    asan = 'asan' in only and (args.no_build or ninja(ASAN_DIR, 'address,undefined', tally))
+    jobs = []
+
+    def add(stage, some):
+        jobs.extend(some)
+
     if args.sanitize:
         folder = os.path.join(ROOT, f'build-{args.sanitize}')
         if ninja(folder, args.sanitize, tally):
-            timed(args.sanitize, unit, folder, args.sanitize, SAN_ENV)
+            add(args.sanitize, unit_jobs(folder, args.sanitize, SAN_ENV))
     if 'static' in only:
-        timed('static', static)
+        add('static', static_jobs())
     if ok and 'unit' in only:
-        timed('unit', unit, build_dir(), 'unit')
-    if 'asan' in only and (args.no_build or ninja(ASAN_DIR, 'address,undefined', tally)):
-        timed('asan', unit, ASAN_DIR, 'asan', SAN_ENV)
-        asan_shells = [p for p in shells if p.startswith('tests/blk/')]
-        timed('asan-tools', scripts, asan_shells, '[asan]', {**SAN_ENV, 'LYREBIRD_BUILD': ASAN_DIR})
+        add('unit', unit_jobs(build_dir(), 'unit'))
+    if asan:
+        add('asan', unit_jobs(ASAN_DIR, 'asan', SAN_ENV))
+        add('asan-tools', script_jobs('asan-tools', [p for p in shells if p.startswith('tests/blk/')], '[asan]', {**SAN_ENV, 'LYREBIRD_BUILD': ASAN_DIR}))
     if ok and 'scripts' in only and shells and not args.accel_set:
-        timed('scripts', scripts, shells)
+        add('scripts', script_jobs('scripts', shells))
+    if ok and 'pytest' in only and pys and not args.accel_set:
+        add('pytest', pytest_jobs(tally, 'pytest', pys, args.long or bool(args.tests)))
+    took = run_jobs(tally, jobs)
     if ok and args.accel_set:
-        timed('settings', settings, pys, args.long, args.accel_set)
-    elif ok and 'pytest' in only and pys:
-        timed('pytest', pytest, pys, args.long or bool(args.tests))
-    if tally.out:
-        tally.out.close()
-        tally.out = None
+        tally.stage('settings')
+        settings(tally, pys, args.long, args.accel_set)
+    tally.close()
     if 'ledger' in only:
-        timed('ledger', ledger)
-    if tally.out:
-        tally.out.close()
+        tally.stage('ledger')
+        results, out = checker('ledger', [sys.executable, 'tools/features.py'], {'LYREBIRD_BUILD': build_dir()})
+        print(out.rstrip(), flush=True)
+        tally.add('ledger', results[0])
+        tally.close()
+    if args.write_times and whole:
+        write_times(took)
     print()
     for n in tally.notes:
         print(n)
-    print('time: ' + ', '.join(f'{n} {s:.0f} s' for n, s in tally.times) + f'; all {time.monotonic() - start:.0f} s')
+    print(f'time: {workers()} jobs at once: ' + ', '.join(f'{n} {s:.0f} s' for n, s in tally.times.items()) + f'; all {time.monotonic() - start:.0f} s')
     c = tally.counts
     print(f"{c['passed']} passed, {c['failed']} failed, {c['skipped']} skipped")
     return 1 if c['failed'] or not c['passed'] else 0

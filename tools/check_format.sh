@@ -13,9 +13,8 @@ if [ "$1" = --fix ]; then
     echo "$files" | xargs clang-format -i
     exit $?
 fi
-bad=0
-for f in $files; do
-    clang-format --dry-run --Werror "$f" >/dev/null 2>&1 || { echo "$f: layout differs from .clang-format"; bad=$((bad + 1)); }
-done
-echo "format: $bad files differ from .clang-format (make format rewrites them)"
-[ "$bad" = 0 ]
+bad=$(echo "$files" | xargs -P "$(nproc)" -n 16 clang-format --dry-run --Werror 2>&1 | sed -n 's/^\([^: ]*\.[ch]\):[0-9]*:[0-9]*: error:.*/\1/p' | sort -u)
+[ -z "$bad" ] || echo "$bad" | sed 's/$/: layout differs from .clang-format/'
+nr=$(printf '%s' "$bad" | grep -c .)
+echo "format: $nr files differ from .clang-format (make format rewrites them)"
+[ "$nr" = 0 ]

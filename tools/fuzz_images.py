@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""make fuzz-images: hostile images and NBD servers against the block layer, under ASan+UBSan.
+"""make fuzz-images: hostile images, NBD servers and clients, vhost-user peers and partition tables, under ASan+UBSan.
 
 One program per format (tests/fuzz). With clang they are libFuzzer programs, guided by what the inputs reach; without it
 they are gcc's and change inputs blindly. Each begins with the inputs kept in tests/fuzz/corpus and those found before
@@ -29,7 +29,7 @@ def build(clang):
         subprocess.run(['meson', 'setup', folder, *options, *(['-Dfuzzer=true'] if clang else [])], cwd=ROOT, check=True, env=env,
                        stdout=subprocess.DEVNULL)
     with open(os.path.join(ROOT, 'tests/fuzz/meson.build'), encoding='utf-8') as f:
-        formats = re.findall(r"'([\w]+)'", re.search(r'fuzz_formats = \[(.*?)\]', f.read())[1]) + ['nbd']
+        formats = re.findall(r"'([\w]+)'", re.search(r'fuzz_formats = \[(.*?)\]', f.read())[1]) + ['nbd', 'nbdserver', 'vhost', 'part']
     subprocess.run(['ninja', '-C', folder, f'-j{os.cpu_count() or 1}', *(f'tests/fuzz/fuzz-{n}' for n in formats)], cwd=ROOT, check=True,
                    stdout=subprocess.DEVNULL)
     return folder, formats

@@ -97,6 +97,7 @@ struct blk_dev_ops {
     void (*media_changed)(void *opaque, bool loaded);
     void (*eject_request)(void *opaque, bool force);
     bool (*is_tray_open)(void *opaque);
+    void (*move_tray)(void *opaque, bool open); /* a device that has a tray has both */
     bool (*is_locked)(void *opaque);
     void (*resized)(void *opaque);
     void (*drained_begin)(void *opaque); /* stop submitting until drained_end */
@@ -110,6 +111,12 @@ void blk_tray_moved(struct blk *b, bool open);
 bool blk_change_medium(struct blk *b, const char *file, const char *format, const char *mode, bool force,
                        struct err **errp);
 bool blk_eject(struct blk *b, bool force, struct err **errp);
+/* The same in steps. Of a drive without a tray (floppy) opening and closing do nothing. A locked tray is asked for, and
+ * opens when the guest allows it, unless force. */
+bool blk_open_tray(struct blk *b, bool force, struct err **errp);
+bool blk_close_tray(struct blk *b, struct err **errp);
+bool blk_remove_medium(struct blk *b, struct err **errp);
+bool blk_insert_medium(struct blk *b, const char *node, struct err **errp);
 /* QMP query-block / HMP info block. */
 struct json_object *blk_query(struct blk_set *s);
 char *blk_info(struct blk_set *s, bool verbose, const char *only); /* caller frees */

@@ -24,7 +24,7 @@ struct blk_node *blk_cmd_node(struct blk_set *s, const char *name, struct err **
     }
     n = b ? b->root->node : blk_node_find(s, name);
     if (!n)
-        err_set_class(errp, ERR_DEVICE_NOT_FOUND, "Cannot find device='%s' nor node-name='%s'", name, name);
+        err_set(errp, "Cannot find device='%s' nor node-name='%s'", name, name);
     return n;
 }
 
@@ -35,13 +35,29 @@ static struct blk_node *arg_node(struct blk_set *s, struct json_object *a, struc
     return blk_cmd_node(s, n ? n : d ? d : json_get_str(a, "node"), errp);
 }
 
+/* One file by two names, of which one may be relative to where the program was started? */
+static bool same_path(const char *a, const char *b)
+{
+    char *x, *y;
+    bool same;
+
+    if (!strcmp(a, b))
+        return true;
+    x = realpath(a, NULL);
+    y = x ? realpath(b, NULL) : NULL;
+    same = y && !strcmp(x, y);
+    free(x);
+    free(y);
+    return same;
+}
+
 /* The layer of top's chain that a file name, as recorded or in full, means. */
 static struct blk_node *in_chain(struct blk_node *top, const char *file)
 {
     for (struct blk_node *n = top; n; n = blk_node_cow(n)) {
         char *path AUTOFREE = blk_path_combine(blk_node_filename(top), file);
 
-        if (!strcmp(blk_node_filename(n), file) || !strcmp(blk_node_filename(n), path) || !strcmp(n->name, file))
+        if (!strcmp(n->name, file) || !strcmp(blk_node_filename(n), path) || same_path(blk_node_filename(n), file))
             return n;
     }
     return NULL;
@@ -240,8 +256,37 @@ static const char *device_id(struct blk_set *s, struct json_object *a)
     return d && blk_find(s, d) ? d : NULL;
 }
 
+/* The job that reads from, writes to or keeps n; NULL = none. */
+static struct blk_job *job_on(struct blk_set *s, const struct blk_node *n)
+{
+    struct blk_job *j;
+
+    list_each (j, &s->jobs, link)
+        if (j->status != JOB_CONCLUDED && j->status != JOB_NULL && (j->source == n || j->target == n))
+            return j;
+    return NULL;
+}
+
+static bool takes_over(const struct blk_job *j)
+{
+    return j->type == JOB_MIRROR || (j->type == JOB_COMMIT && !j->overlay);
+}
+
+/* Two jobs that put another node in the place of the same one would each pull it from under the other. */
+static bool may_take_over(struct blk_job *j, struct err **errp)
+{
+    struct blk_job *k;
+
+    list_each (k, &j->set->jobs, link)
+        if (k != j && takes_over(j) && takes_over(k) && k->source == j->source && k->status != JOB_CONCLUDED)
+            return err_set(errp, "Node '%s' is busy: block device is in use by block job: %s", j->source->name, k->id);
+    return true;
+}
+
 static bool claim_nodes(struct blk_job *j, struct err **errp)
 {
+    if (!may_take_over(j, errp))
+        return false;
     job_keep(j, j->source);
     if (j->target)
         job_keep(j, j->target);
@@ -270,11 +315,17 @@ static void allow_base_writes(struct blk_job *j, struct blk_node *top)
 static bool cmd_commit(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
     const char *base_name = json_get_str(a, "base-node"), *top_name = json_get_str(a, "top-node");
-    struct blk_node *active = arg_node(s, a, errp), *top, *base;
+    const char *device = json_get_str(a, "device");
+    struct blk_node *active, *top, *base;
     struct blk_job *j;
 
+    if (device && !blk_find(s, device) && !blk_node_find(s, device))
+        return err_set_class(errp, ERR_DEVICE_NOT_FOUND, "Device '%s' not found", device);
+    active = arg_node(s, a, errp);
     if (!active)
         return false;
+    if (json_get_str(a, "backing-file") && !top_name && !json_get_str(a, "top"))
+        return err_set(errp, "'backing-file' specified, but 'top' is the active layer");
     active = blk_node_unfiltered(active);
     if (!base_name)
         base_name = json_get_str(a, "base");
@@ -654,6 +705,8 @@ static bool cmd_resize(struct blk_set *s, struct json_object *a, struct json_obj
         return false;
     if (size < 0)
         return err_set(errp, "Parameter 'size' expects a >0 size");
+    if (job_on(s, n) || job_on(s, blk_node_unfiltered(n)))
+        return err_set(errp, "Device '%s' is in use", json_get_str(a, "device") ? json_get_str(a, "device") : n->name);
     blk_cmd_hold(n, true);
     blk_node_drain(n);
     r = blk_node_truncate(n, (uint64_t)size, BLK_PREALLOC_OFF, errp);

@@ -493,3 +493,75 @@ bool blk_eject(struct blk *b, bool force, struct err **errp)
     take_medium_out(b);
     return true;
 }
+
+/* ---- the same in steps ---- */
+
+static bool removable(struct blk *b, struct err **errp)
+{
+    return !b->ops || b->ops->media_changed || err_set(errp, "Device '%s' is not removable", b->id);
+}
+
+bool blk_open_tray(struct blk *b, bool force, struct err **errp)
+{
+    bool locked = b->ops && b->ops->is_locked && b->ops->is_locked(b->ops_opaque);
+
+    if (!removable(b, errp))
+        return false;
+    if (!has_tray(b) || b->ops->is_tray_open(b->ops_opaque))
+        return true;
+    if (locked && b->ops->eject_request)
+        b->ops->eject_request(b->ops_opaque, force);
+    if (locked && !force)
+        return true; /* the guest opens it, which DEVICE_TRAY_MOVED tells */
+    b->ops->move_tray(b->ops_opaque, true);
+    blk_tray_moved(b, true);
+    return true;
+}
+
+bool blk_close_tray(struct blk *b, struct err **errp)
+{
+    if (!removable(b, errp))
+        return false;
+    if (!has_tray(b) || !b->ops->is_tray_open(b->ops_opaque))
+        return true;
+    b->ops->move_tray(b->ops_opaque, false);
+    blk_tray_moved(b, false);
+    return true;
+}
+
+static bool tray_is_open(struct blk *b, struct err **errp)
+{
+    return !has_tray(b) || b->ops->is_tray_open(b->ops_opaque) ||
+           err_set(errp, "Tray of device '%s' is not open", b->id);
+}
+
+bool blk_remove_medium(struct blk *b, struct err **errp)
+{
+    BLK_HOME_SCOPE(b->set);
+    if (!removable(b, errp) || !tray_is_open(b, errp))
+        return false;
+    take_medium_out(b);
+    return true;
+}
+
+bool blk_insert_medium(struct blk *b, const char *node, struct err **errp)
+{
+    BLK_HOME_SCOPE(b->set);
+    struct blk_node *n = blk_node_find(b->set, node);
+    struct blk_child *c;
+
+    if (!n)
+        return err_set(errp, "Node '%s' not found", node);
+    list_each (c, &n->parents, in_node)
+        if (c->handle)
+            return err_set(errp, "Node '%s' is already in use", node);
+    if (!removable(b, errp) || !tray_is_open(b, errp))
+        return false;
+    if (b->root)
+        return err_set(errp, "There already is a medium in device '%s'", b->id);
+    if (!blk_handle_insert(b, n, errp))
+        return false;
+    if (!has_tray(b) && b->ops && b->ops->media_changed)
+        b->ops->media_changed(b->ops_opaque, true);
+    return true;
+}

@@ -689,24 +689,28 @@ static bool set_vring(struct vu *v, struct msg *m)
     if (!q)
         return false;
     switch (m->request) {
-    case VU_SET_VRING_NUM:
+    case VU_SET_VRING_NUM: /* requests of a ring that is started still reckon with its size */
+        if (q->started || !val || val > MAX_RING || val & (val - 1))
+            return false;
         q->num = val;
-        return !q->started && val && val <= MAX_RING && !(val & (val - 1));
+        return true;
     case VU_SET_VRING_BASE:
+        if (q->started || val > UINT16_MAX)
+            return false;
         q->last_avail = (uint16_t)val;
-        return !q->started && val <= UINT16_MAX;
+        return true;
     case VU_SET_VRING_ENABLE:
         q->enabled = val == 1;
         if (q->enabled)
             queue_run(q);
         return val <= 1;
-    default: /* VU_SET_VRING_ADDR */
-        if (q->started || m->size < 40)
+    default:                                           /* VU_SET_VRING_ADDR */
+        if (q->started || m->size < 40 || m->p[4] & 1) /* no logging */
             return false;
         q->desc = get_le64(m->p + 8);
         q->used = get_le64(m->p + 16);
         q->avail = get_le64(m->p + 24);
-        return !(m->p[4] & 1); /* no logging */
+        return true;
     }
 }
 
@@ -749,8 +753,12 @@ static bool set_vring_fd(struct vu *v, struct msg *m)
 
 static bool set_features(struct vu *v, const struct msg *m, uint64_t may, uint64_t *to)
 {
-    *to = m->size >= 8 ? get_le64(m->p) : UINT64_MAX;
-    return !(*to & ~may);
+    uint64_t want = m->size >= 8 ? get_le64(m->p) : UINT64_MAX;
+
+    if (want & ~may)
+        return false;
+    *to = want;
+    return true;
 }
 
 /* False: the connection ends. *replied: the message was one that has an answer. */

@@ -477,6 +477,73 @@ static bool q2_load(struct blk_node *n, struct opts *o, struct err **errp)
     return true;
 }
 
+/* ---- the mark of an overlay that was merged away ---- */
+
+static int q2_flush(struct blk_node *n);
+
+static struct q2_unknown_ext **merged_ext(struct q2 *s)
+{
+    struct q2_unknown_ext **u = &s->unknown;
+
+    while (*u && (*u)->type != Q2_EXT_MERGED)
+        u = &(*u)->next;
+    return u;
+}
+
+/* The file it was merged into, NULL = it was not. Owned by the caller; only what a terminal can take. */
+static char *merged_into(struct q2 *s)
+{
+    const struct q2_unknown_ext *u = *merged_ext(s);
+
+    if (!u || !u->len || u->len > 1023)
+        return NULL;
+    for (uint32_t i = 0; i < u->len; i++)
+        if (u->data[i] < 0x20 || u->data[i] == 0x7f)
+            return NULL;
+    return xstrndup((const char *)u->data, u->len);
+}
+
+static void drop_ext(struct q2_unknown_ext **at)
+{
+    struct q2_unknown_ext *u = *at;
+
+    *at = u->next;
+    free(u->data);
+    free(u);
+}
+
+static int q2_mark_merged(struct blk_node *n, const char *into)
+{
+    struct q2 *s = n->priv;
+    struct q2_unknown_ext *u;
+    int r;
+
+    if (*merged_ext(s))
+        drop_ext(merged_ext(s));
+    if (into) {
+        u = xnew(struct q2_unknown_ext);
+        *u = (struct q2_unknown_ext){.type = Q2_EXT_MERGED, .len = (uint32_t)min_u64(strlen(into), 1023)};
+        u->data = (uint8_t *)xstrndup(into, u->len);
+        u->next = s->unknown;
+        s->unknown = u;
+    }
+    r = q2_flush(n);
+    if (r >= 0)
+        r = q2_write_header(n);
+    if (r < 0 && into)
+        drop_ext(merged_ext(s));
+    return r;
+}
+
+static void warn_of_merge(struct blk_node *n)
+{
+    char *into AUTOFREE = merged_into(n->priv);
+
+    if (into)
+        warn_report("image '%s' was merged into '%s' and has been out of date since; use that one",
+                    blk_node_filename(n->file->node), into);
+}
+
 static bool q2_open(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct q2 *s = n->priv;
@@ -496,6 +563,8 @@ static bool q2_open(struct blk_node *n, struct opts *o, struct err **errp)
         q2_release(n);
         return false;
     }
+    if (n->open_flags & BLK_O_RDWR)
+        warn_of_merge(n);
     q2_cleaner_start(n);
     return true;
 }
@@ -731,6 +800,7 @@ static int q2_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, s
 static struct json_object *q2_info(struct blk_node *n)
 {
     struct q2 *s = n->priv;
+    char *into AUTOFREE = merged_into(s);
     struct json_object *d =
         json_make("s:compat", s->version >= 3 ? "1.1" : "0.10", "s:compression-type", s->zstd ? "zstd" : "zlib", NULL);
 
@@ -755,6 +825,8 @@ static struct json_object *q2_info(struct blk_node *n)
     }
     if (s->nr_bm)
         json_object_object_add(d, "bitmaps", q2_bitmaps_info(n));
+    if (into)
+        json_object_object_add(d, "merged-into", json_object_new_string(into));
     return json_make("s:type", "qcow2", "o:data", d, NULL);
 }
 
@@ -780,7 +852,8 @@ static int q2_change_backing(struct blk_node *n, const char *file, const char *f
     }
     free(old);
     free(old_fmt);
-    (void)s;
+    if (*merged_ext(s)) /* whoever gives it another base uses it again */
+        q2_mark_merged(n, NULL);
     return 0;
 }
 
@@ -1197,6 +1270,7 @@ static const struct blk_driver drv_qcow2 = {
     .flush = q2_flush,
     .block_status = q2_status,
     .truncate = q2_truncate,
+    .mark_merged = q2_mark_merged,
     .info = q2_info,
     .check = q2_check,
     .create = q2_create,

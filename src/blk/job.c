@@ -428,6 +428,14 @@ static void hold_above(struct blk_node *n, int delta)
     }
 }
 
+/* The overlay of a live commit: from now on nobody keeps it in step with what lies below. */
+static void mark(struct blk_job *j, struct blk_node *overlay, const char *into)
+{
+    if (j->type != JOB_COMMIT || !overlay->drv->mark_merged || overlay->drv->mark_merged(overlay, into) >= 0)
+        return;
+    warn_report("block job '%s': image '%s' could not be marked as merged", j->id, blk_node_filename(overlay));
+}
+
 /* Everything above the source is held; the last differences are copied; the target takes over. */
 static int pivot(struct blk_job *j)
 {
@@ -448,6 +456,7 @@ static int pivot(struct blk_job *j)
     if (r >= 0 && j->cancelled)
         r = -ECANCELED;
     if (r >= 0) {
+        mark(j, src, blk_node_filename(dst));
         mirror_listen(j, false);
         blk_child_detach(j->source_edge);
         blk_child_detach(j->target_edge);
@@ -460,6 +469,7 @@ static int pivot(struct blk_job *j)
             warn_report("block job '%s': %s", j->id, e->msg);
             err_free(e);
             r = -EPERM;
+            mark(j, src, NULL);
             hold_above(src, -1);
         } else {
             hold_above(dst, -1);

@@ -220,6 +220,8 @@ struct blk_driver {
     bool (*amend)(struct blk_node *n, struct opts *o, struct err **errp);
     bool (*measure)(struct opts *o, struct blk_node *in, struct blk_measure *m, struct err **errp);
     int (*change_backing)(struct blk_node *n, const char *file, const char *fmt);
+    /* Records that what this image held lives on in `into` and this image is out of date; NULL takes it back. */
+    int (*mark_merged)(struct blk_node *n, const char *into);
     int (*make_empty)(struct blk_node *n);
     bool (*snap_create)(struct blk_node *n, struct blk_snap *sn, struct err **errp);
     bool (*snap_goto)(struct blk_node *n, const char *id, struct err **errp);

@@ -55,6 +55,7 @@ enum {
     Q2_EXT_BITMAPS = 0x23852875,
     Q2_EXT_CRYPTO = 0x0537be77,
     Q2_EXT_DATA_FILE = 0x44415441,
+    Q2_EXT_MERGED = 0x4c596d67, /* ours: the file that has taken over what this image held */
 };
 
 /* overlap-check: structures whose place is compared with that of guest data before it is written. */

@@ -619,6 +619,35 @@ static void bswap(struct irc *c, const struct ir_op *o)
     ir_made(c, (ir_val)c->cur, d);
 }
 
+/* Bytes reversed, then nibbles, pairs and bits of each swapped. */
+static void bit_reverse(struct irc *c, const struct ir_op *o)
+{
+    static const uint64_t mask[] = {UINT64_C(0x0f0f0f0f0f0f0f0f), UINT64_C(0x3333333333333333),
+                                    UINT64_C(0x5555555555555555)};
+    unsigned w = w_of(o->t), d, t, m;
+
+    ir_clobber_flags(c);
+    d = copy_dst(c, o);
+    t = ir_tmp(c, false);
+    m = ir_tmp(c, false);
+    if (w || d & 8)
+        jit_8(c->b, 0x40 | (w ? 8u : 0u) | (d & 8 ? 1u : 0u));
+    jit_8(c->b, 0x0f);
+    jit_8(c->b, 0xc8 | (d & 7));
+    for (unsigned k = 0; k < 3; k++) {
+        jit_mov_ri(c->b, m, w ? mask[k] : (uint32_t)mask[k]);
+        jit_op_reg(c->b, w, 0x8b, t, d);
+        jit_op_reg(c->b, w, 0xc1, 5, t); /* shr */
+        jit_8(c->b, 4u >> k);
+        jit_op_reg(c->b, w, 0x23, t, m);
+        jit_op_reg(c->b, w, 0x23, d, m);
+        jit_op_reg(c->b, w, 0xc1, 4, d); /* shl */
+        jit_8(c->b, 4u >> k);
+        jit_op_reg(c->b, w, 0x0b, d, t);
+    }
+    ir_made(c, (ir_val)c->cur, d);
+}
+
 static void extr(struct irc *c, const struct ir_op *o)
 {
     unsigned hi, lo, d;
@@ -705,6 +734,9 @@ bool ir_code_int(struct irc *c, const struct ir_op *o)
     case IR_BSWAP:
     case IR_REV16:
         bswap(c, o);
+        return true;
+    case IR_BITREV:
+        bit_reverse(c, o);
         return true;
     case IR_UBFX:
         ubfx(c, o);

@@ -1019,7 +1019,10 @@ static void vec_op(const struct ir_op *o, enum ir_nan rule, const vec *a, vec *r
     case IR_VAESENC ... IR_VAESIMC:
         aes(o->op, a, r);
         return;
-    case IR_VFADD ... IR_VFCVTN:
+    case IR_VFADD ... IR_VFMUL:
+        fp_vec(o, o->attr & 16 ? IR_NAN_DEFAULT : rule, a, r);
+        return;
+    case IR_VFDIV ... IR_VFCVTN:
         fp_vec(o, rule, a, r);
         return;
     default:
@@ -1083,6 +1086,13 @@ void ir_eval_op(const struct ir_op *o, enum ir_nan rule, const union ir_vec *a, 
         else
             for (unsigned i = 0; i < 16; i++)
                 out.d[0] |= (uint64_t)(a->b[i] >> 7) << i;
+        break;
+    case IR_VFSMALL:
+        for (unsigned i = 0; i < 8; i++) {
+            uint32_t m = a[i / 4].s[i % 4] << 1;
+
+            out.d[0] |= (uint64_t)(m && m < 0x40000000) << i % 4;
+        }
         break;
     case IR_VFLOW:
         out.d[0] = a->d[0] & mask_of(o->attr ? 64 : 32);

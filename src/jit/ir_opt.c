@@ -253,6 +253,11 @@ static ir_val simplify(struct fwd *f, unsigned n)
         return (ir_val)n;
     if (o->op == IR_OR && o->t == IR_I64 && fold_rotate(s, o))
         return (ir_val)n;
+    if (o->op == IR_CLZ && s->op[o->a[0]].op == IR_BITREV &&
+        s->op[o->a[0]].t == o->t) { /* Arm counts trailing zeros so */
+        o->op = IR_CTZ;
+        o->a[0] = s->op[o->a[0]].a[0];
+    }
     if (commutes(o->op) && konst(s, o->a[0], &a) && !konst(s, o->a[1], &b)) {
         ir_val t = o->a[0];
 

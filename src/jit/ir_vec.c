@@ -58,8 +58,14 @@ static void invert(struct irc *c, unsigned d)
 /* All 32-bit lanes := v. */
 static void splat32(struct irc *c, unsigned d, uint32_t v)
 {
-    unsigned g = ir_tmp(c, false);
+    unsigned g;
 
+    if (v == 0xff00ff || v == 0xffff) {
+        op3(c, 0x76, d, d, d);
+        shift(c, v == 0xffff ? IR_S : IR_H, 2, d, d, v == 0xffff ? 16 : 8);
+        return;
+    }
+    g = ir_tmp(c, false);
     jit_mov_ri(c->b, g, v);
     ir_vex(c->b, 1, 1, 0, 0x6e, XR(d), 0, g);
     op2(c, M38 | 0x58, d, d);
@@ -319,11 +325,38 @@ static bool transpose(struct irc *c, const struct ir_op *o)
     return true;
 }
 
-static bool pair_bytes(struct irc *c, const struct ir_op *o)
+/* Lanes of 32 bits: the even ones of both, and the odd ones. */
+static bool pair_words(struct irc *c, const struct ir_op *o)
+{
+    static const uint16_t op[] = {0xfe, M38 | 0x3d, M38 | 0x39, M38 | 0x3f, M38 | 0x3b};
+    unsigned a = ir_use(c, o->a[0]), b = ir_use(c, o->a[1]), d, t = ir_tmp(c, true);
+
+    ir_vex(c->b, 0, 1, 0, 0xc6, XR(t), XR(a), XR(b)); /* vshufps */
+    jit_8(c->b, 0xdd);
+    d = dst(c, 0);
+    ir_vex(c->b, 0, 1, 0, 0xc6, XR(d), XR(a), XR(b));
+    jit_8(c->b, 0x88);
+    op3(c, op[o->op - IR_VPADD], d, d, t);
+    made(c, d);
+    return true;
+}
+
+/* Pairs of a as words whose upper byte is 0; the smaller of anything and 0 is. */
+static void pair_half(struct irc *c, unsigned op, unsigned d, unsigned a, unsigned mask)
+{
+    shift(c, IR_H, 2, d, a, 8);
+    op3(c, op, d, d, a);
+    if (mask)
+        op3(c, 0xdb, d, d, mask);
+}
+
+static bool pair(struct irc *c, const struct ir_op *o)
 {
     static const uint8_t op[] = {0xfc, 0, 0, 0xde, 0xda};
-    unsigned k = o->op - IR_VPADD, l = o->attr & 3, a, b, d, t, m;
+    unsigned k = o->op - IR_VPADD, l = o->attr & 3, a, b, d, t, m = 0;
 
+    if (l == IR_S)
+        return pair_words(c, o);
     if (l == IR_D && o->op == IR_VPADD) {
         a = ir_use(c, o->a[0]);
         b = ir_use(c, o->a[1]);
@@ -339,17 +372,16 @@ static bool pair_bytes(struct irc *c, const struct ir_op *o)
         return false;
     a = ir_use(c, o->a[0]);
     b = ir_use(c, o->a[1]);
-    m = ir_tmp(c, true);
-    splat32(c, m, 0xff00ff);
+    if (o->op != IR_VPUMIN) {
+        m = ir_tmp(c, true);
+        splat32(c, m, 0xff00ff);
+    }
     t = ir_tmp(c, true);
-    shift(c, IR_H, 2, t, b, 8);
-    op3(c, op[k], t, t, b);
-    op3(c, 0xdb, t, t, m);
+    pair_half(c, op[k], t, b, m);
     d = dst(c, 1u << a | 1u << b);
-    shift(c, IR_H, 2, d, a, 8);
-    op3(c, op[k], d, d, a);
-    op3(c, 0xdb, d, d, m);
-    op3(c, 0x67, d, d, t);
+    if (a != b)
+        pair_half(c, op[k], d, a, m);
+    op3(c, 0x67, d, a != b ? d : t, t);
     made(c, d);
     return true;
 }
@@ -722,6 +754,32 @@ static bool fp_minmax(struct irc *c, const struct ir_op *o)
     return true;
 }
 
+/* Twice a lane is its magnitude; less one, 0 is the largest. */
+static bool fp_small(struct irc *c, const struct ir_op *o)
+{
+    unsigned a = ir_use(c, o->a[0]), b = ir_use(c, o->a[1]), t, u, k, d;
+
+    ir_clobber_flags(c);
+    t = ir_tmp(c, true);
+    u = ir_tmp(c, true);
+    k = ir_tmp(c, true);
+    op3(c, 0xfe, t, a, a);
+    op3(c, 0xfe, u, b, b);
+    op3(c, 0x76, k, k, k);
+    op3(c, 0xfe, t, t, k);
+    op3(c, 0xfe, u, u, k);
+    op3(c, M38 | 0x3b, t, t, u);
+    shift(c, IR_S, 2, k, k, 2); /* 2^-63 twice, less one */
+    op3(c, M38 | 0x3f, u, t, k);
+    op3(c, 0x76, t, t, u);
+    d = ir_dst(c, (ir_val)c->cur, 0);
+    ir_vex(c->b, 0, 1, 0, 0x50, d, 0, XR(t)); /* vmovmskps */
+    jit_op_reg(c->b, 0, 0x83, 6, d);
+    jit_8(c->b, 15);
+    made(c, d);
+    return true;
+}
+
 static bool fp_sign(struct irc *c, const struct ir_op *o)
 {
     unsigned a = ir_use(c, o->a[0]), d = dst(c, 0), k = o->attr & 1 ? 0 : 1; /* D is 3, S is 2 */
@@ -836,7 +894,7 @@ bool ir_code_vec(struct irc *c, const struct ir_op *o)
     case IR_VTRN2:
         return transpose(c, o);
     case IR_VPADD ... IR_VPUMIN:
-        return pair_bytes(c, o);
+        return pair(c, o);
     case IR_VEXT:
         a = ir_use(c, o->a[0]);
         b = ir_use(c, o->a[1]);
@@ -871,6 +929,8 @@ bool ir_code_vec(struct irc *c, const struct ir_op *o)
     case IR_VFMIN:
     case IR_VFMAX:
         return fp_minmax(c, o);
+    case IR_VFSMALL:
+        return fp_small(c, o);
     case IR_VFNEG:
     case IR_VFABS:
         return fp_sign(c, o);

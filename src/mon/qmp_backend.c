@@ -308,6 +308,34 @@ bool qmp_blockdev_change_medium(struct mon *m, const struct qmp_args_blockdev_ch
     return b && blk_change_medium(b, a->filename, a->format, a->read_only_mode, a->has_force && a->force, errp);
 }
 
+bool qmp_blockdev_open_tray(struct mon *m, const struct qmp_args_blockdev_open_tray *a, struct err **errp)
+{
+    struct blk *b = the_blk(m, a->device, a->id, errp);
+
+    return b && blk_open_tray(b, a->has_force && a->force, errp);
+}
+
+bool qmp_blockdev_close_tray(struct mon *m, const struct qmp_args_blockdev_close_tray *a, struct err **errp)
+{
+    struct blk *b = the_blk(m, a->device, a->id, errp);
+
+    return b && blk_close_tray(b, errp);
+}
+
+bool qmp_blockdev_remove_medium(struct mon *m, const struct qmp_args_blockdev_remove_medium *a, struct err **errp)
+{
+    struct blk *b = the_blk(m, NULL, a->id, errp);
+
+    return b && blk_remove_medium(b, errp);
+}
+
+bool qmp_blockdev_insert_medium(struct mon *m, const struct qmp_args_blockdev_insert_medium *a, struct err **errp)
+{
+    struct blk *b = the_blk(m, NULL, a->id, errp);
+
+    return b && blk_insert_medium(b, a->node_name, errp);
+}
+
 bool qmp_via_blk(struct mon *m, const char *name, struct json_object *args, struct json_object **ret, struct err **errp)
 {
     /* the schema says "via": "blk" of commands the block layer has */

@@ -220,10 +220,25 @@ static bool unknown_prop(struct obj *o, const char *name, struct err **errp)
     return false;
 }
 
+/* The property a dotted name is an entry of, or NULL. */
+static const struct prop *list_prop(const struct obj *o, const char *name, const char **key)
+{
+    const char *dot = strchr(name, '.');
+    char *head AUTOFREE = dot ? xstrndup(name, (size_t)(dot - name)) : NULL;
+    const struct prop *p = dot ? obj_prop_find(o->cls, head) : NULL;
+
+    *key = dot ? dot + 1 : NULL;
+    return p && p->type->set_part ? p : NULL;
+}
+
 bool obj_set(struct obj *o, const char *name, const char *val, struct err **errp)
 {
     const struct prop *p = obj_prop_find(o->cls, name);
 
+    const char *key;
+
+    if (!p && (p = list_prop(o, name, &key)))
+        return p->type->set_part(o, p, field(o, p), key, val, errp);
     if (!p)
         return unknown_prop(o, name, errp);
     return p->type->set(o, p, field(o, p), val, errp);

@@ -36,6 +36,9 @@ struct prop_type {
     void (*release)(struct obj *o, const struct prop *p, void *field); /* may be NULL */
     /* Value for QMP; NULL: a string made from get. */
     struct json_object *(*get_json)(struct obj *o, const struct prop *p, const void *field);
+    /* A list or an object, set entry by entry: key is what follows "name.", as in "0.iothread". NULL: a plain value. */
+    bool (*set_part)(struct obj *o, const struct prop *p, void *field, const char *key, const char *val,
+                     struct err **errp);
 };
 extern const struct prop_type prop_bool, prop_u8, prop_u16, prop_u32, prop_u64, prop_i32, prop_i64, prop_size, prop_str,
     prop_enum, prop_onoffauto, prop_bit32, prop_bit64, prop_mac, prop_link;

@@ -99,6 +99,31 @@ def test_external_snapshot_takes_further_writes(tmp_path, base):
     io('-r', new, '-c', 'read -P 3 0 64k', '-c', 'read -P 2 1M 64k')
 
 
+@pytest.mark.proves('N-76', 'F-SNP-06')
+def test_live_commit_completes_by_itself_and_marks_the_dead_file(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={over},format=qcow2') as vm:
+        vm.guest('d0', 'write -P 5 1M 1M')
+        vm.qmp('block-commit', device='d0', auto_complete=True)
+        done = vm.wait('BLOCK_JOB_COMPLETED')
+        assert 'error' not in done and vm.file_of('d0') == str(base)
+        vm.guest('d0', 'write -P 7 1M 64k')
+    io('-r', base, '-c', 'read -P 7 1M 64k', '-c', 'read -P 5 1088k 960k')
+    # the overlay is out of date: it says so to whoever looks or writes, in the machine, too; others' tools do not mind
+    assert json.loads(img('info', '--output=json', over))['format-specific']['data']['merged-into'] == str(base)
+    assert 'merged into' in img('info', over)
+    assert img('check', over)
+    warned = f"image '{over}' was merged into '{base}' and has been out of date since"
+    p = subprocess.run([program('qemu-io'), '-c', 'read 0 512', over], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0 and warned in p.stderr
+    p = subprocess.run([program('qemu-io'), '-r', '-c', 'read 0 512', over], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0 and warned not in p.stderr
+    assert subprocess.run([need('qemu-img', 'qemu-utils'), 'check', over], capture_output=True, timeout=60).returncode == 0
+    # whoever gives it a base uses it anew
+    img('rebase', '-u', '-b', base, '-F', 'qcow2', over)
+    assert 'merged-into' not in json.loads(img('info', '--output=json', over))['format-specific']['data']
+
+
 @pytest.mark.proves('F-SNP-06', 'F-QMP-07', 'F-QMP-08', 'F-QMP-09', 'S333', 'S334', 'S338')
 def test_active_commit_merges_and_pivots(tmp_path, base):
     over = overlay(tmp_path, base)
@@ -450,3 +475,51 @@ def test_a_source_that_fails_under_backup(tmp_path, base):
         time.sleep(0.1)
         vm.qmp('job-resume', id='b')
         assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED')
+
+
+@pytest.mark.proves('F-BLK-28')
+def test_a_medium_is_changed_in_steps_as_libvirt_does(tmp_path):
+    for n, byte in (('one', 1), ('two', 2)):
+        (tmp_path / n).write_bytes(bytes([byte]) * MB)
+    with Machine('-M', 'q35', '-accel', 'qtest', '-S', '-drive', f'file={tmp_path}/one,format=raw,if=none,id=cd,readonly=on',
+                 '-device', 'ide-cd,drive=cd,id=drv') as m:
+        cd = lambda: m.qmp('query-block')[0]
+        with pytest.raises(QmpError, match="Tray of device 'cd' is not open"):
+            m.qmp('blockdev-remove-medium', id='drv')
+        m.qmp('blockdev-open-tray', id='drv')
+        moved = m.event('DEVICE_TRAY_MOVED', 20)['data']
+        assert moved['tray-open'] and moved['device'] == 'cd' and cd()['tray_open'] and cd()['inserted']
+        m.qmp('blockdev-open-tray', id='drv')  # open already: nothing happens
+        m.qmp('blockdev-remove-medium', id='drv')
+        assert 'inserted' not in cd() and cd()['tray_open']
+        with pytest.raises(QmpError, match="Node 'new' not found"):
+            m.qmp('blockdev-insert-medium', **{'id': 'drv', 'node-name': 'new'})
+        m.qmp('blockdev-add', **{'driver': 'raw', 'node-name': 'new', 'read-only': True, 'file': {'driver': 'file', 'filename': f'{tmp_path}/two', 'read-only': True}})
+        m.qmp('blockdev-insert-medium', **{'id': 'drv', 'node-name': 'new'})
+        with pytest.raises(QmpError, match="Node 'new' is already in use"):
+            m.qmp('blockdev-insert-medium', **{'id': 'drv', 'node-name': 'new'})
+        m.qmp('blockdev-close-tray', id='drv')
+        assert m.event('DEVICE_TRAY_MOVED', 20)['data']['tray-open'] is False
+        assert cd()['inserted']['file'] == f'{tmp_path}/two' and cd()['inserted']['node-name'] == 'new' and not cd()['tray_open']
+        m.qmp('quit')
+        m.wait(20)
+
+
+@pytest.mark.proves('F-SNP-06', 'S333')
+def test_a_disk_that_a_job_works_on_is_left_as_it_is(tmp_path, base):
+    over = overlay(tmp_path, base)
+    with Vm(tmp_path, f'file={over},format=qcow2') as vm:
+        with pytest.raises(QmpError, match="'backing-file' specified, but 'top' is the active layer"):
+            vm.qmp('block-commit', device='d0', backing_file='x')
+        with pytest.raises(QmpError, match="Device 'nix' not found"):
+            vm.qmp('block-commit', device='nix')
+        vm.qmp('block-commit', device='d0')
+        vm.wait('BLOCK_JOB_READY')
+        with pytest.raises(QmpError, match='is in use'):
+            vm.qmp('block_resize', device='d0', size=16 * MB)
+        with pytest.raises(QmpError, match='block device is in use by block job: d0'):
+            vm.qmp('drive-mirror', device='d0', target=f'{tmp_path}/m', sync='full', job_id='other')
+        vm.qmp('block-job-complete', device='d0')
+        vm.wait('BLOCK_JOB_COMPLETED')
+        vm.qmp('block_resize', device='d0', size=16 * MB)
+    assert json.loads(img('info', '--output=json', base))['virtual-size'] == 16 * MB

@@ -125,7 +125,7 @@ def test_the_menu_lists_the_media_and_a_key_picks_one(media, tmp_path):
         until('for boot menu')
         m.hmp('sendkey esc')
         until('Select boot device')
-        until('DVD')
+        until('. DVD')
         m.hmp('sendkey ' + re.search(r'(\d)\. DVD', bios.read_text(errors='replace')).group(1))
         assert m.wait(60) == 3
     assert said.read_text() == 'cd'

@@ -1,9 +1,12 @@
 """Disks of every controller from inside Linux: written, checksummed, read back, and compared on the host."""
 import hashlib
+import os
 import re
+import subprocess
 
 import pytest
 
+from conftest import program
 from linux import Linux
 
 SIZE = 24 << 20
@@ -15,6 +18,10 @@ CASES = {
                        ('virtio_pci', 'virtio_blk'), 'vda', ('F-STO-03', 'F-BLK-11', 'F-BLK-18')),
     'virtio-blk-iothread': (['-M', 'q35', '-object', 'iothread,id=io0', '-drive', 'file={},format=raw,if=none,id=d', '-device',
                              'virtio-blk-pci,drive=d,iothread=io0,num-queues=2', '-smp', '2'], ('virtio_pci', 'virtio_blk'), 'vda', ('F-STO-03',)),
+    'virtio-blk-two-iothreads': (['-M', 'q35', '-object', 'iothread,id=io0', '-object', 'iothread,id=io1', '-drive',
+                                  'file={},format=raw,if=none,id=d', '-device', '{{"driver":"virtio-blk-pci","drive":"d","num-queues":2,'
+                                  '"iothread-vq-mapping":[{{"iothread":"io0","vqs":[1]}},{{"iothread":"io1","vqs":[0]}}]}}', '-smp', '2'],
+                                 ('virtio_pci', 'virtio_blk'), 'vda', ('F-STO-03',)),
     'virtio-scsi': (['-M', 'pc', '-device', 'virtio-scsi-pci', '-drive', 'file={},format=raw,if=none,id=d', '-device', 'scsi-hd,drive=d'],
                     SCSI, 'sda', ('F-STO-04', 'F-BLK-12', 'F-VIO-02', 'F-DEV-05')),
     'nvme': (['-M', 'pc', '-drive', 'file={},format=raw,if=none,id=d', '-device', 'nvme,drive=d,serial=S1', '-smp', '2'], ('nvme',), 'nvme0n1',
@@ -22,13 +29,15 @@ CASES = {
     'nvme-ns-q35': (['-M', 'q35', '-device', 'pcie-root-port,id=rp', '-device', 'nvme,id=nvme0,serial=S2,bus=rp', '-blockdev',
                      'driver=raw,node-name=d,file.driver=file,file.filename={}', '-device',
                      '{{"driver":"nvme-ns","bus":"nvme0","drive":"d","nsid":1,"id":"n0"}}'], ('nvme',), 'nvme0n1', ('F-STO-02', 'F-BLK-10')),
+    'sd': (['-M', 'pc', '-device', 'sdhci-pci', '-drive', 'file={},format=raw,if=none,id=d', '-device', 'sd-card,drive=d'],
+           ('sdhci_pci', 'mmc_block'), 'mmcblk0', ()),
     'ahci': (['-M', 'q35', '-drive', 'file={},format=raw'], ('ahci', 'sd_mod'), 'sda', ('F-STO-01', 'F-BLK-01', 'F-BLK-09', 'F-DEV-06')),
     'ide': (['-M', 'pc', '-hda', '{}'], ('ata_piix', 'sd_mod'), 'sda', ('F-STO-01', 'F-BLK-05', 'F-BLK-08', 'F-DEV-06', 'S086')),
 }
 
 
 @pytest.mark.limit(300)
-@pytest.mark.parametrize('name', [pytest.param(n, id=n, marks=pytest.mark.proves(*CASES[n][3])) for n in CASES])
+@pytest.mark.parametrize('name', [pytest.param(n, id=n, marks=[pytest.mark.proves(*CASES[n][3])] if CASES[n][3] else []) for n in CASES])
 def test_written_data_is_on_the_host(name, tmp_path):
     args, modules, dev, _ = CASES[name]
     image = tmp_path / 'disk.img'
@@ -109,3 +118,69 @@ def test_sixty_four_disks_and_a_folder(tmp_path):
     for i in range(64):
         data = (tmp_path / f'd{i}.img').read_bytes()
         assert data[512:1024].rstrip(b'\0') == b'%d\n' % (((1 << 20) + i * 4096) // 512)
+
+
+def run_times(pid):
+    """{name of a thread: nanoseconds it has run}"""
+    def read(t, what):
+        with open(f'/proc/{pid}/task/{t}/{what}') as f:
+            return f.read()
+    return {read(t, 'comm').strip(): int(read(t, 'schedstat').split()[0]) for t in os.listdir(f'/proc/{pid}/task')}
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-STO-03')
+def test_each_queue_is_handled_on_its_own_thread(tmp_path):
+    """Both CPUs read and write one qcow2 disk at a time; queues are shared out by turns; the disk goes through a reset, a stop and a snapshot of
+    its settings by QMP."""
+    image = tmp_path / 'd.qcow2'
+    subprocess.run([program('qemu-img'), 'create', '-q', '-f', 'qcow2', str(image), '64M'], check=True)
+    dev = '{"driver":"virtio-blk-pci","id":"vb","drive":"d","num-queues":3,"iothread-vq-mapping":[{"iothread":"io0"},{"iothread":"io1"}]}'
+    args = ['-M', 'q35', '-object', 'iothread,id=io0', '-object', 'iothread,id=io1', '-drive', f'file={image},format=qcow2,if=none,id=d',
+            '-device', dev, '-smp', '2']
+    with Linux(args, ('virtio_pci', 'virtio_blk')) as g:
+        assert int(g.sh('ls /sys/block/vda/mq | wc -l')) >= 2
+        g.sh('w() { for i in 1 2 3 4; do dd if=/tmp/r$1 of=/dev/vda bs=64k seek=$(($1 * 64)) oflag=direct; dd if=/dev/vda of=/tmp/b$1 bs=64k '
+             'skip=$(($1 * 64)) count=32 iflag=direct; cmp /tmp/r$1 /tmp/b$1 && echo same; done >/tmp/o$1 2>/dev/null; }')
+        g.sh('for i in 0 1 2 3; do dd if=/dev/urandom of=/tmp/r$i bs=64k count=32 2>/dev/null; done', 120)
+        before = run_times(g.s.p.pid)
+        g.sh('for i in 0 1 2 3; do w $i & done; wait', 200)
+        assert g.sh('cat /tmp/o0 /tmp/o1 /tmp/o2 /tmp/o3 | grep -c same') == '16'
+        after = run_times(g.s.p.pid)
+        assert all(after[t] > before[t] for t in ('IO io0', 'IO io1')), (before, after)
+        assert g.qmp.call('qom-get', path='/machine/peripheral/vb', property='iothread-vq-mapping') == [
+            {'iothread': 'io0', 'vqs': [0, 2]}, {'iothread': 'io1', 'vqs': [1]}]
+        g.qmp.call('stop')
+        g.qmp.call('cont')
+        g.sh('dd if=/dev/vda of=/dev/null bs=1M count=16 iflag=direct 2>/dev/null')
+        g.poweroff()
+
+
+@pytest.mark.proves('F-STO-03')
+@pytest.mark.parametrize('more,text', [
+    ('"iothread-vq-mapping":[{"iothread":"no"}]', "can't find value 'no'"),
+    ('"iothread-vq-mapping":[{"iothread":"io0"},{"iothread":"io0"}]', 'Duplicate IOThread name'),
+    ('"iothread-vq-mapping":[{"iothread":"io0","vqs":[0]}],"num-queues":2', 'missing vq 1'),
+    ('"iothread-vq-mapping":[{"iothread":"io0","vqs":[0,2]}],"num-queues":2', 'must be less than num_queues 2'),
+    ('"iothread-vq-mapping":[{"iothread":"io0","vqs":[0]},{"iothread":"io1"}]', 'all items'),
+    ('"iothread-vq-mapping":[{"iothread":"io0","vqs":[0]},{"iothread":"io1","vqs":[0]}]', 'more than once'),
+    ('"iothread-vq-mapping":[{"iothread":"io0","vqs":[0,0]}]', 'assigned twice'),
+    ('"iothread-vq-mapping":[{"vqs":[0]}]', 'is missing'),
+    ('"iothread-vq-mapping":[{"iothread":"io0","cpu":1}]', 'is unexpected'),
+    ('"iothread-vq-mapping":"io0"', 'expected: array'),
+    ('"iothread-vq-mapping":[{"iothread":"io0"}],"iothread":"io1"', 'at the same time'),
+    ('"iothread-vq-mapping":[{"iothread":"io0"}],"ioeventfd":false', 'ioeventfd is required'),
+])
+def test_a_mapping_that_cannot_be_is_refused(tmp_path, more, text):
+    p = subprocess.run([program('qemu-system-x86_64'), '-M', 'pc', '-display', 'none', '-object', 'iothread,id=io0', '-object', 'iothread,id=io1',
+                        '-drive', 'driver=null-co,size=1M,if=none,id=d', '-device', '{"driver":"virtio-blk-pci","drive":"d",' + more + '}'],
+                       capture_output=True, text=True, timeout=60)
+    assert p.returncode == 1 and text in p.stderr, p.stderr
+
+
+@pytest.mark.parametrize('drive,device,text', [('driver=null-co,size=1000k', 'sd-card,drive=d', 'Invalid SD card size'), ('', 'sd-card', 'drive property is not set'),
+                                               ('driver=null-co,size=1M', 'sd-card,drive=d,bus=pci.0', 'sd-bus')])
+def test_a_card_that_cannot_be_is_refused(drive, device, text):
+    p = subprocess.run([program('qemu-system-x86_64'), '-M', 'pc', '-display', 'none', '-device', 'sdhci-pci',
+                        *(['-drive', drive + ',if=none,id=d'] if drive else []), '-device', device], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 1 and text in p.stderr, p.stderr

@@ -3,6 +3,7 @@ difference stops the machine with the block's text on stderr. Links and guards a
 tools/check.py --accel-set see to those."""
 import os
 import re
+import socket
 import subprocess
 
 import pytest
@@ -21,6 +22,20 @@ def agreed(text):
     assert m and 'lockstep: block at' not in text, text[-3000:]
     print(m.group(0))
     return int(m.group(1)), int(m.group(2))
+
+
+def ask(path, line, upto):
+    """What a human monitor on a socket answers, until it has said upto."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(60)
+        s.connect(path)
+        s.sendall(line.encode() + b'\n')
+        text = ''
+        while upto not in text:
+            data = s.recv(65536)
+            assert data, text
+            text += data.decode()
+        return text
 
 
 @pytest.mark.limit(240)
@@ -60,6 +75,7 @@ def test_debian_boots_to_a_login_in_lockstep(sample, tmp_path):
     try:
         g.s.expect('lyrebird login: ', 7000, 'boot to a login')
         assert 'lockstep: block at' not in g.s.seen
+        assert agreed(ask(f'{tmp_path}/hmp', 'info jit', 'dead flags'))[0] > 10_000_000
     except Failed as e:
         pytest.fail(f'{e}\n{g.s.seen[-4000:]}')
     finally:

@@ -1,4 +1,4 @@
-"""memtest86+ (Debian's package) finds no error in 64 MiB. The screen is read from VGA text memory, the keys go through the
+"""memtest86+ (Debian's package) finds no error in 32 MiB (64 at length). The screen is read from VGA text memory, the keys go through the
 keyboard controller. The bit fade test waits for minutes of real time: make check leaves it out through memtest86+'s own
 menu, make check-long runs the whole pass, in 64-bit mode on two CPUs and in 32-bit mode from the CD."""
 import os
@@ -50,7 +50,7 @@ def passes(m, seconds):
 
 @pytest.mark.limit(300)
 def test_a_pass_without_the_fade_test():
-    with Machine('-m', '64', '-vga', 'std', *ACCEL, '-kernel', f'{package()}/boot/memtest86+x64.bin') as m:
+    with Machine('-m', '32', '-vga', 'std', *ACCEL, '-kernel', f'{package()}/boot/memtest86+x64.bin') as m:
         wait(m, '<Enter> to start testing', 60)
         keys(m, 'f1')
         wait(m, 'Test selection', 20)
@@ -69,5 +69,5 @@ def test_a_pass_without_the_fade_test():
     pytest.param(('-M', 'q35', '-cdrom', '{}/usr/lib/memtest86+/memtest86+ia32.iso'), id='32-bit'),
 ])
 def test_a_whole_pass(args):
-    with Machine('-m', '64', '-vga', 'std', *ACCEL, *(a.format(package()) for a in args)) as m:
+    with Machine('-m', '32', '-vga', 'std', *ACCEL, *(a.format(package()) for a in args)) as m:
         passes(m, 1500)

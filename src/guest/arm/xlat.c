@@ -429,7 +429,8 @@ static void emit(struct arm_xlat *x, const struct arm_insn *i)
     x->select_cond = i->cond;
     if (skip && cond_compare(x, i))
         return;
-    if (skip && !x->select)
+    x->skipping = skip && !x->select;
+    if (x->skipping)
         ir_skip_if_fl(s, ir_fl_get(s), i->cond ^ 1);
     if (!i->row->gen(x, i))
         undefined(x, i);

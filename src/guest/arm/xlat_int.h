@@ -18,6 +18,7 @@ struct arm_xlat {
     /* Conditional instructions that only write core registers write old or new: */
     bool select;
     unsigned select_cond;
+    bool skipping;  /* between SKIP_IF_FL and LABEL of a conditional instruction */
     ir_val fpflags; /* FLAGS value that FPSCR's N Z C V hold, IR_NO: not known */
 };
 #define AX_OFF(r) (offsetof(struct arm_cpu, a.x) + 8 * (size_t)(r))

@@ -1,7 +1,8 @@
 /* Emitting IR: Advanced SIMD. Most instructions are those of A64 on V registers, of which the Q registers are the first
  * sixteen; an operand in the upper half of one (an odd D register) and every 64-bit result go through scratch
- * registers. Floating point uses the "standard FPSCR" (flush to zero, default NaN, round to nearest) and so is done by
- * soft-float. */
+ * registers. Floating point uses the "standard FPSCR" (flush to zero, default NaN, round to nearest): sums, differences
+ * and products are inline when no operand is smaller than 2^-63 and FPSCR rounds to nearest, so that nothing can be
+ * flushed; the rest is done by soft-float. */
 #include "guest/arm/xlat_int.h"
 
 #define DN(i) ((i)->N << 4 | (i)->Vn)
@@ -21,11 +22,61 @@ static int operand(struct arm_xlat *x, unsigned d, unsigned shape, unsigned k)
     return (int)(ARM_SCR + k);
 }
 
+/* FADD, FSUB, FMUL and FMUL by an element: the op, and the second operand. */
+static bool simple_fp(struct ir *s, uint32_t w, enum ir_opcode *op, ir_val *b)
+{
+    unsigned m = w >> 16 & 31;
+
+    switch (w & 0xbfe0fc00) {
+    case 0x0e20d400:
+        *op = IR_VFADD;
+        break;
+    case 0x0ea0d400:
+        *op = IR_VFSUB;
+        break;
+    case 0x2e20dc00:
+        *op = IR_VFMUL;
+        break;
+    default:
+        if ((w & 0xbfc0f400) != 0x0f809000)
+            return false;
+        *op = IR_VFMUL;
+        *b = ir_un_x(s, IR_VDUPL, IR_V128, IR_S, ir_get(s, IR_V128, AV_OFF(m)), (w >> 10 & 2) | (w >> 21 & 1));
+        return true;
+    }
+    *b = ir_get(s, IR_V128, AV_OFF(m));
+    return true;
+}
+
+/* The word inline, unless it is a rare case. Returns not 0 (I32) where it was not done; IR_NO: nothing was emitted. */
+static ir_val plain_fp(struct arm_xlat *x, uint32_t w)
+{
+    struct ir *s = x->s;
+    enum ir_opcode op;
+    ir_val a, b, rare;
+
+    if (x->skipping || !simple_fp(s, w, &op, &b))
+        return IR_NO;
+    a = ir_get(s, IR_V128, AV_OFF(w >> 5 & 31));
+    if (!(w & QBIT)) {
+        a = ir_un_t(s, IR_VLOW, IR_V128, a);
+        b = ir_un_t(s, IR_VLOW, IR_V128, b);
+    }
+    rare = ir_bin(s, IR_OR, ir_bin_x(s, IR_VFSMALL, IR_I32, 0, a, b, 0),
+                  ir_bin_i(s, IR_AND, ir_get(s, IR_I32, AC_OFF(a.fpcr)), A64_FPCR_RMODE));
+    ir_skip_if(s, rare);
+    ir_put(s, AV_OFF(w & 31), ir_bin_x(s, op, IR_V128, IR_S | 16, a, b, 0));
+    ir_label(s);
+    return rare;
+}
+
 static void emit(struct arm_xlat *x, uint32_t w, bool fp)
 {
     struct ir *s = x->s;
-    ir_val old = IR_NO;
+    ir_val old = IR_NO, rare = fp ? plain_fp(x, w) : IR_NO;
 
+    if (rare != IR_NO)
+        ir_skip_if(s, ir_cmp(s, IR_EQ, rare, ir_c32(s, 0)));
     if (fp) {
         old = ir_get(s, IR_I32, AC_OFF(a.fpcr));
         ir_put(s, AC_OFF(a.fpcr),
@@ -34,6 +85,8 @@ static void emit(struct arm_xlat *x, uint32_t w, bool fp)
     a64_emit(s, w, fp);
     if (fp)
         ir_put(s, AC_OFF(a.fpcr), old);
+    if (rare != IR_NO)
+        ir_label(s);
 }
 
 /* Vd, Vn, Vm of these shapes; n, m: -1: the word has none. */

@@ -129,11 +129,10 @@ static void load_reserved(struct rv_emit *e)
     rv_put(e, v);
 }
 
-/* What a load reserved armed is aligned; elsewhere nothing is stored. */
 static void store_conditional(struct rv_emit *e)
 {
     ir_val a = rs1(e), held = ir_cmp(e->s, IR_EQ, ir_get(e->s, IR_I64, offsetof(struct rv_state, res_addr)), a);
-    ir_val ok = ir_cas_if(e->s, e->op == RV_SC_W ? IR_M32 : IR_M64, a, held,
+    ir_val ok = ir_cas_if(e->s, (e->op == RV_SC_W ? IR_M32 : IR_M64) | IR_MALIGN, a, held,
                           ir_get(e->s, IR_I64, offsetof(struct rv_state, res_val)), rs2(e));
 
     ir_put(e->s, offsetof(struct rv_state, res_addr), ir_c64(e->s, UINT64_MAX));

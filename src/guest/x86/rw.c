@@ -24,14 +24,36 @@ static bool rewritable(const struct rw *r, const struct x86_insn *in)
     return ends_block(r, in) || rw_is_sys(r, in) || plain(r, in);
 }
 
-/* Decodes until the block must end. The last instruction may be one that is left to the interpreter. */
+/* Where conditional jumps of the block lead, ahead of it: most often where two paths meet. */
+struct joins {
+    uint64_t at[8];
+    unsigned nr;
+};
+
+static void note_join(struct rw *r, struct joins *j, const struct x86_insn *in, size_t end)
+{
+    if (is_cond(in) && (int64_t)in->imm > 0)
+        j->at[j->nr++ % ARRAY_LEN(j->at)] = r->env->pc + end + in->imm;
+}
+
+static bool is_join(const struct joins *j, uint64_t pc)
+{
+    for (unsigned i = 0; i < min_u64(j->nr, ARRAY_LEN(j->at)); i++)
+        if (j->at[i] == pc)
+            return true;
+    return false;
+}
+
+/* Decodes until the block must end. The last instruction may be one that is left to the interpreter. What follows a
+ * join is a block of its own, which both paths share: their code would be twice as much. */
 static void decode(struct rw *r)
 {
     const struct x86_rw_env *e = r->env;
     unsigned max = e->mode & X86_RWM_ONE || e->tail_id ? 1 : JIT_BLOCK_MAX_INSN;
+    struct joins joins = {.nr = 0};
     size_t at = 0;
 
-    while (r->nr < max && at < e->avail) {
+    while (r->nr < max && at < e->avail && !is_join(&joins, e->pc + at)) {
         struct x86_insn *in = &r->in[r->nr];
 
         if (x86_decode(e->code + at, e->avail - at, r->m64 ? X86_MODE_64 : X86_MODE_32, in) != X86_DECODE_OK)
@@ -40,6 +62,7 @@ static void decode(struct rw *r)
         at += in->len;
         if (!rewritable(r, in) || (ends_block(r, in) && !is_cond(in)))
             break;
+        note_join(r, &joins, in, at);
     }
     r->out->guest_off[r->nr] = (uint16_t)at;
     r->out->guest_len = (uint32_t)at;

@@ -178,11 +178,31 @@ static void check_flagless(struct rw *r, struct cold *c, struct jit_mem where, u
     }
 }
 
-static void tlb_index(struct rw *r) /* T1 = index of the address in T0 */
+static void tlb_index(struct rw *r, unsigned dst, unsigned address) /* dst = index of the address in a register */
 {
-    jit_rorx(r->b, T1, T0, 12);
-    jit_op_reg(r->b, 0, 0x81, 4, T1); /* and */
+    jit_rorx(r->b, dst, address, 12);
+    jit_op_reg(r->b, 0, 0x81, 4, dst); /* and */
     jit_32(r->b, r->env->tlb_size - 1);
+}
+
+/* A check by the TLB. bare: the address is where, and T0 may hold the index; else it is in T0. T1 = the addend. */
+static void probe_tlb(struct rw *r, struct cold *c, bool bare, struct jit_mem where, unsigned size)
+{
+    unsigned index = bare ? T0 : T1;
+    struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
+    struct jit_buf *b = r->b;
+
+    if (bare && where.disp)
+        jit_lea(b, T0, where);
+    tlb_index(r, index, bare && !where.disp ? where.base : T0);
+    jit_load(b, T1, JIT_GSX(index, 8, c->write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+    sum.index = T1;
+    jit_lea(b, T1, sum);
+    jit_cmp_imm(b, T1, 4096 - (int)size);
+    c->from = jit_jcc_fwd(b, JCC_A);
+    if (!bare)
+        tlb_index(r, T1, T0);
+    jit_load(b, T1, JIT_GSX(index, 8, X86_CTX(tlb_add)));
 }
 
 /* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
@@ -205,16 +225,7 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
     if (c->keep_flags) {
         check_flagless(r, c, sum, size, probe, at);
     } else if (probe) {
-        if (bare)
-            jit_lea(b, T0, where);
-        c->make_t0 = false;
-        tlb_index(r);
-        jit_load(b, T1, JIT_GSX(T1, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
-        jit_lea(b, T1, JIT_SUM(T0, T1));
-        jit_cmp_imm(b, T1, 4096 - (int)size);
-        c->from = jit_jcc_fwd(b, JCC_A);
-        tlb_index(r);
-        jit_load(b, T1, JIT_GSX(T1, 8, X86_CTX(tlb_add)));
+        probe_tlb(r, c, bare, where, size);
     } else {
         jit_load(b, T1, JIT_GS(at));
         sum.index = T1;

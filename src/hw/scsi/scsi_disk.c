@@ -883,6 +883,14 @@ static bool is_tray_open(void *opaque)
 {
     return ((struct sdisk *)opaque)->tray_open;
 }
+static void move_tray(void *opaque, bool open)
+{
+    struct sdisk *s = opaque;
+
+    s->tray_open = open;
+    s->medium_event = true;
+    tell(s, ATTN_MEDIUM_CHANGED);
+}
 static bool is_locked(void *opaque)
 {
     return ((struct sdisk *)opaque)->locked;
@@ -895,6 +903,7 @@ static const struct blk_dev_ops hd_ops = {.resized = on_resize};
 static const struct blk_dev_ops cd_ops = {.media_changed = on_media,
                                           .eject_request = on_eject_request,
                                           .is_tray_open = is_tray_open,
+                                          .move_tray = move_tray,
                                           .is_locked = is_locked,
                                           .resized = on_resize};
 

@@ -3,7 +3,7 @@
  * Source: VIRTIO 1.2, chapter 2 (2.1 status, 2.2 features, 2.5 configuration) and 3.1 (initialisation).
  *
  * Kicks only schedule the queue's handler on the machine's loop, so a vCPU goes on at once; with ioeventfd=off the
- * handler runs on the vCPU's thread. With an I/O thread (vd->io) it runs there, without the machine lock; what changes
+ * handler runs on the vCPU's thread. With an I/O thread (q->io) it runs there, without the machine lock; what changes
  * a queue's set-up from elsewhere enters the I/O thread first, and interrupts are raised with the machine lock if it is
  * free, else by the main loop. While the machine is stopped nothing touches the rings; handlers run again when it goes
  * on. */
@@ -48,6 +48,18 @@ void virtio_kick(struct virtio_dev *vd, unsigned queue)
     queue_run(q);
 }
 
+void virtio_enter(struct virtio_dev *vd)
+{
+    for (unsigned i = 0; i < vd->nr_vq; i++)
+        iothread_enter(vd->vq[i].io);
+}
+
+void virtio_leave(struct virtio_dev *vd)
+{
+    for (unsigned i = vd->nr_vq; i-- > 0;)
+        iothread_leave(vd->vq[i].io);
+}
+
 static void irq_run(void *opaque)
 {
     struct virtq *q = opaque;
@@ -66,6 +78,7 @@ struct virtq *virtio_add_queue(struct virtio_dev *vd, unsigned num_max, virtq_fn
     q->num = q->num_max = num_max;
     q->vector = VIRTIO_NO_VECTOR;
     q->handle = handle;
+    q->io = vd->io;
     ev_bh_init(&q->bh, vd->io ? vd->io->loop : dev_machine(vd->dev)->run->loop, queue_run, q);
     ev_bh_init(&q->irq_bh, dev_machine(vd->dev)->run->loop, irq_run, q);
     return q;
@@ -165,7 +178,7 @@ void virtio_set_status(struct virtio_dev *vd, uint8_t val)
         virtio_reset(vd);
         return;
     }
-    iothread_enter(vd->io);
+    virtio_enter(vd);
     if ((val & VIRTIO_S_FEATURES_OK) && !(old & VIRTIO_S_FEATURES_OK) && !features_ok(vd))
         val &= ~VIRTIO_S_FEATURES_OK;
     vd->status = val | (old & VIRTIO_S_NEEDS_RESET);
@@ -175,7 +188,7 @@ void virtio_set_status(struct virtio_dev *vd, uint8_t val)
         for (unsigned i = 0; i < vd->nr_vq; i++) /* buffers may have been queued before */
             if (vd->vq[i].enabled)
                 ev_bh_schedule(&vd->vq[i].bh);
-    iothread_leave(vd->io);
+    virtio_leave(vd);
 }
 
 /* ---- configuration ---- */
@@ -221,7 +234,7 @@ static void queue_reset(struct virtq *q)
 
 void virtio_reset(struct virtio_dev *vd)
 {
-    iothread_enter(vd->io); /* none of its queues is being handled from here on */
+    virtio_enter(vd); /* none of its queues is being handled from here on */
     vd->status = 0;
     vd->isr = 0;
     vd->broken = false;
@@ -230,7 +243,7 @@ void virtio_reset(struct virtio_dev *vd)
     /* Queues first: what the device still holds now belongs to a past life. */
     for (unsigned i = 0; i < vd->nr_vq; i++)
         queue_reset(&vd->vq[i]);
-    iothread_leave(vd->io);
+    virtio_leave(vd);
     if (vd->type->reset)
         vd->type->reset(vd);
     vd->guest_features = 0;
@@ -253,13 +266,13 @@ static void state_changed(void *opaque)
     if (on == vd->was_running)
         return;
     vd->was_running = on;
-    iothread_enter(vd->io); /* a queue being handled now is finished first */
+    virtio_enter(vd); /* a queue being handled now is finished first */
     if (vd->type->running)
         vd->type->running(vd, on);
     for (unsigned i = 0; on && i < vd->nr_vq; i++)
         if (vd->vq[i].enabled)
             ev_bh_schedule(&vd->vq[i].bh);
-    iothread_leave(vd->io);
+    virtio_leave(vd);
 }
 
 bool virtio_realize(struct virtio_dev *vd, bool modern, bool legacy, struct err **errp)

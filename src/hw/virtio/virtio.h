@@ -68,7 +68,8 @@ struct virtq_done { /* an element completed but not yet shown to the guest */
 
 struct virtq {
     struct virtio_dev *vd;
-    virtq_fn *handle; /* runs after a kick, on the loop (ioeventfd=on) or the vCPU's thread */
+    struct iothread *io; /* borrowed: where it is handled, NULL = the main loop */
+    virtq_fn *handle;    /* runs after a kick, on the loop (ioeventfd=on) or the vCPU's thread */
     struct ev_bh bh;
     struct ev_bh irq_bh; /* an interrupt an I/O thread could not raise itself */
     uint16_t index;
@@ -144,9 +145,9 @@ struct virtio_dev {
     uint8_t isr;
     bool broken;
     bool realized;
-    bool kick_sync;      /* handle kicks on the vCPU's thread (ioeventfd=off) */
-    struct iothread *io; /* borrowed: queues are handled there, NULL = on the main loop. Set before queues are added */
-    uint64_t features;   /* offered */
+    bool kick_sync;          /* handle kicks on the vCPU's thread (ioeventfd=off) */
+    struct iothread *io;     /* borrowed: where queues added from now on are handled, NULL = on the main loop */
+    uint64_t features;       /* offered */
     uint64_t guest_features; /* accepted */
     uint32_t feature_bits;   /* property bits: PROP_INDIRECT ... */
     unsigned config_size;
@@ -189,6 +190,9 @@ static inline bool virtio_offers(const struct virtio_dev *vd, unsigned bit)
 /* ---- for device bodies ---- */
 /* In realize: the next queue, with at most num_max entries. NULL when the device has all it may have. */
 struct virtq *virtio_add_queue(struct virtio_dev *vd, unsigned num_max, virtq_fn *handle);
+/* None of the queues is being handled in between; nests. With the machine lock. */
+void virtio_enter(struct virtio_dev *vd);
+void virtio_leave(struct virtio_dev *vd);
 /* The guest broke a rule: log, mark broken, ask for a reset. */
 void virtio_error(struct virtio_dev *vd, const char *fmt, ...) PRINTF_FMT(2, 3);
 /* Configuration changed on the host's side: new generation and an interrupt. */

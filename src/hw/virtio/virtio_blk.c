@@ -5,6 +5,7 @@
  * continued. Left out: SCSI pass-through (scsi=on), secure erase, zoned devices, lifetime. */
 #include "blk/blk.h"
 #include "hw/virtio/virtio_pci.h"
+#include "hw/virtio/vq_map.h"
 #include <stdio.h>
 
 enum {
@@ -56,9 +57,14 @@ struct vblk {
     bool share_rw;   /* property */
     bool config_wce, discard, write_zeroes, seg_max_adjust, request_merging, scsi;
     bool orig_wce, saved_wce;
-    struct ev_bh restart_bh;
-    struct list stopped; /* of struct vblk_req: wait until the machine goes on */
-    unsigned inflight;
+    struct vq_map map;         /* property: which I/O thread handles which queue */
+    struct vblk_queue *queues; /* owned: num_queues of them */
+    unsigned inflight;         /* atomic: queues count on threads of their own */
+};
+struct vblk_queue {
+    struct vblk *v;
+    struct ev_bh restart_bh; /* on the loop the queue is handled on: completions come back to it */
+    struct list stopped;     /* of struct vblk_req: wait until the machine goes on */
 };
 struct vblk_pci {
     struct virtio_pci pci;
@@ -68,7 +74,7 @@ struct vblk_pci {
 struct vblk_req {
     struct virtq_elem e; /* first */
     struct vblk *v;
-    struct list link; /* in v->stopped */
+    struct list link; /* in its queue's stopped */
     uint32_t type;
     uint64_t off, len; /* bytes of the disk */
     uint32_t flags;
@@ -79,6 +85,11 @@ struct vblk_req {
 static struct vblk *vblk_of(struct virtio_dev *vd)
 {
     return container_of(vd, struct vblk, vd);
+}
+
+static struct vblk_queue *queue_of(const struct vblk_req *r)
+{
+    return &r->v->queues[r->e.q->index];
 }
 
 /* ---- requests ---- */
@@ -107,11 +118,11 @@ static void req_done(void *opaque, int ret)
     struct vblk_req *r = opaque;
     struct vblk *v = r->v;
 
-    v->inflight--;
+    __atomic_fetch_sub(&v->inflight, 1, __ATOMIC_RELEASE);
     if (ret < 0 && r->e.gen == r->e.q->gen) {
         switch (blk_error_action(v->blk, is_read(r), -ret)) {
         case BLK_POLICY_STOP:
-            list_add(&v->stopped, &r->link);
+            list_add(&queue_of(r)->stopped, &r->link);
             return;
         case BLK_POLICY_IGNORE:
             ret = 0;
@@ -127,7 +138,7 @@ static void req_submit(struct vblk_req *r)
 {
     struct vblk *v = r->v;
 
-    v->inflight++;
+    __atomic_fetch_add(&v->inflight, 1, __ATOMIC_ACQUIRE);
     switch (r->type) {
     case T_IN:
         blk_aio_read(v->blk, r->off, &r->data, 0, req_done, r);
@@ -311,33 +322,35 @@ static void drop_stopped(struct vblk *v)
 {
     struct vblk_req *r, *tmp;
 
-    list_each_safe (r, tmp, &v->stopped, link) {
-        list_del(&r->link);
-        iov_free(&r->data);
-        virtq_elem_free(&r->e);
-    }
+    for (unsigned i = 0; i < v->num_queues; i++)
+        list_each_safe (r, tmp, &v->queues[i].stopped, link) {
+            list_del(&r->link);
+            iov_free(&r->data);
+            virtq_elem_free(&r->e);
+        }
 }
 
 static void vblk_reset(struct virtio_dev *vd)
 {
     struct vblk *v = vblk_of(vd);
 
+    virtio_enter(vd);
     drop_stopped(v);
+    virtio_leave(vd);
     /* Transfers under way must not reach memory the guest uses for something else; only the loop's thread can wait. */
-    if (v->inflight && ev_loop_is_mine(dev_machine(vd->dev)->run->loop))
+    if (__atomic_load_n(&v->inflight, __ATOMIC_ACQUIRE) && ev_loop_is_mine(dev_machine(vd->dev)->run->loop))
         blk_drain(v->blk);
     blk_set_write_cache(v->blk, v->orig_wce);
 }
 
-/* On the loop the queues are handled on: completions come back to it. */
 static void vblk_restart(void *opaque)
 {
-    struct vblk *v = opaque;
+    struct vblk_queue *vq = opaque;
     struct list todo;
     struct vblk_req *r;
 
     list_init(&todo);
-    while ((r = list_first(&v->stopped, struct vblk_req, link))) {
+    while ((r = list_first(&vq->stopped, struct vblk_req, link))) {
         list_del(&r->link);
         list_add(&todo, &r->link);
     }
@@ -345,17 +358,19 @@ static void vblk_restart(void *opaque)
         list_del(&r->link);
         if (!r->again)
             req_submit(r);
-        else if (!req_start(v, r))
+        else if (!req_start(vq->v, r))
             virtq_elem_free(&r->e);
     }
 }
 
 static void vblk_held(struct virtio_dev *vd, virtq_put_fn *put, void *opaque)
 {
+    struct vblk *v = vblk_of(vd);
     struct vblk_req *r;
 
-    list_each (r, &vblk_of(vd)->stopped, link)
-        put(opaque, &r->e, 0);
+    for (unsigned i = 0; i < v->num_queues; i++)
+        list_each (r, &v->queues[i].stopped, link)
+            put(opaque, &r->e, 0);
 }
 
 static void vblk_take_back(struct virtio_dev *vd, struct virtq_elem *e, uint64_t tag)
@@ -365,7 +380,7 @@ static void vblk_take_back(struct virtio_dev *vd, struct virtq_elem *e, uint64_t
     r->v = vblk_of(vd);
     r->again = true;
     iov_init(&r->data, 0);
-    list_add(&r->v->stopped, &r->link);
+    list_add(&queue_of(r)->stopped, &r->link);
 }
 
 static size_t vblk_elem_size(struct virtio_dev *vd, unsigned queue)
@@ -377,12 +392,14 @@ static void vblk_running(struct virtio_dev *vd, bool on)
 {
     struct vblk *v = vblk_of(vd);
 
-    if (!on || list_empty(&v->stopped))
-        return;
-    if (vd->io)
-        ev_bh_schedule(&v->restart_bh);
-    else
-        vblk_restart(v);
+    for (unsigned i = 0; on && i < v->num_queues; i++) {
+        if (list_empty(&v->queues[i].stopped))
+            continue;
+        if (vd->vq[i].io)
+            ev_bh_schedule(&v->queues[i].restart_bh);
+        else
+            vblk_restart(&v->queues[i]);
+    }
 }
 
 static void vblk_resized(void *opaque)
@@ -443,21 +460,51 @@ static void guess_geometry(struct vblk *v)
     v->cyls = min_u64(max_u64(sectors / (16 * 63), 2), 16383);
 }
 
+static bool find_iothreads(struct vblk *v, struct err **errp)
+{
+    struct blk_set *s = blk_set_of(dev_machine(v->vd.dev));
+
+    if (v->iothread && v->map.nr)
+        return err_set(errp, "iothread and iothread-vq-mapping properties cannot be set at the same time");
+    if (!vq_map_resolve(&v->map, s, v->num_queues, errp))
+        return false;
+    if (v->iothread && !(v->vd.io = blk_iothread_find(s, v->iothread, errp)))
+        return false;
+    if ((v->vd.io || v->map.nr) && v->vd.kick_sync)
+        return err_set(errp, "ioeventfd is required for iothread");
+    return true;
+}
+
+/* Requests run on the first queue's I/O thread: nodes belong to one thread. The queues' own threads take requests off
+ * their rings and hand them back. */
+static void add_queues(struct vblk *v)
+{
+    struct virtio_dev *vd = &v->vd;
+
+    v->queues = xcalloc(v->num_queues, sizeof *v->queues);
+    for (unsigned i = 0; i < v->num_queues; i++) {
+        struct vblk_queue *q = &v->queues[i];
+
+        if (v->map.nr)
+            vd->io = vq_map_of(&v->map, i);
+        q->v = v;
+        list_init(&q->stopped);
+        ev_bh_init(&q->restart_bh, vd->io ? vd->io->loop : dev_machine(vd->dev)->run->loop, vblk_restart, q);
+        virtio_add_queue(vd, v->queue_size, vblk_queue);
+    }
+}
+
 static bool vblk_realize(struct virtio_dev *vd, struct err **errp)
 {
     struct vblk *v = vblk_of(vd);
     unsigned cpus = dev_machine(vd->dev)->max_cpus;
 
-    list_init(&v->stopped);
     if (!check_props(v, errp))
         return false;
-    if (v->iothread && !(vd->io = blk_iothread_find(blk_set_of(dev_machine(vd->dev)), v->iothread, errp)))
-        return false;
-    if (vd->io && vd->kick_sync)
-        return err_set(errp, "ioeventfd is required for iothread");
-    ev_bh_init(&v->restart_bh, vd->io ? vd->io->loop : dev_machine(vd->dev)->run->loop, vblk_restart, v);
     if (v->num_queues == UINT16_MAX)
         v->num_queues = min_u64(max_u64(cpus, 1), VIRTIO_QUEUES - 1);
+    if (!find_iothreads(v, errp))
+        return false;
     guess_geometry(v);
     if (!blk_set_share_rw(v->blk, v->share_rw, errp))
         return false;
@@ -474,10 +521,9 @@ static bool vblk_realize(struct virtio_dev *vd, struct err **errp)
         vd->features |= VIRTIO_BIT(F_RO);
     else
         vd->features |= (v->discard ? VIRTIO_BIT(F_DISCARD) : 0) | (v->write_zeroes ? VIRTIO_BIT(F_WRITE_ZEROES) : 0);
-    for (unsigned i = 0; i < v->num_queues; i++)
-        virtio_add_queue(vd, v->queue_size, vblk_queue);
+    add_queues(v);
     blk_set_dev_ops(v->blk, &vblk_blk_ops, v);
-    blk_set_iothread(v->blk, vd->io);
+    blk_set_iothread(v->blk, vd->vq[0].io);
     return true;
 }
 
@@ -485,10 +531,13 @@ static void vblk_unrealize(struct virtio_dev *vd)
 {
     struct vblk *v = vblk_of(vd);
 
-    ev_bh_cancel(&v->restart_bh);
+    for (unsigned i = 0; i < v->num_queues; i++)
+        ev_bh_cancel(&v->queues[i].restart_bh);
     blk_drain(v->blk);
     blk_set_iothread(v->blk, NULL);
     drop_stopped(v);
+    free(v->queues);
+    v->queues = NULL;
     blk_set_dev_ops(v->blk, NULL, NULL);
 }
 
@@ -511,6 +560,7 @@ static const struct prop vblk_pci_props[] = {
     PROP_BLK("drive", struct vblk_pci, v.blk),
     PROP("serial", str, struct vblk_pci, v.serial),
     PROP("iothread", str, struct vblk_pci, v.iothread),
+    PROP("iothread-vq-mapping", vq_map, struct vblk_pci, v.map),
     PROP("num-queues", u16, struct vblk_pci, v.num_queues, .dflt = "65535"),
     PROP("queue-size", u16, struct vblk_pci, v.queue_size, .dflt = "256"),
     PROP("logical_block_size", size, struct vblk_pci, v.log_bs, .dflt = "512"),

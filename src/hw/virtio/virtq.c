@@ -776,16 +776,14 @@ void virtq_enable(struct virtq *q)
                      q->desc, q->driver, q->device);
         return;
     }
-    iothread_enter(vd->io);
+    iothread_enter(q->io);
     ring_start(q);
-    iothread_leave(vd->io);
+    iothread_leave(q->io);
 }
 
 void virtq_set_legacy_pfn(struct virtq *q, uint32_t pfn)
 {
-    struct iothread *io = q->vd->io;
-
-    iothread_enter(io);
+    iothread_enter(q->io);
     set_pfn(q, pfn);
-    iothread_leave(io);
+    iothread_leave(q->io);
 }

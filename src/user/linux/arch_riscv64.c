@@ -102,7 +102,7 @@ static int enter(struct lx_rt_thread *t, const uint8_t *target)
         return lx_ir_trap(t, SIGTRAP, TRAP_BRKPT, s->ir.t0);
     case RV_CODE_FENCE_I:
         return LX_EXIT_DISPATCH;
-    case IR_CODE_ALIGN: /* of an LR or AMO, whose rs1 is the address */
+    case IR_CODE_ALIGN: /* of an LR, SC or AMO, whose rs1 is the address */
         return lx_ir_trap(t, SIGBUS, BUS_ADRALN, s->x[get_le32((const uint8_t *)(uintptr_t)s->ir.t0) >> 15 & 31]);
     default:
         return lx_ir_trap(t, SIGILL, ILL_ILLOPC, s->ir.t0);

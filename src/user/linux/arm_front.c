@@ -80,6 +80,16 @@ static uint64_t excl_address(const struct arm_cpu *c, uint64_t pc)
     return (uint32_t)(c->a.x[in.Rn] + in.imm);
 }
 
+/* The undefined instructions Linux takes as breakpoints (debuggers put them). */
+static bool break_word(uint64_t pc)
+{
+    const uint8_t *p = (const uint8_t *)(uintptr_t)(pc & ~UINT64_C(1));
+
+    if (!(pc & 1))
+        return (get_le32(p) & 0x0fffffff) == 0x07f001f0;
+    return get_le16(p) == 0xde01 || (get_le16(p) == 0xf7f0 && get_le16(p + 2) == 0xa000);
+}
+
 static int enter(struct lx_rt_thread *t, const uint8_t *target)
 {
     struct arm_cpu *c = ctx_of(t);
@@ -103,6 +113,8 @@ static int enter(struct lx_rt_thread *t, const uint8_t *target)
     case IR_CODE_ALIGN:
         return lx_ir_trap(t, SIGBUS, BUS_ADRALN, excl_address(c, pc));
     default:
+        if (break_word(pc))
+            return lx_ir_trap(t, SIGTRAP, TRAP_BRKPT, pc & ~UINT64_C(1));
         return lx_ir_trap(t, SIGILL, ILL_ILLOPC, pc & ~UINT64_C(1));
     }
 }

@@ -316,11 +316,13 @@ static uint32_t dress(struct diff *d, unsigned set, const struct arm_row *r, uin
                 {"BXJ", 1, 0x000fff00, 0},
                 {"BLX", 1, 0x000fff00, 0},
                 {"TBB", 4, 0xf000, 0}};
+    static const uint32_t linux_break[] = {0x100, 1, 0x07f02000}; /* undefined instructions that are breakpoints */
     uint64_t k = val_rnd(&d->rng);
+    bool is_udf = !strcmp(r->name, "UDF");
 
     for (unsigned i = 0; i < ARRAY_LEN(list); i++)
         if (list[i].sets & 1u << set && !strcmp(list[i].name, r->name))
-            return w | list[i].ones | ((uint32_t)k & list[i].any);
+            return w | list[i].ones | (is_udf && !(k >> 60) ? linux_break[set] : (uint32_t)k & list[i].any);
     if (!strcmp(r->name, "SVC"))
         return set == 0 ? w & 0xff000000 : w & 0xff00;
     if (!strcmp(r->name, "MCR") || !strcmp(r->name, "MRC"))

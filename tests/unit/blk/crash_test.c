@@ -4,7 +4,7 @@
  * or something written since.
  *
  * proves: F-IMG-02, F-IMG-17
- * BLK_CRASH_CUTS sets the number of cut points per workload (default 120, under ASan 40; 10000 in the long run),
+ * BLK_CRASH_CUTS sets the number of cut points per workload (default 80, under ASan 30; 10000 in the long run),
  * BLK_CRASH_SEED the seed, BLK_CRASH_ONLY a pattern of workload names. */
 #include "blk/secret.h"
 #include "blk/simdisk.h"
@@ -15,9 +15,9 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__)
-enum { CUTS = 40 };
+enum { CUTS = 30 };
 #else
-enum { CUTS = 120 };
+enum { CUTS = 80 };
 #endif
 enum { SECTORS = 4096, DISK = SECTORS * 512, CHUNK = 256, MAX_HIST = 1 << 18, MAX_SNAPS = 64 };
 /* The disks of simdisk.h: what the workload writes, what lies below it unchanged, and what is found after a cut. OTHER

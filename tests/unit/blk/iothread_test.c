@@ -8,9 +8,10 @@
 #include "unit.h"
 #include <errno.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { SLOT = 64 << 10, SLOTS = 64, SIZE = SLOT * SLOTS, LANES = 4 };
+enum { SLOT = 64 << 10, SLOTS = 64, SIZE = SLOT * SLOTS, LANES = 4, PATIENCE_S = 60 };
 
 struct lane {
     struct fix *f;
@@ -49,6 +50,7 @@ static int teardown(void **state)
     struct fix *f = *state;
     char *cmd = xasprintf("rm -rf %s", f->dir);
 
+    f->stop = true; /* after a failure the lanes would write for ever */
     blk_set_free(f->set);
     run_free(f->run);
     assert_int_equal(system(cmd), 0);
@@ -123,19 +125,39 @@ static void lanes_start(struct fix *f)
     }
 }
 
+/* Time, not turns: on a busy host a turn does little. */
+static bool patient(const struct timespec *since)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec - since->tv_sec < PATIENCE_S;
+}
+
+static struct timespec started(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t;
+}
+
 static void turn(struct fix *f, unsigned writes)
 {
     unsigned from = f->done;
+    struct timespec since = started();
 
-    for (int i = 0; i < 20000 && f->done - from < writes; i++)
+    while (f->done - from < writes && patient(&since))
         ev_loop_turn(f->run->loop, 1000000);
     assert_true(f->done - from >= writes);
 }
 
 static void lanes_stop(struct fix *f)
 {
+    struct timespec since = started();
+
     f->stop = true;
-    for (int i = 0; i < 20000 && f->live; i++)
+    while (f->live && patient(&since))
         ev_loop_turn(f->run->loop, 1000000);
     assert_int_equal(f->live, 0);
 }
@@ -172,7 +194,9 @@ static bool cmd(struct fix *f, const char *name, const char *fmt, const char *fi
 
 static bool away(struct fix *f)
 {
-    for (int i = 0; i < 2000 && f->b->loop != f->io->loop; i++)
+    struct timespec since = started();
+
+    while (f->b->loop != f->io->loop && patient(&since))
         ev_loop_turn(f->run->loop, 1000000);
     return f->b->loop == f->io->loop;
 }

@@ -1,19 +1,27 @@
 /* See simdisk.h. */
 #include "blk/simdisk.h"
+#include "blk/blk_int.h"
 #include <errno.h>
 
 struct sim sims[NR_SIMS];
 uint64_t sim_clock;
 bool sim_no_pause;
 uint64_t sim_max = 256 << 20;
+enum { KEEP = 32 << 20 }; /* memory a disk takes along when it is made anew: the host need not find zeros again */
 
 void sim_reset(struct sim *s)
 {
     for (size_t i = 0; i < s->nr; i++)
         free(s->log[i].data);
     free(s->log);
-    free(s->bytes);
-    *s = (struct sim){.fail_after = -1, .fail_read_after = -1};
+    if (s->cap > KEEP) {
+        free(s->bytes);
+        s->bytes = NULL;
+        s->cap = 0;
+    } else if (s->size) { /* there is nothing but zeros beyond size */
+        memset(s->bytes, 0, s->size);
+    }
+    *s = (struct sim){.bytes = s->bytes, .cap = s->cap, .fail_after = -1, .fail_read_after = -1};
 }
 
 static void touch(struct sim *s, uint64_t from, uint64_t to)
@@ -119,16 +127,14 @@ static bool sim_open(struct blk_node *n, struct opts *o, struct err **errp)
 }
 
 /* Suspends now and then, so that requests of several fibres interleave. */
-static int step(void *opaque)
-{
-    return 0;
-}
 static void pause_now(struct blk_node *n)
 {
     static unsigned tick;
 
-    if (!sim_no_pause && fibre_self() && ++tick % 3 == 0)
-        blk_offload(n->set, step, NULL);
+    if (!sim_no_pause && fibre_self() && ++tick % 3 == 0) {
+        fibre_wake(n->set->loop, fibre_self());
+        fibre_yield();
+    }
 }
 
 static int sim_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,

@@ -197,6 +197,28 @@ static void a_read_only_disk_refuses_writes(void **state)
     bare_free(b);
 }
 
+/* proves: F-STO-03 */
+static void secure_erase_is_refused_and_harms_nothing(void **state)
+{
+    char path[32];
+    struct bare *b = with_disk(path, "");
+    struct pci_dev *d = bare_device(b, "virtio-blk-pci,drive=d0,num-queues=4");
+    uint8_t range[16] = {1, [8] = 1}; /* one sector from sector 1 */
+    struct vio v;
+    gpa_t at;
+
+    bare_start(b);
+    vio_start(&v, b, d, VIRTIO_BIT(12) | VIRTIO_BIT(13) | VIRTIO_BIT(14) | VIRTIO_BIT(16));
+    assert_false(vio_features(&v) & VIRTIO_BIT(16)); /* VIRTIO_BLK_F_SECURE_ERASE */
+    assert_true(vio_features(&v) & VIRTIO_BIT(12));
+    assert_int_equal(vio_ld(&v, v.device + 34, 2), 4);        /* num_queues */
+    assert_int_equal(blk_req(&v, 14, 0, range, 16, NULL), 2); /* unsupported */
+    assert_int_equal(blk_req(&v, 0, 1, NULL, 512, &at), 0);
+    assert_string_equal((char *)b->mem + at, "first sector");
+    unlink(path);
+    bare_free(b);
+}
+
 static void a_request_without_status_byte_breaks_the_device_only(void **state)
 {
     char path[32];
@@ -414,6 +436,7 @@ UNIT_MAIN(cmocka_unit_test(the_entropy_device_gives_bytes_through_the_modern_int
           cmocka_unit_test(features_without_version_1_are_refused),
           cmocka_unit_test(the_window_in_configuration_space_reaches_the_registers),
           cmocka_unit_test(a_disk_is_read_and_written), cmocka_unit_test(a_read_only_disk_refuses_writes),
+          cmocka_unit_test(secure_erase_is_refused_and_harms_nothing),
           cmocka_unit_test(a_request_without_status_byte_breaks_the_device_only),
           cmocka_unit_test(the_legacy_interface_reads_a_disk),
           cmocka_unit_test(frames_go_out_and_come_in_over_several_buffers),

@@ -408,7 +408,7 @@ static void gen_fp(struct gen *g)
 static void gen_vec(struct gen *g)
 {
     struct ir *s = g->s;
-    enum ir_opcode op = (enum ir_opcode)(IR_VAND + rnd() % (IR_VFCVTN - IR_VAND + 1));
+    enum ir_opcode op = (enum ir_opcode)(IR_VAND + rnd() % (IR_VFSMALL - IR_VAND + 1));
     unsigned l = (unsigned)rnd() % 4, attr = l, n;
     int64_t imm = 0;
     enum ir_type it = l == 3 ? IR_I64 : int_type();
@@ -467,6 +467,9 @@ static void gen_vec(struct gen *g)
     case IR_VMSKB:
         keep(g, ir_un_t(s, op, IR_I32, pick(g, IR_V128)));
         return;
+    case IR_VFSMALL:
+        keep(g, ir_bin_x(s, op, IR_I32, 0, pick(g, IR_V128), pick(g, IR_V128), 0));
+        return;
     case IR_VQDMULH:
         attr = 1 + (unsigned)rnd() % 2 + (rnd() % 2 ? 4 : 0);
         break;
@@ -477,6 +480,8 @@ static void gen_vec(struct gen *g)
         if (!g->fp)
             return;
         attr = 2 + (unsigned)rnd() % 2;
+        if (op <= IR_VFMUL)
+            attr |= rnd() % 4 ? 0 : 16;
         if (op == IR_VFMA)
             attr |= ((unsigned)rnd() % 4) << 2;
         else if (op == IR_VFMIN || op == IR_VFMAX || op == IR_VFCVTL)
