@@ -96,12 +96,16 @@ def expected():
 def run_jobs(tally, jobs):
     """The longest first, so that no processor is left without work at the end. Gives job -> seconds."""
     took, weight = {}, expected()
+    os.makedirs(os.path.join(build_dir(), 'results'), exist_ok=True)
     locks = {j.alone: threading.Lock() for j in jobs if j.alone}
 
     def one(job):
         with locks[job.alone] if job.alone else contextlib.nullcontext():
             start = time.monotonic()
-            results, text = job.call()
+            try:
+                results, text = job.call()
+            except Exception as e:  # a test that cannot even be run must not take the others with it
+                results, text = [result(job.name, 'failed', why=f'{type(e).__name__}: {e}')], ''
         return results, text, time.monotonic() - start
     jobs = sorted(jobs, key=lambda j: -weight.get(f'{j.stage} {j.name}', 10))
     with concurrent.futures.ThreadPoolExecutor(workers()) as pool:

@@ -150,6 +150,22 @@ def test_a_block_that_ends_within_an_it_block_keeps_flags_and_state(tmp_path):
 
 
 @pytest.mark.proves('F-USR-08')
+def test_blocks_that_begin_and_end_within_it_blocks_and_have_side_exits(tmp_path):
+    """What 7zz met (a wrong file): a branch not taken had cleared the ITSTATE that the block's end took for still there."""
+    src = tmp_path / 'it.S'
+    nops = ' .rept {}\n nop\n .endr\n'
+    src.write_text('.syntax unified\n.thumb\n.text\n.balign 4096\n.globl count\n.thumb_func\n.type count,%function\ncount:\n movs r1, #0\n' +
+                   nops.format(60) + ' cmp r0, #9\n it eq\n' +
+                   ''.join(f' addeq r1, #1\n{nops.format(58)} cmp r0, #100\n beq 9f\n cmp r0, #{n % 5}\n it eq\n' for n in range(20)) +
+                   ' addeq r1, #1\n9: mov r0, r1\n bx lr\n.section .note.GNU-stack\n')
+    main = tmp_path / 'main.c'
+    main.write_text('#include <stdio.h>\nint count(int);\nint main(void) { for (int i = 0; i < 10; i++) printf("%d\\n", count(i)); }\n')
+    exe = str(tmp_path / 'it')
+    subprocess.run([need(CC), '-static', '-mthumb', '-o', exe, str(main), str(src)], check=True)
+    assert outcome([program('qemu-arm'), exe], tmp_path) == (0, b'4\n' * 5 + b'0\n' * 4 + b'1\n')
+
+
+@pytest.mark.proves('F-USR-08')
 @pytest.mark.parametrize('gap', [0xbc0000, 0x38a43e])
 def test_far_branches_forward_are_branches(tmp_path, gap):
     """What cc1 and postgres met: B.W and BL over 11.5 to 12 MiB share their first bits with the undefined ones, one over

@@ -32,11 +32,14 @@ void put_r(struct arm_xlat *x, unsigned r, ir_val v)
     ir_put(s, AX_OFF(r), ir_zext(s, v));
 }
 
+enum { IT_UNKNOWN = 256 };
 /* ITSTATE where the code leaves. It is in the state only at exits: where something faults arm_it_at finds it again. */
 void exit_it(struct arm_xlat *x, unsigned it)
 {
-    if (it != x->it_put)
-        ir_put(x->s, AC_OFF(it), ir_c32(x->s, it));
+    if (it == x->it_put)
+        return;
+    ir_put(x->s, AC_OFF(it), ir_c32(x->s, it));
+    x->it_put = x->skipping ? IT_UNKNOWN : it; /* the block may go on: behind a side exit, or having skipped this */
 }
 
 /* Every exit that is not to the next instruction leaves an IT block. */

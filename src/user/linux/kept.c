@@ -33,6 +33,7 @@ enum {
     MAX_RECS = 1 << 17,
     MIN_NEW = 48,
     MIN_FIRST = 8,
+    BYTES_A_REC = 448, /* about */
     MAX_REL = 512
 };
 enum { STALE_LOCK_S = 60, DEFAULT_MIB = 512, PROBES = 64 };
@@ -864,6 +865,21 @@ static void bound_folder(const struct lx_kept *k)
     free(v);
 }
 
+/* A file is written whole, so that n new records in a large one cost much and are worth little to the next process:
+ * they are written always when they are a 32nd of it, else as often as they are a part of that. A full one stays. */
+static bool worth_writing(const struct unit *u, unsigned n)
+{
+    uint64_t recs = u->size / BYTES_A_REC;
+    struct timespec now;
+
+    if (!u->file)
+        return n >= MIN_FIRST;
+    if (n < MIN_NEW || u->size > MAX_FILE - MAX_FILE / 16)
+        return false;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_nsec / 64 % (recs + 1) < (uint64_t)n * 32;
+}
+
 void lx_kept_save(struct lx_rt *rt)
 {
     struct lx_kept *k = rt->kept;
@@ -883,7 +899,7 @@ void lx_kept_save(struct lx_rt *rt)
             count[u - k->unit]++;
     }
     for (unsigned i = 0; i < k->nr_units; i++)
-        if (count[i] >= (k->unit[i].file ? MIN_NEW : MIN_FIRST)) {
+        if (worth_writing(&k->unit[i], count[i])) {
             save_unit(rt, &k->unit[i], from);
             any = true;
         }

@@ -15,7 +15,8 @@
  * bounded, and its guest bytes are compared with those in memory before its code is used, so that a changed program, a
  * cut or damaged file or a chance equality of names costs a translation and nothing else.
  *
- * Writers. A file is never changed: a process that ends having translated enough anew writes a new one, with the old
+ * Writers. A file is never changed: a process that ends having translated enough anew (beside what the file has) writes
+ * a new one, with the old
  * one's records, and renames it into place. Several at once: one writes, the others do not.
  *
  * Calls are made with the cache's lock held unless they say otherwise. k may be NULL: nothing is kept. */
