@@ -465,7 +465,7 @@ static bool find_iothreads(struct vblk *v, struct err **errp)
     struct blk_set *s = blk_set_of(dev_machine(v->vd.dev));
 
     if (v->iothread && v->map.nr)
-        return err_set(errp, "iothread and iothread-vq-mapping properties cannot be set at the same time");
+        return err_set(errp, "iothread and iothread-vq-mapping exclude each other: give one of them");
     if (!vq_map_resolve(&v->map, s, v->num_queues, errp))
         return false;
     if (v->iothread && !(v->vd.io = blk_iothread_find(s, v->iothread, errp)))

@@ -96,7 +96,7 @@ static bool find_thread(const struct vq_map *m, unsigned i, struct blk_set *s, s
         return err_set(errp, "Parameter 'iothread-vq-mapping.%u.iothread' is missing", i);
     for (unsigned k = 0; k < i; k++)
         if (!strcmp(m->e[k].id, m->e[i].id))
-            return err_set(errp, "Duplicate IOThread name \"%s\" in iothread-vq-mapping", m->e[i].id);
+            return err_set(errp, "iothread-vq-mapping: iothread '%s' stands there twice", m->e[i].id);
     m->e[i].io = blk_iothread_find(s, m->e[i].id, errp);
     return m->e[i].io != NULL;
 }
@@ -107,13 +107,11 @@ bool vq_map_resolve(struct vq_map *m, struct blk_set *s, unsigned nr_queues, str
         if (!find_thread(m, i, s, errp))
             return false;
         if (m->e[i].explicit_vqs != m->e[0].explicit_vqs)
-            return err_set(errp, "either all items in iothread-vq-mapping must have vqs or none of them must have it");
+            return err_set(errp, "iothread-vq-mapping: give 'vqs' to every iothread or to none");
         for (unsigned q = nr_queues; q < VIRTIO_QUEUES; q++)
             if (m->e[i].vqs[q])
-                return err_set(errp,
-                               "vq index %u for IOThread \"%s\" must be less than num_queues %u in "
-                               "iothread-vq-mapping",
-                               q, m->e[i].id, nr_queues);
+                return err_set(errp, "iothread-vq-mapping: iothread '%s' is given queue %u of a device with %u queues",
+                               m->e[i].id, q, nr_queues);
         for (unsigned q = 0; !m->e[i].explicit_vqs && q < nr_queues; q++)
             m->e[i].vqs[q] = q % m->nr == i;
     }
@@ -124,8 +122,8 @@ bool vq_map_resolve(struct vq_map *m, struct blk_set *s, unsigned nr_queues, str
             hits += m->e[i].vqs[q];
         if (hits != 1)
             return err_set(errp,
-                           hits ? "cannot assign vq %u more than once in iothread-vq-mapping"
-                                : "missing vq %u IOThread assignment in iothread-vq-mapping",
+                           hits ? "iothread-vq-mapping: queue %u is given to two iothreads"
+                                : "iothread-vq-mapping: no iothread is given queue %u",
                            q);
     }
     return true;
