@@ -54,6 +54,43 @@ def test_real_programs_print_what_they_print_natively(cmd):
 
 @pytest.mark.proves('F-USR-01')
 @pytest.mark.parametrize('arch', ARCH)
+def test_a_copy_downwards_ends_with_cld(tmp_path, arch):
+    """What the dynamic linker met: its memmove of i386 sets DF and clears it, and the next string instruction goes up."""
+    d, s, c = ('rdi', 'rsi', 'rcx') if arch == 'x86_64' else ('edi', 'esi', 'ecx')
+    src = tmp_path / 'down.S'
+    src.write_text(f""".intel_syntax noprefix
+.globl main
+main: push {d}
+      push {s}
+      sub {d.replace('di', 'sp')}, 32
+      lea {d}, [{d.replace('di', 'sp')}+8]
+      mov {s}, {d}
+      mov {c}, 4
+      mov eax, 21
+      std
+      rep stosb
+      cld
+      lea {d}, [{s}+1]
+      stosb
+      mov al, 0
+      stosb
+      movzx eax, byte ptr [{s}]
+      add al, byte ptr [{s}+1]
+      add al, byte ptr [{s}+2]
+      add {d.replace('di', 'sp')}, 32
+      pop {s}
+      pop {d}
+      ret
+.section .note.GNU-stack
+""")
+    exe = str(tmp_path / 'down')
+    subprocess.run(['gcc', *ARCH[arch], '-o', exe, str(src)], check=True)
+    assert subprocess.run([exe], check=False).returncode == 42
+    assert subprocess.run([translator(arch), exe], check=False).returncode == 42
+
+
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch', ARCH)
 def test_a_return_past_its_caller_keeps_flags(tmp_path, arch):
     """The inner function drops its own return address and returns further up, with the carry as its answer: the code it
     was expected in overwrites flags."""

@@ -120,6 +120,7 @@ bool rw_is_flat_op(const struct rw *r, const struct x86_insn *in)
         return !r->m64 && in->imm == 0x80;
     case X86_I_XLAT:
         return in->adsz != 2 && in->seg != X86_FS && in->seg != X86_GS;
+    case X86_I_CLD:
     case X86_I_STD:
     case X86_I_RDTSC:
     case X86_I_RDTSCP:
@@ -206,8 +207,9 @@ bool rw_flat_op(struct rw *r, const struct x86_insn *in)
         jit_mov_ri(r->b, T0, rw_pc(r, r->cur) + in->len);
         jit_jmp(r->b, r->env->stubs->exit_syscall);
         return false;
+    case X86_I_CLD:
     case X86_I_STD:
-        jit_8(r->b, 0xfd);
+        jit_8(r->b, in->opcode);
         return true;
     case X86_I_RDTSC:
         jit_8(r->b, 0x0f);
