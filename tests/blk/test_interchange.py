@@ -62,7 +62,7 @@ def test_a_stream_optimized_vmdk_is_written_and_read(t):
     t.run('compare -f vmdk -F raw s2.vmdk a.raw')
 
 
-@pytest.mark.proves('F-BLK-27')
+@pytest.mark.proves('F-BLK-27', 'N-70')
 def test_a_vmdk_over_partitions_is_opened(t):
     t.random_raw('part0', 1 << 20, 1)
     t.random_raw('part1', 2 << 20, 2)

@@ -39,7 +39,7 @@ def test_program_does_what_it_does_under_the_oracle(tmp_path, name, how):
     assert ours[0] == 0 and ours[1]
 
 
-@pytest.mark.proves('F-USR-03')
+@pytest.mark.proves('F-USR-03', 'N-95')
 def test_the_cross_libraries_are_found_without_being_told(tmp_path):
     exe = build(tmp_path, 'forks')
     out = outcome([program('qemu-aarch64-static'), exe], tmp_path)[1]

@@ -47,7 +47,7 @@ def test_faults_name_their_kind_and_address(tmp_path, sets):
                                        b'signal 11 code 2 at page+0']
 
 
-@pytest.mark.proves('F-USR-03')
+@pytest.mark.proves('F-USR-03', 'N-95')
 @pytest.mark.parametrize('name', ['qemu-arm', 'qemu-arm-static', 'lyrebird-user'])
 def test_the_cross_libraries_are_found_without_being_told(tmp_path, name):
     exe = build(tmp_path, 'forks')

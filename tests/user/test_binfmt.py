@@ -27,7 +27,7 @@ def in_namespace(tmp_path, script):
     return r
 
 
-@pytest.mark.proves('F-USR-04', 'F-USR-07', 'S349', 'S350', 'S351')
+@pytest.mark.proves('F-USR-04', 'F-USR-07', 'S349', 'S350', 'S351', 'N-96')
 def test_rules_have_the_magic_mask_and_flags(tmp_path):
     r = in_namespace(tmp_path, '$B register --dir=$D; ls $D; cat $D/qemu-aarch64; $B list --dir=$D; '
                                '$B remove --dir=$D aarch64; ls $D')
@@ -40,7 +40,7 @@ def test_rules_have_the_magic_mask_and_flags(tmp_path):
     assert out.rstrip().split('\n')[-4:] == ['qemu-arm', 'qemu-riscv64', 'register', 'status']
 
 
-@pytest.mark.proves('F-USR-04', 'F-USR-06')
+@pytest.mark.proves('F-USR-04', 'F-USR-06', 'N-96')
 def test_the_kernel_starts_programs_through_the_rule(tmp_path):
     src = tmp_path / 'u.c'
     src.write_text('#include <stdio.h>\n#include <sys/utsname.h>\nint main(int c, char **v) '
@@ -77,6 +77,6 @@ def test_what_cannot_be_registered_is_refused():
     assert run([program('lyrebird'), 'binfmt', 'register', '--flags=XY'])[0] == 1
 
 
-@pytest.mark.proves('F-USR-01')
+@pytest.mark.proves('F-USR-01', 'N-95')
 def test_the_table_of_system_calls_is_true():
     assert subprocess.run([sys.executable, os.path.join(ROOT, 'tools/syscalls.py')], capture_output=True).returncode == 0

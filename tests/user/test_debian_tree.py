@@ -99,7 +99,7 @@ CC = {'arm64': ['aarch64-linux-gnu-gcc'], 'armhf': ['arm-linux-gnueabihf-gcc'], 
 
 
 @pytest.mark.limit(1500)
-@pytest.mark.proves('F-USR-05', 'S349')
+@pytest.mark.proves('F-USR-05', 'S349', 'N-96')
 @pytest.mark.parametrize('arch', ['arm64', 'armhf', 'i386', 'amd64'])
 def test_set_uid_programs_get_their_rights(tmp_path, arch):
     available(arch)
