@@ -152,6 +152,7 @@ def make(deb_arch, packages=()):
         run(deb_arch, tree, 'apt-get', '-q', 'update')
         open(tree + '/.finished', 'w', encoding='utf-8').close()
     if packages:
+        run(deb_arch, tree, 'dpkg', '--configure', '-a')  # where an earlier try was stopped
         run(deb_arch, tree, 'apt-get', '-q', '-y', '--no-install-recommends', 'install', *packages)
     return tree
 
