@@ -131,9 +131,9 @@ void jit_jmp_reg(struct jit_buf *b, unsigned r);
 uint8_t *jit_jmp_fwd(struct jit_buf *b);              /* rel32 */
 uint8_t *jit_jcc_fwd(struct jit_buf *b, unsigned cc); /* rel32 */
 uint8_t *jit_jcc8_fwd(struct jit_buf *b, unsigned cc);
-uint8_t *jit_jrcxz_fwd(struct jit_buf *b);
+uint8_t *jit_jrcxz_fwd(struct jit_buf *b); /* rel8 */
 uint8_t *jit_jmp8_fwd(struct jit_buf *b);
-uint8_t *jit_loop_fwd(struct jit_buf *b); /* rel8; jumps unless RCX is 1, and leaves RCX - 1 */ /* rel8 */
+uint8_t *jit_loop_fwd(struct jit_buf *b); /* rel8; jumps unless RCX is 1, and leaves RCX - 1 */
 void jit_patch32(struct jit_buf *b, uint8_t *at);
 void jit_patch8(struct jit_buf *b, uint8_t *at);
 enum {

@@ -88,8 +88,9 @@ static uint32_t flags_written(const struct x86_insn *in)
     return in->rep && in->row->attr & X86_A_STRING ? 0 : in->row->flags_w;
 }
 
-/* A look at a few instructions. Flags found dead may hold anything there, which only an interrupt's frame can show. */
-uint16_t rw_flags_needed(struct rw *r, uint64_t pc)
+/* Which arithmetic flags the code at pc may read before it writes them: a look at a few instructions, as far as they
+ * lie in this page. Flags found dead may hold anything there, which only an interrupt's frame can show. */
+static uint16_t flags_needed(struct rw *r, uint64_t pc)
 {
     const struct x86_rw_env *e = r->env;
     unsigned off = (unsigned)(e->pc & 4095);
@@ -127,9 +128,9 @@ static uint16_t live_at_transfer(struct rw *r, const struct x86_insn *in, uint16
     if (in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
         return X86_ARITH;
     if (is_cond(in))
-        return behind | rw_flags_needed(r, to);
+        return behind | flags_needed(r, to);
     if (in->map == X86_MAP_1 && (in->opcode == 0xe8 || in->opcode == 0xe9 || in->opcode == 0xeb))
-        return rw_flags_needed(r, to);
+        return flags_needed(r, to);
     return X86_ARITH;
 }
 
@@ -142,7 +143,7 @@ static bool keeps_flags(const struct rw *r, const struct x86_insn *in)
 /* Which arithmetic flags matter before each instruction. All do wherever it is not known where the code goes on. */
 static void liveness(struct rw *r)
 {
-    uint16_t always = r->env->mode & X86_RWM_FLAGS ? X86_ARITH : 0, live = rw_flags_needed(r, rw_pc(r, r->nr));
+    uint16_t always = r->env->mode & X86_RWM_FLAGS ? X86_ARITH : 0, live = flags_needed(r, rw_pc(r, r->nr));
 
     for (unsigned i = r->nr; i-- > 0;) {
         const struct x86_insn *in = &r->in[i];

@@ -47,9 +47,6 @@ struct rw {
     int32_t t1;
 };
 
-/* rw.c: which arithmetic flags the code at pc may read before it writes them; as far as it lies in the block's page. */
-uint16_t rw_flags_needed(struct rw *r, uint64_t pc);
-
 /* rw_mem.c */
 /* Emits the check of an access of size bytes by the current instruction's memory operand and returns the host operand.
  * With *t0_free set on return T0 may be used by the caller after the check. */

@@ -16,8 +16,7 @@
  * cut or damaged file or a chance equality of names costs a translation and nothing else.
  *
  * Writers. A file is never changed: a process that ends having translated enough anew (beside what the file has) writes
- * a new one, with the old
- * one's records, and renames it into place. Several at once: one writes, the others do not.
+ * a new one, with the old one's records, and renames it into place. Several at once: one writes, the others do not.
  *
  * Calls are made with the cache's lock held unless they say otherwise. k may be NULL: nothing is kept. */
 #ifndef USER_LINUX_KEPT_H

@@ -611,7 +611,7 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
     if (t->ss == MAP_FAILED)
         return false;
     mprotect(t->ss, SS_GUARD, PROT_NONE);
-    /* One pair at the top that predicts nothing: a host return to the lookup, and a word no pc matches. */
+    /* At the top what predicts nothing: a host return to the lookup, and for pairs a word no pc matches. */
     t->ss_top = (uint64_t)(uintptr_t)(t->ss + SS_SIZE - 4096);
     *(uint64_t *)(uintptr_t)t->ss_top =
         (uint64_t)(uintptr_t)(t->rt->stub.ret_bottom ? t->rt->stub.ret_bottom : t->rt->stub.jump);

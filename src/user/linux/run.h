@@ -68,7 +68,7 @@ struct lx_front {
     const char *name;
     size_t ctx_size;
     unsigned leave_reg; /* host register that holds the pc when a dead block jumps to `dispatch` */
-    uint64_t ss_word;   /* the word of the lowest shadow-stack pair: matches no return */
+    uint64_t ss_word;   /* the word of the lowest shadow-stack pair: matches no return; 0 where words stand alone */
     /* Emits the stubs into b and fills rt->stub. */
     bool (*stubs)(struct lx_rt *rt, struct jit_buf *b, struct err **errp);
     /* Fills t->view and what the context needs from the start. */

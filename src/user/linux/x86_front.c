@@ -318,7 +318,6 @@ static enum lx_stop step(struct lx_rt_thread *t)
 const struct lx_front lx_x86_front = {.name = "x86",
                                       .ctx_size = sizeof(struct x86_ctx),
                                       .leave_reg = T0,
-                                      .ss_word = UINT64_C(1) << 52,
                                       .stubs = make_stubs,
                                       .ctx_init = ctx_init,
                                       .mode = mode_of,
