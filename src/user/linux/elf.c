@@ -100,12 +100,16 @@ static bool wrong_machine(const struct image *m, const uint8_t *h, struct err **
     bool big = h[EI_DATA] == ELFDATA2MSB;
     unsigned n = big ? get_be16(h + 18) : get_le16(h + 18);
     const char *name = machine_name(n, h[EI_CLASS], big);
+    const struct lx_arch *own = big ? NULL : lx_arch_of_elf(n, h[EI_CLASS]);
     char text[32];
 
     snprintf(text, sizeof text, "machine %u", n);
     err_set(errp, "%s is a program for %s, this translator runs programs for %s", m->path, name ? name : text,
             lx_proc.arch->name);
-    err_hint(errp, "Start it with the translator of its own architecture (qemu-<architecture>).");
+    if (own)
+        err_hint(errp, "Start it with qemu-%s.", own->name);
+    else
+        err_hint(errp, "No translator for it is built.");
     return false;
 }
 
