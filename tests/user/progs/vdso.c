@@ -1,4 +1,5 @@
-/* Time by the vDSO: it is there, it agrees with the system calls, and threads waiting in the kernel can be cancelled through it. */
+/* Time by the vDSO: it is there, it agrees with the system calls, and threads waiting in the kernel can be cancelled
+ * through it. */
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
@@ -24,7 +25,7 @@ static void on_alarm(int sig)
 static void image(void)
 {
     const ElfW(Ehdr) *h = (void *)getauxval(AT_SYSINFO_EHDR);
-    const ElfW(Phdr) *p;
+    const ElfW(Phdr) * p;
     const ElfW(Dyn) *d = NULL;
     const ElfW(Sym) *sym = NULL;
     const char *str = NULL, *base = (void *)h;
@@ -59,8 +60,9 @@ static long long ns(const struct timespec *t)
 
 static void agree(void)
 {
-    static const clockid_t clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE,
-                                       CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME, CLOCK_THREAD_CPUTIME_ID, CLOCK_PROCESS_CPUTIME_ID};
+    static const clockid_t clocks[] = {CLOCK_REALTIME,          CLOCK_MONOTONIC,         CLOCK_MONOTONIC_RAW,
+                                       CLOCK_REALTIME_COARSE,   CLOCK_MONOTONIC_COARSE,  CLOCK_BOOTTIME,
+                                       CLOCK_THREAD_CPUTIME_ID, CLOCK_PROCESS_CPUTIME_ID};
     struct timespec a, c, r;
     struct timeval tv;
     unsigned cpu = ~0u;
@@ -74,7 +76,8 @@ static void agree(void)
         if (syscall(SYS_clock_gettime, clocks[i], b))
             continue;
         clock_gettime(clocks[i], &c);
-        ok += ns(&a) <= b[0] * 1000000000ll + b[1] && b[0] * 1000000000ll + b[1] <= ns(&c) && !clock_getres(clocks[i], &r) && ns(&r) > 0;
+        ok += ns(&a) <= b[0] * 1000000000ll + b[1] && b[0] * 1000000000ll + b[1] <= ns(&c) &&
+              !clock_getres(clocks[i], &r) && ns(&r) > 0;
     }
     printf("agree %d\n", ok);
     clock_gettime(CLOCK_REALTIME, &a);
