@@ -324,6 +324,13 @@ static bool exit_if_fl_late(struct irc *c, const struct ir_op *o)
     return true;
 }
 
+/* The flags are wanted only where the block goes on, and outlive the jump in EFLAGS: they are stored there, if at all. */
+static bool exit_keeps_flags(const struct irc *c, const struct ir_op *o)
+{
+    return o->op == IR_EXIT_IF_FL && o->dead && o->a[1] == IR_NO && c->gf == o->a[0] && c->ef == c->gf &&
+           c->v[c->gf].loc == L_EFLAGS;
+}
+
 /* Arguments go through the context: the stub loads them where C wants them. */
 static void call(struct irc *c, const struct ir_op *o)
 {
@@ -372,7 +379,8 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
     if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
         if (o->op == IR_EXIT_IF_FL && exit_if_fl_late(c, o))
             return true;
-        ir_commit_flags(c);
+        if (!exit_keeps_flags(c, o))
+            ir_commit_flags(c);
         ir_mark(c, 0);
     }
     switch (o->op) {
