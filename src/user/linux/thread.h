@@ -61,6 +61,7 @@ struct lx_proc {
     uint64_t auxv, auxv_len;     /* in guest memory */
     uint64_t arg_start, arg_end, env_start, env_end;
     uint64_t tramp; /* page with signal trampolines; 0 = none */
+    uint64_t vdso;  /* the shared object we made for it (vdso.h); 0 = none */
     uint64_t code_start, code_end, data_start, data_end;
     uint64_t mmap_hi;          /* 32-bit guests: mappings are placed below */
     struct lx_thread *threads; /* all, under lock */
