@@ -148,7 +148,7 @@ static enum lx_stop step(struct lx_rt_thread *t)
 static const struct lx_front riscv_front = {.name = "riscv64",
                                             .ctx_size = sizeof(struct rv_state),
                                             .leave_reg = JR_RDX,
-                                            .ss_word = (uint64_t)LX_IR_SS_WORD,
+                                            .calls_poll = true,
                                             .stubs = make_stubs,
                                             .ctx_init = lx_ir_ctx_init,
                                             .mode = mode_of,

@@ -508,6 +508,11 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
         enum lx_stop stop;
 
         resume = why == LX_EXIT_SIGNAL && shadow_stack_full(t);
+        if (resume && t->kicked && f->calls_poll) {
+            t->in_code = false;
+            poll_exit(t);
+            return LX_STOP_KICK;
+        }
         if (!resume && why == LX_EXIT_SIGNAL) {
             t->in_code = false;
             stop = signal_exit(t, &resume);
@@ -611,11 +616,10 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
     if (t->ss == MAP_FAILED)
         return false;
     mprotect(t->ss, SS_GUARD, PROT_NONE);
-    /* At the top what predicts nothing: a host return to the lookup, and for pairs a word no pc matches. */
+    /* At the top what predicts nothing: a host return to the lookup. */
     t->ss_top = (uint64_t)(uintptr_t)(t->ss + SS_SIZE - 4096);
     *(uint64_t *)(uintptr_t)t->ss_top =
         (uint64_t)(uintptr_t)(t->rt->stub.ret_bottom ? t->rt->stub.ret_bottom : t->rt->stub.jump);
-    *(uint64_t *)(uintptr_t)(t->ss_top + 8) = t->rt->front->ss_word;
     *t->view.ss_rsp = t->ss_top;
     return true;
 }
