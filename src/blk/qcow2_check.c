@@ -303,7 +303,7 @@ static void compare_block(struct walk *w, bool fix, uint64_t i, uint64_t end)
     for (; i < end; i++) {
         uint64_t have = t ? q2_refblock_get(s, t->data, i & mask) : 0, want = i < w->nr ? w->refs[i] : 0;
 
-        if (want)
+        if (want || have)
             w->c->image_end = (i + 1) << s->cluster_bits;
         if (have != want && !w->rebuild)
             differs(w, fix, i, have, want, t);
@@ -447,6 +447,43 @@ static int repair(struct walk *w)
             r = q2_sync(w->n);
     }
     return r;
+}
+
+bool q2_change_refcount_bits(struct blk_node *n, unsigned order, struct err **errp)
+{
+    struct q2 *s = n->priv;
+    struct blk_check c = {0};
+    struct walk w = {.n = n, .c = &c};
+    unsigned was = s->refcount_order;
+    int r = q2_commit(n, true);
+
+    w.nr = div_up(n->file->node->size, s->cs);
+    if (w.nr > MAX_CLUSTERS || !(w.refs = try_alloc(w.nr + 1, sizeof *w.refs)))
+        return err_set_errno(errp, ENOMEM, "Failed to change the refcount width");
+    if (r >= 0)
+        r = walk_all(&w);
+    if (r >= 0)
+        compare(&w, false);
+    if (r >= 0 && (c.corruptions || c.errors || w.rebuild)) {
+        free(w.refs);
+        return err_set(errp, "Cannot change the refcount width of a damaged image; repair it first");
+    }
+    s->refcount_order = order;
+    for (uint64_t i = 0; i < w.nr && r >= 0; i++)
+        if (w.refs[i] > q2_ref_max(s))
+            r = -ERANGE;
+    if (r >= 0)
+        r = rebuild(&w);
+    if (r < 0)
+        s->refcount_order = was; /* the header still names the old structures */
+    s->hint = 0;
+    if (s->meta_built)
+        q2_meta_build(n);
+    free(w.refs);
+    if (r == -ERANGE)
+        return err_set(errp, "Cannot decrease refcount entry width to %u bits: Cluster has a too large refcount",
+                       1u << order);
+    return r >= 0 || err_set_errno(errp, -r, "Failed to change the refcount width");
 }
 
 int q2_check(struct blk_node *n, struct blk_check *c, unsigned fix)
