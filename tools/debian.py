@@ -134,8 +134,9 @@ def initramfs(kernel):
     return path
 
 
-def arguments(memory='1G'):
+def arguments(memory='1G', cmdline=''):
     """Emulator arguments that boot the disk to a login on the first serial port; what the guest writes is thrown away."""
     kernel = guest.Kernel()
-    return ['-m', memory, '-kernel', kernel.image, '-initrd', initramfs(kernel), '-append', 'console=ttyS0 rdinit=/switch panic=-1 systemd.service_watchdogs=no',
+    words = f'console=ttyS0 rdinit=/switch panic=-1 systemd.service_watchdogs=no {cmdline}'.strip()
+    return ['-m', memory, '-kernel', kernel.image, '-initrd', initramfs(kernel), '-append', words,
             '-drive', f'file={disk().image},format=raw,if=virtio,snapshot=on']

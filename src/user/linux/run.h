@@ -86,9 +86,6 @@ struct lx_front {
     enum lx_stop (*step)(struct lx_rt_thread *t);
     void (*jc_set)(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
     void (*jc_clear)(struct lx_rt_thread *t);
-    /* Optional. In the signal handler, before anything else: true when the front end settled it and translated code is
-     * to go on as ucontext says. */
-    bool (*host_signal)(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
     /* Optional. Beside the poll pointer: makes translated code stop at its next chance, or lets it run again. May be
      * called from signal handlers and other threads. */
     void (*kick)(struct lx_rt_thread *t, bool stop);
