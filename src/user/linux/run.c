@@ -359,8 +359,8 @@ static int enter_code(struct lx_rt_thread *t, const uint8_t *target, bool resume
     return why;
 }
 
-/* A full shadow stack is emptied and the push done again; no other register changes. Not by leaving: the way out may push
- * too, and is itself among the places where this happens. */
+/* A full shadow stack is emptied and the push done again; no other register changes. Not by leaving: the way out may
+ * push too, and is itself among the places where this happens. */
 static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const siginfo_t *info, greg_t *g)
 {
     uintptr_t at = (uintptr_t)info->si_addr;
@@ -472,7 +472,7 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
     struct jit_cache *d = &t->rt->cache;
     struct jit_block *b;
 
-    if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD) {
+    if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD && *t->view.poll == LX_POLL_BAD) {
         poll_exit(t);
         return LX_STOP_KICK;
     }

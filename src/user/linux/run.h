@@ -37,7 +37,8 @@ enum lx_exit {
     LX_EXIT_SYSCALL,    /* *view.pc: behind the system call instruction */
     LX_EXIT_TRAP        /* *view.pc: at the instruction; cpu->fault was filled by a front end's helper */
 };
-#define LX_POLL_BAD ((uintptr_t)0xfff8)
+/* In the kernel's half, where no guest stumbles: near zero it would be the member of an object at NULL. */
+#define LX_POLL_BAD ((uintptr_t)0xffff800000f0f0f8)
 
 /* Where the runtime finds its fields in a front end's context. */
 struct lx_view {

@@ -1,5 +1,6 @@
 /* Calls that nest far deeper than a translator can keep return addresses for: plain, by pointer, with a signal every
- * millisecond, in a thread, and frames that are left by longjmp and never returned from. Prints what any correct machine prints. */
+ * millisecond, in a thread, and frames that are left by longjmp and never returned from. Prints what any correct
+ * machine prints. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
