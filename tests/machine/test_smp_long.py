@@ -60,6 +60,6 @@ def test_a_mix_of_stressors_verifies_on_four_cpus(seed):
         assert not re.search(r'\bfail(ed)?:|unsuccessful', out), out[-3000:]
         assert re.search(r'successful run completed|passed: [1-9]', out), out[-3000:]
         log = g.sh('dmesg', 300)
-        bad = re.findall(r'^.*(?:BUG:|Oops|soft lockup|hung task|rcu.*stall).*$', log, re.M)
+        bad = re.findall(r'^.*(?:BUG:|Oops|soft lockup|hung task|rcu.*detected|detected expedited stalls).*$', log, re.M)
         assert not bad, '\n'.join(bad)
         print('\n'.join(l for l in out.splitlines() if 'completed' in l or 'passed:' in l))

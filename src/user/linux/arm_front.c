@@ -162,7 +162,7 @@ static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
 const struct lx_front lx_arm_front = {.name = "arm",
                                       .ctx_size = sizeof(struct arm_cpu),
                                       .leave_reg = JR_RDX,
-                                      .ss_word = (uint64_t)LX_IR_SS_WORD,
+                                      .calls_poll = true,
                                       .stubs = make_stubs,
                                       .ctx_init = lx_ir_ctx_init,
                                       .mode = mode_of,

@@ -53,7 +53,7 @@ bool lx_ir_stubs(struct lx_rt *rt, struct jit_buf *b, const struct ir_pin *pin, 
     rt->stub.exit_signal = out->exit_signal;
     rt->stub.exit_interp = rt->stub.exit_syscall = rt->stub.exit_trap = out->exit_code;
     rt->stub.jump = out->jump;
-    rt->stub.ret_miss = out->ret_miss;
+    rt->stub.ret_bottom = out->ret_bottom;
     return true;
 }
 

@@ -18,7 +18,6 @@ static inline struct lx_ir_cpu *lx_ir(const struct lx_cpu *c)
 {
     return (struct lx_ir_cpu *)c;
 }
-enum { LX_IR_SS_WORD = -1 };
 
 /* A CPU with state of size bytes, zeroed, its ir_ctx set up. from: copy the guest's state from there (NULL: none). */
 struct lx_cpu *lx_ir_cpu_new(size_t size, const struct lx_cpu *from, struct err **errp);

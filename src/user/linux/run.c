@@ -359,13 +359,16 @@ static int enter_code(struct lx_rt_thread *t, const uint8_t *target, bool resume
     return why;
 }
 
+static bool in_ss_guard(const struct lx_rt_thread *t, int sig, uintptr_t at)
+{
+    return sig == SIGSEGV && t->ss && at >= (uintptr_t)t->ss && at < (uintptr_t)t->ss + SS_GUARD;
+}
+
 /* A full shadow stack is emptied and the push done again; no other register changes. Not by leaving: the way out may
- * push too, and is itself among the places where this happens. */
+ * push too, and is itself among the places where this happens. A push that is a poll leaves when it is to. */
 static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const siginfo_t *info, greg_t *g)
 {
-    uintptr_t at = (uintptr_t)info->si_addr;
-
-    if (sig != SIGSEGV || !t->ss || at < (uintptr_t)t->ss || at >= (uintptr_t)t->ss + SS_GUARD)
+    if (!in_ss_guard(t, sig, (uintptr_t)info->si_addr) || (t->kicked && t->rt->front->calls_poll))
         return false;
     g[REG_RSP] = (greg_t)t->ss_top;
     return true;
@@ -473,6 +476,11 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
     struct jit_block *b;
 
     if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD && *t->view.poll == LX_POLL_BAD) {
+        poll_exit(t);
+        return LX_STOP_KICK;
+    }
+    if (in_ss_guard(t, t->sig, t->sig_addr)) {
+        *t->view.ss_rsp = t->ss_top;
         poll_exit(t);
         return LX_STOP_KICK;
     }
@@ -615,11 +623,10 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
     if (t->ss == MAP_FAILED)
         return false;
     mprotect(t->ss, SS_GUARD, PROT_NONE);
-    /* At the top what predicts nothing: a host return to the lookup, and for pairs a word no pc matches. */
+    /* At the top what predicts nothing: a host return to the lookup. */
     t->ss_top = (uint64_t)(uintptr_t)(t->ss + SS_SIZE - 4096);
     *(uint64_t *)(uintptr_t)t->ss_top =
         (uint64_t)(uintptr_t)(t->rt->stub.ret_bottom ? t->rt->stub.ret_bottom : t->rt->stub.jump);
-    *(uint64_t *)(uintptr_t)(t->ss_top + 8) = t->rt->front->ss_word;
     *t->view.ss_rsp = t->ss_top;
     return true;
 }
