@@ -168,6 +168,7 @@ struct blk_driver {
     const char *prefix;          /* protocol prefix in file names: "nbd" for nbd:..., NULL = none */
     const char *const *prefixes; /* further ones, NULL-terminated, may be NULL */
     bool no_file;                /* a format or filter without a "file" child */
+    const char *file_role;       /* how people call its "file" child besides, may be NULL */
     bool backing_ok;             /* may have a backing child */
     bool any_loop;               /* keeps nothing that belongs to one loop: may run on an I/O thread */
     const char *const *known;    /* keys for near-miss hints, may be NULL */
