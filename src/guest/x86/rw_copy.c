@@ -61,12 +61,13 @@ static bool is_cld(const struct x86_insn *in)
 struct gprs {
     int reg, rm, vvvv, opc;
     bool high8, low8; /* byte registers AH..BH; SPL..DIL */
+    int high;         /* beside a memory operand, whose prefix leaves no place for AH..BH: the register they are in */
     bool w_reg, w_rm, w_vvvv, w_opc;
 };
 
 static bool find_gprs(const struct x86_insn *in, struct gprs *g)
 {
-    *g = (struct gprs){-1, -1, -1, -1};
+    *g = (struct gprs){.reg = -1, .rm = -1, .vvvv = -1, .opc = -1, .high = -1};
     for (unsigned i = 0; i < in->nr_ops; i++) {
         const struct x86_operand *o = &in->ops[i];
         bool w = o->acc & X86_ACC_W;
@@ -86,6 +87,10 @@ static bool find_gprs(const struct x86_insn *in, struct gprs *g)
         }
         if (o->high8) { /* AH..BH keep their place: encoded as they are */
             g->high8 = true;
+            if (in->mem_op >= 0 && o->where == X86_IN_REG) {
+                g->high = o->reg & 3;
+                g->w_reg = w;
+            }
             continue;
         }
         g->low8 |= o->size == 1 && !o->high8 && o->reg >= 4 && o->reg < 8 && o->where != X86_IN_NONE;
@@ -127,14 +132,16 @@ static unsigned count_spilled(const struct gprs *g)
             seen |= v[j] == v[i];
         n += v[i] >= 0 && (rw_map((unsigned)v[i]) & SPILLED) && !seen;
     }
-    return n;
+    return n + (g->high >= 0);
 }
 
 static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
 {
     if (!g->high8)
         return true;
-    if (in->mem_op >= 0 || g->low8)
+    if (in->mem_op >= 0)
+        return in->nr_ops <= 2 + (in->ops[in->nr_ops - 1].kind == X86_OP_IMM) && g->high >= 0;
+    if (g->low8)
         return false;
     for (unsigned i = 0; i < in->nr_ops; i++)
         if (in->ops[i].kind == X86_OP_GPR && !in->ops[i].high8 && in->ops[i].where != X86_IN_NONE &&
@@ -424,6 +431,10 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     h.rm = place(r, g.rm, scratch, &nr, prev, homes);
     h.vvvv = place(r, g.vvvv, scratch, &nr, prev, homes);
     h.opc = place(r, g.opc, scratch, &nr, prev, homes);
+    if (g.high >= 0) {
+        h.reg = (int)scratch[0];
+        jit_rorx(r->b, scratch[0], (unsigned)g.high, 8);
+    }
     if (nr > 1)
         r->t1 = 0;
     emit(r, in, &h, has_mem ? &m : NULL, g.low8);
@@ -431,6 +442,8 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     write_back(r, g.rm, g.w_rm, h.rm);
     write_back(r, g.vvvv, g.w_vvvv, h.vvvv);
     write_back(r, g.opc, g.w_opc, h.opc);
+    if (g.high >= 0 && g.w_reg)
+        jit_rorx(r->b, (unsigned)g.high, scratch[0], 56);
     return true;
 }
 
