@@ -423,7 +423,9 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     if (has_mem) {
         bool w = in->ops[in->mem_op].acc & X86_ACC_W;
 
+        r->once = true;
         m = rw_access(r, in, in->mem_size, w, &t0_free);
+        r->once = false;
         if (count_spilled(&g))
             scratch[0] = rw_scratch(r, &m, t0_free);
     }

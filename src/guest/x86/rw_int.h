@@ -39,6 +39,7 @@ struct rw {
     unsigned nr_cold;
     bool m64, failed;
     bool flat; /* X86_RWM_FLAT */
+    bool once; /* the operand asked for is used once, with nothing near it */
     bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
     struct rw_span span[X86_SPANS];
     unsigned next_span;
