@@ -135,6 +135,13 @@ static unsigned count_spilled(const struct gprs *g)
     return n + (g->high >= 0);
 }
 
+unsigned rw_spilled(const struct x86_insn *in)
+{
+    struct gprs g;
+
+    return find_gprs(in, &g) ? count_spilled(&g) : 0;
+}
+
 static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
 {
     if (!g->high8)
@@ -400,7 +407,7 @@ static bool bit_string(struct rw *r, const struct x86_insn *in)
 
 bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
-    unsigned scratch[2] = {T0, T1}, nr = 0, homes[2];
+    unsigned scratch[2] = {r->t0_taken ? T1 : T0, r->t0_taken ? T0 : T1}, nr = 0, homes[2];
     int prev[2];
     bool has_mem = in->mem_op >= 0, t0_free;
     struct host_regs h;
@@ -437,7 +444,7 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
         h.reg = (int)scratch[0];
         jit_rorx(r->b, scratch[0], (unsigned)g.high, 8);
     }
-    if (nr > 1)
+    if (nr > 1 || r->t0_taken)
         r->t1 = 0;
     emit(r, in, &h, has_mem ? &m : NULL, g.low8);
     write_back(r, g.reg, g.w_reg, h.reg);
@@ -593,7 +600,7 @@ unsigned rw_stack_run(struct rw *r)
         return 0;
     op = in->opcode & 0xf8;
     pop = op == 0x58;
-    while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op))
+    while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op) && (r->pending < 0 || r->cur + n < r->make_at))
         n++;
     if (n < 2)
         return 0;

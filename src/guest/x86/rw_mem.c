@@ -85,7 +85,7 @@ struct cold *rw_new_cold(struct rw *r, enum cold_kind k)
         r->failed = true;
         return &r->cold[MAX_COLD];
     }
-    r->cold[r->nr_cold] = (struct cold){.kind = k};
+    r->cold[r->nr_cold] = (struct cold){.kind = k, .pending = -1};
     return &r->cold[r->nr_cold++];
 }
 
@@ -212,6 +212,8 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
 
     c->write = write;
     c->keep_flags = rw_flags_live(r);
+    c->pending = r->pending;
+    c->moved = r->moved;
     c->make_t0 = bare;
     c->addr = where;
     c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0) |
@@ -367,10 +369,12 @@ void rw_cold(struct rw *r)
             jit_jmp(b, r->env->stubs->exit_dispatch);
             continue;
         }
+        if (c->pending >= 0)
+            rw_make_flags(r, (unsigned)c->pending, c->moved, T1);
         if (c->make_t0)
             jit_lea(b, T0, c->addr);
         jit_mov_ri(b, T1, c->info);
-        if (c->keep_flags)
+        if (c->keep_flags || c->pending >= 0)
             jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
         else
             jit_call(b, c->write ? r->env->stubs->tlb_write_lost : r->env->stubs->tlb_read_lost);
