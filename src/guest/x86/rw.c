@@ -259,7 +259,11 @@ static bool emit_block(struct rw *r)
         n = rw_stack_run(r);
         if (!n) {
             n = 1;
-            if (!rw_defer(r))
+            if (rw_defer(r))
+                ;
+            else if (r->pending_next < 0 && rw_pair(r))
+                n = 2;
+            else
                 go_on = emit_one(r, &r->in[r->cur]);
         }
         for (unsigned i = 0; i < n; i++)

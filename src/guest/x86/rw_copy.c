@@ -409,7 +409,7 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
     unsigned scratch[2] = {r->t0_taken ? T1 : T0, r->t0_taken ? T0 : T1}, nr = 0, homes[2];
     int prev[2];
-    bool has_mem = in->mem_op >= 0, t0_free;
+    bool has_mem = in->mem_op >= 0, t0_free = true;
     struct host_regs h;
     struct jit_mem m;
     struct gprs g;
@@ -427,7 +427,9 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     }
     r->a32 = false;
     find_gprs(in, &g);
-    if (has_mem) {
+    if (r->checked) {
+        m = *r->checked;
+    } else if (has_mem) {
         bool w = in->ops[in->mem_op].acc & X86_ACC_W;
 
         r->once = true;
@@ -453,6 +455,47 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     write_back(r, g.opc, g.w_opc, h.opc);
     if (g.high >= 0 && g.w_reg)
         jit_rorx(r->b, (unsigned)g.high, scratch[0], 56);
+    return true;
+}
+
+/* An operation on registers whose flags somebody wants, then an access: ADD, MOV from memory, ADC. */
+bool rw_pair(struct rw *r)
+{
+    const struct x86_insn *op = &r->in[r->cur], *in = op + 1;
+    uint32_t used = 0;
+    struct jit_mem m;
+    bool t0_free;
+
+    if (r->flat || r->cur + 1 >= r->nr || r->pending >= 0 || r->live[r->cur] & X86_ARITH ||
+        !(r->live_after[r->cur] & X86_ARITH))
+        return false;
+    if (op->mem_op >= 0 || rw_is_sys(r, op) || rw_is_string(r, op) || rw_is_stack_op(r, op) || !rw_can_copy(r, op) ||
+        rw_spilled(op) > 1 || op->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_ENDS))
+        return false;
+    if (in->mem_op < 0 || is_nop(in) || (in->map == X86_MAP_1 && in->opcode == 0x8d) || in->base == X86_REG_RIP ||
+        rw_is_sys(r, in) || rw_is_string(r, in) || rw_is_stack_op(r, in) || is_bit_string(r, in) ||
+        in->row->attr & X86_A_ENDS || !rw_can_copy(r, in))
+        return false;
+    used |= in->base < 16 ? 1u << in->base : 0;
+    used |= in->index < 16 ? 1u << in->index : 0;
+    if (rw_writes(op) & used)
+        return false;
+    r->once = true;
+    r->a32 = false;
+    m = rw_access(r, in, in->mem_size, in->ops[in->mem_op].acc & X86_ACC_W, &t0_free);
+    r->once = false;
+    if (!t0_free) {
+        jit_lea(r->b, T1, m);
+        m = JIT_BASE(T1, 0);
+        r->t1 = 0;
+    }
+    rw_copy(r, op);
+    r->cur++;
+    r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
+    r->checked = &m;
+    rw_copy(r, in);
+    r->checked = NULL;
+    r->cur--;
     return true;
 }
 

@@ -83,6 +83,13 @@ static bool is_checked(const struct rw *r, const struct x86_insn *in)
     return rw_is_stack_op(r, in) || (in->mem_op >= 0 && !(in->row->attr & X86_A_NOP_MEM));
 }
 
+/* A direct call that does not poll. */
+static bool is_call_ahead(const struct x86_insn *in)
+{
+    return in->map == X86_MAP_1 && in->enc == X86_ENC_LEGACY && in->opcode == 0xe8 && !in->opsize_pfx && !in->lock &&
+           (int64_t)in->imm >= 0;
+}
+
 bool rw_defer(struct rw *r)
 {
     const struct x86_insn *in = &r->in[r->cur];
@@ -104,6 +111,10 @@ bool rw_defer(struct rw *r)
                   in->ops[1].kind != X86_OP_IMM || !rw_rsp_change(&r->in[i], &by)))
             break;
         checks += is_checked(r, &r->in[i]);
+    }
+    if (i < r->nr && is_call_ahead(&r->in[i])) { /* it stores its return address first */
+        checks++;
+        i++;
     }
     if (!checks)
         return false;
@@ -187,5 +198,5 @@ void rw_pending_flags(struct rw *r)
     if (r->pending < 0)
         return;
     rw_make_flags(r, (unsigned)r->pending, r->moved, T0);
-    r->pending = -1;
+    r->pending = r->pending_next = -1;
 }

@@ -40,9 +40,10 @@ struct rw {
     struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
     unsigned nr_cold;
     bool m64, failed;
-    bool flat; /* X86_RWM_FLAT */
-    bool once; /* the operand asked for is used once, with nothing near it */
-    bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
+    bool flat;                     /* X86_RWM_FLAT */
+    const struct jit_mem *checked; /* rw_copy: the operand, whose check was made before; T0 is free */
+    bool once;                     /* the operand asked for is used once, with nothing near it */
+    bool a32;                      /* flat: the operand rw_access returned is to be used with an address-size prefix */
     /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
      * moved since. */
     int pending, pending_next;
@@ -114,6 +115,9 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
+/* Emits the current instruction and the next behind the latter's check, where only what lies between needs the flags.
+ * False: this is no such pair. */
+bool rw_pair(struct rw *r);
 /* Emits a run of register pushes or pops behind one check. Returns how many instructions it took, 0 = no run here. */
 unsigned rw_stack_run(struct rw *r);
 
