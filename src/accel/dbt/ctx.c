@@ -84,15 +84,41 @@ static void empty_tlb(struct x86_ctx *x)
     x->nr_tlb_log = 0;
 }
 
-/* Gives the TLB n entries, all empty. */
-static void set_tlb(struct x86_ctx *x, uint32_t n)
+static void set_size(struct x86_ctx *x, uint32_t n)
 {
     x->tlb_n = n;
     x->tlb_mask = (uint64_t)(n - 1) * PAGE;
     x->tlb_offset = x->tlb_mask >> X86_TLB_SHIFT;
     x->tlb_evicted = 0;
     x->nr_tlb_log = ARRAY_LEN(x->tlb_log);
+}
+
+/* Gives the TLB n entries, all empty. */
+static void set_tlb(struct x86_ctx *x, uint32_t n)
+{
+    set_size(x, n);
     empty_tlb(x);
+}
+
+/* Gives it n entries instead of fewer. What may be read stays known; what may be written does not, since another CPU
+ * could be looking for just that entry (forget_writes). */
+static void grow_tlb(struct x86_ctx *x, uint32_t n)
+{
+    uint32_t old = x->tlb_n;
+
+    set_size(x, n);
+    for (uint32_t i = old; i < n; i++)
+        x->tlb[i].r = x->tlb[i].w = EMPTY;
+    for (uint32_t i = 0; i < old; i++) {
+        struct x86_tlb_entry *from = &x->tlb[i], *to = from->r == EMPTY ? from : dbt_tlb_entry(x, -from->r);
+
+        from->w = EMPTY;
+        if (to == from)
+            continue;
+        to->add = from->add;
+        to->r = from->r;
+        from->r = EMPTY;
+    }
 }
 
 static void empty(struct x86_ctx *x)
@@ -268,9 +294,9 @@ static struct x86_tlb_entry *new_entry(struct dbt_cpu *c, struct x86_ctx *x, uin
 
     if ((e->r == EMPTY || e->r == -page) && (e->w == EMPTY || e->w == -page))
         return e;
-    if (++x->tlb_evicted < x->tlb_n / 2 || x->tlb_n >= c->dbt->tlb_size)
+    if (++x->tlb_evicted < x->tlb_n / 4 || x->tlb_n >= c->dbt->tlb_size)
         return e;
-    set_tlb(x, (uint32_t)min_u64(c->dbt->tlb_size, 4 * (uint64_t)x->tlb_n));
+    grow_tlb(x, (uint32_t)min_u64(c->dbt->tlb_size, 4 * (uint64_t)x->tlb_n));
     return dbt_tlb_entry(x, lin);
 }
 
