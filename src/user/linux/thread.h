@@ -100,8 +100,6 @@ extern _Thread_local struct lx_thread *lx_self;
 NORETURN void lx_run_main(uint64_t entry, uint64_t sp, struct lx_cpu *cpu);
 void lx_thread_loop(struct lx_thread *t);
 NORETURN void lx_exit_process(int code);
-int64_t lx_do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t ptid, uint64_t ctid, uint64_t tls,
-                    int exit_signal);
 
 /* ---- signal.c ---- */
 void lx_signals_init(struct lx_thread *t);
