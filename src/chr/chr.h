@@ -56,6 +56,11 @@ bool chr_is_network(const struct chr *c);  /* listens where other hosts can reac
 const char *chr_type_next(const char *prev);
 /* The descriptor most recently passed over the peer's UNIX socket (SCM_RIGHTS); the caller owns it. -1 = none. */
 int chr_fe_take_fd(struct chr_fe *fe);
+/* The connected UNIX stream socket itself, borrowed until CHR_CLOSED; -1 = none. For a front end that talks to its peer
+ * in turns, with descriptors: it reads the answer before it lets go of the machine lock, so none is delivered to it. */
+int chr_fe_socket(struct chr_fe *fe);
+/* A connection that ends may come back: a server, or a client with reconnect=. */
+bool chr_fe_comes_back(struct chr_fe *fe);
 /* Hands a connected stream socket to a socket back end without a client (add_client). fd is consumed when true. */
 bool chr_adopt_fd(struct chr *c, int fd, struct err **errp);
 void chr_inject_break(struct chr *c); /* as if the far end had sent a break */

@@ -705,6 +705,26 @@ int chr_fe_take_fd(struct chr_fe *fe)
     return fd;
 }
 
+int chr_fe_socket(struct chr_fe *fe)
+{
+    struct chr_socket *s;
+
+    if (!fe->chr || strcmp(chr_class(fe->chr)->type, "socket"))
+        return -1;
+    s = sock_of(fe->chr);
+    return s->is_unix && s->chr.opened ? s->fd : -1;
+}
+
+bool chr_fe_comes_back(struct chr_fe *fe)
+{
+    struct chr_socket *s;
+
+    if (!fe->chr || strcmp(chr_class(fe->chr)->type, "socket"))
+        return false;
+    s = sock_of(fe->chr);
+    return s->server || s->reconnect;
+}
+
 static const char *const sock_keys[] = {"host",      "port",      "path",     "fd",     "to",        "ipv4",
                                         "ipv6",      "server",    "wait",     "nowait", "telnet",    "nodelay",
                                         "delay",     "reconnect", "abstract", "tight",  "websocket", "tn3270",

@@ -382,7 +382,7 @@ struct ir_stubs {               /* run addresses */
     const uint8_t *exit_pc;     /* RDX = pc: no block known there */
     const uint8_t *exit_signal; /* entered from the signal handler */
     const uint8_t *jump;        /* RDX = pc: table of indirect targets */
-    const uint8_t *ret_miss;    /* RDX = pc */
+    const uint8_t *ret_bottom;  /* what the lowest word of the shadow stack returns to */
     const uint8_t *call_pure, *call_state, *eval;
 };
 enum ir_why { IR_EXIT_TO_PC, IR_EXIT_TO_LINK, IR_EXIT_WITH_CODE, IR_EXIT_BY_SIGNAL };

@@ -85,36 +85,30 @@ static void link_if(struct irc *c, uint64_t target, unsigned cc)
     jit_patch8(c->b, skip);
 }
 
-static void push_return(struct irc *c, uint64_t ret)
+/* Behind a call: RDX is where a return goes, and the host came here by its own stack. */
+static void continuation(struct irc *c, uint64_t ret)
 {
     if ((int64_t)ret == (int32_t)ret) {
-        jit_8(c->b, 0x68);
+        jit_op_reg(c->b, JIT_W, 0x81, 7, JR_RDX);
         jit_32(c->b, (uint32_t)ret);
     } else {
         jit_mov_ri(c->b, JR_RAX, ret);
-        jit_push(c->b, JR_RAX);
+        jit_op_reg(c->b, JIT_W, 0x3b, JR_RDX, JR_RAX);
     }
-}
-
-static void continuation(struct irc *c, uint64_t ret)
-{
-    jit_lea(c->b, JR_RSP, JIT_BASE(JR_RSP, 8));
+    jit_jcc(c->b, JCC_NE, c->env->stubs->jump);
     link_to(c, ret, JIT_LINK_CONT, 0);
 }
 
+/* A call polls by its push: a loop of calls without returns fills the shadow stack. */
 static void exit_call(struct irc *c, const struct ir_op *o)
 {
-    uint64_t target = (uint64_t)o->imm;
-    uint32_t at = target <= c->pc ? poll(c) : 0; /* before anything is pushed: the call is started again */
-    unsigned n;
+    unsigned n = c->out->nr_links;
 
-    push_return(c, o->imm2);
-    n = c->out->nr_links;
-    link_to(c, target, JIT_LINK_CALL, 0);
-    if (n < JIT_BLOCK_MAX_LINKS) {
-        c->out->link[n].poll = at;
-        c->out->link[n].poll_pc = c->pc;
-    }
+    if (!offset(c))
+        jit_8(c->b, 0x90); /* a poll at offset 0 is none */
+    link_to(c, (uint64_t)o->imm, JIT_LINK_CALL, 0);
+    if (n < JIT_BLOCK_MAX_LINKS)
+        c->out->link[n].poll = c->out->link[n].at - 1;
     continuation(c, o->imm2);
 }
 
@@ -128,24 +122,35 @@ static void target_in_rdx(struct irc *c, ir_val v)
     ir_fetch(c, JR_RDX, v);
 }
 
-static void exit_ret(struct irc *c)
+/* EAX = where the table of indirect targets may have the pc in RDX, and whether it has: Z. In line, so that the host
+ * predicts each site by itself. *view.pc of a poll is stored. */
+static void look_up(struct irc *c)
 {
-    jit_op_mem(c->b, JIT_W, 0x3b, JR_RDX, JIT_BASE(JR_RSP, 8), 0);
-    jit_jcc(c->b, JCC_NE, c->env->stubs->ret_miss);
-    jit_8(c->b, 0xc3);
+    jit_store(c->b, GSX(t0), JR_RDX);
+    jit_mov_rr32(c->b, JR_RAX, JR_RDX);
+    jit_8(c->b, 0x25); /* and eax, mask << 1 */
+    jit_32(c->b, (IR_JC_SIZE - 1) << 1);
+    jit_op_mem(c->b, JIT_W, 0x3b, JR_RDX, JIT_GSX(JR_RAX, 8, IRX(jc)), 0);
 }
 
-/* RDX = pc: the table of indirect targets, in line so that the host predicts each site by itself. */
+static void exit_call_ind(struct irc *c, uint64_t ret)
+{
+    struct ir_cold *k;
+
+    look_up(c);
+    k = ir_new_cold(c, COLD_CALL);
+    k->from = jit_jcc_fwd(c->b, JCC_NE);
+    jit_op_mem(c->b, 0, 0xff, 2, JIT_GSX(JR_RAX, 8, IRX(jc) + 8), 0);
+    k->back = c->b->p;
+    continuation(c, ret);
+}
+
 static void exit_ind(struct irc *c)
 {
     uint8_t *miss;
 
-    jit_mov_rr32(c->b, JR_RAX, JR_RDX);
-    jit_op_reg(c->b, 0, 0x81, 4, JR_RAX); /* and eax, mask << 1 */
-    jit_32(c->b, (IR_JC_SIZE - 1) << 1);
-    jit_op_mem(c->b, JIT_W, 0x3b, JR_RDX, JIT_GSX(JR_RAX, 8, IRX(jc)), 0);
+    look_up(c);
     miss = jit_jcc8_fwd(c->b, JCC_NE);
-    jit_store(c->b, GSX(t0), JR_RDX);
     jit_load(c->b, JR_RCX, GSX(poll)); /* an indirect jump may close a loop */
     jit_load(c->b, JR_RCX, JIT_BASE(JR_RCX, 0));
     jit_jmp_mem(c->b, JIT_GSX(JR_RAX, 8, IRX(jc) + 8));
@@ -324,6 +329,14 @@ static bool exit_if_fl_late(struct irc *c, const struct ir_op *o)
     return true;
 }
 
+/* The flags are wanted only where the block goes on, and outlive the jump in EFLAGS: they are stored there, if at all.
+ */
+static bool exit_keeps_flags(const struct irc *c, const struct ir_op *o)
+{
+    return o->op == IR_EXIT_IF_FL && o->dead && o->a[1] == IR_NO && c->gf == o->a[0] && c->ef == c->gf &&
+           c->v[c->gf].loc == L_EFLAGS;
+}
+
 /* Arguments go through the context: the stub loads them where C wants them. */
 static void call(struct irc *c, const struct ir_op *o)
 {
@@ -372,7 +385,8 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
     if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
         if (o->op == IR_EXIT_IF_FL && exit_if_fl_late(c, o))
             return true;
-        ir_commit_flags(c);
+        if (!exit_keeps_flags(c, o))
+            ir_commit_flags(c);
         ir_mark(c, 0);
     }
     switch (o->op) {
@@ -405,13 +419,11 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
         return true;
     case IR_EXIT_CALL_IND:
         target_in_rdx(c, o->a[0]);
-        push_return(c, o->imm2);
-        jit_call(c->b, c->env->stubs->jump);
-        continuation(c, o->imm2);
+        exit_call_ind(c, o->imm2);
         return true;
     case IR_EXIT_RET:
         target_in_rdx(c, o->a[0]);
-        exit_ret(c);
+        jit_8(c->b, 0xc3);
         return true;
     case IR_EXIT_IND:
         target_in_rdx(c, o->a[0]);
@@ -496,6 +508,10 @@ static void emit_one_cold(struct irc *c, struct ir_cold *k)
         jit_lea32(c->b, JR_RAX, JIT_BASE(JR_RAX, -1));
         jit_mov_ri(c->b, JR_RDX, k->pc);
         jit_jmp(c->b, c->env->stubs->exit_code);
+        break;
+    case COLD_CALL:
+        jit_call(c->b, c->env->stubs->jump);
+        jit_jmp(c->b, k->back + c->b->delta);
         break;
     case COLD_CNAN:
         ir_vex_m(c->b, k->n == IR_F64 ? 3 : 2, 1, 0, 0x10, k->dst - XMM0, 0, k->n == IR_F64 ? GSX(nan64) : GSX(nan32));

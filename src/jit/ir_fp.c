@@ -287,26 +287,25 @@ static void moves(struct irc *c, const struct ir_op *o)
 {
     unsigned a = ir_use(c, o->a[0]), d = ir_dst(c, (ir_val)c->cur, 0);
 
-    switch (o->op) {
-    case IR_FMOV_I:
+    if (o->op == IR_FMOV_I)
         ir_vex(c->b, 1, 1, is_d(o->t), 0x6e, XR(d), 0, a);
-        break;
-    case IR_IMOV_F:
+    else
         ir_vex(c->b, 1, 1, o->t == IR_I64, 0x7e, XR(a), 0, d);
-        break;
-    case IR_VFLOW:
-        if (o->attr) {
-            ir_vex(c->b, 2, 1, 0, 0x7e, XR(d), 0, XR(a)); /* vmovq */
-            break;
-        }
-        FALLTHROUGH;
-    default: /* FBOX: vinsertps clears what is above */
-        ir_vex(c->b, 1, 3, 0, 0x21, XR(d), XR(a), XR(a));
-        jit_8(c->b, 0x0e);
-        if (o->op == IR_FBOX)
-            ir_vex_m(c->b, 0, 1, 0, 0x56, XR(d), XR(d), KONST(K_BOX));
-        break;
-    }
+    ir_made(c, (ir_val)c->cur, d);
+}
+
+/* A scalar and what belongs above it. By vmovss and vmovsd: integer moves of what FP instructions made cost three times
+ * as much. */
+static void with_above(struct irc *c, const struct ir_op *o)
+{
+    bool box = o->op == IR_FBOX;
+    unsigned a = ir_use(c, o->a[0]), d = ir_dst(c, (ir_val)c->cur, 0), t = d == a ? ir_tmp(c, true) : d;
+
+    if (box)
+        ir_vex_m(c->b, 0, 1, 0, 0x10, XR(t), 0, KONST(K_BOX));
+    else
+        ir_vex(c->b, 0, 1, 0, 0x57, XR(t), XR(t), XR(t));
+    ir_vex(c->b, sd(!box && o->attr), 1, 0, 0x10, XR(d), XR(t), XR(a));
     ir_made(c, (ir_val)c->cur, d);
 }
 
@@ -393,7 +392,7 @@ bool ir_code_fp(struct irc *c, const struct ir_op *o)
         }
         FALLTHROUGH;
     case IR_FBOX:
-        moves(c, o);
+        with_above(c, o);
         return true;
     case IR_FUNBOX:
         unbox(c, o);

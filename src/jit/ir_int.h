@@ -53,7 +53,7 @@ struct irv {
     int32_t home;
     int32_t also; /* L_REG: context memory holds it too, 0 = none */
 };
-enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN };
+enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN, COLD_CALL };
 struct ir_cold {
     enum cold_what what;
     uint8_t *from, *back; /* rel32 to bind; where to go on */

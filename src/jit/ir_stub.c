@@ -77,16 +77,12 @@ static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *miss_to)
     return at;
 }
 
-/* The top pair did not predict this return: drop it (unless the stack is empty) and look the target up. */
-static const uint8_t *make_ret_miss(struct jit_buf *b, const uint8_t *jump)
+/* The shadow stack was empty: its lowest word, which led here, stays. */
+static const uint8_t *make_ret_bottom(struct jit_buf *b, const uint8_t *jump)
 {
     const uint8_t *at = jit_here(b);
-    uint8_t *empty;
 
-    jit_op_mem(b, JIT_W, 0x3b, JR_RSP, GSX(ss_top), 0);
-    empty = jit_jcc8_fwd(b, JCC_E);
-    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, 16));
-    jit_patch8(b, empty);
+    jit_lea(b, JR_RSP, JIT_BASE(JR_RSP, -8));
     jit_jmp(b, jump);
     return at;
 }
@@ -163,7 +159,7 @@ bool ir_make_stubs(struct jit_buf *b, const struct ir_env *env, struct ir_stubs 
     out->exit_pc = make_reason(b, exit, IR_EXIT_TO_PC, true, false);
     out->exit_signal = make_reason(b, exit, IR_EXIT_BY_SIGNAL, false, false);
     out->jump = make_jump(b, out->exit_pc);
-    out->ret_miss = make_ret_miss(b, out->jump);
+    out->ret_bottom = make_ret_bottom(b, out->jump);
     out->call_pure = make_call(b, env, false);
     out->call_state = make_call(b, env, true);
     out->eval = make_eval(b);

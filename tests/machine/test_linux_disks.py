@@ -156,6 +156,45 @@ def test_each_queue_is_handled_on_its_own_thread(tmp_path):
         g.poweroff()
 
 
+def run_time(pid, tid):
+    with open(f'/proc/{pid}/task/{tid}/schedstat') as f:
+        return int(f.read().split()[0])
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-STO-04')
+def test_scsi_disks_are_served_on_an_i_o_thread_while_units_come_and_go(tmp_path):
+    images = [tmp_path / f'd{i}.qcow2' for i in range(3)]
+    for i in images:
+        subprocess.run([program('qemu-img'), 'create', '-q', '-f', 'qcow2', i, '64M'], check=True)
+    (tmp_path / 'cd.iso').write_bytes(b'read me'.ljust(1 << 20, b'\0'))
+    drives = [a for n, i in enumerate(images) for a in ('-drive', f'file={i},format=qcow2,if=none,id=d{n}')]
+    args = ['-M', 'q35', '-object', 'iothread,id=io0', '-device', 'virtio-scsi-pci,id=s,iothread=io0,num_queues=2', *drives, '-drive',
+            f'file={tmp_path}/cd.iso,if=none,id=cd,media=cdrom,format=raw', '-device', 'scsi-hd,drive=d0,serial=a,scsi-id=0', '-device',
+            'scsi-hd,drive=d1,scsi-id=1', '-device', 'scsi-cd,drive=cd,scsi-id=2', '-smp', '2']
+    with Linux(args, (*SCSI, 'sr_mod')) as g:
+        g.sh('w() { for i in 1 2 3 4; do dd if=/tmp/r$1 of=/dev/sd$2 bs=64k seek=$(($1 * 64)) oflag=direct; dd if=/dev/sd$2 of=/tmp/b$1 bs=64k '
+             'skip=$(($1 * 64)) count=32 iflag=direct; cmp /tmp/r$1 /tmp/b$1 && echo same; sync; done >/tmp/o$1 2>/dev/null; }')
+        g.sh('for i in 0 1 2 3; do dd if=/dev/urandom of=/tmp/r$i bs=64k count=32 2>/dev/null; done', 120)
+        tid = g.qmp.call('query-iothreads')[0]['thread-id']
+        before = run_time(g.s.p.pid, tid)
+        g.sh('(w 0 a & w 1 b & w 2 a & w 3 b & wait; echo >/tmp/done) >/dev/null 2>&1 & true')
+        for _ in range(2):
+            g.qmp.call('device_add', driver='scsi-hd', drive='d2', id='third', bus='s.0', **{'scsi-id': 5})
+            g.sh('while [ ! -b /dev/sdc ]; do sleep 0.1; done; dd if=/dev/sdc of=/dev/null bs=64k count=20 iflag=direct 2>/dev/null; '
+                 'head -c 7 /dev/sr0 | grep "read me"')
+            g.qmp.call('stop')
+            g.qmp.call('cont')
+            g.qmp.call('device_del', id='third')
+            g.sh('while [ -b /dev/sdc ]; do sleep 0.1; done')
+        g.sh('while [ ! -e /tmp/done ]; do sleep 0.2; done', 200)
+        assert g.sh('cat /tmp/o0 /tmp/o1 /tmp/o2 /tmp/o3 | grep -c same') == '16'
+        assert run_time(g.s.p.pid, tid) > before + 1000000
+        g.poweroff()
+    for i in images:
+        subprocess.run([program('qemu-img'), 'check', '-q', i], check=True)
+
+
 @pytest.mark.proves('F-STO-03')
 @pytest.mark.parametrize('more,text', [
     ('"iothread-vq-mapping":[{"iothread":"no"}]', "can't find value 'no'"),
@@ -183,4 +222,12 @@ def test_a_mapping_that_cannot_be_is_refused(tmp_path, more, text):
 def test_a_card_that_cannot_be_is_refused(drive, device, text):
     p = subprocess.run([program('qemu-system-x86_64'), '-M', 'pc', '-display', 'none', '-device', 'sdhci-pci',
                         *(['-drive', drive + ',if=none,id=d'] if drive else []), '-device', device], capture_output=True, text=True, timeout=60)
+    assert p.returncode == 1 and text in p.stderr, p.stderr
+
+
+@pytest.mark.proves('F-STO-04')
+@pytest.mark.parametrize('more,text', [('iothread=no', "can't find value 'no'"), ('iothread=io0,ioeventfd=off', 'ioeventfd is required')])
+def test_an_i_o_thread_that_cannot_be_is_refused(more, text):
+    p = subprocess.run([program('qemu-system-x86_64'), '-M', 'pc', '-display', 'none', '-object', 'iothread,id=io0', '-device', 'virtio-scsi-pci,' + more],
+                       capture_output=True, text=True, timeout=60)
     assert p.returncode == 1 and text in p.stderr, p.stderr

@@ -24,9 +24,9 @@ def outcome(cmd, cwd):
     return r.returncode, r.stdout
 
 
-@pytest.mark.proves('F-PRG-15', 'F-PRG-16', 'F-USR-07')
+@pytest.mark.proves('F-PRG-15', 'F-PRG-16', 'F-USR-08')
 @pytest.mark.parametrize('how', [('-static', '-marm'), ('-fPIE', '-mthumb')], ids=['static-a32', 'dynamic-t32'])
-@pytest.mark.parametrize('name', ['float', 'smc', 'threads', 'signals', 'time'])
+@pytest.mark.parametrize('name', ['float', 'smc', 'threads', 'signals', 'time', 'deep'])
 def test_program_does_what_it_does_under_the_oracle(tmp_path, name, how):
     need('qemu-arm')
     exe = build(tmp_path, name, *how)
@@ -36,7 +36,7 @@ def test_program_does_what_it_does_under_the_oracle(tmp_path, name, how):
     assert ours[0] == 0 and ours[1]
 
 
-@pytest.mark.proves('F-USR-07')
+@pytest.mark.proves('F-USR-08')
 @pytest.mark.parametrize('sets', ['-marm', '-mthumb'])
 def test_faults_name_their_kind_and_address(tmp_path, sets):
     """As Linux has it: an undefined instruction is ILL_ILLOPC (the oracle says ILLOPN)."""
@@ -56,7 +56,7 @@ def test_the_cross_libraries_are_found_without_being_told(tmp_path, name):
     assert b'status 9' in out and b'spawn of nothing 2' in out, out
 
 
-@pytest.mark.proves('F-USR-07')
+@pytest.mark.proves('F-USR-08')
 def test_big_endian_programs_and_other_models_are_refused_by_name(tmp_path):
     exe = build(tmp_path, 'time', '-static')
     with open(exe, 'r+b') as f:  # EI_DATA, e_type and e_machine
@@ -106,7 +106,7 @@ int main(void)
 '''
 
 
-@pytest.mark.proves('F-USR-07')
+@pytest.mark.proves('F-USR-08')
 def test_the_kernels_helper_page_and_stores_into_the_own_page(tmp_path):
     src = tmp_path / 'helpers.c'
     src.write_text(HELPERS)
@@ -114,7 +114,7 @@ def test_the_kernels_helper_page_and_stores_into_the_own_page(tmp_path):
     assert outcome([program('qemu-arm'), exe], tmp_path) == (0, b'0 1 6 1 0 1\ntls 1 version 5\nown page 1\n')
 
 
-@pytest.mark.proves('F-USR-07')
+@pytest.mark.proves('F-USR-08')
 def test_soft_float_calls_and_neon_code(tmp_path):
     """The same sums by soft-float library calls, by VFP and by vectorised code."""
     src = tmp_path / 'sums.c'

@@ -18,9 +18,10 @@ import guest  # noqa: E402
 from test_debian_tree import PACKAGES, available, in_tree  # noqa: E402
 
 TOOLS = ('dpkg', 'tar', 'libmd0', 'liblzma5', 'libzstd1', 'libbz2-1.0', 'hello', 'tcc', 'libc6-dev', 'linux-libc-dev', 'libcrypt-dev')
-# One line a loop: its number, then what the package's program and the built one say, and the hashes of what was made.
+# One line a loop: its number, then what the package's program and the built one say, and the hashes of what was made. The lines stay in
+# the tree too: a long run that is stopped has shown as many loops as stand there.
 LOOP = r'''
-cd /root/loop; n=$1
+cd /root/loop; n=$1; : > lines
 for i in $(seq $n); do
     rm -rf w; mkdir w; cd w
     dpkg --force-depends --force-bad-path -i ../hello_*.deb > log 2>&1; a=$?
@@ -30,7 +31,7 @@ for i in $(seq $n); do
     for f in table work main; do $CC -c ../$f.c -o $f.o > log3 2>&1 || a=$a/$f; done
     $CC main.o work.o table.o -o prog >> log3 2>&1 || a=$a/ld
     out=$(./prog 2001 | tail -1) || a=$a/run
-    echo "loop $i: $a|$said|$out|$(cat table.o work.o main.o prog | sha256sum | cut -c1-16)"
+    echo "loop $i: $a|$said|$out|$(cat table.o work.o main.o prog | sha256sum | cut -c1-16)" | tee -a ../lines
     cd ..
 done
 '''

@@ -513,6 +513,8 @@ int main(int argc, char **argv)
     int at, fd;
 
     a.arch = arch_of_name(argv[0], &a.preserve_argv0);
+    if (a.arch)
+        choose_arch(a.arch, "", -1); /* a name that is not built says so, whatever else was asked */
     pthread_mutex_init(&lx_proc.lock, NULL);
     copy_env(&a);
     if (getauxval(AT_FLAGS) & 1) /* started by binfmt_misc with flag P */
@@ -522,7 +524,6 @@ int main(int argc, char **argv)
         cpu_help(choose_arch(a.arch ? a.arch : "x86_64", "", -1));
     start_logs(&a);
     if (at >= argc) {
-        choose_arch(a.arch ? a.arch : "x86_64", "", -1);
         err_set(&e, "no program was given");
         err_hint(&e, "Usage: qemu-<arch> [options] program [arguments...]; -h lists the options.");
         die(e);

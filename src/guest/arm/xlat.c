@@ -157,7 +157,7 @@ static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned 
             return false;
         if (i.row->gen == gen_it) {
             it = i.itbits;
-        } else if (i.row->gen == gen_branch && i.kind == ARM_B) {
+        } else if (i.row->gen == gen_branch && (i.kind == ARM_B || (i.kind == ARM_BL && i.cond == 14))) {
             uint32_t to = arm_pc_read(&i) + i.imm;
 
             if (i.cond == 14)
@@ -202,6 +202,8 @@ static bool branch_link(struct arm_xlat *x, const struct arm_insn *i, uint32_t t
     if (i->cond != 14)
         ir_exit_if_fl(s, ir_fl_get(s), i->cond ^ 1, arm_next(i));
     ir_put(s, AX_OFF(ARM_LR), ir_c64(s, arm_next(i)));
+    if (thumb == x->thumb && flags_dead_at(x, target))
+        ir_flags_dead(s);
     ir_exit_call(s, (uint64_t)target | thumb, arm_next(i));
     x->ended = true;
     return true;

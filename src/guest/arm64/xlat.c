@@ -356,7 +356,7 @@ static bool flags_dead_from(const struct a64_xlat *x, uint64_t target, unsigned 
         row = a64_decode(w);
         if (row < 0)
             return false;
-        if ((w & 0xfc000000) == 0x14000000) { /* B */
+        if ((w & 0x7c000000) == 0x14000000) { /* B, BL */
             target += (uint64_t)a64_sbits(w, 25, 0) * 4 - 4;
             continue;
         }
@@ -446,6 +446,7 @@ static bool gen_flow(struct a64_xlat *x, unsigned kind, uint32_t w)
         return gen_b(x, x->pc + (uint64_t)a64_sbits(w, 25, 0) * 4);
     case A64_BL:
         ir_put(s, X_OFF(30), ir_c64(s, x->pc + 4));
+        hint_dead(x, x->pc + (uint64_t)a64_sbits(w, 25, 0) * 4);
         ir_exit_call(s, x->pc + (uint64_t)a64_sbits(w, 25, 0) * 4, x->pc + 4);
         break;
     case A64_CBZ:

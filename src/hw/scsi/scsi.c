@@ -55,12 +55,11 @@ void scsi_fail(struct scsi_req *r, uint32_t sense)
 
 struct scsi_dev *scsi_find(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, bool *target_exists)
 {
-    struct dev *d;
+    struct scsi_dev *s;
 
     *target_exists = false;
-    list_each (d, &b->bus.devs, link) {
-        struct scsi_dev *s = container_of(d, struct scsi_dev, dev);
-        if (!d->realized || s->channel != channel || s->id != id)
+    list_each (s, &b->units, in_units) {
+        if (s->channel != channel || s->id != id)
             continue;
         *target_exists = true;
         if (s->lun == lun)
@@ -111,18 +110,27 @@ static bool place(struct bus *bus, struct dev *dev, struct err **errp)
 static bool plugged(struct bus *bus, struct dev *dev, struct err **errp)
 {
     struct scsi_bus *b = container_of(bus, struct scsi_bus, bus);
+    struct scsi_dev *d = container_of(dev, struct scsi_dev, dev);
 
+    scsi_enter(d);
+    list_add(&b->units, &d->in_units);
+    scsi_leave(d);
     if (b->hba.plugged && dev_machine(dev)->state != RS_PRELAUNCH)
-        b->hba.plugged(b->hba.opaque, container_of(dev, struct scsi_dev, dev), true);
+        b->hba.plugged(b->hba.opaque, d, true);
     return true;
 }
 
 static void unplug(struct bus *bus, struct dev *dev)
 {
     struct scsi_bus *b = container_of(bus, struct scsi_bus, bus);
+    struct scsi_dev *d = container_of(dev, struct scsi_dev, dev);
 
+    scsi_enter(d);
+    if (d->in_units.next)
+        list_del(&d->in_units);
+    scsi_leave(d);
     if (b->hba.plugged)
-        b->hba.plugged(b->hba.opaque, container_of(dev, struct scsi_dev, dev), false);
+        b->hba.plugged(b->hba.opaque, d, false);
 }
 
 static char *fw_path(struct dev *dev)
@@ -145,6 +153,7 @@ static const struct bus_class scsi_bus_class = {
 void scsi_bus_init(struct scsi_bus *b, struct dev *owner, const struct scsi_hba *hba)
 {
     b->hba = *hba;
+    list_init(&b->units);
     bus_init(&b->bus, &scsi_bus_class, owner, NULL);
     b->bus.hotplug = true;
 }
@@ -255,9 +264,28 @@ bool scsi_submit(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun
     return true;
 }
 
+bool scsi_runs_anywhere(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, const uint8_t *cdb)
+{
+    bool target;
+    struct scsi_dev *d = scsi_find(b, channel, id, lun, &target);
+
+    return d && !d->attention && scsi_class(d)->anywhere && scsi_class(d)->anywhere(d, cdb);
+}
+
+void scsi_drain(struct scsi_bus *b)
+{
+    struct scsi_dev *d;
+
+    list_each (d, &b->units, in_units)
+        if (scsi_class(d)->drain)
+            scsi_class(d)->drain(d);
+}
+
 void scsi_unit_reset(struct scsi_dev *d)
 {
+    scsi_enter(d);
     d->attention = ATTENTION_RESET;
     if (scsi_class(d)->unit_reset)
         scsi_class(d)->unit_reset(d);
+    scsi_leave(d);
 }

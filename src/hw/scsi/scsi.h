@@ -1,13 +1,18 @@
 /* SCSI: a bus of logical units and the requests a host adapter gives them. Source: SAM-5, SPC-4.
  *
  * The adapter fills a struct scsi_req (command, whole data buffers), calls scsi_submit and learns the outcome in
- * done(), called exactly once, perhaps before scsi_submit returns. Machine lock held throughout. */
+ * done(), called exactly once, perhaps before scsi_submit returns. Machine lock held throughout.
+ *
+ * An adapter with an I/O thread (hba.io) may also submit there, with the thread's lock instead of the machine's, what
+ * scsi_runs_anywhere allows: the commands that move data. Whoever works on units or requests on the main loop then
+ * holds the thread's lock besides (scsi_enter); completions come on either, with that lock held. */
 #ifndef HW_SCSI_SCSI_H
 #define HW_SCSI_SCSI_H
 
 #include "base/iov.h"
 #include "blk/blk.h"
 #include "dev/dev.h"
+#include "run/iothread.h"
 
 enum { SCSI_CDB_MAX = 32, SCSI_SENSE_LEN = 18 };
 enum { SCSI_GOOD = 0x00, SCSI_CHECK_CONDITION = 0x02, SCSI_BUSY = 0x08, SCSI_TASK_SET_FULL = 0x28 };
@@ -21,10 +26,12 @@ struct scsi_hba {
     void (*plugged)(void *opaque, struct scsi_dev *d, bool on);
     void (*changed)(void *opaque, struct scsi_dev *d, uint16_t asc_ascq);
     void *opaque;
+    struct iothread *io; /* borrowed: disks' requests are made and done there; NULL = on the main loop */
 };
 struct scsi_bus {
     struct bus bus; /* first; type "SCSI" */
     struct scsi_hba hba;
+    struct list units; /* of struct scsi_dev by in_units: realized; changes with scsi_enter */
 };
 void scsi_bus_init(struct scsi_bus *b, struct dev *owner, const struct scsi_hba *hba);
 void scsi_bus_fini(struct scsi_bus *b);
@@ -35,16 +42,32 @@ struct scsi_dev {
     uint32_t channel, id, lun; /* properties; id and lun UINT32_MAX = first free */
     uint16_t attention;        /* pending unit attention as ASC << 8 | ASCQ, 0 = none */
     unsigned inflight;
+    struct list in_units;
 };
 struct scsi_dev_class {
     struct dev_class;
     /* Runs r (r->dev is set, unit attention was dealt with): ends in scsi_good, scsi_fail ... */
     void (*run)(struct scsi_dev *d, struct scsi_req *r);
     void (*unit_reset)(struct scsi_dev *d); /* may be NULL */
+    /* The command only moves data: it may run on an I/O thread. NULL: none does. */
+    bool (*anywhere)(const struct scsi_dev *d, const uint8_t *cdb);
+    void (*drain)(struct scsi_dev *d); /* waits until nothing is under way; may be NULL */
 };
 static inline struct scsi_bus *scsi_bus_of(const struct scsi_dev *d)
 {
     return container_of(d->dev.bus, struct scsi_bus, bus);
+}
+
+/* Nothing runs on the bus's I/O thread until scsi_leave; nests. d may be without a bus. */
+static inline void scsi_enter(const struct scsi_dev *d)
+{
+    if (d->dev.bus)
+        iothread_enter(scsi_bus_of(d)->hba.io);
+}
+static inline void scsi_leave(const struct scsi_dev *d)
+{
+    if (d->dev.bus)
+        iothread_leave(scsi_bus_of(d)->hba.io);
 }
 
 struct scsi_req {
@@ -69,6 +92,10 @@ struct scsi_req {
 struct scsi_dev *scsi_find(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, bool *target_exists);
 /* lun UINT32_MAX stands for the REPORT LUNS well-known unit. False: there is no such target, r was not started. */
 bool scsi_submit(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, struct scsi_req *r);
+/* May the command be submitted on the bus's I/O thread? */
+bool scsi_runs_anywhere(struct scsi_bus *b, unsigned channel, unsigned id, unsigned lun, const uint8_t *cdb);
+/* On the main loop: waits for what is under way in all units. */
+void scsi_drain(struct scsi_bus *b);
 /* Resets a unit: its settings and a unit attention. Requests under way finish as they will. */
 void scsi_unit_reset(struct scsi_dev *d);
 

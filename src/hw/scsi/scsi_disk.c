@@ -127,9 +127,8 @@ static uint32_t sense_of(int error, bool read)
     }
 }
 
-static void io_done(void *opaque, int ret)
+static void io_end(struct scsi_req *r, int ret)
 {
-    struct scsi_req *r = opaque;
     struct sdisk *s = disk_of(r->dev);
 
     if (ret < 0) {
@@ -152,6 +151,16 @@ static void io_done(void *opaque, int ret)
     }
     io_free(r);
     scsi_good(r, moved);
+}
+
+static void io_done(void *opaque, int ret)
+{
+    struct scsi_req *r = opaque;
+    struct scsi_dev *d = r->dev;
+
+    scsi_enter(d);
+    io_end(r, ret);
+    scsi_leave(d);
 }
 
 /* The next range of an UNMAP list in r->buf; r->phase counts what is left. */
@@ -852,6 +861,37 @@ static void disk_run(struct scsi_dev *d, struct scsi_req *r)
     }
 }
 
+static bool disk_anywhere(const struct scsi_dev *d, const uint8_t *cdb)
+{
+    const struct sdisk *s = container_of(d, const struct sdisk, sd);
+
+    switch (cdb[0]) {
+    case READ_6:
+    case READ_10:
+    case READ_12:
+    case READ_16:
+    case WRITE_6:
+    case WRITE_10:
+    case WRITE_12:
+    case WRITE_16:
+    case WRITE_VERIFY_10:
+    case WRITE_VERIFY_16:
+    case SYNC_CACHE_10:
+    case SYNC_CACHE_16:
+    case WRITE_SAME_10:
+    case WRITE_SAME_16:
+    case UNMAP:
+        return !s->cd && !s->removable;
+    default:
+        return false;
+    }
+}
+
+static void disk_drain(struct scsi_dev *d)
+{
+    blk_drain(disk_of(d)->blk);
+}
+
 /* ---- the back end's news ---- */
 
 static void tell(struct sdisk *s, uint16_t what)
@@ -915,6 +955,7 @@ static void state_changed(void *opaque)
 
     if (!machine_running(dev_machine(&s->sd.dev)) || list_empty(&s->stopped))
         return;
+    scsi_enter(&s->sd);
     list_init(&todo);
     list_each_safe (r, tmp, &s->stopped, link) {
         list_del(&r->link);
@@ -924,6 +965,7 @@ static void state_changed(void *opaque)
         list_del(&r->link);
         io_start(r);
     }
+    scsi_leave(&s->sd);
 }
 
 /* ---- life ---- */
@@ -968,6 +1010,8 @@ static bool disk_realize(struct dev *d, struct err **errp)
     blk_set_dev_ops(s->blk, s->cd ? &cd_ops : &hd_ops, s);
     s->state_hook = (struct machine_hook){.fn = state_changed, .opaque = s};
     machine_on_state(dev_machine(d), &s->state_hook);
+    if (!s->removable && scsi_bus_of(&s->sd)->hba.io)
+        blk_set_iothread(s->blk, scsi_bus_of(&s->sd)->hba.io);
     return true;
 }
 
@@ -976,12 +1020,20 @@ static void disk_unrealize(struct dev *d)
     struct sdisk *s = container_of(d, struct sdisk, sd.dev);
     struct scsi_req *r, *tmp;
 
+    scsi_enter(&s->sd);
+    if (s->sd.in_units.next) /* nobody finds it any more */
+        list_del(&s->sd.in_units);
+    scsi_leave(&s->sd);
     blk_drain(s->blk);
+    if (d->bus && scsi_bus_of(&s->sd)->hba.io)
+        blk_set_iothread(s->blk, NULL);
+    scsi_enter(&s->sd);
     list_each_safe (r, tmp, &s->stopped, link) {
         list_del(&r->link);
         io_free(r);
         scsi_fail(r, SENSE_HARDWARE);
     }
+    scsi_leave(&s->sd);
     machine_hook_del(&s->state_hook);
     blk_set_dev_ops(s->blk, NULL, NULL);
 }
@@ -1054,7 +1106,9 @@ static const struct sdisk_class scsi_hd_class = {.name = "scsi-hd",
                                                  .reset = disk_reset,
                                                  .state_desc = &scsi_disk_state,
                                                  .run = disk_run,
-                                                 .unit_reset = disk_unit_reset};
+                                                 .unit_reset = disk_unit_reset,
+                                                 .anywhere = disk_anywhere,
+                                                 .drain = disk_drain};
 DEV_REGISTER(scsi_hd_class)
 static const struct sdisk_class scsi_cd_class = {.name = "scsi-cd",
                                                  .parent = "scsi-device",

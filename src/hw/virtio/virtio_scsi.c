@@ -2,6 +2,9 @@
  *
  * Queues: control, event, requests. Task management waits until the requests it is about have ended, since one that was
  * given to the block layer is not taken back. Hot-plug and changes are told through the event queue.
+ *
+ * With iothread= the request queues are handled there; commands that do more than move data are handed to the main loop
+ * (`slow`). Lists and requests belong to whoever holds the I/O thread's lock; control and events stay on the main loop.
  * Left out: bidirectional commands, T10 protection information, asynchronous notification subscriptions (none is
  * offered). */
 #include "hw/scsi/scsi.h"
@@ -50,6 +53,10 @@ struct vscsi {
     struct scsi_bus bus;
     uint32_t num_queues, queue_size, max_sectors, cmd_per_lun; /* properties */
     bool hotplug, param_change;                                /* properties */
+    char *iothread;                                            /* property: id */
+    struct iothread *io;                                       /* borrowed: of the request queues */
+    struct list slow;                                          /* of struct vscsi_req: for the main loop */
+    struct ev_bh slow_bh;
     uint32_t sense_size, cdb_size;
     struct list reqs;  /* of struct vscsi_req: with a unit */
     struct list again; /* of struct vscsi_req: came back with a restored machine */
@@ -117,6 +124,9 @@ static bool tmf_must_wait(struct vscsi *v, const struct vscsi_tmf *t)
     list_each (r, &v->reqs, link)
         if (concerns(t, r))
             return true;
+    list_each (r, &v->slow, link)
+        if (concerns(t, r))
+            return true;
     return false;
 }
 
@@ -174,9 +184,9 @@ static void tmf_start(struct vscsi *v, struct vscsi_tmf *t, const uint8_t *b)
     tmf_check(v);
 }
 
-static void ctrl_run(struct virtio_dev *vd, struct virtq *q)
+static void ctrl_take(struct vscsi *v, struct virtq *q)
 {
-    struct vscsi *v = vscsi_of(vd);
+    struct virtio_dev *vd = &v->vd;
     struct vscsi_tmf *t;
     uint8_t b[24];
 
@@ -196,6 +206,15 @@ static void ctrl_run(struct virtio_dev *vd, struct virtq *q)
             virtq_notify(q);
         }
     }
+}
+
+static void ctrl_run(struct virtio_dev *vd, struct virtq *q)
+{
+    struct vscsi *v = vscsi_of(vd);
+
+    iothread_enter(v->io);
+    ctrl_take(v, q);
+    iothread_leave(v->io);
 }
 
 /* ---- requests ---- */
@@ -224,7 +243,21 @@ static void req_answer(struct vscsi_req *r, uint8_t response)
 
 static void req_done(struct scsi_req *s)
 {
+    struct vscsi *v = ((struct vscsi_req *)s->opaque)->v;
+
+    iothread_enter(v->io);
     req_answer(s->opaque, R_OK);
+    iothread_leave(v->io);
+}
+
+static void req_submit(struct vscsi_req *r)
+{
+    struct vscsi *v = r->v;
+    unsigned id, lun;
+
+    list_add(&v->reqs, &r->link);
+    if (!parse_lun(r->lun, &id, &lun) || !scsi_submit(&v->bus, 0, id, lun, &r->s))
+        req_answer(r, R_BAD_TARGET);
 }
 
 /* False when the descriptors are no request. */
@@ -255,10 +288,26 @@ static bool req_start(struct vscsi *v, struct vscsi_req *r)
     r->s.in = r->in;
     r->s.done = req_done;
     r->s.opaque = r;
-    list_add(&v->reqs, &r->link);
-    if (!parse_lun(r->lun, &id, &lun) || !scsi_submit(&v->bus, 0, id, lun, &r->s))
-        req_answer(r, R_BAD_TARGET);
+    if (iothread_self() && !(parse_lun(r->lun, &id, &lun) && scsi_runs_anywhere(&v->bus, 0, id, lun, r->s.cdb))) {
+        list_add(&v->slow, &r->link);
+        ev_bh_schedule(&v->slow_bh);
+        return true;
+    }
+    req_submit(r);
     return true;
+}
+
+static void slow_run(void *opaque)
+{
+    struct vscsi *v = opaque;
+    struct vscsi_req *r;
+
+    iothread_enter(v->io);
+    while ((r = list_first(&v->slow, struct vscsi_req, link))) {
+        list_del(&r->link);
+        req_submit(r);
+    }
+    iothread_leave(v->io);
 }
 
 static void req_run(struct virtio_dev *vd, struct virtq *q)
@@ -324,6 +373,8 @@ static void vscsi_running(struct virtio_dev *vd, bool on)
     struct vscsi *v = vscsi_of(vd);
     struct vscsi_req *r;
 
+    if (!on)
+        slow_run(v);
     while (on && (r = list_first(&v->again, struct vscsi_req, link))) {
         list_del(&r->link);
         if (!req_start(v, r))
@@ -431,6 +482,11 @@ static void vscsi_reset(struct virtio_dev *vd)
     struct vscsi *v = vscsi_of(vd);
     struct vscsi_tmf *t, *tmp;
 
+    slow_run(v); /* of a past life: ends without a trace */
+    /* Transfers under way must not reach memory the guest uses for something else; only the loop's thread can wait. */
+    if (ev_loop_is_mine(dev_machine(vd->dev)->run->loop))
+        scsi_drain(&v->bus);
+    virtio_enter(vd);
     v->sense_size = SENSE_DEFAULT;
     v->cdb_size = CDB_DEFAULT;
     v->events_missed = false;
@@ -439,6 +495,17 @@ static void vscsi_reset(struct virtio_dev *vd)
         list_del(&t->link);
         virtq_elem_free(&t->e);
     }
+    virtio_leave(vd);
+}
+
+static bool find_iothread(struct vscsi *v, struct err **errp)
+{
+    if (!v->iothread)
+        return true;
+    if (v->vd.kick_sync)
+        return err_set(errp, "ioeventfd is required for iothread");
+    v->io = blk_iothread_find(blk_set_of(dev_machine(v->vd.dev)), v->iothread, errp);
+    return v->io != NULL;
 }
 
 static bool vscsi_realize(struct virtio_dev *vd, struct err **errp)
@@ -447,6 +514,8 @@ static bool vscsi_realize(struct virtio_dev *vd, struct err **errp)
     struct scsi_hba hba = {
         .max_target = 255, .max_lun = 16383, .plugged = unit_plugged, .changed = unit_changed, .opaque = v};
 
+    list_init(&v->slow);
+    ev_bh_init(&v->slow_bh, dev_machine(vd->dev)->run->loop, slow_run, v);
     list_init(&v->reqs);
     list_init(&v->again);
     list_init(&v->tmfs);
@@ -458,9 +527,13 @@ static bool vscsi_realize(struct virtio_dev *vd, struct err **errp)
     if (v->queue_size < 4 || v->queue_size > VIRTQ_MAX_NUM || !is_pow2(v->queue_size))
         return err_set(errp, "virtio-scsi: virtqueue_size=%u must be a power of two between 4 and %u", v->queue_size,
                        VIRTQ_MAX_NUM);
+    if (!find_iothread(v, errp))
+        return false;
+    hba.io = v->io;
     vd->features = (v->hotplug ? VIRTIO_BIT(F_HOTPLUG) : 0) | (v->param_change ? VIRTIO_BIT(F_CHANGE) : 0);
     virtio_add_queue(vd, v->queue_size, ctrl_run);
     virtio_add_queue(vd, v->queue_size, event_run);
+    vd->io = v->io;
     for (unsigned i = 0; i < v->num_queues; i++)
         virtio_add_queue(vd, v->queue_size, req_run);
     v->sense_size = SENSE_DEFAULT;
@@ -471,6 +544,7 @@ static bool vscsi_realize(struct virtio_dev *vd, struct err **errp)
 
 static void vscsi_unrealize(struct virtio_dev *vd)
 {
+    ev_bh_cancel(&vscsi_of(vd)->slow_bh);
     drop_again(vscsi_of(vd));
     scsi_bus_fini(&vscsi_of(vd)->bus);
 }
@@ -492,6 +566,7 @@ static const struct prop vscsi_pci_props[] = {
     PROP("virtqueue_size", u32, struct vscsi_pci, v.queue_size, .dflt = "256"),
     PROP("max_sectors", u32, struct vscsi_pci, v.max_sectors, .dflt = "65535"),
     PROP("cmd_per_lun", u32, struct vscsi_pci, v.cmd_per_lun, .dflt = "128"),
+    PROP("iothread", str, struct vscsi_pci, v.iothread),
     PROP("hotplug", bool, struct vscsi_pci, v.hotplug, .dflt = "on"),
     PROP("param_change", bool, struct vscsi_pci, v.param_change, .dflt = "on"),
     VIRTIO_PROPS(struct vscsi_pci, v.vd),

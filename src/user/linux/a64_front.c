@@ -38,7 +38,7 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
                                     .exit_syscall = stubs.exit_code,
                                     .exit_trap = stubs.exit_code,
                                     .jump = stubs.jump,
-                                    .ret_miss = stubs.ret_miss,
+                                    .ret_bottom = stubs.ret_bottom,
                                     .front = &stubs};
     return true;
 }
@@ -264,7 +264,7 @@ static void jc_clear(struct lx_rt_thread *t)
 const struct lx_front lx_a64_front = {.name = "arm64",
                                       .ctx_size = sizeof(struct a64_cpu),
                                       .leave_reg = JR_RDX,
-                                      .ss_word = 1,
+                                      .calls_poll = true,
                                       .stubs = make_stubs,
                                       .ctx_init = ctx_init,
                                       .mode = mode_of,
@@ -275,7 +275,6 @@ const struct lx_front lx_a64_front = {.name = "arm64",
                                       .step = step,
                                       .jc_set = jc_set,
                                       .jc_clear = jc_clear,
-                                      .host_signal = lx_ir_host_signal,
                                       .fix = lx_ir_fix};
 
 /* ---- the CPU ---- */

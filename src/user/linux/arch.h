@@ -111,14 +111,16 @@ struct lx_arch {
     const char *uname_machine; /* "x86_64" */
     const char *platform;      /* AT_PLATFORM; NULL = none */
     uint16_t elf_machine;
-    uint8_t elf_class; /* 1 = 32, 2 = 64 bits */
-    uint8_t word;      /* 4 or 8: long and pointer */
-    bool packed_epoll; /* struct epoll_event without padding (x86-64) */
-    bool pair_align;   /* 64-bit arguments of 32-bit calls start at an even register (Arm) */
-    bool no_restorer;  /* struct sigaction has no sa_restorer (RISC-V) */
-    bool tls_last;     /* clone(flags, stack, ptid, ctid, tls): x86-64; others have tls before ctid */
-    bool host_vdso;    /* the host's vDSO is code of this architecture */
-    uint32_t task_end; /* 32-bit guests: nothing is mapped from here on; 0: 0xffffe000 */
+    uint8_t elf_class;          /* 1 = 32, 2 = 64 bits */
+    uint8_t word;               /* 4 or 8: long and pointer */
+    bool packed_epoll;          /* struct epoll_event without padding (x86-64) */
+    bool pair_align;            /* 64-bit arguments of 32-bit calls start at an even register (Arm) */
+    bool no_restorer;           /* struct sigaction has no sa_restorer (RISC-V) */
+    bool tls_last;              /* clone(flags, stack, ptid, ctid, tls): x86-64; others have tls before ctid */
+    bool host_vdso;             /* the host's vDSO is code of this architecture */
+    const struct lx_vdso *vdso; /* else: the one we make (vdso.h); NULL: none */
+    uint32_t elf_flags;         /* e_flags of it */
+    uint32_t task_end;          /* 32-bit guests: nothing is mapped from here on; 0: 0xffffe000 */
     /* Code and data the kernel shows at task_end, one page: filled before the program is loaded. May be NULL. */
     void (*helper_fill)(uint8_t page[4096]);
     uint32_t o_direct, o_directory, o_nofollow, o_largefile; /* open flags that differ */

@@ -4,6 +4,7 @@
 #include "base/util.h"
 #include "user/linux/a64_front.h"
 #include "user/linux/sysnr_tables.h"
+#include "user/linux/vdso.h"
 
 #include <elf.h>
 #include <stdio.h>
@@ -198,6 +199,22 @@ static void tramp_fill(uint8_t page[4096])
     put_le32(page + 4, 0xd4000001); /* svc #0 */
 }
 
+static const struct lx_vdso_fn vdso_fn[] = {{"__kernel_rt_sigreturn", LX_VDSO_SIGRETURN},
+                                            {"__kernel_gettimeofday", LX_VDSO_TIMEOFDAY},
+                                            {"__kernel_clock_gettime", LX_VDSO_GETTIME},
+                                            {"__kernel_clock_getres", LX_VDSO_GETRES},
+                                            {NULL, 0}};
+
+static unsigned vdso_code(uint8_t out[32], unsigned call)
+{
+    put_le32(out, 0x52800008 | (call == LX_VDSO_SIGRETURN ? 139 : LX_VDSO_NR + call) << 5); /* mov w8, #nr */
+    put_le32(out + 4, 0xd4000001);                                                          /* svc #0 */
+    put_le32(out + 8, 0xd65f03c0);                                                          /* ret */
+    return 12;
+}
+
+static const struct lx_vdso vdso = {.version = "LINUX_2.6.39", .fn = vdso_fn, .code = vdso_code};
+
 /* ---- what the program is told ---- */
 static void hwcaps(uint64_t *hwcap, uint64_t *hwcap2)
 {
@@ -213,7 +230,7 @@ static void cpuinfo(char *buf, size_t n, unsigned cpu)
         "processor\t: %u\nBogoMIPS\t: 2000.00\n"
         "Features\t: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc "
         "asimddp frint\n"
-        "CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x000\nCPU revision\t: 1\n\n",
+        "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\n",
         cpu);
 }
 
@@ -328,6 +345,7 @@ static const struct lx_arch aarch64 = {.name = "aarch64",
                                        .stat = lx_stat_generic64,
                                        .front = &lx_a64_front,
                                        .tramp_fill = tramp_fill,
+                                       .vdso = &vdso,
                                        .cpu_select = cpu_select,
                                        .cpu_help = cpu_help,
                                        .hwcaps = hwcaps,

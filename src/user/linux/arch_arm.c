@@ -6,6 +6,7 @@
 #include "base/util.h"
 #include "user/linux/arm_front.h"
 #include "user/linux/sysnr_tables.h"
+#include "user/linux/vdso.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -234,6 +235,26 @@ static void tramp_fill(uint8_t page[4096])
     put_le32(page + TRAMP_RT + 4, 0xef000000);
 }
 
+static const struct lx_vdso_fn vdso_fn[] = {{"__vdso_gettimeofday", LX_VDSO_TIMEOFDAY},
+                                            {"__vdso_clock_gettime", LX_VDSO_GETTIME},
+                                            {"__vdso_clock_gettime64", LX_VDSO_GETTIME64},
+                                            {"__vdso_clock_getres", LX_VDSO_GETRES},
+                                            {NULL, 0}};
+
+static unsigned vdso_code(uint8_t out[32], unsigned call)
+{
+    unsigned nr = LX_VDSO_NR + call;
+
+    put_le32(out, 0xe52d7004);                                         /* push {r7} */
+    put_le32(out + 4, 0xe3007000 | (nr & 0xf000) << 4 | (nr & 0xfff)); /* movw r7, #nr */
+    put_le32(out + 8, 0xef000000);                                     /* svc #0 */
+    put_le32(out + 12, 0xe49d7004);                                    /* pop {r7} */
+    put_le32(out + 16, 0xe12fff1e);                                    /* bx lr */
+    return 20;
+}
+
+static const struct lx_vdso vdso = {.version = "LINUX_2.6", .fn = vdso_fn, .code = vdso_code};
+
 /* The functions the kernel offers at fixed addresses, in A32 code of our own. */
 static void helper_fill(uint8_t page[4096])
 {
@@ -449,6 +470,8 @@ static const struct lx_arch arm = {.name = "arm",
                                    .stat64 = stat64_arm,
                                    .front = &lx_arm_front,
                                    .tramp_fill = tramp_fill,
+                                   .vdso = &vdso,
+                                   .elf_flags = EF_ARM_EABI_VER5,
                                    .cpu_select = cpu_select,
                                    .cpu_help = cpu_help,
                                    .hwcaps = hwcaps,

@@ -4,6 +4,7 @@
 #include "base/util.h"
 #include "user/linux/syscalls.h"
 #include "user/linux/sysnr_tables.h"
+#include "user/linux/vdso.h"
 #include "user/linux/x86_front.h"
 
 #include <elf.h>
@@ -204,6 +205,31 @@ static void tramp_fill(uint8_t page[4096])
     memcpy(page + TRAMP_PLAIN, plain, sizeof plain);
     memcpy(page + TRAMP_RT, rt, sizeof rt);
 }
+
+static const struct lx_vdso_fn vdso_fn[] = {
+    {"__kernel_vsyscall", LX_VDSO_VSYSCALL},   {"__vdso_gettimeofday", LX_VDSO_TIMEOFDAY},
+    {"__vdso_clock_gettime", LX_VDSO_GETTIME}, {"__vdso_clock_gettime64", LX_VDSO_GETTIME64},
+    {"__vdso_clock_getres", LX_VDSO_GETRES},   {"__vdso_time", LX_VDSO_TIME},
+    {"__vdso_getcpu", LX_VDSO_GETCPU},         {NULL, 0}};
+
+static unsigned vdso_code(uint8_t out[32], unsigned call)
+{
+    /* push ebx; mov ebx, [esp + 8]; mov ecx, [esp + 12]; mov eax, nr; int 80h; pop ebx; ret */
+    static const uint8_t code[] = {0x53, 0x8b, 0x5c, 0x24, 8, 0x8b, 0x4c, 0x24, 12,
+                                   0xb8, 0,    0,    0,    0, 0xcd, 0x80, 0x5b, 0xc3};
+
+    if (call == LX_VDSO_VSYSCALL) {
+        out[0] = 0xcd;
+        out[1] = 0x80;
+        out[2] = 0xc3;
+        return 3;
+    }
+    memcpy(out, code, sizeof code);
+    put_le32(out + 10, LX_VDSO_NR + call);
+    return sizeof code;
+}
+
+static const struct lx_vdso vdso = {.version = "LINUX_2.6", .fn = vdso_fn, .code = vdso_code};
 
 /* FSAVE image and behind it the FXSAVE (XSAVE) image, as the kernel gives to 32-bit programs. */
 static uint64_t put_fpstate(struct x86_lx *x, uint64_t sp)
@@ -426,6 +452,7 @@ static const struct lx_arch i386 = {.name = "i386",
                                     .frame_push = frame_push,
                                     .frame_pop = frame_pop,
                                     .tramp_fill = tramp_fill,
+                                    .vdso = &vdso,
                                     .gdb_xml = xml,
                                     .gdb_get = lx_x86_gdb_get,
                                     .gdb_set = lx_x86_gdb_set,

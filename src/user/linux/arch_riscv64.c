@@ -4,6 +4,7 @@
 #include "user/linux/ir_front.h"
 #include "user/linux/map.h"
 #include "user/linux/sysnr_tables.h"
+#include "user/linux/vdso.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -147,7 +148,7 @@ static enum lx_stop step(struct lx_rt_thread *t)
 static const struct lx_front riscv_front = {.name = "riscv64",
                                             .ctx_size = sizeof(struct rv_state),
                                             .leave_reg = JR_RDX,
-                                            .ss_word = (uint64_t)LX_IR_SS_WORD,
+                                            .calls_poll = true,
                                             .stubs = make_stubs,
                                             .ctx_init = lx_ir_ctx_init,
                                             .mode = mode_of,
@@ -159,8 +160,7 @@ static const struct lx_front riscv_front = {.name = "riscv64",
                                             .resumes = true,
                                             .fix = lx_ir_fix,
                                             .jc_set = lx_ir_jc_set,
-                                            .jc_clear = lx_ir_jc_clear,
-                                            .host_signal = lx_ir_host_signal};
+                                            .jc_clear = lx_ir_jc_clear};
 
 /* ---- the CPU ---- */
 
@@ -314,6 +314,30 @@ static void tramp_fill(uint8_t page[4096])
     put_le32(page + 4, 0x73);                      /* ecall */
 }
 
+static const struct lx_vdso_fn vdso_fn[] = {{"__vdso_rt_sigreturn", LX_VDSO_SIGRETURN},
+                                            {"__vdso_gettimeofday", LX_VDSO_TIMEOFDAY},
+                                            {"__vdso_clock_gettime", LX_VDSO_GETTIME},
+                                            {"__vdso_clock_getres", LX_VDSO_GETRES},
+                                            {"__vdso_getcpu", LX_VDSO_GETCPU},
+                                            {"__vdso_flush_icache", LX_VDSO_FLUSH},
+                                            {NULL, 0}};
+
+static unsigned vdso_code(uint8_t out[32], unsigned call)
+{
+    if (call >= LX_VDSO_CALLS) {
+        put_le32(out, 0x013);                                                                         /* nop */
+        put_le32(out + 4, (call == LX_VDSO_FLUSH ? NR_FLUSH_ICACHE : NR_RT_SIGRETURN) << 20 | 0x893); /* li a7, nr */
+    } else {
+        put_le32(out, LX_VDSO_NR | 0x8b7);       /* lui a7, nr's upper part */
+        put_le32(out + 4, call << 20 | 0x88893); /* addi a7, a7, call */
+    }
+    put_le32(out + 8, 0x73);    /* ecall */
+    put_le32(out + 12, 0x8067); /* ret */
+    return 16;
+}
+
+static const struct lx_vdso vdso = {.version = "LINUX_4.15", .fn = vdso_fn, .code = vdso_code};
+
 static void cpuinfo(char *buf, size_t n, unsigned cpu)
 {
     snprintf(buf, n, "processor\t: %u\nhart\t\t: %u\nisa\t\t: rv64imafdc_zicsr_zifencei_zba_zbb_zbs\nmmu\t\t: sv48\n\n",
@@ -404,6 +428,8 @@ static const struct lx_arch riscv64 = {.name = "riscv64",
                                        .frame_push = frame_push,
                                        .frame_pop = frame_pop,
                                        .tramp_fill = tramp_fill,
+                                       .vdso = &vdso,
+                                       .elf_flags = EF_RISCV_RVC | EF_RISCV_FLOAT_ABI_DOUBLE,
                                        .cpuinfo = cpuinfo,
                                        .gdb_xml = xml,
                                        .gdb_get = gdb_get,

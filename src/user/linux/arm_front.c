@@ -162,7 +162,7 @@ static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
 const struct lx_front lx_arm_front = {.name = "arm",
                                       .ctx_size = sizeof(struct arm_cpu),
                                       .leave_reg = JR_RDX,
-                                      .ss_word = (uint64_t)LX_IR_SS_WORD,
+                                      .calls_poll = true,
                                       .stubs = make_stubs,
                                       .ctx_init = lx_ir_ctx_init,
                                       .mode = mode_of,
@@ -175,7 +175,6 @@ const struct lx_front lx_arm_front = {.name = "arm",
                                       .resumes = true,
                                       .jc_set = jc_set,
                                       .jc_clear = lx_ir_jc_clear,
-                                      .host_signal = lx_ir_host_signal,
                                       .fix = fix};
 
 struct lx_cpu *lx_arm_new(struct lx_rt *rt, struct err **errp)

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "user/linux/map.h"
 #include "user/linux/thread.h"
+#include "user/linux/vdso.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -100,12 +101,16 @@ static bool wrong_machine(const struct image *m, const uint8_t *h, struct err **
     bool big = h[EI_DATA] == ELFDATA2MSB;
     unsigned n = big ? get_be16(h + 18) : get_le16(h + 18);
     const char *name = machine_name(n, h[EI_CLASS], big);
+    const struct lx_arch *own = big ? NULL : lx_arch_of_elf(n, h[EI_CLASS]);
     char text[32];
 
     snprintf(text, sizeof text, "machine %u", n);
     err_set(errp, "%s is a program for %s, this translator runs programs for %s", m->path, name ? name : text,
             lx_proc.arch->name);
-    err_hint(errp, "Start it with the translator of its own architecture (qemu-<architecture>).");
+    if (own)
+        err_hint(errp, "Start it with qemu-%s.", own->name);
+    else
+        err_hint(errp, "No translator for it is built.");
     return false;
 }
 
@@ -470,7 +475,11 @@ static void fill_auxv(struct aux *a, const struct image *prog, uint64_t interp_b
 
     if (ar->hwcaps)
         ar->hwcaps(&hwcap, &hwcap2);
-    if (ar->host_vdso && vdso)
+    if (!ar->host_vdso)
+        vdso = lx_proc.vdso;
+    if (!ar->host_vdso && vdso && lx_vdso_entry(ar->vdso))
+        aux_add(a, AT_SYSINFO, vdso + lx_vdso_entry(ar->vdso));
+    if (vdso)
         aux_add(a, AT_SYSINFO_EHDR, vdso);
     aux_add(a, AT_HWCAP, hwcap);
     aux_add(a, AT_PAGESZ, PAGE);
@@ -589,12 +598,23 @@ uint64_t lx_tramp(void)
     return lx_proc.tramp;
 }
 
-static void note_vdso(void)
+/* The host's, where its code is the guest's, or one of ours. */
+static void make_vdso(void)
 {
     uint64_t v = getauxval(AT_SYSINFO_EHDR);
+    int64_t at;
 
     if (lx_proc.arch->host_vdso && v)
         lx_map_add(v, v + 2 * PAGE, PROT_READ | PROT_EXEC, false, LX_MAP_VDSO);
+    if (!lx_proc.arch->vdso)
+        return;
+    at = lx_mmap(0, LX_VDSO_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at < 0)
+        return; /* programs do without */
+    lx_vdso_fill(lx_proc.arch->vdso, (uint8_t *)(uintptr_t)at);
+    mprotect((void *)(uintptr_t)at, LX_VDSO_SIZE, PROT_READ);
+    lx_map_add((uint64_t)at, (uint64_t)at + LX_VDSO_SIZE, PROT_READ | PROT_EXEC, false, LX_MAP_VDSO);
+    lx_proc.vdso = (uint64_t)at;
 }
 
 bool lx_load(const char *path, int fd, char **argv, char **envp, struct lx_image *out, struct err **errp)
@@ -618,7 +638,7 @@ bool lx_load(const char *path, int fd, char **argv, char **envp, struct lx_image
     }
     if (ok) {
         start_brk(prog);
-        note_vdso();
+        make_vdso();
         make_tramp();
         ok = make_stack(prog, errp) && build_stack(prog, base, argv, envp, &out->sp, errp);
         out->entry = in ? in->entry : prog->entry;

@@ -18,7 +18,6 @@ static inline struct lx_ir_cpu *lx_ir(const struct lx_cpu *c)
 {
     return (struct lx_ir_cpu *)c;
 }
-enum { LX_IR_SS_WORD = -1 };
 
 /* A CPU with state of size bytes, zeroed, its ir_ctx set up. from: copy the guest's state from there (NULL: none). */
 struct lx_cpu *lx_ir_cpu_new(size_t size, const struct lx_cpu *from, struct err **errp);
@@ -40,6 +39,5 @@ void lx_ir_jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
 void lx_ir_jc_clear(struct lx_rt_thread *t);
 /* .fix: needed by fronts whose ir_env has `loops`. */
 void lx_ir_fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);
-bool lx_ir_host_signal(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
 
 #endif

@@ -247,6 +247,30 @@ struct xlat {
     bool full;
 };
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void note_made(struct lx_rt *rt, const struct jit_block_out *out, uint64_t ns)
+{
+    rt->made.ns += ns;
+    rt->made.bytes += out->len;
+    rt->made.blocks++;
+    for (unsigned i = 0; i < out->nr_insn; i++) /* an instruction may have several pieces of code */
+        rt->made.insns += !i || (out->guest_off[i] & 0x3fff) != (out->guest_off[i - 1] & 0x3fff);
+}
+
+void lx_rt_report(const struct lx_rt *rt)
+{
+    log_write(LOG_JIT,
+              "translated %" PRIu64 " instructions in %" PRIu64 " blocks, %" PRIu64 " bytes of code, %" PRIu64 " ns",
+              rt->made.insns, rt->made.blocks, rt->made.bytes, rt->made.ns);
+}
+
 static void translate(void *arg)
 {
     struct xlat *x = arg;
@@ -254,6 +278,7 @@ static void translate(void *arg)
     struct jit_rel rel[256];
     struct jit_block_out out;
     struct jit_buf buf;
+    uint64_t start = log_on(LOG_JIT) ? now_ns() : 0;
     uint32_t first;
     bool ok;
 
@@ -271,6 +296,8 @@ static void translate(void *arg)
     if (ok)
         out.tail_no = x->pc / PAGE + 1;
     x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, ok ? &out : NULL);
+    if (ok && start)
+        note_made(rt, &out, now_ns() - start);
     if (ok)
         lx_kept_note(rt, x->b, &buf);
 }
@@ -359,6 +386,21 @@ static int enter_code(struct lx_rt_thread *t, const uint8_t *target, bool resume
     return why;
 }
 
+static bool in_ss_guard(const struct lx_rt_thread *t, int sig, uintptr_t at)
+{
+    return sig == SIGSEGV && t->ss && at >= (uintptr_t)t->ss && at < (uintptr_t)t->ss + SS_GUARD;
+}
+
+/* A full shadow stack is emptied and the push done again; no other register changes. Not by leaving: the way out may
+ * push too, and is itself among the places where this happens. A push that is a poll leaves when it is to. */
+static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const siginfo_t *info, greg_t *g)
+{
+    if (!in_ss_guard(t, sig, (uintptr_t)info->si_addr) || (t->kicked && t->rt->front->calls_poll))
+        return false;
+    g[REG_RSP] = (greg_t)t->ss_top;
+    return true;
+}
+
 bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
@@ -368,7 +410,7 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
     if (info->si_code <= 0)
         return false;
     if (t && t->in_code && jit_arena_has(&t->rt->cache.arena, (void *)(uintptr_t)g[REG_RIP])) {
-        if (t->rt->front->host_signal && t->rt->front->host_signal(t, sig, info, context))
+        if (shadow_stack_full(t, sig, info, g))
             return true;
         if (t->rt->front->resumes && sig == SIGSEGV && (uint64_t)g[REG_ERR] & 2 &&
             (uintptr_t)info->si_addr < LX_TASK_MAX && page_written(t->rt, (uintptr_t)info->si_addr))
@@ -453,14 +495,6 @@ static void poll_exit(struct lx_rt_thread *t)
         t->rt->front->fix(t, b, b ? jit_block_insn_at(b, rip) : 0);
 }
 
-static bool shadow_stack_full(struct lx_rt_thread *t)
-{
-    if (t->sig != SIGSEGV || !t->ss || t->sig_addr < (uintptr_t)t->ss || t->sig_addr >= (uintptr_t)t->ss + SS_GUARD)
-        return false;
-    *t->view.ss_rsp = t->ss_top;
-    return true;
-}
-
 /* After LX_EXIT_SIGNAL. LX_STOP_KICK: go on at pc; with *resume, at the same host instruction. */
 static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
 {
@@ -468,7 +502,12 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
     struct jit_cache *d = &t->rt->cache;
     struct jit_block *b;
 
-    if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD) {
+    if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD && *t->view.poll == LX_POLL_BAD) {
+        poll_exit(t);
+        return LX_STOP_KICK;
+    }
+    if (in_ss_guard(t, t->sig, t->sig_addr)) {
+        *t->view.ss_rsp = t->ss_top;
         poll_exit(t);
         return LX_STOP_KICK;
     }
@@ -507,8 +546,8 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
         int why = enter_code(t, target, resume);
         enum lx_stop stop;
 
-        resume = why == LX_EXIT_SIGNAL && shadow_stack_full(t);
-        if (!resume && why == LX_EXIT_SIGNAL) {
+        resume = false;
+        if (why == LX_EXIT_SIGNAL) {
             t->in_code = false;
             stop = signal_exit(t, &resume);
             if (!resume)
@@ -611,11 +650,10 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
     if (t->ss == MAP_FAILED)
         return false;
     mprotect(t->ss, SS_GUARD, PROT_NONE);
-    /* At the top what predicts nothing: a host return to the lookup, and for pairs a word no pc matches. */
+    /* At the top what predicts nothing: a host return to the lookup. */
     t->ss_top = (uint64_t)(uintptr_t)(t->ss + SS_SIZE - 4096);
     *(uint64_t *)(uintptr_t)t->ss_top =
         (uint64_t)(uintptr_t)(t->rt->stub.ret_bottom ? t->rt->stub.ret_bottom : t->rt->stub.jump);
-    *(uint64_t *)(uintptr_t)(t->ss_top + 8) = t->rt->front->ss_word;
     *t->view.ss_rsp = t->ss_top;
     return true;
 }

@@ -9,15 +9,15 @@
  *   exits     save all guest state in the context or CPU, return from enter with an enum lx_exit
  *   jump      guest pc -> host code by the context's jump table, else the dispatch exit
  *   ret_miss  the same when a return was not predicted by the shadow stack
- * The host's RSP is the shadow stack while translated code runs, of (host return address, front end's word) pairs; or
- * the front end runs on the ordinary stack and sets view.ss_rsp NULL (signals arrive on an alternate stack anyway).
+ * The host's RSP is the shadow stack while translated code runs, of host return addresses; or the front end runs on the
+ * ordinary stack and sets view.ss_rsp NULL (signals arrive on an alternate stack anyway).
  *
  * Host signals in translated code: the handler notes signal, host rip and address, and resumes at stubs.exit_signal
  * with all host registers as they were; enter returns LX_EXIT_SIGNAL and the runtime finds the guest instruction by the
  * block's map. Guest state must be complete at the start of every instruction that can fault, or front.fix repairs it.
  *
  * Stopping: lx_rt_kick makes *view.poll LX_POLL_BAD; loads that poll fault; the link's poll_pc (or, in a stub,
- * *view.pc) is where the guest stands.
+ * *view.pc) is where the guest stands. Where calls_poll says so a push on the full shadow stack is such a load.
  *
  * Code that changes: a page from which code was translated loses PROT_WRITE on the host (the guest's view keeps it). A
  * write faults, the runtime kills the page's blocks and gives the right back. Pages that are written again and again
@@ -37,7 +37,8 @@ enum lx_exit {
     LX_EXIT_SYSCALL,    /* *view.pc: behind the system call instruction */
     LX_EXIT_TRAP        /* *view.pc: at the instruction; cpu->fault was filled by a front end's helper */
 };
-#define LX_POLL_BAD ((uintptr_t)0xfff8)
+/* In the kernel's half, where no guest stumbles: near zero it would be the member of an object at NULL. */
+#define LX_POLL_BAD ((uintptr_t)0xffff800000f0f0f8)
 
 /* Where the runtime finds its fields in a front end's context. */
 struct lx_view {
@@ -68,7 +69,7 @@ struct lx_front {
     const char *name;
     size_t ctx_size;
     unsigned leave_reg; /* host register that holds the pc when a dead block jumps to `dispatch` */
-    uint64_t ss_word;   /* the word of the lowest shadow-stack pair: matches no return; 0 where words stand alone */
+    bool calls_poll;    /* a push on the full shadow stack is a poll: goes on at the link's poll_pc, or at *view.pc */
     /* Emits the stubs into b and fills rt->stub. */
     bool (*stubs)(struct lx_rt *rt, struct jit_buf *b, struct err **errp);
     /* Fills t->view and what the context needs from the start. */
@@ -86,9 +87,6 @@ struct lx_front {
     enum lx_stop (*step)(struct lx_rt_thread *t);
     void (*jc_set)(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
     void (*jc_clear)(struct lx_rt_thread *t);
-    /* Optional. In the signal handler, before anything else: true when the front end settled it and translated code is
-     * to go on as ucontext says. */
-    bool (*host_signal)(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
     /* Optional. Beside the poll pointer: makes translated code stop at its next chance, or lets it run again. May be
      * called from signal handlers and other threads. */
     void (*kick)(struct lx_rt_thread *t, bool stop);
@@ -122,6 +120,9 @@ struct lx_rt {
     bool single; /* lx_rt_run comes back after each block (a debugger looks) */
     _Atomic bool flushing;
     struct lx_kept *kept; /* owned; translations on disk (kept.h); NULL: none */
+    struct {
+        uint64_t ns, insns, bytes, blocks;
+    } made; /* with -d jit, under cache.lock: what was translated */
 };
 
 /* The process's translator. cache_size in bytes. */
@@ -133,6 +134,8 @@ void lx_rt_thread_free(struct lx_rt_thread *t);
 void lx_rt_thread_start(struct lx_rt_thread *t);
 /* Runs until a system call, a guest fault or a kick. An architecture's run() usually is just this. */
 enum lx_stop lx_rt_run(struct lx_rt_thread *t);
+/* -d jit: writes what rt->made holds to the log. */
+void lx_rt_report(const struct lx_rt *rt);
 /* From now on every instruction is a block of its own and lx_rt_run comes back after each; on the thread itself. */
 void lx_rt_single(struct lx_rt_thread *t);
 /* Makes it stop soon; any thread, also from signal handlers. */

@@ -3,6 +3,7 @@
 #include "user/linux/seccomp.h"
 #include "user/linux/syscalls.h"
 #include "user/linux/sysnr.h"
+#include "user/linux/vdso.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -106,6 +107,10 @@ void lx_syscall(struct lx_thread *t)
 
     for (unsigned i = 0; i < 6; i++)
         a[i] = ar->get(t->cpu, LX_ARG0 + i);
+    if (nr >= LX_VDSO_NR && lx_vdso_syscall(nr, ar->get(t->cpu, LX_PC), a, &r)) {
+        ar->sys_result(t->cpu, r);
+        return;
+    }
     if (unlikely(t->trace.on && t->trace.how == LX_TRACE_SYSCALL)) {
         lx_trace_syscall(t, true, nr, a, -ENOSYS);
         nr = ar->get(t->cpu, LX_SYSNO);

@@ -404,13 +404,13 @@ static int64_t put_adjusted(uint64_t at, const struct timex *x, int64_t r)
     return lx_put(at, v, sizeof v) ? r : -EFAULT;
 }
 
-int64_t lx_sys32_adjtimex(struct lx_thread *t, const uint64_t *a)
+static int64_t adjust(clockid_t clock, uint64_t at)
 {
     struct timex x = {0};
     int32_t v[32];
     int64_t r;
 
-    if (!lx_get(v, a[0], sizeof v))
+    if (!lx_get(v, at, sizeof v))
         return -EFAULT;
     x.modes = (unsigned)v[0];
     x.offset = v[1];
@@ -420,8 +420,41 @@ int64_t lx_sys32_adjtimex(struct lx_thread *t, const uint64_t *a)
     x.status = v[5];
     x.constant = v[6];
     x.tick = v[11];
-    r = adjtimex(&x);
-    return r < 0 ? -errno : put_adjusted(a[0], &x, r);
+    r = clock_adjtime(clock, &x);
+    return r < 0 ? -errno : put_adjusted(at, &x, r);
+}
+
+int64_t lx_sys32_adjtimex(struct lx_thread *t, const uint64_t *a)
+{
+    return adjust(CLOCK_REALTIME, a[0]);
+}
+
+int64_t lx_sys32_clock_adjtime(struct lx_thread *t, const uint64_t *a)
+{
+    return adjust((clockid_t)a[0], a[1]);
+}
+
+int64_t lx_sys32_settimeofday(struct lx_thread *t, const uint64_t *a)
+{
+    int32_t v[2], tz[2];
+    struct timeval tv;
+
+    if ((a[0] && !lx_get(v, a[0], sizeof v)) || (a[1] && !lx_get(tz, a[1], sizeof tz)))
+        return -EFAULT;
+    if (a[0])
+        tv = (struct timeval){v[0], v[1]};
+    return syscall(SYS_settimeofday, a[0] ? &tv : NULL, a[1] ? tz : NULL) < 0 ? -errno : 0;
+}
+
+int64_t lx_sys32_stime(struct lx_thread *t, const uint64_t *a)
+{
+    struct timespec ts = {0};
+    int32_t v;
+
+    if (!lx_get(&v, a[0], sizeof v))
+        return -EFAULT;
+    ts.tv_sec = v;
+    return clock_settime(CLOCK_REALTIME, &ts) < 0 ? -errno : 0;
 }
 
 /* ---- signals of the old calls: one word of mask ---- */
@@ -527,7 +560,8 @@ int64_t lx_sys32_rt_tgsigqueueinfo(struct lx_thread *t, const uint64_t *a)
     return queue_info(t, SYS_rt_tgsigqueueinfo, a, 3);
 }
 
-int64_t lx_sys32_timer_create(struct lx_thread *t, const uint64_t *a)
+/* A call whose second argument is a struct sigevent or NULL. */
+static int64_t event_call(struct lx_thread *t, long nr, const uint64_t *a)
 {
     struct sigevent ev = {0};
     uint32_t g[16];
@@ -543,7 +577,17 @@ int64_t lx_sys32_timer_create(struct lx_thread *t, const uint64_t *a)
         memcpy((uint8_t *)&ev + 16, &g[3], 4); /* thread id */
         arg[1] = (uintptr_t)&ev;
     }
-    return lx_safe_syscall(t, SYS_timer_create, arg);
+    return lx_safe_syscall(t, nr, arg);
+}
+
+int64_t lx_sys32_timer_create(struct lx_thread *t, const uint64_t *a)
+{
+    return event_call(t, SYS_timer_create, a);
+}
+
+int64_t lx_sys32_mq_notify(struct lx_thread *t, const uint64_t *a)
+{
+    return event_call(t, SYS_mq_notify, a);
 }
 
 /* ---- SysV and POSIX IPC ---- */

@@ -230,6 +230,33 @@ int64_t lx_sys32_process_vm_writev(struct lx_thread *t, const uint64_t *a)
     return vm_copy(t, SYS_process_vm_writev, a);
 }
 
+int64_t lx_sys32_process_madvise(struct lx_thread *t, const uint64_t *a)
+{
+    int e = 0;
+    struct iovec *v = lx_get_iov32(a[1], (uint32_t)a[2], &e);
+    int64_t r =
+        v ? lx_safe_syscall(t, SYS_process_madvise, (const uint64_t[6]){a[0], (uintptr_t)v, a[2], a[3], a[4]}) : -e;
+
+    free(v);
+    return r;
+}
+
+/* The mask is in two words. */
+int64_t lx_sys32_fanotify_mark(struct lx_thread *t, const uint64_t *a)
+{
+    char *path = NULL;
+    int e = 0;
+    int64_t r;
+
+    if (a[5] && !(path = lx_get_str(a[5], PATH_MAX, &e)))
+        return -e;
+    r = lx_safe_syscall(t, SYS_fanotify_mark,
+                        (const uint64_t[6]){a[0], a[1], (uint32_t)a[2] | a[3] << 32, (uint64_t)(int64_t)(int32_t)a[4],
+                                            (uintptr_t)path});
+    free(path);
+    return r;
+}
+
 /* ---- statfs ---- */
 
 static int64_t put_statfs(uint64_t at, const struct statfs *s, bool wide64)
@@ -442,6 +469,17 @@ static const struct {
     bool in, out;
 } long_ioctls[] = {{BLKGETSIZE, 1, false, true}, {FS_IOC32_GETFLAGS, 0, false, false}, {BLKRAGET, 1, false, true}};
 
+/* Requests whose number holds the size of a long though what they take is the same: the host's number. */
+static uint32_t widened(uint32_t req)
+{
+    static const unsigned long same[] = {BLKGETSIZE64, BLKBSZGET, BLKBSZSET};
+
+    for (size_t i = 0; i < ARRAY_LEN(same); i++)
+        if (((uint32_t)same[i] & ~IOCSIZE_MASK) == (req & ~IOCSIZE_MASK) && (req & IOCSIZE_MASK) >> IOCSIZE_SHIFT == 4)
+            return (uint32_t)same[i];
+    return req;
+}
+
 static int64_t ifconf(struct lx_thread *t, const uint64_t *a)
 {
     uint32_t w[2];
@@ -516,7 +554,7 @@ int64_t lx_sys32_ioctl(struct lx_thread *t, const uint64_t *a)
                 return -errno;
             return lx_put_word(a[2], (uint64_t)v) ? 0 : -EFAULT;
         }
-    return lx_safe_syscall(t, SYS_ioctl, a);
+    return lx_safe_syscall(t, SYS_ioctl, (const uint64_t[6]){a[0], widened(req), a[2]});
 }
 
 /* umount has no flags: what lies in the register of the host's second argument is the guest's own. */

@@ -22,24 +22,25 @@ struct message {
 };
 
 /* Guest control messages {len 4, level, type, data padded to 4} into the host's {len 8, ..., padded to 8}. */
-static bool control_in(struct message *m)
+static int control_in(struct message *m)
 {
     size_t n = m->w[M_CONTROLLEN], at = 0, out = 0;
+    int r = 0;
     uint8_t *g;
 
     if (n > MAX_CONTROL)
-        return false;
+        return -ENOBUFS;
     g = xmalloc(n + 1);
     m->control = xcalloc(1, n * 2 + 64);
-    if (!lx_get(g, m->w[M_CONTROL], n)) {
-        free(g);
-        return false;
-    }
-    while (at + 12 <= n) {
+    if (!lx_get(g, m->w[M_CONTROL], n))
+        r = -EFAULT;
+    while (!r && at + 12 <= n) {
         size_t len = get_le32(g + at), data = len - 12;
 
-        if (len < 12 || len > n - at)
+        if (len < 12 || len > n - at) {
+            r = -EINVAL;
             break;
+        }
         put_le64(m->control + out, data + 16);
         memcpy(m->control + out + 8, g + at + 4, 8 + data);
         out += 16 + align_up(data, 8);
@@ -48,7 +49,7 @@ static bool control_in(struct message *m)
     free(g);
     m->h.msg_control = m->control;
     m->h.msg_controllen = out;
-    return true;
+    return r;
 }
 
 static bool control_out(struct message *m)
@@ -101,7 +102,7 @@ static int open_message(struct message *m, uint64_t at, bool send)
     if (!m->w[M_CONTROL] || !m->w[M_CONTROLLEN])
         return 0;
     if (send)
-        return control_in(m) ? 0 : -EFAULT;
+        return control_in(m);
     if (m->w[M_CONTROLLEN] > MAX_CONTROL)
         return -ENOBUFS;
     m->control = xcalloc(1, m->w[M_CONTROLLEN] * 2 + 64);

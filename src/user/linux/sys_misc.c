@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <linux/prctl.h>
 #include <string.h>
+#include <sys/sem.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -63,10 +64,27 @@ int64_t lx_sys_io_uring_setup(struct lx_thread *t, const uint64_t *a)
     return lx_proc.arch->elf_machine == EM_X86_64 ? lx_safe_syscall(t, SYS_io_uring_setup, a) : -ENOSYS;
 }
 
-/* 64-bit guests: asm-generic structures equal the host's but for semid_ds, which has padding on x86 only. */
+/* 64-bit guests: asm-generic structures equal the host's but for semid_ds, where x86 has a word of padding behind each
+ * time. */
 int64_t lx_sys_semctl(struct lx_thread *t, const uint64_t *a)
 {
-    return lx_safe_syscall(t, SYS_semctl, a);
+    uint64_t h[13] = {0}, g[11] = {0}; /* 6 words of permissions, otime, ctime, nsems, 2 of nothing */
+    int cmd = (int)a[2] & ~0x100 /* IPC_64 */;
+    int64_t r;
+
+    if (lx_proc.arch->elf_machine == EM_X86_64 ||
+        (cmd != IPC_STAT && cmd != IPC_SET && cmd != SEM_STAT && cmd != SEM_STAT_ANY))
+        return lx_safe_syscall(t, SYS_semctl, a);
+    if (cmd == IPC_SET && !lx_get(h, a[3], 48)) /* only the permissions are looked at */
+        return -EFAULT;
+    r = lx_safe_syscall(t, SYS_semctl, (const uint64_t[6]){a[0], a[1], (uint64_t)cmd, (uintptr_t)h});
+    if (r < 0 || cmd == IPC_SET)
+        return r;
+    memcpy(g, h, 48);
+    g[6] = h[6];
+    g[7] = h[8];
+    g[8] = h[10];
+    return lx_put(a[3], g, sizeof g) ? r : -EFAULT;
 }
 
 int64_t lx_sys_shmctl(struct lx_thread *t, const uint64_t *a)

@@ -29,6 +29,8 @@ void lx_exit_process(int code)
 {
     if (!lx_self || !lx_self->vfork_child) {
         lx_gdb_exit(code);
+        if (log_on(LOG_JIT))
+            lx_rt_report(lx_proc.rt);
         fflush(NULL);
         lx_kept_save(lx_proc.rt);
     }
@@ -341,8 +343,9 @@ static void in_child(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64
 
 static pid_t host_fork(uint64_t flags, int exit_signal)
 {
-    uint64_t rest = flags & ~(uint64_t)(CLONE_VM | CLONE_VFORK | CLONE_SETTLS | CLONE_PARENT_SETTID |
-                                        CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_DETACHED | 0xff);
+    uint64_t rest =
+        flags & ~(uint64_t)(CLONE_VM | CLONE_VFORK | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID |
+                            CLONE_CHILD_CLEARTID | CLONE_DETACHED | CLONE_PIDFD | 0xff);
 
     if (!rest && exit_signal == SIGCHLD)
         return fork();
@@ -350,7 +353,7 @@ static pid_t host_fork(uint64_t flags, int exit_signal)
 }
 
 static int64_t new_process(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t ptid, uint64_t ctid,
-                           uint64_t tls, int exit_signal)
+                           uint64_t tls, uint64_t pidfd, int exit_signal)
 {
     uint32_t tid;
     unsigned event = lx_trace_clone_event(flags, exit_signal);
@@ -378,6 +381,11 @@ static int64_t new_process(struct lx_thread *t, uint64_t flags, uint64_t stack, 
     if (pid > 0 && flags & CLONE_PARENT_SETTID) {
         tid = (uint32_t)pid;
         lx_put(ptid, &tid, 4);
+    }
+    if (pid > 0 && flags & CLONE_PIDFD) {
+        int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+        lx_put(pidfd, &fd, 4);
     }
     if (gate[0] >= 0) {
         while (pid > 0 && read(gate[0], &c, 1) < 0 && errno == EINTR)
@@ -435,7 +443,8 @@ static struct lx_thread *vfork_thread(struct lx_thread *t, uint64_t flags, uint6
     return n;
 }
 
-static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t tls, int exit_signal)
+static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t tls, uint64_t pidfd,
+                             int exit_signal)
 {
     uint64_t keep = flags & ~(uint64_t)(CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID |
                                         CLONE_DETACHED | CLONE_CLEAR_SIGHAND_BIT);
@@ -443,7 +452,7 @@ static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack
     struct lx_rt_thread *rt;
     sigset_t all, old;
     uint8_t *host;
-    int pid, e;
+    int pid, e, fd = -1;
 
     if (!n)
         return -EAGAIN;
@@ -451,7 +460,7 @@ static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack
     host = xmalloc(HOST_STACK);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    pid = clone(vfork_child, host + HOST_STACK - 64, (int)keep | exit_signal, n);
+    pid = clone(vfork_child, host + HOST_STACK - 64, (int)keep | exit_signal, n, &fd);
     e = errno;
     lx_self = t;
     lx_rt_self = t->cpu->rt;
@@ -462,42 +471,46 @@ static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack
     free(n->act);
     free(n);
     free(host);
+    if (pid > 0 && flags & CLONE_PIDFD)
+        lx_put(pidfd, &fd, 4);
     if (pid > 0 && t->trace.on)
         lx_trace_event(t, PTRACE_EVENT_VFORK, (uint64_t)pid);
     return pid < 0 ? -e : pid;
 }
 
-int64_t lx_do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t ptid, uint64_t ctid, uint64_t tls,
-                    int exit_signal)
+static int64_t do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t ptid, uint64_t ctid, uint64_t tls,
+                        uint64_t pidfd, int exit_signal)
 {
     if (flags & CLONE_THREAD) {
-        if ((flags & CLONE_THREAD_FLAGS) != CLONE_THREAD_FLAGS)
+        if ((flags & CLONE_THREAD_FLAGS) != CLONE_THREAD_FLAGS || flags & CLONE_PIDFD)
             return -EINVAL;
         return new_thread(t, flags, stack, ptid, ctid, tls);
     }
     if ((flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM || flags & CLONE_SIGHAND)
         return -EINVAL; /* processes that share memory but are no threads */
     if ((flags & (CLONE_VM | CLONE_VFORK)) == (CLONE_VM | CLONE_VFORK))
-        return vfork_process(t, flags, stack, tls, exit_signal);
-    return new_process(t, flags, stack, ptid, ctid, tls, exit_signal);
+        return vfork_process(t, flags, stack, tls, pidfd, exit_signal);
+    return new_process(t, flags, stack, ptid, ctid, tls, pidfd, exit_signal);
 }
 
 int64_t lx_sys_fork(struct lx_thread *t, const uint64_t *a)
 {
-    return lx_do_clone(t, 0, 0, 0, 0, 0, SIGCHLD);
+    return do_clone(t, 0, 0, 0, 0, 0, 0, SIGCHLD);
 }
 
 int64_t lx_sys_vfork(struct lx_thread *t, const uint64_t *a)
 {
-    return lx_do_clone(t, CLONE_VFORK | CLONE_VM, 0, 0, 0, 0, SIGCHLD);
+    return do_clone(t, CLONE_VFORK | CLONE_VM, 0, 0, 0, 0, 0, SIGCHLD);
 }
 
 int64_t lx_sys_clone(struct lx_thread *t, const uint64_t *a)
 {
     bool last = lx_proc.arch->tls_last;
 
-    return lx_do_clone(t, a[0] & ~UINT64_C(0xff), a[1], a[2], last ? a[3] : a[4], last ? a[4] : a[3],
-                       (int)(a[0] & 0xff));
+    if ((a[0] & (CLONE_PIDFD | CLONE_PARENT_SETTID)) == (CLONE_PIDFD | CLONE_PARENT_SETTID))
+        return -EINVAL; /* one argument for both */
+    return do_clone(t, a[0] & ~UINT64_C(0xff), a[1], a[2], last ? a[3] : a[4], last ? a[4] : a[3], a[2],
+                    (int)(a[0] & 0xff));
 }
 
 int64_t lx_sys_clone3(struct lx_thread *t, const uint64_t *a)
@@ -512,8 +525,8 @@ int64_t lx_sys_clone3(struct lx_thread *t, const uint64_t *a)
         return -E2BIG;
     if (!lx_get(&c, a[0], min_u64(a[1], sizeof c)))
         return -EFAULT;
-    if (c.set_tid_size || c.flags & (CLONE_PIDFD | UINT64_C(0x200000000)))
+    if (c.set_tid_size || c.flags & UINT64_C(0x200000000) /* into a control group */)
         return -ENOSYS; /* callers fall back to clone */
-    return lx_do_clone(t, c.flags & ~UINT64_C(0x100000000) /* CLEAR_SIGHAND is for vfork of spawn */,
-                       c.stack ? c.stack + c.stack_size : 0, c.ptid, c.ctid, c.tls, (int)c.exit_signal);
+    return do_clone(t, c.flags & ~UINT64_C(0x100000000) /* CLEAR_SIGHAND is for vfork of spawn */,
+                    c.stack ? c.stack + c.stack_size : 0, c.ptid, c.ctid, c.tls, c.pidfd, (int)c.exit_signal);
 }

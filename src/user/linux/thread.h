@@ -61,6 +61,7 @@ struct lx_proc {
     uint64_t auxv, auxv_len;     /* in guest memory */
     uint64_t arg_start, arg_end, env_start, env_end;
     uint64_t tramp; /* page with signal trampolines; 0 = none */
+    uint64_t vdso;  /* the shared object we made for it (vdso.h); 0 = none */
     uint64_t code_start, code_end, data_start, data_end;
     uint64_t mmap_hi;          /* 32-bit guests: mappings are placed below */
     struct lx_thread *threads; /* all, under lock */
@@ -99,8 +100,6 @@ extern _Thread_local struct lx_thread *lx_self;
 NORETURN void lx_run_main(uint64_t entry, uint64_t sp, struct lx_cpu *cpu);
 void lx_thread_loop(struct lx_thread *t);
 NORETURN void lx_exit_process(int code);
-int64_t lx_do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t ptid, uint64_t ctid, uint64_t tls,
-                    int exit_signal);
 
 /* ---- signal.c ---- */
 void lx_signals_init(struct lx_thread *t);

@@ -1,0 +1,39 @@
+"""System calls by family: what a program of each architecture says of its calls - result, errno, and what is in memory then - is what
+the same program says on this machine itself."""
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from progs import M32, build, run, translator  # noqa: E402
+
+CROSS = {'x86_64': ('gcc', ()), 'i386': ('gcc', tuple(M32)), 'aarch64': ('aarch64-linux-gnu-gcc', ()),
+         'arm': ('arm-linux-gnueabihf-gcc', ()), 'riscv64': ('riscv64-linux-gnu-gcc', ())}
+FAMILIES = {'ipc': 63, 'events': 51, 'space': 105, 'net': 67, 'fs': 90, 'devices': 14, 'nspaces': 5}  # and the lines at least said
+
+
+@pytest.fixture(scope='module')
+def native(tmp_path_factory):
+    said = {}
+
+    def of(family):
+        if family not in said:
+            tmp = tmp_path_factory.mktemp('native')
+            said[family] = run([build(tmp, family, '-lrt')], cwd=str(tmp))
+        return said[family]
+    return of
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USR-01', 'F-USR-07', 'F-USR-08', 'F-USR-13')
+@pytest.mark.parametrize('arch', CROSS)
+@pytest.mark.parametrize('family', FAMILIES)
+def test_calls_do_what_they_do_natively(tmp_path, native, family, arch):
+    want = native(family)
+    assert want[0] == 0 and want[1].count(b'\n') >= FAMILIES[family]
+    cc, flags = CROSS[arch]
+    exe = build(tmp_path, family, '-static', *flags, '-lrt', cc=cc)
+    rc, out, err = run([translator(arch), exe], cwd=str(tmp_path))
+    assert out.decode().splitlines() == want[1].decode().splitlines()
+    assert (rc, err) == (0, b'')
