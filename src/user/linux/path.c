@@ -62,6 +62,17 @@ const char *lx_path(const char *path, char *buf)
 
 /* ---- /proc ---- */
 
+/* Of our process or one of its threads (task/<tid>/). */
+static const char *of_thread(const char *rest)
+{
+    size_t n;
+
+    if (!str_starts(rest, "task/"))
+        return rest;
+    n = strspn(rest + 5, "0123456789");
+    return n && rest[5 + n] == '/' ? rest + 5 + n + 1 : rest;
+}
+
 /* The rest of a path behind /proc/self/, /proc/thread-self/ or /proc/<our pid>/; NULL. */
 static const char *own_proc(const char *path)
 {
@@ -72,11 +83,11 @@ static const char *own_proc(const char *path)
         return NULL;
     path += 6;
     if (str_starts(path, "self/"))
-        return path + 5;
+        return of_thread(path + 5);
     if (str_starts(path, "thread-self/"))
         return path + 12;
     n = (size_t)snprintf(num, sizeof num, "%d/", (int)getpid());
-    return !strncmp(path, num, n) ? path + n : NULL;
+    return !strncmp(path, num, n) ? of_thread(path + n) : NULL;
 }
 
 static void add_maps(struct strbuf *out, FILE *in)
@@ -121,11 +132,10 @@ static void add_stat(struct strbuf *out, FILE *in)
 {
     char line[4096], *end;
     unsigned field = 3;
-    const char *base = strrchr(lx_proc.exe, '/');
 
     if (!fgets(line, sizeof line, in) || !(end = strrchr(line, ')')))
         return;
-    str_addf(out, "%d (%.15s)", (int)getpid(), base ? base + 1 : lx_proc.exe);
+    str_addn(out, line, (size_t)(end + 1 - line));
     for (char *save = NULL, *w = strtok_r(end + 1, " \n", &save); w; w = strtok_r(NULL, " \n", &save), field++) {
         uint64_t v = field == 26   ? lx_proc.code_start
                      : field == 27 ? lx_proc.code_end
@@ -206,7 +216,7 @@ int lx_proc_open(const char *path, int flags, bool *ours)
         add_cmdline(&s);
         return text_file(&s);
     } else if (what && (!strcmp(what, "maps") || !strcmp(what, "stat"))) {
-        in = fopen(what[0] == 'm' ? "/proc/self/maps" : "/proc/self/stat", "re");
+        in = fopen(path, "re");
         if (!in)
             return -errno;
         if (what[0] == 'm')

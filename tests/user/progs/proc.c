@@ -7,12 +7,15 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+static const char *list = "/proc/self/maps";
+
 static int mapped(void *a, const char *perm)
 {
-    FILE *f = fopen("/proc/self/maps", "r");
+    FILE *f = fopen(list, "r");
     unsigned long lo, hi;
     char p[8], line[512];
     int found = 0;
@@ -23,6 +26,29 @@ static int mapped(void *a, const char *perm)
     fclose(f);
     return found;
 }
+/* The thread's line: its name, and that its stack begins where ours is. */
+static void task(void)
+{
+    char path[64], name[32] = "";
+    unsigned long start = 0;
+    int pid = 0, here;
+    FILE *f;
+
+    prctl(PR_SET_NAME, "called so");
+    sprintf(path, "/proc/self/task/%d/stat", getpid());
+    f = fopen(path, "r");
+    fscanf(f,
+           "%d (%15[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %*u %*u %*d %*u "
+           "%*u %*u %lu",
+           &pid, name, &start);
+    fclose(f);
+    printf("task %d %s %d\n", pid == getpid(), name,
+           start > (unsigned long)&here && start - (unsigned long)&here < 1 << 20);
+    sprintf(path, "/proc/%d/task/%d/maps", getpid(), getpid());
+    list = path;
+    printf("maps %d %d\n", mapped((void *)task, "r-xp"), mapped(&here, "rw-p"));
+}
+
 int main(int argc, char **argv)
 {
     char exe[4096] = "", cmd[4096] = "", *base;
@@ -47,5 +73,6 @@ int main(int argc, char **argv)
     memset(old, 1, 100000);
     printf("shrink %d\n", sbrk(-50000) != (void *)-1);
     printf("mmap fixed %d\n", mmap(NULL, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+    task();
     return 0;
 }
