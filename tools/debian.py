@@ -60,7 +60,7 @@ if [ -d "$root/proc/1" ]; then
 fi
 exec mkfs.ext4 -q -F -L root -E root_owner=0:0 -d "$root" "$out/disk.img"
 '''
-# systemd gives a terminal 90 seconds to appear, and without it there is no login: too few in lockstep, or with a tiny code cache. It also
+# systemd gives a terminal 90 seconds to appear, login a user 60: too few in lockstep, with a tiny code cache, or on a busy host. systemd also
 # ends the login when the kernel kills one of its programs for memory, as stressors ask for.
 INIT = '''#!/bin/sh
 mount -t devtmpfs dev /dev
@@ -70,6 +70,7 @@ mount -t ext4 -o rw /dev/vda /newroot && mkdir -p /newroot/etc/systemd/system.co
     printf '[Manager]\nDefaultTimeoutStartSec=infinity\nDefaultDeviceTimeoutSec=infinity\nDefaultOOMPolicy=continue\n' >/newroot/etc/systemd/system.conf.d/slow.conf &&
     mkdir -p /newroot/etc/systemd/system/getty.target.wants &&
     ln -sf /lib/systemd/system/serial-getty@.service /newroot/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service &&
+    { sed -i 's/^LOGIN_TIMEOUT.*/LOGIN_TIMEOUT 0/' /newroot/etc/login.defs || echo no login.defs; } &&
     exec switch_root /newroot /sbin/init
 echo "no root file system on /dev/vda"; exec sh
 '''
@@ -134,8 +135,9 @@ def initramfs(kernel):
     return path
 
 
-def arguments(memory='1G'):
+def arguments(memory='1G', cmdline=''):
     """Emulator arguments that boot the disk to a login on the first serial port; what the guest writes is thrown away."""
     kernel = guest.Kernel()
-    return ['-m', memory, '-kernel', kernel.image, '-initrd', initramfs(kernel), '-append', 'console=ttyS0 rdinit=/switch panic=-1 systemd.service_watchdogs=no',
+    words = f'console=ttyS0 rdinit=/switch panic=-1 systemd.service_watchdogs=no {cmdline}'.strip()
+    return ['-m', memory, '-kernel', kernel.image, '-initrd', initramfs(kernel), '-append', words,
             '-drive', f'file={disk().image},format=raw,if=virtio,snapshot=on']

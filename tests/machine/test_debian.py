@@ -17,10 +17,10 @@ PYTHON_TESTS = ('test_float', 'test_math', 'test_cmath', 'test_complex', 'test_d
 class Debian:
     """with Debian('-smp', '2') as g: a root shell after a login, in multi-user mode."""
 
-    def __init__(self, *args, memory='1G', boot_limit=300):
+    def __init__(self, *args, memory='1G', boot_limit=300, cmdline=''):
         try:
             self.disk = debian.disk()
-            cmd = [emulator(), '-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', *accel(), *debian.arguments(memory), *args]
+            cmd = [emulator(), '-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot', *accel(), *debian.arguments(memory, cmdline), *args]
         except guest.GuestError as e:
             pytest.skip(str(e))
         self.limit, self.s = boot_limit, Session(cmd)
@@ -29,9 +29,9 @@ class Debian:
         try:
             self.s.expect('lyrebird login: ', self.limit, 'boot to a login')
             self.send('root')
-            self.s.expect('Password: ', 60, 'the password is asked for')
+            self.s.expect('Password: ', max(60, self.limit / 5), 'the password is asked for')
             self.send(debian.PASSWORD)
-            self.s.expect(PROMPT, 60, 'login')
+            self.s.expect(PROMPT, max(60, self.limit / 5), 'login')
             self.sh('dmesg -n 1')  # the kernel's lines would stand among the answers
         except Failed as e:
             self.__exit__(Failed, e, None)

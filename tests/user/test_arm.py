@@ -26,7 +26,7 @@ def outcome(cmd, cwd):
 
 @pytest.mark.proves('F-PRG-15', 'F-PRG-16', 'F-USR-08')
 @pytest.mark.parametrize('how', [('-static', '-marm'), ('-fPIE', '-mthumb')], ids=['static-a32', 'dynamic-t32'])
-@pytest.mark.parametrize('name', ['float', 'smc', 'threads', 'signals', 'time'])
+@pytest.mark.parametrize('name', ['float', 'smc', 'threads', 'signals', 'time', 'deep'])
 def test_program_does_what_it_does_under_the_oracle(tmp_path, name, how):
     need('qemu-arm')
     exe = build(tmp_path, name, *how)

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from progs import M32, build, run, same, translator  # noqa: E402
 
 ARCH = {'x86_64': [], 'i386': M32}
-PROGS = ['threads', 'signals', 'faults', 'forks', 'smc', 'proc', 'float', 'time', 'files', 'loops']
+PROGS = ['threads', 'signals', 'faults', 'forks', 'smc', 'proc', 'float', 'time', 'files', 'loops', 'deep']
 
 
 @pytest.mark.proves('F-USR-01', 'F-USR-03', 'F-PRG-15', 'F-PRG-18', 'S345')

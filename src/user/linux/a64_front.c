@@ -275,7 +275,6 @@ const struct lx_front lx_a64_front = {.name = "arm64",
                                       .step = step,
                                       .jc_set = jc_set,
                                       .jc_clear = jc_clear,
-                                      .host_signal = lx_ir_host_signal,
                                       .fix = lx_ir_fix};
 
 /* ---- the CPU ---- */

@@ -160,8 +160,7 @@ static const struct lx_front riscv_front = {.name = "riscv64",
                                             .resumes = true,
                                             .fix = lx_ir_fix,
                                             .jc_set = lx_ir_jc_set,
-                                            .jc_clear = lx_ir_jc_clear,
-                                            .host_signal = lx_ir_host_signal};
+                                            .jc_clear = lx_ir_jc_clear};
 
 /* ---- the CPU ---- */
 

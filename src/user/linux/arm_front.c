@@ -175,7 +175,6 @@ const struct lx_front lx_arm_front = {.name = "arm",
                                       .resumes = true,
                                       .jc_set = jc_set,
                                       .jc_clear = lx_ir_jc_clear,
-                                      .host_signal = lx_ir_host_signal,
                                       .fix = fix};
 
 struct lx_cpu *lx_arm_new(struct lx_rt *rt, struct err **errp)

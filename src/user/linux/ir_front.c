@@ -3,9 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <ucontext.h>
-
-enum { SS_GUARD = 8192 };
 
 struct lx_cpu *lx_ir_cpu_new(size_t size, const struct lx_cpu *from, struct err **errp)
 {
@@ -126,16 +123,4 @@ void lx_ir_jc_clear(struct lx_rt_thread *t)
 void lx_ir_fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
 {
     ir_fix(t->ctx, b ? jit_block_mark(b, insn) : 0, t->sig_eflags);
-}
-
-/* A full shadow stack is emptied and the push done again; no register changes. It is a poll, too. */
-bool lx_ir_host_signal(struct lx_rt_thread *t, int sig, siginfo_t *info, void *context)
-{
-    ucontext_t *uc = context;
-    uintptr_t at = (uintptr_t)info->si_addr;
-
-    if (sig != SIGSEGV || at < (uintptr_t)t->ss || at >= (uintptr_t)t->ss + SS_GUARD || t->kicked)
-        return false;
-    uc->uc_mcontext.gregs[REG_RSP] = (greg_t)t->ss_top;
-    return true;
 }

@@ -39,6 +39,5 @@ void lx_ir_jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
 void lx_ir_jc_clear(struct lx_rt_thread *t);
 /* .fix: needed by fronts whose ir_env has `loops`. */
 void lx_ir_fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);
-bool lx_ir_host_signal(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
 
 #endif

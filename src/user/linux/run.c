@@ -359,6 +359,21 @@ static int enter_code(struct lx_rt_thread *t, const uint8_t *target, bool resume
     return why;
 }
 
+static bool in_ss_guard(const struct lx_rt_thread *t, int sig, uintptr_t at)
+{
+    return sig == SIGSEGV && t->ss && at >= (uintptr_t)t->ss && at < (uintptr_t)t->ss + SS_GUARD;
+}
+
+/* A full shadow stack is emptied and the push done again; no other register changes. Not by leaving: the way out may
+ * push too, and is itself among the places where this happens. A push that is a poll leaves when it is to. */
+static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const siginfo_t *info, greg_t *g)
+{
+    if (!in_ss_guard(t, sig, (uintptr_t)info->si_addr) || (t->kicked && t->rt->front->calls_poll))
+        return false;
+    g[REG_RSP] = (greg_t)t->ss_top;
+    return true;
+}
+
 bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
@@ -368,7 +383,7 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
     if (info->si_code <= 0)
         return false;
     if (t && t->in_code && jit_arena_has(&t->rt->cache.arena, (void *)(uintptr_t)g[REG_RIP])) {
-        if (t->rt->front->host_signal && t->rt->front->host_signal(t, sig, info, context))
+        if (shadow_stack_full(t, sig, info, g))
             return true;
         if (t->rt->front->resumes && sig == SIGSEGV && (uint64_t)g[REG_ERR] & 2 &&
             (uintptr_t)info->si_addr < LX_TASK_MAX && page_written(t->rt, (uintptr_t)info->si_addr))
@@ -453,14 +468,6 @@ static void poll_exit(struct lx_rt_thread *t)
         t->rt->front->fix(t, b, b ? jit_block_insn_at(b, rip) : 0);
 }
 
-static bool shadow_stack_full(struct lx_rt_thread *t)
-{
-    if (t->sig != SIGSEGV || !t->ss || t->sig_addr < (uintptr_t)t->ss || t->sig_addr >= (uintptr_t)t->ss + SS_GUARD)
-        return false;
-    *t->view.ss_rsp = t->ss_top;
-    return true;
-}
-
 /* After LX_EXIT_SIGNAL. LX_STOP_KICK: go on at pc; with *resume, at the same host instruction. */
 static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
 {
@@ -468,7 +475,12 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
     struct jit_cache *d = &t->rt->cache;
     struct jit_block *b;
 
-    if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD) {
+    if (t->sig == SIGSEGV && t->sig_addr == LX_POLL_BAD && *t->view.poll == LX_POLL_BAD) {
+        poll_exit(t);
+        return LX_STOP_KICK;
+    }
+    if (in_ss_guard(t, t->sig, t->sig_addr)) {
+        *t->view.ss_rsp = t->ss_top;
         poll_exit(t);
         return LX_STOP_KICK;
     }
@@ -507,13 +519,8 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
         int why = enter_code(t, target, resume);
         enum lx_stop stop;
 
-        resume = why == LX_EXIT_SIGNAL && shadow_stack_full(t);
-        if (resume && t->kicked && f->calls_poll) {
-            t->in_code = false;
-            poll_exit(t);
-            return LX_STOP_KICK;
-        }
-        if (!resume && why == LX_EXIT_SIGNAL) {
+        resume = false;
+        if (why == LX_EXIT_SIGNAL) {
             t->in_code = false;
             stop = signal_exit(t, &resume);
             if (!resume)

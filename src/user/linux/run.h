@@ -37,7 +37,8 @@ enum lx_exit {
     LX_EXIT_SYSCALL,    /* *view.pc: behind the system call instruction */
     LX_EXIT_TRAP        /* *view.pc: at the instruction; cpu->fault was filled by a front end's helper */
 };
-#define LX_POLL_BAD ((uintptr_t)0xfff8)
+/* In the kernel's half, where no guest stumbles: near zero it would be the member of an object at NULL. */
+#define LX_POLL_BAD ((uintptr_t)0xffff800000f0f0f8)
 
 /* Where the runtime finds its fields in a front end's context. */
 struct lx_view {
@@ -86,9 +87,6 @@ struct lx_front {
     enum lx_stop (*step)(struct lx_rt_thread *t);
     void (*jc_set)(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
     void (*jc_clear)(struct lx_rt_thread *t);
-    /* Optional. In the signal handler, before anything else: true when the front end settled it and translated code is
-     * to go on as ucontext says. */
-    bool (*host_signal)(struct lx_rt_thread *t, int sig, siginfo_t *info, void *ucontext);
     /* Optional. Beside the poll pointer: makes translated code stop at its next chance, or lets it run again. May be
      * called from signal handlers and other threads. */
     void (*kick)(struct lx_rt_thread *t, bool stop);

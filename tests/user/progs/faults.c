@@ -18,7 +18,7 @@ static void on_fault(int s, siginfo_t *i, void *u)
     uintptr_t a = (uintptr_t)i->si_addr, p = (uintptr_t)page;
 
     printf("signal %d code %d at %s%ld\n", s, i->si_code, a - p < 8192 ? "page+" : "",
-           a - p < 8192 ? (long)(a - p) : (long)(a < 4096 ? a : 0));
+           a - p < 8192 ? (long)(a - p) : (long)(a < 65536 ? a : 0));
     fflush(stdout);
     if (mode == 1) {
         mprotect(page, 4096, PROT_READ | PROT_WRITE);
@@ -72,6 +72,16 @@ int main(void)
         __builtin_trap();
     if (!sigsetjmp(jb, 1))
         ((void (*)(void))page)();
+    for (uintptr_t low = 0xff0; low < 0x10000; low += 0x1008) /* objects at NULL, every page a program cannot have */
+        if (!sigsetjmp(jb, 1))
+            printf("%d\n", *(volatile char *)low);
+    for (uintptr_t low = 0xfff0; low < 0x10000; low += 4)
+        if (!sigsetjmp(jb, 1))
+            printf("%d\n", *(volatile char *)low);
+#if defined(__x86_64__)
+    if (!sigsetjmp(jb, 1)) /* what the kernel has */
+        printf("%d\n", *(volatile char *)0xffff800000f0f0f8);
+#endif
     if (!sigsetjmp(jb, 1))
         recurse(NULL, 0);
     printf("end %g\n", d);
