@@ -217,6 +217,7 @@ struct blk_driver {
     int (*check)(struct blk_node *n, struct blk_check *c, unsigned fix);
     bool (*create)(struct blk_set *s, const char *filename, struct opts *o, struct err **errp);
     const struct blk_create_opt *create_opts;
+    const struct blk_create_opt *amend_opts; /* those of them that amend takes */
     bool (*amend)(struct blk_node *n, struct opts *o, struct err **errp);
     bool (*measure)(struct opts *o, struct blk_node *in, struct blk_measure *m, struct err **errp);
     int (*change_backing)(struct blk_node *n, const char *file, const char *fmt);

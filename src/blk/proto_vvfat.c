@@ -3,10 +3,10 @@
  * The folder is walked once, at open: boot sector, FAT and directories are made in memory, file contents are read from
  * the files themselves on demand, bounded by the size they had. A disk (FAT16 or FAT32) has a partition table and one
  * partition; a floppy (FAT12, 2.88 MB) has none. Names follow Microsoft's "FAT: General Overview of On-Disk
- * Format" 1.03, long names included. Symbolic links, devices and names outside Unicode's basic plane are left out of
- * the disk. The disk is read-only: fat:rw: is refused, snapshot=on gives the guest a writable view. */
+ * Format" 1.03, long names included. Symbolic links and devices are left out of the disk. fat:rw: takes writes
+ * (vvfat_write.c); else the disk is read-only, and snapshot=on gives the guest a writable view. */
 #include "base/bytes.h"
-#include "blk/node.h"
+#include "blk/vvfat.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -15,43 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    SECT = 512,
-    MAX_DEPTH = 32,
-    MAX_NODES = 100000,
-    ROOT_ENTRIES = 512,
-    PART_START = 63,
-    ATTR_DIR = 0x10,
-    ATTR_VOLUME = 8,
-    ATTR_LFN = 0xf
-};
-
-/* A file or folder of the tree, in cluster order after layout. */
-struct item {
-    char *path; /* owned, relative to dir; "" = the root */
-    bool is_dir;
-    uint64_t size;  /* of the file as found, or of the directory's bytes */
-    uint8_t *bytes; /* owned: a directory's entries */
-    size_t cap;
-    uint32_t first, nr; /* clusters */
-    unsigned parent;
-    time_t when;
-    uint8_t short_name[11];
-};
-struct vvfat {
-    int dirfd; /* owned */
-    unsigned bits;
-    bool floppy;
-    uint32_t spc;                                              /* sectors per cluster */
-    uint32_t reserved, fat_sectors, root_sectors, part, total; /* sectors; total of the partition */
-    uint64_t clusters;
-    struct item *it; /* owned */
-    unsigned nr, cap;
-    uint8_t *fat; /* owned: fat_sectors * SECT bytes */
-    uint8_t boot[SECT], mbr[SECT], info[SECT];
-    uint32_t root_first;
-    char label[12];
-};
+enum { ROOT_ENTRIES = 512, PART_START = 63 };
 
 static const char *const vvfat_known[] = {"dir", "fat-type", "floppy", "label", "rw", "filename", NULL};
 
@@ -81,7 +45,7 @@ static bool vvfat_parse(const char *name, struct opts *o, struct err **errp)
     return true;
 }
 
-/* UTF-8 to UTF-16 units of the basic plane; the count, or -1. */
+/* UTF-8 to UTF-16 units; the count, or -1. */
 static int to_utf16(const char *s, uint16_t *out, int max)
 {
     int n = 0;
@@ -97,6 +61,15 @@ static int to_utf16(const char *s, uint16_t *out, int max)
         } else if (c >= 0xe0 && c < 0xf0 && (s[0] & 0xc0) == 0x80 && (s[1] & 0xc0) == 0x80) {
             out[n++] = (uint16_t)((c & 15) << 12 | (s[0] & 63) << 6 | (s[1] & 63));
             s += 2;
+        } else if (c >= 0xf0 && c < 0xf5 && n + 1 < max && (s[0] & 0xc0) == 0x80 && (s[1] & 0xc0) == 0x80 &&
+                   (s[2] & 0xc0) == 0x80) {
+            uint32_t u = ((uint32_t)(c & 7) << 18 | (uint32_t)(s[0] & 63) << 12 | (uint32_t)(s[1] & 63) << 6 |
+                          (uint32_t)(s[2] & 63)) -
+                         0x10000;
+
+            out[n++] = (uint16_t)(0xd800 | (u >> 10 & 0x3ff));
+            out[n++] = (uint16_t)(0xdc00 | (u & 0x3ff));
+            s += 3;
         } else {
             return -1;
         }
@@ -480,6 +453,7 @@ static void vvfat_close(struct blk_node *n)
         free(s->it[i].path);
         free(s->it[i].bytes);
     }
+    vvfat_rw_free(s);
     free(s->it);
     free(s->fat);
     if (s->dirfd >= 0)
@@ -499,11 +473,6 @@ static bool build(struct blk_node *n, struct opts *o, struct err **errp)
         return false;
     if (!dir)
         return err_set(errp, "vvfat: the folder (dir=) is missing");
-    if (rw) {
-        err_set(errp, "a folder cannot be written through fat:rw:");
-        err_hint(errp, "Leave out 'rw:'; snapshot=on gives the guest a writable view that is thrown away.");
-        return false;
-    }
     if (bits && bits != 12 && bits != 16 && bits != 32)
         return err_set(errp, "Valid FAT types are only 12, 16 and 32");
     if ((bits == 12) != s->floppy && bits)
@@ -521,8 +490,10 @@ static bool build(struct blk_node *n, struct opts *o, struct err **errp)
         return err_set(errp, "fat: too many names in the top folder; use fat:32:");
     n->size = ((uint64_t)s->part + s->total) * SECT;
     write_boot(s, n->size / SECT);
-    n->filename = xasprintf("fat:%s%s", s->floppy ? "floppy:" : s->bits == 32 ? "32:" : "", dir);
-    return true;
+    n->filename = xasprintf("fat:%s%s%s", rw ? "rw:" : "", s->floppy ? "floppy:" : s->bits == 32 ? "32:" : "", dir);
+    if (!rw)
+        n->open_flags &= ~(unsigned)BLK_O_RDWR;
+    return !(n->open_flags & BLK_O_RDWR) || vvfat_rw_new(n, errp);
 }
 
 static bool vvfat_open(struct blk_node *n, struct opts *o, struct err **errp)
@@ -530,7 +501,6 @@ static bool vvfat_open(struct blk_node *n, struct opts *o, struct err **errp)
     struct vvfat *s = n->priv;
 
     s->dirfd = -1;
-    n->open_flags &= ~(unsigned)BLK_O_RDWR;
     free(n->filename);
     n->filename = NULL;
     if (build(n, o, errp)) {
@@ -555,7 +525,7 @@ static void read_file(struct vvfat *s, const struct item *x, uint64_t off, uint8
         close(fd);
 }
 
-static const struct item *item_at(const struct vvfat *s, uint32_t c)
+const struct item *vvfat_item_at(const struct vvfat *s, uint32_t c)
 {
     unsigned lo = 0, hi = s->nr;
 
@@ -587,7 +557,7 @@ static void from_bytes(const struct item *d, uint64_t off, uint8_t *buf)
     memset(buf + n, 0, SECT - n);
 }
 
-static void read_sector(struct vvfat *s, uint64_t sec, uint8_t *buf)
+void vvfat_made_sector(struct vvfat *s, uint64_t sec, uint8_t *buf)
 {
     uint64_t rel;
     const struct item *x;
@@ -617,7 +587,7 @@ static void read_sector(struct vvfat *s, uint64_t sec, uint8_t *buf)
         return;
     }
     rel -= s->root_sectors;
-    x = item_at(s, (uint32_t)(2 + rel / s->spc));
+    x = vvfat_item_at(s, (uint32_t)(2 + rel / s->spc));
     if (!x)
         return;
     rel = ((2 + rel / s->spc - x->first) * s->spc + rel % s->spc) * SECT;
@@ -639,7 +609,7 @@ static int read_run(void *opaque)
     uint8_t buf[SECT];
 
     for (uint64_t at = 0; at < j->len; at += SECT) {
-        read_sector(j->s, (j->off + at) / SECT, buf);
+        vvfat_made_sector(j->s, (j->off + at) / SECT, buf);
         iov_from_buf(j->q, j->qoff + at, buf, SECT);
     }
     return 0;
@@ -650,7 +620,31 @@ static int vvfat_preadv(struct blk_node *n, uint64_t off, uint64_t len, const st
 {
     struct job j = {n->priv, off, len, qoff, q};
 
+    if (j.s->rw)
+        return vvfat_rw_read(n, off, len, q, qoff);
     return blk_offload(n->set, read_run, &j);
+}
+
+static int vvfat_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
+                         unsigned flags)
+{
+    struct vvfat *s = n->priv;
+
+    return s->rw ? vvfat_rw_write(n, off, len, q, qoff) : -EROFS;
+}
+
+static int vvfat_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags)
+{
+    struct vvfat *s = n->priv;
+
+    return s->rw ? vvfat_rw_zero(n, off, len) : -EROFS;
+}
+
+static int vvfat_flush(struct blk_node *n)
+{
+    struct vvfat *s = n->priv;
+
+    return s->rw ? vvfat_rw_flush(n) : 0;
 }
 
 static uint64_t vvfat_allocated(struct blk_node *n)
@@ -673,6 +667,9 @@ static const struct blk_driver drv_vvfat = {
     .open = vvfat_open,
     .close = vvfat_close,
     .preadv = vvfat_preadv,
+    .pwritev = vvfat_pwritev,
+    .pwrite_zeroes = vvfat_zeroes,
+    .flush = vvfat_flush,
     .allocated = vvfat_allocated,
 };
 BLK_REGISTER(drv_vvfat)

@@ -259,6 +259,30 @@ struct xlat {
     bool full;
 };
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void note_made(struct lx_rt *rt, const struct jit_block_out *out, uint64_t ns)
+{
+    rt->made.ns += ns;
+    rt->made.bytes += out->len;
+    rt->made.blocks++;
+    for (unsigned i = 0; i < out->nr_insn; i++) /* an instruction may have several pieces of code */
+        rt->made.insns += !i || (out->guest_off[i] & 0x3fff) != (out->guest_off[i - 1] & 0x3fff);
+}
+
+void lx_rt_report(const struct lx_rt *rt)
+{
+    log_write(LOG_JIT,
+              "translated %" PRIu64 " instructions in %" PRIu64 " blocks, %" PRIu64 " bytes of code, %" PRIu64 " ns",
+              rt->made.insns, rt->made.blocks, rt->made.bytes, rt->made.ns);
+}
+
 static void translate(void *arg)
 {
     struct xlat *x = arg;
@@ -266,6 +290,7 @@ static void translate(void *arg)
     struct jit_rel rel[256];
     struct jit_block_out out;
     struct jit_buf buf;
+    uint64_t start = log_on(LOG_JIT) ? now_ns() : 0;
     uint32_t first;
     bool ok;
 
@@ -283,6 +308,8 @@ static void translate(void *arg)
     if (ok)
         out.tail_no = x->pc / PAGE + 1;
     x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, ok ? &out : NULL);
+    if (ok && start)
+        note_made(rt, &out, now_ns() - start);
     if (ok)
         lx_kept_note(rt, x->b, &buf);
 }
