@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "blk/luks.h"
 #include "blk/qcow2.h"
+#include "blk/secret.h"
 #include <errno.h>
 #include <stdio.h>
 
@@ -721,7 +722,7 @@ static int q2_truncate_steps(struct blk_node *n, uint64_t size, enum blk_preallo
     }
     if (size < old) {
         if (p != BLK_PREALLOC_OFF) {
-            err_set(errp, "Preallocation can't be used for shrinking an image");
+            err_set(errp, "Preallocation can only be used for growing images");
             return -EINVAL;
         }
         if (align_up(size, s->cs) < align_up(old, s->cs))
@@ -774,21 +775,15 @@ static int zero_new_part(struct blk_node *n, uint64_t old, uint64_t size)
 
 static int q2_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, struct err **errp)
 {
-    struct q2 *s = n->priv;
     uint64_t old = n->size;
     int r = q2_truncate_steps(n, size, p, errp);
 
     if (r >= 0 && size > old)
         r = zero_new_part(n, old, size);
     if (r >= 0 && size > old && p != BLK_PREALLOC_OFF) {
-        uint64_t end;
-
-        r = q2_prealloc(n, old, size);
+        r = q2_prealloc(n, old, size, p);
         if (r >= 0)
             r = q2_flush(n);
-        end = align_up(n->file->node->size, s->cs);
-        if (r >= 0 && p != BLK_PREALLOC_METADATA && !s->ext_data)
-            r = blk_node_truncate(n->file->node, max_u64(end, s->hint << s->cluster_bits), p, errp);
     }
     if (r < 0 && errp && !*errp)
         err_set_errno(errp, -r, "Failed to resize the image");
@@ -889,7 +884,7 @@ struct create {
     bool lazy, ext_l2, data_raw, zstd;
     enum blk_prealloc prealloc;
     const char *backing, *backing_fmt, *data_file;
-    bool luks;
+    bool luks, aes;
     uint8_t *crypt_head; /* owned by q2_create: the LUKS header */
     size_t crypt_len;
 };
@@ -904,20 +899,22 @@ static bool parse_create(struct opts *o, struct create *c, struct err **errp)
     if (v && (!strcmp(v, "0.10") || !strcmp(v, "v2")))
         c->version = 2;
     else if (v && strcmp(v, "1.1") != 0 && strcmp(v, "v3") != 0)
-        return err_set(errp, "Invalid parameter '%s'", v);
+        return err_set(errp, "Parameter 'version' does not accept value '%s'", v);
     if (!opts_size(o, "size", &c->size, errp) || !opts_size(o, "cluster_size", &c->cs, errp) ||
         !opts_u64(o, "refcount_bits", &c->refcount_bits, errp) || !opts_bool(o, "lazy_refcounts", &c->lazy, errp) ||
         !opts_bool(o, "extended_l2", &c->ext_l2, errp) || !opts_bool(o, "data_file_raw", &c->data_raw, errp) ||
         !blk_prealloc_parse(o, &c->prealloc, errp))
         return false;
-    if ((enc && (!str_to_bool(enc, &crypt) || crypt)) || (ef && !strcmp(ef, "aes")))
-        return err_set(errp, "the 'aes' encryption of qcow2 is broken by design and can only be read; use "
-                             "encrypt.format=luks");
-    if (ef && strcmp(ef, "luks") != 0)
-        return err_set(errp, "Invalid parameter '%s'", ef);
-    c->luks = ef;
+    if (enc && !str_to_bool(enc, &crypt))
+        return err_set(errp, "Parameter 'encryption' expects 'on' or 'off'");
+    if (enc && ef)
+        return err_set(errp, "Options encryption and encrypt.format are mutually exclusive");
+    if (ef && strcmp(ef, "luks") != 0 && strcmp(ef, "aes") != 0)
+        return err_set(errp, "Parameter 'encrypt.format' does not accept value '%s'", ef);
+    c->luks = ef && !strcmp(ef, "luks");
+    c->aes = crypt || (ef && !c->luks);
     if (comp && strcmp(comp, "zlib") != 0 && strcmp(comp, "zstd") != 0)
-        return err_set(errp, "Invalid parameter '%s'", comp);
+        return err_set(errp, "Parameter 'compression-type' does not accept value '%s'", comp);
     c->zstd = comp && !strcmp(comp, "zstd");
     if (!is_pow2(c->cs) || c->cs < 512 || c->cs > 2 * MIB)
         return err_set(errp, "Cluster size must be a power of two between 512 and 2048k");
@@ -930,7 +927,7 @@ static bool parse_create(struct opts *o, struct create *c, struct err **errp)
                              "version=v3 or greater)");
     if (c->version < 3 && (c->lazy || c->ext_l2 || c->zstd))
         return err_set(errp, "%s only supported with compatibility level 1.1 and above (use version=v3 or greater)",
-                       c->lazy     ? "Lazy refcounts are"
+                       c->lazy     ? "Lazy refcounts"
                        : c->ext_l2 ? "Extended L2 entries are"
                                    : "Non-zlib compression type is");
     c->backing = opts_get(o, "backing_file");
@@ -939,13 +936,12 @@ static bool parse_create(struct opts *o, struct create *c, struct err **errp)
     if (c->backing && !*c->backing)
         c->backing = NULL;
     if (c->backing && c->prealloc != BLK_PREALLOC_OFF && !c->ext_l2)
-        return err_set(errp,
-                       "Backing file and preallocation can only be used at the same time if extended_l2 is enabled");
+        return err_set(errp, "Backing file and preallocation can only be used at the same time if extended_l2 is on");
     if (c->data_raw && !c->data_file)
-        return err_set(errp, "data_file_raw requires data_file");
+        return err_set(errp, "data-file-raw requires data-file");
     if (c->data_raw && c->backing)
-        return err_set(errp, "Backing file and data_file_raw cannot be used at the same time");
-    if (c->luks && c->prealloc == BLK_PREALLOC_METADATA)
+        return err_set(errp, "Backing file and data-file-raw cannot be used at the same time");
+    if ((c->luks || c->aes) && c->prealloc == BLK_PREALLOC_METADATA)
         return err_set(errp, "preallocation=metadata cannot be used with encryption: the disk would not read as zeros");
     if (c->version < 3 && c->data_file)
         return err_set(errp, "External data files are only supported with compatibility level 1.1 and above (use "
@@ -994,6 +990,7 @@ static int lay_out(struct blk_node *f, const struct create *c)
     s.incompat =
         (c->zstd ? Q2_INC_COMPRESSION : 0) | (c->ext_l2 ? Q2_INC_EXTL2 : 0) | (c->data_file ? Q2_INC_DATA_FILE : 0);
     s.autoclear = c->data_raw ? Q2_AUTO_RAW : 0;
+    s.crypt_method = c->aes ? 1 : 0;
     if (c->luks) {
         s.crypt_method = 2;
         s.crypt_off = (total - crypt_cl) * c->cs;
@@ -1037,16 +1034,9 @@ static bool preallocate(struct blk_set *set, const char *filename, const struct 
     if (c->prealloc >= BLK_PREALLOC_FALLOC && !c->data_file)
         r = blk_node_truncate(n->file->node, m.full, c->prealloc, errp);
     if (r >= 0)
-        r = q2_prealloc(n, 0, c->size);
+        r = q2_prealloc(n, 0, c->size, BLK_PREALLOC_OFF);
     if (r >= 0)
         r = q2_inactivate(n);
-    if (r >= 0 && c->prealloc == BLK_PREALLOC_METADATA && !c->data_file) {
-        struct q2 *s = n->priv;
-        uint64_t end = s->hint << s->cluster_bits;
-
-        if (n->file->node->size < end)
-            r = blk_node_truncate(n->file->node, end, BLK_PREALLOC_OFF, errp);
-    }
     blk_node_unref(n);
     return r >= 0 || (errp && *errp) ? r >= 0 : err_set_errno(errp, -r, "Could not preallocate metadata");
 }
@@ -1058,7 +1048,7 @@ static bool make_data_file(struct blk_set *set, const char *filename, const stru
     struct blk_node *f;
     char num[24];
 
-    snprintf(num, sizeof num, "%" PRIu64, c->data_raw || c->prealloc ? c->size : 0);
+    snprintf(num, sizeof num, "%" PRIu64, c->size);
     opts_set(o, "size", num);
     if (c->prealloc >= BLK_PREALLOC_FALLOC)
         opts_set(o, "preallocation", blk_prealloc_names[c->prealloc]);
@@ -1070,6 +1060,22 @@ static bool make_data_file(struct blk_set *set, const char *filename, const stru
     return true;
 }
 
+/* Method 1 keeps nothing about its key in the image: whatever is given now is asked for ever after. */
+static bool have_key(struct blk_set *set, const char *id, struct err **errp)
+{
+    size_t len = 0;
+    uint8_t *pass;
+
+    if (!id)
+        return err_set(errp, "Parameter 'encrypt.key-secret' is required for cipher");
+    pass = blk_secret_get(set, id, &len, errp);
+    if (!pass)
+        return false;
+    crypt_wipe(pass, len);
+    free(pass);
+    return true;
+}
+
 static bool q2_create(struct blk_set *set, const char *filename, struct opts *o, struct err **errp)
 {
     struct create c;
@@ -1078,6 +1084,8 @@ static bool q2_create(struct blk_set *set, const char *filename, struct opts *o,
     int r;
 
     if (!parse_create(o, &c, errp) || (c.data_file && !make_data_file(set, filename, &c, errp)))
+        return false;
+    if (c.aes && !have_key(set, opts_get(o, "encrypt.key-secret"), errp))
         return false;
     if (c.luks && !(c.crypt_head = q2_crypt_format(set, o, &c.crypt_len, errp)))
         return false;
@@ -1161,6 +1169,12 @@ static bool q2_measure(struct opts *o, struct blk_node *in, struct blk_measure *
             return err_set_errno(errp, -r, "Could not read the allocation of the image");
     }
     q2_compute_measure(&c, m);
+    if (c.luks && !opts_get(o, "encrypt.key-secret"))
+        return err_set(errp, "Parameter 'encrypt.key-secret' is required for cipher");
+    if (c.luks) {
+        m->required += align_up(luks_header_len(), c.cs);
+        m->full += align_up(luks_header_len(), c.cs);
+    }
     if (in && !strcmp(in->drv->name, "qcow2") && ((struct q2 *)in->priv)->version >= 3) {
         struct q2 *s = in->priv;
 
@@ -1177,10 +1191,76 @@ static bool q2_measure(struct opts *o, struct blk_node *in, struct blk_measure *
     return true;
 }
 
+/* ---- amend ---- */
+
+/* Version 2 has no zero flag, no bitmaps and one width of refcounts. */
+static bool may_downgrade(struct blk_node *n, bool lazy, struct err **errp)
+{
+    struct q2 *s = n->priv;
+    int r = 0;
+
+    if (lazy || s->incompat || s->refcount_order != 4 || s->nr_bm)
+        return err_set(errp, "Cannot downgrade: the image uses features of version 3");
+    for (uint64_t off = 0; off < n->size && r >= 0;) {
+        struct q2_run run;
+
+        r = q2_map(n, off, n->size - off, &run);
+        if (r >= 0 && run.kind == Q2K_ZERO)
+            return err_set(errp, "Cannot downgrade an image with zero clusters; convert it instead");
+        off += run.len;
+    }
+    return r >= 0 || err_set_errno(errp, -r, "Cannot downgrade: the tables cannot be read");
+}
+
+/* Options that name what the image has already may be repeated; the others are of creation only. */
+static bool only_amendable(struct blk_node *n, struct opts *o, struct err **errp)
+{
+    static const char *const fixed[] = {"cluster_size", "compression_type", "preallocation",    "encryption", "nocow",
+                                        "extended_l2",  "encrypt.format",   "extent_size_hint", NULL};
+    struct q2 *s = n->priv;
+    const char *bf = opts_get(o, "backing_file"), *fmt = opts_get(o, "backing_fmt");
+
+    for (unsigned i = 0; fixed[i]; i++)
+        if (opts_peek(o, fixed[i])) {
+            err_set(errp, "Invalid parameter '%s'", fixed[i]);
+            err_hint(errp, "This option is only supported for image creation");
+            return false;
+        }
+    if ((bf && strcmp(bf, n->backing_name ? n->backing_name : "") != 0) ||
+        (fmt && strcmp(fmt, n->backing_fmt ? n->backing_fmt : "") != 0)) {
+        err_set(errp, "Cannot amend the backing file");
+        err_hint(errp, "You can use 'qemu-img rebase' instead.");
+        return false;
+    }
+    if (opts_peek(o, "data_file") && !s->ext_data)
+        return err_set(errp, "data-file can only be set for images that use an external data file");
+    return true;
+}
+
+static bool amend_data_file(struct blk_node *n, struct opts *o, struct err **errp)
+{
+    struct q2 *s = n->priv;
+    const char *name = opts_get(o, "data_file");
+    bool raw = s->data_raw;
+
+    if (!opts_bool(o, "data_file_raw", &raw, errp))
+        return false;
+    if (raw && !s->data_raw)
+        return err_set(errp, "data-file-raw cannot be set on existing images");
+    if (name) {
+        free(s->data_name);
+        s->data_name = *name ? xstrdup(name) : NULL;
+    }
+    s->data_raw = raw;
+    if (!raw)
+        s->autoclear &= ~(uint64_t)Q2_AUTO_RAW;
+    return true;
+}
+
 static bool q2_amend(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct q2 *s = n->priv;
-    const char *v = opts_get(o, "compat"), *bf = opts_get(o, "backing_file"), *fmt = opts_get(o, "backing_fmt");
+    const char *v = opts_get(o, "compat");
     bool lazy = s->compat & Q2_COMPAT_LAZY;
     uint64_t size = n->size, bits = 1u << s->refcount_order;
     unsigned version = v ? (!strcmp(v, "0.10") || !strcmp(v, "v2") ? 2 : 3) : s->version;
@@ -1189,34 +1269,27 @@ static bool q2_amend(struct blk_node *n, struct opts *o, struct err **errp)
     if (v && strcmp(v, "0.10") && strcmp(v, "v2") && strcmp(v, "1.1") && strcmp(v, "v3"))
         return err_set(errp, "Unknown compatibility level %s", v);
     if (!opts_bool(o, "lazy_refcounts", &lazy, errp) || !opts_size(o, "size", &size, errp) ||
-        !opts_u64(o, "refcount_bits", &bits, errp))
+        !opts_u64(o, "refcount_bits", &bits, errp) || !only_amendable(n, o, errp))
         return false;
-    if (bits != 1u << s->refcount_order)
-        return err_set(errp, "Cannot change refcount_bits; convert the image instead");
-    if (!opts_done(o, "qcow2 amend", NULL, errp))
+    if (!is_pow2(bits) || bits > 64)
+        return err_set(errp, "Refcount width must be a power of two and may not exceed 64 bits");
+    if (version < 3 && bits != 16)
+        return err_set(errp, "Refcount widths other than 16 bits require compatibility level 1.1 or above (use "
+                             "compat=1.1 or greater)");
+    if (version < 3 && lazy)
+        return err_set(errp, "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or "
+                             "greater)");
+    if (!amend_data_file(n, o, errp) || !opts_done(o, "qcow2 amend", NULL, errp))
         return false;
-    if (version < 3 && (lazy || s->incompat || s->refcount_order != 4 || s->nr_bm))
-        return err_set(errp, "Cannot downgrade: the image uses features of version 3");
-    if (version < s->version) { /* version 2 has no zero flag: write such clusters out */
-        for (uint64_t off = 0; off < n->size && r >= 0;) {
-            struct q2_run run;
-
-            r = q2_map(n, off, n->size - off, &run);
-            if (r >= 0 && run.kind == Q2K_ZERO)
-                return err_set(errp, "Cannot downgrade an image with zero clusters; convert it instead");
-            off += run.len;
-        }
-    }
+    if (bits < 1u << s->refcount_order && !q2_change_refcount_bits(n, (unsigned)__builtin_ctzll(bits), errp))
+        return false;
+    if (version < s->version && !may_downgrade(n, lazy, errp))
+        return false;
     s->version = version;
     s->compat = lazy && version >= 3 ? s->compat | Q2_COMPAT_LAZY : s->compat & ~(uint64_t)Q2_COMPAT_LAZY;
-    if (bf || fmt) {
-        char *name = bf ? xstrdup(bf) : n->backing_name ? xstrdup(n->backing_name) : NULL;
-
-        r = q2_change_backing(n, name, fmt ? fmt : n->backing_fmt);
-        free(name);
-    } else {
-        r = q2_write_header(n);
-    }
+    r = q2_write_header(n);
+    if (r >= 0 && bits > 1u << s->refcount_order && !q2_change_refcount_bits(n, (unsigned)__builtin_ctzll(bits), errp))
+        return false;
     if (r >= 0 && size != n->size)
         r = blk_node_truncate(n, size, BLK_PREALLOC_OFF, errp);
     return r >= 0 || (errp && *errp) ? r >= 0 : err_set_errno(errp, -r, "Failed to update the qcow2 header");
@@ -1250,6 +1323,18 @@ static const struct blk_create_opt q2_create_opts[] = {
     {NULL},
 };
 
+static const struct blk_create_opt q2_amend_opts[] = {
+    {"backing_file", "str", "File name of a base image", NULL},
+    {"backing_fmt", "str", "Image format of the base image", NULL},
+    {"compat", "str", "Compatibility level (v2 [0.10] or v3 [1.1])", NULL},
+    {"data_file", "str", "File name of an external data file", NULL},
+    {"data_file_raw", "bool (on/off)", "The external data file must stay valid as a raw image", NULL},
+    {"lazy_refcounts", "bool (on/off)", "Postpone refcount updates", NULL},
+    {"refcount_bits", "num", "Width of a reference count entry in bits", NULL},
+    {"size", "size", "Virtual disk size", NULL},
+    {NULL},
+};
+
 static const struct blk_driver drv_qcow2 = {
     .name = "qcow2",
     .any_loop = true,
@@ -1276,6 +1361,7 @@ static const struct blk_driver drv_qcow2 = {
     .create = q2_create,
     .create_opts = q2_create_opts,
     .amend = q2_amend,
+    .amend_opts = q2_amend_opts,
     .measure = q2_measure,
     .change_backing = q2_change_backing,
     .make_empty = q2_make_empty,
@@ -1287,6 +1373,7 @@ static const struct blk_driver drv_qcow2 = {
     .save_vmstate = q2_save_vmstate,
     .load_vmstate = q2_load_vmstate,
     .drop_vmstate = q2_vmstate_drop,
+    .bitmap_store_ok = q2_bitmap_store_ok,
     .bitmap_remove = q2_bitmap_remove,
 };
 BLK_REGISTER(drv_qcow2)

@@ -217,6 +217,7 @@ struct blk_driver {
     int (*check)(struct blk_node *n, struct blk_check *c, unsigned fix);
     bool (*create)(struct blk_set *s, const char *filename, struct opts *o, struct err **errp);
     const struct blk_create_opt *create_opts;
+    const struct blk_create_opt *amend_opts; /* those of them that amend takes */
     bool (*amend)(struct blk_node *n, struct opts *o, struct err **errp);
     bool (*measure)(struct opts *o, struct blk_node *in, struct blk_measure *m, struct err **errp);
     int (*change_backing)(struct blk_node *n, const char *file, const char *fmt);
@@ -275,6 +276,8 @@ bool blk_child_set_perm(struct blk_child *c, unsigned perm, unsigned shared, str
 void blk_child_detach(struct blk_child *c); /* NULL allowed; drops the node reference */
 /* Puts `to` in the place of `from` below every parent of from except `except`. */
 bool blk_node_replace(struct blk_node *from, struct blk_node *to, struct blk_child *except, struct err **errp);
+/* The edge leads to `to` from now on, which has the same bytes (a filter put in or taken out). */
+bool blk_child_retarget(struct blk_child *c, struct blk_node *to, struct err **errp);
 bool blk_node_set_backing(struct blk_node *n, struct blk_node *backing /* borrowed, may be NULL */, struct err **errp);
 bool blk_node_open_backing(struct blk_node *n, struct err **errp);
 /* Full name of the recorded backing file, relative to n's own; NULL = none; caller frees. */

@@ -15,18 +15,28 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
-enum { INLINE_MAX = 256 << 10, TOOL_INLINE_MAX = 1 << 20, WRITE_HERE_MAX = 64 << 10, SLICE = 64, PAGE = 4096 };
+enum {
+    INLINE_MAX = 256 << 10,
+    TOOL_INLINE_MAX = 1 << 20,
+    WRITE_HERE_MAX = 64 << 10,
+    BLOCKS_FIRST_MIN = 256 << 10,
+    SLICE = 64,
+    PAGE = 4096
+};
 
 struct file {
     int fd;
     bool is_dev, no_nowait, no_punch, no_zero_range, no_falloc, no_cachestat;
     bool use_locks;
+    bool blocks_first; /* a large write is given its blocks before its data */
     enum blk_engine engine;
     struct blk_lock lock;
     char *path;                   /* owned */
@@ -162,6 +172,16 @@ static int open_path(struct blk_node *n, const char *path, struct err **errp)
     return fd;
 }
 
+/* ext4 reserves space block by block while data come into the page cache, and pays a third of a large write's time for
+ * it; blocks given to the whole range at once cost next to nothing. Other file systems do as well, or better, without.
+ * Tools only: a machine's disk keeps the holes that its guest makes. */
+static bool wants_blocks_first(const struct blk_node *n, int fd)
+{
+    struct statfs fs;
+
+    return !n->set->machine && !(n->open_flags & BLK_O_DIRECT) && !fstatfs(fd, &fs) && fs.f_type == EXT4_SUPER_MAGIC;
+}
+
 static bool file_open(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct file *f = n->priv;
@@ -191,6 +211,7 @@ static bool file_open(struct blk_node *n, struct opts *o, struct err **errp)
         f->use_locks = false;
     n->size = file_getlength(n);
     n->growable = !f->is_dev && n->open_flags & BLK_O_RDWR;
+    f->blocks_first = n->growable && wants_blocks_first(n, f->fd);
     find_alignment(n);
     free(n->filename);
     n->filename = xstrdup(path);
@@ -223,7 +244,11 @@ static bool file_reopen(struct blk_node *n, bool rw, struct err **errp)
     struct file *f = n->priv;
     struct blk_lock fresh = {0};
     unsigned held = f->lock.taken, un = f->lock.unshared;
-    int fd = blk_host_reopen(n->set, f->fd, open_mode(n, rw));
+    int fd;
+
+    if (f->engine == BLK_ENGINE_NATIVE && !(n->open_flags & BLK_O_DIRECT))
+        return err_set(errp, "aio=native was specified, but it requires cache.direct=on, which was not specified.");
+    fd = blk_host_reopen(n->set, f->fd, open_mode(n, rw));
 
     if (fd < 0)
         return err_set_errno(errp, -fd, "Could not reopen '%s' %s", f->path, rw ? "for writing" : "read-only");
@@ -241,6 +266,7 @@ static bool file_reopen(struct blk_node *n, bool rw, struct err **errp)
     close(f->fd);
     f->fd = fd;
     n->growable = !f->is_dev && rw;
+    find_alignment(n);
     return true;
 }
 
@@ -301,6 +327,8 @@ static int xfer_run(void *opaque)
 {
     struct xfer *x = opaque;
 
+    if (x->write && x->f->blocks_first && x->len >= BLOCKS_FIRST_MIN) /* where it fails the write says why */
+        (void)fallocate(x->f->fd, FALLOC_FL_KEEP_SIZE, (off_t)x->off, (off_t)x->len);
     while (x->len) {
         unsigned nr = x->nr < IOV_MAX ? x->nr : IOV_MAX;
         ssize_t n =

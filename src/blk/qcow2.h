@@ -264,7 +264,8 @@ int q2_write(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q
 int q2_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags);
 int q2_discard(struct blk_node *n, uint64_t off, uint64_t len, bool to_backing);
 int q2_write_compressed(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff);
-int q2_prealloc(struct blk_node *n, uint64_t from, uint64_t to);
+/* Gives the guest range host clusters; the file grows by p where they lie beyond its end. */
+int q2_prealloc(struct blk_node *n, uint64_t from, uint64_t to, enum blk_prealloc p);
 void q2_entry_read(const struct q2 *s, const uint8_t *tab, uint64_t i, uint64_t *e, uint64_t *bm);
 void q2_entry_write(const struct q2 *s, uint8_t *tab, uint64_t i, uint64_t e, uint64_t bm);
 int q2_l2_for_write(struct blk_node *n, uint64_t l1i, struct q2_tab **out); /* lock held */
@@ -285,6 +286,8 @@ int q2_flags_update(struct blk_node *n, bool set); /* COPIED flags of the active
 
 /* qcow2_check.c */
 int q2_check(struct blk_node *n, struct blk_check *c, unsigned fix);
+/* New refcount structures of 2^order bits a count take the old ones' place; false when a count does not fit. */
+bool q2_change_refcount_bits(struct blk_node *n, unsigned order, struct err **errp);
 
 /* qcow2_bitmap.c */
 bool q2_bitmaps_read_dir(struct blk_node *n, struct err **errp);
@@ -293,6 +296,7 @@ bool q2_bitmaps_load(struct blk_node *n, struct err **errp);
 int q2_bitmaps_store(struct blk_node *n);
 void q2_bitmaps_release(struct q2 *s);
 struct json_object *q2_bitmaps_info(struct blk_node *n);
+bool q2_bitmap_store_ok(struct blk_node *n, const char *name, uint32_t gran, struct err **errp);
 bool q2_bitmap_remove(struct blk_node *n, const char *name, struct err **errp);
 
 #endif

@@ -300,6 +300,19 @@ struct json_object *q2_bitmaps_info(struct blk_node *n)
     return a;
 }
 
+bool q2_bitmap_store_ok(struct blk_node *n, const char *name, uint32_t gran, struct err **errp)
+{
+    struct q2 *s = n->priv;
+
+    if (s->version < 3)
+        return err_set(errp, "Cannot store dirty bitmaps in qcow2 v2 files");
+    if (!*name)
+        return err_set(errp, "Bitmap name cannot be empty");
+    if (strlen(name) > 1023)
+        return err_set(errp, "Bitmap name is longer than 1023 bytes");
+    return true;
+}
+
 /* With the image open for writing the bitmaps are in memory: storing without one removes it. */
 bool q2_bitmap_remove(struct blk_node *n, const char *name, struct err **errp)
 {

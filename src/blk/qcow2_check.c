@@ -115,22 +115,21 @@ static int clear_entry(struct walk *w, struct q2_tab *t, uint64_t k)
     return 0;
 }
 
+/* Nothing below suspends: the table stays in the cache while its entries are walked. */
 static int walk_l2(struct walk *w, uint64_t off, bool active)
 {
     struct q2 *s = w->n->priv;
+    struct q2_tab *t;
+    int r = q2_tab_get(w->n, &s->l2c, off, &t);
 
-    for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits; k++) {
+    for (uint64_t k = 0; r >= 0 && k < UINT64_C(1) << s->l2_bits; k++) {
         uint64_t e, bm;
-        struct q2_tab *t;
-        int r = q2_tab_get(w->n, &s->l2c, off, &t);
 
-        if (r < 0)
-            return r;
         q2_entry_read(s, t->data, k, &e, &bm);
-        if (!walk_entry(w, e, bm, active))
+        if ((e || bm) && !walk_entry(w, e, bm, active))
             clear_entry(w, t, k);
     }
-    return 0;
+    return r < 0 ? r : 0;
 }
 
 static int walk_l1(struct walk *w, const uint64_t *l1, uint64_t nr, bool active)
@@ -258,60 +257,67 @@ static int walk_all(struct walk *w)
     return r;
 }
 
+/* One cluster whose stored count is not what was counted; blk is its refcount block, NULL = none. */
+static void differs(struct walk *w, bool fix, uint64_t i, uint64_t have, uint64_t want, struct q2_tab *blk)
+{
+    struct q2 *s = w->n->priv;
+    uint64_t mask = (UINT64_C(1) << (s->cluster_bits + 3 - s->refcount_order)) - 1;
+
+    fix = fix && w->fix & (have < want ? BLK_FIX_ERRORS : BLK_FIX_LEAKS);
+    say(w, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+        fix           ? "Repairing"
+        : have < want ? "ERROR"
+                      : "Leaked",
+        i, have, want);
+    if (have < want)
+        w->c->corruptions++;
+    else
+        w->c->leaks++;
+    if (fix && !blk) {
+        w->rebuild = true;
+    } else if (fix) {
+        q2_refblock_set(s, blk->data, i & mask, want);
+        q2_tab_dirty(&s->refc, blk);
+        if (have < want)
+            w->c->corruptions_fixed++;
+        else
+            w->c->leaks_fixed++;
+    }
+}
+
+/* The clusters from i on that one refcount block counts, up to end; nothing here suspends once it is read. */
+static void compare_block(struct walk *w, bool fix, uint64_t i, uint64_t end)
+{
+    struct q2 *s = w->n->priv;
+    uint64_t bb = s->cluster_bits + 3 - s->refcount_order, b = i >> bb, mask = (UINT64_C(1) << bb) - 1;
+    uint64_t off = b < s->nr_reftable ? s->reftable[b] & Q2_OFF_MASK : 0;
+    struct q2_tab *t = NULL;
+
+    if (i >= w->nr && !off)
+        return; /* nothing counted here */
+    if (off && !w->rebuild && q2_tab_get(w->n, &s->refc, off, &t) < 0) {
+        w->c->errors++;
+        w->rebuild = true;
+        return;
+    }
+    for (; i < end; i++) {
+        uint64_t have = t ? q2_refblock_get(s, t->data, i & mask) : 0, want = i < w->nr ? w->refs[i] : 0;
+
+        if (want || have)
+            w->c->image_end = (i + 1) << s->cluster_bits;
+        if (have != want && !w->rebuild)
+            differs(w, fix, i, have, want, t);
+    }
+}
+
 /* Compares; with fix set and the structures sound, corrects in place. */
-static int compare(struct walk *w, bool fix)
+static void compare(struct walk *w, bool fix)
 {
     struct q2 *s = w->n->priv;
     uint64_t bb = s->cluster_bits + 3 - s->refcount_order, top = max_u64(w->nr, s->nr_reftable << bb);
 
-    for (uint64_t i = 0; i < top; i++) {
-        uint64_t have = 0, want = i < w->nr ? w->refs[i] : 0;
-        int r = 0;
-
-        if (i >= w->nr && (i >> bb >= s->nr_reftable || !(s->reftable[i >> bb] & Q2_OFF_MASK))) {
-            i |= (UINT64_C(1) << bb) - 1; /* nothing counted here */
-            continue;
-        }
-        if (!w->rebuild)
-            r = q2_ref_get(w->n, i, &have);
-        if (r < 0) {
-            w->c->errors++;
-            w->rebuild = true;
-            i |= (UINT64_C(1) << bb) - 1;
-            continue;
-        }
-        if (want)
-            w->c->image_end = (i + 1) << s->cluster_bits;
-        if (have == want || w->rebuild)
-            continue;
-        say(w, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-            fix && (have < want ? w->fix & BLK_FIX_ERRORS : w->fix & BLK_FIX_LEAKS) ? "Repairing"
-            : have < want                                                           ? "ERROR"
-                                                                                    : "Leaked",
-            i, have, want);
-        if (have < want)
-            w->c->corruptions++;
-        else
-            w->c->leaks++;
-        if (fix && (have < want ? w->fix & BLK_FIX_ERRORS : w->fix & BLK_FIX_LEAKS)) {
-            struct q2_tab *t;
-
-            if (i >> bb >= s->nr_reftable || !(s->reftable[i >> bb] & Q2_OFF_MASK)) {
-                w->rebuild = true;
-                continue;
-            }
-            r = q2_tab_get(w->n, &s->refc, s->reftable[i >> bb] & Q2_OFF_MASK, &t);
-            if (r < 0)
-                return r;
-            q2_refblock_set(s, t->data, i & ((UINT64_C(1) << bb) - 1), want);
-            q2_tab_dirty(&s->refc, t);
-            if (have < want)
-                w->c->corruptions_fixed++;
-            else
-                w->c->leaks_fixed++;
-        }
-    }
-    return 0;
+    for (uint64_t i = 0; i < top; i = ((i >> bb) + 1) << bb)
+        compare_block(w, fix, i, min_u64(top, ((i >> bb) + 1) << bb));
 }
 
 /* COPIED on something with more than one reference. */
@@ -321,6 +327,7 @@ static int check_copied(struct walk *w)
 
     for (uint64_t i = 0; i < s->l1_size; i++) {
         uint64_t off = s->l1[i] & Q2_OFF_MASK;
+        struct q2_tab *t;
 
         if (!off || q2_idx(s, off) >= w->nr)
             continue;
@@ -330,15 +337,16 @@ static int check_copied(struct walk *w)
             w->c->corruptions++;
             w->bad_copied++;
         }
-        for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits && !s->ext_data; k++) {
+        if (s->ext_data || off & (s->cs - 1) || q2_tab_get(w->n, &s->l2c, off, &t) < 0)
+            continue;
+        for (uint64_t k = 0; k < UINT64_C(1) << s->l2_bits; k++) {
             uint64_t e, bm, host;
-            struct q2_tab *t;
 
-            if (off & (s->cs - 1) || q2_tab_get(w->n, &s->l2c, off, &t) < 0)
-                break;
             q2_entry_read(s, t->data, k, &e, &bm);
+            if (e & Q2_COMPRESSED || !(e & Q2_COPIED))
+                continue;
             host = q2_idx(s, e & Q2_OFF_MASK);
-            if (e & Q2_COMPRESSED || !(e & Q2_COPIED) || host >= w->nr || w->refs[host] <= 1)
+            if (host >= w->nr || w->refs[host] <= 1)
                 continue;
             say(w, "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%u", e, w->refs[host]);
             w->c->corruptions++;
@@ -441,6 +449,43 @@ static int repair(struct walk *w)
     return r;
 }
 
+bool q2_change_refcount_bits(struct blk_node *n, unsigned order, struct err **errp)
+{
+    struct q2 *s = n->priv;
+    struct blk_check c = {0};
+    struct walk w = {.n = n, .c = &c};
+    unsigned was = s->refcount_order;
+    int r = q2_commit(n, true);
+
+    w.nr = div_up(n->file->node->size, s->cs);
+    if (w.nr > MAX_CLUSTERS || !(w.refs = try_alloc(w.nr + 1, sizeof *w.refs)))
+        return err_set_errno(errp, ENOMEM, "Failed to change the refcount width");
+    if (r >= 0)
+        r = walk_all(&w);
+    if (r >= 0)
+        compare(&w, false);
+    if (r >= 0 && (c.corruptions || c.errors || w.rebuild)) {
+        free(w.refs);
+        return err_set(errp, "Cannot change the refcount width of a damaged image; repair it first");
+    }
+    s->refcount_order = order;
+    for (uint64_t i = 0; i < w.nr && r >= 0; i++)
+        if (w.refs[i] > q2_ref_max(s))
+            r = -ERANGE;
+    if (r >= 0)
+        r = rebuild(&w);
+    if (r < 0)
+        s->refcount_order = was; /* the header still names the old structures */
+    s->hint = 0;
+    if (s->meta_built)
+        q2_meta_build(n);
+    free(w.refs);
+    if (r == -ERANGE)
+        return err_set(errp, "Cannot decrease refcount entry width to %u bits: Cluster has a too large refcount",
+                       1u << order);
+    return r >= 0 || err_set_errno(errp, -r, "Failed to change the refcount width");
+}
+
 int q2_check(struct blk_node *n, struct blk_check *c, unsigned fix)
 {
     struct q2 *s = n->priv;
@@ -454,7 +499,7 @@ int q2_check(struct blk_node *n, struct blk_check *c, unsigned fix)
     c->have_clusters = true;
     r = walk_all(&w);
     if (r >= 0)
-        r = compare(&w, w.fix);
+        compare(&w, w.fix);
     if (r >= 0)
         r = check_copied(&w);
     if (w.rebuild && r >= 0 && !w.fix)

@@ -866,7 +866,7 @@ int q2_write_compressed(struct blk_node *n, uint64_t off, uint64_t len, const st
 
 /* ---- preallocation of metadata ---- */
 
-int q2_prealloc(struct blk_node *n, uint64_t from, uint64_t to)
+int q2_prealloc(struct blk_node *n, uint64_t from, uint64_t to, enum blk_prealloc p)
 {
     struct q2 *s = n->priv;
     uint64_t off = align_down(from, s->cs);
@@ -893,6 +893,9 @@ int q2_prealloc(struct blk_node *n, uint64_t from, uint64_t to)
         }
         if (!s->ext_data)
             r = q2_alloc(n, nr, false, &host, &nr);
+        if (r >= 0 && !s->ext_data && host + nr * s->cs > n->file->node->size) /* no table points beyond the end */
+            r = blk_node_truncate(n->file->node, host + nr * s->cs, p == BLK_PREALLOC_METADATA ? BLK_PREALLOC_OFF : p,
+                                  NULL);
         if (r >= 0)
             r = q2_l2_for_write(n, l1_index(s, off), &t); /* it may have been evicted */
         for (uint64_t k = 0; k < nr && r >= 0; k++)

@@ -92,8 +92,11 @@ def test_retired_qcow2_cipher_is_read(tmp_path):
     out = tmp_path / 'o.raw'
     tool('qemu-img', 'convert', *SECRET, '--image-opts', where('qcow2', p), '-O', 'raw', out)
     assert out.read_bytes()[:300000] == raw.read_bytes()
-    assert 'can only be read' in tool('qemu-img', 'create', '-f', 'qcow2', *SECRET, '-o', 'encrypt.format=aes,encrypt.key-secret=s',
-                                      tmp_path / 'n', '1M', ok=False)
+    ours = tmp_path / 'n'
+    tool('qemu-img', 'create', '-q', '-f', 'qcow2', *SECRET, '-o', 'encrypt.format=aes,encrypt.key-secret=s', ours, '1M')
+    tool('qemu-img', 'convert', '-q', '-n', *SECRET, '-f', 'raw', '--target-image-opts', raw, where('qcow2', ours))
+    tool('qemu-img', 'convert', *SECRET, '--image-opts', where('qcow2', ours), '-O', 'raw', out, theirs=True)
+    assert out.read_bytes()[:300000] == raw.read_bytes()
 
 
 def test_secrets_from_files_base64_and_wrapped(tmp_path):

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 
 enum { PIECE = 2 << 20 };
@@ -87,6 +88,15 @@ static struct blk_node *open_new(struct rebase *x, const char *base, const char 
     return n;
 }
 
+static bool names_itself(struct blk_node *top, const char *base)
+{
+    char *path AUTOFREE = blk_path_combine(blk_node_filename(top), base);
+    struct stat a, b;
+
+    return *base && !stat(path, &a) && !stat(blk_node_filename(top), &b) && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
 static int rebase(struct rebase *x, const char *base, const char *fmt, bool unsafe, const char *cache)
 {
     char *own AUTOFREE = NULL;
@@ -95,6 +105,9 @@ static int rebase(struct rebase *x, const char *base, const char *fmt, bool unsa
     if (fmt && !blk_driver_find(fmt))
         return img_error("Invalid format name: '%s'", fmt);
     if (unsafe) {
+        if (names_itself(x->top, base))
+            return img_error("Could not change the backing file to '%s': an image cannot be its own backing file",
+                             base);
         if (*base && !fmt)
             return img_error("Could not change the backing file to '%s': backing format must be specified", base);
         return set_backing(x, base, fmt);
@@ -104,6 +117,10 @@ static int rebase(struct rebase *x, const char *base, const char *fmt, bool unsa
         x->new_ = open_new(x, base, fmt, cache);
         if (!x->new_)
             return 1;
+        for (struct blk_node *n = x->new_; n; n = blk_node_cow(n))
+            if (img_same_file(n, x->top))
+                return img_error("Could not change the backing file to '%s': it is '%s' itself, or lies above it", base,
+                                 blk_node_filename(x->top));
         if (!fmt && !strcmp(x->new_->drv->name, "raw")) {
             img_error("Could not change the backing file to '%s': backing format must be specified", base);
             fprintf(stderr, "A raw image cannot be told from others by its contents; add -F raw if it is one.\n");
@@ -177,7 +194,8 @@ int cmd_rebase(struct img *im)
     if (optind != im->argc - 1)
         return img_usage("Expecting one image file name");
     if (!unsafe && !base)
-        return img_usage("Must specify backing file (-b) or use simple rebase mode (-u)");
+        return img_usage("Must specify backing file (-b) or use unsafe mode (-u)");
+    im->force_share = false; /* -U is for the files below, whose readers always work */
     x.top = img_open(im, im->argv[optind], fmt, BLK_O_RDWR | (unsafe ? BLK_O_NO_BACKING : 0), cache);
     if (!x.top)
         return 1;
@@ -366,6 +384,54 @@ static void bench_worker(void *opaque)
         fibre_wake(blk_set_loop(b->n->set), b->parent);
 }
 
+static int bench_run(struct img *im, struct bench *b, uint64_t depth)
+{
+    struct timespec t1, t2;
+
+    if (!im->quiet) {
+        printf("Sending %" PRIu64 " %s requests, %" PRIu64 " bytes each, %" PRIu64
+               " in parallel (starting at offset %" PRIu64 ", step size %" PRIu64 ")\n",
+               b->count, b->write ? "write" : "read", b->size, depth, b->off, b->step);
+        if (b->flush_every)
+            printf("Sending flush every %" PRIu64 " requests\n", b->flush_every);
+    }
+    b->left = b->count;
+    b->parent = fibre_self();
+    b->running = (unsigned)depth;
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    for (unsigned i = 0; i < depth; i++)
+        fibre_resume(fibre_new(bench_worker, b));
+    while (b->running) {
+        b->parent_waits = true;
+        fibre_yield();
+        b->parent_waits = false;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &t2);
+    if (!im->quiet)
+        printf("Run completed in %3.3f seconds.\n",
+               (double)(t2.tv_sec - t1.tv_sec) + (double)(t2.tv_nsec - t1.tv_nsec) / 1e9);
+    return b->ret < 0 ? img_error("Failed request: %s", strerror(-b->ret)) : 0;
+}
+
+static int bench_value(int opt)
+{
+    uint64_t n;
+
+    switch (opt) {
+    case 'c':
+        return img_error("Invalid request count specified");
+    case 'd':
+        return img_error("Invalid queue depth specified");
+    case OPT_FLUSH_INTERVAL:
+        return img_error("Invalid flush interval specified");
+    case OPT_PATTERN:
+        return img_error("Invalid pattern byte specified");
+    default:
+        img_size(optarg, opt == 'o' ? "offset" : opt == 's' ? "buffer size" : "step size", &n);
+        return 1;
+    }
+}
+
 int cmd_bench(struct img *im)
 {
     static const struct option longs[] = {{"help", no_argument, 0, 'h'},
@@ -379,7 +445,6 @@ int cmd_bench(struct img *im)
     const char *fmt = NULL, *cache = NULL;
     uint64_t depth = 64, pattern = 0, start = 0;
     struct blk_child *claim = NULL;
-    struct timespec t1, t2;
     int opt, r = 1;
 
     while ((opt = getopt_long(im->argc, im->argv, "hc:d:f:ni:o:qs:S:t:wU", longs, NULL)) != -1) {
@@ -399,6 +464,8 @@ int cmd_bench(struct img *im)
             cache = "none";
             break;
         case 'i':
+            if (strcmp(optarg, "threads") && strcmp(optarg, "native") && strcmp(optarg, "io_uring"))
+                return img_error("Invalid aio option: %s", optarg);
             im->aio = optarg;
             break;
         case 'o':
@@ -438,12 +505,14 @@ int cmd_bench(struct img *im)
             return 1;
         }
         if (!ok)
-            return img_error("Invalid value '%s' for option", optarg);
+            return bench_value(opt);
     }
     if (optind != im->argc - 1)
         return img_usage("Expecting one image file name");
     if (!b.write && b.flush_every)
         return img_error("--flush-interval is only available in write tests");
+    if (b.flush_every && b.flush_every < depth)
+        return img_error("Flush interval can't be smaller than depth");
     if (!b.step)
         b.step = b.size;
     b.n = img_open(im, im->argv[optind], fmt, b.write ? BLK_O_RDWR : 0, cache);
@@ -453,30 +522,8 @@ int cmd_bench(struct img *im)
     b.buf = try_alloc_aligned(4096, b.size);
     if (claim && b.buf && b.n->size >= b.size) {
         memset(b.buf, (int)pattern, b.size);
-        if (!im->quiet) {
-            printf("Sending %" PRIu64 " %s requests, %" PRIu64 " bytes each, %" PRIu64
-                   " in parallel (starting at offset %" PRIu64 ", step size %" PRIu64 ")\n",
-                   b.count, b.write ? "write" : "read", b.size, depth, start, b.step);
-            if (b.flush_every)
-                printf("Sending flush every %" PRIu64 " requests\n", b.flush_every);
-        }
         b.off = start;
-        b.left = b.count;
-        b.parent = fibre_self();
-        b.running = (unsigned)depth;
-        clock_gettime(CLOCK_MONOTONIC, &t1);
-        for (unsigned i = 0; i < depth; i++)
-            fibre_resume(fibre_new(bench_worker, &b));
-        while (b.running) {
-            b.parent_waits = true;
-            fibre_yield();
-            b.parent_waits = false;
-        }
-        clock_gettime(CLOCK_MONOTONIC, &t2);
-        if (!im->quiet)
-            printf("Run completed in %3.3f seconds.\n",
-                   (double)(t2.tv_sec - t1.tv_sec) + (double)(t2.tv_nsec - t1.tv_nsec) / 1e9);
-        r = b.ret < 0 ? img_error("Failed request: %s", strerror(-b.ret)) : 0;
+        r = bench_run(im, &b, depth);
     } else if (claim) {
         r = img_error("the image is smaller than one request");
     }

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { PIECE = 1 << 20, MAX_SPARSE = 2 << 20, MAX_WORKERS = 16, MAX_SRC = 64, WORKERS = 8, WORKERS_CACHED = 3 };
+enum { PIECE = 1 << 20, MAX_SPARSE = 16 << 20, MAX_WORKERS = 16, MAX_SRC = 64, WORKERS = 8, WORKERS_CACHED = 3 };
 
 struct copy {
     struct img *im;
@@ -331,7 +331,7 @@ static int run_copy(struct copy *c, unsigned workers)
 struct conv {
     const char *fmt, *out_fmt, *cache, *src_cache, *base, *base_fmt, *snap, *options;
     struct opts *o;
-    bool offload, any_order, sparse_given;
+    bool offload, any_order, sparse_given, out_given;
     bool compress, no_create, target_opts, target_zero, bitmaps, salvage, skip_broken;
     uint64_t sparse, rate;
     unsigned workers;
@@ -361,6 +361,7 @@ static int conv_option(struct img *im, struct conv *v, int opt)
         break;
     case 'O':
         v->out_fmt = optarg;
+        v->out_given = true;
         break;
     case 'B':
         v->base = optarg;
@@ -421,7 +422,9 @@ static int conv_option(struct img *im, struct conv *v, int opt)
         return !strcmp(optarg, "help") || !strcmp(optarg, "?") || img_add_options(&v->o, optarg) ? 0 : 1;
     case 'S':
         v->sparse_given = true;
-        if (!str_to_size(optarg, 'b', &v->sparse) || v->sparse & 511 || v->sparse > MAX_SPARSE)
+        if (!img_size(optarg, "buffer size for sparse output", &v->sparse))
+            return 1;
+        if (v->sparse & 511 || v->sparse > MAX_SPARSE)
             return img_error("Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to "
                              "%d. Select 0 to "
                              "disable sparse detection (fully allocates output).",
@@ -472,7 +475,7 @@ static int make_target(struct img *im, struct conv *v, const char *name, uint64_
     return 0;
 }
 
-static int load_snapshot(struct blk_node *n, const char *text)
+int img_load_snapshot(struct blk_node *n, const char *text)
 {
     const char *id = NULL, *name = NULL;
     struct opts *o = NULL;
@@ -530,6 +533,12 @@ static int prepare_base(struct img *im, struct copy *c, struct conv *v)
     char *path AUTOFREE = NULL;
     struct blk_node *n;
 
+    if (!v->base && !v->no_create) { /* -o backing_file= means the same as -B */
+        v->base = opts_peek(v->o, "backing_file");
+        v->base_fmt = opts_peek(v->o, "backing_fmt");
+        if (v->base && !*v->base)
+            v->base = NULL;
+    }
     if (!v->base)
         return 0;
     if (c->nr_src > 1)
@@ -552,8 +561,11 @@ static int open_sources(struct img *im, struct copy *c, struct conv *v, char **n
 {
     if (nr > MAX_SRC)
         return img_error("too many source images");
+    if (v->bitmaps && nr > 1)
+        return img_error("Copying bitmaps only possible with single source");
+    im->source_cache = true;
     for (unsigned i = 0; i < nr; i++) {
-        c->src[i] = img_open(im, names[i], v->fmt, v->bitmaps ? 0 : 0, v->src_cache);
+        c->src[i] = img_open(im, names[i], v->fmt, 0, v->src_cache);
         if (!c->src[i])
             return 1;
         c->nr_src++;
@@ -562,9 +574,12 @@ static int open_sources(struct img *im, struct copy *c, struct conv *v, char **n
         if (!c->claims[i])
             return 1;
     }
+    im->source_cache = false;
+    if (v->bitmaps && !c->src[0]->drv->bitmap_remove)
+        return img_error("Source lacks bitmap support");
     if (v->snap && nr > 1)
         return img_error("No support for concatenating multiple snapshot");
-    return v->snap ? load_snapshot(c->src[0], v->snap) : 0;
+    return v->snap ? img_load_snapshot(c->src[0], v->snap) : 0;
 }
 
 static int open_target(struct img *im, struct copy *c, struct conv *v, const char *name)
@@ -622,16 +637,24 @@ static unsigned nr_workers(const struct copy *c, const struct conv *v)
     return cached ? WORKERS_CACHED : WORKERS;
 }
 
+/* Asked before the copy: bitmaps cannot be lost at its end. */
+static bool keeps_bitmaps(const struct copy *c)
+{
+    return c->dst->drv->bitmap_remove &&
+           (!c->dst->drv->bitmap_store_ok || c->dst->drv->bitmap_store_ok(c->dst, "any", 65536, NULL));
+}
+
 static int convert(struct img *im, struct copy *c, struct conv *v, const char *name)
 {
     int r;
 
-    if (!v->no_create && (r = make_target(im, v, name, c->size)))
-        return r;
-    if ((r = prepare_base(im, c, v)) || (r = open_target(im, c, v, name)) || (r = fit_sizes(c, v, name)))
+    if ((r = prepare_base(im, c, v)) || (!v->no_create && (r = make_target(im, v, name, c->size))) ||
+        (r = open_target(im, c, v, name)) || (r = fit_sizes(c, v, name)))
         return r;
     if (v->compress && !c->dst->drv->pwrite_compressed)
         return img_error("Compression not supported for this file format");
+    if (v->bitmaps && !keeps_bitmaps(c))
+        return img_error("Format driver '%s' does not support bitmaps", c->dst->drv->name);
     c->compressed = v->compress || c->dst->compressed_only;
     c->piece = c->compressed && c->dst->cluster_size ? c->dst->cluster_size : max_u64(PIECE, v->sparse);
     c->dst_zero = v->target_zero || !v->no_create;
@@ -661,11 +684,21 @@ int cmd_convert(struct img *im)
     if (r)
         goto out;
     nr = im->argc - optind - 1;
-    if (v.options && img_options_help(v.out_fmt, v.options, nr >= 0))
+    if (v.options && img_options_help(v.out_fmt, v.options, nr >= 0, false))
         goto out;
     r = 1;
-    if (v.no_create && opts_peek(v.o, "size"))
-        warn_report("-o has no effect when skipping image creation");
+    if (v.no_create && v.options) {
+        img_error("-o has no effect when skipping image creation");
+        goto out;
+    }
+    if (v.skip_broken && !v.bitmaps) {
+        img_error("Use of --skip-broken-bitmaps requires --bitmaps");
+        goto out;
+    }
+    if (v.target_opts && v.out_given) {
+        img_error("--target-image-opts and -O are mutually exclusive");
+        goto out;
+    }
     if (v.target_opts && !v.no_create) {
         img_error("--target-image-opts requires use of -n flag");
         goto out;

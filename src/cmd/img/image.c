@@ -158,7 +158,7 @@ static int create_image(struct img *im, struct create *c, const char *size)
     if (c->base && !*c->base)
         c->base = NULL;
     if (c->base_fmt && !c->base)
-        return img_error("%s: backing format given without a backing file", c->name);
+        return img_error("%s: Backing format cannot be used without backing file", c->name);
     if (c->base_fmt && !blk_driver_find(c->base_fmt))
         return img_error("%s: Unknown backing file format '%s'", c->name, c->base_fmt);
     if (c->base && !strcmp(c->base, c->name))
@@ -208,7 +208,7 @@ int cmd_create(struct img *im)
         }
     }
     c.name = optind < im->argc ? im->argv[optind++] : NULL;
-    if (text && img_options_help(c.fmt, text, c.name)) {
+    if (text && img_options_help(c.fmt, text, c.name, false)) {
         r = 0;
         goto out;
     }
@@ -480,7 +480,7 @@ int cmd_check(struct img *im)
         } else if (opt == 'r' && !strcmp(optarg, "all")) {
             fix = BLK_FIX_LEAKS | BLK_FIX_ERRORS;
         } else if (opt == 'r') {
-            return img_usage("--repair/-r expects 'leaks' or 'all' as repair mode");
+            return img_usage("Unknown option value for -r (expecting 'leaks' or 'all'): %s", optarg);
         } else if (opt == 'T') {
             cache = optarg;
         } else {
@@ -489,6 +489,7 @@ int cmd_check(struct img *im)
     }
     if (optind != im->argc - 1)
         return img_usage("Expecting one image file name");
+    im->source_cache = true;
     n = img_open(im, im->argv[optind], fmt, BLK_O_CHECK | BLK_O_NO_BACKING | (fix ? BLK_O_RDWR : 0), cache);
     if (!n)
         return 1;
@@ -679,11 +680,11 @@ static int do_snapshot(struct img *im, struct blk_node *n, int action, const cha
         return 0;
     }
     if (!n->drv->snap_create)
-        return img_error("Could not %s snapshot '%s': %s (Operation not supported)",
+        return img_error("Could not %s snapshot '%s': %d (%s)",
                          action == 'c'   ? "create"
                          : action == 'a' ? "apply"
                                          : "delete",
-                         name, strerror(ENOTSUP));
+                         name, -ENOTSUP, strerror(ENOTSUP));
     clock_gettime(CLOCK_REALTIME, &ts);
     sn.name = (char *)(uintptr_t)name;
     sn.date_sec = ts.tv_sec;
@@ -734,6 +735,9 @@ int cmd_snapshot(struct img *im)
         action = 'l';
     if (action == 'l')
         im->force_share = true;
+    else if (im->force_share)
+        return img_error("Could not open '%s': force-share=on can only be used with read-only images",
+                         im->argv[optind]);
     n = img_open(im, im->argv[optind], fmt, action == 'l' ? 0 : BLK_O_RDWR, NULL);
     if (!n)
         return 1;
@@ -776,7 +780,11 @@ int cmd_amend(struct img *im)
         r = img_usage("Must specify options (-o)");
         goto out;
     }
-    if (fmt && img_options_help(fmt, text, false)) {
+    if (fmt && blk_driver_find(fmt) && !blk_driver_find(fmt)->amend) {
+        r = img_error("Format driver '%s' does not support option amendment", fmt);
+        goto out;
+    }
+    if (fmt && img_options_help(fmt, text, false, true)) {
         r = 0;
         goto out;
     }
@@ -816,6 +824,9 @@ struct bm_act {
     const char *src;
 };
 
+static const char *const bm_names[] = {"add", "remove", "clear", "enable", "disable", "merge"};
+static_assert(OPT_MERGE - OPT_ADD == 5 && OPT_DISABLE - OPT_ADD == 4, "the names stand in the order of the options");
+
 static int bitmap_act(struct img *im, struct blk_node *n, struct blk_node *srcn, const struct bm_act *a,
                       const char *name, uint32_t gran)
 {
@@ -826,7 +837,8 @@ static int bitmap_act(struct img *im, struct blk_node *n, struct blk_node *srcn,
         if (!n->drv->bitmap_remove)
             return img_error("Operation add on bitmap %s failed: Driver '%s' does not support persistent bitmaps", name,
                              n->drv->name);
-        b = blk_bitmap_new(n, name, gran, &e);
+        if (!n->drv->bitmap_store_ok || n->drv->bitmap_store_ok(n, name, gran, &e))
+            b = blk_bitmap_new(n, name, gran, &e);
         if (b)
             b->persistent = true;
     } else if (!b) {
@@ -848,7 +860,7 @@ static int bitmap_act(struct img *im, struct blk_node *n, struct blk_node *srcn,
         b->enabled = a->what == OPT_ENABLE;
     }
     if (e) {
-        err_prefix(&e, "Operation on bitmap %s failed: ", name);
+        err_prefix(&e, "Operation %s on bitmap %s failed: ", bm_names[a->what - OPT_ADD], name);
         return img_fail(e);
     }
     return 0;
@@ -873,9 +885,10 @@ int cmd_bitmap(struct img *im)
     struct blk_child *claim;
     unsigned nr = 0;
     uint64_t gran = 65536;
+    bool add = false, merge = false, gran_given = false;
     int opt, r = 0;
 
-    while ((opt = getopt_long(im->argc, im->argv, "b:f:F:g:hU", longs, NULL)) != -1) {
+    while ((opt = getopt_long(im->argc, im->argv, "b:f:F:g:h", longs, NULL)) != -1) {
         if (common(im, opt, &fmt))
             continue;
         if (opt == 'b') {
@@ -885,8 +898,11 @@ int cmd_bitmap(struct img *im)
         } else if (opt == 'g') {
             if (!img_size(optarg, "granularity", &gran))
                 return 1;
+            gran_given = true;
         } else if (opt >= OPT_ADD && opt <= OPT_MERGE && nr < ARRAY_LEN(acts)) {
             acts[nr++] = (struct bm_act){opt, optarg};
+            add |= opt == OPT_ADD;
+            merge |= opt == OPT_MERGE;
         } else {
             return bad_option(opt);
         }
@@ -895,6 +911,12 @@ int cmd_bitmap(struct img *im)
         return img_error("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge");
     if (optind != im->argc - 2)
         return img_error("Expecting filename and bitmap name");
+    if (src_fmt && !src)
+        return img_error("-F only supported with -b");
+    if (src && !merge)
+        return img_error("Merge bitmap source file only supported with --merge");
+    if (gran_given && !add)
+        return img_error("granularity only supported with --add");
     if (gran > 1u << 31)
         return img_error("granularity is too large");
     n = img_open(im, im->argv[optind], fmt, BLK_O_RDWR | BLK_O_NO_BACKING, NULL);
@@ -902,8 +924,12 @@ int cmd_bitmap(struct img *im)
         return 1;
     claim = img_claim(n, false);
     if (claim && src) {
-        sn = img_open(im, src, src_fmt, BLK_O_RDWR | BLK_O_NO_BACKING, NULL);
+        sn = img_open(im, src, src_fmt, BLK_O_NO_BACKING, NULL);
         r = !sn;
+        if (sn && img_same_file(sn, n)) { /* opened a second time it would answer with what is on disk */
+            blk_node_unref(sn);
+            sn = NULL;
+        }
     }
     for (unsigned i = 0; claim && i < nr && !r; i++)
         r = bitmap_act(im, n, sn, &acts[i], im->argv[optind + 1], (uint32_t)gran);

@@ -13,6 +13,7 @@ struct img {
     char **argv;
     bool quiet, progress, image_opts, force_share;
     struct opts *extra; /* borrowed: further options of what is opened next, NULL = none */
+    bool source_cache;  /* the cache mode is that of -T */
     const char *aio;    /* -i: engine of the file below, NULL = its default */
 };
 
@@ -51,6 +52,10 @@ int img_usage(const char *fmt, ...) PRINTF_FMT(1, 2);             /* with the po
 bool img_size(const char *text, const char *what, uint64_t *out); /* reports */
 /* NULL and a report on failure. flags as BLK_O_; cache may be NULL. */
 struct blk_node *img_open(struct img *im, const char *name, const char *fmt, unsigned flags, const char *cache);
+/* Whether both show the same host file. */
+bool img_same_file(const struct blk_node *a, const struct blk_node *b);
+/* Loads a snapshot by its id or name, or "snapshot.id=...,snapshot.name=..." (-l); reports, 0 or 1. */
+int img_load_snapshot(struct blk_node *n, const char *text);
 /* Claims what a tool does with the node: write and resize for a read-write one. NULL and a report when somebody else
  * has it. */
 struct blk_child *img_claim(struct blk_node *n, bool resize);
@@ -59,7 +64,7 @@ bool img_output(const char *text, bool *json); /* reports */
 /* -o lists given several times, joined; consumed into o. */
 bool img_add_options(struct opts **o, const char *text);
 /* Prints the options of a format when "help" or "?" is among them. */
-bool img_options_help(const char *fmt, const char *text, bool with_file);
+bool img_options_help(const char *fmt, const char *text, bool with_file, bool amend);
 /* Waits until `done` bytes since `start` are no faster than `rate` bytes per second; 0 = no limit. */
 void img_limit_rate(const struct timespec *start, uint64_t done, uint64_t rate);
 /* Between pieces: a signal asked for the end; give up with -EINTR, close everything. */

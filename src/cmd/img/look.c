@@ -158,17 +158,16 @@ static int compare(struct cmp *c)
     c->parent = fibre_self();
     while (c->running)
         fibre_yield();
+    if (c->ret <= 1 && c->a->size != c->b->size && !c->im->quiet)
+        printf("Warning: Image size mismatch!\n");
     if (c->ret == 1 && !c->im->quiet)
-        printf("Content mismatch at offset %" PRIu64 "!\n", c->at);
+        printf("Content mismatch at offset %" PRIu64 "!\n", align_down(c->at, 512));
     if (c->ret == STATUS_DIFFERS && !c->im->quiet)
         printf("Strict mode: Offset %" PRIu64 " block status mismatch!\n", c->at);
     if (c->ret)
         return c->ret == STATUS_DIFFERS ? 1 : c->ret;
-    if (!c->im->quiet) {
-        if (c->a->size != c->b->size)
-            printf("Warning: Image size mismatch!\n");
+    if (!c->im->quiet)
         printf("Images are identical.\n");
-    }
     return 0;
 }
 
@@ -215,10 +214,9 @@ int cmd_compare(struct img *im)
         default:
             return 2;
         }
-    if (optind != im->argc - 2) {
-        img_usage("Expecting two image file names");
-        return 2;
-    }
+    if (optind != im->argc - 2)
+        return img_usage("Expecting two image file names");
+    im->source_cache = true;
     c.a = img_open(im, im->argv[optind], f1, 0, cache);
     c.b = c.a ? img_open(im, im->argv[optind + 1], f2, 0, cache) : NULL;
     if (c.a && c.b) {
@@ -239,18 +237,19 @@ struct line {
     const char *file; /* borrowed from an open node */
 };
 
-static void print_line(const struct line *l, bool json, bool first, bool last)
+/* False where there is nothing that a human could look up; said. */
+static bool print_line(const struct line *l, bool json, bool first, bool last)
 {
     if (!json) {
         if (l->data && !l->zero && !l->has_map) {
             fflush(stdout);
             img_error("File contains external, encrypted or compressed clusters.");
-            return;
+            return false;
         }
         if (l->data && !l->zero)
             printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", l->start, l->len, l->map,
                    l->file ? l->file : "");
-        return;
+        return true;
     }
     printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
            ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
@@ -259,6 +258,7 @@ static void print_line(const struct line *l, bool json, bool first, bool last)
     if (l->has_map)
         printf(", \"offset\": %" PRIu64, l->map);
     printf("}%s\n", last ? "]" : ",");
+    return true;
 }
 
 static int next_line(struct blk_node *n, uint64_t off, uint64_t len, struct line *l)
@@ -358,15 +358,16 @@ int cmd_map(struct img *im)
             cur.len += next.len;
             continue;
         }
-        if (have) {
-            print_line(&cur, json, first, false);
-            first = false;
+        if (have && !print_line(&cur, json, first, false)) {
+            r = -EINVAL;
+            break;
         }
+        first = first && !have;
         cur = next;
         have = true;
     }
     if (r >= 0 && have)
-        print_line(&cur, json, first, true);
+        r = print_line(&cur, json, first, true) ? 0 : -EINVAL;
     else if (r >= 0 && json)
         printf("[]\n");
     blk_node_unref(n);
@@ -384,7 +385,7 @@ int cmd_measure(struct img *im)
                                           {"size", required_argument, 0, OPT_SIZE},
                                           {"force-share", no_argument, 0, 'U'},
                                           {0}};
-    const char *fmt = NULL, *out = "raw", *size = NULL;
+    const char *fmt = NULL, *out = "raw", *size = NULL, *snap = NULL;
     const struct blk_driver *d;
     struct opts *o = opts_new();
     struct blk_node *n = NULL;
@@ -412,6 +413,9 @@ int cmd_measure(struct img *im)
         case OPT_SIZE:
             size = optarg;
             break;
+        case 'l':
+            snap = optarg;
+            break;
         case 'o':
             if (!img_add_options(&o, optarg))
                 goto out;
@@ -438,7 +442,7 @@ int cmd_measure(struct img *im)
         goto out;
     }
     if (!d->measure) {
-        img_error("Format driver '%s' does not support size measurement", out);
+        img_error("Block driver '%s' does not support size measurement", out);
         goto out;
     }
     if (size) {
@@ -446,7 +450,7 @@ int cmd_measure(struct img *im)
             goto out;
         snprintf(num, sizeof num, "%" PRIu64, bytes);
         opts_replace(o, "size", num);
-    } else if (!(n = img_open(im, im->argv[optind], fmt, 0, NULL))) {
+    } else if (!(n = img_open(im, im->argv[optind], fmt, 0, NULL)) || (snap && img_load_snapshot(n, snap))) {
         goto out;
     }
     if (!d->measure(o, n, &m, &e)) {

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -147,7 +148,11 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
     for (i = 0; cache && modes[i].name && strcmp(modes[i].name, cache) != 0; i++)
         ;
     if (cache && !modes[i].name) {
-        img_error("Invalid cache option: %s", cache);
+        img_error("Invalid %scache option: %s", im->source_cache ? "source " : "", cache);
+        return NULL;
+    }
+    if (im->force_share && flags & BLK_O_RDWR) {
+        img_error("Could not open '%s': force-share=on can only be used with read-only images", name);
         return NULL;
     }
     if (cache)
@@ -190,6 +195,18 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
         img_fail(e);
     }
     return n;
+}
+
+bool img_same_file(const struct blk_node *a, const struct blk_node *b)
+{
+    struct stat x, y;
+
+    while (a->file)
+        a = a->file->node;
+    while (b->file)
+        b = b->file->node;
+    return a == b || (!stat(blk_node_filename(a), &x) && !stat(blk_node_filename(b), &y) && x.st_dev == y.st_dev &&
+                      x.st_ino == y.st_ino);
 }
 
 struct blk_child *img_claim(struct blk_node *n, bool resize)
@@ -281,7 +298,7 @@ bool img_add_options(struct opts **o, const char *text)
     return true;
 }
 
-bool img_options_help(const char *fmt, const char *text, bool with_file)
+bool img_options_help(const char *fmt, const char *text, bool with_file, bool amend)
 {
     const struct blk_driver *d = blk_driver_find(fmt);
     char *copy AUTOFREE = xstrdup(text), *save = NULL;
@@ -295,8 +312,11 @@ bool img_options_help(const char *fmt, const char *text, bool with_file)
         img_error(d ? "Format driver '%s' does not support image creation" : "Unknown file format '%s'", fmt);
         return true;
     }
-    printf("Supported %s options:\n", fmt);
-    for (const struct blk_create_opt *c = d->create_opts; c->name; c++) {
+    if (amend)
+        printf("Amend options for '%s':\n", fmt);
+    else
+        printf("Supported %s options:\n", fmt);
+    for (const struct blk_create_opt *c = amend && d->amend_opts ? d->amend_opts : d->create_opts; c->name; c++) {
         char head[80];
 
         if (!with_file && (!strcmp(c->name, "nocow") || !strcmp(c->name, "extent_size_hint")) &&
@@ -305,7 +325,7 @@ bool img_options_help(const char *fmt, const char *text, bool with_file)
         snprintf(head, sizeof head, "%s=<%s>", c->name, c->type);
         printf("  %-22s - %s\n", head, c->help);
     }
-    if (!with_file)
+    if (!with_file && !amend)
         printf("\nThe protocol level may support further options.\nSpecify the target filename to include those "
                "options.\n");
     return true;

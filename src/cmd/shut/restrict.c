@@ -92,6 +92,7 @@ static const uint16_t always[] = {
     __NR_lseek,
     __NR_close,
     __NR_fstat,
+    __NR_fstatfs,
     __NR_statx,
     __NR_fcntl,
     __NR_flock,

@@ -29,6 +29,8 @@ void lx_exit_process(int code)
 {
     if (!lx_self || !lx_self->vfork_child) {
         lx_gdb_exit(code);
+        if (log_on(LOG_JIT))
+            lx_rt_report(lx_proc.rt);
         fflush(NULL);
         lx_kept_save(lx_proc.rt);
     }
