@@ -921,6 +921,110 @@ static bool fp_compare(struct irc *c, const struct ir_op *o)
     return true;
 }
 
+/* Lanes S unsigned, D signed: one by one. */
+static bool lanes_to_fp(struct irc *c, const struct ir_op *o)
+{
+    unsigned l = o->attr & 3, a, d, t, x, wide = l == IR_D;
+
+    if (wide && o->attr & 8)
+        return false;
+    a = ir_use(c, o->a[0]);
+    t = ir_tmp(c, false);
+    x = ir_tmp(c, true);
+    d = dst(c, 1u << a);
+    zero(c, x);
+    for (unsigned k = 0; k < (wide ? 2u : 4u); k++) {
+        ir_vex(c->b, 1, 3, wide, 0x16, XR(a), 0, t); /* vpextr */
+        jit_8(c->b, k);
+        ir_vex(c->b, wide ? 3 : 2, 1, 1, 0x2a, k ? XR(x) : XR(d), XR(x), t); /* vcvtsi2s */
+        if (!k)
+            continue;
+        if (wide)
+            op3(c, 0x14, d, d, x); /* vunpcklpd */
+        else
+            op3i(c, M3A | 0x21, d, d, x, k << 4); /* vinsertps */
+    }
+    made(c, d);
+    return true;
+}
+
+/* Doubles to signed integers toward zero; the smallest is what the host gives for what does not fit. */
+static bool doubles_to_int(struct irc *c, const struct ir_op *o)
+{
+    unsigned a, d, t, x;
+
+    ir_clobber_flags(c);
+    a = ir_use(c, o->a[0]);
+    t = ir_tmp(c, false);
+    x = ir_tmp(c, true);
+    d = dst(c, 1u << a);
+    ir_vex(c->b, 3, 1, 1, 0x2c, t, 0, XR(a));
+    ir_vex(c->b, 1, 1, 1, 0x6e, XR(d), 0, t);
+    shift_bytes_right(c, x, a, 8);
+    ir_vex(c->b, 3, 1, 1, 0x2c, t, 0, XR(x));
+    ir_vex(c->b, 1, 3, 1, 0x22, XR(d), XR(d), t); /* vpinsrq */
+    jit_8(c->b, 1);
+    ir_vex_m(c->b, 1, 2, 0, 0x29, XR(x), XR(d), KONST(K_SIGN64)); /* vpcmpeqq */
+    op2(c, M38 | 0x17, x, x);
+    cold_eval(c, jit_jcc_fwd(c->b, JCC_NE), d, &a, 1);
+    made(c, d);
+    return true;
+}
+
+/* (a + b) >> 1 is (a & b) + ((a ^ b) >> 1); rounded up (a | b) - ((a ^ b) >> 1), or for some the host's average. */
+static bool halving(struct irc *c, const struct ir_op *o)
+{
+    static const uint16_t add[] = {0xfc, 0xfd, 0xfe}, sub[] = {0xf8, 0xf9, 0xfa};
+    unsigned l = o->attr & 3, a, b, d, t, u;
+    bool sign = o->op == IR_VHADDS, up = o->attr & 4;
+
+    if (l == IR_D)
+        return false;
+    a = ir_use(c, o->a[0]);
+    b = ir_use(c, o->a[1]);
+    if (!sign && up && l <= IR_H) {
+        d = dst(c, 0);
+        op3(c, l == IR_B ? 0xe0 : 0xe3, d, a, b); /* pavg */
+        made(c, d);
+        return true;
+    }
+    d = dst(c, 1u << a | 1u << b);
+    t = ir_tmp(c, true);
+    op3(c, 0xef, t, a, b);
+    if (l != IR_B) {
+        shift(c, l, sign ? 4 : 2, t, t, 1);
+    } else if (sign) {
+        op3(c, 0xef, d, a, b);
+        sar_odd(c, l, t, d, 1);
+    } else {
+        shr_bytes(c, t, t, 1, 0x7f);
+    }
+    op3(c, up ? 0xeb : 0xdb, d, a, b);
+    u = up ? sub[l] : add[l];
+    op3(c, u, d, d, t);
+    made(c, d);
+    return true;
+}
+
+/* Nibbles by two tables. */
+static bool reverse_bits(struct irc *c, const struct ir_op *o)
+{
+    unsigned a = ir_use(c, o->a[0]), lut = ir_tmp(c, true), m = ir_tmp(c, true), t = ir_tmp(c, true), d;
+
+    splat32(c, m, 0x0f0f0f0f);
+    shift(c, IR_H, 2, t, a, 4);
+    op3(c, 0xdb, t, t, m);
+    op3(c, 0xdb, m, a, m);
+    const128(c, lut, UINT64_C(0x0e060a020c040800), UINT64_C(0x0f070b030d050901));
+    op3(c, PSHUFB, t, lut, t);
+    shift(c, IR_H, 6, lut, lut, 4);
+    d = dst(c, 0);
+    op3(c, PSHUFB, d, lut, m);
+    op3(c, 0xeb, d, d, t);
+    made(c, d);
+    return true;
+}
+
 static bool fp_convert(struct irc *c, const struct ir_op *o)
 {
     static const uint8_t mode[] = {0, 3, 1, 2, 0, 0, 0, 4};
@@ -934,9 +1038,11 @@ static bool fp_convert(struct irc *c, const struct ir_op *o)
         break;
     case IR_VITOF:
         if (l == IR_D || o->attr & 8)
-            return false;
+            return lanes_to_fp(c, o);
         break;
     case IR_VFTOI:
+        if (l == IR_D && !(o->attr & 8) && rm == IR_RTZ)
+            return doubles_to_int(c, o);
         if (l == IR_D || o->attr & 8 || rm != IR_RTZ)
             return false;
         break;
@@ -994,15 +1100,11 @@ bool ir_code_vec(struct irc *c, const struct ir_op *o)
     case IR_VABDS:
     case IR_VABDU:
         return difference(c, o);
+    case IR_VHADDS:
     case IR_VHADDU:
-        if (!(o->attr & 4) || (o->attr & 3) > IR_H)
-            return false;
-        a = ir_use(c, o->a[0]);
-        b = ir_use(c, o->a[1]);
-        d = dst(c, 0);
-        op3(c, (o->attr & 3) == IR_B ? 0xe0 : 0xe3, d, a, b); /* pavg */
-        made(c, d);
-        return true;
+        return halving(c, o);
+    case IR_VRBIT:
+        return reverse_bits(c, o);
     case IR_VSHLI ... IR_VSARI:
         return shift_imm(c, o);
     case IR_VRSHRI:
