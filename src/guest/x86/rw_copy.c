@@ -61,12 +61,13 @@ static bool is_cld(const struct x86_insn *in)
 struct gprs {
     int reg, rm, vvvv, opc;
     bool high8, low8; /* byte registers AH..BH; SPL..DIL */
+    int high;         /* beside a memory operand, whose prefix leaves no place for AH..BH: the register they are in */
     bool w_reg, w_rm, w_vvvv, w_opc;
 };
 
 static bool find_gprs(const struct x86_insn *in, struct gprs *g)
 {
-    *g = (struct gprs){-1, -1, -1, -1};
+    *g = (struct gprs){.reg = -1, .rm = -1, .vvvv = -1, .opc = -1, .high = -1};
     for (unsigned i = 0; i < in->nr_ops; i++) {
         const struct x86_operand *o = &in->ops[i];
         bool w = o->acc & X86_ACC_W;
@@ -86,6 +87,10 @@ static bool find_gprs(const struct x86_insn *in, struct gprs *g)
         }
         if (o->high8) { /* AH..BH keep their place: encoded as they are */
             g->high8 = true;
+            if (in->mem_op >= 0 && o->where == X86_IN_REG) {
+                g->high = o->reg & 3;
+                g->w_reg = w;
+            }
             continue;
         }
         g->low8 |= o->size == 1 && !o->high8 && o->reg >= 4 && o->reg < 8 && o->where != X86_IN_NONE;
@@ -127,14 +132,23 @@ static unsigned count_spilled(const struct gprs *g)
             seen |= v[j] == v[i];
         n += v[i] >= 0 && (rw_map((unsigned)v[i]) & SPILLED) && !seen;
     }
-    return n;
+    return n + (g->high >= 0);
+}
+
+unsigned rw_spilled(const struct x86_insn *in)
+{
+    struct gprs g;
+
+    return find_gprs(in, &g) ? count_spilled(&g) : 0;
 }
 
 static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
 {
     if (!g->high8)
         return true;
-    if (in->mem_op >= 0 || g->low8)
+    if (in->mem_op >= 0)
+        return in->nr_ops <= 2 + (in->ops[in->nr_ops - 1].kind == X86_OP_IMM) && g->high >= 0;
+    if (g->low8)
         return false;
     for (unsigned i = 0; i < in->nr_ops; i++)
         if (in->ops[i].kind == X86_OP_GPR && !in->ops[i].high8 && in->ops[i].where != X86_IN_NONE &&
@@ -393,9 +407,9 @@ static bool bit_string(struct rw *r, const struct x86_insn *in)
 
 bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
-    unsigned scratch[2] = {T0, T1}, nr = 0, homes[2];
+    unsigned scratch[2] = {r->t0_taken ? T1 : T0, r->t0_taken ? T0 : T1}, nr = 0, homes[2];
     int prev[2];
-    bool has_mem = in->mem_op >= 0, t0_free;
+    bool has_mem = in->mem_op >= 0, t0_free = true;
     struct host_regs h;
     struct jit_mem m;
     struct gprs g;
@@ -413,10 +427,14 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     }
     r->a32 = false;
     find_gprs(in, &g);
-    if (has_mem) {
+    if (r->checked) {
+        m = *r->checked;
+    } else if (has_mem) {
         bool w = in->ops[in->mem_op].acc & X86_ACC_W;
 
+        r->once = true;
         m = rw_access(r, in, in->mem_size, w, &t0_free);
+        r->once = false;
         if (count_spilled(&g))
             scratch[0] = rw_scratch(r, &m, t0_free);
     }
@@ -424,13 +442,60 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     h.rm = place(r, g.rm, scratch, &nr, prev, homes);
     h.vvvv = place(r, g.vvvv, scratch, &nr, prev, homes);
     h.opc = place(r, g.opc, scratch, &nr, prev, homes);
-    if (nr > 1)
+    if (g.high >= 0) {
+        h.reg = (int)scratch[0];
+        jit_rorx(r->b, scratch[0], (unsigned)g.high, 8);
+    }
+    if (nr > 1 || r->t0_taken)
         r->t1 = 0;
     emit(r, in, &h, has_mem ? &m : NULL, g.low8);
     write_back(r, g.reg, g.w_reg, h.reg);
     write_back(r, g.rm, g.w_rm, h.rm);
     write_back(r, g.vvvv, g.w_vvvv, h.vvvv);
     write_back(r, g.opc, g.w_opc, h.opc);
+    if (g.high >= 0 && g.w_reg)
+        jit_rorx(r->b, (unsigned)g.high, scratch[0], 56);
+    return true;
+}
+
+/* An operation on registers whose flags somebody wants, then an access: ADD, MOV from memory, ADC. */
+bool rw_pair(struct rw *r)
+{
+    const struct x86_insn *op = &r->in[r->cur], *in = op + 1;
+    uint32_t used = 0;
+    struct jit_mem m;
+    bool t0_free;
+
+    if (r->flat || r->cur + 1 >= r->nr || r->pending >= 0 || r->live[r->cur] & X86_ARITH ||
+        !(r->live_after[r->cur] & X86_ARITH))
+        return false;
+    if (op->mem_op >= 0 || rw_is_sys(r, op) || rw_is_string(r, op) || rw_is_stack_op(r, op) || !rw_can_copy(r, op) ||
+        rw_spilled(op) > 1 || op->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_ENDS))
+        return false;
+    if (in->mem_op < 0 || is_nop(in) || (in->map == X86_MAP_1 && in->opcode == 0x8d) || in->base == X86_REG_RIP ||
+        rw_is_sys(r, in) || rw_is_string(r, in) || rw_is_stack_op(r, in) || is_bit_string(r, in) ||
+        in->row->attr & X86_A_ENDS || !rw_can_copy(r, in))
+        return false;
+    used |= in->base < 16 ? 1u << in->base : 0;
+    used |= in->index < 16 ? 1u << in->index : 0;
+    if (rw_writes(op) & used)
+        return false;
+    r->once = true;
+    r->a32 = false;
+    m = rw_access(r, in, in->mem_size, in->ops[in->mem_op].acc & X86_ACC_W, &t0_free);
+    r->once = false;
+    if (!t0_free) {
+        jit_lea(r->b, T1, m);
+        m = JIT_BASE(T1, 0);
+        r->t1 = 0;
+    }
+    rw_copy(r, op);
+    r->cur++;
+    r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
+    r->checked = &m;
+    rw_copy(r, in);
+    r->checked = NULL;
+    r->cur--;
     return true;
 }
 
@@ -578,7 +643,7 @@ unsigned rw_stack_run(struct rw *r)
         return 0;
     op = in->opcode & 0xf8;
     pop = op == 0x58;
-    while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op))
+    while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op) && (r->pending < 0 || r->cur + n < r->make_at))
         n++;
     if (n < 2)
         return 0;
