@@ -36,7 +36,7 @@ static struct lx_watch *watch_find(struct lx_rt *rt, uint64_t no)
     return w;
 }
 
-/* Code was translated from the page: with the lock held. */
+/* Code is to be translated from the page: with the lock held. */
 static void watch_page(struct lx_rt *rt, uint64_t no, int prot)
 {
     struct lx_watch *w;
@@ -57,10 +57,20 @@ static void watch_page(struct lx_rt *rt, uint64_t no, int prot)
     mprotect((void *)(uintptr_t)(no * PAGE), PAGE, prot & ~PROT_WRITE & (PROT_READ | PROT_EXEC));
 }
 
+/* The page and what else shows it: before a byte is read, or a write between would never be seen. */
+static void watch_code(struct lx_rt *rt, uint64_t no, int prot)
+{
+    uint64_t at, to;
+
+    watch_page(rt, no, prot);
+    for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+        watch_page(rt, at / PAGE, lx_map_prot(at));
+}
+
 /* True when the page had lost its write permission to us (or has just regained it): the access is to be repeated. */
 static bool page_written(struct lx_rt *rt, uint64_t addr)
 {
-    uint64_t no = addr / PAGE;
+    uint64_t no = addr / PAGE, at, to;
     struct lx_watch *w;
     bool ours;
 
@@ -72,11 +82,13 @@ static bool page_written(struct lx_rt *rt, uint64_t addr)
         w->writes++;
         rt->nr_watched--;
     }
-    pthread_mutex_unlock(&rt->cache.lock);
-    if (ours) {
-        jit_cache_written(&rt->cache, no, 0, PAGE);
+    if (ours) { /* under the lock: whoever writes next, unseen, must find no block, and no new one may be made before */
+        jit_cache_written_held(&rt->cache, no, 0, PAGE);
+        for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+            jit_cache_written_held(&rt->cache, at / PAGE, 0, PAGE);
         mprotect((void *)(uintptr_t)(no * PAGE), PAGE, lx_map_prot(addr) & (PROT_READ | PROT_WRITE));
     }
+    pthread_mutex_unlock(&rt->cache.lock);
     return ours;
 }
 
@@ -321,12 +333,11 @@ static struct jit_block *make_block(struct lx_rt_thread *t, uint64_t pc, unsigne
     x.avail = PAGE - (pc & (PAGE - 1));
     if (x.avail < 16 && (lx_map_prot(pc + x.avail) & (PROT_EXEC | PROT_WRITE)) == PROT_EXEC)
         x.avail += 16; /* an instruction may go on there */
+    watch_code(t->rt, pc / PAGE, prot);
     if (!lx_guarded(translate, &x)) {
         *f = lx_guard_fault;
         return NULL;
     }
-    if (x.b)
-        watch_page(t->rt, pc / PAGE, prot);
     return x.b;
 }
 
@@ -517,6 +528,8 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
         unsigned i = jit_block_insn_at(b, rip);
 
         t->rt->front->set_pc(t, jit_block_pc(b, i));
+        if (t->sig == SIGFPE)
+            t->sig_addr = jit_block_pc(b, i); /* not where its translation lies */
         if (t->rt->front->fix && t->rt->front->step)
             t->rt->front->fix(t, b, i);
     }
