@@ -248,7 +248,10 @@ void blk_throttle_query(struct blk_node *n, struct json_object *out)
 
             json_object_object_add(out, key, json_object_new_uint64(g->lim.max[i]));
         }
-    if (g && g->name)
+    bool any = false;
+    for (unsigned i = 0; g && i < NR_T; i++)
+        any |= g->lim.rate[i] || g->lim.max[i];
+    if (any && g->name)
         json_object_object_add(out, "group", json_object_new_string(g->name));
 }
 

@@ -91,6 +91,14 @@ static unsigned chain_depth(struct blk_node *n)
     return d;
 }
 
+/* What people take for a handle's node: not the throttle filter that limits of the drive put above it. */
+static struct blk_node *shown(const struct blk *b)
+{
+    struct blk_node *n = b->root->node;
+
+    return !n->named && !strcmp(n->drv->name, "throttle") ? n->file->node : n;
+}
+
 /* The BlockDeviceInfo of a node; b may be NULL. */
 static struct json_object *device_info(struct blk_node *n, struct blk *b)
 {
@@ -106,7 +114,7 @@ static struct json_object *device_info(struct blk_node *n, struct blk *b)
     if (u->backing_name)
         put(o, "backing_file", json_object_new_string(u->backing_name));
     put(o, "backing_file_depth", json_object_new_int64(chain_depth(n)));
-    blk_throttle_query(n, o);
+    blk_throttle_query(b ? b->root->node : n, o);
     put(o, "write_threshold", json_object_new_uint64(n->write_threshold));
     put(o, "image", blk_node_image_info(n, true));
     put(o, "cache",
@@ -141,7 +149,7 @@ struct json_object *blk_query(struct blk_set *s)
             put(o, "tray_open", json_object_new_boolean(b->ops->is_tray_open(b->ops_opaque)));
         put(o, "io-status", json_object_new_string(!b->io_error ? "ok" : b->io_error == 28 ? "nospace" : "failed"));
         if (b->root)
-            put(o, "inserted", device_info(b->root->node, b));
+            put(o, "inserted", device_info(shown(b), b));
         json_object_array_add(a, o);
     }
     return a;
@@ -191,7 +199,7 @@ struct json_object *blk_query_stats(struct blk_set *s)
         put(st, "wr_highest_offset", json_object_new_uint64(b->root ? b->root->node->wr_highest : 0));
         o = json_make("s:device", b->is_drive ? b->id : "", "o:stats", st, NULL);
         if (b->root)
-            put(o, "node-name", json_object_new_string(b->root->node->name));
+            put(o, "node-name", json_object_new_string(shown(b)->name));
         if (b->dev) {
             char *path AUTOFREE = obj_path(b->dev);
 
@@ -204,9 +212,26 @@ struct json_object *blk_query_stats(struct blk_set *s)
 
 /* ---- text ---- */
 
+static void info_limits(struct strbuf *t, struct blk_node *n)
+{
+    static const char *const keys[] = {"bps",         "bps_rd",      "bps_wr",   "bps_max", "bps_rd_max",
+                                       "bps_wr_max",  "iops",        "iops_rd",  "iops_wr", "iops_max",
+                                       "iops_rd_max", "iops_wr_max", "iops_size"};
+    struct json_object *o = json_object_new_object();
+
+    blk_throttle_query(n, o);
+    if (json_get_str(o, "group")) {
+        str_add(t, "    I/O throttling:  ");
+        for (unsigned i = 0; i < ARRAY_LEN(keys); i++)
+            str_addf(t, " %s=%" PRId64, keys[i], json_get_int(o, keys[i], 0));
+        str_addf(t, " group=%s\n", json_get_str(o, "group"));
+    }
+    json_object_put(o);
+}
+
 static void info_inserted(struct strbuf *t, struct blk *b, bool verbose)
 {
-    struct blk_node *n = b->root->node;
+    struct blk_node *n = shown(b);
     const char *mode = n->open_flags & BLK_O_NO_FLUSH ? "unsafe" : NULL;
     unsigned depth = chain_depth(n);
 
@@ -219,6 +244,7 @@ static void info_inserted(struct strbuf *t, struct blk *b, bool verbose)
         str_addf(t, "    Backing file:     %s (chain depth: %u)\n", n->backing_name, depth);
     if (n->detect_zeroes)
         str_addf(t, "    Detect zeroes:    %s\n", n->detect_unmap ? "unmap" : "on");
+    info_limits(t, b->root->node);
     if (verbose) {
         struct json_object *i = blk_node_image_info(n, false);
 
@@ -234,7 +260,7 @@ static void info_one(struct strbuf *t, struct blk *b, bool verbose)
         str_add(t, "\n");
     str_add(t, b->is_drive ? b->id : "");
     if (b->root) {
-        struct blk_node *n = b->root->node;
+        struct blk_node *n = shown(b);
 
         str_addf(t, b->is_drive ? " (%s)" : "%s", n->name);
         str_addf(t, ": %s (%s%s%s)\n", blk_node_filename(n), n->drv->name, blk_readonly(b) ? ", read-only" : "",

@@ -412,6 +412,16 @@ def test_a_view_of_the_disk_as_it_was_while_it_is_written(tmp_path, base):
     assert sum(e['length'] for e in json.loads(got) if e['data']) == 3 * 65536  # a discard ends above, discard=unmap was not given
 
 
+def test_a_limited_drive_is_described_as_what_it_is(tmp_path, base):
+    with Vm(tmp_path, f'file={base},format=qcow2,detect-zeroes=on,throttling.bps-total=1000000,throttling.iops-read=5,throttling.group=g') as vm:
+        i = vm.qmp('query-block')[0]['inserted']
+        assert (i['drv'], i['detect_zeroes'], i['bps'], i['iops_rd'], i['group']) == ('qcow2', 'on', 1000000, 5, 'g')
+        text = vm.m.hmp('info block')
+        assert '(qcow2)' in text and 'I/O throttling:   bps=1000000 bps_rd=0' in text and 'group=g' in text
+        vm.m.hmp('block_set_io_throttle d0 0 0 0 0 0 0')
+        assert 'group' not in vm.qmp('query-block')[0]['inserted'] and 'throttling' not in vm.m.hmp('info block')
+
+
 def test_reopen_changes_children_of_several_nodes_or_nothing(tmp_path, base):
     other = tmp_path / 'other.qcow2'
     img('create', '-q', '-f', 'qcow2', other, '1M')
