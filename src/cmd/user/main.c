@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "user/linux/kept.h"
+#include "user/linux/peer.h"
 #include "user/linux/thread.h"
 
 #include <ctype.h>
@@ -339,6 +340,7 @@ static int parse(struct args *a, int argc, char **argv)
     int i = 1;
 
     for (size_t k = 0; k < ARRAY_LEN(options); k++) {
+        assert(options[k].arg == lx_peer_takes_value(options[k].name));
         const char *v = options[k].env ? getenv(options[k].env) : NULL;
 
         if (v)
@@ -436,7 +438,8 @@ static void start_logs(const struct args *a)
         die(e);
     }
     if (mask & NOT_LOGGED && !strstr(a->log_items, "all")) {
-        err_set(&e, "-d %s: of these items user mode logs guest_errors, unimp, exec, strace and trace", a->log_items);
+        err_set(&e, "-d %s: of these items user mode logs guest_errors, unimp, exec, strace, trace and jit",
+                a->log_items);
         die(e);
     }
     if (lx_proc.opt.log_file && !log_set_file(lx_proc.opt.log_file)) {

@@ -68,6 +68,8 @@ void lx_thread_loop(struct lx_thread *t)
             lx_signals_deliver(t);
         if (unlikely(lx_proc.opt.gdb_port || lx_proc.opt.gdb_path))
             lx_gdb_before_run(t);
+        if (unlikely(t->trace.nr_hw && t->trace.on) && lx_trace_point(t))
+            continue;
         if (unlikely(t->trace.how == LX_TRACE_STEP && t->trace.on)) {
             step(t);
             continue;
