@@ -212,7 +212,7 @@ struct host_regs { /* host numbers of the fields; -1: the field is not a GPR */
     int reg, rm, vvvv, opc;
 };
 
-static int place(struct rw *r, int guest, unsigned *scratch, unsigned *nr, int *prev, unsigned *prev_home)
+static int place(struct rw *r, int guest, bool load, unsigned *scratch, unsigned *nr, int *prev, unsigned *prev_home)
 {
     unsigned m;
 
@@ -226,7 +226,8 @@ static int place(struct rw *r, int guest, unsigned *scratch, unsigned *nr, int *
             return prev[i];
     prev[*nr] = (int)scratch[*nr];
     prev_home[*nr] = m;
-    rw_load_home(r, scratch[*nr], m);
+    if (load)
+        rw_load_home(r, scratch[*nr], m);
     return prev[(*nr)++];
 }
 
@@ -307,7 +308,9 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
 {
     unsigned reg = h->reg >= 0 ? (unsigned)h->reg : in->has_modrm ? raw_reg(in) : 0;
     unsigned rm = h->rm >= 0 ? (unsigned)h->rm : (in->modrm & 7u) | (in->rex & 1 ? 8u : 0u);
-    unsigned xb = m ? (m->index != JR_NONE && m->index & 8 ? 2u : 0u) | (m->base & 8 ? 1u : 0u) : rm & 8 ? 1u : 0u;
+    unsigned xb = m ? (m->index != JR_NONE && m->index & 8 ? 2u : 0u) | (m->base != JR_NONE && m->base & 8 ? 1u : 0u)
+                  : rm & 8 ? 1u
+                           : 0u;
     bool short_inc = in->map == X86_MAP_1 && (in->opcode & 0xf0) == 0x40 && in->enc == X86_ENC_LEGACY && !r->m64;
 
     if (short_inc) { /* 40..4F: INC and DEC have only the long form here */
@@ -319,6 +322,8 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
         jit_8(r->b, 0xc0 | (in->opcode & 8) | ((unsigned)h->opc & 7));
         return;
     }
+    if (m && m->gs)
+        jit_8(r->b, 0x65);
     if (in->enc == X86_ENC_VEX)
         emit_vex(r, in, h, xb, reg);
     else
@@ -328,6 +333,101 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
     else if (in->has_modrm)
         jit_8(r->b, 0xc0 | (reg & 7) << 3 | (rm & 7));
     emit_imm(r, in);
+}
+
+static void write_back(struct rw *r, int guest, bool written, int host)
+{
+    unsigned m;
+
+    if (guest < 0 || !written)
+        return;
+    m = rw_map((unsigned)guest);
+    if (m & SPILLED)
+        rw_store_home(r, m, (unsigned)host);
+}
+
+/* Instructions whose register form does to memory what it does to a register: nothing is implied, nothing locked. */
+static bool takes_memory(const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_I_MOV:
+    case X86_I_ADD ... X86_I_CMP:
+    case X86_I_TEST:
+    case X86_I_INC:
+    case X86_I_DEC:
+    case X86_I_NOT:
+    case X86_I_NEG:
+    case X86_I_ROL ... X86_I_SAR:
+    case X86_I_IMUL:
+    case X86_I_IMUL3:
+    case X86_I_MOVZX:
+    case X86_I_MOVSX:
+    case X86_I_MOVSXD:
+    case X86_I_SETCC:
+    case X86_I_CMOVCC:
+    case X86_I_POPCNT:
+        return in->has_modrm && (in->modrm >> 6) == 3 && in->enc == X86_ENC_LEGACY;
+    default:
+        return false;
+    }
+}
+
+/* Has it a twin with the operands' fields exchanged? `by` is what the opcodes differ in. */
+static bool has_twin(const struct x86_insn *in, unsigned *by)
+{
+    *by = in->op == X86_I_TEST ? 0 : 2;
+    if (in->map != X86_MAP_1)
+        return false;
+    return (in->opcode & 0xfe) == 0x84 || (in->opcode & 0xfc) == 0x88 || (in->opcode & 0xc4) == 0;
+}
+
+static const struct x86_operand *operand_in(const struct x86_insn *in, unsigned where)
+{
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].where == where)
+            return &in->ops[i];
+    return &in->ops[0];
+}
+
+/* A spilled register as the memory operand it is: four bytes may be read, but as a result they clear the others. */
+static bool in_its_home(const struct x86_insn *in, int guest, bool written, unsigned where)
+{
+    return guest >= 0 && rw_map((unsigned)guest) & SPILLED && (!written || operand_in(in, where)->size != 4);
+}
+
+/* A register form with a spilled register, which is used where it lies. */
+static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct gprs *g)
+{
+    unsigned tmp = r->t0_taken ? T1 : T0, by = 0;
+    struct host_regs h = {-1, -1, -1, -1};
+    struct x86_insn twin = *in;
+    int mem = g->rm, other = g->reg;
+    bool other_w = g->w_reg;
+    struct jit_mem m;
+
+    if (!takes_memory(in) || g->high8 || g->rm < 0 || g->rm == g->reg)
+        return false;
+    if (!in_its_home(in, g->rm, g->w_rm, X86_IN_RM)) {
+        if (!in_its_home(in, g->reg, g->w_reg, X86_IN_REG) || !has_twin(in, &by))
+            return false;
+        mem = g->reg;
+        other = g->rm;
+        other_w = g->w_rm;
+        twin.opcode ^= (uint8_t)by;
+    }
+    m = JIT_GS(X86_CTX(home) + 8 * (int)(rw_map((unsigned)mem) & 3));
+    if (other >= 0) {
+        unsigned o = rw_map((unsigned)other);
+
+        h.reg = (int)(o & SPILLED ? tmp : o);
+        if (o & SPILLED)
+            rw_load_home(r, tmp, o);
+        if (o & SPILLED && tmp == T1)
+            r->t1 = 0;
+    }
+    emit(r, &twin, &h, &m, g->low8);
+    write_back(r, other, other_w, h.reg);
+    return true;
 }
 
 static bool copy_lea(struct rw *r, const struct x86_insn *in)
@@ -348,17 +448,6 @@ static bool copy_lea(struct rw *r, const struct x86_insn *in)
     if (d & SPILLED)
         rw_store_home(r, d, dst);
     return true;
-}
-
-static void write_back(struct rw *r, int guest, bool written, int host)
-{
-    unsigned m;
-
-    if (guest < 0 || !written)
-        return;
-    m = rw_map((unsigned)guest);
-    if (m & SPILLED)
-        rw_store_home(r, m, (unsigned)host);
 }
 
 /* VEX.LZ.F3.0F38.W1 F7 /r: sarx dst, src, count */
@@ -405,6 +494,22 @@ static bool bit_string(struct rw *r, const struct x86_insn *in)
     return true;
 }
 
+/* Is modrm.reg set as a whole, whatever it was? */
+static bool sets_reg(const struct x86_insn *in)
+{
+    const struct x86_operand *o = &in->ops[0];
+
+    switch (in->op) {
+    case X86_I_MOV:
+    case X86_I_MOVZX:
+    case X86_I_MOVSX:
+    case X86_I_MOVSXD:
+        return o->where == X86_IN_REG && o->size >= 4;
+    default:
+        return false;
+    }
+}
+
 bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
     unsigned scratch[2] = {r->t0_taken ? T1 : T0, r->t0_taken ? T0 : T1}, nr = 0, homes[2];
@@ -427,6 +532,8 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     }
     r->a32 = false;
     find_gprs(in, &g);
+    if (!has_mem && copy_in_home(r, in, &g))
+        return true;
     if (r->checked) {
         m = *r->checked;
     } else if (has_mem) {
@@ -438,10 +545,10 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
         if (count_spilled(&g))
             scratch[0] = rw_scratch(r, &m, t0_free);
     }
-    h.reg = place(r, g.reg, scratch, &nr, prev, homes);
-    h.rm = place(r, g.rm, scratch, &nr, prev, homes);
-    h.vvvv = place(r, g.vvvv, scratch, &nr, prev, homes);
-    h.opc = place(r, g.opc, scratch, &nr, prev, homes);
+    h.reg = place(r, g.reg, !sets_reg(in) || g.reg == g.rm, scratch, &nr, prev, homes);
+    h.rm = place(r, g.rm, true, scratch, &nr, prev, homes);
+    h.vvvv = place(r, g.vvvv, true, scratch, &nr, prev, homes);
+    h.opc = place(r, g.opc, true, scratch, &nr, prev, homes);
     if (g.high >= 0) {
         h.reg = (int)scratch[0];
         jit_rorx(r->b, scratch[0], (unsigned)g.high, 8);
