@@ -149,6 +149,8 @@ struct nbd_info {
     uint64_t size;
     unsigned flags;
     uint32_t min, pref, max;
+    char **contexts; /* what it says of blocks besides data */
+    unsigned nr_contexts;
 };
 /* Blocking; count or -1. creds: NULL = in the clear. */
 int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const char *hostname, struct nbd_info **out,
