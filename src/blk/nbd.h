@@ -78,6 +78,7 @@ struct nbd_sock {
     struct ev_fd *watch;
     struct fibre *reader, *writer; /* suspended in recv / send */
     bool broken;
+    unsigned waits;      /* how often a fibre was suspended here */
     struct nbd_tls *tls; /* owned; NULL = in the clear */
 };
 void nbd_sock_init(struct nbd_sock *s, struct blk_set *set, int fd);

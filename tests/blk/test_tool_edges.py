@@ -297,3 +297,38 @@ def test_nbd_lists_what_an_export_tells(t):
     finally:
         with open(t.path('pid')) as f:
             os.kill(int(f.read()), 15)
+
+
+# ---- vmdk ----
+
+@pytest.mark.proves('F-IMG-04')
+def test_vmdk_says_its_id_and_refuses_a_parent(t):
+    t.random_raw('r.raw', 4 * MB)
+    t.oracle('convert -f raw -O vmdk r.raw v.vmdk')
+    assert t.info('v.vmdk')['format-specific']['data']['cid'] == t.info('v.vmdk', True)['format-specific']['data']['cid'] != 0
+    t.oracle('create -q -f vmdk -b v.vmdk -F vmdk child.vmdk')
+    assert 'parent' in t.run('info -f vmdk child.vmdk', ok=1)
+    t.run('create -q -f vmdk -o toolsversion=12345 w.vmdk 4M')
+    with open(t.path('w.vmdk'), 'rb') as f:
+        assert b'ddb.toolsVersion = "12345"' in f.read(1 << 20)
+
+
+@pytest.mark.proves('F-IMG-04', 'F-IMG-15')
+def test_a_vmdk_that_cannot_hold_packed_grains_takes_plain_ones(t):
+    t.random_raw('r.raw', 4 * MB)
+    t.run('convert -c -f raw -O vmdk r.raw v.vmdk')
+    assert 'identical' in t.oracle('compare -f raw -F vmdk r.raw v.vmdk')
+
+
+# ---- filters below a format ----
+
+@pytest.mark.proves('F-IMG-02', 'F-IMG-21')
+@pytest.mark.parametrize('below', ['driver=throttle,throttle-group=g', 'driver=blkdebug', 'driver=blklogwrites,log.driver=file,log.filename=lg',
+                                   'driver=copy-on-read'])
+def test_an_image_grows_through_a_filter_below_it(t, below):
+    t.run('create -q -f qcow2 x.qcow2 8M')
+    open(t.path('lg'), 'wb').close()
+    where = 'driver=qcow2,' + ','.join(f'file.{w}' for w in below.split(',')) + ',file.file.driver=file,file.file.filename=x.qcow2'
+    io(t, '--object', 'throttle-group,id=g,x-bps-total=1073741824', '-c', 'write -P 3 1M 1M', '--image-opts', where)
+    t.io('read -P 3 1M 1M', image='x.qcow2')
+    t.oracle('check x.qcow2')
