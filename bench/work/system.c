@@ -71,9 +71,20 @@ static uint64_t page_fault(uint64_t n)
     return v;
 }
 
+/* MICRO_RUNNER: the program that runs this one, where the kernel does not know to call it. */
+static void exec_self(void)
+{
+    char *runner = getenv("MICRO_RUNNER"), self[4096] = "";
+    char *const plain[] = {"micro", "--nothing", NULL}, *const through[] = {runner, self, "--nothing", NULL};
+
+    if (!runner)
+        execv("/proc/self/exe", plain);
+    else if (readlink("/proc/self/exe", self, sizeof self - 1) > 0)
+        execv(runner, through);
+}
+
 static uint64_t spawn(uint64_t n, int with_exec)
 {
-    char *const argv[] = {"micro", "--nothing", NULL}, *const envp[] = {NULL};
     int status;
 
     for (uint64_t i = 0; i < n; i++) {
@@ -82,7 +93,7 @@ static uint64_t spawn(uint64_t n, int with_exec)
         must(kid >= 0, "fork");
         if (!kid) {
             if (with_exec)
-                execve("/proc/self/exe", argv, envp);
+                exec_self();
             _exit(with_exec);
         }
         must(waitpid(kid, &status, 0) == kid && status == 0, "child");

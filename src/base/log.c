@@ -26,6 +26,7 @@ static const struct {
     {"pcall", LOG_PCALL, "x86: protected-mode far calls, returns and exceptions"},
     {"strace", LOG_STRACE, "user mode: system calls"},
     {"trace", LOG_TRACE, "device trace points"},
+    {"jit", LOG_JIT, "user mode: what was translated, and how long that took, at the end"},
 };
 
 void log_set_mask(unsigned classes)

@@ -18,6 +18,7 @@ enum log_class {
     LOG_PCALL = 1 << 9, /* protected-mode far transfers */
     LOG_STRACE = 1 << 10,
     LOG_TRACE = 1 << 11, /* device trace points */
+    LOG_JIT = 1 << 12,   /* what the translator of user mode made, at the end */
 };
 
 extern unsigned log_mask; /* read it through log_on() */

@@ -824,6 +824,7 @@ static const struct blk_cmd cmds[] = {
     {"blockdev-create", blk_cmd_create},
     {"blockdev-mirror", cmd_blockdev_mirror},
     {"blockdev-reopen", blk_cmd_reopen},
+    {"x-debug-query-block-graph", blk_cmd_graph},
     {"blockdev-snapshot", cmd_snapshot},
     {"blockdev-snapshot-delete-internal-sync", cmd_delete_internal_snapshot},
     {"blockdev-snapshot-internal-sync", cmd_internal_snapshot},

@@ -8,22 +8,44 @@
 /* ---- blockdev-reopen ---- */
 
 /* What may differ from how the node was opened; everything else must be what it is. */
+enum { MAX_EDGES = 8 };
+struct edge {
+    struct blk_child *c;
+    struct blk_node *to, *from; /* one reference each */
+};
 struct reopen {
     struct blk_node *n;
-    unsigned flags;
+    unsigned flags, was_flags;
     bool set_backing;
-    struct blk_node *backing;
-    bool detect_zeroes, detect_unmap;
+    struct blk_node *backing;     /* borrowed */
+    struct blk_node *was_backing; /* one reference, NULL = none */
+    bool detect_zeroes, detect_unmap, was_zeroes, was_unmap;
+    struct edge e[MAX_EDGES];
+    unsigned nr, moved; /* edges to change, and changed */
+    bool backing_moved, switched;
 };
 
-static bool same_child(struct blk_node *n, const char *role, struct json_object *v, struct err **errp)
+/* A child by another node's name: the edge is to lead there. */
+static bool plan_child(struct reopen *r, const char *role, struct json_object *v, struct err **errp)
 {
     struct blk_child *c;
+    struct blk_node *to;
 
-    list_each (c, &n->children, in_parent)
-        if (!strcmp(c->role, role) && json_object_is_type(v, json_type_string) &&
-            !strcmp(json_object_get_string(v), c->node->name))
+    list_each (c, &r->n->children, in_parent) {
+        if (strcmp(c->role, role) != 0 || !json_object_is_type(v, json_type_string))
+            continue;
+        to = blk_cmd_node(r->n->set, json_object_get_string(v), errp);
+        if (!to)
+            return false;
+        if (to == c->node)
             return true;
+        if (r->nr == MAX_EDGES)
+            return err_set(errp, "too many children of '%s' are to change", r->n->name);
+        blk_node_ref(to);
+        blk_node_ref(c->node);
+        r->e[r->nr++] = (struct edge){c, to, c->node};
+        return true;
+    }
     return err_set(errp, "Cannot change the option '%s'", role);
 }
 
@@ -60,8 +82,7 @@ static bool plan_cache(struct reopen *r, struct json_object *v, struct err **err
 {
     bool direct = json_get_bool(v, "direct", false), no_flush = json_get_bool(v, "no-flush", false);
 
-    if (direct != !!(r->flags & BLK_O_DIRECT))
-        return err_set(errp, "Cannot change the option 'cache.direct'");
+    flag_to(&r->flags, BLK_O_DIRECT, direct);
     flag_to(&r->flags, BLK_O_NO_FLUSH, no_flush);
     return true;
 }
@@ -106,7 +127,7 @@ static bool plan_member(struct reopen *r, const char *key, struct json_object *v
         return plan_word(r, key, text, errp);
     if (!strcmp(key, "filename"))
         return !strcmp(text, blk_node_filename(r->n)) || err_set(errp, "Cannot change the option 'filename'");
-    return same_child(r->n, key, v, errp);
+    return plan_child(r, key, v, errp);
 }
 
 static bool plan_one(struct blk_set *s, struct json_object *x, struct reopen *r, struct err **errp)
@@ -132,25 +153,105 @@ static bool plan_one(struct blk_set *s, struct json_object *x, struct reopen *r,
     return true;
 }
 
-static bool reopen_one(struct reopen *r, struct err **errp)
+/* Read-only or not, direct or not: a leaf opens its file anew for either. */
+static bool switch_mode(struct blk_node *n, unsigned flags, struct err **errp)
+{
+    unsigned was = n->open_flags;
+
+    if ((was ^ flags) & BLK_O_DIRECT && n->drv->kind == BLK_PROTOCOL && n->drv->reopen) {
+        n->open_flags = (was & ~(unsigned)BLK_O_DIRECT) | (flags & BLK_O_DIRECT);
+        if (!n->drv->reopen(n, was & BLK_O_RDWR, errp)) {
+            n->open_flags = was;
+            return false;
+        }
+    }
+    return blk_node_reopen(n, flags & BLK_O_RDWR, errp);
+}
+
+static bool reopen_steps(struct reopen *r, struct err **errp)
 {
     struct blk_node *n = r->n;
 
-    blk_cmd_hold(n, true);
-    blk_node_drain(n);
-    if (r->set_backing && (n->backing ? n->backing->node : NULL) != r->backing &&
-        !blk_node_set_backing(n, r->backing, errp)) {
-        blk_cmd_hold(n, false);
-        return false;
+    for (; r->moved < r->nr; r->moved++)
+        if (!blk_child_retarget(r->e[r->moved].c, r->e[r->moved].to, errp))
+            return false;
+    if (r->set_backing && (n->backing ? n->backing->node : NULL) != r->backing) {
+        r->was_backing = n->backing ? n->backing->node : NULL;
+        if (r->was_backing)
+            blk_node_ref(r->was_backing);
+        if (!blk_node_set_backing(n, r->backing, errp))
+            return false;
+        r->backing_moved = true;
     }
-    if (!blk_node_reopen(n, r->flags & BLK_O_RDWR, errp)) {
-        blk_cmd_hold(n, false);
+    r->was_flags = n->open_flags;
+    r->was_zeroes = n->detect_zeroes;
+    r->was_unmap = n->detect_unmap;
+    r->switched = true;
+    if (!switch_mode(n, r->flags, errp))
         return false;
-    }
     n->open_flags = (r->flags & ~(unsigned)BLK_O_RDWR) | (n->open_flags & BLK_O_RDWR);
     n->detect_zeroes = r->detect_zeroes;
     n->detect_unmap = r->detect_unmap;
-    blk_cmd_hold(n, false);
+    return true;
+}
+
+static bool reopen_one(struct reopen *r, struct err **errp)
+{
+    bool ok;
+
+    blk_cmd_hold(r->n, true);
+    blk_node_drain(r->n);
+    if (r->nr)
+        blk_node_flush_sync(r->n);
+    ok = reopen_steps(r, errp);
+    blk_cmd_hold(r->n, false);
+    return ok;
+}
+
+/* As it was, as far as it had come. */
+static void reopen_undo(struct reopen *r)
+{
+    blk_cmd_hold(r->n, true);
+    blk_node_drain(r->n);
+    if (r->switched) {
+        switch_mode(r->n, r->was_flags, NULL);
+        r->n->open_flags = r->was_flags;
+        r->n->detect_zeroes = r->was_zeroes;
+        r->n->detect_unmap = r->was_unmap;
+    }
+    if (r->backing_moved)
+        blk_node_set_backing(r->n, r->was_backing, NULL);
+    while (r->moved)
+        r->moved--, blk_child_retarget(r->e[r->moved].c, r->e[r->moved].from, NULL);
+    blk_cmd_hold(r->n, false);
+}
+
+static void reopen_free(struct reopen *r)
+{
+    for (unsigned i = 0; i < r->nr; i++) {
+        blk_node_unref(r->e[i].to);
+        blk_node_unref(r->e[i].from);
+    }
+    if (r->was_backing)
+        blk_node_unref(r->was_backing);
+}
+
+/* Those that become read-only first: what they held may be what others are to get. */
+static bool reopen_all(struct reopen *r, size_t nr, struct err **errp)
+{
+    size_t *order AUTOFREE = xcalloc(nr, sizeof *order), k = 0;
+
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < nr; i++)
+            if (!!(r[i].flags & BLK_O_RDWR) == pass)
+                order[k++] = i;
+    for (k = 0; k < nr; k++) {
+        if (reopen_one(&r[order[k]], errp))
+            continue;
+        for (k++; k-- > 0;)
+            reopen_undo(&r[order[k]]);
+        return false;
+    }
     return true;
 }
 
@@ -159,14 +260,18 @@ bool blk_cmd_reopen(struct blk_set *s, struct json_object *a, struct json_object
     struct json_object *list = json_get(a, "options");
     size_t nr = json_object_array_length(list);
     struct reopen *r AUTOFREE = xcalloc(nr ? nr : 1, sizeof *r);
+    bool ok = true;
 
+    for (size_t i = 0; ok && i < nr; i++)
+        ok = plan_one(s, json_object_array_get_idx(list, i), &r[i], errp);
+    for (size_t i = 0; ok && i < nr; i++)
+        for (size_t k = 0; ok && k < i; k++)
+            if (r[k].n == r[i].n)
+                ok = err_set(errp, "node '%s' is named twice", r[i].n->name);
+    ok = ok && (!nr || reopen_all(r, nr, errp));
     for (size_t i = 0; i < nr; i++)
-        if (!plan_one(s, json_object_array_get_idx(list, i), &r[i], errp))
-            return false;
-    for (size_t i = 0; i < nr; i++)
-        if (!reopen_one(&r[i], errp))
-            return false;
-    return true;
+        reopen_free(&r[i]);
+    return ok;
 }
 
 /* ---- blockdev-create ---- */
@@ -258,5 +363,71 @@ bool blk_cmd_write_threshold(struct blk_set *s, struct json_object *a, struct js
     if (!n)
         return err_set(errp, "Device '%s' not found", name);
     n->write_threshold = (uint64_t)json_get_int(a, "write-threshold", 0);
+    return true;
+}
+
+/* ---- x-debug-query-block-graph ---- */
+
+/* Numbers of what stands in the graph: nodes, handles, and other owners of edges (one each). */
+struct graph {
+    struct json_object *nodes, *edges; /* owned until returned */
+    const void *of[4096];              /* number less 1 -> whom */
+    unsigned nr;
+};
+
+static int64_t graph_id(struct graph *g, const void *who, const char *type, const char *name)
+{
+    for (unsigned i = 0; i < g->nr; i++)
+        if (g->of[i] == who)
+            return i + 1;
+    if (g->nr == ARRAY_LEN(g->of))
+        return 0;
+    g->of[g->nr++] = who;
+    json_object_array_add(g->nodes,
+                          json_make("i:id", (int64_t)g->nr, "s:type", type, "s:name", name ? name : "", NULL));
+    return g->nr;
+}
+
+static struct json_object *perm_list(unsigned perm)
+{
+    static const char *const names[] = {"consistent-read", "write", "write-unchanged", "resize"};
+    struct json_object *a = json_object_new_array();
+
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+        if (perm >> i & 1)
+            json_object_array_add(a, json_object_new_string(names[i]));
+    return a;
+}
+
+static void graph_edge(struct graph *g, const struct blk_child *c)
+{
+    int64_t parent = c->parent   ? graph_id(g, c->parent, "block-driver", c->parent->name)
+                     : c->handle ? graph_id(g, c->handle, "block-backend", c->who)
+                                 : graph_id(g, c, "block-job", c->who);
+    struct json_object *e = json_make("i:parent", parent, "s:name", c->role, "i:child",
+                                      graph_id(g, c->node, "block-driver", c->node->name), NULL);
+
+    json_object_object_add(e, "perm", perm_list(c->perm));
+    json_object_object_add(e, "shared-perm", perm_list(c->shared));
+    json_object_array_add(g->edges, e);
+}
+
+bool blk_cmd_graph(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
+{
+    struct graph *g AUTOFREE = xnew(struct graph);
+    struct blk_node *n = NULL;
+    struct blk_child *c;
+
+    g->nr = 0;
+    g->nodes = json_object_new_array();
+    g->edges = json_object_new_array();
+    while ((n = blk_node_next(s, n))) {
+        graph_id(g, n, "block-driver", n->name);
+        list_each (c, &n->parents, in_node)
+            graph_edge(g, c);
+    }
+    *ret = json_object_new_object();
+    json_object_object_add(*ret, "nodes", g->nodes);
+    json_object_object_add(*ret, "edges", g->edges);
     return true;
 }

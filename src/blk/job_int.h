@@ -98,8 +98,8 @@ blk_cmd_fn blk_cmd_transaction; /* transaction.c */
 /* cmds_bitmap.c */
 blk_cmd_fn blk_cmd_bitmap_add, blk_cmd_bitmap_remove, blk_cmd_bitmap_clear, blk_cmd_bitmap_enable,
     blk_cmd_bitmap_disable, blk_cmd_bitmap_merge;
-blk_cmd_fn blk_cmd_throttle;                                        /* filter_throttle.c */
-blk_cmd_fn blk_cmd_reopen, blk_cmd_create, blk_cmd_write_threshold; /* cmds_node.c */
+blk_cmd_fn blk_cmd_throttle;                                                       /* filter_throttle.c */
+blk_cmd_fn blk_cmd_reopen, blk_cmd_create, blk_cmd_write_threshold, blk_cmd_graph; /* cmds_node.c */
 /* nbd_cmds.c */
 bool nbd_cmd_start(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);
 bool nbd_cmd_stop(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp);

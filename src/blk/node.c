@@ -410,6 +410,37 @@ bool blk_node_replace(struct blk_node *from, struct blk_node *to, struct blk_chi
     return true;
 }
 
+static void child_move(struct blk_child *c, struct blk_node *to)
+{
+    list_del(&c->in_node);
+    list_add(&to->parents, &c->in_node);
+    c->node = to;
+}
+
+bool blk_child_retarget(struct blk_child *c, struct blk_node *to, struct err **errp)
+{
+    struct blk_node *from = c->node, *n = c->parent;
+
+    if (from == to)
+        return true;
+    if (reaches(to, n))
+        return err_set(errp, "Making '%s' a %s child of '%s' would create a cycle", to->name, c->role, n->name);
+    if (to->size != from->size)
+        return err_set(errp, "'%s' has %" PRIu64 " bytes, '%s' has %" PRIu64 ": node '%s' cannot change over",
+                       from->name, from->size, to->name, to->size, n->name);
+    child_move(c, to);
+    blk_perm_update(from, NULL); /* what it held may be what `to` needs */
+    if (!blk_perm_update(to, errp)) {
+        child_move(c, from);
+        blk_perm_update(to, NULL);
+        blk_perm_update(from, NULL);
+        return false;
+    }
+    blk_node_ref(to);
+    blk_node_unref(from);
+    return true;
+}
+
 bool blk_node_set_backing(struct blk_node *n, struct blk_node *backing, struct err **errp)
 {
     struct blk_child *old = n->backing, *c = NULL;

@@ -283,6 +283,8 @@ bool blk_child_set_perm(struct blk_child *c, unsigned perm, unsigned shared, str
 void blk_child_detach(struct blk_child *c); /* NULL allowed; drops the node reference */
 /* Puts `to` in the place of `from` below every parent of from except `except`. */
 bool blk_node_replace(struct blk_node *from, struct blk_node *to, struct blk_child *except, struct err **errp);
+/* The edge leads to `to` from now on, which has the same bytes (a filter put in or taken out). */
+bool blk_child_retarget(struct blk_child *c, struct blk_node *to, struct err **errp);
 bool blk_node_set_backing(struct blk_node *n, struct blk_node *backing /* borrowed, may be NULL */, struct err **errp);
 bool blk_node_open_backing(struct blk_node *n, struct err **errp);
 /* Full name of the recorded backing file, relative to n's own; NULL = none; caller frees. */

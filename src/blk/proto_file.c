@@ -244,7 +244,11 @@ static bool file_reopen(struct blk_node *n, bool rw, struct err **errp)
     struct file *f = n->priv;
     struct blk_lock fresh = {0};
     unsigned held = f->lock.taken, un = f->lock.unshared;
-    int fd = blk_host_reopen(n->set, f->fd, open_mode(n, rw));
+    int fd;
+
+    if (f->engine == BLK_ENGINE_NATIVE && !(n->open_flags & BLK_O_DIRECT))
+        return err_set(errp, "aio=native was specified, but it requires cache.direct=on, which was not specified.");
+    fd = blk_host_reopen(n->set, f->fd, open_mode(n, rw));
 
     if (fd < 0)
         return err_set_errno(errp, -fd, "Could not reopen '%s' %s", f->path, rw ? "for writing" : "read-only");
@@ -262,6 +266,7 @@ static bool file_reopen(struct blk_node *n, bool rw, struct err **errp)
     close(f->fd);
     f->fd = fd;
     n->growable = !f->is_dev && rw;
+    find_alignment(n);
     return true;
 }
 

@@ -171,20 +171,27 @@ static bool invalidate(struct jit_cache *d, struct jit_page *p, unsigned off, un
     return !left;
 }
 
-bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned len)
+bool jit_cache_written_held(struct jit_cache *d, uint64_t no, unsigned off, unsigned len)
 {
-    struct jit_page *p;
+    struct jit_page *p = page_of(d, no, false);
     bool empty = true;
     uint64_t touched;
 
-    pthread_mutex_lock(&d->lock);
-    p = page_of(d, no, false);
     if (p) {
         touched = granules_of(off, (unsigned)min_u64(off + len - 1, 4095));
         empty = !p->granules;
         if (p->granules & touched)
             empty = invalidate(d, p, off, len);
     }
+    return empty;
+}
+
+bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned len)
+{
+    bool empty;
+
+    pthread_mutex_lock(&d->lock);
+    empty = jit_cache_written_held(d, no, off, len);
     pthread_mutex_unlock(&d->lock);
     return empty;
 }

@@ -145,6 +145,8 @@ static inline unsigned jit_block_mark(const struct jit_block *b, unsigned insn)
 /* Bytes [off, off + len) of page no were or will be written: kills the blocks made from them. True when no block is
  * left on the page. Takes the lock itself; any thread. */
 bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned len);
+/* The same with the lock held. */
+bool jit_cache_written_held(struct jit_cache *d, uint64_t no, unsigned off, unsigned len);
 /* Takes the block out of use: its place is translated anew. Code that runs in it goes on to its end. */
 void jit_cache_kill(struct jit_cache *d, struct jit_block *b);
 /* Empties all. The caller holds the lock and has seen to it that no thread runs translated code or keeps a block. */

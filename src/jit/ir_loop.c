@@ -62,6 +62,15 @@ static bool leaves_only_by_links(const struct ir_op *o)
     return o->op != IR_CALL && !(e == 'M' && o->attr & IR_MALIGN);
 }
 
+/* Most blocks are no loop: seen before anything is gathered. */
+static bool closes(const struct ir *s)
+{
+    for (unsigned i = s->nr; i-- > 0;)
+        if ((uint64_t)s->op[i].imm == s->pc && is_link(&s->op[i]))
+            return true;
+    return false;
+}
+
 static void scan(const struct irc *c, struct plan *p)
 {
     p->fits = true;
@@ -168,6 +177,8 @@ void ir_loop_plan(struct irc *c)
     struct plan p = {.nr = 0};
 
     if (!c->env->loops || c->env->nr_pins > IR_MAX_PINS)
+        return;
+    if (!closes(c->s))
         return;
     scan(c, &p);
     if (!p.fits || !p.loops)

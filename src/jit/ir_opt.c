@@ -600,6 +600,8 @@ void ir_find_uses(const struct ir *s, struct ir_flow *f)
             live = false;
         else if (o->op == IR_FL_GET || (o->op == IR_CALL && o->attr != IR_CALL_PURE))
             live = true;
+        if (o->a[0] == IR_NO && o->op != IR_CALL) /* then the others are not there either */
+            continue;
         for (unsigned i = 0; i < 4; i++)
             if (o->a[i] != IR_NO)
                 f->next[n][i] = f->first[o->a[i]];

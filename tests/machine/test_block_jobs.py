@@ -356,6 +356,47 @@ def test_reopen_switches_read_only(tmp_path, base):
             vm.qmp('blockdev-del', node_name='r')
 
 
+def test_reopen_changes_children_of_several_nodes_or_nothing(tmp_path, base):
+    other = tmp_path / 'other.qcow2'
+    img('create', '-q', '-f', 'qcow2', other, '1M')
+    small = tmp_path / 'small.raw'
+    small.write_bytes(bytes(512))
+    with Vm(tmp_path) as vm:
+        vm.qmp('blockdev-add', driver='file', node_name='f', filename=str(base))
+        vm.qmp('blockdev-add', driver='file', node_name='small', filename=str(small))
+        vm.qmp('blockdev-add', driver='qcow2', node_name='q', file='f', discard='unmap')
+        vm.qmp('blockdev-add', driver='qcow2', node_name='o', file={'driver': 'file', 'filename': str(other), 'node-name': 'of'}, backing=None)
+        vm.qmp('object-add', qom_type='throttle-group', id='tg', limits={'iops-total': 1000})
+        vm.qmp('blockdev-add', driver='throttle', node_name='t', throttle_group='tg', file='f')
+        nodes = lambda: {n['node-name']: n for n in vm.qmp('query-named-block-nodes')}
+        names = lambda: sorted(graph_names(vm))
+        before = names()
+        q = {'driver': 'qcow2', 'node-name': 'q', 'file': 'f'}
+        o = {'driver': 'qcow2', 'node-name': 'o', 'file': 'of', 'backing': None}
+        # a filter goes in, a backing file comes, a node becomes read-only: at once
+        vm.qmp('blockdev-reopen', options=[{**q, 'file': 't', 'read-only': True}, {**o, 'backing': 'q'}])
+        assert nodes()['q']['ro'] and ('q', 'file', 't') in names() and ('o', 'backing', 'q') in names() and ('t', 'file', 'f') in names()
+        # the second cannot be: the first is as it was
+        now = names()
+        for bad, text in (({**o, 'backing': 'q', 'file': 'small'}, 'cannot change over'), ({**o, 'backing': 'o'}, 'cycle'), ({**o, 'file': 'nope', 'backing': 'q'}, 'nope'),
+                          ({**q, 'file': 't'}, 'named twice')):
+            with pytest.raises(QmpError, match=text):
+                vm.qmp('blockdev-reopen', options=[{**q, 'detect-zeroes': 'on'}, bad])
+            assert names() == now and nodes()['q']['ro'] and nodes()['q']['detect_zeroes'] == 'off'
+        # and back
+        vm.qmp('blockdev-reopen', options=[o, q])
+        assert names() == before and not nodes()['q']['ro']
+        vm.qmp('blockdev-reopen', options=[{'driver': 'file', 'node-name': 'small', 'filename': str(small), 'cache': {'direct': True}}])
+        assert nodes()['small']['cache']['direct']
+
+
+def graph_names(vm):
+    """(parent, role, child) of edges between nodes that the test named."""
+    g = vm.qmp('x-debug-query-block-graph')
+    name = {n['id']: n['name'] for n in g['nodes']}
+    return [(name[e['parent']], e['name'], name[e['child']]) for e in g['edges']]
+
+
 def test_blockdev_create_makes_a_qcow2(tmp_path):
     p = tmp_path / 'made.qcow2'
     with Vm(tmp_path) as vm:

@@ -154,3 +154,55 @@ def test_random_system_calls(tmp_path, arch):
 @pytest.mark.parametrize('arch', CC)
 def test_many_random_system_calls(tmp_path, arch):
     call_storm(tmp_path, arch, 5000, 500)
+
+
+RUNAWAY = r"""
+static int down(volatile char *p, int n) { volatile char b[1000]; b[0] = n; return down(b, n + 1) + b[0] + p[0]; }
+int main(void) { volatile char c = 0; return down(&c, 0); }
+"""
+NO_STACK = r"""
+int main(void)
+{
+#if defined(__x86_64__)
+    __asm__("mov $0x10000000, %rsp; push %rax");
+#elif defined(__i386__)
+    __asm__("mov $0x10000000, %esp; push %eax");
+#elif defined(__aarch64__)
+    __asm__("mov x0, #0x10000000; mov sp, x0; str x0, [sp, #-16]!");
+#elif defined(__arm__)
+    __asm__("mov r0, #0x10000000; mov sp, r0; push {r0}");
+#else
+    __asm__("li sp, 0x10000000; sd a0, -8(sp)");
+#endif
+    return 0;
+}
+"""
+# And with a handler that cannot be entered there: still the program's own death.
+HANDLED = '#include <signal.h>\nstatic void on(int s) {}\nint main2(void);\nint main(void) { signal(SIGSEGV, on); return main2(); }\n#define main main2\n'
+
+
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch', CC)
+def test_stacks_that_end_or_are_not_there_are_the_guests_own_signal(tmp_path, arch):
+    need(CC[arch][0])
+    for name, text in (('runaway', RUNAWAY), ('none', NO_STACK), ('runaway2', HANDLED + RUNAWAY), ('none2', HANDLED + NO_STACK)):
+        (tmp_path / f'{name}.c').write_text(text)
+        exe = str(tmp_path / name)
+        if subprocess.run([*CC[arch], '-static', '-w', '-O0', '-fomit-frame-pointer', '-o', exe, f'{exe}.c'], capture_output=True).returncode:
+            pytest.skip(f'{arch}: cannot build here')
+        before, env = how(arch)
+        r = subprocess.run([*before[before.index('prlimit'):], program('qemu-' + arch), exe], capture_output=True, timeout=100, env=env)
+        assert (r.returncode, r.stdout, r.stderr) == (-11, b'', b''), (name, r)
+
+
+@pytest.mark.proves('F-USR-03')
+@pytest.mark.parametrize('arch', CC)
+def test_a_missing_interpreter_is_named_with_its_package(tmp_path, arch):
+    exe = build(tmp_path, arch, 'time', '-Wl,--dynamic-linker=/lib/no-such-ld.so.9', '-lpthread')
+    for more in ([], ['-L', '/nowhere']):
+        r = subprocess.run([program('qemu-' + arch), *more, exe], capture_output=True, text=True, timeout=100)
+        package = {'aarch64': 'arm64', 'arm': 'armhf', 'x86_64': 'amd64'}.get(arch, arch)
+        assert r.returncode == 1 and len(r.stderr.splitlines()) == 1, r.stderr
+        for want in (exe, '/lib/no-such-ld.so.9', f'libc6-{package}-cross', '-L', *(['/nowhere/lib/no-such-ld.so.9'] if more else [])):
+            assert want in r.stderr, (want, r.stderr)

@@ -78,3 +78,31 @@ def test_a_program_of_another_architecture_is_named_not_run(tmp_path, arch):
     exe = build(tmp_path, 'time', '-static', *flags, cc=cc)
     rc, out, err = run([program('qemu-' + arch), exe])
     assert rc == 1 and not out and exe.encode() in err and b'qemu-' + other.encode() in err and err.count(b'\n') == 1, err
+
+
+HOG = r"""
+#include <stdio.h>
+#include <stdlib.h>
+int main(void)
+{
+    size_t n = 0;
+    while (malloc(1 << 20))
+        n++;
+    printf("%d\n", n * 1.0 > LOW && n * 1.0 < HIGH);
+    return 0;
+}
+"""
+
+
+@pytest.mark.proves('F-PRG-15')
+@pytest.mark.parametrize('how', [[], ['-static']], ids=['dynamic', 'static'])
+@pytest.mark.parametrize('arch', ['i386', 'arm'])
+def test_a_32_bit_program_gets_the_space_it_is_given(tmp_path, arch, how):
+    cc, flags = CROSS[arch]
+    for size, low, high in (('0x20000000', 300, 512), ('0x40000000', 700, 1024), ('1536M', 1100, 1536)):
+        (tmp_path / 'hog.c').write_text(HOG.replace('LOW', str(low)).replace('HIGH', str(high)))
+        exe = str(tmp_path / 'hog')
+        if subprocess.run([need(cc), *how, *flags, '-o', exe, exe + '.c'], capture_output=True).returncode:
+            pytest.skip(f'{cc} cannot build here')
+        assert run([program('qemu-' + arch), '-R', size, exe]) == (0, b'1\n', b'')
+        assert run([program('qemu-' + arch), exe], env={**os.environ, 'QEMU_RESERVED_VA': size}) == (0, b'1\n', b'')

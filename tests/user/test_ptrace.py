@@ -43,12 +43,24 @@ def test_gdb_breaks_steps_and_shows(tmp_path):
     subprocess.run(['gcc', '-g', '-O0', '-o', exe, str(src)], check=True)
     script = tmp_path / 's'
     script.write_text('set pagination off\nset confirm off\nset debuginfod enabled off\nbreak f\nrun\nbt\nprint a\ncont\nprint a\nnext\n'
-                      'print v\nset var v = 100\ndelete\ncont\n')
+                      'print v\ndelete\nwatch v\ncont\nhbreak main\ndelete\nset var v = 100\ncont\n')
     r = run([translator('x86_64'), gdb, '-q', '-batch', '-nx', '-x', str(script), exe], timeout=200)
     out = r[1].decode()
     assert '#0  f (a=1)' in out and '#1' in out and 'main ()' in out, out + r[2].decode()
     assert re.search(r'\$1 = 1\b.*\$2 = 2\b.*\$3 = 3\b', out, re.S), out
-    assert 'exited with code 0147' in out, out
+    assert re.search(r'Hardware watchpoint 2: v\s+Old value = 3\s+New value = 6\b', out), out
+    assert 'exited with code 0144' in out, out
+
+
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch', ['x86_64', 'i386', 'aarch64'])
+def test_debug_registers_stop_where_they_say(tmp_path, arch):
+    native = run([build(tmp_path, 'hwpoint', '-static')])
+    if b'none' in native[1]:
+        pytest.skip('host: no debug registers for tracers')
+    cc, flags = CROSS[arch]
+    assert native[1].count(b'met 1') == 3
+    assert run([translator(arch), build(tmp_path, 'hwpoint', '-static', *flags, cc=cc)]) == native
 
 
 @pytest.mark.proves('F-USR-01')

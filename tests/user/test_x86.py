@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import need, program
+from conftest import ROOT, need, program
 
 import importlib.util
 import sys
@@ -216,3 +216,32 @@ def test_log_items_that_user_mode_has_not_are_refused(tmp_path):
     status, out, err = run([translator('x86_64'), '-d', 'in_asm', exe])
     assert status == 1 and not out and b'strace' in err
     assert run([translator('x86_64'), '-d', 'strace', exe])[0] == 0
+
+
+GUEST = os.path.join(ROOT, 'tests', 'guest', 'x86')
+
+
+@pytest.mark.proves('F-USR-01', 'F-USR-03')
+@pytest.mark.limit(300)
+@pytest.mark.parametrize('name, rounds', [('smc', '200'), ('litmus', '1000')])
+def test_code_that_changes_and_memory_order_are_the_bare_cpus(tmp_path, name, rounds):
+    """Written by other threads, and through another mapping of the same file; loads and stores in the order x86 promises."""
+    need('gcc')
+    exe = str(tmp_path / name)
+    subprocess.run(['gcc', '-O2', '-std=gnu11', '-static', '-no-pie', '-o', exe, f'{GUEST}/linux/{name}.c', '-lpthread'], check=True)
+    status, out, err = run([translator('x86_64'), exe, rounds], 250)
+    end = re.search(rb'(\d+) claims, 0 failed', out)
+    assert status == 0 and end and int(end[1]) > 15, (out + err)[-1500:].decode()
+
+
+@pytest.mark.proves('F-USR-01', 'F-PRG-16')
+@pytest.mark.limit(300)
+def test_our_translator_runs_in_our_translator(tmp_path, images):
+    """User mode in user mode, and a machine in user mode: code written through one mapping and run through another, frames left by
+    longjmp, host signals that are the inner one's."""
+    q = [translator('x86_64')]
+    assert run([*q, *q, '/bin/echo', 'twice'], 200)[:2] == (0, b'twice\n')
+    machine = [program('qemu-system-x86_64'), '-cpu', 'max', '-m', '64', '-display', 'none', '-net', 'none', '-vga', 'none', '-bios', f'{images}/long.bin',
+               '-debugcon', 'stdio', '-global', 'isa-debugcon.iobase=0x402', '-device', 'isa-debug-exit,iobase=0xf4', '-no-reboot', '-monitor', 'none']
+    bare, inside = run(machine, 200), run([*q, *machine], 280)
+    assert bare[1].count(b'\n') > 1000 and inside[:2] == bare[:2]

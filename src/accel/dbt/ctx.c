@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, TLB_FIRST = 2048 /* entries, until more are wanted */ };
 #define EMPTY DBT_EMPTY
 
 static bool spans_all(const struct x86_seg *s)
@@ -71,6 +71,56 @@ static uint64_t ctx_key(const struct x86_cpu *c, unsigned mode)
     return k;
 }
 
+static void empty_tlb(struct x86_ctx *x)
+{
+    bool all = x->nr_tlb_log >= ARRAY_LEN(x->tlb_log);
+    unsigned n = all ? x->tlb_n : x->nr_tlb_log;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct x86_tlb_entry *e = &x->tlb[all ? i : x->tlb_log[i]];
+
+        e->r = e->w = EMPTY;
+    }
+    x->nr_tlb_log = 0;
+}
+
+static void set_size(struct x86_ctx *x, uint32_t n)
+{
+    x->tlb_n = n;
+    x->tlb_mask = (uint64_t)(n - 1) * PAGE;
+    x->tlb_offset = x->tlb_mask >> X86_TLB_SHIFT;
+    x->tlb_evicted = 0;
+    x->nr_tlb_log = ARRAY_LEN(x->tlb_log);
+}
+
+/* Gives the TLB n entries, all empty. */
+static void set_tlb(struct x86_ctx *x, uint32_t n)
+{
+    set_size(x, n);
+    empty_tlb(x);
+}
+
+/* Gives it n entries instead of fewer. What may be read stays known; what may be written does not, since another CPU
+ * could be looking for just that entry (forget_writes). */
+static void grow_tlb(struct x86_ctx *x, uint32_t n)
+{
+    uint32_t old = x->tlb_n;
+
+    set_size(x, n);
+    for (uint32_t i = old; i < n; i++)
+        x->tlb[i].r = x->tlb[i].w = EMPTY;
+    for (uint32_t i = 0; i < old; i++) {
+        struct x86_tlb_entry *from = &x->tlb[i], *to = from->r == EMPTY ? from : dbt_tlb_entry(x, -from->r);
+
+        from->w = EMPTY;
+        if (to == from)
+            continue;
+        to->add = from->add;
+        to->r = from->r;
+        from->r = EMPTY;
+    }
+}
+
 static void empty(struct x86_ctx *x)
 {
     x->ret_slot.neg_page = EMPTY;
@@ -81,14 +131,8 @@ static void empty(struct x86_ctx *x)
         for (unsigned i = 0; i < x->nr_slot_log; i++)
             x->slot[x->slot_log[i]].neg_page = EMPTY;
     }
-    if (x->nr_tlb_log >= ARRAY_LEN(x->tlb_log)) {
-        for (unsigned i = 0; i < X86_TLB_SIZE; i++)
-            x->tlb_r[i] = x->tlb_w[i] = EMPTY;
-    } else {
-        for (unsigned i = 0; i < x->nr_tlb_log; i++)
-            x->tlb_r[x->tlb_log[i]] = x->tlb_w[x->tlb_log[i]] = EMPTY;
-    }
-    x->nr_slot_log = x->nr_tlb_log = 0;
+    empty_tlb(x);
+    x->nr_slot_log = 0;
     memset(x->seen, 0, sizeof x->seen);
     memset(x->wrote, 0, sizeof x->wrote);
     memset(x->big, 0, sizeof x->big);
@@ -125,13 +169,11 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
         x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
     x->page_mask = PAGE - 1;
-    x->tlb_mask = (uint64_t)(c->dbt->tlb_size - 1) * PAGE;
     x->bit_mask[0] = 31;
     x->bit_mask[1] = 63;
     for (unsigned i = 0; i < ARRAY_LEN(x->count_mask); i++)
         x->count_mask[i] = 0x1fff & ~((UINT64_C(1) << i) - 1);
     x->nr_slot_log = ARRAY_LEN(x->slot_log); /* everything is to be emptied once */
-    x->nr_tlb_log = ARRAY_LEN(x->tlb_log);
     return x;
 }
 
@@ -167,6 +209,7 @@ struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode)
     c->tag[n].key = key;
     c->tag[n].cr3 = cr3;
     dbt_clear_jumps(c->ctx[n]);
+    set_tlb(c->ctx[n], (uint32_t)min_u64(c->dbt->tlb_size, TLB_FIRST));
     c->stale[n] = true;
 found:
     x = c->ctx[n];
@@ -243,11 +286,25 @@ static bool maybe_large(const struct x86_ctx *x, uint64_t lin)
     return x->huge >> (lin >> 30 & 63) & 1 || x->big[lin >> 28 & 15] >> (lin >> 22 & 63) & 1;
 }
 
+/* The entry for lin, to be filled. A program that keeps throwing out pages it uses is given a larger TLB. */
+static struct x86_tlb_entry *new_entry(struct dbt_cpu *c, struct x86_ctx *x, uint64_t lin)
+{
+    struct x86_tlb_entry *e = dbt_tlb_entry(x, lin);
+    uint64_t page = lin & ~(uint64_t)(PAGE - 1);
+
+    if ((e->r == EMPTY || e->r == -page) && (e->w == EMPTY || e->w == -page))
+        return e;
+    if (++x->tlb_evicted < x->tlb_n / 4 || x->tlb_n >= c->dbt->tlb_size)
+        return e;
+    grow_tlb(x, (uint32_t)min_u64(c->dbt->tlb_size, 4 * (uint64_t)x->tlb_n));
+    return dbt_tlb_entry(x, lin);
+}
+
 bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
 {
     struct x86_ctx *x = c->cur;
     uint64_t page = lin & ~(uint64_t)(PAGE - 1);
-    unsigned n = (unsigned)(lin >> 12) % c->dbt->tlb_size;
+    struct x86_tlb_entry *e;
     struct mem_section s;
     struct x86_xlat xl;
     uint64_t off, ram_off;
@@ -259,26 +316,54 @@ bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write)
     off = (xl.gpa & ~(gpa_t)(PAGE - 1)) - s.start;
     ram_off = s.ram_off + off;
     w = xl.w && !s.readonly && !s.dirty_log;
-    x->tlb_r[n] = x->tlb_w[n] = EMPTY;
+    e = new_entry(c, x, lin);
+    e->r = e->w = EMPTY;
     if (x->nr_tlb_log < ARRAY_LEN(x->tlb_log))
-        x->tlb_log[x->nr_tlb_log++] = (uint16_t)n;
-    x->tlb_add[n] = (uint64_t)(uintptr_t)(s.host + off) - page;
+        x->tlb_log[x->nr_tlb_log++] = (uint16_t)(e - x->tlb);
+    e->add = (uint64_t)(uintptr_t)(s.host + off) - page;
     set_add(x->seen, page);
     if (xl.r)
-        x->tlb_r[n] = -page;
+        e->r = -page;
     if (w) {
         set_add(x->wrote, (uint64_t)(uintptr_t)(s.host + off)); /* before the flag: who sees that looks here */
-        x->tlb_w[n] = -page;
+        e->w = -page;
         if (!(s.ram->page[ram_off / PAGE] & MEM_PAGE_WCACHE))
             atomic_fetch_or(&s.ram->page[ram_off / PAGE], MEM_PAGE_WCACHE);
         atomic_thread_fence(memory_order_seq_cst);
         if (s.ram->page[ram_off / PAGE] & MEM_PAGE_CODE)
-            x->tlb_w[n] = EMPTY;
+            e->w = EMPTY;
         else
             mem_ram_written(s.ram, ram_off, 1); /* dirty from now on: stores will not say so one by one */
     }
     c->stat.fills++;
-    return (write ? x->tlb_w[n] : x->tlb_r[n]) == -page;
+    return (write ? e->w : e->r) == -page;
+}
+
+/* The byte at lin of a page that may be read; NULL: a fault, or no plain memory. */
+static const uint8_t *readable(struct dbt_cpu *c, uint64_t lin)
+{
+    const struct x86_tlb_entry *e = dbt_tlb_entry(c->cur, lin);
+
+    if (e->r != -(lin & ~(uint64_t)(PAGE - 1)) && !dbt_ctx_fill(c, lin, false))
+        return NULL;
+    e = dbt_tlb_entry(c->cur, lin); /* there may be more entries now */
+    return (const uint8_t *)(uintptr_t)(lin + e->add);
+}
+
+bool dbt_ctx_bounce(struct dbt_cpu *c, uint64_t lin, unsigned size, uint64_t *add)
+{
+    uint8_t *to = c->cur->bounce + (lin & 63); /* as misaligned as it was */
+    unsigned first = PAGE - (unsigned)(lin & (PAGE - 1));
+    const uint8_t *p;
+
+    if (size > 64 || first >= size || !(p = readable(c, lin)))
+        return false;
+    memcpy(to, p, first);
+    if (!(p = readable(c, lin + first)))
+        return false;
+    memcpy(to + first, p, size - first);
+    *add = (uint64_t)(uintptr_t)to - lin;
+    return true;
 }
 
 const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin)
@@ -310,11 +395,11 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
 
     if (!set_has(x->wrote, host))
         return;
-    for (unsigned i = 0; i < (all ? X86_TLB_SIZE : nr); i++) {
-        unsigned n = all ? i : x->tlb_log[i];
+    for (unsigned i = 0; i < (all ? x->tlb_n : nr); i++) {
+        struct x86_tlb_entry *e = &x->tlb[all ? i : x->tlb_log[i]];
 
-        if (x->tlb_w[n] != EMPTY && x->tlb_add[n] - x->tlb_w[n] == host)
-            x->tlb_w[n] = EMPTY;
+        if (e->w != EMPTY && e->add - e->w == host)
+            e->w = EMPTY;
     }
     atomic_thread_fence(memory_order_seq_cst);
     nr = x->nr_slot_log;
@@ -365,6 +450,7 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
 
     for (unsigned i = 0; i < DBT_CTX && c->ctx[i]; i++) {
         struct x86_ctx *x = c->ctx[i];
+        struct x86_tlb_entry *e;
         unsigned nr = x->nr_slot_log;
 
         if (c->stale[i])
@@ -377,7 +463,8 @@ static void flush_page(struct x86_cpu *cpu, uint64_t lin)
             c->stale[i] = true;
             continue;
         }
-        x->tlb_r[n % c->dbt->tlb_size] = x->tlb_w[n % c->dbt->tlb_size] = EMPTY;
+        e = dbt_tlb_entry(x, lin);
+        e->r = e->w = EMPTY;
         x->ret_slot.neg_page = EMPTY;
         for (unsigned k = 0; k < nr; k++)
             if (x->slot[x->slot_log[k]].neg_page == -page)

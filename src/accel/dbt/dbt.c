@@ -159,7 +159,7 @@ static bool guest_pc(struct dbt_cpu *c, const uint8_t *host, uint64_t *pc)
  * again. With the cache's lock held. */
 static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
 {
-    uint32_t *since = &c->hot_since[(info & 0xffff) % ARRAY_LEN(c->hot_since)];
+    uint32_t *since = &c->hot_since[info % ARRAY_LEN(c->hot_since)];
     uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> 8);
     unsigned insn = info >> 24 & (JIT_BLOCK_MAX_INSN - 1);
     unsigned bit = x86_hot_bit(b->place + b->map[2 * insn + 1]);
@@ -193,17 +193,20 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     const struct dbt *d = c->dbt;
     struct x86_ctx *x = c->cur;
     const uint8_t *ret = *(const uint8_t **)(uintptr_t)x->ss_rsp;
-    uint32_t info = (uint32_t)x->t1, slot = info & 0xffff, size = info >> 16 & 0xff;
+    uint32_t info = (uint32_t)x->t1, slot = info % X86_SLOTS, size = info >> 16 & 0xff;
     uint64_t lin = x->t0;
     const uint8_t *stub = ret + (int32_t)get_le32(ret - 4); /* what the call just before it names */
     bool write = stub == d->stubs.tlb_write || stub == d->stubs.tlb_write_lost;
     bool filled = size && (lin & 4095) + size <= 4096 && dbt_ctx_fill(c, lin, write);
+    bool bounced = !filled && info & X86_RWI_LOAD && dbt_ctx_bounce(c, lin, size, &x->t1);
     struct jit_block *b;
 
     x->ss_rsp += 8;
     c->stat.slow++;
-    if (!filled || info & X86_RWI_HOT) /* else nothing need be known of the block */
+    if ((!filled && !bounced) || info & X86_RWI_HOT) /* else nothing need be known of the block */
         at_check(c, ret, info);
+    if (bounced)
+        return ret;
     if (!filled) {
         if (!(info & X86_RWI_SPAN) || !size || (lin & 4095) + size > 4096)
             return NULL;
@@ -213,10 +216,10 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     }
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
-    x->slot[slot].add = x->tlb_add[(lin >> 12) % d->tlb_size];
+    x->slot[slot].add = dbt_tlb_entry(x, lin)->add;
     x->slot[slot].neg_page = -(lin & ~UINT64_C(4095));
     atomic_thread_fence(memory_order_seq_cst); /* see dbt_page_is_code */
-    if (write && x->tlb_w[(lin >> 12) % d->tlb_size] == DBT_EMPTY)
+    if (write && dbt_tlb_entry(x, lin)->w == DBT_EMPTY)
         x->slot[slot].neg_page = DBT_EMPTY;
     x->t1 = x->slot[slot].add;
     return ret;

@@ -32,7 +32,7 @@ struct dbt {
     _Atomic bool flushing;
     bool host_avx, count;
     unsigned mode_or, no_link;     /* mode_or: X86_RWM_ bits of every block */
-    uint32_t tlb_size, nr_slots;   /* X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
+    uint32_t tlb_size, nr_slots;   /* at most; X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
     struct dbt_cpu *cpus[1024];
 };
@@ -118,6 +118,13 @@ struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode);
 void dbt_ctx_flush(struct dbt_cpu *c, unsigned n);
 void dbt_clear_jumps(struct x86_ctx *x);
 bool dbt_ctx_fill(struct dbt_cpu *c, uint64_t lin, bool write);
+/* A load of up to 64 bytes over the end of a page: reads it into the context; *add leads from lin to there. False: one
+ * of the pages cannot be read as plain memory. */
+bool dbt_ctx_bounce(struct dbt_cpu *c, uint64_t lin, unsigned size, uint64_t *add);
+static inline struct x86_tlb_entry *dbt_tlb_entry(struct x86_ctx *x, uint64_t lin)
+{
+    return &x->tlb[(lin & x->tlb_mask) >> 12];
+}
 /* Executable page behind lin; NULL: fetch faults or it is not memory. */
 const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin);
 void dbt_page_is_code(void *opaque, struct mem_ram *ram, uint64_t off); /* drops cached write permission everywhere */

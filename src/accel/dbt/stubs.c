@@ -89,19 +89,19 @@ static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool writ
         save_flags(b);
         jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
     }
-    jit_op_reg(b, 0, 0x0fb7, JR_RDX, T1);                            /* movzx edx, r11w: the slot */
+    jit_mov_rr32(b, JR_RDX, T1);
+    op_imm32(b, 4, JR_RDX, X86_SLOTS - 1);                           /* and: the slot */
     jit_op_mem(b, 0, 0x80, 0, JIT_GSX(JR_RDX, 1, X86_CTX(miss)), 1); /* add miss, 1 */
     jit_8(b, 1);
     hot = jit_jcc_fwd(b, JCC_B);
-    jit_rorx(b, JR_RCX, T0, 12);
-    op_imm32(b, 4, JR_RCX, d->tlb_size - 1); /* and */
+    x86_rw_tlb_offset(b, JR_RCX, T0);
     jit_mov_rr32(b, JR_RAX, T1);
     jit_op_reg(b, 0, 0xc1, 5, JR_RAX); /* shr eax, 16 */
     jit_8(b, 16);
     jit_op_reg(b, JIT_RM8, 0x0fb6, JR_RAX, JR_RAX); /* movzx eax, al: the size */
     /* (address - page) + size must not exceed 4096. */
     jit_op_reg(b, JIT_W, 0x01, T0, JR_RAX); /* add rax, r10 */
-    jit_op_mem(b, JIT_W, 0x03, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)), 0);
+    jit_op_mem(b, JIT_W, 0x03, JR_RAX, JIT_GSX(JR_RCX, 1, write ? X86_CTX(tlb[0].w) : X86_CTX(tlb[0].r)), 0);
     jit_cmp_imm(b, JR_RAX, 4096);
     miss = jit_jcc_fwd(b, JCC_A);
     /* Refill the slot, and note it in the log if it was empty. */
@@ -110,19 +110,20 @@ static const uint8_t *make_tlb(struct jit_buf *b, const struct dbt *d, bool writ
     jit_32(b, DBT_EMPTY >> 32);
     known = jit_jcc8_fwd(b, JCC_NE);
     jit_load32(b, JR_RAX, JIT_GS(X86_CTX(nr_slot_log)));
+    op_imm32(b, 4, T1, X86_SLOTS - 1);
     jit_op_mem(b, JIT_66, 0x89, T1, JIT_GSX(JR_RAX, 2, X86_CTX(slot_log)), 0);
     op_imm32(b, 7, JR_RAX, ARRAY_LEN(((struct x86_ctx *)0)->slot_log) - 1); /* cmp */
     jit_op_reg(b, 0, 0x83, 2, JR_RAX); /* adc eax, 0: stops at the last entry, which means "too many" */
     jit_8(b, 0);
     jit_store32(b, JIT_GS(X86_CTX(nr_slot_log)), JR_RAX);
     jit_patch8(b, known);
-    jit_load(b, T1, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
-    jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+    jit_load(b, T1, JIT_GSX(JR_RCX, 1, X86_CTX(tlb[0].add)));
+    jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 1, write ? X86_CTX(tlb[0].w) : X86_CTX(tlb[0].r)));
     jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(add)), T1);
     if (write &&
         d->m->max_cpus > 1) { /* see dbt_page_is_code: one that emptied the TLB meanwhile may have missed the slot */
         jit_op_mem(b, JIT_W, 0x87, JR_RAX, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), 0); /* xchg: a fence too */
-        jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_w)));
+        jit_load(b, JR_RAX, JIT_GSX(JR_RCX, 1, X86_CTX(tlb[0].w)));
         jit_op_mem(b, JIT_W, 0x3b, JR_RAX, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), 0);
         same = jit_jcc8_fwd(b, JCC_E);
         jit_store(b, JIT_GSX(JR_RDX, 8, SLOT(neg_page)), JR_RAX);

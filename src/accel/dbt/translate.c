@@ -74,7 +74,6 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .place = x->no << 12 | off,
                              .nr_slots = d->nr_slots,
                              .count = d->count,
-                             .tlb_size = d->tlb_size,
                              .vex = d->host_avx,
                              .loop = __builtin_cpu_is("amd")};
 

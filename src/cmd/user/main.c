@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "user/linux/kept.h"
+#include "user/linux/peer.h"
 #include "user/linux/thread.h"
 
 #include <ctype.h>
@@ -339,6 +340,7 @@ static int parse(struct args *a, int argc, char **argv)
     int i = 1;
 
     for (size_t k = 0; k < ARRAY_LEN(options); k++) {
+        assert(options[k].arg == lx_peer_takes_value(options[k].name));
         const char *v = options[k].env ? getenv(options[k].env) : NULL;
 
         if (v)

@@ -83,7 +83,7 @@ void rw_note_peek(struct rw *r, unsigned first, unsigned last)
 }
 
 /* Flags that the instruction writes for certain: a repeated one may do nothing. */
-static uint32_t flags_written(const struct x86_insn *in)
+uint32_t rw_flags_written(const struct x86_insn *in)
 {
     return in->rep && in->row->attr & X86_A_STRING ? 0 : in->row->flags_w;
 }
@@ -115,7 +115,7 @@ static uint16_t flags_needed(struct rw *r, uint64_t pc)
         if (in.row->attr & (X86_A_ENDS | X86_A_SYS))
             break;
         needed |= in.row->flags_r & open;
-        open &= (uint16_t) ~(flags_written(&in) | needed);
+        open &= (uint16_t) ~(rw_flags_written(&in) | needed);
     }
     return needed | open;
 }
@@ -154,7 +154,7 @@ static void liveness(struct rw *r)
         else if (!rewritable(r, in) || (rw_is_sys(r, in) && !keeps_flags(r, in)))
             live = X86_ARITH; /* the block may be left here */
         r->live_after[i] = live;
-        live = (uint16_t)((live & ~flags_written(in)) | in->row->flags_r | always) & X86_ARITH;
+        live = (uint16_t)((live & ~rw_flags_written(in)) | in->row->flags_r | always) & X86_ARITH;
         /* An access that writes flags itself is checked before it: what is live then is what it reads. A conditional
          * writer (shift by CL) lists the flags it may leave alone in flags_r. */
         r->live[i] = live;
@@ -224,11 +224,25 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
     return false;
 }
 
+static void after(struct rw *r, const struct x86_insn *in)
+{
+    int32_t by;
+
+    rw_span_after(r, in);
+    if (r->pending != r->pending_next) {
+        r->pending = r->pending_next;
+        r->moved = 0;
+    } else if (r->pending >= 0 && rw_rsp_change(in, &by)) {
+        r->moved += by;
+    }
+}
+
 static bool emit_block(struct rw *r)
 {
     bool go_on = true;
     unsigned n;
 
+    r->pending = -1;
     if (!r->flat) {
         guard(r, r->env->pc >> 12, r->env->page_id);
         r->out->entry = (uint32_t)(r->b->p - r->b->start);
@@ -238,14 +252,22 @@ static bool emit_block(struct rw *r)
     if (r->env->count)
         count(r);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
+        if (r->pending >= 0 && r->cur == r->make_at)
+            rw_pending_flags(r);
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
+        r->pending_next = r->pending;
         n = rw_stack_run(r);
         if (!n) {
             n = 1;
-            go_on = emit_one(r, &r->in[r->cur]);
+            if (rw_defer(r))
+                ;
+            else if (r->pending_next < 0 && rw_pair(r))
+                n = 2;
+            else
+                go_on = emit_one(r, &r->in[r->cur]);
         }
         for (unsigned i = 0; i < n; i++)
-            rw_span_after(r, &r->in[r->cur + i]);
+            after(r, &r->in[r->cur + i]);
         r->cur += n - 1;
     }
     r->out->nr_insn = r->cur;
@@ -254,6 +276,7 @@ static bool emit_block(struct rw *r)
         uint64_t next = rw_pc(r, r->nr);
 
         r->cur = r->nr - 1;
+        rw_pending_flags(r);
         rw_link_jmp(r, r->m64 ? next : (uint32_t)next, JIT_LINK_CONT, 0);
     }
     rw_cold(r);

@@ -17,12 +17,18 @@
 #include "jit/block.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 8192, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 16384, X86_ISLOTS = 8192 };
+enum { X86_TLB_SIZE = 32768, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 16384, X86_ISLOTS = 8192 };
 
 struct x86_slot {      /* the page a site used last */
     uint64_t neg_page; /* minus the linear page address; empty: far from every address */
     uint64_t add;      /* host address minus linear address */
 };
+struct x86_tlb_entry {
+    uint64_t r, w; /* minus the page that may be read, that may be written; empty: far from every address */
+    uint64_t add;  /* host address minus linear address */
+    uint64_t unused;
+};
+enum { X86_TLB_SHIFT = 12 - 5 }; /* an address shifted by this and masked is the offset of its entry */
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
 struct x86_ctx {
     struct x86_cpu *cpu;
@@ -46,16 +52,18 @@ struct x86_ctx {
     uint64_t count_mask[4];                   /* by log2 of the element: turns a distance up to a page into elements */
     uint64_t mask[13];                        /* for flag-free checks: page bits | (2^n - 1) */
     uint64_t tlb_mask;                        /* the bits of an address that index the TLB */
+    uint64_t tlb_offset;                      /* the same, as bits of an offset in it */
     uint64_t span_add[X86_SPANS];             /* addends of the spans of a block that probes the TLB for them */
     uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */
-    /* The TLB: minus the page that may be read, that may be written; host address minus linear address. */
-    uint64_t tlb_r[X86_TLB_SIZE], tlb_w[X86_TLB_SIZE], tlb_add[X86_TLB_SIZE];
-    uint8_t miss[X86_SLOTS];  /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
-    struct x86_slot ret_slot; /* of all 64-bit returns */
+    uint8_t miss[X86_SLOTS]; /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
+    struct x86_slot ret_slot __attribute__((aligned(64))); /* of all 64-bit returns */
     struct x86_slot slot[X86_SLOTS];
-    uint64_t jc_neg[X86_JC_SIZE]; /* jump table: minus the guest pc ... */
+    uint64_t jc_neg[X86_JC_SIZE] __attribute__((aligned(64))); /* jump table: minus the guest pc ... */
     const uint8_t *jc_host[X86_JC_SIZE];
+    struct x86_tlb_entry tlb[X86_TLB_SIZE] __attribute__((aligned(64))); /* as many as tlb_mask says are in use */
     /* Runtime's part, not touched by code. */
+    uint32_t tlb_n, tlb_evicted;
+    uint8_t bounce[128] __attribute__((aligned(64))); /* what a load over the end of a page reads */
     uint64_t big[16], huge;         /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint64_t seen[128], wrote[128]; /* hashes of the linear pages filled, of the host pages filled for writing */
     uint32_t nr_slot_log, nr_tlb_log;
@@ -107,6 +115,10 @@ void x86_rw_enter_frame(struct jit_buf *b, bool avx);
 void x86_rw_load_pinned(struct jit_buf *b);
 void x86_rw_store_pinned(struct jit_buf *b);
 void x86_rw_leave_frame(struct jit_buf *b, bool avx);
+/* dst = where the TLB's entry of an address lies in it, in bytes (flags are lost); or in units of 8 bytes, flags kept.
+ */
+void x86_rw_tlb_offset(struct jit_buf *b, unsigned dst, unsigned address);
+void x86_rw_tlb_index(struct jit_buf *b, unsigned dst, unsigned address);
 /* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
  * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);
@@ -123,7 +135,6 @@ struct x86_rw_env {
     uint32_t first_link; /* global number of link 0 */
     uint32_t *next_slot; /* counter for slot assignment */
     uint32_t nr_slots;   /* X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
-    uint32_t tlb_size;   /* entries */
     const uint8_t *hot;  /* one bit per hash of an instruction's place: it misses its slot too often for one */
     uint64_t place;      /* of the first instruction */
     uint64_t page_id;    /* guard: id of (linear page, physical page) */
@@ -138,6 +149,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
 /* Packing of T1 when a TLB stub is called. With X86_RWI_SPAN set an access that crosses a page returns 5 bytes behind
  * the usual place, registers untouched but for T1. */
 #define X86_RWI_SPAN (UINT32_C(1) << 31)
+#define X86_RWI_LOAD (UINT32_C(1) << 15) /* one load that uses the addend once: what it reads may lie anywhere */
 #define X86_RWI_HOT  (UINT32_C(1) << 30) /* set by the stub: the slot has missed 256 times since it was last set */
 enum { X86_HOT_BITS = 1 << 17 };
 /* Bit of env->hot for an instruction. */

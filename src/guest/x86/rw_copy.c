@@ -61,12 +61,13 @@ static bool is_cld(const struct x86_insn *in)
 struct gprs {
     int reg, rm, vvvv, opc;
     bool high8, low8; /* byte registers AH..BH; SPL..DIL */
+    int high;         /* beside a memory operand, whose prefix leaves no place for AH..BH: the register they are in */
     bool w_reg, w_rm, w_vvvv, w_opc;
 };
 
 static bool find_gprs(const struct x86_insn *in, struct gprs *g)
 {
-    *g = (struct gprs){-1, -1, -1, -1};
+    *g = (struct gprs){.reg = -1, .rm = -1, .vvvv = -1, .opc = -1, .high = -1};
     for (unsigned i = 0; i < in->nr_ops; i++) {
         const struct x86_operand *o = &in->ops[i];
         bool w = o->acc & X86_ACC_W;
@@ -86,6 +87,10 @@ static bool find_gprs(const struct x86_insn *in, struct gprs *g)
         }
         if (o->high8) { /* AH..BH keep their place: encoded as they are */
             g->high8 = true;
+            if (in->mem_op >= 0 && o->where == X86_IN_REG) {
+                g->high = o->reg & 3;
+                g->w_reg = w;
+            }
             continue;
         }
         g->low8 |= o->size == 1 && !o->high8 && o->reg >= 4 && o->reg < 8 && o->where != X86_IN_NONE;
@@ -127,14 +132,23 @@ static unsigned count_spilled(const struct gprs *g)
             seen |= v[j] == v[i];
         n += v[i] >= 0 && (rw_map((unsigned)v[i]) & SPILLED) && !seen;
     }
-    return n;
+    return n + (g->high >= 0);
+}
+
+unsigned rw_spilled(const struct x86_insn *in)
+{
+    struct gprs g;
+
+    return find_gprs(in, &g) ? count_spilled(&g) : 0;
 }
 
 static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
 {
     if (!g->high8)
         return true;
-    if (in->mem_op >= 0 || g->low8)
+    if (in->mem_op >= 0)
+        return in->nr_ops <= 2 + (in->ops[in->nr_ops - 1].kind == X86_OP_IMM) && g->high >= 0;
+    if (g->low8)
         return false;
     for (unsigned i = 0; i < in->nr_ops; i++)
         if (in->ops[i].kind == X86_OP_GPR && !in->ops[i].high8 && in->ops[i].where != X86_IN_NONE &&
@@ -198,7 +212,7 @@ struct host_regs { /* host numbers of the fields; -1: the field is not a GPR */
     int reg, rm, vvvv, opc;
 };
 
-static int place(struct rw *r, int guest, unsigned *scratch, unsigned *nr, int *prev, unsigned *prev_home)
+static int place(struct rw *r, int guest, bool load, unsigned *scratch, unsigned *nr, int *prev, unsigned *prev_home)
 {
     unsigned m;
 
@@ -212,7 +226,8 @@ static int place(struct rw *r, int guest, unsigned *scratch, unsigned *nr, int *
             return prev[i];
     prev[*nr] = (int)scratch[*nr];
     prev_home[*nr] = m;
-    rw_load_home(r, scratch[*nr], m);
+    if (load)
+        rw_load_home(r, scratch[*nr], m);
     return prev[(*nr)++];
 }
 
@@ -293,7 +308,9 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
 {
     unsigned reg = h->reg >= 0 ? (unsigned)h->reg : in->has_modrm ? raw_reg(in) : 0;
     unsigned rm = h->rm >= 0 ? (unsigned)h->rm : (in->modrm & 7u) | (in->rex & 1 ? 8u : 0u);
-    unsigned xb = m ? (m->index != JR_NONE && m->index & 8 ? 2u : 0u) | (m->base & 8 ? 1u : 0u) : rm & 8 ? 1u : 0u;
+    unsigned xb = m ? (m->index != JR_NONE && m->index & 8 ? 2u : 0u) | (m->base != JR_NONE && m->base & 8 ? 1u : 0u)
+                  : rm & 8 ? 1u
+                           : 0u;
     bool short_inc = in->map == X86_MAP_1 && (in->opcode & 0xf0) == 0x40 && in->enc == X86_ENC_LEGACY && !r->m64;
 
     if (short_inc) { /* 40..4F: INC and DEC have only the long form here */
@@ -305,6 +322,8 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
         jit_8(r->b, 0xc0 | (in->opcode & 8) | ((unsigned)h->opc & 7));
         return;
     }
+    if (m && m->gs)
+        jit_8(r->b, 0x65);
     if (in->enc == X86_ENC_VEX)
         emit_vex(r, in, h, xb, reg);
     else
@@ -314,6 +333,101 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
     else if (in->has_modrm)
         jit_8(r->b, 0xc0 | (reg & 7) << 3 | (rm & 7));
     emit_imm(r, in);
+}
+
+static void write_back(struct rw *r, int guest, bool written, int host)
+{
+    unsigned m;
+
+    if (guest < 0 || !written)
+        return;
+    m = rw_map((unsigned)guest);
+    if (m & SPILLED)
+        rw_store_home(r, m, (unsigned)host);
+}
+
+/* Instructions whose register form does to memory what it does to a register: nothing is implied, nothing locked. */
+static bool takes_memory(const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_I_MOV:
+    case X86_I_ADD ... X86_I_CMP:
+    case X86_I_TEST:
+    case X86_I_INC:
+    case X86_I_DEC:
+    case X86_I_NOT:
+    case X86_I_NEG:
+    case X86_I_ROL ... X86_I_SAR:
+    case X86_I_IMUL:
+    case X86_I_IMUL3:
+    case X86_I_MOVZX:
+    case X86_I_MOVSX:
+    case X86_I_MOVSXD:
+    case X86_I_SETCC:
+    case X86_I_CMOVCC:
+    case X86_I_POPCNT:
+        return in->has_modrm && (in->modrm >> 6) == 3 && in->enc == X86_ENC_LEGACY;
+    default:
+        return false;
+    }
+}
+
+/* Has it a twin with the operands' fields exchanged? `by` is what the opcodes differ in. */
+static bool has_twin(const struct x86_insn *in, unsigned *by)
+{
+    *by = in->op == X86_I_TEST ? 0 : 2;
+    if (in->map != X86_MAP_1)
+        return false;
+    return (in->opcode & 0xfe) == 0x84 || (in->opcode & 0xfc) == 0x88 || (in->opcode & 0xc4) == 0;
+}
+
+static const struct x86_operand *operand_in(const struct x86_insn *in, unsigned where)
+{
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].where == where)
+            return &in->ops[i];
+    return &in->ops[0];
+}
+
+/* A spilled register as the memory operand it is: four bytes may be read, but as a result they clear the others. */
+static bool in_its_home(const struct x86_insn *in, int guest, bool written, unsigned where)
+{
+    return guest >= 0 && rw_map((unsigned)guest) & SPILLED && (!written || operand_in(in, where)->size != 4);
+}
+
+/* A register form with a spilled register, which is used where it lies. */
+static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct gprs *g)
+{
+    unsigned tmp = r->t0_taken ? T1 : T0, by = 0;
+    struct host_regs h = {-1, -1, -1, -1};
+    struct x86_insn twin = *in;
+    int mem = g->rm, other = g->reg;
+    bool other_w = g->w_reg;
+    struct jit_mem m;
+
+    if (!takes_memory(in) || g->high8 || g->rm < 0 || g->rm == g->reg)
+        return false;
+    if (!in_its_home(in, g->rm, g->w_rm, X86_IN_RM)) {
+        if (!in_its_home(in, g->reg, g->w_reg, X86_IN_REG) || !has_twin(in, &by))
+            return false;
+        mem = g->reg;
+        other = g->rm;
+        other_w = g->w_rm;
+        twin.opcode ^= (uint8_t)by;
+    }
+    m = JIT_GS(X86_CTX(home) + 8 * (int)(rw_map((unsigned)mem) & 3));
+    if (other >= 0) {
+        unsigned o = rw_map((unsigned)other);
+
+        h.reg = (int)(o & SPILLED ? tmp : o);
+        if (o & SPILLED)
+            rw_load_home(r, tmp, o);
+        if (o & SPILLED && tmp == T1)
+            r->t1 = 0;
+    }
+    emit(r, &twin, &h, &m, g->low8);
+    write_back(r, other, other_w, h.reg);
+    return true;
 }
 
 static bool copy_lea(struct rw *r, const struct x86_insn *in)
@@ -334,17 +448,6 @@ static bool copy_lea(struct rw *r, const struct x86_insn *in)
     if (d & SPILLED)
         rw_store_home(r, d, dst);
     return true;
-}
-
-static void write_back(struct rw *r, int guest, bool written, int host)
-{
-    unsigned m;
-
-    if (guest < 0 || !written)
-        return;
-    m = rw_map((unsigned)guest);
-    if (m & SPILLED)
-        rw_store_home(r, m, (unsigned)host);
 }
 
 /* VEX.LZ.F3.0F38.W1 F7 /r: sarx dst, src, count */
@@ -391,11 +494,27 @@ static bool bit_string(struct rw *r, const struct x86_insn *in)
     return true;
 }
 
+/* Is modrm.reg set as a whole, whatever it was? */
+static bool sets_reg(const struct x86_insn *in)
+{
+    const struct x86_operand *o = &in->ops[0];
+
+    switch (in->op) {
+    case X86_I_MOV:
+    case X86_I_MOVZX:
+    case X86_I_MOVSX:
+    case X86_I_MOVSXD:
+        return o->where == X86_IN_REG && o->size >= 4;
+    default:
+        return false;
+    }
+}
+
 bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
-    unsigned scratch[2] = {T0, T1}, nr = 0, homes[2];
+    unsigned scratch[2] = {r->t0_taken ? T1 : T0, r->t0_taken ? T0 : T1}, nr = 0, homes[2];
     int prev[2];
-    bool has_mem = in->mem_op >= 0, t0_free;
+    bool has_mem = in->mem_op >= 0, t0_free = true;
     struct host_regs h;
     struct jit_mem m;
     struct gprs g;
@@ -413,24 +532,77 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
     }
     r->a32 = false;
     find_gprs(in, &g);
-    if (has_mem) {
+    if (!has_mem && copy_in_home(r, in, &g))
+        return true;
+    if (r->checked) {
+        m = *r->checked;
+    } else if (has_mem) {
         bool w = in->ops[in->mem_op].acc & X86_ACC_W;
 
+        r->once = true;
         m = rw_access(r, in, in->mem_size, w, &t0_free);
+        r->once = false;
         if (count_spilled(&g))
             scratch[0] = rw_scratch(r, &m, t0_free);
     }
-    h.reg = place(r, g.reg, scratch, &nr, prev, homes);
-    h.rm = place(r, g.rm, scratch, &nr, prev, homes);
-    h.vvvv = place(r, g.vvvv, scratch, &nr, prev, homes);
-    h.opc = place(r, g.opc, scratch, &nr, prev, homes);
-    if (nr > 1)
+    h.reg = place(r, g.reg, !sets_reg(in) || g.reg == g.rm, scratch, &nr, prev, homes);
+    h.rm = place(r, g.rm, true, scratch, &nr, prev, homes);
+    h.vvvv = place(r, g.vvvv, true, scratch, &nr, prev, homes);
+    h.opc = place(r, g.opc, true, scratch, &nr, prev, homes);
+    if (g.high >= 0) {
+        h.reg = (int)scratch[0];
+        jit_rorx(r->b, scratch[0], (unsigned)g.high, 8);
+    }
+    if (nr > 1 || r->t0_taken)
         r->t1 = 0;
     emit(r, in, &h, has_mem ? &m : NULL, g.low8);
     write_back(r, g.reg, g.w_reg, h.reg);
     write_back(r, g.rm, g.w_rm, h.rm);
     write_back(r, g.vvvv, g.w_vvvv, h.vvvv);
     write_back(r, g.opc, g.w_opc, h.opc);
+    if (g.high >= 0 && g.w_reg)
+        jit_rorx(r->b, (unsigned)g.high, scratch[0], 56);
+    return true;
+}
+
+/* An operation on registers whose flags somebody wants, then an access: ADD, MOV from memory, ADC. */
+bool rw_pair(struct rw *r)
+{
+    const struct x86_insn *op = &r->in[r->cur], *in = op + 1;
+    uint32_t used = 0;
+    struct jit_mem m;
+    bool t0_free;
+
+    if (r->flat || r->cur + 1 >= r->nr || r->pending >= 0 || r->live[r->cur] & X86_ARITH ||
+        !(r->live_after[r->cur] & X86_ARITH))
+        return false;
+    if (op->mem_op >= 0 || rw_is_sys(r, op) || rw_is_string(r, op) || rw_is_stack_op(r, op) || !rw_can_copy(r, op) ||
+        rw_spilled(op) > 1 || op->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_ENDS))
+        return false;
+    if (in->mem_op < 0 || is_nop(in) || (in->map == X86_MAP_1 && in->opcode == 0x8d) || in->base == X86_REG_RIP ||
+        rw_is_sys(r, in) || rw_is_string(r, in) || rw_is_stack_op(r, in) || is_bit_string(r, in) ||
+        in->row->attr & X86_A_ENDS || !rw_can_copy(r, in))
+        return false;
+    used |= in->base < 16 ? 1u << in->base : 0;
+    used |= in->index < 16 ? 1u << in->index : 0;
+    if (rw_writes(op) & used)
+        return false;
+    r->once = true;
+    r->a32 = false;
+    m = rw_access(r, in, in->mem_size, in->ops[in->mem_op].acc & X86_ACC_W, &t0_free);
+    r->once = false;
+    if (!t0_free) {
+        jit_lea(r->b, T1, m);
+        m = JIT_BASE(T1, 0);
+        r->t1 = 0;
+    }
+    rw_copy(r, op);
+    r->cur++;
+    r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
+    r->checked = &m;
+    rw_copy(r, in);
+    r->checked = NULL;
+    r->cur--;
     return true;
 }
 
@@ -578,7 +750,7 @@ unsigned rw_stack_run(struct rw *r)
         return 0;
     op = in->opcode & 0xf8;
     pop = op == 0x58;
-    while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op))
+    while (n < 7 && r->cur + n < r->nr && in_run(&in[n], op) && (r->pending < 0 || r->cur + n < r->make_at))
         n++;
     if (n < 2)
         return 0;

@@ -218,6 +218,8 @@ static void call(struct rw *r, const struct x86_insn *in)
     unsigned n;
 
     push_return(r, next_of(r, in));
+    r->moved -= 8;
+    rw_pending_flags(r);
     if (!in->imm) { /* call next; pop: how code finds itself. Nothing returns from it. */
         rw_link_jmp(r, next_of(r, in), JIT_LINK_CONT, 0);
         return;

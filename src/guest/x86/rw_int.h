@@ -14,6 +14,8 @@ struct cold {
     uint8_t *op;           /* where to go on */
     uint32_t info;
     bool write, keep_flags, rcx_in_t1, make_t0;
+    int pending; /* instruction whose flags are to be made here; -1: none */
+    int32_t moved;
     struct jit_mem addr; /* make_t0: T0 = address */
     unsigned link;
 };
@@ -38,8 +40,16 @@ struct rw {
     struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
     unsigned nr_cold;
     bool m64, failed;
-    bool flat; /* X86_RWM_FLAT */
-    bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
+    bool flat;                     /* X86_RWM_FLAT */
+    const struct jit_mem *checked; /* rw_copy: the operand, whose check was made before; T0 is free */
+    bool once;                     /* the operand asked for is used once, with nothing near it */
+    bool a32;                      /* flat: the operand rw_access returned is to be used with an address-size prefix */
+    /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
+     * moved since. */
+    int pending, pending_next;
+    unsigned make_at;
+    int32_t moved;
+    bool t0_taken; /* rw_copy is to use T1 first */
     struct rw_span span[X86_SPANS];
     unsigned next_span;
     /* T1 holds the addend that lies there in the context; 0: something else. by_base uses and sets it; whatever else
@@ -97,11 +107,17 @@ void rw_continuation(struct rw *r, uint64_t ret);
 /* cc: the condition for JIT_LINK_JCC. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc);
 
+uint32_t rw_flags_written(const struct x86_insn *in); /* for certain */
+
 /* rw_copy.c */
+unsigned rw_spilled(const struct x86_insn *in); /* GPR operands that live in the context */
 bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
+/* Emits the current instruction and the next behind the latter's check, where only what lies between needs the flags.
+ * False: this is no such pair. */
+bool rw_pair(struct rw *r);
 /* Emits a run of register pushes or pops behind one check. Returns how many instructions it took, 0 = no run here. */
 unsigned rw_stack_run(struct rw *r);
 
@@ -111,6 +127,18 @@ struct rw_span *rw_span_find(struct rw *r, unsigned base, int32_t disp, unsigned
 /* A span for this access and those that follow it; the caller checks it and gives it a slot of its own. */
 struct rw_span *rw_span_new(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write);
 void rw_span_after(struct rw *r, const struct x86_insn *in); /* what the emitted instruction does to the spans */
+
+uint32_t rw_writes(const struct x86_insn *in); /* GPRs it may write, as a bit mask */
+/* Constant change of RSP by the instruction; false: it may change otherwise (or not at all: *by is 0). */
+bool rw_rsp_change(const struct x86_insn *in, int32_t *by);
+
+/* rw_defer.c */
+/* Is the current instruction one whose flags are better made later? pending_next and make_at say so then. True: it need
+ * not be emitted at all now. */
+bool rw_defer(struct rw *r);
+/* Emits what makes the flags of instruction i, by way of tmp (T0 or T1; the other is kept). */
+void rw_make_flags(struct rw *r, unsigned i, int32_t moved, unsigned tmp);
+void rw_pending_flags(struct rw *r); /* makes them now if they are pending */
 
 /* rw_string.c */
 bool rw_is_string(const struct rw *r, const struct x86_insn *in);
@@ -124,9 +152,10 @@ static inline uint64_t rw_pc(const struct rw *r, unsigned i)
 {
     return r->env->pc + r->out->guest_off[i];
 }
+/* Are there flags in the host's register that must not be lost? */
 static inline bool rw_flags_live(const struct rw *r)
 {
-    return (r->live[r->cur] & X86_ARITH) != 0;
+    return r->pending < 0 && r->live[r->cur] & X86_ARITH;
 }
 
 #endif

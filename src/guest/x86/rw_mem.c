@@ -85,7 +85,7 @@ struct cold *rw_new_cold(struct rw *r, enum cold_kind k)
         r->failed = true;
         return &r->cold[MAX_COLD];
     }
-    r->cold[r->nr_cold] = (struct cold){.kind = k};
+    r->cold[r->nr_cold] = (struct cold){.kind = k, .pending = -1};
     return &r->cold[r->nr_cold++];
 }
 
@@ -115,8 +115,8 @@ static void page_for(struct rw *r, unsigned dst, bool probe, bool write, int32_t
         jit_load(r->b, dst, JIT_GS(slot));
         return;
     }
-    jit_pext_mem(r->b, dst, T0, JIT_GS(X86_CTX(tlb_mask)));
-    jit_load(r->b, dst, JIT_GSX(dst, 8, write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+    x86_rw_tlb_index(r->b, dst, T0);
+    jit_load(r->b, dst, JIT_GSX(dst, 8, write ? X86_CTX(tlb[0].w) : X86_CTX(tlb[0].r)));
 }
 
 /* A check that keeps flags: RCX = bits of the offset that must be zero, in T1 its own value. The address is in T0, or
@@ -169,8 +169,8 @@ static void check_flagless(struct rw *r, struct cold *c, struct jit_mem where, u
 
     flagless(r, c, where, size, probe, slot);
     if (probe) {
-        jit_pext_mem(b, JR_RCX, T0, JIT_GS(X86_CTX(tlb_mask)));
-        jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
+        x86_rw_tlb_index(b, JR_RCX, T0);
+        jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb[0].add)));
         jit_op_reg(b, JIT_W, 0x87, JR_RCX, T1); /* xchg */
     } else {
         jit_mov_rr(b, JR_RCX, T1);
@@ -178,31 +178,24 @@ static void check_flagless(struct rw *r, struct cold *c, struct jit_mem where, u
     }
 }
 
-static void tlb_index(struct rw *r, unsigned dst, unsigned address) /* dst = index of the address in a register */
-{
-    jit_rorx(r->b, dst, address, 12);
-    jit_op_reg(r->b, 0, 0x81, 4, dst); /* and */
-    jit_32(r->b, r->env->tlb_size - 1);
-}
-
-/* A check by the TLB. bare: the address is where, and T0 may hold the index; else it is in T0. T1 = the addend. */
+/* A check by the TLB. bare: the address is where, and T0 may be used; else it is in T0. T1 = the addend. */
 static void probe_tlb(struct rw *r, struct cold *c, bool bare, struct jit_mem where, unsigned size)
 {
-    unsigned index = bare ? T0 : T1;
+    unsigned at = bare ? T0 : T1;
     struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
     struct jit_buf *b = r->b;
 
     if (bare && where.disp)
         jit_lea(b, T0, where);
-    tlb_index(r, index, bare && !where.disp ? where.base : T0);
-    jit_load(b, T1, JIT_GSX(index, 8, c->write ? X86_CTX(tlb_w) : X86_CTX(tlb_r)));
+    x86_rw_tlb_offset(b, at, bare && !where.disp ? where.base : T0);
+    jit_load(b, T1, JIT_GSX(at, 1, c->write ? X86_CTX(tlb[0].w) : X86_CTX(tlb[0].r)));
     sum.index = T1;
     jit_lea(b, T1, sum);
     jit_cmp_imm(b, T1, 4096 - (int)size);
     c->from = jit_jcc_fwd(b, JCC_A);
     if (!bare)
-        tlb_index(r, T1, T0);
-    jit_load(b, T1, JIT_GSX(index, 8, X86_CTX(tlb_add)));
+        x86_rw_tlb_offset(b, T1, T0);
+    jit_load(b, T1, JIT_GSX(at, 1, X86_CTX(tlb[0].add)));
 }
 
 /* The check proper. where.base set: the address is where (a pinned register plus displacement) and T0 stays free; else
@@ -219,9 +212,12 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
 
     c->write = write;
     c->keep_flags = rw_flags_live(r);
+    c->pending = r->pending;
+    c->moved = r->moved;
     c->make_t0 = bare;
     c->addr = where;
-    c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0);
+    c->info = x86_rw_info(slot, size, r->cur) | (span == SPAN_WIDE ? X86_RWI_SPAN : 0) |
+              (span == SPAN_NONE && r->once && !write ? X86_RWI_LOAD : 0);
     if (c->keep_flags) {
         check_flagless(r, c, sum, size, probe, at);
     } else if (probe) {
@@ -373,10 +369,12 @@ void rw_cold(struct rw *r)
             jit_jmp(b, r->env->stubs->exit_dispatch);
             continue;
         }
+        if (c->pending >= 0)
+            rw_make_flags(r, (unsigned)c->pending, c->moved, T1);
         if (c->make_t0)
             jit_lea(b, T0, c->addr);
         jit_mov_ri(b, T1, c->info);
-        if (c->keep_flags)
+        if (c->keep_flags || c->pending >= 0)
             jit_call(b, c->write ? r->env->stubs->tlb_write : r->env->stubs->tlb_read);
         else
             jit_call(b, c->write ? r->env->stubs->tlb_write_lost : r->env->stubs->tlb_read_lost);

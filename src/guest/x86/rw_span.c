@@ -15,8 +15,7 @@ static bool is_mem(const struct x86_insn *in)
     return in->mem_op >= 0 && in->has_modrm && (in->modrm >> 6) != 3;
 }
 
-/* Constant change of RSP by the instruction; false: it may change otherwise (or not at all: *by is 0). */
-static bool rsp_change(const struct x86_insn *in, int32_t *by)
+bool rw_rsp_change(const struct x86_insn *in, int32_t *by)
 {
     unsigned digit = in->modrm >> 3 & 7;
     bool on_rsp = in->has_modrm && (in->modrm >> 6) == 3 && (in->modrm & 7) == 4 && !(in->rex & 1);
@@ -53,8 +52,7 @@ static bool rsp_change(const struct x86_insn *in, int32_t *by)
     }
 }
 
-/* Registers an instruction may write, as far as its operands and its row say. */
-static uint32_t writes(const struct x86_insn *in)
+uint32_t rw_writes(const struct x86_insn *in)
 {
     uint32_t m = in->row->gpr_w;
 
@@ -103,9 +101,9 @@ static void look_ahead(const struct rw *r, struct rw_span *s, unsigned guest)
             s->hi = hi;
             s->shared |= i > r->cur;
         }
-        if (!(writes(in) >> guest & 1))
+        if (!(rw_writes(in) >> guest & 1))
             continue;
-        if (guest != X86_RSP || rw_is_sys(r, in) || !rsp_change(in, &by) || by > 4096 || by < -4096)
+        if (guest != X86_RSP || rw_is_sys(r, in) || !rw_rsp_change(in, &by) || by > 4096 || by < -4096)
             return;
         delta += by;
         if (delta > 65536 || delta < -65536)
@@ -143,7 +141,7 @@ struct rw_span *rw_span_new(struct rw *r, unsigned base, int32_t disp, unsigned 
 
 void rw_span_after(struct rw *r, const struct x86_insn *in)
 {
-    uint32_t w = writes(in);
+    uint32_t w = rw_writes(in);
     int32_t by;
 
     for (unsigned i = 0; i < ARRAY_LEN(r->span); i++) {
@@ -152,7 +150,7 @@ void rw_span_after(struct rw *r, const struct x86_insn *in)
 
         if (!s->valid || !(w >> guest & 1))
             continue;
-        if (guest == X86_RSP && !rw_is_sys(r, in) && rsp_change(in, &by) && by <= 4096 && by >= -4096) {
+        if (guest == X86_RSP && !rw_is_sys(r, in) && rw_rsp_change(in, &by) && by <= 4096 && by >= -4096) {
             s->lo -= by;
             s->hi -= by;
         } else {

@@ -2,6 +2,18 @@
 #include "guest/x86/rw_int.h"
 #include "guest/x86/state.h"
 
+void x86_rw_tlb_offset(struct jit_buf *b, unsigned dst, unsigned address)
+{
+    jit_rorx(b, dst, address, X86_TLB_SHIFT);
+    jit_op_mem(b, 0, 0x23, dst, JIT_GS(X86_CTX(tlb_offset)), 0); /* and */
+}
+
+void x86_rw_tlb_index(struct jit_buf *b, unsigned dst, unsigned address)
+{
+    jit_pext_mem(b, dst, address, JIT_GS(X86_CTX(tlb_mask)));
+    jit_lea(b, dst, (struct jit_mem){JR_NONE, (uint8_t)dst, 4, false, 0});
+}
+
 #define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
 
 static const struct {
@@ -113,18 +125,18 @@ const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const uint8_t *exit_ret)
     jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * 3));
     hit = jit_jrcxz_fwd(b);
     /* Another page, or a misaligned stack: what the TLB knows becomes the slot. */
-    jit_pext_mem(b, JR_RCX, HSP, JIT_GS(X86_CTX(tlb_mask)));
-    jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_r)));
+    x86_rw_tlb_index(b, JR_RCX, HSP);
+    jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb[0].r)));
     jit_lea(b, JR_RCX, JIT_SUM(HSP, JR_RCX));
     jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(mask) + 8 * 3));
     known = jit_jrcxz_fwd(b);
     jit_mov_rr(b, JR_RCX, T1);
     jit_jmp(b, exit_ret);
     jit_patch8(b, known);
-    jit_pext_mem(b, JR_RCX, HSP, JIT_GS(X86_CTX(tlb_mask)));
-    jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_add)));
+    x86_rw_tlb_index(b, JR_RCX, HSP);
+    jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb[0].add)));
     jit_store(b, JIT_GS(add), T0);
-    jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb_r)));
+    jit_load(b, T0, JIT_GSX(JR_RCX, 8, X86_CTX(tlb[0].r)));
     jit_store(b, JIT_GS(slot), T0);
     jit_patch8(b, hit);
     jit_load(b, JR_RCX, JIT_GS(add));

@@ -230,7 +230,7 @@ static void cpuinfo(char *buf, size_t n, unsigned cpu)
         "processor\t: %u\nBogoMIPS\t: 2000.00\n"
         "Features\t: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma lrcpc "
         "asimddp frint\n"
-        "CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x000\nCPU revision\t: 1\n\n",
+        "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\n",
         cpu);
 }
 

@@ -449,7 +449,7 @@ static const struct lx_field stat64_arm[] = {{LX_ST_DEV, 0, 8},       {LX_ST_INO
                                              {LX_ST_BLOCKS, 64, 8},   {LX_ST_ATIME, 72, 4},    {LX_ST_ATIME_NS, 76, 4},
                                              {LX_ST_MTIME, 80, 4},    {LX_ST_MTIME_NS, 84, 4}, {LX_ST_CTIME, 88, 4},
                                              {LX_ST_CTIME_NS, 92, 4}, {LX_ST_INO, 96, 8},      {0, 104, 0}};
-static const char *const cross[] = {"arm", "/usr/arm-linux-gnueabihf", "/usr/arm-linux-gnueabi", NULL};
+static const char *const cross[] = {"armhf", "/usr/arm-linux-gnueabihf", "/usr/arm-linux-gnueabi", NULL};
 
 static const struct lx_arch arm = {.name = "arm",
                                    .cross = cross,

@@ -255,8 +255,10 @@ static bool place(struct image *m, bool main, struct err **errp)
         if (at < 0)
             at = lx_mmap(want, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     } else if (main) {
-        at = lx_mmap(0x56555000, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1,
-                     0);
+        /* As a kernel places it; with -R a third up what there is. */
+        uint64_t base = lx_task_end32() >= UINT64_C(0x80000000) ? 0x56555000 : align_down(lx_task_end32() / 3, 1 << 16);
+
+        at = lx_mmap(base, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     } else {
         at = lx_mmap(0, len + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (at > 0) {

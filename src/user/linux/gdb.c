@@ -3,7 +3,7 @@
  *
  * While a debugger is attached every instruction is a block of its own and comes past lx_gdb_before_run, where
  * breakpoints, watched memory (noticed when its value has changed) and single steps are looked at. All threads wait
- * while one is stopped. Children of fork run free. Not here: record, tracepoints, file transfer, non-stop mode. */
+ * while one is stopped. Children of fork run free. Not here: record, tracepoints, watching reads, non-stop mode. */
 #include "user/linux/gdb.h"
 #include "base/log.h"
 #include "base/str.h"
@@ -21,9 +21,9 @@
 enum { MAX_PACKET = 16384, MAX_POINTS = 256, MAX_WATCH = 16, POLL_EVERY = 4096 };
 
 static struct {
-    pthread_mutex_t lock; /* held by the thread that talks to the debugger */
-    int fd;               /* 0 or less: none */
-    bool no_ack, stepping;
+    pthread_mutex_t lock;          /* held by the thread that talks to the debugger */
+    int fd;                        /* 0 or less: none */
+    bool no_ack, stepping, multi;  /* multi: thread ids are "p<process>.<thread>" */
     struct lx_thread *step, *look; /* the thread to step (NULL: any); the one whose registers are asked for */
     uint64_t points[MAX_POINTS];
     unsigned nr_points;
@@ -132,11 +132,20 @@ static void put_strbuf(struct strbuf *s)
     str_free(s);
 }
 
+static void add_id(struct strbuf *s, int tid)
+{
+    if (g.multi)
+        str_addf(s, "p%x.", (unsigned)getpid());
+    str_addf(s, "%x", (unsigned)tid);
+}
+
 static void stop_reply(struct lx_thread *t, int sig, const struct watch *w)
 {
     struct strbuf s = {0};
 
-    str_addf(&s, "T%02xthread:%x;", (unsigned)sig, (unsigned)t->tid);
+    str_addf(&s, "T%02xthread:", (unsigned)sig);
+    add_id(&s, t->tid);
+    str_add(&s, ";");
     if (w)
         str_addf(&s, "watch:%" PRIx64 ";", w->at);
     put_strbuf(&s);
@@ -293,14 +302,15 @@ static void threads(void)
 
     pthread_mutex_lock(&lx_proc.lock);
     for (struct lx_thread *t = lx_proc.threads; t; t = t->next)
-        str_addf(&s, "%c%x", s.len ? ',' : 'm', (unsigned)t->tid);
+        str_add(&s, s.len ? "," : "m"), add_id(&s, t->tid);
     pthread_mutex_unlock(&lx_proc.lock);
     put_strbuf(&s);
 }
 
 static struct lx_thread *thread_by(const char *p, struct lx_thread *other)
 {
-    long id = strtol(p, NULL, 16);
+    const char *dot = p[0] == 'p' ? strchr(p, '.') : NULL;
+    long id = strtol(dot ? dot + 1 : p, NULL, 16);
     struct lx_thread *t;
 
     pthread_mutex_lock(&lx_proc.lock);
@@ -313,11 +323,13 @@ static struct lx_thread *thread_by(const char *p, struct lx_thread *other)
 static void query(struct lx_thread *t, const char *p)
 {
     const char *xml;
-    char text[128];
+    char text[160];
 
     if (str_starts(p, "qSupported")) {
+        g.multi = strstr(p, "multiprocess+");
         snprintf(text, sizeof text,
-                 "PacketSize=%x;QStartNoAckMode+;qXfer:features:read+;qXfer:auxv:read+;qXfer:exec-file:read+",
+                 "PacketSize=%x;QStartNoAckMode+;multiprocess+;qXfer:features:read+;qXfer:auxv:read+;"
+                 "qXfer:exec-file:read+",
                  MAX_PACKET - 1);
         put_text(text);
     } else if (str_starts(p, "qXfer:features:read:")) {
@@ -334,9 +346,12 @@ static void query(struct lx_thread *t, const char *p)
     } else if (str_starts(p, "qXfer:exec-file:read:")) {
         transfer(p + 21, lx_proc.exe, strlen(lx_proc.exe));
     } else if (!strcmp(p, "qC")) {
-        snprintf(text, sizeof text, "QC%x", (unsigned)t->tid);
-        put_text(text);
-    } else if (!strcmp(p, "qAttached")) {
+        struct strbuf s = {0};
+
+        str_add(&s, "QC");
+        add_id(&s, t->tid);
+        put_strbuf(&s);
+    } else if (str_starts(p, "qAttached")) {
         put_text("0");
     } else if (!strcmp(p, "qfThreadInfo")) {
         threads();
@@ -349,6 +364,7 @@ static void query(struct lx_thread *t, const char *p)
 
 static void detach(void)
 {
+    lx_gdb_files_close();
     close(g.fd);
     g.fd = -1;
     g.nr_points = g.nr_watch = 0;
@@ -363,6 +379,14 @@ static bool go_on(struct lx_thread *t, const char *p)
     g.step = g.stepping ? t : NULL;
     g.resume_sig = p[0] == 'C' || p[0] == 'S' ? (int)strtol(p + 1, NULL, 16) : 0;
     return true;
+}
+
+static void file_request(const char *p)
+{
+    struct strbuf s = {0};
+
+    lx_gdb_file(p, &s);
+    put_strbuf(&s);
 }
 
 /* One request; true = the program goes on. */
@@ -410,6 +434,10 @@ static bool serve(struct lx_thread *t, const char *p, int sig)
             put_text("vCont;c;C;s;S");
         else if (str_starts(p, "vCont;"))
             return go_on(t, p + 6);
+        else if (str_starts(p, "vKill"))
+            lx_exit_process(137);
+        else if (str_starts(p, "vFile:"))
+            file_request(p + 6);
         else
             put_text("");
         return false;
@@ -533,11 +561,14 @@ bool lx_gdb_fault(struct lx_thread *t)
 
 void lx_gdb_exit(int code)
 {
-    char text[16];
+    char text[40];
 
     if (g.fd <= 0)
         return;
-    snprintf(text, sizeof text, "W%02x", code & 0xff);
+    if (g.multi)
+        snprintf(text, sizeof text, "W%02x;process:%x", code & 0xff, (unsigned)getpid());
+    else
+        snprintf(text, sizeof text, "W%02x", code & 0xff);
     put_text(text);
     close(g.fd);
     g.fd = -1;

@@ -64,6 +64,7 @@ static void split(uint64_t addr)
         struct lx_map low = maps[i];
 
         low.end = addr;
+        maps[i].off += maps[i].ino ? addr - low.start : 0;
         maps[i].start = addr;
         insert_at(i, low);
     }
@@ -71,7 +72,8 @@ static void split(uint64_t addr)
 
 static bool alike(const struct lx_map *a, const struct lx_map *b)
 {
-    return a->end == b->start && a->prot == b->prot && a->shared == b->shared && a->note == b->note;
+    return a->end == b->start && a->prot == b->prot && a->shared == b->shared && a->note == b->note &&
+           a->ino == b->ino && a->dev == b->dev && (!a->ino || a->off + (a->end - a->start) == b->off);
 }
 
 /* Joins ranges from index lo - 1 to hi where they agree. */
@@ -138,6 +140,49 @@ void lx_map_add(uint64_t start, uint64_t end, int prot, bool shared, enum lx_map
     insert_at(i, (struct lx_map){.start = start, .end = end, .prot = prot, .shared = shared, .note = (uint8_t)note});
     join(i, i + 1);
     lx_map_unlock();
+}
+
+void lx_map_set_file(uint64_t start, uint64_t end, uint64_t dev, uint64_t ino, uint64_t off)
+{
+    size_t first, i;
+
+    lx_map_lock();
+    split(start);
+    split(end);
+    first = first_above(start);
+    for (i = first; i < nr_maps && maps[i].start < end; i++) {
+        maps[i].dev = dev;
+        maps[i].ino = ino;
+        maps[i].off = off + (maps[i].start - start);
+    }
+    join(first, i);
+    lx_map_unlock();
+}
+
+bool lx_map_alias(uint64_t start, uint64_t end, unsigned n, uint64_t *at, uint64_t *to)
+{
+    bool found = false;
+    size_t i;
+
+    lx_map_lock();
+    i = first_above(start);
+    if (i < nr_maps && maps[i].start <= start && maps[i].ino) {
+        const struct lx_map *m = &maps[i];
+        uint64_t lo = m->off + (start - m->start), hi = lo + (min_u64(end, m->end) - start);
+
+        for (size_t j = 0; j < nr_maps && !found; j++) {
+            const struct lx_map *o = &maps[j];
+            uint64_t a = max_u64(lo, o->off), b = min_u64(hi, o->off + (o->end - o->start));
+
+            if (j == i || o->ino != m->ino || o->dev != m->dev || a >= b || n--)
+                continue;
+            *at = o->start + (a - o->off);
+            *to = o->start + (b - o->off);
+            found = true;
+        }
+    }
+    lx_map_unlock();
+    return found;
 }
 
 void lx_map_del(uint64_t start, uint64_t end)

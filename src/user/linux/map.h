@@ -8,9 +8,10 @@
 #define LX_TASK_MAX (UINT64_C(1) << 47)
 struct lx_map {
     uint64_t start, end;
-    int prot;     /* PROT_*, as the guest sees it */
-    bool shared;  /* MAP_SHARED */
-    uint8_t note; /* enum lx_map_note */
+    int prot;               /* PROT_*, as the guest sees it */
+    bool shared;            /* MAP_SHARED */
+    uint8_t note;           /* enum lx_map_note */
+    uint64_t dev, ino, off; /* shared: the file and where in it; ino 0: none that could be mapped elsewhere too */
 };
 enum lx_map_note { LX_MAP_PLAIN, LX_MAP_STACK, LX_MAP_HEAP, LX_MAP_VDSO, LX_MAP_TRAMP };
 
@@ -20,6 +21,11 @@ int lx_map_prot(uint64_t addr);
 bool lx_map_next(uint64_t addr, struct lx_map *out);
 void lx_map_add(uint64_t start, uint64_t end, int prot, bool shared,
                 enum lx_map_note note); /* replaces what was there */
+/* What lies there is this part of this file, which other mappings may show as well. */
+void lx_map_set_file(uint64_t start, uint64_t end, uint64_t dev, uint64_t ino, uint64_t off);
+/* The n-th range, from 0, that shows the same bytes of a file as [start, end), or a part of them; only the mapping at
+ * start is looked at. False: there is none. */
+bool lx_map_alias(uint64_t start, uint64_t end, unsigned n, uint64_t *at, uint64_t *to);
 void lx_map_del(uint64_t start, uint64_t end);
 void lx_map_protect(uint64_t start, uint64_t end, int prot);
 /* A free range of len bytes within [lo, hi), searched downwards from hi; 0: none. */

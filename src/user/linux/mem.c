@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC };
@@ -91,8 +92,15 @@ static bool any_code(uint64_t start, uint64_t end)
 
 static void changed(uint64_t start, uint64_t len)
 {
+    uint64_t at, to;
+    struct lx_map m;
+
     if (any_code(start, start + len))
         lx_rt_unmapped(lx_proc.rt, start, len);
+    for (uint64_t p = start; p < start + len && lx_map_next(p, &m) && m.start < start + len; p = m.end)
+        for (unsigned n = 0; m.ino && lx_map_alias(max_u64(p, m.start), min_u64(m.end, start + len), n, &at, &to); n++)
+            if (any_code(at, to))
+                lx_rt_unmapped(lx_proc.rt, at, to - at);
 }
 
 /* Where a mapping without MAP_FIXED goes for a 32-bit guest; 0 = no room. */
@@ -154,6 +162,7 @@ int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64
 {
     uint64_t size = align_up(len, PAGE);
     bool taken = false;
+    struct stat st;
     int64_t r;
 
     if (!len || size < len || size > task_end())
@@ -178,6 +187,10 @@ int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64
         return r;
     changed((uint64_t)r, size);
     lx_map_add((uint64_t)r, (uint64_t)r + size, prot & PROT_RWX, (flags & MAP_TYPE) != MAP_PRIVATE, LX_MAP_PLAIN);
+    if (!(flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) != MAP_PRIVATE && !fstat(fd, &st)) {
+        lx_map_set_file((uint64_t)r, (uint64_t)r + size, st.st_dev, st.st_ino, off);
+        changed((uint64_t)r, size);
+    }
     if (prot & PROT_EXEC && !(flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE)
         lx_kept_mapped(lx_proc.rt, (uint64_t)r, size, fd, off);
     return r;
@@ -223,6 +236,7 @@ int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
 {
     uint64_t len = align_up(a[1], PAGE), end;
     int prot = (int)a[2];
+    bool code;
 
     if (a[0] & (PAGE - 1) || prot & ~(PROT_RWX | PROT_GROWSDOWN | 8 /* PROT_SEM */))
         return -EINVAL;
@@ -231,10 +245,15 @@ int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
     if (len < a[1] || a[0] > task_end() || len > task_end() + PAGE - a[0])
         return -ENOMEM;
     end = mapped_end(a[0], a[0] + len); /* as the kernel: up to the first hole */
+    code = any_code(a[0], end);
     changed(a[0], end - a[0]);
     if (end > a[0] && mprotect((void *)(uintptr_t)a[0], end - a[0], host_prot(prot)) < 0)
         return -errno;
     lx_map_protect(a[0], end, prot & PROT_RWX);
+    if (code) /* what others translated meanwhile */
+        lx_rt_unmapped(lx_proc.rt, a[0], end - a[0]);
+    if (prot & PROT_WRITE) /* what was translated elsewhere when this could not be written */
+        changed(a[0], end - a[0]);
     return end == a[0] + len ? 0 : -ENOMEM;
 }
 
@@ -283,6 +302,8 @@ int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)
     if (!(flags & 4 /* MREMAP_DONTUNMAP */) && osize)
         lx_map_del(old, old + osize);
     lx_map_add((uint64_t)r, (uint64_t)r + nsize, m.prot, m.shared, LX_MAP_PLAIN);
+    if (m.ino)
+        lx_map_set_file((uint64_t)r, (uint64_t)r + nsize, m.dev, m.ino, m.off + (old - m.start));
     return r;
 }
 

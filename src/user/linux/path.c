@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "user/linux/kept.h"
 #include "user/linux/map.h"
+#include "user/linux/peer.h"
 #include "user/linux/seccomp.h"
 #include "user/linux/sys_file.h"
 #include "user/linux/syscalls.h"
@@ -62,6 +63,17 @@ const char *lx_path(const char *path, char *buf)
 
 /* ---- /proc ---- */
 
+/* Of our process or one of its threads (task/<tid>/). */
+static const char *of_thread(const char *rest)
+{
+    size_t n;
+
+    if (!str_starts(rest, "task/"))
+        return rest;
+    n = strspn(rest + 5, "0123456789");
+    return n && rest[5 + n] == '/' ? rest + 5 + n + 1 : rest;
+}
+
 /* The rest of a path behind /proc/self/, /proc/thread-self/ or /proc/<our pid>/; NULL. */
 static const char *own_proc(const char *path)
 {
@@ -72,11 +84,11 @@ static const char *own_proc(const char *path)
         return NULL;
     path += 6;
     if (str_starts(path, "self/"))
-        return path + 5;
+        return of_thread(path + 5);
     if (str_starts(path, "thread-self/"))
         return path + 12;
     n = (size_t)snprintf(num, sizeof num, "%d/", (int)getpid());
-    return !strncmp(path, num, n) ? path + n : NULL;
+    return !strncmp(path, num, n) ? of_thread(path + n) : NULL;
 }
 
 static void add_maps(struct strbuf *out, FILE *in)
@@ -121,11 +133,10 @@ static void add_stat(struct strbuf *out, FILE *in)
 {
     char line[4096], *end;
     unsigned field = 3;
-    const char *base = strrchr(lx_proc.exe, '/');
 
     if (!fgets(line, sizeof line, in) || !(end = strrchr(line, ')')))
         return;
-    str_addf(out, "%d (%.15s)", (int)getpid(), base ? base + 1 : lx_proc.exe);
+    str_addn(out, line, (size_t)(end + 1 - line));
     for (char *save = NULL, *w = strtok_r(end + 1, " \n", &save); w; w = strtok_r(NULL, " \n", &save), field++) {
         uint64_t v = field == 26   ? lx_proc.code_start
                      : field == 27 ? lx_proc.code_end
@@ -177,10 +188,52 @@ static int peer_proc(const char *path, const char **what)
 {
     int pid, n = 0;
 
-    if (!lx_tracing() || sscanf(path, "/proc/%d/%n", &pid, &n) != 1 || !n)
+    if (!str_starts(path, "/proc/") || sscanf(path, "/proc/%d/%n", &pid, &n) != 1 || !n || pid == getpid())
         return 0;
     *what = path + n;
     return pid;
+}
+
+/* The program that /proc/<pid>/exe means to the guest, ours or another process's; false: the path is another or shows
+ * the truth. */
+static bool exe_of(const char *path, struct strbuf *out)
+{
+    const char *what = own_proc(path);
+    int pid = what ? 0 : peer_proc(path, &what);
+
+    if (!what || strcmp(what, "exe"))
+        return false;
+    if (!pid) {
+        str_add(out, lx_proc.exe);
+        return true;
+    }
+    return (lx_tracing() && lx_trace_proc(pid, what, out)) || lx_peer(pid, LX_PEER_EXE, out);
+}
+
+/* A path in a folder of /proc whose last part is one of those that must show the guest, as an absolute one; else path.
+ */
+const char *lx_proc_name(int dirfd, const char *path, char buf[PATH_MAX])
+{
+    static const char *const shown[] = {"exe", "maps", "stat", "cmdline", "auxv", "cpuinfo"};
+    const char *last = strrchr(path, '/');
+    char link[32];
+    ssize_t n;
+
+    if (path[0] == '/')
+        return path;
+    last = last ? last + 1 : path;
+    for (size_t i = 0; i < ARRAY_LEN(shown); i++) {
+        if (strcmp(last, shown[i]))
+            continue;
+        snprintf(link, sizeof link, dirfd == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", dirfd);
+        n = readlink(link, buf, PATH_MAX - 256);
+        if (n < 5 || strncmp(buf, "/proc", 5) || (size_t)n + strlen(path) + 2 > PATH_MAX || (n > 5 && buf[5] != '/'))
+            return path;
+        buf[n] = '/';
+        memcpy(buf + n + 1, path, strlen(path) + 1);
+        return buf;
+    }
+    return path;
 }
 
 int lx_proc_open(const char *path, int flags, bool *ours)
@@ -193,12 +246,12 @@ int lx_proc_open(const char *path, int flags, bool *ours)
 
     *ours = true;
     pid = peer_proc(path, &peer);
-    if (pid && !strcmp(peer, "auxv") && lx_trace_proc(pid, peer, &s))
+    if (pid && !strcmp(peer, "auxv") && lx_tracing() && lx_trace_proc(pid, peer, &s))
         return text_file(&s);
-    if (pid && !strcmp(peer, "exe") && lx_trace_proc(pid, peer, &s))
-        return (fd = open(s.s, flags & ~O_CREAT)) < 0 ? -errno : fd;
-    if (what && !strcmp(what, "exe"))
-        fd = open(lx_proc.exe, flags & ~O_CREAT);
+    if (pid && !strcmp(peer, "cmdline") && lx_peer(pid, LX_PEER_CMDLINE, &s))
+        return text_file(&s);
+    if (exe_of(path, &s))
+        fd = open(s.s, flags & ~O_CREAT);
     else if (what && !strcmp(what, "auxv")) {
         str_addn(&s, (const void *)(uintptr_t)lx_proc.auxv, lx_proc.auxv_len);
         return text_file(&s);
@@ -206,7 +259,7 @@ int lx_proc_open(const char *path, int flags, bool *ours)
         add_cmdline(&s);
         return text_file(&s);
     } else if (what && (!strcmp(what, "maps") || !strcmp(what, "stat"))) {
-        in = fopen(what[0] == 'm' ? "/proc/self/maps" : "/proc/self/stat", "re");
+        in = fopen(path, "re");
         if (!in)
             return -errno;
         if (what[0] == 'm')
@@ -226,21 +279,13 @@ int lx_proc_open(const char *path, int flags, bool *ours)
 
 int64_t lx_proc_readlink(const char *path, char *buf, size_t n)
 {
-    const char *what = own_proc(path);
     CLEANUP(str_free) struct strbuf s = {0};
-    const char *peer;
     size_t len;
-    int pid = peer_proc(path, &peer);
 
-    if (pid && !strcmp(peer, "exe") && lx_trace_proc(pid, peer, &s)) {
-        len = min_u64(s.len, n);
-        memcpy(buf, s.s, len);
-        return (int64_t)len;
-    }
-    if (!what || strcmp(what, "exe"))
+    if (!exe_of(path, &s))
         return -1;
-    len = min_u64(strlen(lx_proc.exe), n);
-    memcpy(buf, lx_proc.exe, len);
+    len = min_u64(s.len, n);
+    memcpy(buf, s.s, len);
     return (int64_t)len;
 }
 

@@ -36,7 +36,7 @@ static struct lx_watch *watch_find(struct lx_rt *rt, uint64_t no)
     return w;
 }
 
-/* Code was translated from the page: with the lock held. */
+/* Code is to be translated from the page: with the lock held. */
 static void watch_page(struct lx_rt *rt, uint64_t no, int prot)
 {
     struct lx_watch *w;
@@ -57,10 +57,20 @@ static void watch_page(struct lx_rt *rt, uint64_t no, int prot)
     mprotect((void *)(uintptr_t)(no * PAGE), PAGE, prot & ~PROT_WRITE & (PROT_READ | PROT_EXEC));
 }
 
+/* The page and what else shows it: before a byte is read, or a write between would never be seen. */
+static void watch_code(struct lx_rt *rt, uint64_t no, int prot)
+{
+    uint64_t at, to;
+
+    watch_page(rt, no, prot);
+    for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+        watch_page(rt, at / PAGE, lx_map_prot(at));
+}
+
 /* True when the page had lost its write permission to us (or has just regained it): the access is to be repeated. */
 static bool page_written(struct lx_rt *rt, uint64_t addr)
 {
-    uint64_t no = addr / PAGE;
+    uint64_t no = addr / PAGE, at, to;
     struct lx_watch *w;
     bool ours;
 
@@ -72,11 +82,13 @@ static bool page_written(struct lx_rt *rt, uint64_t addr)
         w->writes++;
         rt->nr_watched--;
     }
-    pthread_mutex_unlock(&rt->cache.lock);
-    if (ours) {
-        jit_cache_written(&rt->cache, no, 0, PAGE);
+    if (ours) { /* under the lock: whoever writes next, unseen, must find no block, and no new one may be made before */
+        jit_cache_written_held(&rt->cache, no, 0, PAGE);
+        for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+            jit_cache_written_held(&rt->cache, at / PAGE, 0, PAGE);
         mprotect((void *)(uintptr_t)(no * PAGE), PAGE, lx_map_prot(addr) & (PROT_READ | PROT_WRITE));
     }
+    pthread_mutex_unlock(&rt->cache.lock);
     return ours;
 }
 
@@ -247,6 +259,30 @@ struct xlat {
     bool full;
 };
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void note_made(struct lx_rt *rt, const struct jit_block_out *out, uint64_t ns)
+{
+    rt->made.ns += ns;
+    rt->made.bytes += out->len;
+    rt->made.blocks++;
+    for (unsigned i = 0; i < out->nr_insn; i++) /* an instruction may have several pieces of code */
+        rt->made.insns += !i || (out->guest_off[i] & 0x3fff) != (out->guest_off[i - 1] & 0x3fff);
+}
+
+void lx_rt_report(const struct lx_rt *rt)
+{
+    log_write(LOG_JIT,
+              "translated %" PRIu64 " instructions in %" PRIu64 " blocks, %" PRIu64 " bytes of code, %" PRIu64 " ns",
+              rt->made.insns, rt->made.blocks, rt->made.bytes, rt->made.ns);
+}
+
 static void translate(void *arg)
 {
     struct xlat *x = arg;
@@ -254,6 +290,7 @@ static void translate(void *arg)
     struct jit_rel rel[256];
     struct jit_block_out out;
     struct jit_buf buf;
+    uint64_t start = log_on(LOG_JIT) ? now_ns() : 0;
     uint32_t first;
     bool ok;
 
@@ -271,6 +308,8 @@ static void translate(void *arg)
     if (ok)
         out.tail_no = x->pc / PAGE + 1;
     x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, ok ? &out : NULL);
+    if (ok && start)
+        note_made(rt, &out, now_ns() - start);
     if (ok)
         lx_kept_note(rt, x->b, &buf);
 }
@@ -294,12 +333,11 @@ static struct jit_block *make_block(struct lx_rt_thread *t, uint64_t pc, unsigne
     x.avail = PAGE - (pc & (PAGE - 1));
     if (x.avail < 16 && (lx_map_prot(pc + x.avail) & (PROT_EXEC | PROT_WRITE)) == PROT_EXEC)
         x.avail += 16; /* an instruction may go on there */
+    watch_code(t->rt, pc / PAGE, prot);
     if (!lx_guarded(translate, &x)) {
         *f = lx_guard_fault;
         return NULL;
     }
-    if (x.b)
-        watch_page(t->rt, pc / PAGE, prot);
     return x.b;
 }
 
@@ -490,6 +528,8 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
         unsigned i = jit_block_insn_at(b, rip);
 
         t->rt->front->set_pc(t, jit_block_pc(b, i));
+        if (t->sig == SIGFPE)
+            t->sig_addr = jit_block_pc(b, i); /* not where its translation lies */
         if (t->rt->front->fix && t->rt->front->step)
             t->rt->front->fix(t, b, i);
     }

@@ -120,6 +120,9 @@ struct lx_rt {
     bool single; /* lx_rt_run comes back after each block (a debugger looks) */
     _Atomic bool flushing;
     struct lx_kept *kept; /* owned; translations on disk (kept.h); NULL: none */
+    struct {
+        uint64_t ns, insns, bytes, blocks;
+    } made; /* with -d jit, under cache.lock: what was translated */
 };
 
 /* The process's translator. cache_size in bytes. */
@@ -131,6 +134,8 @@ void lx_rt_thread_free(struct lx_rt_thread *t);
 void lx_rt_thread_start(struct lx_rt_thread *t);
 /* Runs until a system call, a guest fault or a kick. An architecture's run() usually is just this. */
 enum lx_stop lx_rt_run(struct lx_rt_thread *t);
+/* -d jit: writes what rt->made holds to the log. */
+void lx_rt_report(const struct lx_rt *rt);
 /* From now on every instruction is a block of its own and lx_rt_run comes back after each; on the thread itself. */
 void lx_rt_single(struct lx_rt_thread *t);
 /* Makes it stop soon; any thread, also from signal handlers. */

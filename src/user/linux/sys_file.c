@@ -64,6 +64,7 @@ uint64_t lx_open_flags_out(uint64_t host)
 static int64_t open_at(struct lx_thread *t, int dirfd, uint64_t path_at, uint64_t flags, uint64_t mode)
 {
     char buf[PATH_MAX], *path;
+    const char *name;
     bool ours = false;
     int e = 0;
     int64_t r;
@@ -72,7 +73,8 @@ static int64_t open_at(struct lx_thread *t, int dirfd, uint64_t path_at, uint64_
     if (!path)
         return -e;
     flags = lx_open_flags_in(flags);
-    r = str_is_proc(path) ? lx_proc_open(path, (int)flags, &ours) : 0;
+    name = lx_proc_name(dirfd, path, buf);
+    r = str_is_proc(name) ? lx_proc_open(name, (int)flags, &ours) : 0;
     if (!ours) {
         uint64_t a[6] = {(uint64_t)(int64_t)dirfd, (uintptr_t)(flags & O_CREAT ? path : lx_path(path, buf)), flags,
                          mode};
@@ -124,7 +126,7 @@ static int64_t read_link(struct lx_thread *t, int dirfd, const uint64_t *a)
     if ((int64_t)(int32_t)a[2] <= 0) {
         r = -EINVAL;
     } else {
-        r = lx_proc_readlink(path, out, min_u64(a[2], sizeof out));
+        r = lx_proc_readlink(lx_proc_name(dirfd, path, buf), out, min_u64(a[2], sizeof out));
         if (r < 0) {
             r = readlinkat(dirfd, lx_path(path, buf), out, min_u64((uint32_t)a[2], sizeof out));
             r = r < 0 ? -errno : r;
@@ -192,20 +194,44 @@ int64_t lx_put_stat(uint64_t at, const struct stat *st, const struct lx_field *f
 
 static int64_t stat_at(int dirfd, uint64_t path_at, uint64_t to, int flags, const struct lx_field *layout)
 {
-    char buf[PATH_MAX], *path = NULL;
+    char buf[PATH_MAX], exe[PATH_MAX], *path = NULL;
     struct stat st;
+    int64_t n;
     int e = 0, r;
 
     path = path_at ? lx_get_str(path_at, PATH_MAX, &e) : xstrdup("");
     if (!path)
         return -e;
-    if (path[0] == '/' && !(flags & AT_SYMLINK_NOFOLLOW) && is_own_exe(path))
-        r = stat(lx_proc.exe, &st);
-    else
+    n = flags & AT_SYMLINK_NOFOLLOW ? -1 : lx_proc_readlink(lx_proc_name(dirfd, path, buf), exe, sizeof exe - 1);
+    if (n >= 0) {
+        exe[n] = 0;
+        r = stat(exe, &st);
+    } else {
         r = fstatat(dirfd, lx_path(path, buf), &st, flags);
+    }
     e = errno;
     free(path);
     return r < 0 ? -e : lx_put_stat(to, &st, layout);
+}
+
+int64_t lx_sys_statx(struct lx_thread *t, const uint64_t *a)
+{
+    char buf[PATH_MAX], exe[PATH_MAX], *path;
+    int e = 0;
+    int64_t n, r;
+
+    if (!a[1])
+        return lx_safe_syscall(t, SYS_statx, a);
+    path = lx_get_str(a[1], PATH_MAX, &e);
+    if (!path)
+        return -e;
+    n = a[2] & AT_SYMLINK_NOFOLLOW ? -1 : lx_proc_readlink(lx_proc_name((int)a[0], path, buf), exe, sizeof exe - 1);
+    if (n >= 0)
+        exe[n] = 0;
+    r = lx_safe_syscall(t, SYS_statx,
+                        (const uint64_t[6]){a[0], (uintptr_t)(n >= 0 ? exe : lx_path(path, buf)), a[2], a[3], a[4]});
+    free(path);
+    return r;
 }
 
 int64_t lx_sys_stat(struct lx_thread *t, const uint64_t *a)

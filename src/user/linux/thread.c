@@ -29,6 +29,8 @@ void lx_exit_process(int code)
 {
     if (!lx_self || !lx_self->vfork_child) {
         lx_gdb_exit(code);
+        if (log_on(LOG_JIT))
+            lx_rt_report(lx_proc.rt);
         fflush(NULL);
         lx_kept_save(lx_proc.rt);
     }
@@ -66,6 +68,8 @@ void lx_thread_loop(struct lx_thread *t)
             lx_signals_deliver(t);
         if (unlikely(lx_proc.opt.gdb_port || lx_proc.opt.gdb_path))
             lx_gdb_before_run(t);
+        if (unlikely(t->trace.nr_hw && t->trace.on) && lx_trace_point(t))
+            continue;
         if (unlikely(t->trace.how == LX_TRACE_STEP && t->trace.on)) {
             step(t);
             continue;

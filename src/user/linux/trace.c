@@ -12,7 +12,7 @@
  *
  * Requests read and write struct lx_trace in the tracee's memory; a guest address is a host address.
  *
- * Not here: hardware break- and watchpoints (EIO or EINVAL: gdb steps instead), PTRACE_O_TRACESECCOMP, TRACEVFORKDONE,
+ * Not here: PTRACE_O_TRACESECCOMP, TRACEVFORKDONE,
  * SYSEMU, the FSAVE image of i386 (its FXSAVE image is there), job control of a process all of whose threads stop,
  * tracees of another version of ours or not emulated (ESRCH). */
 #include "user/linux/trace.h"
@@ -179,8 +179,9 @@ static void stop(struct lx_thread *t, int status, const siginfo_t *info)
     forget_changed(tr);
     if (tr->how == LX_TRACE_DETACH)
         tr->on = false;
-    if (tr->how == LX_TRACE_STEP)
+    if (tr->how == LX_TRACE_STEP || tr->nr_hw)
         lx_rt_single(t->cpu->rt);
+    lx_trace_hw_begin(t);
 }
 
 static siginfo_t trap_info(int code)
@@ -308,15 +309,36 @@ void lx_trace_executed(struct lx_thread *t, const char *text)
     }
 }
 
+static void trapped(struct lx_thread *t, siginfo_t *i, uint64_t addr)
+{
+    t->trace.op = 0;
+    i->si_addr = (void *)(uintptr_t)addr;
+    stop(t, SIGTRAP << 8, i);
+    if (t->trace.sig)
+        lx_signal_force(t, t->trace.sig, TRAP_TRACE, 0);
+}
+
 void lx_trace_stepped(struct lx_thread *t)
 {
     siginfo_t i = trap_info(TRAP_TRACE);
+    uint64_t addr;
 
-    t->trace.op = 0;
-    i.si_addr = (void *)(uintptr_t)lx_proc.arch->get(t->cpu, LX_PC);
-    stop(t, SIGTRAP << 8, &i);
-    if (t->trace.sig)
-        lx_signal_force(t, t->trace.sig, TRAP_TRACE, 0);
+    if (lx_trace_hw_met(t, true, &addr))
+        i.si_code = TRAP_HWBKPT;
+    else
+        addr = lx_proc.arch->get(t->cpu, LX_PC);
+    trapped(t, &i, addr);
+}
+
+bool lx_trace_point(struct lx_thread *t)
+{
+    siginfo_t i = trap_info(TRAP_HWBKPT);
+    uint64_t addr;
+
+    if (!lx_trace_hw_met(t, false, &addr))
+        return false;
+    trapped(t, &i, addr);
+    return true;
 }
 
 int lx_trace_arrived(struct lx_thread *t, siginfo_t *info)
@@ -698,10 +720,12 @@ static int64_t regset(struct lx_trace *tr, uint64_t which, uint64_t iov_at, bool
     uint8_t *regs = find_set(tr, (uint32_t)which, &size);
     int64_t r;
 
-    if (!regs)
-        return -EINVAL;
     if (!lx_get_word(iov_at, &base) || !lx_get_word(iov_at + w, &len))
         return -EFAULT;
+    if (!regs && lx_trace_hw_set(tr, (uint32_t)which, base, &len, set, &r))
+        return r ? r : lx_put_word(iov_at + w, len) ? 0 : -EFAULT;
+    if (!regs)
+        return -EINVAL;
     len = min_u64(len, size);
     r = copy_set(tr, regs, base, len, set);
     return r ? r : lx_put_word(iov_at + w, len) ? 0 : -EFAULT;
@@ -761,17 +785,21 @@ static int64_t peekuser(const struct lx_trace *tr, uint64_t off, uint64_t to)
 
     if (off % lx_proc.arch->word)
         return -EIO;
-    if (off + lx_proc.arch->word <= tr->gp_len)
+    if (!lx_trace_hw_peek(tr, off, &v) && off + lx_proc.arch->word <= tr->gp_len)
         memcpy(&v, tr->gp + off, lx_proc.arch->word);
     return lx_put(to, &v, lx_proc.arch->word) ? 0 : -EFAULT;
 }
 
 static int64_t pokeuser(struct lx_trace *tr, uint64_t off, uint64_t v)
 {
+    int64_t r;
+
     if (off % lx_proc.arch->word)
         return -EIO;
+    if (lx_trace_hw_poke(tr, off, v, &r))
+        return r;
     if (off + lx_proc.arch->word > tr->gp_len)
-        return v ? -EIO : 0; /* debug registers can only be off */
+        return v ? -EIO : 0;
     memcpy(tr->gp + off, &v, lx_proc.arch->word);
     tr->gp_set = true;
     return 0;

@@ -8,8 +8,15 @@
 
 struct lx_thread;
 
-enum { LX_TRACE_GP = 512, LX_TRACE_FP = 1024 /* LX_FP_MAX */, LX_TRACE_CHANGED = 64 };
+enum { LX_TRACE_GP = 512, LX_TRACE_FP = 1024 /* LX_FP_MAX */, LX_TRACE_CHANGED = 64, LX_TRACE_HW = 8 };
 enum lx_trace_how { LX_TRACE_CONT, LX_TRACE_SYSCALL, LX_TRACE_STEP, LX_TRACE_LISTEN, LX_TRACE_DETACH };
+
+/* A break- or watchpoint of the tracer's (trace_hw.c). */
+struct lx_hw {
+    uint64_t at, old; /* old: what was there */
+    uint8_t len, slot;
+    bool exec;
+};
 
 /* A tracee's side, in its thread. The tracer's translator reads and writes it while the tracee stands in a stop; both
  * are the same program, so the layout is the same. */
@@ -34,6 +41,11 @@ struct lx_trace {
     uint8_t gp[LX_TRACE_GP], fp[LX_TRACE_FP]; /* as the guest's user_regs_struct and arch.fp_get have them */
     bool gp_set, fp_set;
     int how, sig; /* how it goes on */
+    struct lx_hw hw[LX_TRACE_HW];
+    unsigned nr_hw;
+    uint64_t hw_skip; /* the instruction it stands at after a stop: not met again */
+    uint64_t dr[8];   /* x86: as the tracer wrote them, dr[6] what was met */
+    uint64_t a64_break[LX_TRACE_HW / 2][2], a64_watch[LX_TRACE_HW / 2][2]; /* address, control */
     struct {
         uint64_t at, len;
     } changed[LX_TRACE_CHANGED]; /* memory the tracer wrote */
@@ -53,6 +65,8 @@ void lx_trace_executed(struct lx_thread *t, const char *text);
 char *lx_trace_carry(const struct lx_thread *t); /* NULL: not traced; caller frees */
 /* After one instruction. */
 void lx_trace_stepped(struct lx_thread *t);
+/* Before an instruction, with debug registers set: true when one was met and reported. */
+bool lx_trace_point(struct lx_thread *t);
 /* In the host's handler of SIGTRAP: 0 = not from a tracer; -1 = ignore it; else the signal *info now is. */
 int lx_trace_arrived(struct lx_thread *t, siginfo_t *info);
 /* The next host signal `sig` that this thread sends itself is to pass the tracer unseen. */
@@ -63,6 +77,14 @@ int64_t lx_trace_wait(struct lx_thread *t, long nr, const uint64_t a[6]);
 /* After a write the guest made to a file: it may have been a tracee's memory. */
 /* What /proc/<pid>/exe or auxv of a tracee says, added to out; false: it is none of ours. */
 bool lx_trace_proc(int pid, const char *what, struct strbuf *out);
+/* ---- trace_hw.c: debug registers. The tracer: false when the offset or note names none; *r the call's result. ---- */
+bool lx_trace_hw_peek(const struct lx_trace *tr, uint64_t off, uint64_t *v);
+bool lx_trace_hw_poke(struct lx_trace *tr, uint64_t off, uint64_t v, int64_t *r);
+bool lx_trace_hw_set(struct lx_trace *tr, unsigned note, uint64_t at, uint64_t *len, bool set, int64_t *r);
+/* The tracee, after each stop: what they name as it is now is not news. */
+void lx_trace_hw_begin(struct lx_thread *t);
+/* Which were met, one bit a slot; *addr for siginfo. stepped: by a single step. */
+unsigned lx_trace_hw_met(struct lx_thread *t, bool stepped, uint64_t *addr);
 /* This process traces something. */
 bool lx_tracing(void);
 void lx_trace_wrote(int fd, uint64_t off, uint64_t len);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -153,6 +154,30 @@ static void watches(void)
     SAY(inotify_add_watch(i, "watched", IN_CREATE));
 }
 
+static void fan(void)
+{
+    int f = fanotify_init(FAN_CLASS_NOTIF | FAN_NONBLOCK | FAN_CLOEXEC, O_RDONLY);
+    struct fanotify_event_metadata m[4];
+    char path[64], name[512] = "";
+
+    if (f < 0) {
+        printf("fanotify needs rights\n");
+        return;
+    }
+    mkdir("fan", 0700);
+    SAY(fanotify_mark(f, FAN_MARK_ADD, FAN_CLOSE_WRITE | FAN_EVENT_ON_CHILD, AT_FDCWD, "fan"));
+    SAY(fanotify_mark(f, FAN_MARK_ADD, 1ull << 40, AT_FDCWD, "fan"));
+    close(open("fan/written", O_CREAT | O_WRONLY, 0600));
+    SAY(read(f, m, sizeof m) == sizeof *m);
+    sprintf(path, "/proc/self/fd/%d", m[0].fd);
+    SAY(readlink(path, name, sizeof name - 1) > 0);
+    printf("fanotify %d %x %d %s\n", m[0].vers, (int)m[0].mask, m[0].pid == getpid(), strrchr(name, '/'));
+    SAY(fanotify_mark(f, FAN_MARK_REMOVE, FAN_CLOSE_WRITE | FAN_EVENT_ON_CHILD, AT_FDCWD, "fan"));
+    SAY(fanotify_mark(f, FAN_MARK_REMOVE, FAN_CLOSE_WRITE, AT_FDCWD, "fan"));
+    unlink("fan/written");
+    rmdir("fan");
+}
+
 static void pids(void)
 {
     int pid = fork(), fd, got;
@@ -187,6 +212,7 @@ int main(void)
     timers();
     signals();
     watches();
+    fan();
     pids();
     return 0;
 }

@@ -19,6 +19,10 @@ static void on_fault(int s, siginfo_t *i, void *u)
 
     printf("signal %d code %d at %s%ld\n", s, i->si_code, a - p < 8192 ? "page+" : "",
            a - p < 8192 ? (long)(a - p) : (long)(a < 65536 ? a : 0));
+#if defined(__x86_64__)
+    if (s == SIGFPE)
+        printf("at the instruction: %d\n", a == (uintptr_t)((ucontext_t *)u)->uc_mcontext.gregs[REG_RIP]);
+#endif
     fflush(stdout);
     if (mode == 1) {
         mprotect(page, 4096, PROT_READ | PROT_WRITE);

@@ -2,17 +2,22 @@
 #define _GNU_SOURCE
 #include <elf.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+static const char *list = "/proc/self/maps";
+
 static int mapped(void *a, const char *perm)
 {
-    FILE *f = fopen("/proc/self/maps", "r");
+    FILE *f = fopen(list, "r");
     unsigned long lo, hi;
     char p[8], line[512];
     int found = 0;
@@ -23,6 +28,66 @@ static int mapped(void *a, const char *perm)
     fclose(f);
     return found;
 }
+/* The thread's line: its name, and that its stack begins where ours is. */
+static void task(void)
+{
+    char path[64], name[32] = "";
+    unsigned long start = 0;
+    int pid = 0, here;
+    FILE *f;
+
+    prctl(PR_SET_NAME, "called so");
+    sprintf(path, "/proc/self/task/%d/stat", getpid());
+    f = fopen(path, "r");
+    fscanf(f,
+           "%d (%15[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %*u %*u %*d %*u "
+           "%*u %*u %lu",
+           &pid, name, &start);
+    fclose(f);
+    printf("task %d %s %d\n", pid == getpid(), name,
+           start > (unsigned long)&here && start - (unsigned long)&here < 1 << 20);
+    sprintf(path, "/proc/%d/task/%d/maps", getpid(), getpid());
+    list = path;
+    printf("maps %d %d\n", mapped((void *)task, "r-xp"), mapped(&here, "rw-p"));
+}
+
+/* Another process of the same program, and ours by a folder's descriptor. */
+static void folders(const char *self)
+{
+    char path[64], text[4096] = "";
+    int d = open("/proc/self", O_RDONLY | O_DIRECTORY), fd, pid, ready[2];
+    struct stat a, b;
+    ssize_t n;
+    FILE *f;
+
+    n = readlinkat(d, "exe", text, sizeof text - 1);
+    printf("folder %d\n", n > 0 && !strcmp(strrchr(text, '/'), strrchr(self, '/')));
+    fd = openat(d, "maps", O_RDONLY);
+    sprintf(path, "/proc/self/fd/%d", fd);
+    list = path;
+    f = fdopen(fd, "r");
+    for (n = 0; fgets(text, sizeof text, f);)
+        n += strstr(text, strrchr(self, '/')) != NULL;
+    printf("own lines %d\n", n > 2);
+    pipe(ready);
+    pid = fork();
+    if (!pid) {
+        write(ready[1], "x", 1);
+        pause();
+    }
+    read(ready[0], text, 1);
+    sprintf(path, "/proc/%d/exe", pid);
+    memset(text, 0, sizeof text);
+    readlink(path, text, sizeof text - 1);
+    printf("peer %d %d\n", !strcmp(strrchr(text, '/'), strrchr(self, '/')),
+           !stat(path, &a) && !stat(self, &b) && a.st_ino == b.st_ino);
+    sprintf(path, "/proc/%d/cmdline", pid);
+    fd = open(path, O_RDONLY);
+    n = read(fd, text, sizeof text);
+    printf("its arguments %d\n", n == (ssize_t)strlen(self) + 1 && !strcmp(text, self));
+    kill(pid, SIGKILL);
+}
+
 int main(int argc, char **argv)
 {
     char exe[4096] = "", cmd[4096] = "", *base;
@@ -47,5 +112,7 @@ int main(int argc, char **argv)
     memset(old, 1, 100000);
     printf("shrink %d\n", sbrk(-50000) != (void *)-1);
     printf("mmap fixed %d\n", mmap(NULL, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+    task();
+    folders(argv[0]);
     return 0;
 }
