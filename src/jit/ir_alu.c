@@ -691,6 +691,42 @@ static void crc32c(struct irc *c, const struct ir_op *o)
     ir_made(c, (ir_val)c->cur, d);
 }
 
+/* The IEEE polynomial has no instruction: Barrett reduction by two carry-less products. The step's bits stand at the
+ * top of 64, whose quotient by the polynomial is the low half of the first product; what the second has above 64 is
+ * left. */
+static void crc32(struct irc *c, const struct ir_op *o)
+{
+    unsigned ra, rb, t, u = 0, x, bits = 8u << o->attr;
+
+    ir_clobber_flags(c);
+    ra = ir_use(c, o->a[0]);
+    rb = ir_use(c, o->a[1]);
+    t = ir_tmp(c, false);
+    x = ir_tmp(c, true) - XMM0;
+    jit_mov_rr32(c->b, t, ra);
+    if (bits < 32) { /* bits of the old value that stay */
+        u = ir_tmp(c, false);
+        jit_mov_rr32(c->b, u, t);
+        jit_op_reg(c->b, 0, 0xc1, 5, u);
+        jit_8(c->b, bits);
+    }
+    jit_op_reg(c->b, bits == 64 ? JIT_W : 0, 0x33, t, rb);
+    if (bits < 64) {
+        jit_op_reg(c->b, JIT_W, 0xc1, 4, t);
+        jit_8(c->b, 64 - bits);
+    }
+    ir_vex(c->b, 1, 1, 1, 0x6e, x, 0, t);
+    for (unsigned k = 0; k < 2; k++) {
+        ir_vex_m(c->b, 1, 3, 0, 0x44, x, x, JIT_GS(IRX(konst) + 16 * 5)); /* vpclmulqdq: by its low, by its high half */
+        jit_8(c->b, k << 4);
+    }
+    ir_vex(c->b, 1, 3, 0, 0x16, x, 0, t); /* vpextrd t, x, 2 */
+    jit_8(c->b, 2);
+    if (bits < 32)
+        jit_op_reg(c->b, 0, 0x33, t, u);
+    ir_made(c, (ir_val)c->cur, t);
+}
+
 bool ir_code_int(struct irc *c, const struct ir_op *o)
 {
     unsigned d;
@@ -775,6 +811,9 @@ bool ir_code_int(struct irc *c, const struct ir_op *o)
         return true;
     case IR_CRC32C:
         crc32c(c, o);
+        return true;
+    case IR_CRC32:
+        crc32(c, o);
         return true;
     default:
         return false;

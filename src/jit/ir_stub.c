@@ -179,6 +179,8 @@ void ir_ctx_init(struct ir_ctx *ctx)
     ctx->konst[2] = (union ir_vec){.d = {INT64_MAX, INT64_MAX}};
     ctx->konst[3] = (union ir_vec){.s = {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX}};
     ctx->konst[4] = (union ir_vec){.s = {0, UINT32_MAX, 0, 0}}; /* what boxes a float */
+    /* CRC-32, bits reversed: x^96 by the polynomial without the last term, and the polynomial. */
+    ctx->konst[5] = (union ir_vec){.d = {UINT64_C(0xb4e5b025f7011641), UINT64_C(0x1db710641)}};
     ir_jc_clear(ctx);
 }
 

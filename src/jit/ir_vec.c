@@ -243,16 +243,134 @@ static bool difference(struct irc *c, const struct ir_op *o)
 }
 
 /* --- Shifts by an immediate --- */
+/* d = a >> n with sign, 0 < n < lane width, where there is no such instruction. d is not a. */
+static void sar_odd(struct irc *c, unsigned l, unsigned d, unsigned a, unsigned n)
+{
+    unsigned t = ir_tmp(c, true);
+
+    if (l == IR_D) { /* the sign above */
+        zero(c, t);
+        op3(c, M38 | 0x37, t, t, a);
+        shift(c, IR_D, 6, t, t, 64 - n);
+        shift(c, IR_D, 2, d, a, n);
+        op3(c, 0xeb, d, d, t);
+    } else { /* the sign bit, now at 7 - n, extended by xor and subtraction */
+        shift(c, IR_H, 2, d, a, n);
+        splat32(c, t, (0xffu >> n) * 0x01010101u);
+        op3(c, 0xdb, d, d, t);
+        splat32(c, t, (0x80u >> n) * 0x01010101u);
+        op3(c, 0xef, d, d, t);
+        op3(c, 0xf8, d, d, t);
+    }
+    c->lock &= ~(1u << t);
+}
+
+/* d = a >> n in lanes of bytes; d may be a. */
+static void shr_bytes(struct irc *c, unsigned d, unsigned a, unsigned n, uint32_t mask)
+{
+    unsigned t = ir_tmp(c, true);
+
+    splat32(c, t, mask * 0x01010101u);
+    shift(c, IR_H, 2, d, a, n);
+    op3(c, 0xdb, d, d, t);
+    c->lock &= ~(1u << t);
+}
+
+/* The shifted value and the last bit shifted out. */
+static bool shift_round(struct irc *c, const struct ir_op *o)
+{
+    static const uint16_t add[] = {0xfc, 0xfd, 0xfe, 0xd4};
+    unsigned l = o->attr & 3, w = 8u << l, n = (unsigned)o->imm, a = ir_use(c, o->a[0]), t = ir_tmp(c, true), d;
+    bool sign = o->op == IR_VRSARI;
+
+    if (l == IR_B) {
+        shr_bytes(c, t, a, n - 1, 1);
+    } else {
+        shift(c, l, 6, t, a, w - n);
+        shift(c, l, 2, t, t, w - 1);
+    }
+    d = dst(c, 1u << a);
+    if (sign && n == w)
+        n--;
+    if (n == w)
+        zero(c, d);
+    else if (sign && (l == IR_B || l == IR_D))
+        sar_odd(c, l, d, a, n);
+    else if (l == IR_B)
+        shr_bytes(c, d, a, n, 0xffu >> n);
+    else
+        shift(c, l, sign ? 4 : 2, d, a, n);
+    op3(c, add[l], d, d, t);
+    made(c, d);
+    return true;
+}
+
+/* Lanes S and D by the signed low byte u of another's: left by u, or right by 256 - u; the host shifts 0 in when the
+ * count is too large. */
+static bool shift_by_lanes(struct irc *c, const struct ir_op *o)
+{
+    unsigned l = o->attr & 3, wide = l == IR_D, a, b, t, u, d;
+
+    if (l < IR_S || (o->op == IR_VSALV && l == IR_D))
+        return false;
+    a = ir_use(c, o->a[0]);
+    b = ir_use(c, o->a[1]);
+    t = ir_tmp(c, true);
+    u = ir_tmp(c, true);
+    ones(c, t);
+    shift(c, l, 2, t, t, wide ? 56 : 24);
+    op3(c, 0xdb, u, b, t);
+    op3(c, wide ? 0xfb : 0xfa, t, t, u);
+    d = dst(c, 1u << a | 1u << b);
+    ones(c, d);
+    op3(c, wide ? 0xfb : 0xfa, t, t, d);                 /* 255 - u + 1 */
+    ir_vex(c->b, 1, 2, wide, 0x47, XR(d), XR(a), XR(u)); /* vpsllv */
+    if (o->op == IR_VSHLV) {
+        ir_vex(c->b, 1, 2, wide, 0x45, XR(t), XR(a), XR(t)); /* vpsrlv */
+        op3(c, 0xeb, d, d, t);
+    } else {
+        ir_vex(c->b, 1, 2, 0, 0x46, XR(t), XR(a), XR(t)); /* vpsravd */
+        shift(c, IR_S, 6, u, u, 24);
+        op3i(c, M3A | 0x4a, d, d, t, XR(u) << 4); /* vblendvps */
+    }
+    made(c, d);
+    return true;
+}
+
+static bool mul_bytes(struct irc *c, const struct ir_op *o)
+{
+    unsigned a = ir_use(c, o->a[0]), b = ir_use(c, o->a[1]), t = ir_tmp(c, true), u = ir_tmp(c, true), d;
+
+    shift(c, IR_H, 2, t, a, 8);
+    shift(c, IR_H, 2, u, b, 8);
+    op3(c, 0xd5, t, t, u); /* odd bytes */
+    shift(c, IR_H, 6, t, t, 8);
+    splat32(c, u, 0xff00ff);
+    d = dst(c, 0);
+    op3(c, 0xd5, d, a, b);
+    op3(c, 0xdb, d, d, u);
+    op3(c, 0xeb, d, d, t);
+    made(c, d);
+    return true;
+}
+
 static bool shift_imm(struct irc *c, const struct ir_op *o)
 {
     unsigned l = o->attr & 3, w = 8u << l, n = (unsigned)o->imm, a, d, t;
     unsigned ext = o->op == IR_VSHLI ? 6 : o->op == IR_VSHRI ? 2 : 4;
 
-    if (ext == 4 && (l == IR_D || l == IR_B))
-        return false;
-    a = ir_use(c, o->a[0]);
     if (ext == 4 && n >= w)
         n = w - 1;
+    if (ext == 4 && (l == IR_D || l == IR_B)) {
+        if (!n)
+            return false;
+        a = ir_use(c, o->a[0]);
+        d = dst(c, 1u << a);
+        sar_odd(c, l, d, a, n);
+        made(c, d);
+        return true;
+    }
+    a = ir_use(c, o->a[0]);
     if (n >= w) {
         d = dst(c, 0);
         zero(c, d);
@@ -803,6 +921,110 @@ static bool fp_compare(struct irc *c, const struct ir_op *o)
     return true;
 }
 
+/* Lanes S unsigned, D signed: one by one. */
+static bool lanes_to_fp(struct irc *c, const struct ir_op *o)
+{
+    unsigned l = o->attr & 3, a, d, t, x, wide = l == IR_D;
+
+    if (wide && o->attr & 8)
+        return false;
+    a = ir_use(c, o->a[0]);
+    t = ir_tmp(c, false);
+    x = ir_tmp(c, true);
+    d = dst(c, 1u << a);
+    zero(c, x);
+    for (unsigned k = 0; k < (wide ? 2u : 4u); k++) {
+        ir_vex(c->b, 1, 3, wide, 0x16, XR(a), 0, t); /* vpextr */
+        jit_8(c->b, k);
+        ir_vex(c->b, wide ? 3 : 2, 1, 1, 0x2a, k ? XR(x) : XR(d), XR(x), t); /* vcvtsi2s */
+        if (!k)
+            continue;
+        if (wide)
+            op3(c, 0x14, d, d, x); /* vunpcklpd */
+        else
+            op3i(c, M3A | 0x21, d, d, x, k << 4); /* vinsertps */
+    }
+    made(c, d);
+    return true;
+}
+
+/* Doubles to signed integers toward zero; the smallest is what the host gives for what does not fit. */
+static bool doubles_to_int(struct irc *c, const struct ir_op *o)
+{
+    unsigned a, d, t, x;
+
+    ir_clobber_flags(c);
+    a = ir_use(c, o->a[0]);
+    t = ir_tmp(c, false);
+    x = ir_tmp(c, true);
+    d = dst(c, 1u << a);
+    ir_vex(c->b, 3, 1, 1, 0x2c, t, 0, XR(a));
+    ir_vex(c->b, 1, 1, 1, 0x6e, XR(d), 0, t);
+    shift_bytes_right(c, x, a, 8);
+    ir_vex(c->b, 3, 1, 1, 0x2c, t, 0, XR(x));
+    ir_vex(c->b, 1, 3, 1, 0x22, XR(d), XR(d), t); /* vpinsrq */
+    jit_8(c->b, 1);
+    ir_vex_m(c->b, 1, 2, 0, 0x29, XR(x), XR(d), KONST(K_SIGN64)); /* vpcmpeqq */
+    op2(c, M38 | 0x17, x, x);
+    cold_eval(c, jit_jcc_fwd(c->b, JCC_NE), d, &a, 1);
+    made(c, d);
+    return true;
+}
+
+/* (a + b) >> 1 is (a & b) + ((a ^ b) >> 1); rounded up (a | b) - ((a ^ b) >> 1), or for some the host's average. */
+static bool halving(struct irc *c, const struct ir_op *o)
+{
+    static const uint16_t add[] = {0xfc, 0xfd, 0xfe}, sub[] = {0xf8, 0xf9, 0xfa};
+    unsigned l = o->attr & 3, a, b, d, t, u;
+    bool sign = o->op == IR_VHADDS, up = o->attr & 4;
+
+    if (l == IR_D)
+        return false;
+    a = ir_use(c, o->a[0]);
+    b = ir_use(c, o->a[1]);
+    if (!sign && up && l <= IR_H) {
+        d = dst(c, 0);
+        op3(c, l == IR_B ? 0xe0 : 0xe3, d, a, b); /* pavg */
+        made(c, d);
+        return true;
+    }
+    d = dst(c, 1u << a | 1u << b);
+    t = ir_tmp(c, true);
+    op3(c, 0xef, t, a, b);
+    if (l != IR_B) {
+        shift(c, l, sign ? 4 : 2, t, t, 1);
+    } else if (sign) {
+        op3(c, 0xef, d, a, b);
+        sar_odd(c, l, t, d, 1);
+    } else {
+        shr_bytes(c, t, t, 1, 0x7f);
+    }
+    op3(c, up ? 0xeb : 0xdb, d, a, b);
+    u = up ? sub[l] : add[l];
+    op3(c, u, d, d, t);
+    made(c, d);
+    return true;
+}
+
+/* Nibbles by two tables. */
+static bool reverse_bits(struct irc *c, const struct ir_op *o)
+{
+    unsigned a = ir_use(c, o->a[0]), lut = ir_tmp(c, true), m = ir_tmp(c, true), t = ir_tmp(c, true), d;
+
+    splat32(c, m, 0x0f0f0f0f);
+    shift(c, IR_H, 2, t, a, 4);
+    op3(c, 0xdb, t, t, m);
+    op3(c, 0xdb, m, a, m);
+    const128(c, lut, UINT64_C(0x0e060a020c040800), UINT64_C(0x0f070b030d050901));
+    op3(c, PSHUFB, t, lut, t);
+    shift(c, IR_H, 6, lut, lut, 4);
+    d = dst(c, 0);
+    op3(c, PSHUFB, d, lut, m);
+    op3(c, 0xeb, d, d, t);
+    made(c, d);
+    return true;
+}
+
 static bool fp_convert(struct irc *c, const struct ir_op *o)
 {
     static const uint8_t mode[] = {0, 3, 1, 2, 0, 0, 0, 4};
@@ -816,9 +1038,11 @@ static bool fp_convert(struct irc *c, const struct ir_op *o)
         break;
     case IR_VITOF:
         if (l == IR_D || o->attr & 8)
-            return false;
+            return lanes_to_fp(c, o);
         break;
     case IR_VFTOI:
+        if (l == IR_D && !(o->attr & 8) && rm == IR_RTZ)
+            return doubles_to_int(c, o);
         if (l == IR_D || o->attr & 8 || rm != IR_RTZ)
             return false;
         break;
@@ -876,17 +1100,21 @@ bool ir_code_vec(struct irc *c, const struct ir_op *o)
     case IR_VABDS:
     case IR_VABDU:
         return difference(c, o);
+    case IR_VHADDS:
     case IR_VHADDU:
-        if (!(o->attr & 4) || (o->attr & 3) > IR_H)
-            return false;
-        a = ir_use(c, o->a[0]);
-        b = ir_use(c, o->a[1]);
-        d = dst(c, 0);
-        op3(c, (o->attr & 3) == IR_B ? 0xe0 : 0xe3, d, a, b); /* pavg */
-        made(c, d);
-        return true;
+        return halving(c, o);
+    case IR_VRBIT:
+        return reverse_bits(c, o);
     case IR_VSHLI ... IR_VSARI:
         return shift_imm(c, o);
+    case IR_VRSHRI:
+    case IR_VRSARI:
+        return shift_round(c, o);
+    case IR_VSHLV:
+    case IR_VSALV:
+        return shift_by_lanes(c, o);
+    case IR_VMUL:
+        return (o->attr & 3) == IR_B && mul_bytes(c, o);
     case IR_VUZP1:
     case IR_VUZP2:
         return unzip(c, o);

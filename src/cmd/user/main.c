@@ -438,7 +438,8 @@ static void start_logs(const struct args *a)
         die(e);
     }
     if (mask & NOT_LOGGED && !strstr(a->log_items, "all")) {
-        err_set(&e, "-d %s: of these items user mode logs guest_errors, unimp, exec, strace and trace", a->log_items);
+        err_set(&e, "-d %s: of these items user mode logs guest_errors, unimp, exec, strace, trace and jit",
+                a->log_items);
         die(e);
     }
     if (lx_proc.opt.log_file && !log_set_file(lx_proc.opt.log_file)) {

@@ -629,6 +629,31 @@ static bool gen_aes(struct a64_xlat *x, unsigned kind, uint32_t w)
     return put(x, w, ir_un(s, kind == A64_AESE ? IR_VAESENC : IR_VAESDEC, ir_bin(s, IR_VXOR, a, vd(x, w))));
 }
 
+/* Products of halves a and b of 8 bytes, neighbours summed, in lanes S. */
+static ir_val dot_half(struct a64_xlat *x, bool uns, unsigned hi, ir_val a, ir_val b)
+{
+    ir_val p = V(uns ? IR_VMULLU : IR_VMULLS, IR_B | hi, a, b);
+
+    if (uns)
+        return V(IR_VADD, IR_S, V1(IR_VSHRI, IR_S, p, 16), ir_bin(x->s, IR_VAND, p, splat(x, IR_S, 0xffff)));
+    return V(IR_VADD, IR_S, V1(IR_VSARI, IR_S, p, 16), V1(IR_VSARI, IR_S, V1(IR_VSHLI, IR_S, p, 16), 16));
+}
+
+/* SDOT, UDOT: Arm ARM C7.2. */
+static bool gen_dot(struct a64_xlat *x, unsigned kind, uint32_t w)
+{
+    bool uns = kind == A64_UDOT;
+    ir_val a = vn(x, w), b = vm(x, w), low;
+
+    if (A64_BIT(w, 24)) /* by element */
+        b = V1(IR_VDUPL, IR_S, b, A64_BIT(w, 11) << 1 | A64_BIT(w, 21));
+    low = dot_half(x, uns, 0, a, b);
+    return put(
+        x, w,
+        low_if(x, w,
+               V(IR_VADD, IR_S, vd(x, w), V(IR_VPADD, IR_S, low, A64_BIT(w, 30) ? dot_half(x, uns, 4, a, b) : low))));
+}
+
 static ir_val indexed(struct a64_xlat *x, uint32_t w)
 {
     unsigned l = a64_bits(w, 23, 22), m = a64_bits(w, 19, 16), idx;
@@ -683,5 +708,7 @@ bool xlat_simd(struct a64_xlat *x, const struct a64_row *r, unsigned kind, uint3
         return gen_vimm(x, kind, w);
     if (g == sem_ext)
         return gen_ext(x, w);
+    if (g == sem_dot)
+        return gen_dot(x, kind, w);
     return g == sem_aes && gen_aes(x, kind, w);
 }

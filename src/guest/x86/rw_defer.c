@@ -83,6 +83,12 @@ static bool is_checked(const struct rw *r, const struct x86_insn *in)
     return rw_is_stack_op(r, in) || (in->mem_op >= 0 && !(in->row->attr & X86_A_NOP_MEM));
 }
 
+/* Can the flags still be had when RSP has moved by a known distance? */
+static bool follows_rsp(const struct rw *r, const struct x86_insn *in, enum how how)
+{
+    return r->m64 && how == AGAIN && in->ops[0].reg == X86_RSP && in->ops[1].kind == X86_OP_IMM;
+}
+
 /* A direct call that does not poll. */
 static bool is_call_ahead(const struct x86_insn *in)
 {
@@ -107,12 +113,12 @@ bool rw_defer(struct rw *r)
     for (; i < r->nr && between(r, &r->in[i]); i++) {
         uint32_t w = rw_writes(&r->in[i]) & needs;
 
-        if (w && (how != AGAIN || !r->m64 || w != 1u << X86_RSP || in->ops[0].reg != X86_RSP ||
-                  in->ops[1].kind != X86_OP_IMM || !rw_rsp_change(&r->in[i], &by)))
+        if (w && (w != 1u << X86_RSP || !follows_rsp(r, in, how) || !rw_rsp_change(&r->in[i], &by)))
             break;
         checks += is_checked(r, &r->in[i]);
     }
-    if (i < r->nr && is_call_ahead(&r->in[i])) { /* it stores its return address first */
+    /* A call stores its return address first. */
+    if (i < r->nr && is_call_ahead(&r->in[i]) && (!(needs >> X86_RSP & 1) || follows_rsp(r, in, how))) {
         checks++;
         i++;
     }
