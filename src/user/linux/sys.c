@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define __NR_none      (-1)
+#define __NR_none (-1)
 /* Newer than the headers this may be built with; the same number on every architecture. */
 #ifndef __NR_cachestat
 #define __NR_cachestat 451
