@@ -28,11 +28,24 @@ struct blk_node *blk_cmd_node(struct blk_set *s, const char *name, struct err **
     return n;
 }
 
+/* The node of a command that has both ways to name one; an unknown name is told as it was given. */
+static struct blk_node *either_node(struct blk_set *s, const char *dev, const char *node, struct err **errp)
+{
+    struct blk_node *n = blk_cmd_node(s, node ? node : dev, errp);
+
+    if (!n && errp && *errp && str_starts((*errp)->msg, "Cannot find device=")) {
+        err_free(*errp);
+        *errp = NULL;
+        err_set(errp, "Cannot find device='%s' nor node-name='%s'", dev && !node ? dev : "", node ? node : "");
+    }
+    return n;
+}
+
 static struct blk_node *arg_node(struct blk_set *s, struct json_object *a, struct err **errp)
 {
     const char *d = json_get_str(a, "device"), *n = json_get_str(a, "node-name");
 
-    return blk_cmd_node(s, n ? n : d ? d : json_get_str(a, "node"), errp);
+    return n || d ? either_node(s, d, n, errp) : blk_cmd_node(s, json_get_str(a, "node"), errp);
 }
 
 /* One file by two names, of which one may be relative to where the program was started? */
@@ -465,19 +478,24 @@ static bool take_bitmap(struct blk_job *j, struct json_object *a, struct err **e
 {
     const char *bm = json_get_str(a, "bitmap"), *mode = json_get_str(a, "bitmap-mode"), *sync = json_get_str(a, "sync");
 
-    if (j->sync != SYNC_BITMAP)
-        return !bm || err_set(errp, "sync mode '%s' takes no bitmap: use incremental or bitmap", sync);
-    if (!bm)
+    if (!bm && j->sync == SYNC_BITMAP)
         return err_set(errp, "must provide a valid bitmap name for '%s' sync mode", sync);
-    if (!mode && !strcmp(sync, "bitmap"))
-        return err_set(errp, "Bitmap sync mode must be given when providing a bitmap");
+    if (!bm)
+        return !mode || err_set(errp, "Cannot specify bitmap sync mode without a bitmap");
+    if (mode && !strcmp(sync, "incremental") && strcmp(mode, "on-success") != 0)
+        return err_set(errp, "Bitmap sync mode must be '%s' when using sync mode '%s'", "on-success", sync);
     j->bitmap = blk_bitmap_find(j->source, bm);
     if (!j->bitmap)
         return err_set(errp, "Bitmap '%s' could not be found", bm);
+    if (!mode && strcmp(sync, "incremental") != 0)
+        return err_set(errp, "Bitmap sync mode must be given when providing a bitmap");
+    if (j->sync == SYNC_NONE)
+        return err_set(errp, "sync mode 'none' does not produce meaningful bitmap outputs");
     if (j->bitmap->busy)
         return err_set(errp, "Bitmap '%s' is currently in use by another operation and cannot be used", bm);
-    if (mode && !strcmp(sync, "incremental") && strcmp(mode, "on-success") != 0)
-        return err_set(errp, "Bitmap sync mode must be 'on-success' when using sync mode 'incremental'");
+    if (mode && !strcmp(mode, "never") && j->sync != SYNC_BITMAP)
+        return err_set(errp, "Bitmap sync mode 'never' has no meaningful effect when combined with sync mode '%s'",
+                       sync);
     j->bitmap_mode = !mode || !strcmp(mode, "on-success") ? BITMAP_ON_SUCCESS
                      : !strcmp(mode, "never")             ? BITMAP_NEVER
                                                           : BITMAP_ALWAYS;

@@ -59,6 +59,7 @@ static bool take_rule(struct opts *r, struct rule *x, struct err **errp)
 {
     const char *ev = opts_get(r, "event");
     uint64_t err = EIO;
+    bool now;
 
     if (ev && strcmp(ev, "none") != 0 && strcmp(ev, "read_aio") && strcmp(ev, "write_aio") &&
         strcmp(ev, "flush_to_disk"))
@@ -66,7 +67,8 @@ static bool take_rule(struct opts *r, struct rule *x, struct err **errp)
                        "blkdebug: event '%s' is not available: use none with iotype, read_aio, write_aio or "
                        "flush_to_disk",
                        ev);
-    if (!take_io(r, x, errp) || !opts_u64(r, "errno", &err, errp) || !opts_bool(r, "once", &x->once, errp))
+    if (!take_io(r, x, errp) || !opts_u64(r, "errno", &err, errp) || !opts_bool(r, "once", &x->once, errp) ||
+        !opts_bool(r, "immediately", &now, errp)) /* they always fail at once */
         return false;
     if (ev && !strcmp(ev, "read_aio"))
         x->io = IO_READ;
@@ -161,6 +163,7 @@ static int blkdebug_flush(struct blk_node *n)
 }
 
 static const struct blk_driver drv_blkdebug = {.name = "blkdebug",
+                                               .file_role = "image",
                                                .kind = BLK_FILTER,
                                                .priv_size = sizeof(struct blkdebug),
                                                .open = blkdebug_open,
@@ -229,6 +232,7 @@ static int blkverify_pwritev(struct blk_node *n, uint64_t off, uint64_t len, con
 }
 
 static const struct blk_driver drv_blkverify = {.name = "blkverify",
+                                                .file_role = "raw",
                                                 .kind = BLK_FILTER,
                                                 .priv_size = sizeof(struct blkverify),
                                                 .open = blkverify_open,

@@ -46,8 +46,8 @@ static void breathe(struct blk_job *j)
 /* ---- states and events ---- */
 
 static const char *const type_names[] = {"commit", "stream", "mirror", "backup", "create", "work"};
-static const char *const status_names[] = {"created", "running",  "paused",    "ready", "waiting",
-                                           "pending", "aborting", "concluded", "null"};
+static const char *const status_names[] = {"created", "running", "paused",   "ready",     "standby",
+                                           "waiting", "pending", "aborting", "concluded", "null"};
 
 static const char *type_name(const struct blk_job *j)
 {
@@ -105,7 +105,8 @@ struct blk_job *job_find(struct blk_set *s, const char *id)
 
 void job_free(struct blk_job *j)
 {
-    set_status(j, JOB_NULL);
+    if (j->begun)
+        set_status(j, JOB_NULL);
     blk_home_check(j->set);
     list_del(&j->link);
     free(j->id);
@@ -231,7 +232,7 @@ static bool job_go_on(struct blk_job *j, uint64_t just_done)
     while (j->paused && !j->cancelled) {
         enum job_status was = j->status;
 
-        set_status(j, JOB_PAUSED);
+        set_status(j, was == JOB_READY || was == JOB_STANDBY ? JOB_STANDBY : JOB_PAUSED);
         blk_sleep(j->set, 20 * NS_PER_MS);
         if (!j->paused)
             set_status(j, was);
@@ -665,6 +666,15 @@ static int before_write(struct blk_notify *b, uint64_t off, uint64_t len)
     return 0;
 }
 
+static uint64_t backup_left(const struct blk_job *j)
+{
+    uint64_t sum = 0;
+
+    for (uint64_t at = 0, start, n; blk_bitmap_next(j->dirty, at, &start, &n); at = start + n)
+        sum += min_u64(n, j->source->size - start);
+    return sum;
+}
+
 /* From the return of this on, the target will show the source as it is now. */
 static bool backup_begin(struct blk_job *j, struct err **errp)
 {
@@ -672,20 +682,21 @@ static bool backup_begin(struct blk_job *j, struct err **errp)
     if (!j->dirty)
         return false;
     j->dirty->enabled = false;
-    if (j->sync == SYNC_BITMAP) {
+    if (j->bitmap) {
         j->first = blk_bitmap_new(j->source, NULL, j->bitmap->gran, errp);
         if (!j->first)
             return false;
         j->first->enabled = false;
         blk_bitmap_merge(j->first, j->bitmap, NULL);
-        for (uint64_t at = 0, start, n; blk_bitmap_next(j->bitmap, at, &start, &n); at = start + n)
+        for (uint64_t at = 0, start, n; j->sync == SYNC_BITMAP && blk_bitmap_next(j->bitmap, at, &start, &n);
+             at = start + n)
             blk_bitmap_set(j->dirty, start, n);
         blk_bitmap_reset(j->bitmap, 0, j->source->size); /* collects what comes after this point in time */
         j->bitmap->busy = true;
-    } else {
-        blk_bitmap_set(j->dirty, 0, j->source->size);
     }
-    j->len = j->source->size;
+    if (j->sync != SYNC_BITMAP)
+        blk_bitmap_set(j->dirty, 0, j->source->size);
+    j->len = j->sync == SYNC_NONE ? j->source->size : backup_left(j);
     j->notify = (struct blk_notify){.before = before_write, .opaque = j};
     blk_notify_add(j->source, &j->notify);
     return true;
@@ -726,6 +737,9 @@ static int run_backup(struct blk_job *j)
     uint64_t at = 0, start, n;
     bool reading = true;
     int r = j->sync == SYNC_TOP ? backup_skip_lower(j) : 0;
+
+    if (j->sync == SYNC_TOP)
+        j->len = backup_left(j);
 
     while (r >= 0 && j->sync != SYNC_NONE && blk_bitmap_next(j->dirty, at, &start, &n)) {
         n = min_u64(n, PIECE);
@@ -895,7 +909,6 @@ struct blk_job *job_new(struct blk_set *s, enum job_type t, const char *id, cons
     }
     fibre_mutex_init(&j->lock);
     list_add(&s->jobs, &j->link);
-    run_event(s->run, "JOB_STATUS_CHANGE", json_make("s:status", "created", "s:id", j->id, NULL));
     return j;
 }
 
@@ -924,6 +937,8 @@ bool job_start(struct blk_job *j, struct err **errp)
         job_drop(j);
         return false;
     }
+    j->begun = true;
+    run_event(j->set->run, "JOB_STATUS_CHANGE", json_make("s:status", "created", "s:id", j->id, NULL));
     fibre_start(j->set->loop, job_run, j);
     return true;
 }

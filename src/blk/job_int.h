@@ -11,6 +11,7 @@ enum job_status {
     JOB_RUNNING,
     JOB_PAUSED,
     JOB_READY,
+    JOB_STANDBY, /* ready, and paused */
     JOB_WAITING,
     JOB_PENDING,
     JOB_ABORTING,
@@ -46,6 +47,7 @@ struct blk_job {
     struct job_group *group; /* one reference; NULL = on its own */
     enum job_on_error on_source_error, on_target_error;
     enum job_bitmap_mode bitmap_mode;
+    bool begun;    /* people were told of it */
     uint32_t gran; /* of the dirty bitmap */
     int ret;
     char *error;                                 /* owned: the reason in words, NULL = that of ret */

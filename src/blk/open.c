@@ -235,7 +235,17 @@ static unsigned flags_below(const struct blk_node *n, unsigned flags)
 
 static bool open_file_child(struct blk_node *n, const char *filename, struct opts *o, unsigned flags, struct err **errp)
 {
-    n->file = blk_child_open(n, filename, o, "file", flags_below(n, flags), false, errp);
+    const char *role = n->drv->file_role;
+    struct opts *named = role && !filename && !opts_peek(o, "file") ? opts_sub(o, role) : NULL;
+
+    if (named && (!list_empty(&named->all) || opts_peek(o, role))) {
+        opts_free(named);
+        named = NULL;
+    } else {
+        role = "file";
+    }
+    opts_free(named);
+    n->file = blk_child_open(n, filename, o, role, flags_below(n, flags), false, errp);
     if (!n->file)
         return false;
     if (n->open_flags & BLK_O_RDWR && blk_node_readonly(n->file->node)) {

@@ -179,7 +179,8 @@ static const struct action *action_of(struct json_object *x, struct json_object 
             }
         return c;
     }
-    err_set(errp, "Invalid parameter '%s'", type ? type : "type");
+    err_set(errp, type ? "Parameter 'type' does not accept value '%s'" : "Parameter '%s' is missing",
+            type ? type : "type");
     return NULL;
 }
 

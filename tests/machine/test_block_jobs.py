@@ -356,6 +356,62 @@ def test_reopen_switches_read_only(tmp_path, base):
             vm.qmp('blockdev-del', node_name='r')
 
 
+@pytest.mark.parametrize('sync', ['full', 'top'])
+def test_a_full_backup_keeps_a_bitmap_in_step(tmp_path, base, sync):
+    """on-success and always: what was copied is clean after it; a failed one leaves all (on-success) or the rest (always) dirty."""
+    with Vm(tmp_path, f'file={base},format=qcow2,node-name=n') as vm:
+        count = lambda: next(b for n in vm.qmp('query-named-block-nodes') if n['node-name'] == 'n' for b in n['dirty-bitmaps'])['count']
+        size = next(n for n in vm.qmp('query-named-block-nodes') if n['node-name'] == 'n')['image']['virtual-size']
+        vm.qmp('block-dirty-bitmap-add', node='n', name='b')
+        vm.guest('d0', 'write -P 9 0 128k')
+        assert count() == 131072
+        vm.qmp('blockdev-add', driver='null-co', node_name='t', size=size)
+        vm.qmp('blockdev-add', driver='blkdebug', node_name='bad', image='t', inject_error=[{'event': 'none', 'iotype': 'write', 'errno': 28}])
+        back = lambda **kw: vm.qmp('blockdev-backup', device='n', job_id='j', sync=sync, bitmap='b', **kw)
+        for mode, left in (('on-success', 131072), ('always', 131072)):
+            back(target='bad', bitmap_mode=mode)
+            assert vm.wait('BLOCK_JOB_COMPLETED', 30)['error']
+            assert count() >= left if mode == 'always' else count() == left
+            back(target='t', bitmap_mode=mode)
+            assert 'error' not in vm.wait('BLOCK_JOB_COMPLETED', 30)
+            assert count() == 0
+            vm.guest('d0', 'write -P 9 0 128k')
+        for kw, text in (({'bitmap_mode': 'never'}, 'no meaningful effect'), ({}, 'mode must be given')):
+            with pytest.raises(QmpError, match=text):
+                back(target='t', **kw)
+
+
+def test_a_view_of_the_disk_as_it_was_while_it_is_written(tmp_path, base):
+    """copy-before-write is put under a disk in use; snapshot-access shows what was there, the target gets only what was overwritten."""
+    raw = tmp_path / 'd.raw'
+    raw.write_bytes(bytes([1]) * (4 * MB))
+    img('create', '-q', '-f', 'qcow2', tmp_path / 't.qcow2', '4M')
+    with Vm(tmp_path) as vm:
+        vm.qmp('blockdev-add', driver='file', node_name='f', filename=str(raw))
+        vm.qmp('blockdev-add', driver='raw', node_name='disk', file='f')
+        vm.qmp('device_add', driver='virtio-blk-pci', drive='disk', id='v', share_rw=True)
+        vm.guest('disk', 'write -P 2 0 64k')
+        vm.qmp('blockdev-add', driver='qcow2', node_name='t', file={'driver': 'file', 'filename': f'{tmp_path}/t.qcow2'})
+        vm.qmp('blockdev-add', driver='copy-before-write', node_name='c', file='f', target='t')
+        vm.qmp('blockdev-reopen', options=[{'driver': 'raw', 'node-name': 'disk', 'file': 'c'}])
+        vm.qmp('blockdev-add', driver='snapshot-access', node_name='s', file='c')
+        vm.guest('disk', 'write -P 3 32k 64k', 'write -z 1M 64k', 'discard 2M 64k', 'read -P 3 32k 64k')
+        vm.qmp('nbd-server-add', device='s')
+        then = io('-f', 'raw', f'nbd+unix:///s?socket={vm.sock}', '-r', '-c', 'read -P 2 0 64k', '-c', 'read -P 1 64k 3M', '-c', 'read -P 1 3M 1M')
+        assert 'verification failed' not in then
+        vm.qmp('nbd-server-remove', name='s')
+        with pytest.raises(QmpError, match='needs a copy-before-write'):
+            vm.qmp('blockdev-add', driver='snapshot-access', node_name='x', file='f')
+        with pytest.raises(QmpError, match='smaller'):
+            vm.qmp('blockdev-add', driver='copy-before-write', node_name='x', file='f', target={'driver': 'null-co', 'size': 512})
+        vm.qmp('blockdev-del', node_name='s')
+        vm.qmp('blockdev-reopen', options=[{'driver': 'raw', 'node-name': 'disk', 'file': 'f'}])
+        vm.qmp('blockdev-del', node_name='c')
+        vm.qmp('blockdev-del', node_name='t')
+    got = img('map', '--output=json', '-f', 'qcow2', tmp_path / 't.qcow2')
+    assert sum(e['length'] for e in json.loads(got) if e['data']) == 3 * 65536  # a discard ends above, discard=unmap was not given
+
+
 def test_reopen_changes_children_of_several_nodes_or_nothing(tmp_path, base):
     other = tmp_path / 'other.qcow2'
     img('create', '-q', '-f', 'qcow2', other, '1M')
