@@ -1,7 +1,7 @@
 # Thin: each target names the tool that does the work. See README.md.
 B ?= build
 
-.PHONY: all build run check check-long features asan tsan bench bench-cpu bench-boot bench-smp bench-block bench-user fuzz fuzz-images format clean need-build need-run need-check
+.PHONY: all build run check check-long features asan tsan bench bench-cpu bench-boot bench-smp bench-block bench-user prove-diff fuzz fuzz-images format clean need-build need-run need-check
 all: build
 
 need-build:
@@ -32,6 +32,8 @@ bench: build
 	@tools/bench.py $(BENCH_ARGS)
 bench-cpu bench-boot bench-smp bench-block bench-user: build
 	@bench/$(@:bench-%=%) $(BENCH_ARGS)
+prove-diff: build
+	@tools/prove_diff.py $(PROVE_ARGS)
 fuzz: need-check
 	@tools/fuzz.py $(FUZZ_ARGS)
 	@tools/fuzz_images.py $(FUZZ_IMAGES_ARGS)

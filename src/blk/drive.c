@@ -218,8 +218,38 @@ struct blk_node *blk_node_throwaway(struct blk_set *s, struct blk_node *base, st
     return n;
 }
 
-static struct blk_node *wrap_filter(struct blk_set *s, const char *driver, struct blk_node *below, struct opts *extra,
-                                    struct err **errp)
+bool blk_cache_mode(const char *name, unsigned *flags)
+{
+    static const struct {
+        const char *name;
+        unsigned flags;
+    } modes[] = {{"none", BLK_O_DIRECT},
+                 {"off", BLK_O_DIRECT},
+                 {"writeback", 0},
+                 {"unsafe", BLK_O_NO_FLUSH},
+                 {"directsync", BLK_O_DIRECT | BLK_O_WRITETHROUGH},
+                 {"writethrough", BLK_O_WRITETHROUGH}};
+
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++)
+        if (!strcmp(modes[i].name, name)) {
+            *flags |= modes[i].flags;
+            return true;
+        }
+    return false;
+}
+
+bool blk_discard_mode(const char *name, unsigned *flags)
+{
+    bool ignore = !strcmp(name, "ignore") || !strcmp(name, "off");
+
+    if (!ignore && strcmp(name, "unmap") != 0 && strcmp(name, "on") != 0)
+        return false;
+    *flags = ignore ? *flags & ~(unsigned)BLK_O_UNMAP : *flags | BLK_O_UNMAP;
+    return true;
+}
+
+struct blk_node *blk_node_filtered(struct blk_set *s, const char *driver, struct blk_node *below, struct opts *extra,
+                                   struct err **errp)
 {
     struct opts *o = blk_opts_or_new(extra);
     struct blk_node *n;
@@ -272,9 +302,9 @@ static struct blk_node *drive_open(struct blk *b, const char *file, struct opts 
         n = t;
     }
     if (n && cor)
-        n = wrap_filter(b->set, "copy-on-read", n, NULL, errp);
+        n = blk_node_filtered(b->set, "copy-on-read", n, NULL, errp);
     if (n && throttle) {
-        n = wrap_filter(b->set, "throttle", n, throttle, errp);
+        n = blk_node_filtered(b->set, "throttle", n, throttle, errp);
         throttle = NULL;
     }
     opts_free(throttle);

@@ -208,15 +208,21 @@ static bool add_extent(struct blk_node *n, char *line, struct opts *o, struct er
     return open_sparse(x, errp);
 }
 
+/* What every descriptor says, in a file of its own or within a sparse one. */
+static bool parse_ids(struct vmdk *s, struct err **errp)
+{
+    char *cid AUTOFREE = desc_value(s->desc, "CID"), *parent AUTOFREE = desc_value(s->desc, "parentCID");
+
+    s->type = desc_value(s->desc, "createType");
+    s->cid = cid ? (uint32_t)strtoul(cid, NULL, 16) : 0;
+    return !parent || !strcasecmp(parent, "ffffffff") || err_set(errp, "VMDK images with a parent are not available");
+}
+
 static bool parse_desc(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct vmdk *s = n->priv;
-    char *copy AUTOFREE = xstrdup(s->desc), *save = NULL, *cid AUTOFREE = desc_value(s->desc, "CID"),
-               *parent AUTOFREE = desc_value(s->desc, "parentCID");
+    char *copy AUTOFREE = xstrdup(s->desc), *save = NULL;
 
-    s->cid = cid ? (uint32_t)strtoul(cid, NULL, 16) : 0;
-    if (parent && strcasecmp(parent, "ffffffff") != 0)
-        return err_set(errp, "VMDK images with a parent are not available");
     s->ext = try_alloc(MAX_EXT, sizeof *s->ext);
     if (!s->ext)
         return err_set(errp, "no memory");
@@ -263,8 +269,9 @@ static bool open_any(struct blk_node *n, struct opts *o, struct err **errp)
     r = len ? blk_pread(n->file, at, s->desc, len) : 0;
     if (r < 0)
         return err_set_errno(errp, -r, "vmdk: cannot read the descriptor");
-    s->type = desc_value(s->desc, "createType");
     n->size = 0;
+    if (!parse_ids(s, errp))
+        return false;
     if (!sparse)
         return strncmp(s->desc, "# Disk", 6) ? err_set(errp, "Image not in VMDK format") : parse_desc(n, o, errp);
     s->stream = s->type && !strcmp(s->type, "streamOptimized");
@@ -552,7 +559,9 @@ static int vmdk_compressed(struct blk_node *n, uint64_t off, uint64_t len, const
     uint64_t at;
     int r;
 
-    if (!s->stream || x->kind != X_SPARSE)
+    if (!s->stream) /* its header has no room for compressed grains: they are written as they are */
+        return len ? vmdk_pwritev(n, off, len, q, qoff, 0) : 0;
+    if (x->kind != X_SPARSE)
         return -ENOTSUP;
     if (!len)
         return stream_end(n);
@@ -631,7 +640,7 @@ static int vmdk_check(struct blk_node *n, struct blk_check *c, unsigned fix)
 struct make {
     uint64_t size;
     uint32_t cid;
-    const char *type, *adapter, *hw;
+    const char *type, *adapter, *hw, *tools;
     bool stream, zero_grain;
 };
 
@@ -688,8 +697,8 @@ static char *make_desc(const struct make *m, const char *extents)
                      "# Extent description\n%s\n# The Disk Data Base\n#DDB\n\nddb.virtualHWVersion = \"%s\"\n"
                      "ddb.geometry.cylinders = \"%" PRIu64 "\"\nddb.geometry.heads = \"%" PRIu64
                      "\"\nddb.geometry.sectors = \"63\"\n"
-                     "ddb.adapterType = \"%s\"\n",
-                     m->cid, m->type, extents, m->hw, cyl, heads, m->adapter);
+                     "ddb.adapterType = \"%s\"\nddb.toolsVersion = \"%s\"\n",
+                     m->cid, m->type, extents, m->hw, cyl, heads, m->adapter, m->tools);
 }
 
 static bool split_files(struct blk_set *set, const char *filename, const struct make *m, bool flat, bool two_gb,
@@ -724,7 +733,9 @@ static bool vmdk_create(struct blk_set *set, const char *filename, struct opts *
     static const char *const types[] = {"monolithicSparse",   "monolithicFlat",  "twoGbMaxExtentSparse",
                                         "twoGbMaxExtentFlat", "streamOptimized", NULL};
     const char *type = opts_get(o, "subformat"), *adapter = opts_get(o, "adapter_type"), *hw = opts_get(o, "hwversion");
-    struct make m = {.type = type ? type : types[0], .adapter = adapter ? adapter : "ide", .hw = hw ? hw : "4"};
+    struct make m = {.type = type ? type : types[0],
+                     .adapter = adapter ? adapter : "ide",
+                     .hw = hw && strcmp(hw, "undefined") != 0 ? hw : "4"};
     struct strbuf ext = {0};
     struct timespec ts;
     struct blk_node *f;
@@ -741,6 +752,9 @@ static bool vmdk_create(struct blk_set *set, const char *filename, struct opts *
         return false;
     if (opts_get(o, "backing_file"))
         return err_set(errp, "VMDK overlays cannot be created");
+    m.tools = opts_get(o, "toolsversion");
+    if (!m.tools)
+        m.tools = "2147483647";
     if (compat6)
         m.hw = "6";
     m.size = align_up(m.size, SECT);
@@ -780,6 +794,7 @@ static const struct blk_create_opt vmdk_create_opts[] = {
      "VMDK flat extent format, can be one of {monolithicSparse (default) | monolithicFlat | twoGbMaxExtentSparse | "
      "twoGbMaxExtentFlat | streamOptimized} ",
      NULL},
+    {"toolsversion", "str", "VMware guest tools version", NULL},
     {"zeroed_grain", "bool (on/off)", "Enable efficient zero writes using the zeroed-grain GTE feature", NULL},
     {NULL},
 };

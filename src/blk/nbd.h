@@ -78,6 +78,7 @@ struct nbd_sock {
     struct ev_fd *watch;
     struct fibre *reader, *writer; /* suspended in recv / send */
     bool broken;
+    unsigned waits;      /* how often a fibre was suspended here */
     struct nbd_tls *tls; /* owned; NULL = in the clear */
 };
 void nbd_sock_init(struct nbd_sock *s, struct blk_set *set, int fd);
@@ -149,6 +150,8 @@ struct nbd_info {
     uint64_t size;
     unsigned flags;
     uint32_t min, pref, max;
+    char **contexts; /* what it says of blocks besides data */
+    unsigned nr_contexts;
 };
 /* Blocking; count or -1. creds: NULL = in the clear. */
 int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const char *hostname, struct nbd_info **out,

@@ -566,12 +566,15 @@ static int read_uncopied(struct request *q)
     wait_held(c);
     fd = blk_node_cached_fd(c->exp->root->node, q->off, q->len, &at);
     if (fd >= 0) {
+        unsigned waits = c->sock.waits;
+
         r = nbd_send_head(&c->sock, h, nr);
-        if (r >= 0) { /* the head may have waited */
+        if (r >= 0 && waits != c->sock.waits) { /* the head had to wait: the answer may be old */
             wait_held(c);
             fd = blk_node_cached_fd(c->exp->root->node, q->off, q->len, &at);
-            r = send_uncopied(q, fd, at);
         }
+        if (r >= 0)
+            r = send_uncopied(q, fd, at);
         r = r < 0 ? r : 1;
     }
     fibre_mutex_unlock(&c->send_lock);

@@ -70,6 +70,7 @@ static int wait_for(struct nbd_sock *s, bool out)
     if (s->broken)
         return -EPIPE;
     *(out ? &s->writer : &s->reader) = fibre_self();
+    s->waits++;
     ev_fd_set(s->watch, (s->reader ? EV_IN : 0u) | (s->writer ? EV_OUT : 0u));
     fibre_yield();
     return s->broken ? -EPIPE : 0;

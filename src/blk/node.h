@@ -260,6 +260,13 @@ const struct blk_driver *blk_driver_probe(const uint8_t *buf, size_t n, const ch
 struct blk_node *blk_node_open(struct blk_set *s, const char *filename, const char *fmt, unsigned flags, struct opts *o,
                                struct err **errp);
 /* Throwaway mode: a temporary overlay over base, deleted as soon as it is open. Returned as by blk_node_open. */
+/* What a tool's cache mode (none, writeback, ...) and discard mode (ignore, unmap) mean for BLK_O_; false: no such
+ * mode. */
+bool blk_cache_mode(const char *name, unsigned *flags);
+bool blk_discard_mode(const char *name, unsigned *flags);
+/* A filter (copy-on-read, throttle) above `below`, whose reference it takes over. extra: taken over, NULL = none. */
+struct blk_node *blk_node_filtered(struct blk_set *s, const char *driver, struct blk_node *below, struct opts *extra,
+                                   struct err **errp);
 struct blk_node *blk_node_throwaway(struct blk_set *s, struct blk_node *base, struct err **errp);
 struct blk_node *blk_node_find(struct blk_set *s, const char *name);
 void blk_node_ref(struct blk_node *n);

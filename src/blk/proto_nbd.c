@@ -373,14 +373,42 @@ static bool start_tls(struct wire *w, struct nbd_creds *c, const char *hostname,
     return r != -EAGAIN ? r >= 0 : err_set(errp, "TLS handshake failed: the server does not answer");
 }
 
+/* What the export offers to tell of its blocks; servers that do not know the question have none. */
+static bool list_contexts(struct wire *w, struct nbd_info *i, struct err **errp)
+{
+    size_t n = strlen(i->name);
+    uint8_t *b AUTOFREE = xcalloc(1, 8 + n);
+
+    put_be32(b, (uint32_t)n);
+    memcpy(b + 4, i->name, n);
+    if (!send_option(w, NBD_OPT_LIST_META_CONTEXT, b, (uint32_t)(8 + n), errp))
+        return false;
+    for (int k = 0; k < 1024; k++) {
+        uint32_t type, len;
+        uint8_t *d;
+
+        if (!recv_reply(w, NBD_OPT_LIST_META_CONTEXT, &type, &d, &len, errp))
+            return false;
+        if (type == NBD_REP_META_CONTEXT && len > 4) {
+            i->contexts = xrealloc(i->contexts, (i->nr_contexts + 1) * sizeof *i->contexts);
+            i->contexts[i->nr_contexts++] = xstrdup((char *)d + 4);
+        }
+        free(d);
+        if (type != NBD_REP_META_CONTEXT)
+            return true;
+    }
+    return err_set(errp, "Unexpected option reply from the NBD server");
+}
+
 int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const char *hostname, struct nbd_info **out,
                     struct err **errp)
 {
     struct nbd_info *v = NULL;
     struct wire wire = {.fd = nbd_connect(a, errp)}, *w = &wire;
+    bool structured = false;
     int nr = 0;
     bool ok = w->fd >= 0 && greet(w, errp) && start_tls(w, creds, hostname, errp) &&
-              send_option(w, NBD_OPT_LIST, NULL, 0, errp);
+              ask_structured(w, &structured, errp) && send_option(w, NBD_OPT_LIST, NULL, 0, errp);
 
     while (ok && nr < 1024) {
         uint32_t type, len, n;
@@ -404,7 +432,7 @@ int nbd_client_list(const struct nbd_addr *a, struct nbd_creds *creds, const cha
         free(d);
     }
     for (int i = 0; ok && i < nr; i++)
-        ok = go(w, NBD_OPT_INFO, v[i].name, &v[i], errp);
+        ok = go(w, NBD_OPT_INFO, v[i].name, &v[i], errp) && (!structured || list_contexts(w, &v[i], errp));
     wire_close(w);
     for (int i = 0; !ok && i < nr; i++) {
         free(v[i].name);

@@ -332,6 +332,12 @@ static void after_write(struct blk_node *n, uint64_t off, uint64_t len)
             b->after(b, off, len);
 }
 
+/* A filter has the end of what it filters: a format above one allocates beyond it as if it were not there. */
+static bool may_grow(struct blk_node *n)
+{
+    return n->growable || (n->drv->kind == BLK_FILTER && n->file && n->file->node->drv && may_grow(n->file->node));
+}
+
 static int write_check(struct blk_node *n, uint64_t off, uint64_t len)
 {
     uint64_t end;
@@ -340,7 +346,7 @@ static int write_check(struct blk_node *n, uint64_t off, uint64_t len)
         return -ENOTSUP;
     if (!(n->open_flags & BLK_O_RDWR))
         return -EPERM;
-    if (!add_ok_u64(off, len, &end) || end > INT64_MAX || (end > n->size && !n->growable))
+    if (!add_ok_u64(off, len, &end) || end > INT64_MAX || (end > n->size && !may_grow(n)))
         return -EIO;
     return 0;
 }

@@ -138,18 +138,62 @@ def test_a_killed_commit_loses_nothing(full, tmp_path, after):
     assert 'identical' in tool('qemu-img', 'compare', '-F', 'raw', over, want)
 
 
-@pytest.mark.proves('F-PRG-09', 'F-IMG-02')
-def test_a_stopped_rebase_still_shows_the_same_disk(full, tmp_path):
-    over = overlay(full, tmp_path)
-    want = tmp_path / 'want.raw'
-    tool('qemu-img', 'convert', '-O', 'raw', over, want)
+SLOW = ['--object', 'throttle-group,id=slow,x-bps-total=12582912', '--image-opts']
+
+
+def slowly(path):
+    """The image above a file that is read and written at 12 MiB a second."""
+    return f'driver=qcow2,file.driver=throttle,file.throttle-group=slow,file.file.driver=file,file.file.filename={path}'
+
+
+@pytest.fixture
+def rebasing(full, tmp_path):
+    """A rebase that takes about three seconds: what the old base shows has to be written into the overlay."""
+    over = tmp_path / 'o.qcow2'
+    tool('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', full, '-F', 'qcow2', over)
     tool('qemu-img', 'create', '-q', '-f', 'qcow2', tmp_path / 'new.qcow2', '32M')
-    p = subprocess.Popen([program('qemu-img'), 'rebase', '-b', tmp_path / 'new.qcow2', '-F', 'qcow2', over], stderr=subprocess.DEVNULL)
-    time.sleep(0.08)
-    p.send_signal(signal.SIGINT)
-    p.wait(30)
+    return over, ['rebase', *SLOW, '-b', tmp_path / 'new.qcow2', '-F', 'qcow2', slowly(over)]
+
+
+@pytest.mark.proves('F-PRG-09', 'F-IMG-02')
+def test_a_stopped_rebase_still_shows_the_same_disk(full, tmp_path, rebasing):
+    over, words = rebasing
+    assert 'interrupted' in stopped(words, signal.SIGINT)
     sound(over)
-    assert 'identical' in tool('qemu-img', 'compare', '-F', 'raw', over, want)
+    assert os.path.basename(json.loads(tool('qemu-img', 'info', '--output=json', over))['backing-filename']) == 'f.qcow2'
+    assert 'identical' in tool('qemu-img', 'compare', over, full)
+    own = [m for m in json.loads(tool('qemu-img', 'map', '--output=json', over)) if m['depth'] == 0 and m['present']]
+    assert own and sum(m['length'] for m in own) < 32 * MB
+    tool('qemu-img', 'rebase', '-b', tmp_path / 'new.qcow2', '-F', 'qcow2', over)
+    assert 'identical' in tool('qemu-img', 'compare', over, full)
+
+
+@pytest.mark.proves('F-PRG-09')
+@pytest.mark.parametrize('what', ['compare', 'rebase'])
+def test_compare_and_rebase_tell_how_far_they_are(full, tmp_path, rebasing, what):
+    words = rebasing[1] if what == 'rebase' else ['compare', *SLOW, slowly(full), slowly(tmp_path / 'p.qcow2')]
+    if what == 'compare':
+        tool('qemu-img', 'convert', '-O', 'qcow2', full, tmp_path / 'p.qcow2')
+    p = subprocess.Popen([program('qemu-img'), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(1.0)
+    p.send_signal(signal.SIGUSR1)
+    assert select.select([p.stderr], [], [], 20)[0]
+    line = p.stderr.readline()
+    assert re.match(r' *\(\d+\.\d\d/100%\)  .*iB/s, 0:\d\d left', line) and '(100.' not in line, line
+    out, err = p.communicate(timeout=90)
+    assert p.returncode == 0 and '%' not in out, err
+    code, seen = on_terminal([words[0], '-p', *words[1:]] if what == 'compare' else [words[0], '-p', '-u', '-b', full, '-F', 'qcow2', rebasing[0]])
+    assert code == 0
+    if what == 'compare':
+        shown = [float(x) for x in re.findall(r'\((\d+\.\d\d)/100%\)', seen)]
+        assert shown == sorted(shown) and shown[0] == 0 and shown[-1] == 100 and len(set(shown)) > 5
+
+
+@pytest.mark.proves('F-PRG-09')
+def test_a_stopped_compare_ends_at_once(full, tmp_path):
+    tool('qemu-img', 'convert', '-O', 'qcow2', full, tmp_path / 'p.qcow2')
+    stopped(['compare', *SLOW, slowly(full), slowly(tmp_path / 'p.qcow2')], signal.SIGINT)
+    sound(full)
 
 
 def test_what_cannot_be_divided_ends_at_once(full):

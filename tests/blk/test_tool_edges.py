@@ -224,3 +224,111 @@ def test_aes_images_are_made_for_old_readers(t):
     t.run(words, tool='qemu-io')
     assert 'Pattern' not in t.oracle([*secret.split(), '-r', '-c', 'read -P 9 0 300k', '--image-opts', words[-1]], tool='qemu-io')
     assert 'required for cipher' in t.run('create -f qcow2 -o encryption=on k2.qcow2 4M', ok=1)
+
+
+# ---- qemu-io ----
+
+def io(t, *words, ok=0):
+    return t.run(list(words), ok, tool='qemu-io')
+
+
+@pytest.mark.proves('F-IMG-21')
+def test_io_writes_into_a_throwaway_file(t):
+    base_and_overlay(t)
+    assert 'Pattern' not in io(t, '-s', '-c', 'write -P 9 0 64k', '-c', 'read -P 9 0 64k', 'a.qcow2')
+    t.io('read -P 1 0 64k', image='a.qcow2')
+    assert 'Pattern' not in io(t, '-c', 'open -s a.qcow2', '-c', 'write -P 9 0 64k', '-c', 'read -P 9 0 64k')
+    t.io('read -P 1 0 64k', image='a.qcow2')
+
+
+@pytest.mark.proves('F-IMG-21')
+@pytest.mark.parametrize('how', [('-C', '-c', 'read 256k 64k', 'b.qcow2'), ('-c', 'open -C b.qcow2', '-c', 'read 256k 64k')])
+def test_io_keeps_what_it_reads(t, how):
+    base_and_overlay(t)
+    own = lambda: [m['start'] for m in json.loads(t.run('map --output=json b.qcow2')) if m['depth'] == 0 and m['present']]
+    assert own() == [128 << 10]
+    io(t, *how)
+    assert own() == [128 << 10, 256 << 10]
+
+
+@pytest.mark.proves('F-IMG-21')
+def test_io_opens_by_options_and_opens_anew(t):
+    base_and_overlay(t)
+    assert 'Pattern' not in io(t, '-c', 'open -o driver=qcow2,file.filename=a.qcow2', '-c', 'read -P 1 0 64k')
+    assert 'Pattern' not in io(t, '-c', 'open -o driver=qcow2 a.qcow2', '-c', 'read -P 1 0 64k')
+    io(t, '-c', 'reopen -o lazy-refcounts=on', '-c', 'write -P 2 0 64k', 'a.qcow2')
+    io(t, '-c', 'reopen -r -c none', '-c', 'read -P 2 0 64k', 'a.qcow2')
+    assert 'not permitted' in io(t, '-c', 'reopen -r', '-c', 'write 0 64k', 'a.qcow2', ok=1)
+    io(t, '-r', '-c', 'reopen -w', '-c', 'write 0 64k', 'a.qcow2')
+
+
+@pytest.mark.proves('F-IMG-21')
+@pytest.mark.parametrize('words,says', [
+    (('-c', 'write -n 0 64k'), '-n requires -z'), (('-c', 'write -u 0 64k'), '-u requires -z'),
+    (('-c', 'write -P 1 -z 0 64k'), 'Only one of'), (('-c', 'read -z 0 64k'), 'for writing'),
+    (('-c', 'truncate -m bogus 16M'), 'Invalid preallocation mode'), (('-c', 'help bogus'), 'not found'),
+    (('-t', 'bogus'), 'Invalid cache option'), (('-d', 'bogus'), 'Invalid discard option'), (('-i', 'bogus'), 'Invalid aio option'),
+    (('-U', '-c', 'read 0 64k'), 'force-share'), (('-c', 'reopen -c bogus'), 'Invalid cache option')])
+def test_io_refuses_what_means_nothing(t, words, says):
+    t.run('create -q -f qcow2 a.qcow2 8M')
+    assert says in io(t, *words, 'a.qcow2', ok=1)
+
+
+# ---- qemu-nbd ----
+
+@pytest.mark.proves('F-NBD-05')
+@pytest.mark.parametrize('words,says', [(('--cache=bogus',), 'Invalid cache mode'), (('--discard=bogus',), 'Invalid discard mode'),
+                                        (('--aio=bogus',), 'Invalid aio mode'), (('-L',), 'incompatible with a file name')])
+def test_nbd_refuses_modes_it_does_not_know(t, words, says):
+    t.run('create -q -f raw r.raw 8M')
+    assert says in t.run([*words, '-f', 'raw', '-k', t.path('s'), 'r.raw'], 1, tool='qemu-nbd')
+
+
+@pytest.mark.proves('F-NBD-05')
+def test_nbd_lists_what_an_export_tells(t):
+    t.run('create -q -f qcow2 m.qcow2 8M')
+    t.run('bitmap --add m.qcow2 b0')
+    t.run(['--fork', '-t', '-A', '-B', 'b0', '-f', 'qcow2', '--pid-file', t.path('pid'), '-k', t.path('s'), 'm.qcow2'], tool='qemu-nbd')
+    try:
+        for theirs in (False, True):
+            out = t.run(['-L', '-k', t.path('s')], theirs=theirs, tool='qemu-nbd')
+            want = ['available meta contexts: 3', 'base:allocation', 'qemu:allocation-depth', 'qemu:dirty-bitmap:b0']
+            assert [x.strip() for x in out.splitlines()][-4:] == want
+    finally:
+        with open(t.path('pid')) as f:
+            os.kill(int(f.read()), 15)
+
+
+# ---- vmdk ----
+
+@pytest.mark.proves('F-IMG-04')
+def test_vmdk_says_its_id_and_refuses_a_parent(t):
+    t.random_raw('r.raw', 4 * MB)
+    t.oracle('convert -f raw -O vmdk r.raw v.vmdk')
+    assert t.info('v.vmdk')['format-specific']['data']['cid'] == t.info('v.vmdk', True)['format-specific']['data']['cid'] != 0
+    t.oracle('create -q -f vmdk -b v.vmdk -F vmdk child.vmdk')
+    assert 'parent' in t.run('info -f vmdk child.vmdk', ok=1)
+    t.run('create -q -f vmdk -o toolsversion=12345 w.vmdk 4M')
+    with open(t.path('w.vmdk'), 'rb') as f:
+        assert b'ddb.toolsVersion = "12345"' in f.read(1 << 20)
+
+
+@pytest.mark.proves('F-IMG-04', 'F-IMG-15')
+def test_a_vmdk_that_cannot_hold_packed_grains_takes_plain_ones(t):
+    t.random_raw('r.raw', 4 * MB)
+    t.run('convert -c -f raw -O vmdk r.raw v.vmdk')
+    assert 'identical' in t.oracle('compare -f raw -F vmdk r.raw v.vmdk')
+
+
+# ---- filters below a format ----
+
+@pytest.mark.proves('F-IMG-02', 'F-IMG-21')
+@pytest.mark.parametrize('below', ['driver=throttle,throttle-group=g', 'driver=blkdebug', 'driver=blklogwrites,log.driver=file,log.filename=lg',
+                                   'driver=copy-on-read'])
+def test_an_image_grows_through_a_filter_below_it(t, below):
+    t.run('create -q -f qcow2 x.qcow2 8M')
+    open(t.path('lg'), 'wb').close()
+    where = 'driver=qcow2,' + ','.join(f'file.{w}' for w in below.split(',')) + ',file.file.driver=file,file.file.filename=x.qcow2'
+    io(t, '--object', 'throttle-group,id=g,x-bps-total=1073741824', '-c', 'write -P 3 1M 1M', '--image-opts', where)
+    t.io('read -P 3 1M 1M', image='x.qcow2')
+    t.oracle('check x.qcow2')

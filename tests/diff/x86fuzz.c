@@ -44,7 +44,7 @@ struct fuzz {
     uint64_t rounds;
     uint64_t insns, until_s;
     uint64_t start_s, rss_kib;
-    _Atomic bool stop;
+    _Atomic bool stop, ended; /* no more rounds; the last one is over everywhere */
 };
 
 static uint64_t io_read(void *opaque, gpa_t off, unsigned size)
@@ -97,7 +97,7 @@ static void *watch(void *arg)
     uint64_t seen[CPUS] = {0}, since[CPUS] = {0};
     struct rng rng = {f->cpu[0].rng.s ^ 1};
 
-    while (!f->stop) {
+    while (!f->ended) { /* to the end: a kick is lost on a CPU that has not begun its round */
         uint64_t now[CPUS];
 
         for (unsigned i = 0; i < f->nr; i++)
@@ -494,10 +494,9 @@ int main(int argc, char **argv)
             return 2;
     run_cpu(&f.cpu[0]);
     f.stop = true;
-    for (unsigned i = 1; i < f.nr; i++) {
-        vcpu_kick(&f.cpu[i].c->vcpu);
+    for (unsigned i = 1; i < f.nr; i++)
         pthread_join(other[i], NULL);
-    }
+    f.ended = true;
     pthread_join(t, NULL);
     _exit(tell(&f, engine)); /* the guest is alive to the end: nothing is taken down */
 }

@@ -1,5 +1,5 @@
 """Programs of tests/guest/x86/linux in a Linux guest: what x86 promises to several processors (litmus), code that changes
-(smc), the state at faults and traps (precise). Where it matters the program runs natively first: a claim the bare CPU does not
+(smc), the state at faults and traps (precise), time (clock). Where it matters the program runs natively first: a claim the bare CPU does not
 keep is a wrong claim."""
 import hashlib
 import os
@@ -125,3 +125,20 @@ def test_faults_and_traps_show_every_bit_the_bare_cpu_shows(engine):
     """Flags too: those that liveness calls dead are in the frame of a fault only where exact-flags asks for them."""
     found = differences(engine, True)
     assert not found, f'{len(found)} lines differ:\n' + '\n'.join(found[:5])
+
+
+@pytest.mark.limit(600)
+@pytest.mark.parametrize('engine, smp', [('tcg', 4), pytest.param('interp', 2, marks=pytest.mark.long), pytest.param('tcg,one-insn-per-tb=on', 2, marks=pytest.mark.long)])
+def test_time_never_goes_back_between_processors(engine, smp):
+    """Also across a stop of the machine: what was read before is never later than what is read after."""
+    with Guest('clock', ['-accel', engine], smp, limit=400) as g:
+        out = g.sh('clock 300 || true', 300)
+        assert f'{smp} processors' in out
+        verdict(out)
+        g.send('clock 3000 || true; echo st""opped\n')
+        g.s.expect('processors', 60, 'the clocks run')
+        for _ in range(3):
+            g.qmp.call('stop')
+            assert g.qmp.call('query-status')['status'] == 'paused'
+            g.qmp.call('cont')
+        verdict(g.s.expect('stopped', 300, 'the clocks across stops').replace('\r', ''))

@@ -109,7 +109,9 @@ const struct dbt_xtlb *dbt_next_page(struct dbt_cpu *c, uint64_t pc); /* the pag
 uint32_t dbt_pair_id(struct dbt *d, uint64_t lin, uint64_t no);
 void dbt_drop_pairs(struct dbt *d);
 bool dbt_code_written(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len); /* takes the lock */
-void dbt_flush_cache(struct dbt_cpu *c);                                            /* takes the lock */
+/* -d in_asm, -d out_asm (show.c): code and avail as it was translated from, mode as the decoder's. */
+void dbt_show_block(const struct jit_block *b, const uint8_t *code, size_t avail, int mode);
+void dbt_flush_cache(struct dbt_cpu *c); /* takes the lock */
 /* ctx.c */
 unsigned dbt_mode(const struct dbt_cpu *c);
 bool dbt_flat(const struct x86_cpu *c);

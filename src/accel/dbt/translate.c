@@ -99,6 +99,8 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
         out.tail_no = tail ? tail->no : 0;
         *res = jit_cache_commit(&d->cache, pc, x->no << 12 | off, mode, &out);
     }
+    if (log_on(LOG_IN_ASM | LOG_OUT_ASM))
+        dbt_show_block(*res, env.code, env.avail, c->cpu->mode);
     return true;
 }
 

@@ -133,21 +133,8 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
     struct err *e = NULL;
     struct opts *o = im->extra && !im->image_opts ? opts_dup(im->extra) : NULL;
     struct blk_node *n;
-    static const struct {
-        const char *name;
-        unsigned flags;
-    } modes[] = {{"none", BLK_O_DIRECT},
-                 {"off", BLK_O_DIRECT},
-                 {"writeback", 0},
-                 {"unsafe", BLK_O_NO_FLUSH},
-                 {"directsync", BLK_O_DIRECT | BLK_O_WRITETHROUGH},
-                 {"writethrough", BLK_O_WRITETHROUGH},
-                 {NULL, 0}};
-    int i;
 
-    for (i = 0; cache && modes[i].name && strcmp(modes[i].name, cache) != 0; i++)
-        ;
-    if (cache && !modes[i].name) {
+    if (cache && !blk_cache_mode(cache, &flags)) {
         img_error("Invalid %scache option: %s", im->source_cache ? "source " : "", cache);
         return NULL;
     }
@@ -155,8 +142,6 @@ struct blk_node *img_open(struct img *im, const char *name, const char *fmt, uns
         img_error("Could not open '%s': force-share=on can only be used with read-only images", name);
         return NULL;
     }
-    if (cache)
-        flags |= modes[i].flags;
     if (im->force_share)
         flags |= BLK_O_SHARE;
     if (im->image_opts) {

@@ -23,6 +23,8 @@ struct io {
     char **cmds;
     unsigned nr_cmds;
     const char *path, *fmt, *cache, *discard, *aio;
+    const char *path_now; /* what is open */
+    bool snapshot, cor;
     bool ro, image_opts, share, misalign, quit, failed;
     unsigned in_flight;
     struct fibre *waiter;
@@ -45,7 +47,7 @@ static bool number(const char *text, uint64_t *out)
 {
     if (str_to_size(text, 'b', out) && *out <= INT64_MAX)
         return true;
-    printf("non-numeric length argument -- %s\n", text);
+    printf("Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- %s\n", text);
     return false;
 }
 
@@ -147,7 +149,7 @@ static int fill_source(struct rw *x)
     size_t got;
 
     if (!f) {
-        printf("%s: %s\n", x->source, strerror(fd < 0 ? -fd : errno));
+        fprintf(stderr, "%s: %s\n", x->source, strerror(fd < 0 ? -fd : errno));
         return fd < 0 ? fd : -errno;
     }
     got = fread(x->buf, 1, x->len, f);
@@ -222,6 +224,26 @@ static void rw_async(void *opaque)
         fibre_wake(blk_set_loop(io->set), io->waiter);
 }
 
+/* Switches that say nothing, or two things, together. */
+static int rw_combine(const struct rw *x)
+{
+    const char *wrong = !x->write && (x->zero || x->unmap || x->no_fallback || x->fua || x->compressed)
+                            ? "-c, -f, -n, -u and -z are for writing"
+                        : x->zero && x->compressed ? "-c and -z cannot be specified at the same time"
+                        : x->vmstate && (x->zero || x->compressed)
+                            ? "-b and -c or -z cannot be specified at the same time"
+                        : x->no_fallback && !x->zero ? "-n requires -z to be specified"
+                        : x->unmap && !x->zero       ? "-u requires -z to be specified"
+                        : x->zero + x->has_pattern + !!x->source > 1 && x->write
+                            ? "Only one of -z, -P, and -s can be specified at the same time"
+                            : NULL;
+
+    if (!wrong)
+        return 0;
+    printf("%s\n", wrong);
+    return -EINVAL;
+}
+
 static int rw_options(struct rw *x, int argc, char **argv)
 {
     uint64_t v;
@@ -283,11 +305,7 @@ static int rw_options(struct rw *x, int argc, char **argv)
         default:
             return -EINVAL;
         }
-    if ((x->zero && (x->compressed || x->has_pattern)) || (x->unmap && !x->zero)) {
-        printf(x->zero ? "-z cannot be combined with -P or -c\n" : "-u requires -z to be specified\n");
-        return -EINVAL;
-    }
-    return 0;
+    return rw_combine(x);
 }
 
 static bool rw_buffer(struct rw *x)
@@ -427,10 +445,18 @@ static int c_truncate(struct io *io, int argc, char **argv)
     int c;
 
     optind = 0;
-    while ((c = getopt(argc, argv, "m:")) != -1)
-        for (int i = 0; c == 'm' && blk_prealloc_names[i]; i++)
-            if (!strcmp(optarg, blk_prealloc_names[i]))
-                p = (enum blk_prealloc)i;
+    while ((c = getopt(argc, argv, "m:")) != -1) {
+        int i = 0;
+
+        while (c == 'm' && blk_prealloc_names[i] && strcmp(optarg, blk_prealloc_names[i]) != 0)
+            i++;
+        if (c != 'm' || !blk_prealloc_names[i]) {
+            if (c == 'm')
+                fprintf(stderr, "qemu-io: Invalid preallocation mode '%s'\n", optarg);
+            return -EINVAL;
+        }
+        p = (enum blk_prealloc)i;
+    }
     if (optind != argc - 1 || !number(argv[optind], &size))
         return -EINVAL;
     if (blk_node_truncate(io->n, size, p, &e) >= 0)
@@ -508,7 +534,8 @@ static int c_alloc(struct io *io, int argc, char **argv)
         sum += e.flags & BLK_ST_ALLOC ? e.len : 0;
         at += e.len;
     }
-    printf("%" PRIu64 "/%" PRIu64 " bytes allocated at offset %s\n", sum, len, human(off, a, sizeof a));
+    printf("%" PRIu64 "/%" PRIu64 " bytes allocated at offset %s\n", sum, at > off ? at - off : 0,
+           human(off, a, sizeof a));
     return 0;
 }
 
@@ -555,19 +582,31 @@ static void close_image(struct io *io)
     io->n = NULL;
 }
 
-static int open_image(struct io *io, const char *path)
+/* more: options of open -o, taken over; NULL = none. */
+static int open_image(struct io *io, const char *path, struct opts *more)
 {
     unsigned flags = (io->ro ? 0 : BLK_O_RDWR) | (io->share ? BLK_O_SHARE : 0) | BLK_O_UNMAP;
     struct opts *o = NULL;
     struct err *e = NULL;
 
-    if (io->cache && (!strcmp(io->cache, "none") || !strcmp(io->cache, "directsync") || !strcmp(io->cache, "off")))
-        flags |= BLK_O_DIRECT;
-    if (io->cache && !strcmp(io->cache, "unsafe"))
-        flags |= BLK_O_NO_FLUSH;
-    if (io->discard && (!strcmp(io->discard, "ignore") || !strcmp(io->discard, "off")))
-        flags &= ~(unsigned)BLK_O_UNMAP;
-    if (io->image_opts && !(o = opts_parse(path, NULL, &e))) {
+    io->path_now = path ? xstrdup(path) : NULL; /* lives until the end of a short run */
+    if (io->share && !io->ro) {
+        fprintf(stderr, "qemu-io: can't open device %s: force-share=on can only be used with read-only images\n", path);
+        return 1;
+    }
+    if (io->cache)
+        blk_cache_mode(io->cache, &flags); /* both looked at where they were given */
+    if (io->discard)
+        blk_discard_mode(io->discard, &flags);
+    if (io->snapshot)
+        flags &= ~(unsigned)BLK_O_RDWR;
+    if (more) {
+        o = more;
+        if (opts_peek(o, "driver") && path && !opts_peek(o, "file") && !opts_peek(o, "file.filename"))
+            opts_set(o, "file.filename", path);
+        if (opts_peek(o, "driver"))
+            path = NULL;
+    } else if (io->image_opts && !(o = opts_parse(path, NULL, &e))) {
         err_report(e);
         return 1;
     }
@@ -575,13 +614,21 @@ static int open_image(struct io *io, const char *path)
         o = o ? o : opts_new();
         opts_set(o, "file.aio", io->aio);
     }
-    io->n = blk_node_open(io->set, io->image_opts ? NULL : path, io->fmt, flags, o, &e);
+    io->n = blk_node_open(io->set, io->image_opts && !more ? NULL : path, io->fmt, flags, o, &e);
+    if (io->n && io->snapshot) {
+        struct blk_node *n = blk_node_throwaway(io->set, io->n, &e);
+
+        blk_node_unref(io->n);
+        io->n = n;
+    }
+    if (io->n && io->cor)
+        io->n = blk_node_filtered(io->set, "copy-on-read", io->n, NULL, &e);
     if (io->n)
         io->claim = blk_child_root(io->n, "qemu-io", BLK_PERM_READ | (io->ro ? 0 : BLK_PERM_WRITE | BLK_PERM_RESIZE),
                                    io->ro ? BLK_PERM_ALL : BLK_PERM_READ | BLK_PERM_WRITE_SAME, &e);
     if (io->n && io->claim)
         return 0;
-    err_prefix(&e, "can't open%s%s: ", io->image_opts ? "" : " device ", io->image_opts ? "" : path);
+    err_prefix(&e, "can't open%s%s: ", io->image_opts || !path ? "" : " device ", io->image_opts || !path ? "" : path);
     err_report(e);
     if (io->n)
         blk_node_unref(io->n);
@@ -589,16 +636,30 @@ static int open_image(struct io *io, const char *path)
     return 1;
 }
 
+static bool mode_ok(bool (*known)(const char *, unsigned *), const char *what, const char *text)
+{
+    unsigned unused = 0;
+
+    if (known(text, &unused))
+        return true;
+    fprintf(stderr, "qemu-io: Invalid %s option: %s\n", what, text);
+    return false;
+}
+
 static int c_open(struct io *io, int argc, char **argv)
 {
+    struct opts *more = NULL;
+    struct err *e = NULL;
     int c;
 
     if (io->n) {
-        printf("file open already, try 'help close'\n");
+        fprintf(stderr, "qemu-io: file open already, try 'help close'\n");
         return -EBUSY;
     }
+    io->ro = io->share = io->snapshot = io->cor = false;
+    io->cache = io->discard = NULL;
     optind = 0;
-    while ((c = getopt(argc, argv, "snro:kt:d:U")) != -1)
+    while ((c = getopt(argc, argv, "snCro:ki:t:d:U")) != -1)
         switch (c) {
         case 'r':
             io->ro = true;
@@ -609,18 +670,45 @@ static int c_open(struct io *io, int argc, char **argv)
         case 'U':
             io->share = true;
             break;
+        case 's':
+            io->snapshot = true;
+            break;
+        case 'C':
+            io->cor = true;
+            break;
+        case 'k':
+            io->aio = "native";
+            break;
+        case 'i':
+            io->aio = xstrdup(optarg);
+            break;
         case 't':
+            if (!mode_ok(blk_cache_mode, "cache", optarg))
+                return -EINVAL;
             io->cache = xstrdup(optarg);
             break;
         case 'd':
+            if (!mode_ok(blk_discard_mode, "discard", optarg))
+                return -EINVAL;
             io->discard = xstrdup(optarg);
             break;
+        case 'o':
+            opts_free(more);
+            more = opts_parse(optarg, NULL, &e);
+            if (!more) {
+                err_report(e);
+                return -EINVAL;
+            }
+            break;
         default:
+            opts_free(more);
             return -EINVAL;
         }
-    if (optind != argc - 1)
+    if (optind < argc - 1 || (optind == argc && !more)) {
+        opts_free(more);
         return -EINVAL;
-    return open_image(io, argv[optind]) ? -EIO : 0;
+    }
+    return open_image(io, optind < argc ? argv[optind] : NULL, more) ? -EIO : 0;
 }
 
 static int c_close(struct io *io, int argc, char **argv)
@@ -630,16 +718,40 @@ static int c_close(struct io *io, int argc, char **argv)
     return 0;
 }
 
+/* With other options than -r and -w the image is closed and opened anew: its users are this program only. */
+static int open_anew(struct io *io, struct opts *more)
+{
+    c_aio_flush(io, 0, NULL);
+    close_image(io);
+    return open_image(io, io->path_now, more) ? -EIO : 0;
+}
+
 static int c_reopen(struct io *io, int argc, char **argv)
 {
+    struct opts *more = NULL;
     struct err *e = NULL;
-    bool rw = io->n->open_flags & BLK_O_RDWR;
+    bool rw = io->n->open_flags & BLK_O_RDWR, anew = false;
     int c;
 
     optind = 0;
-    while ((c = getopt(argc, argv, "rwc:o:")) != -1)
-        if (c == 'r' || c == 'w')
+    while ((c = getopt(argc, argv, "rwc:o:")) != -1) {
+        if (c == 'r' || c == 'w') {
             rw = c == 'w';
+        } else if (c == 'c' && mode_ok(blk_cache_mode, "cache", optarg)) {
+            io->cache = xstrdup(optarg);
+            anew = true;
+        } else if (c == 'o' && !more && (more = opts_parse(optarg, NULL, &e))) {
+            anew = true;
+        } else {
+            if (e)
+                err_report(e);
+            opts_free(more);
+            return -EINVAL;
+        }
+    }
+    io->ro = !rw;
+    if (anew)
+        return open_anew(io, more);
     blk_child_set_perm(io->claim, BLK_PERM_READ, BLK_PERM_ALL, NULL);
     if (!blk_node_reopen(io->n, rw, &e) ||
         (rw && !blk_child_set_perm(io->claim, BLK_PERM_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
@@ -699,13 +811,14 @@ static const struct command commands[] = {
     {"info", NULL, c_info, 0, 0, true, "", "prints information about the current file"},
     {"length", "l", c_length, 0, 0, true, "", "gets the length of the current file"},
     {"map", NULL, c_map, 0, 0, true, "", "prints the allocated areas of a file"},
-    {"open", "o", c_open, 1, -1, false, "[-rnU] [-t cache] [-d discard] path", "open the file specified by path"},
+    {"open", "o", c_open, 1, -1, false, "[-rsCnkU] [-i aio] [-t cache] [-d discard] [-o options] [path]",
+     "open the file specified by path"},
     {"quit", "q", c_quit, 0, 0, false, "", "exit the program"},
     {"read", "r", c_read, 2, -1, true, "[-abCqv] [-P pattern [-s off] [-l len]] off len",
      "reads a number of bytes at a specified offset"},
     {"readv", "rv", c_readv, 2, -1, true, "[-Cqv] [-P pattern] off len [len..]",
      "reads a number of bytes at a specified offset"},
-    {"reopen", NULL, c_reopen, 0, -1, true, "[(-r|-w)]", "reopens an image with new options"},
+    {"reopen", NULL, c_reopen, 0, -1, true, "[(-r|-w)] [-c cache] [-o options]", "reopens an image with new options"},
     {"sigraise", NULL, c_sigraise, 1, 1, false, "signal", "raises a signal"},
     {"sleep", NULL, c_sleep, 1, 1, false, "ms", "waits for the given value in milliseconds"},
     {"truncate", "t", c_truncate, 1, -1, true, "[-m prealloc_mode] off",
@@ -718,9 +831,19 @@ static const struct command commands[] = {
 
 static int c_help(struct io *io, int argc, char **argv)
 {
+    bool known = argc < 2;
+
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-        if (argc < 2 || !strcmp(argv[1], commands[i].name))
-            printf("%s %s -- %s\n", commands[i].name, commands[i].args, commands[i].what);
+        if (argc < 2 || !strcmp(argv[1], commands[i].name) ||
+            (commands[i].alias && !strcmp(argv[1], commands[i].alias))) {
+            printf("%s%s%s -- %s\n", commands[i].name, *commands[i].args ? " " : "", commands[i].args,
+                   commands[i].what);
+            known = true;
+        }
+    if (!known) {
+        printf("command %s not found\n", argv[1]);
+        return -EINVAL;
+    }
     if (argc < 2)
         printf("\nUse 'help commandname' for one command.\n");
     return 0;
@@ -750,7 +873,7 @@ static int run_line(struct io *io, const char *line)
         if (strcmp(argv[0], c->name) != 0 && (!c->alias || strcmp(argv[0], c->alias) != 0))
             continue;
         if (c->need_file && !io->n) {
-            printf("no file open, try 'help open'\n");
+            fprintf(stderr, "no file open, try 'help open'\n");
             return -EINVAL;
         }
         if (argc - 1 < c->min || (c->max >= 0 && argc - 1 > c->max)) {
@@ -774,7 +897,7 @@ static void session(void *opaque)
     char *line = NULL;
     size_t cap = 0;
 
-    if (io->path && open_image(io, io->path)) {
+    if (io->path && open_image(io, io->path, NULL)) {
         io->failed = true;
         return;
     }
@@ -803,6 +926,12 @@ static void usage(void)
         "  --image-opts         treat file as option string\n  -c, --cmd STRING     execute command with its "
         "arguments\n"
         "  -f, --format FMT     specifies the block driver to use\n  -r, --read-only      export read-only\n"
+        "  -s, --snapshot       write into a temporary file, thrown away at the end\n"
+        "  -C, --copy-on-read   keep in the image what is read from its backing file\n"
+        "  -m, --misalign       misalign buffers\n  -k, --native-aio     the same as -i native\n"
+        "  -i, --aio=MODE       threads, native or io_uring\n"
+        "  --object OBJECTDEF   define an object such as 'secret'\n  -T, --trace EVENT    tell of it; there is: "
+        "sandbox\n"
         "  -n, --nocache        disable host cache\n  -d, --discard=MODE   use the given discard mode for the image\n"
         "  -t, --cache=MODE     use the given cache mode for the image\n  -U, --force-share    force shared "
         "permissions\n"
@@ -821,6 +950,8 @@ int main(int argc, char **argv)
                                           {"format", required_argument, 0, 'f'},
                                           {"read-only", no_argument, 0, 'r'},
                                           {"nocache", no_argument, 0, 'n'},
+                                          {"snapshot", no_argument, 0, 's'},
+                                          {"copy-on-read", no_argument, 0, 'C'},
                                           {"misalign", no_argument, 0, 'm'},
                                           {"native-aio", no_argument, 0, 'k'},
                                           {"aio", required_argument, 0, 'i'},
@@ -859,10 +990,20 @@ int main(int argc, char **argv)
         case 'n':
             io.cache = "none";
             break;
+        case 's':
+            io.snapshot = true;
+            break;
+        case 'C':
+            io.cor = true;
+            break;
         case 'd':
+            if (!mode_ok(blk_discard_mode, "discard", optarg))
+                return 1;
             io.discard = optarg;
             break;
         case 't':
+            if (!mode_ok(blk_cache_mode, "cache", optarg))
+                return 1;
             io.cache = optarg;
             break;
         case 'U':
@@ -875,6 +1016,10 @@ int main(int argc, char **argv)
             io.aio = "native";
             break;
         case 'i':
+            if (strcmp(optarg, "threads") && strcmp(optarg, "native") && strcmp(optarg, "io_uring")) {
+                fprintf(stderr, "qemu-io: Invalid aio option: %s\n", optarg);
+                return 1;
+            }
             io.aio = optarg;
             break;
         case 'T':

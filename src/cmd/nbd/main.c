@@ -126,6 +126,8 @@ static void print_export(const struct nbd_info *i)
                  {NBD_TF_SEND_WRITE_ZEROES, "zeroes"},
                  {NBD_TF_SEND_DF, "df"},
                  {NBD_TF_CAN_MULTI_CONN, "multi"},
+                 {1u << 9, "resize"},
+                 {1u << 10, "cache"},
                  {NBD_TF_SEND_FAST_ZERO, "fast-zero"}};
 
     printf(" export: '%s'\n", i->name);
@@ -138,6 +140,11 @@ static void print_export(const struct nbd_info *i)
     printf(" )\n");
     if (i->min)
         printf("  min block: %u\n  opt block: %u\n  max block: %u\n", i->min, i->pref, i->max);
+    if (i->nr_contexts) {
+        printf("  available meta contexts: %u\n", i->nr_contexts);
+        for (unsigned k = 0; k < i->nr_contexts; k++)
+            printf("   %s\n", i->contexts[k]);
+    }
 }
 
 static int do_list(struct blk_set *set, const struct opt_set *o)
@@ -282,12 +289,10 @@ static struct blk_node *open_image(struct blk_set *set, const struct opt_set *o,
     uint64_t off = o->offset, len = 0;
     char num[24];
 
-    if (o->cache && (!strcmp(o->cache, "none") || !strcmp(o->cache, "directsync")))
-        flags |= BLK_O_DIRECT;
-    if (o->cache && !strcmp(o->cache, "unsafe"))
-        flags |= BLK_O_NO_FLUSH;
-    if (o->discard && strcmp(o->discard, "unmap") != 0 && strcmp(o->discard, "on") != 0)
-        flags &= ~(unsigned)BLK_O_UNMAP;
+    if (o->cache)
+        blk_cache_mode(o->cache, &flags); /* parse_image has looked at both */
+    if (o->discard)
+        blk_discard_mode(o->discard, &flags);
     if (o->detect)
         opts_set(no, "detect-zeroes", o->detect);
     if (o->aio)
@@ -585,24 +590,35 @@ static int version(void)
     return 0;
 }
 
-/* What follows the options: the image, which --list can do without. */
+static int wrong(const char *what, const char *value)
+{
+    fprintf(stderr, value ? "qemu-nbd: %s '%s'\n" : "qemu-nbd: %s\n", what, value);
+    return 1;
+}
+
+/* What follows the options: the image, which --list can do without. <0: go on; else the exit status. */
 static int parse_image(int argc, char **argv, struct opt_set *o)
 {
+    unsigned unused = 0;
+
+    if (o->cache && !blk_cache_mode(o->cache, &unused))
+        return wrong("Invalid cache mode", o->cache);
+    if (o->discard && !blk_discard_mode(o->discard, &unused))
+        return wrong("Invalid discard mode", o->discard);
+    if (o->aio && strcmp(o->aio, "threads") && strcmp(o->aio, "native") && strcmp(o->aio, "io_uring"))
+        return wrong("Invalid aio mode", o->aio);
+    if (o->detect && !strcmp(o->detect, "unmap") && o->discard && !(unused & BLK_O_UNMAP))
+        return wrong("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap", NULL);
     if (o->list && optind == argc)
         return -1;
+    if (o->list && o->image_opts + (argc - optind) > 0)
+        return wrong("List mode is incompatible with a file name", NULL);
     if (optind != argc - 1) {
         fprintf(stderr, "qemu-nbd: Invalid number of arguments\nTry `qemu-nbd --help' for more information.\n");
         return 1;
     }
     o->image = argv[optind];
     return -1;
-}
-
-/* <0: go on; else the exit status. */
-static int wrong(const char *what, const char *value)
-{
-    fprintf(stderr, value ? "qemu-nbd: %s '%s'\n" : "qemu-nbd: %s\n", what, value);
-    return 1;
 }
 
 /* Where an option that is only kept goes, by its value or by its presence; NULL: it is none of them. */

@@ -86,6 +86,11 @@ static void fence(struct x86_cpu *c, const struct x86_insn *in)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
+/* Nothing behind it begins before all ahead of it is over: what orders RDTSC. */
+static void load_fence(struct x86_cpu *c, const struct x86_insn *in)
+{
+    __builtin_ia32_lfence();
+}
 static void pause_hint(struct x86_cpu *c, const struct x86_insn *in)
 {
     __builtin_ia32_pause();
@@ -343,7 +348,7 @@ const struct x86_handler x86_ops_move[X86_I_NR] = {
     [X86_I_PREFETCHT0] = ALL_SIZES(nop),
     [X86_I_PREFETCHT1] = ALL_SIZES(nop),
     [X86_I_PREFETCHT2] = ALL_SIZES(nop),
-    [X86_I_LFENCE] = ALL_SIZES(fence),
+    [X86_I_LFENCE] = ALL_SIZES(load_fence),
     [X86_I_MFENCE] = ALL_SIZES(fence),
     [X86_I_SFENCE] = ALL_SIZES(fence),
     [X86_I_PUSH] = {{push, push, push, push64}},

@@ -305,6 +305,8 @@ static void rdtsc(struct x86_cpu *c, const struct x86_insn *in)
 {
     if (c->cr4 & X86_CR4_TSD && c->cpl)
         x86_raise_err(c, X86_GP, 0);
+    if (in->op == X86_I_RDTSCP) /* waits for all before it */
+        __builtin_ia32_lfence();
     set_edx_eax(c, x86_tsc(c));
     if (in->op == X86_I_RDTSCP)
         c->regs[X86_RCX] = (uint32_t)c->tsc_aux;

@@ -170,6 +170,11 @@ static void rdtsc(struct rw *r, const struct x86_insn *in)
 {
     struct jit_buf *b = r->b;
 
+    if (in->op == X86_I_RDTSCP) { /* waits for all before it: LFENCE */
+        jit_8(b, 0x0f);
+        jit_8(b, 0xae);
+        jit_8(b, 0xe8);
+    }
     jit_8(b, 0x0f);
     jit_8(b, 0x31);
     rorx64_32(b, T1, JR_RDX);

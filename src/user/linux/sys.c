@@ -10,7 +10,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define __NR_none      (-1)
+#define __NR_none (-1)
+/* Newer than the headers this may be built with; the same number on every architecture. */
+#ifndef __NR_cachestat
+#define __NR_cachestat 451
+#endif
+#ifndef __NR_fchmodat2
+#define __NR_fchmodat2 452
+#endif
+#ifndef __NR_futex_wake
+#define __NR_futex_wake    454
+#define __NR_futex_wait    455
+#define __NR_futex_requeue 456
+#endif
 #define FN_RAW(p, n)   NULL
 #define FN_OWN(p, n)   lx_sys_##n
 #define FN_W32(p, n)   lx_sys32_##n

@@ -188,6 +188,7 @@ static void *thread_main(void *arg)
     if (t->clone_flags & CLONE_CHILD_SETTID)
         lx_put(t->ctid, &tid, 4);
     enlist(t);
+    *t->started_tid = t->tid;
     sem_post(t->started);
     t->started = NULL;
     lx_host_mask(t);
@@ -211,6 +212,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     pthread_t id;
     sem_t started;
     int64_t r;
+    int tid;
 
     n->cpu = ar->cpu_clone(t->cpu);
     if (!n->cpu || !lx_rt_thread_new(lx_proc.rt, n->cpu, NULL)) {
@@ -235,6 +237,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     ar->sys_result(n->cpu, 0);
     sem_init(&started, 0, 0);
     n->started = &started;
+    n->started_tid = &tid;
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, HOST_STACK);
@@ -248,7 +251,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     } else {
         while (sem_wait(&started) < 0)
             ;
-        r = n->tid;
+        r = tid;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);

@@ -88,7 +88,8 @@ struct lx_thread {
     struct lx_trace trace;
     int tid;
     bool exiting, vfork_child;
-    sem_t *started; /* while being created */
+    sem_t *started; /* while being created, and where its id goes: the thread may be gone before its maker looks */
+    int *started_tid;
     uint64_t ptid, ctid;
     unsigned clone_flags;
     struct lx_thread *next;

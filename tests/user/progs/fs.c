@@ -89,6 +89,7 @@ static void names(void)
     struct statx sx;
     struct statfs fs;
     struct statvfs vfs;
+    unsigned long long st2[8];
     char buf[128];
     int d, mount;
     DIR *dir;
@@ -129,6 +130,9 @@ static void names(void)
     SAY(name_to_handle_at(d, "sub", &h.h, &mount, 0) == -1 && (errno == EOVERFLOW || errno == EOPNOTSUPP));
     SAY(mknodat(d, "fifo", S_IFIFO | 0600, 0));
     SAY(fchmodat(d, "fifo", 0640, 0));
+    SAY(syscall(452 /* fchmodat2 */, d, "up", 0600, AT_SYMLINK_NOFOLLOW));
+    SAY(syscall(452, d, "fifo", 0600, 0x4000));
+    SAY(syscall(451 /* cachestat */, d, (unsigned long long[2]){0, 4096}, st2, 7));
     SAY(fchownat(d, "fifo", getuid(), getgid(), 0));
     SAY(fchdir(d));
     SAY(getcwd(buf, 3) == NULL && errno == ERANGE);

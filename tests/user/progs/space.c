@@ -144,6 +144,10 @@ static void futexes(void)
     pthread_join(t, NULL);
     SAY(syscall(449 /* futex_waitv */, w, 2, 0, NULL, 0));
     SAY(syscall(449, w, 2, 1, NULL, 0));
+    SAY(syscall(454 /* futex_wake */, &pair[0], 1ul, 3, 2));
+    SAY(syscall(454, &pair[0], 1ul, 3, 0xff));
+    SAY(syscall(455 /* futex_wait */, &pair[0], 9ul, 1ul, 2, NULL, 0));
+    SAY(syscall(456 /* futex_requeue */, w, 0, 1, 1));
     pthread_mutexattr_init(&at);
     pthread_mutexattr_setrobust(&at, PTHREAD_MUTEX_ROBUST);
     pthread_mutexattr_setprotocol(&at, PTHREAD_PRIO_INHERIT);
