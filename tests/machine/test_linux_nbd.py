@@ -52,7 +52,7 @@ def partitioned_image(tmp):
 
 @pytest.mark.long
 @pytest.mark.limit(300)
-@pytest.mark.proves('F-NBD-01', 'F-NBD-02', 'F-NBD-03', 'F-NBD-04', 'S123', 'S124', 'S125', 'S126')
+@pytest.mark.proves('F-PRG-11', 'F-NBD-01', 'F-NBD-02', 'F-NBD-03', 'F-NBD-04', 'S123', 'S124', 'S125', 'S126')
 def test_the_kernel_s_client_shows_the_image_as_a_device(tmp_path):
     img = partitioned_image(tmp_path)
     disk = tools_disk(tmp_path, [program('qemu-nbd'), program('qemu-img'), program('qemu-io')],
