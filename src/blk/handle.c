@@ -500,6 +500,15 @@ struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struc
     return b;
 }
 
+struct blk *blk_attach_empty(struct blk_set *s, void *dev_obj)
+{
+    struct blk *b = blk_handle_new(s, "", false);
+
+    b->readonly = true;
+    b->dev = dev_obj;
+    return b;
+}
+
 void blk_detach(struct blk *b, void *dev_obj)
 {
     struct blk_set *s;
