@@ -62,13 +62,17 @@ static bool pushes_many(const struct x86_insn *in)
     return strncmp(in->row->mnem, "pusha", 5) == 0 || strncmp(in->row->mnem, "popa", 4) == 0;
 }
 
-/* MASKMOVDQU with a mask of zeros writes nothing: whether the segment is checked then is the maker's choice (SDM). */
+/* MASKMOVDQU, MASKMOVQ with a mask of zeros write nothing: whether the segment is checked then is the maker's choice
+ * (SDM). MMn is the physical register n, the image is in the order of the stack. */
 static bool masks_all(const struct x86_insn *in, const struct dregs *before)
 {
-    const uint8_t *mask = before->xs + 160 + 16 * (in->modrm & 7);
-    uint64_t top = (get_le64(mask) | get_le64(mask + 8)) & UINT64_C(0x8080808080808080);
+    unsigned st = ((in->modrm & 7u) - (get_le16(before->xs + 2) >> 11 & 7u)) & 7;
+    const uint8_t *mm = before->xs + 32 + 16 * st, *xmm = before->xs + 160 + 16 * (in->modrm & 7);
+    const uint64_t tops = UINT64_C(0x8080808080808080);
 
-    return strcmp(in->row->mnem, "maskmovdqu") == 0 && !(in->rex & 1) && !top;
+    if (strcmp(in->row->mnem, "maskmovq") == 0)
+        return !(get_le64(mm) & tops);
+    return strcmp(in->row->mnem, "maskmovdqu") == 0 && !(in->rex & 1) && !((get_le64(xmm) | get_le64(xmm + 8)) & tops);
 }
 
 static bool is_fpu_env(const struct x86_insn *in)

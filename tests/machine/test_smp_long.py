@@ -56,7 +56,8 @@ def test_a_mix_of_stressors_verifies_on_four_cpus(seed):
     with Debian('-smp', '4', '-cpu', 'max', memory='2G', boot_limit=3600, cmdline=BUSY_HOST) as g:
         names = mix(g, seed)
         print(f'seed {seed}, login after {time.monotonic() - start:.0f} s: {" ".join(names)}', flush=True)
-        out = g.sh(f'stress-ng --seed {seed} ' + ' '.join(f'--{n} 1' for n in names) + f' --verify --timeout {SECONDS} --metrics-brief 2>&1', SECONDS + 1800)
+        line = f'stress-ng --seed {seed} ' + ' '.join(f'--{n} 1' for n in names) + f' --verify --timeout {SECONDS} --metrics-brief 2>&1'
+        out = g.sh(line + ' || [ $? = 3 ]', SECONDS + 1800)  # 3: one had nothing to work on, such as quotas
         assert not re.search(r'\bfail(ed)?:|unsuccessful', out), out[-3000:]
         assert re.search(r'successful run completed|passed: [1-9]', out), out[-3000:]
         log = g.sh('dmesg', 300)
