@@ -421,7 +421,7 @@ static bool tray_opens(struct blk *b, bool force, struct err **errp)
         if (b->ops->eject_request)
             b->ops->eject_request(b->ops_opaque, false);
         return err_set(errp, "Device '%s' is locked and force was not specified, wait for tray to open and try again",
-                       b->id);
+                       blk_who(b));
     }
     return true;
 }
@@ -480,7 +480,7 @@ bool blk_change_medium(struct blk *b, const char *file, const char *format, cons
     }
     if (b->ops && !b->ops->media_changed) {
         opts_free(o);
-        return err_set(errp, "Device '%s' is not removable", b->id);
+        return err_set(errp, "Device '%s' is not removable", blk_who(b));
     }
     opts_del(o, "format");
     opts_del(o, "driver");
@@ -515,7 +515,7 @@ bool blk_eject(struct blk *b, bool force, struct err **errp)
 {
     BLK_HOME_SCOPE(b->set);
     if (b->ops && !b->ops->media_changed && !force)
-        return err_set(errp, "Device '%s' is not removable", b->id);
+        return err_set(errp, "Device '%s' is not removable", blk_who(b));
     if (!tray_opens(b, force, errp))
         return false;
     if (has_tray(b) && b->root && !b->ops->is_tray_open(b->ops_opaque))
@@ -528,7 +528,7 @@ bool blk_eject(struct blk *b, bool force, struct err **errp)
 
 static bool removable(struct blk *b, struct err **errp)
 {
-    return !b->ops || b->ops->media_changed || err_set(errp, "Device '%s' is not removable", b->id);
+    return !b->ops || b->ops->media_changed || err_set(errp, "Device '%s' is not removable", blk_who(b));
 }
 
 bool blk_open_tray(struct blk *b, bool force, struct err **errp)
@@ -562,7 +562,7 @@ bool blk_close_tray(struct blk *b, struct err **errp)
 static bool tray_is_open(struct blk *b, struct err **errp)
 {
     return !has_tray(b) || b->ops->is_tray_open(b->ops_opaque) ||
-           err_set(errp, "Tray of device '%s' is not open", b->id);
+           err_set(errp, "Tray of device '%s' is not open", blk_who(b));
 }
 
 bool blk_remove_medium(struct blk *b, struct err **errp)
@@ -588,7 +588,7 @@ bool blk_insert_medium(struct blk *b, const char *node, struct err **errp)
     if (!removable(b, errp) || !tray_is_open(b, errp))
         return false;
     if (b->root)
-        return err_set(errp, "There already is a medium in device '%s'", b->id);
+        return err_set(errp, "There already is a medium in device '%s'", blk_who(b));
     if (!blk_handle_insert(b, n, errp))
         return false;
     if (!has_tray(b) && b->ops && b->ops->media_changed)

@@ -612,6 +612,45 @@ def test_a_medium_is_changed_in_steps_as_libvirt_does(tmp_path):
         m.wait(20)
 
 
+@pytest.mark.proves('F-BLK-28')
+@pytest.mark.parametrize('bus', ['ide-cd', 'scsi-cd'])
+def test_a_cd_drive_without_drive_is_an_empty_tray(tmp_path, bus):
+    for n in ('one', 'two'):
+        (tmp_path / n).write_bytes(bytes(MB))
+    with Machine('-M', 'q35', '-accel', 'qtest', '-S', '-nodefaults', '-device', 'virtio-scsi-pci', '-device', f'{bus},id=cd0') as m:
+        cd = lambda: m.qmp('query-block')[0]
+        file = lambda: cd()['inserted']['file']
+        assert cd()['device'] == '' and cd()['removable'] and not cd()['tray_open'] and 'inserted' not in cd()
+        assert m.hmp('info block').startswith('cd0: [not inserted]')
+        m.qmp('blockdev-add', **{'driver': 'raw', 'node-name': 'n', 'read-only': True, 'file': {'driver': 'file', 'filename': f'{tmp_path}/one'}})
+        with pytest.raises(QmpError, match="Tray of device 'cd0' is not open"):
+            m.qmp('blockdev-insert-medium', **{'id': 'cd0', 'node-name': 'n'})
+        m.qmp('blockdev-open-tray', id='cd0')
+        assert m.event('DEVICE_TRAY_MOVED', 20)['data']['tray-open'] and cd()['tray_open']
+        m.qmp('blockdev-insert-medium', **{'id': 'cd0', 'node-name': 'n'})
+        with pytest.raises(QmpError, match="Node 'n' is already in use|There already is a medium in device 'cd0'"):
+            m.qmp('blockdev-insert-medium', **{'id': 'cd0', 'node-name': 'n'})
+        m.qmp('blockdev-close-tray', id='cd0')
+        assert file() == f'{tmp_path}/one' and not cd()['tray_open']
+        m.qmp('blockdev-open-tray', id='/machine/peripheral/cd0')  # a path does as well
+        m.qmp('blockdev-remove-medium', id='cd0')
+        assert 'inserted' not in cd()
+        m.qmp('blockdev-change-medium', id='cd0', filename=f'{tmp_path}/two', format='raw')
+        assert file() == f'{tmp_path}/two' and cd()['inserted']['ro']
+        m.qmp('eject', id='cd0')
+        assert 'inserted' not in cd()
+        assert m.hmp(f'change cd0 {tmp_path}/one raw') == '' and file() == f'{tmp_path}/one'
+        with pytest.raises(QmpError, match="Device 'other' not found"):
+            m.qmp('eject', id='other')
+        if bus == 'scsi-cd':  # plugged and pulled: the tray goes with its device
+            m.qmp('device_add', driver=bus, id='late')
+            assert [b['qdev'].endswith('late') for b in m.qmp('query-block')] == [False, True]
+            m.qmp('device_del', id='late')
+            assert len(m.qmp('query-block')) == 1
+        m.qmp('quit')
+        m.wait(20)
+
+
 @pytest.mark.proves('F-SNP-06', 'S333')
 def test_a_disk_that_a_job_works_on_is_left_as_it_is(tmp_path, base):
     over = overlay(tmp_path, base)
