@@ -29,6 +29,9 @@ void blk_set_objects(struct blk_set *s, struct obj *container);
 /* -drive options other than if/bus/unit/index/media (the command line keeps those): file, format, id, cache, aio,
  * discard, detect-zeroes, readonly, snapshot, werror, rerror, throttling.*, file.* ... id may be NULL (made up). */
 struct blk *blk_drive_add(struct blk_set *s, const char *id, struct opts *o, struct err **errp);
+/* Takes a drive away, or, as blockdev-del, a node of -blockdev. A device that has it stays, without a medium for good,
+ * and its errors go to the guest; refused while a job works on it. */
+bool blk_drive_del(struct blk_set *s, const char *id, struct err **errp);
 /* -blockdev / blockdev-add: a named node. */
 bool blk_node_add(struct blk_set *s, struct opts *o, struct err **errp);
 bool blk_node_del(struct blk_set *s, const char *node, struct err **errp);

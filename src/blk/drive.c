@@ -454,6 +454,40 @@ static void take_medium_out(struct blk *b)
     blk_unquiesce(b);
 }
 
+static bool free_of_jobs(struct blk *b, struct err **errp)
+{
+    struct blk_job *j;
+
+    list_each (j, &b->set->jobs, link)
+        if (b->root && j->status != JOB_CONCLUDED && j->status != JOB_NULL &&
+            (j->source == b->root->node || j->target == b->root->node))
+            return err_set(errp, "Node '%s' is busy: block device is in use by block job: %s", b->root->node->name,
+                           j->id);
+    return true;
+}
+
+bool blk_drive_del(struct blk_set *s, const char *id, struct err **errp)
+{
+    BLK_HOME_SCOPE(s);
+    struct blk *b = blk_find(s, id);
+
+    if (!b && blk_node_find(s, id))
+        return blk_node_del(s, id, errp);
+    if (!b)
+        return err_set_class(errp, ERR_DEVICE_NOT_FOUND, "Device '%s' not found", id);
+    if (!free_of_jobs(b, errp))
+        return false;
+    if (!b->dev) {
+        blk_handle_free(b);
+        return true;
+    }
+    take_medium_out(b);
+    b->werror = b->rerror = BLK_ERR_REPORT; /* nobody can mend what a stopped machine would wait for */
+    b->is_drive = false;                    /* from here on the device's own: it goes with the device */
+    *b->id = 0;
+    return true;
+}
+
 /* What the drive is opened with from now on; false: no such mode. */
 static bool media_mode(struct blk *b, const char *mode, bool *ro, struct err **errp)
 {

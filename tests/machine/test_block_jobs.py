@@ -651,6 +651,33 @@ def test_a_cd_drive_without_drive_is_an_empty_tray(tmp_path, bus):
         m.wait(20)
 
 
+@pytest.mark.proves('F-MON-19')
+def test_drives_are_added_and_taken_away_by_hand(tmp_path, base):
+    with Vm(tmp_path, f'file={base}') as vm:
+        hmp, names = vm.m.hmp, lambda: [b['device'] for b in vm.qmp('query-block')]
+        assert hmp('drive_add 0 if=none,id=x,file=null-co://,format=raw').strip() == 'OK' and names() == ['d0', 'x']
+        assert "Duplicate ID 'x' for drive" in hmp('drive_add 0 if=none,id=x,file=null-co://')
+        assert "Can't hot-add" in hmp('drive_add 0 if=ide,file=null-co://') and "Can't hot-add" in hmp('drive_add 0 file=null-co://')
+        assert "Could not open '/nonexist': No such file" in hmp('drive_add 0 if=none,id=y,file=/nonexist') and names() == ['d0', 'x']
+        assert hmp('drive_add 0 if=none,id=m,media=cdrom,file=null-co://,format=raw').strip() == 'OK' and vm.qmp('query-block')[2]['inserted']['ro']
+        assert hmp('drive_add -n 0 driver=null-co,node-name=nn,size=1M') == ''
+        assert 'node-name' in hmp('drive_add -n 0 driver=null-co,size=1M')
+        vm.qmp('device_add', driver='virtio-blk-pci', drive='x', id='late')
+        assert hmp('drive_del nn') == '' and 'nn' not in [n['node-name'] for n in vm.qmp('query-named-block-nodes')]
+        assert "Device 'nosuch' not found" in hmp('drive_del nosuch')
+        assert hmp('drive_del m') == '' and names() == ['d0', 'x']
+        vm.qmp('blockdev-add', driver='null-co', node_name='to', size=8 * MB)
+        vm.qmp('blockdev-mirror', job_id='j', device='d0', target='to', sync='full')
+        assert 'in use by block job: j' in hmp('drive_del d0')
+        vm.wait('BLOCK_JOB_READY')
+        vm.qmp('block-job-cancel', device='j', force=True)
+        vm.wait('BLOCK_JOB_CANCELLED')
+        assert hmp('drive_del d0') == '' and names() == ['', 'x']  # its device stays, without it
+        assert 'inserted' not in vm.qmp('query-block')[0]
+        assert "Device 'd0' not found" in hmp('drive_del d0')
+        assert hmp('drive_add 0 if=none,id=d0,file=%s' % base).strip() == 'OK'  # the image and the name are free again
+
+
 @pytest.mark.proves('F-SNP-06', 'S333')
 def test_a_disk_that_a_job_works_on_is_left_as_it_is(tmp_path, base):
     over = overlay(tmp_path, base)
