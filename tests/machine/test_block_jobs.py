@@ -651,6 +651,36 @@ def test_a_cd_drive_without_drive_is_an_empty_tray(tmp_path, bus):
         m.wait(20)
 
 
+@pytest.mark.proves('F-BLK-28')
+def test_a_throttle_group_is_read_changed_and_kept_while_used(tmp_path):
+    with Machine('-M', 'q35', '-accel', 'qtest', '-S', '-nodefaults', '-object', 'throttle-group,id=tg,x-bps-total=1000000',
+                 '-drive', 'if=none,id=d,driver=throttle,throttle-group=tg,file.driver=null-co,file.size=1M') as m:
+        get = lambda prop='limits', path='/objects/tg': m.qmp('qom-get', path=path, property=prop)
+        put = lambda value, prop='limits': m.qmp('qom-set', path='/objects/tg', property=prop, value=value)
+        with pytest.raises(QmpError, match="object 'tg' is in use, can not be deleted; it is used by drive 'd'"):
+            m.qmp('object-del', id='tg')
+        was = get()
+        assert len(was) == 19 and was['bps-total'] == 1000000 and was['iops-total'] == 0 and was['bps-total-max-length'] == 1
+        put({'iops-total': 5})
+        assert get() == was | {'iops-total': 5} and get('x-iops-total') == 5
+        assert m.qmp('query-block')[0]['inserted']['iops'] == 5  # the drive is held to it
+        for value, text in (({'iops-total': 5, 'iops-read': 3}, 'cannot be used at the same time'), ({'iops-foo': 5}, "'limits.iops-foo' is unexpected"),
+                            (5, "type for 'limits', expected: object"), ({'iops-total': 'x'}, "'limits.iops-total', expected: integer"),
+                            ({'bps-total': 7, 'iops-total': -1}, 'within')):
+            with pytest.raises(QmpError, match=text):
+                put(value)
+        assert get() == was | {'iops-total': 5}  # all or nothing
+        with pytest.raises(QmpError, match='after initialization'):
+            put(5, 'x-bps-total')
+        m.qmp('object-add', **{'qom-type': 'throttle-group', 'id': 't2', 'limits': {'bps-read': 77}})
+        assert get(path='/objects/t2')['bps-read'] == 77
+        m.qmp('object-del', id='t2')
+        m.hmp('drive_del d')
+        m.qmp('object-del', id='tg')
+        m.qmp('quit')
+        m.wait(20)
+
+
 @pytest.mark.proves('F-MON-19')
 def test_drives_are_added_and_taken_away_by_hand(tmp_path, base):
     with Vm(tmp_path, f'file={base}') as vm:
