@@ -708,6 +708,26 @@ def test_drives_are_added_and_taken_away_by_hand(tmp_path, base):
         assert hmp('drive_add 0 if=none,id=d0,file=%s' % base).strip() == 'OK'  # the image and the name are free again
 
 
+def test_the_monitor_reads_and_writes_a_disk(tmp_path, base):
+    with Vm(tmp_path, f'file={base}', extra=('-drive', 'if=none,id=e', '-drive', f'if=none,id=ro,file={__file__},format=raw,readonly=on',
+                                             '-blockdev', 'null-co,node-name=nn,size=1048576,read-zeroes=on')) as vm:
+        run = lambda where, cmd: vm.m.hmp(f'qemu-io {where} "{cmd}"')
+        out = run('d0', 'read -P 1 0 4k')
+        assert 'read 4096/4096 bytes at offset 0\n4 KiB, 1 ops' in out and 'Pattern' not in out
+        assert 'wrote 512/512 bytes at offset 512' in run('d0', 'write -P 7 512 512')
+        assert '00000200:  07 07 07 07' in run('d0', 'read -v 512 16')
+        assert 'Pattern verification failed at offset 0, 1024 bytes' in run('d0', 'read -P 7 0 1k')
+        assert run('d0', 'write -q -z 512 512') == '' and run('d0', 'read -q -P 0 512 512') == '' and run('d0', 'flush') == ''
+        assert run('d0', 'length').strip() == run('-d disk0', 'length').strip() == '8 MiB'
+        assert 'read failed: Input/output error' in run('d0', 'read 8M 512') and 'bad argument count 1' in run('d0', 'read 0')
+        assert 'Parsing error' in run('d0', 'read 0 x') and 'command "foo" not found' in run('d0', 'foo') and "invalid option -- 'Z'" in run('d0', 'read -Z 0 1')
+        assert 'No medium found' in run('e', 'read 0 512') and 'No medium found' in run('e', 'length')
+        assert 'write failed: Operation not permitted' in run('ro', 'write 0 512')
+        assert 'discard 65536/65536' in run('nn', 'discard 0 64k') and run('nn', 'read -q -P 0 0 64k') == ''
+        vm.qmp('blockdev-del', node_name='nn')  # not held
+        assert "'nosuch'" in run('nosuch', 'length') and 'not found' in run('-d d0', 'length')
+
+
 @pytest.mark.proves('F-SNP-06', 'S333')
 def test_a_disk_that_a_job_works_on_is_left_as_it_is(tmp_path, base):
     over = overlay(tmp_path, base)
