@@ -29,12 +29,19 @@ void blk_set_objects(struct blk_set *s, struct obj *container);
 /* -drive options other than if/bus/unit/index/media (the command line keeps those): file, format, id, cache, aio,
  * discard, detect-zeroes, readonly, snapshot, werror, rerror, throttling.*, file.* ... id may be NULL (made up). */
 struct blk *blk_drive_add(struct blk_set *s, const char *id, struct opts *o, struct err **errp);
+/* Takes a drive away, or, as blockdev-del, a node of -blockdev. A device that has it stays, without a medium for good,
+ * and its errors go to the guest; refused while a job works on it. */
+bool blk_drive_del(struct blk_set *s, const char *id, struct err **errp);
 /* -blockdev / blockdev-add: a named node. */
 bool blk_node_add(struct blk_set *s, struct opts *o, struct err **errp);
 bool blk_node_del(struct blk_set *s, const char *node, struct err **errp);
 struct blk *blk_find(struct blk_set *s, const char *id); /* a drive by id */
 /* For a device's drive= property: a drive by id or a node by name; claims it for the device. */
 struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struct err **errp);
+/* A handle without a medium and without a drive, for a device with removable media that was given none; read-only.
+ * NULL: s is NULL. */
+struct blk *blk_attach_empty(struct blk_set *s, void *dev_obj);
+struct blk *blk_of_dev(struct blk_set *s, const void *dev_obj); /* what it attached; NULL = nothing */
 void blk_detach(struct blk *b, void *dev_obj);
 void blk_each(struct blk_set *s, void (*fn)(struct blk *b, void *opaque), void *opaque);
 extern const struct prop_type blk_prop; /* "drive": field is struct blk *, attached to the object */

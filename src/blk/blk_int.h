@@ -70,6 +70,9 @@ struct blk {
     bool die_with_device; /* blockdev-del or drive_del came while it was attached */
 };
 
+/* For messages: the drive's id, else the name of the device whose own handle it is. */
+const char *blk_who(const struct blk *b);
+
 /* A request as it lies on its node's list. */
 struct blk_track {
     struct list link;

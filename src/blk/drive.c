@@ -421,7 +421,7 @@ static bool tray_opens(struct blk *b, bool force, struct err **errp)
         if (b->ops->eject_request)
             b->ops->eject_request(b->ops_opaque, false);
         return err_set(errp, "Device '%s' is locked and force was not specified, wait for tray to open and try again",
-                       b->id);
+                       blk_who(b));
     }
     return true;
 }
@@ -454,6 +454,40 @@ static void take_medium_out(struct blk *b)
     blk_unquiesce(b);
 }
 
+static bool free_of_jobs(struct blk *b, struct err **errp)
+{
+    struct blk_job *j;
+
+    list_each (j, &b->set->jobs, link)
+        if (b->root && j->status != JOB_CONCLUDED && j->status != JOB_NULL &&
+            (j->source == b->root->node || j->target == b->root->node))
+            return err_set(errp, "Node '%s' is busy: block device is in use by block job: %s", b->root->node->name,
+                           j->id);
+    return true;
+}
+
+bool blk_drive_del(struct blk_set *s, const char *id, struct err **errp)
+{
+    BLK_HOME_SCOPE(s);
+    struct blk *b = blk_find(s, id);
+
+    if (!b && blk_node_find(s, id))
+        return blk_node_del(s, id, errp);
+    if (!b)
+        return err_set_class(errp, ERR_DEVICE_NOT_FOUND, "Device '%s' not found", id);
+    if (!free_of_jobs(b, errp))
+        return false;
+    if (!b->dev) {
+        blk_handle_free(b);
+        return true;
+    }
+    take_medium_out(b);
+    b->werror = b->rerror = BLK_ERR_REPORT; /* nobody can mend what a stopped machine would wait for */
+    b->is_drive = false;                    /* from here on the device's own: it goes with the device */
+    *b->id = 0;
+    return true;
+}
+
 /* What the drive is opened with from now on; false: no such mode. */
 static bool media_mode(struct blk *b, const char *mode, bool *ro, struct err **errp)
 {
@@ -480,7 +514,7 @@ bool blk_change_medium(struct blk *b, const char *file, const char *format, cons
     }
     if (b->ops && !b->ops->media_changed) {
         opts_free(o);
-        return err_set(errp, "Device '%s' is not removable", b->id);
+        return err_set(errp, "Device '%s' is not removable", blk_who(b));
     }
     opts_del(o, "format");
     opts_del(o, "driver");
@@ -515,7 +549,7 @@ bool blk_eject(struct blk *b, bool force, struct err **errp)
 {
     BLK_HOME_SCOPE(b->set);
     if (b->ops && !b->ops->media_changed && !force)
-        return err_set(errp, "Device '%s' is not removable", b->id);
+        return err_set(errp, "Device '%s' is not removable", blk_who(b));
     if (!tray_opens(b, force, errp))
         return false;
     if (has_tray(b) && b->root && !b->ops->is_tray_open(b->ops_opaque))
@@ -528,7 +562,7 @@ bool blk_eject(struct blk *b, bool force, struct err **errp)
 
 static bool removable(struct blk *b, struct err **errp)
 {
-    return !b->ops || b->ops->media_changed || err_set(errp, "Device '%s' is not removable", b->id);
+    return !b->ops || b->ops->media_changed || err_set(errp, "Device '%s' is not removable", blk_who(b));
 }
 
 bool blk_open_tray(struct blk *b, bool force, struct err **errp)
@@ -562,7 +596,7 @@ bool blk_close_tray(struct blk *b, struct err **errp)
 static bool tray_is_open(struct blk *b, struct err **errp)
 {
     return !has_tray(b) || b->ops->is_tray_open(b->ops_opaque) ||
-           err_set(errp, "Tray of device '%s' is not open", b->id);
+           err_set(errp, "Tray of device '%s' is not open", blk_who(b));
 }
 
 bool blk_remove_medium(struct blk *b, struct err **errp)
@@ -588,7 +622,7 @@ bool blk_insert_medium(struct blk *b, const char *node, struct err **errp)
     if (!removable(b, errp) || !tray_is_open(b, errp))
         return false;
     if (b->root)
-        return err_set(errp, "There already is a medium in device '%s'", b->id);
+        return err_set(errp, "There already is a medium in device '%s'", blk_who(b));
     if (!blk_handle_insert(b, n, errp))
         return false;
     if (!has_tray(b) && b->ops && b->ops->media_changed)

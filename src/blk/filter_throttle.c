@@ -27,7 +27,8 @@ struct group {
     int64_t last;
 };
 struct throttle {
-    struct group *g; /* one reference */
+    struct group *g;  /* one reference */
+    struct obj *user; /* one reference: the object the group is of; NULL = of none */
 };
 /* -object throttle-group */
 struct tg_object {
@@ -154,6 +155,8 @@ static bool throttle_open(struct blk_node *n, struct opts *o, struct err **errp)
     if (obj) {
         t->g = ((struct tg_object *)x)->g;
         t->g->refs++;
+        t->user = x;
+        obj_ref(x);
     } else {
         t->g = name ? group_by_name(n->set, name) : NULL;
         any |= !t->g;
@@ -172,6 +175,7 @@ static void throttle_close(struct blk_node *n)
     struct throttle *t = n->priv;
 
     group_unref(t->g);
+    obj_unref(t->user);
 }
 
 /* ---- the object ---- */
@@ -201,20 +205,116 @@ static void tg_free(struct obj *o)
     group_unref(((struct tg_object *)o)->g);
 }
 
+/* After ready only `limits` changes them, all at once. */
+static bool tg_set(struct obj *o, const struct prop *p, void *field, const char *val, struct err **errp)
+{
+    return (!o->is_ready || err_set(errp, "Property cannot be set after initialization")) &&
+           prop_u64.set(o, p, field, val, errp);
+}
+
+static char *tg_get(struct obj *o, const struct prop *p, const void *field)
+{
+    return prop_u64.get(o, p, field);
+}
+
+static struct json_object *tg_get_json(struct obj *o, const struct prop *p, const void *field)
+{
+    return json_object_new_uint64(*(const uint64_t *)field);
+}
+
+static const struct prop_type prop_tg = {.name = "int", .set = tg_set, .get = tg_get, .get_json = tg_get_json};
+
+/* Calls fn for every member of `limits`, until one returns false. */
+static bool members(struct limits *l,
+                    bool (*fn)(const char *key, uint64_t *v, bool is_len, void *arg, struct err **errp), void *arg,
+                    struct err **errp)
+{
+    for (unsigned i = 0; i < NR_T; i++) {
+        char *max AUTOFREE = xasprintf("%s-max", keys[i][0]), *len AUTOFREE = xasprintf("%s-max-length", keys[i][0]);
+
+        if (!fn(keys[i][0], &l->rate[i], false, arg, errp) || !fn(max, &l->max[i], false, arg, errp) ||
+            !fn(len, &l->len[i], true, arg, errp))
+            return false;
+    }
+    return fn("iops-size", &l->iops_size, false, arg, errp);
+}
+
+static bool member_show(const char *key, uint64_t *v, bool is_len, void *arg, struct err **errp)
+{
+    (void)errp;
+    json_object_object_add(arg, key, json_object_new_uint64(is_len && !*v ? 1 : *v));
+    return true;
+}
+
+/* Takes the member out of the object. */
+static bool member_take(const char *key, uint64_t *v, bool is_len, void *arg, struct err **errp)
+{
+    struct json_object *j;
+
+    (void)is_len;
+    if (!json_object_object_get_ex(arg, key, &j))
+        return true;
+    if (!json_object_is_type(j, json_type_int))
+        return err_set(errp, "Invalid parameter type for 'limits.%s', expected: integer", key);
+    if (json_object_get_int64(j) < 0)
+        return err_set(errp, "bps/iops/max values must be within [0, 1000000000000000]");
+    *v = (uint64_t)json_object_get_int64(j);
+    json_object_object_del(arg, key);
+    return true;
+}
+
+static struct json_object *limits_get(struct obj *o, const struct prop *p, const void *field)
+{
+    struct tg_object *t = (struct tg_object *)o;
+    struct json_object *out = json_object_new_object();
+
+    (void)p;
+    (void)field;
+    members(o->is_ready ? &t->g->lim : &t->lim, member_show, out, NULL); /* block_set_io_throttle changes the group's */
+    return out;
+}
+
+static bool limits_set(struct obj *o, const struct prop *p, void *field, const char *val, struct err **errp)
+{
+    struct tg_object *t = (struct tg_object *)o;
+    struct limits l = o->is_ready ? t->g->lim : t->lim;
+    struct json_object *v = json_parse(val, strlen(val), NULL);
+    bool ok = json_object_is_type(v, json_type_object) ||
+              err_set(errp, "Invalid parameter type for '%s', expected: object", p->name);
+
+    (void)field;
+    ok = ok && members(&l, member_take, v, errp);
+    if (ok && json_object_object_length(v)) {
+        struct json_object_iterator first = json_object_iter_begin(v);
+
+        ok = err_set(errp, "Parameter 'limits.%s' is unexpected", json_object_iter_peek_name(&first));
+    }
+    json_object_put(v);
+    if (!ok || !limits_ok(&l, errp))
+        return false;
+    t->lim = l;
+    if (o->is_ready)
+        group_set(t->g, &l);
+    return true;
+}
+
+static const struct prop_type prop_limits = {.name = "ThrottleLimits", .set = limits_set, .get_json = limits_get};
+
 #define TG3(name, i)                                                                                                   \
-    PROP("x-" name, u64, struct tg_object, lim.rate[i]), PROP("limits." name, u64, struct tg_object, lim.rate[i]),     \
-        PROP("x-" name "-max", u64, struct tg_object, lim.max[i]),                                                     \
-        PROP("limits." name "-max", u64, struct tg_object, lim.max[i]),                                                \
-        PROP("x-" name "-max-length", u64, struct tg_object, lim.len[i]),                                              \
-        PROP("limits." name "-max-length", u64, struct tg_object, lim.len[i])
-static const struct prop tg_props[] = {TG3("bps-total", T_BPS),
+    PROP("x-" name, tg, struct tg_object, lim.rate[i]), PROP("limits." name, tg, struct tg_object, lim.rate[i]),       \
+        PROP("x-" name "-max", tg, struct tg_object, lim.max[i]),                                                      \
+        PROP("limits." name "-max", tg, struct tg_object, lim.max[i]),                                                 \
+        PROP("x-" name "-max-length", tg, struct tg_object, lim.len[i]),                                               \
+        PROP("limits." name "-max-length", tg, struct tg_object, lim.len[i])
+static const struct prop tg_props[] = {{.name = "limits", .type = &prop_limits, .off = offsetof(struct tg_object, lim)},
+                                       TG3("bps-total", T_BPS),
                                        TG3("bps-read", T_BPS_RD),
                                        TG3("bps-write", T_BPS_WR),
                                        TG3("iops-total", T_IOPS),
                                        TG3("iops-read", T_IOPS_RD),
                                        TG3("iops-write", T_IOPS_WR),
-                                       PROP("x-iops-size", u64, struct tg_object, lim.iops_size),
-                                       PROP("limits.iops-size", u64, struct tg_object, lim.iops_size),
+                                       PROP("x-iops-size", tg, struct tg_object, lim.iops_size),
+                                       PROP("limits.iops-size", tg, struct tg_object, lim.iops_size),
                                        PROP_END};
 static const struct obj_class tg_class = {.name = "throttle-group",
                                           .desc = "limits that several disks share",
@@ -225,6 +325,22 @@ static const struct obj_class tg_class = {.name = "throttle-group",
                                           .free = tg_free,
                                           .user = true};
 OBJ_REGISTER(tg_class)
+
+char *blk_throttle_users(struct blk_set *s, const struct obj *group)
+{
+    struct strbuf who = {0};
+    struct blk_node *n;
+
+    list_each (n, &s->nodes, in_set) {
+        struct blk_child *c = list_first(&n->parents, struct blk_child, in_node);
+        bool drive = c && c->handle && *c->handle->id;
+
+        if (strcmp(n->drv->name, "throttle") != 0 || ((struct throttle *)n->priv)->user != group)
+            continue;
+        str_addf(&who, "%s%s '%s'", who.len ? ", " : "", drive ? "drive" : "node", drive ? c->handle->id : n->name);
+    }
+    return who.len ? str_take(&who) : NULL;
+}
 
 /* ---- block_set_io_throttle, and what query-block shows ---- */
 
@@ -324,6 +440,8 @@ bool blk_cmd_throttle(struct blk_set *s, struct json_object *a, struct json_obje
         struct group *g = group_by_name(s, group);
 
         group_unref(t->g);
+        obj_unref(t->user);
+        t->user = NULL;
         t->g = g ? g : group_new(s, group);
     }
     group_set(t->g, &l);

@@ -500,6 +500,34 @@ struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struc
     return b;
 }
 
+struct blk *blk_attach_empty(struct blk_set *s, void *dev_obj)
+{
+    struct blk *b = s ? blk_handle_new(s, "", false) : NULL;
+
+    if (!b)
+        return NULL;
+    b->readonly = true;
+    b->dev = dev_obj;
+    return b;
+}
+
+struct blk *blk_of_dev(struct blk_set *s, const void *dev_obj)
+{
+    struct blk *b;
+
+    list_each (b, &s->drives, in_set)
+        if (b->dev == dev_obj)
+            return b;
+    return NULL;
+}
+
+const char *blk_who(const struct blk *b)
+{
+    const struct obj *o = b->dev;
+
+    return !*b->id && o && o->name ? o->name : b->id;
+}
+
 void blk_detach(struct blk *b, void *dev_obj)
 {
     struct blk_set *s;

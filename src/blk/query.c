@@ -258,7 +258,7 @@ static void info_one(struct strbuf *t, struct blk *b, bool verbose)
 {
     if (t->len)
         str_add(t, "\n");
-    str_add(t, b->is_drive ? b->id : "");
+    str_add(t, b->is_drive ? b->id : b->root ? "" : blk_who(b));
     if (b->root) {
         struct blk_node *n = shown(b);
 

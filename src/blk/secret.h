@@ -11,6 +11,8 @@ bool blk_object_add(struct blk_set *s, const char *text, struct err **errp);
 
 /* The same from options with qom-type and id. */
 bool blk_object_add_opts(struct blk_set *s, struct opts *o, struct err **errp);
+/* Who is held back by this throttle-group, for a message; the caller frees. NULL: nobody. */
+char *blk_throttle_users(struct blk_set *s, const struct obj *group);
 struct obj *blk_objects(struct blk_set *s); /* the container; made when there is none */
 /* Makes the objects of every "--object DEF" and "--object=DEF" before a "--" and takes those words out of the list. */
 bool blk_take_objects(struct blk_set *s, int *argc, char **argv, struct err **errp);

@@ -227,6 +227,9 @@ HMP(hmp_qom_list);
 HMP(hmp_qom_get);
 HMP(hmp_qom_set);
 HMP(hmp_commit);
+HMP(hmp_drive_add);
+HMP(hmp_drive_del);
+HMP(hmp_qemu_io);
 HMP(hmp_block_resize);
 HMP(hmp_block_stream);
 HMP(hmp_io_throttle);
@@ -323,6 +326,12 @@ const struct hmp_cmd hmp_cmds[] = {
     {"block_job_complete", "device", "let a ready job take effect", hmp_job_complete, 1, 1},
     {"block_job_pause", "device", "let a block job rest", hmp_job_pause, 1, 1},
     {"block_job_resume", "device", "let it go on", hmp_job_resume, 1, 1},
+    {"drive_add", "[-n] address options",
+     "add a drive (if=none; the address is not looked at), or with -n a node as blockdev-add does", hmp_drive_add, 2,
+     3},
+    {"drive_del", "device", "take a drive or node away; a device that has it stays without", hmp_drive_del, 1, 1},
+    {"qemu-io", "[-d] device \"command\"",
+     "read or write a drive or node (-d: of a device); the command 'help' lists all", hmp_qemu_io, 2, 3},
     {"drive_mirror", "[-n] [-f] device target [format]",
      "copy a disk and keep the copy in step (-n: into an existing file, -f: all of it)", hmp_drive_mirror, 2, 5},
     {"drive_backup", "[-n] [-f] [-c] device target [format]", "copy a disk as it is now (-c: compressed)",

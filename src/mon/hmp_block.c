@@ -220,6 +220,61 @@ HMP(hmp_snapshot_delete_internal)
         json_make("s:device", a->v[0], "s:name", a->v[1], "s:id", word(a, 2), NULL));
 }
 
+/* The options of -drive that say where it is plugged, taken out: only what is plugged nowhere can be added. */
+static bool unplugged(struct opts *o, struct err **errp)
+{
+    static const char *const places[] = {"if", "bus", "unit", "index"};
+    const char *iface = opts_get(o, "if"), *media = opts_get(o, "media");
+    bool cd = media && !strcmp(media, "cdrom");
+
+    if (!iface || strcmp(iface, "none") != 0)
+        return err_set(errp, "Can't hot-add a drive with if=%s: use if=none, and device_add for the device that has it",
+                       iface ? iface : "(not given)");
+    if (media && !cd && strcmp(media, "disk") != 0)
+        return err_set(errp, "media=%s: expected disk or cdrom", media);
+    for (unsigned i = 0; i < ARRAY_LEN(places); i++)
+        opts_del(o, places[i]);
+    opts_del(o, "media");
+    if (cd && !opts_peek(o, "readonly") && !opts_peek(o, "read-only"))
+        opts_set(o, "read-only", "on");
+    return true;
+}
+
+static bool add_drive(struct blk_set *s, struct opts *o, struct err **errp)
+{
+    char *id AUTOFREE = opts_peek(o, "id") ? xstrdup(opts_peek(o, "id")) : NULL;
+
+    if (!unplugged(o, errp))
+        return false;
+    opts_del(o, "id");
+    return blk_drive_add(s, id, o, errp) != NULL;
+}
+
+HMP(hmp_drive_add)
+{
+    struct err *e = NULL;
+    struct opts *o;
+    unsigned f;
+    bool ok;
+
+    if (!take_flags(m, a, "n", &f) || few(m, a, 2, "drive_add [-n] address options"))
+        return;
+    o = opts_parse(a->v[1], NULL, &e);
+    ok = o && (f ? blk_node_add(m->set->cfg.blks, o, &e) : add_drive(m->set->cfg.blks, o, &e));
+    opts_free(o);
+    if (!ok)
+        mon_error(m, e);
+    else if (!f)
+        mon_puts(m, "OK\n");
+}
+HMP(hmp_drive_del)
+{
+    struct err *e = NULL;
+
+    if (!blk_drive_del(m->set->cfg.blks, a->v[0], &e))
+        mon_error(m, e);
+}
+
 /* "unix:path" or "host:port" as QMP's address. */
 static struct json_object *address(const char *text)
 {

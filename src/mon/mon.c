@@ -330,8 +330,11 @@ bool mon_send_keys(struct machine *m, const unsigned *keys, unsigned n, int64_t 
 struct blk *mon_blk_of_dev(struct mon_set *s, const char *id)
 {
     struct dev *d = mon_find_dev(s, id, NULL);
+    struct blk *own = d ? blk_of_dev(s->cfg.blks, &d->obj) : NULL;
     AUTOFREE char *name = d && obj_prop_find(d->obj.cls, "drive") ? obj_get(&d->obj, "drive", NULL) : NULL;
 
+    if (own)
+        return own;
     return name && *name ? blk_find(s->cfg.blks, name) : NULL;
 }
 

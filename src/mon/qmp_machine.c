@@ -385,8 +385,12 @@ bool qmp_object_del(struct mon *m, const struct qmp_args_object_del *a, struct e
 
     if (!o)
         return err_set(errp, "object '%s' not found", a->id);
-    if (o->refs > 1)
-        return err_set(errp, "object '%s' is in use, can not be deleted", a->id);
+    if (o->refs > 1) {
+        AUTOFREE char *who = blk_throttle_users(m->set->cfg.blks, o);
+
+        return err_set(errp, "object '%s' is in use, can not be deleted%s%s", a->id, who ? "; it is used by " : "",
+                       who ? who : "");
+    }
     obj_unparent(o);
     return true;
 }

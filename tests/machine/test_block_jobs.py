@@ -612,6 +612,122 @@ def test_a_medium_is_changed_in_steps_as_libvirt_does(tmp_path):
         m.wait(20)
 
 
+@pytest.mark.proves('F-BLK-28')
+@pytest.mark.parametrize('bus', ['ide-cd', 'scsi-cd'])
+def test_a_cd_drive_without_drive_is_an_empty_tray(tmp_path, bus):
+    for n in ('one', 'two'):
+        (tmp_path / n).write_bytes(bytes(MB))
+    with Machine('-M', 'q35', '-accel', 'qtest', '-S', '-nodefaults', '-device', 'virtio-scsi-pci', '-device', f'{bus},id=cd0') as m:
+        cd = lambda: m.qmp('query-block')[0]
+        file = lambda: cd()['inserted']['file']
+        assert cd()['device'] == '' and cd()['removable'] and not cd()['tray_open'] and 'inserted' not in cd()
+        assert m.hmp('info block').startswith('cd0: [not inserted]')
+        m.qmp('blockdev-add', **{'driver': 'raw', 'node-name': 'n', 'read-only': True, 'file': {'driver': 'file', 'filename': f'{tmp_path}/one'}})
+        with pytest.raises(QmpError, match="Tray of device 'cd0' is not open"):
+            m.qmp('blockdev-insert-medium', **{'id': 'cd0', 'node-name': 'n'})
+        m.qmp('blockdev-open-tray', id='cd0')
+        assert m.event('DEVICE_TRAY_MOVED', 20)['data']['tray-open'] and cd()['tray_open']
+        m.qmp('blockdev-insert-medium', **{'id': 'cd0', 'node-name': 'n'})
+        with pytest.raises(QmpError, match="Node 'n' is already in use|There already is a medium in device 'cd0'"):
+            m.qmp('blockdev-insert-medium', **{'id': 'cd0', 'node-name': 'n'})
+        m.qmp('blockdev-close-tray', id='cd0')
+        assert file() == f'{tmp_path}/one' and not cd()['tray_open']
+        m.qmp('blockdev-open-tray', id='/machine/peripheral/cd0')  # a path does as well
+        m.qmp('blockdev-remove-medium', id='cd0')
+        assert 'inserted' not in cd()
+        m.qmp('blockdev-change-medium', id='cd0', filename=f'{tmp_path}/two', format='raw')
+        assert file() == f'{tmp_path}/two' and cd()['inserted']['ro']
+        m.qmp('eject', id='cd0')
+        assert 'inserted' not in cd()
+        assert m.hmp(f'change cd0 {tmp_path}/one raw') == '' and file() == f'{tmp_path}/one'
+        with pytest.raises(QmpError, match="Device 'other' not found"):
+            m.qmp('eject', id='other')
+        if bus == 'scsi-cd':  # plugged and pulled: the tray goes with its device
+            m.qmp('device_add', driver=bus, id='late')
+            assert [b['qdev'].endswith('late') for b in m.qmp('query-block')] == [False, True]
+            m.qmp('device_del', id='late')
+            assert len(m.qmp('query-block')) == 1
+        m.qmp('quit')
+        m.wait(20)
+
+
+@pytest.mark.proves('F-BLK-28')
+def test_a_throttle_group_is_read_changed_and_kept_while_used(tmp_path):
+    with Machine('-M', 'q35', '-accel', 'qtest', '-S', '-nodefaults', '-object', 'throttle-group,id=tg,x-bps-total=1000000',
+                 '-drive', 'if=none,id=d,driver=throttle,throttle-group=tg,file.driver=null-co,file.size=1M') as m:
+        get = lambda prop='limits', path='/objects/tg': m.qmp('qom-get', path=path, property=prop)
+        put = lambda value, prop='limits': m.qmp('qom-set', path='/objects/tg', property=prop, value=value)
+        with pytest.raises(QmpError, match="object 'tg' is in use, can not be deleted; it is used by drive 'd'"):
+            m.qmp('object-del', id='tg')
+        was = get()
+        assert len(was) == 19 and was['bps-total'] == 1000000 and was['iops-total'] == 0 and was['bps-total-max-length'] == 1
+        put({'iops-total': 5})
+        assert get() == was | {'iops-total': 5} and get('x-iops-total') == 5
+        assert m.qmp('query-block')[0]['inserted']['iops'] == 5  # the drive is held to it
+        for value, text in (({'iops-total': 5, 'iops-read': 3}, 'cannot be used at the same time'), ({'iops-foo': 5}, "'limits.iops-foo' is unexpected"),
+                            (5, "type for 'limits', expected: object"), ({'iops-total': 'x'}, "'limits.iops-total', expected: integer"),
+                            ({'bps-total': 7, 'iops-total': -1}, 'within')):
+            with pytest.raises(QmpError, match=text):
+                put(value)
+        assert get() == was | {'iops-total': 5}  # all or nothing
+        with pytest.raises(QmpError, match='after initialization'):
+            put(5, 'x-bps-total')
+        m.qmp('object-add', **{'qom-type': 'throttle-group', 'id': 't2', 'limits': {'bps-read': 77}})
+        assert get(path='/objects/t2')['bps-read'] == 77
+        m.qmp('object-del', id='t2')
+        m.hmp('drive_del d')
+        m.qmp('object-del', id='tg')
+        m.qmp('quit')
+        m.wait(20)
+
+
+@pytest.mark.proves('F-MON-19')
+def test_drives_are_added_and_taken_away_by_hand(tmp_path, base):
+    with Vm(tmp_path, f'file={base}') as vm:
+        hmp, names = vm.m.hmp, lambda: [b['device'] for b in vm.qmp('query-block')]
+        assert hmp('drive_add 0 if=none,id=x,file=null-co://,format=raw').strip() == 'OK' and names() == ['d0', 'x']
+        assert "Duplicate ID 'x' for drive" in hmp('drive_add 0 if=none,id=x,file=null-co://')
+        assert "Can't hot-add" in hmp('drive_add 0 if=ide,file=null-co://') and "Can't hot-add" in hmp('drive_add 0 file=null-co://')
+        assert "Could not open '/nonexist': No such file" in hmp('drive_add 0 if=none,id=y,file=/nonexist') and names() == ['d0', 'x']
+        assert hmp('drive_add 0 if=none,id=m,media=cdrom,file=null-co://,format=raw').strip() == 'OK' and vm.qmp('query-block')[2]['inserted']['ro']
+        assert hmp('drive_add -n 0 driver=null-co,node-name=nn,size=1M') == ''
+        assert 'node-name' in hmp('drive_add -n 0 driver=null-co,size=1M')
+        vm.qmp('device_add', driver='virtio-blk-pci', drive='x', id='late')
+        assert hmp('drive_del nn') == '' and 'nn' not in [n['node-name'] for n in vm.qmp('query-named-block-nodes')]
+        assert "Device 'nosuch' not found" in hmp('drive_del nosuch')
+        assert hmp('drive_del m') == '' and names() == ['d0', 'x']
+        vm.qmp('blockdev-add', driver='null-co', node_name='to', size=8 * MB)
+        vm.qmp('blockdev-mirror', job_id='j', device='d0', target='to', sync='full')
+        assert 'in use by block job: j' in hmp('drive_del d0')
+        vm.wait('BLOCK_JOB_READY')
+        vm.qmp('block-job-cancel', device='j', force=True)
+        vm.wait('BLOCK_JOB_CANCELLED')
+        assert hmp('drive_del d0') == '' and names() == ['', 'x']  # its device stays, without it
+        assert 'inserted' not in vm.qmp('query-block')[0]
+        assert "Device 'd0' not found" in hmp('drive_del d0')
+        assert hmp('drive_add 0 if=none,id=d0,file=%s' % base).strip() == 'OK'  # the image and the name are free again
+
+
+def test_the_monitor_reads_and_writes_a_disk(tmp_path, base):
+    with Vm(tmp_path, f'file={base}', extra=('-drive', 'if=none,id=e', '-drive', f'if=none,id=ro,file={__file__},format=raw,readonly=on',
+                                             '-blockdev', 'null-co,node-name=nn,size=1048576,read-zeroes=on')) as vm:
+        run = lambda where, cmd: vm.m.hmp(f'qemu-io {where} "{cmd}"')
+        out = run('d0', 'read -P 1 0 4k')
+        assert 'read 4096/4096 bytes at offset 0\n4 KiB, 1 ops' in out and 'Pattern' not in out
+        assert 'wrote 512/512 bytes at offset 512' in run('d0', 'write -P 7 512 512')
+        assert '00000200:  07 07 07 07' in run('d0', 'read -v 512 16')
+        assert 'Pattern verification failed at offset 0, 1024 bytes' in run('d0', 'read -P 7 0 1k')
+        assert run('d0', 'write -q -z 512 512') == '' and run('d0', 'read -q -P 0 512 512') == '' and run('d0', 'flush') == ''
+        assert run('d0', 'length').strip() == run('-d disk0', 'length').strip() == '8 MiB'
+        assert 'read failed: Input/output error' in run('d0', 'read 8M 512') and 'bad argument count 1' in run('d0', 'read 0')
+        assert 'Parsing error' in run('d0', 'read 0 x') and 'command "foo" not found' in run('d0', 'foo') and "invalid option -- 'Z'" in run('d0', 'read -Z 0 1')
+        assert 'No medium found' in run('e', 'read 0 512') and 'No medium found' in run('e', 'length')
+        assert 'write failed: Operation not permitted' in run('ro', 'write 0 512')
+        assert 'discard 65536/65536' in run('nn', 'discard 0 64k') and run('nn', 'read -q -P 0 0 64k') == ''
+        vm.qmp('blockdev-del', node_name='nn')  # not held
+        assert "'nosuch'" in run('nosuch', 'length') and 'not found' in run('-d d0', 'length')
+
+
 @pytest.mark.proves('F-SNP-06', 'S333')
 def test_a_disk_that_a_job_works_on_is_left_as_it_is(tmp_path, base):
     over = overlay(tmp_path, base)

@@ -134,6 +134,8 @@ static bool check_props(struct ide_dev *d, struct err **errp)
 {
     const char *cls = d->dev.obj.cls->name;
 
+    if (!d->blk && d->cd)
+        d->blk = blk_attach_empty(blk_set_of(dev_machine(&d->dev)), &d->dev.obj);
     if (!d->blk)
         return err_set(errp, "%s: the drive property is not set; give drive=ID of a -drive or -blockdev", cls);
     if (!d->cd && !blk_has_medium(d->blk))

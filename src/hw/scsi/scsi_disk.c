@@ -993,6 +993,8 @@ static bool disk_realize(struct dev *d, struct err **errp)
 
     s->cd = ((const struct sdisk_class *)dev_class(d))->cd;
     list_init(&s->stopped);
+    if (!s->blk && s->cd)
+        s->blk = blk_attach_empty(blk_set_of(dev_machine(d)), &d->obj);
     if (!s->blk)
         return err_set(errp, "%s: the drive property is not set; give drive=ID of a -drive or -blockdev", cls);
     if (!s->cd && !blk_has_medium(s->blk))
