@@ -101,8 +101,9 @@ class Guests:
         return [j['read']['bw_bytes'] + j['write']['bw_bytes'] for j in found], self.m[who].cpu
 
     def peak_kib(self, who):
-        with open(f'/proc/{self.m[who].pid}/status') as f:
-            return [int(line.split()[1]) for line in f if line.startswith('VmHWM')][0]
+        """After the job, each page once: a translator's code may be mapped at two places, which the high-water mark counts twice."""
+        with open(f'/proc/{self.m[who].pid}/smaps_rollup') as f:
+            return [int(line.split()[1]) for line in f if line.startswith('Pss:')][0]
 
     def close(self):
         for m in self.m.values():
