@@ -1,6 +1,7 @@
 /* See jit/cache.h. */
 #include "jit/cache.h"
 #include "base/util.h"
+#include "jit/jitdump.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -330,9 +331,12 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     while (d->nr_first <= kib_of(d, b->host))
         d->first[d->nr_first++] = d->nr_order;
     append(d, b);
-    if (d->perf)
-        fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc,
-                b->mode);
+    if (d->perf || d->dump) {
+        char name[48];
+
+        snprintf(name, sizeof name, "guest_%" PRIx64 "_m%x", b->pc, b->mode);
+        jit_cache_perf_name(d, b->host, b->host + b->len, name);
+    }
     d->stat.insns += out->nr_insn;
     d->stat.bytes += out->len;
 }
@@ -349,10 +353,18 @@ bool jit_cache_perf_map(struct jit_cache *d, struct err **errp)
     return true;
 }
 
+bool jit_cache_jitdump(struct jit_cache *d, struct err **errp)
+{
+    d->dump = jit_dump_open(errp);
+    return d->dump != NULL;
+}
+
 void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t *to, const char *name)
 {
     if (d->perf)
         fprintf(d->perf, "%" PRIxPTR " %tx %s\n", (uintptr_t)from, to - from, name);
+    if (d->dump)
+        jit_dump_code(d->dump, from, jit_arena_writable(&d->arena, from), (size_t)(to - from), name);
 }
 
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
@@ -466,6 +478,7 @@ void jit_cache_free(struct jit_cache *d)
     free(d->pages);
     if (d->perf)
         fclose(d->perf);
+    jit_dump_close(d->dump);
     pthread_mutex_destroy(&d->lock);
     jit_arena_free(&d->arena);
 }

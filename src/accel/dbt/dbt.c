@@ -488,13 +488,15 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
     bool one = false, lockstep = false, links = true, count = false, perfmap = false, exact = false;
+    bool jitdump = false;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
         !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "count", &count, errp) ||
         !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
         !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp) ||
-        !opts_bool(o, "perfmap", &perfmap, errp) || !opts_bool(o, "exact-flags", &exact, errp))
+        !opts_bool(o, "perfmap", &perfmap, errp) || !opts_bool(o, "jitdump", &jitdump, errp) ||
+        !opts_bool(o, "exact-flags", &exact, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -519,8 +521,8 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_install_signals(errp) ||
-        (lockstep && !dbt_lockstep_init(d, sample, errp))) {
+    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || (jitdump && !jit_cache_jitdump(&d->cache, errp)) ||
+        !dbt_install_signals(errp) || (lockstep && !dbt_lockstep_init(d, sample, errp))) {
         jit_cache_free(&d->cache);
         free(d->pairs);
         free(d);
@@ -658,7 +660,8 @@ static char *info(struct machine *m)
 
 static const char *const aliases[] = {"dbt", NULL};
 static const char *const keys[] = {"tb-size",  "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links",
-                                   "tlb-size", "slots",  "count",           "perfmap",  "exact-flags",     NULL};
+                                   "tlb-size", "slots",  "count",           "perfmap",  "exact-flags",     "jitdump",
+                                   NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",
