@@ -88,6 +88,7 @@ struct jit_cache {
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
     const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
     unsigned leave_reg;
+    uint64_t *count;       /* owned, by order (jit/count.h); NULL: nobody counts */
     FILE *perf;            /* owned; NULL: nobody profiles */
     struct jit_dump *dump; /* owned; the same */
     struct {

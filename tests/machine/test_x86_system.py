@@ -107,3 +107,30 @@ def test_a_dump_that_cannot_be_made_is_refused_in_one_line(tmp_path):
     p = subprocess.run(['sh', '-c', 'rmdir "$PWD" && exec "$0" "$@"', program('qemu-system-x86_64'), '-accel', 'tcg,jitdump=on', '-display', 'none'], cwd=gone,
                        timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert p.returncode == 1 and re.search(r"cannot make 'jit-\d+\.dump'", p.stdout) and p.stdout.count('\n') == 1, p.stdout
+
+
+def entered(images, tmp_path, settings):
+    """How often each block was entered, by its address; and the log."""
+    log = tmp_path / f'log{settings}'
+    subprocess.run([program('qemu-system-x86_64'), '-accel', 'tcg,count=blocks' + settings, '-cpu', 'max', '-m', '64', '-display', 'none', '-net', 'none', '-vga',
+                    'none', '-bios', str(images / 'long.bin'), '-debugcon', 'null', '-global', 'isa-debugcon.iobase=0x402', '-device',
+                    'isa-debug-exit,iobase=0xf4', '-no-reboot', '-d', 'in_asm,out_asm', '-D', str(log)], timeout=100)
+    counts = {}
+    for pc, n in re.findall(r'COUNT: block at ([0-9a-f]{16}), entered (\d+) times', log.read_text()):
+        counts[pc] = counts.get(pc, 0) + int(n)
+    return counts, log
+
+
+@pytest.mark.limit(240)
+def test_blocks_count_how_often_they_are_entered(images, tmp_path):
+    """Much the same by links and by the loop (links=off enters each block anew), and the report shows the hottest with its code."""
+    counts, log = entered(images, tmp_path, '')
+    slow, _ = entered(images, tmp_path, ',links=off')
+    assert len(counts) > 300 and max(counts.values()) > 100000
+    differ = {pc: (counts.get(pc, 0), slow.get(pc, 0)) for pc in counts | slow if counts.get(pc, 0) != slow.get(pc, 0)}
+    # A guard that says no sends the CPU to the loop, which enters the block once more: that counts twice.
+    assert len(differ) < len(counts) // 10 and sum(abs(a - b) for a, b in differ.values()) < sum(slow.values()) // 100, differ
+    p = subprocess.run([os.path.join(ROOT, 'tools', 'jit_report.py'), str(log), '--top', '1'], stdout=subprocess.PIPE, text=True, timeout=60)
+    hot = max(counts, key=counts.get)
+    assert p.returncode == 0 and f'== block at {hot}' in p.stdout and f'entered {counts[hot]} times' in p.stdout
+    assert f'of {hot}' in p.stdout.split('-- host code')[1], p.stdout

@@ -1,5 +1,6 @@
-/* The code cache's reports for perf: a jitdump file is read back record by record. */
+/* The code cache's reports: a jitdump file is read back record by record; blocks are entered and counted. */
 #include "jit/cache.h"
+#include "jit/count.h"
 #include "jit/jitdump.h"
 
 #include <fcntl.h>
@@ -158,6 +159,54 @@ static void a_file_that_took_its_number_is_not_written(void **state)
     jit_cache_free(d);
 }
 
+static void call(const uint8_t *code)
+{
+    ((void (*)(void))(uintptr_t)code)();
+}
+
+/* By its gate (from another page, by a jump table), by its entry (from its own page), by a link. */
+static void a_block_is_counted_by_whatever_way_it_is_entered(void **state)
+{
+    struct jit_block_out out = {.nr_insn = 1, .guest_len = 4, .nr_links = 1};
+    struct jit_cache *d = cache_new();
+    const struct jit_block *top[2];
+    struct jit_block *a, *b;
+    struct jit_buf buf;
+    uint32_t link;
+
+    assert_true(jit_cache_count(d, NULL));
+    a = block(d, 0x1000, 20);
+    assert_true(jit_cache_begin(d, &buf, &link));
+    jit_32(&buf, 0x90909090); /* so that the jump's rel32 lies within 8 bytes */
+    jit_32(&buf, 0xe9909090);
+    out.link[0] = (struct jit_link_out){.at = 8, .stub = 12, .target = 0x1000};
+    jit_32(&buf, 0);
+    jit_8(&buf, 0xc3); /* the stub */
+    out.entry = 2;
+    out.host_off[1] = 12;
+    out.len = 13;
+    b = jit_cache_commit(d, 0x1800, 0x1800, 7, &out);
+    for (int i = 0; i < 3; i++)
+        call(jit_block_gate(a));
+    call(b->host + b->entry);
+    assert_int_equal(jit_count_of(d, a), 3);
+    assert_int_equal(jit_count_of(d, b), 1);
+    jit_cache_link_to(d, link, a);
+    for (int i = 0; i < 9; i++)
+        call(i & 1 ? jit_block_gate(b) : b->host + b->entry);
+    assert_int_equal(jit_count_of(d, a), 12);
+    assert_int_equal(jit_count_of(d, b), 10);
+    assert_int_equal(jit_count_top(d, top, 2), 2);
+    assert_ptr_equal(top[0], a);
+    assert_ptr_equal(top[1], b);
+    assert_int_equal(jit_count_top(d, top, 1), 1);
+    assert_ptr_equal(top[0], a);
+    jit_cache_empty(d);
+    a = block(d, 0x1000, 20);
+    assert_int_equal(jit_count_of(d, a), 0);
+    jit_cache_free(d);
+}
+
 static int enter_folder(void **state)
 {
     return mkdtemp(folder) ? chdir(folder) : -1;
@@ -175,7 +224,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_jitdump_holds_every_piece_of_code),
                                        cmocka_unit_test(a_file_that_cannot_be_made_is_refused),
-                                       cmocka_unit_test(a_file_that_took_its_number_is_not_written)};
+                                       cmocka_unit_test(a_file_that_took_its_number_is_not_written),
+                                       cmocka_unit_test(a_block_is_counted_by_whatever_way_it_is_entered)};
 
     return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
