@@ -100,8 +100,8 @@ static void unlink_one(struct jit_cache *d, uint32_t n)
  * count room for a jump, and a 2-byte NOP at an even address, the gate. Death makes the NOP a short jump to the first,
  * whole for every CPU that fetches it.
  *
- * Blocks start at any multiple of four (and 2): what AMD's Zen predicts jumps by are bits 2 and 3 of the addresses
- * jumped to before. With all blocks at multiples of 16 it could not tell one way there from another. */
+ * What AMD's Zen predicts jumps by are bits 2 and 3 of the addresses jumped to before. With all blocks at multiples of
+ * 16 it could not tell one way there from another: here those bits follow from the guest's pc. */
 enum { LEAVE_LEN = 15, STEP = 4 };
 static unsigned before(const struct jit_cache *d)
 {
@@ -308,24 +308,24 @@ static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct 
         add_span(d, b, JIT_SPAN_PEEK, b->place >> 12, out->peek_first, out->peek_last);
 }
 
-bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link)
+/* Bits 2 and 3 of where the code for pc goes: targets near each other differ. */
+static unsigned low_bits(uint64_t pc)
 {
-    uint8_t *w = d->arena.w + d->arena.used + before(d);
+    return (unsigned)(pc ^ pc >> 2 ^ pc >> 4) & 0xc;
+}
 
-    if (!jit_arena_room(&d->arena, block_room(d, JIT_BLOCK_ROOM) + 8) || !reserve_links(d))
+bool jit_cache_begin(struct jit_cache *d, uint64_t pc, struct jit_buf *b, uint32_t *first_link)
+{
+    size_t gap = (low_bits(pc) - d->arena.used) & 0xf;
+    uint8_t *w;
+
+    if (!jit_arena_room(&d->arena, gap + block_room(d, JIT_BLOCK_ROOM)) || !reserve_links(d))
         return false;
+    jit_arena_take(&d->arena, gap);
+    w = d->arena.w + d->arena.used + before(d);
     *first_link = d->nr_links;
     *b = (struct jit_buf){.start = w, .p = w, .end = w + JIT_BLOCK_ROOM, .delta = d->arena.x - d->arena.w};
     return true;
-}
-
-void jit_cache_begin_at(struct jit_cache *d, struct jit_buf *b, unsigned low)
-{
-    unsigned by = (unsigned)(low - (uintptr_t)b->start) & 7;
-
-    jit_arena_take(&d->arena, by);
-    b->start += by;
-    b->p += by;
 }
 
 static size_t kib_of(const struct jit_cache *d, const uint8_t *host)

@@ -108,13 +108,11 @@ bool jit_cache_jitdump(struct jit_cache *d, struct err **errp);
 void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t *to, const char *name);
 struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode);
 
-/* One translation: begin gives the buffer and the number of link 0 (false: the cache is full, empty it and start
- * again); commit enters the block; out NULL: nothing was translated, remember that the place is to be interpreted (it
- * covers one guest byte). The owner then write-protects the page, and the second one of a block that crosses. */
-bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link);
-/* Moves what was begun, and is still empty, on to where the low three bits of its address are these: code made before,
- * whose links were placed by them, is to be copied there. */
-void jit_cache_begin_at(struct jit_cache *d, struct jit_buf *b, unsigned low);
+/* One translation: begin gives the buffer, whose address modulo 16 follows from pc, and the number of link 0 (false:
+ * the cache is full, empty it and start again); commit enters the block; out NULL: nothing was translated, remember
+ * that the place is to be interpreted (it covers one guest byte). The owner then write-protects the page, and the
+ * second one of a block that crosses. */
+bool jit_cache_begin(struct jit_cache *d, uint64_t pc, struct jit_buf *b, uint32_t *first_link);
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
                                    const struct jit_block_out *out);
 

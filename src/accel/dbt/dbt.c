@@ -46,6 +46,8 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
         x->tsc_add = (uint64_t)(c->host_clock->base + cpu->tsc_offset);
     }
     x->enter_target = target;
+    if (!resume) /* a kick that this undoes is seen below */
+        atomic_store_explicit(&x->jc_mask, X86_JC_MASK, memory_order_relaxed);
     c->in_code = true;
     if (!resume &&
         (c->dbt->flushing || c->generation != c->dbt->cache.generation || cpu->vcpu.exit_request || c->kicked))
@@ -410,8 +412,15 @@ static void set_poll(struct dbt_cpu *c, bool stop)
 {
     struct x86_ctx *x = c->cur;
 
-    if (x)
-        x->poll = stop ? DBT_POLL_BAD : (uintptr_t)&x->poll_ok;
+    if (!x)
+        return;
+    x->poll = stop ? DBT_POLL_BAD : (uintptr_t)&x->poll_ok;
+    /* Indirect jumps miss, until enter() makes the mask again. The vCPU that fills the entry just now is not in code,
+     * and sees `kicked` before it is. */
+    if (stop) {
+        x->jc_mask = 0;
+        __atomic_store_n(&x->jc_neg[0], DBT_EMPTY, __ATOMIC_RELAXED);
+    }
 }
 
 static enum vcpu_exit run(struct vcpu *v)

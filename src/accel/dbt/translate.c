@@ -77,7 +77,7 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .vex = d->host_avx,
                              .loop = __builtin_cpu_is("amd")};
 
-    if (!jit_cache_begin(&d->cache, &buf, &env.first_link))
+    if (!jit_cache_begin(&d->cache, pc, &buf, &env.first_link))
         return false;
     *res = NULL;
     env.page_id = dbt_pair_id(d, pc & ~UINT64_C(4095), x->no);

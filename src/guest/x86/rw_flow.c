@@ -165,7 +165,8 @@ static bool load_target(struct rw *r, const struct x86_insn *in)
 }
 
 /* T0 = target: a look into the jump table at the place of the jump, so that the host predicts each one by itself.
- * Leaves RCX in save_rcx and the place in T1, and the sum that is zero when it is there is returned. */
+ * It is a poll, too: while the vCPU is wanted, the mask leads to an entry that holds nothing. Leaves RCX in save_rcx
+ * and the place in T1, and the sum that is zero when it is there is returned. */
 static struct jit_mem look_up_jump(struct rw *r)
 {
     struct jit_buf *b = r->b;
@@ -180,7 +181,6 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
 {
     uint8_t *miss;
 
-    rw_poll(r); /* it may close a loop */
     load_target(r, in);
     miss = rw_unless_zero(r, look_up_jump(r));
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
@@ -195,7 +195,6 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
 {
     uint8_t *hit;
 
-    rw_poll(r);
     load_target(r, in);
     jit_lea(r->b, JR_RCX, look_up_jump(r)); /* first: a call to an address that is none stores nothing */
     hit = jit_jrcxz_fwd(r->b);

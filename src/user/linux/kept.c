@@ -55,7 +55,7 @@ struct rec {
     uint32_t size, sum; /* sum: of all behind it */
     uint64_t pc;
     uint32_t mode, code_len, guest_len, entry;
-    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, low, zero[2]; /* low: three bits of its host address */
+    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, zero[3];
 };
 struct rec_link {
     uint32_t at, stub, poll, mode_or, inner, zero;
@@ -452,7 +452,8 @@ static const void *guest_at(const struct lx_rt *rt, uint64_t pc)
     return (const void *)(uintptr_t)(pc & ~rt->front->pc_bits);
 }
 
-/* The record's code into the buffer. False: not for this place, or damaged. */
+/* The record's code into the buffer, which lies as the one it was made in did (jit_cache_begin). False: not for this
+ * place, or damaged. */
 static bool take(const struct find *f, const uint8_t *p, uint64_t room)
 {
     struct jit_block_out *out = f->out;
@@ -476,7 +477,6 @@ static bool take(const struct find *f, const uint8_t *p, uint64_t room)
         out->host_off[i] = get_le16(s.map + 4 * i);
         out->guest_off[i] = get_le16(s.map + 4 * i + 2);
     }
-    jit_cache_begin_at(&f->rt->cache, b, r.low);
     memcpy(b->p, s.code, r.code_len);
     if (!take_links(&r, &s, out) || !relocate(&f->rt->cache, &r, &s, b->p, b->p + b->delta, f->first_link))
         return false;
@@ -670,8 +670,7 @@ static void add_block(void *arg)
                     .nr_links = (uint16_t)b->nr_links,
                     .nr_rel = n->nr_rel,
                     .peek_first = peek->used ? peek->first : 0,
-                    .peek_last = peek->used ? peek->last : 0,
-                    .low = (uintptr_t)b->host & 7};
+                    .peek_last = peek->used ? peek->last : 0};
 
     if (host_inside(b, n) || hash(guest, b->guest_len, 0) != n->sum)
         return;

@@ -294,7 +294,7 @@ static void translate(void *arg)
     uint32_t first;
     bool ok;
 
-    if (!jit_cache_begin(&rt->cache, &buf, &first)) {
+    if (!jit_cache_begin(&rt->cache, x->pc, &buf, &first)) {
         x->full = true;
         return;
     }

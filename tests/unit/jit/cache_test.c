@@ -34,7 +34,7 @@ static struct jit_block *block(struct jit_cache *d, uint64_t pc, unsigned n)
     struct jit_buf b;
     uint32_t link;
 
-    assert_true(jit_cache_begin(d, &b, &link));
+    assert_true(jit_cache_begin(d, pc, &b, &link));
     for (unsigned i = 0; i < n; i++)
         jit_8(&b, 0x90);
     jit_8(&b, 0xc3);
@@ -176,7 +176,7 @@ static void a_block_is_counted_by_whatever_way_it_is_entered(void **state)
 
     assert_true(jit_cache_count(d, NULL));
     a = block(d, 0x1000, 20);
-    assert_true(jit_cache_begin(d, &buf, &link));
+    assert_true(jit_cache_begin(d, 0x1800, &buf, &link));
     jit_32(&buf, 0x90909090); /* so that the jump's rel32 lies within 8 bytes */
     jit_32(&buf, 0xe9909090);
     out.link[0] = (struct jit_link_out){.at = 8, .stub = 12, .target = 0x1000};
