@@ -713,23 +713,30 @@ static bool cmd_query_jobs(struct blk_set *s, struct json_object *a, struct json
 
 /* ---- size, names ---- */
 
+bool blk_cmd_resize(struct blk_node *n, const char *who, uint64_t size, enum blk_prealloc p, struct err **errp)
+{
+    int r;
+
+    if (job_on(n->set, n) || job_on(n->set, blk_node_unfiltered(n)))
+        return err_set(errp, "Device '%s' is in use", who);
+    blk_cmd_hold(n, true);
+    blk_node_drain(n);
+    r = blk_node_truncate(n, size, p, errp);
+    blk_cmd_hold(n, false);
+    return r >= 0;
+}
+
 static bool cmd_resize(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)
 {
+    const char *device = json_get_str(a, "device");
     struct blk_node *n = arg_node(s, a, errp);
     int64_t size = json_get_int(a, "size", -1);
-    int r;
 
     if (!n)
         return false;
     if (size < 0)
         return err_set(errp, "Parameter 'size' expects a >0 size");
-    if (job_on(s, n) || job_on(s, blk_node_unfiltered(n)))
-        return err_set(errp, "Device '%s' is in use", json_get_str(a, "device") ? json_get_str(a, "device") : n->name);
-    blk_cmd_hold(n, true);
-    blk_node_drain(n);
-    r = blk_node_truncate(n, (uint64_t)size, BLK_PREALLOC_OFF, errp);
-    blk_cmd_hold(n, false);
-    return r >= 0;
+    return blk_cmd_resize(n, device ? device : n->name, (uint64_t)size, BLK_PREALLOC_OFF, errp);
 }
 
 static bool cmd_change_backing(struct blk_set *s, struct json_object *a, struct json_object **ret, struct err **errp)

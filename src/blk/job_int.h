@@ -89,6 +89,9 @@ void blk_jobs_stop(struct blk_set *s);
 struct blk_node *blk_cmd_node(struct blk_set *s, const char *name, struct err **errp);
 /* Stops (and lets go on) the requests of every handle above n. */
 void blk_cmd_hold(struct blk_node *n, bool hold);
+/* Changes the size of a node in use, its users held up meanwhile; refused while a job works on it. Outside fibres.
+ * who: its name for people. */
+bool blk_cmd_resize(struct blk_node *n, const char *who, uint64_t size, enum blk_prealloc p, struct err **errp);
 /* cmds.c: what transaction needs of the commands. *over: the overlay, one reference for the caller. */
 bool blk_cmd_overlay(struct blk_set *s, const char *cmd, struct json_object *a, struct blk_node **base,
                      struct blk_node **over, struct err **errp);

@@ -22,6 +22,7 @@
 #include <stdio.h>
 
 struct jit_block;
+struct jit_dump;
 enum { JIT_POLL_TARGET = 0xffff };
 #define JIT_UNLINKED UINT32_MAX
 /* A boot of Linux makes a quarter of a million blocks and a million links: every byte here is megabytes of the host's.
@@ -87,7 +88,9 @@ struct jit_cache {
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
     const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
     unsigned leave_reg;
-    FILE *perf; /* owned; NULL: nobody profiles */
+    uint64_t *count;       /* owned, by order (jit/count.h); NULL: nobody counts */
+    FILE *perf;            /* owned; NULL: nobody profiles */
+    struct jit_dump *dump; /* owned; the same */
     struct {
         uint64_t blocks, insns, bytes, flushes, invalidated;
     } stat;
@@ -99,6 +102,9 @@ bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp)
 void jit_cache_free(struct jit_cache *d);
 /* Names code for perf from now on, in /tmp/perf-PID.map, where perf looks: blocks by the guest's pc. */
 bool jit_cache_perf_map(struct jit_cache *d, struct err **errp);
+/* The same with the code itself, in a jitdump file (jit/jitdump.h). */
+bool jit_cache_jitdump(struct jit_cache *d, struct err **errp);
+/* Names code that is no block, for either. */
 void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t *to, const char *name);
 struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode);
 

@@ -728,6 +728,31 @@ def test_the_monitor_reads_and_writes_a_disk(tmp_path, base):
         assert "'nosuch'" in run('nosuch', 'length') and 'not found' in run('-d d0', 'length')
 
 
+def test_the_monitor_knows_the_tools_commands(tmp_path, base):
+    """One engine is behind the program and the monitor: same commands, same words; the machine's disk grows and is told."""
+    qcow = tmp_path / 'q.qcow2'
+    img('create', '-q', '-f', 'qcow2', qcow, '4M')
+    with Vm(tmp_path, f'file={base}', extra=('-object', 'iothread,id=t', '-drive', f'if=none,id=q,file={qcow}', '-device',
+                                             'virtio-blk-pci,drive=q,iothread=t', '-drive', f'if=none,id=ro,file={qcow},readonly=on,file.locking=off')) as vm:
+        run = lambda where, cmd: vm.m.hmp(f'qemu-io {where} "{cmd}"')
+        names = lambda text: [x.split(' ')[0] for x in text.splitlines() if ' -- ' in x]
+        tool = subprocess.run([program('qemu-io'), '-c', 'help'], capture_output=True, text=True).stdout
+        assert names(run('q', 'help')) == [x for x in names(tool) if x not in ('close', 'open', 'quit', 'reopen')]
+        assert run('q', 'help map') == subprocess.run([program('qemu-io'), '-c', 'help map'], capture_output=True, text=True).stdout
+        assert 'wrote 66048/66048' in run('q', 'aio_write -P 3 64k 64k 512') and 'Pattern' not in run('q', 'readv -P 3 64k 64k 512')
+        assert run('q', 'alloc 0 192k').strip() == '131072/196608 bytes allocated at offset 0 bytes'
+        assert [x.split(' (')[0] for x in run('q', 'map').splitlines()] == ['64 KiB', '128 KiB', '3.812 MiB']
+        assert 'format name: qcow2' in run('q', 'info') and 'lazy refcounts: false' in run('q', 'info')
+        assert run('q', 'writev -q -P 4 0 512 512') + run('q', 'aio_read -q -P 4 0 1k') + run('q', 'aio_flush') + run('q', 'sleep 1') == ''
+        assert run('q', 'write -c -q -P 5 128k 64k') + run('q', 'read -q -P 5 128k 64k') == ''
+        assert run('q', 'write -b -q -P 6 0 64k') + run('q', 'read -b -q -P 6 0 64k') == ''
+        (tmp_path / 'src').write_bytes(b'ab')
+        assert run('q', f'write -q -s {tmp_path}/src 0 512') == '' and '61 62 61 62' in run('q', 'read -v 0 512')
+        assert run('q', 'truncate -m metadata 8M') == '' and run('q', 'length').strip() == '8 MiB'
+        assert [b['inserted']['image']['virtual-size'] for b in vm.qmp('query-block') if b['device'] == 'q'] == [8 * MB]
+        assert 'read-only' in run('ro', 'truncate 16M') and 'not found' in run('q', 'open x') and 'not found' in run('q', 'quit')
+
+
 @pytest.mark.proves('F-SNP-06', 'S333')
 def test_a_disk_that_a_job_works_on_is_left_as_it_is(tmp_path, base):
     over = overlay(tmp_path, base)
