@@ -1,6 +1,7 @@
-"""System-mode behaviour of the x86 CPU: two firmware images (tests/guest/x86) try every descriptor type in every load, far
+"""System-mode behaviour of the x86 CPU: firmware images (tests/guest/x86) try every descriptor type in every load, far
 transfer and gate, segment limits, privilege, page rights with WP, NX, SMEP and SMAP, task switches, debug traps, canonical
-addresses and system calls, and log what trapped. The .expect files were compared line by line with another emulator and with
+addresses and system calls, interrupts that wait for STI, POPF, IRET or a lower priority, and the shadows of STI, MOV SS and POP SS,
+also in a storm of timer interrupts, and log what trapped. The .expect files were compared line by line with another emulator and with
 the manuals; where the two differ the manual stands."""
 import os
 import re
@@ -18,7 +19,7 @@ SRC = os.path.join(ROOT, 'tests', 'guest', 'x86')
 @pytest.mark.limit(240)
 @pytest.mark.proves('F-ACC-02')
 @pytest.mark.parametrize('accel', ['interp', 'tcg'])
-@pytest.mark.parametrize('image, cpu', [('prot', 'qemu64'), ('long', 'max')])
+@pytest.mark.parametrize('image, cpu', [('prot', 'qemu64'), ('long', 'max'), ('shadow.32', 'max'), ('shadow.64', 'max')])
 def test_traps_and_transfers_are_those_of_the_manual(images, tmp_path, image, cpu, accel):
     log = tmp_path / 'log'
     p = subprocess.run([program('qemu-system-x86_64'), '-accel', accel, '-cpu', cpu, '-m', '64', '-display', 'none', '-net', 'none',
