@@ -55,7 +55,7 @@ struct rec {
     uint32_t size, sum; /* sum: of all behind it */
     uint64_t pc, peek_sum;
     uint32_t mode, code_len, guest_len, entry;
-    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, zero[3];
+    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, low, zero[2]; /* low: three bits of its host address */
 };
 struct rec_link {
     uint32_t at, stub, poll, mode_or, inner, zero;
@@ -478,6 +478,7 @@ static bool take(const struct find *f, const uint8_t *p, uint64_t room)
         out->host_off[i] = get_le16(s.map + 4 * i);
         out->guest_off[i] = get_le16(s.map + 4 * i + 2);
     }
+    jit_cache_begin_at(&f->rt->cache, b, r.low);
     memcpy(b->p, s.code, r.code_len);
     if (!take_links(&r, &s, out) || !relocate(&f->rt->cache, &r, &s, b->p, b->p + b->delta, f->first_link))
         return false;
@@ -671,7 +672,8 @@ static void add_block(void *arg)
                     .nr_links = (uint16_t)b->nr_links,
                     .nr_rel = n->nr_rel,
                     .peek_first = peek->used ? peek->first : 0,
-                    .peek_last = peek->used ? peek->last : 0};
+                    .peek_last = peek->used ? peek->last : 0,
+                    .low = (uintptr_t)b->host & 7};
 
     if (host_inside(b, n) || hash(guest, b->guest_len, 0) != n->sum)
         return;
