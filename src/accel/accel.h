@@ -20,6 +20,7 @@ struct accel_class {
     bool (*cpu_features)(struct machine *m, struct x86_features *out, struct err **errp);
     bool (*has_smm)(struct machine *m); /* can CPUs enter system management mode; NULL = yes. After init. */
     char *(*info)(struct machine *m);   /* `info jit` / `info kvm` detail, caller frees; may be NULL */
+    void (*ended)(struct machine *m);   /* the program ends: what is left to tell goes to the log; may be NULL */
     /* Registers from the accelerator into the architecture's struct and back, for KVM; NULL when they live there
      * anyway. */
     void (*get_state)(struct vcpu *c);

@@ -1,6 +1,8 @@
 /* See jit/cache.h. */
 #include "jit/cache.h"
 #include "base/util.h"
+#include "jit/count.h"
+#include "jit/jitdump.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -69,7 +71,7 @@ void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
     if (l->next)
         jit_cache_link(d, l->next)->prev = n;
     to->incoming = n;
-    if (l->inner && from == to)
+    if (l->inner && from == to && !d->count)
         patch(d, at, to->host + l->inner);
     else
         patch(d, at, (from->pc ^ to->pc) < 4096 ? to->host + to->entry : jit_block_gate(to));
@@ -94,26 +96,39 @@ static void unlink_one(struct jit_cache *d, uint32_t n)
 
 /* ---- death ---- */
 
-/* Around a block's code: a 5-byte NOP before it, its gate, within 8 aligned bytes; behind it LEAVE_LEN bytes that leave
- * to the runtime with the block's pc. Death makes the NOP a jump there, whole for every CPU that fetches it. */
-enum { LEAVE_LEN = 15, BEFORE = 16, AROUND = BEFORE + LEAVE_LEN };
+/* Before a block's code: LEAVE_LEN bytes that leave to the runtime with the block's pc, a byte of nothing, where blocks
+ * count room for a jump, and a 2-byte NOP at an even address, the gate. Death makes the NOP a short jump to the first,
+ * whole for every CPU that fetches it.
+ *
+ * Blocks start at any multiple of four (and 2): what AMD's Zen predicts jumps by are bits 2 and 3 of the addresses
+ * jumped to before. With all blocks at multiples of 16 it could not tell one way there from another. */
+enum { LEAVE_LEN = 15, STEP = 4 };
+static unsigned before(const struct jit_cache *d)
+{
+    return LEAVE_LEN + 1 + (d->count ? JIT_COUNT_GATE : 0) + JIT_GATE_LEN;
+}
+
+/* What a block of len bytes takes. */
+static size_t block_room(const struct jit_cache *d, size_t len)
+{
+    return len + before(d) + (d->count ? JIT_COUNT_LEN : 0);
+}
 
 static void put_gate(struct jit_cache *d, const struct jit_block *b)
 {
-    static const uint8_t nop5[JIT_GATE_LEN] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
-    uint8_t *w = jit_arena_writable(&d->arena, b->host + b->len);
+    uint8_t *w = jit_arena_writable(&d->arena, b->host - before(d));
     struct jit_buf buf = {.start = w, .p = w, .end = w + LEAVE_LEN, .delta = d->arena.x - d->arena.w};
 
-    memcpy(jit_arena_writable(&d->arena, jit_block_gate(b)), nop5, JIT_GATE_LEN);
     jit_mov_ri(&buf, d->leave_reg, b->pc);
     jit_jmp(&buf, d->leave);
+    put_le16(jit_arena_writable(&d->arena, jit_block_gate(b)), 0x9066);
 }
 
 static void shut_gate(struct jit_cache *d, const struct jit_block *b)
 {
-    uint64_t *w = (uint64_t *)(void *)jit_arena_writable(&d->arena, jit_block_gate(b) - 3);
+    uint16_t *w = (uint16_t *)(void *)jit_arena_writable(&d->arena, jit_block_gate(b));
 
-    __atomic_store_n(w, (*w & 0xffffff) | UINT64_C(0xe9) << 24 | (uint64_t)b->len << 32, __ATOMIC_RELEASE);
+    __atomic_store_n(w, (uint16_t)(0xeb | (0x100 - before(d)) << 8), __ATOMIC_RELEASE);
 }
 
 static void kill_block(struct jit_cache *d, struct jit_block *b)
@@ -295,13 +310,22 @@ static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct 
 
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link)
 {
-    uint8_t *w = d->arena.w + d->arena.used + BEFORE;
+    uint8_t *w = d->arena.w + d->arena.used + before(d);
 
-    if (!jit_arena_room(&d->arena, JIT_BLOCK_ROOM + AROUND) || !reserve_links(d))
+    if (!jit_arena_room(&d->arena, block_room(d, JIT_BLOCK_ROOM) + 8) || !reserve_links(d))
         return false;
     *first_link = d->nr_links;
     *b = (struct jit_buf){.start = w, .p = w, .end = w + JIT_BLOCK_ROOM, .delta = d->arena.x - d->arena.w};
     return true;
+}
+
+void jit_cache_begin_at(struct jit_cache *d, struct jit_buf *b, unsigned low)
+{
+    unsigned by = (unsigned)(low - (uintptr_t)b->start) & 7;
+
+    jit_arena_take(&d->arena, by);
+    b->start += by;
+    b->p += by;
 }
 
 static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
@@ -312,7 +336,7 @@ static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
 static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
     b->index = d->nr_order;
-    b->host = d->arena.x + d->arena.used + BEFORE;
+    b->host = d->arena.x + d->arena.used + before(d);
     b->entry = (uint16_t)out->entry;
     b->len = out->len;
     b->guest_len = (uint16_t)out->guest_len;
@@ -326,13 +350,18 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     for (unsigned i = 0; i < out->nr_links; i++)
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     put_gate(d, b);
-    jit_arena_take(&d->arena, align_up(out->len + AROUND, 16));
+    if (d->count)
+        jit_count_block(d, b, b->host + b->len);
+    jit_arena_take(&d->arena, align_up(block_room(d, out->len), STEP));
     while (d->nr_first <= kib_of(d, b->host))
         d->first[d->nr_first++] = d->nr_order;
     append(d, b);
-    if (d->perf)
-        fprintf(d->perf, "%" PRIxPTR " %" PRIx32 " guest_%" PRIx64 "_m%x\n", (uintptr_t)b->host, b->len, b->pc,
-                b->mode);
+    if (d->perf || d->dump) {
+        char name[48];
+
+        snprintf(name, sizeof name, "guest_%" PRIx64 "_m%x", b->pc, b->mode);
+        jit_cache_perf_name(d, b->host, b->host + b->len, name);
+    }
     d->stat.insns += out->nr_insn;
     d->stat.bytes += out->len;
 }
@@ -349,10 +378,18 @@ bool jit_cache_perf_map(struct jit_cache *d, struct err **errp)
     return true;
 }
 
+bool jit_cache_jitdump(struct jit_cache *d, struct err **errp)
+{
+    d->dump = jit_dump_open(errp);
+    return d->dump != NULL;
+}
+
 void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t *to, const char *name)
 {
     if (d->perf)
         fprintf(d->perf, "%" PRIxPTR " %tx %s\n", (uintptr_t)from, to - from, name);
+    if (d->dump)
+        jit_dump_code(d->dump, from, jit_arena_writable(&d->arena, from), (size_t)(to - from), name);
 }
 
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
@@ -403,6 +440,7 @@ unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host)
 
 void jit_cache_empty(struct jit_cache *d)
 {
+    jit_count_log(d);
     for (unsigned i = 0; i < JIT_CACHE_HASH; i++)
         d->hash[i] = NULL;
     for (unsigned i = 0; i < JIT_CACHE_PAGES; i++) {
@@ -466,6 +504,8 @@ void jit_cache_free(struct jit_cache *d)
     free(d->pages);
     if (d->perf)
         fclose(d->perf);
+    jit_dump_close(d->dump);
+    jit_count_free(d);
     pthread_mutex_destroy(&d->lock);
     jit_arena_free(&d->arena);
 }

@@ -22,6 +22,7 @@
 #include <stdio.h>
 
 struct jit_block;
+struct jit_dump;
 enum { JIT_POLL_TARGET = 0xffff };
 #define JIT_UNLINKED UINT32_MAX
 /* A boot of Linux makes a quarter of a million blocks and a million links: every byte here is megabytes of the host's.
@@ -70,7 +71,7 @@ struct jit_page { /* a page that holds translated code */
     struct jit_span *spans;
     struct jit_page *next;
 };
-enum { JIT_GATE_LEN = 5 };
+enum { JIT_GATE_LEN = 2 };
 enum { JIT_CACHE_HASH = 1 << 17, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
 struct jit_cache {
     pthread_mutex_t lock;
@@ -87,7 +88,9 @@ struct jit_cache {
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
     const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
     unsigned leave_reg;
-    FILE *perf; /* owned; NULL: nobody profiles */
+    uint64_t *count;       /* owned, by order (jit/count.h); NULL: nobody counts */
+    FILE *perf;            /* owned; NULL: nobody profiles */
+    struct jit_dump *dump; /* owned; the same */
     struct {
         uint64_t blocks, insns, bytes, flushes, invalidated;
     } stat;
@@ -99,6 +102,9 @@ bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp)
 void jit_cache_free(struct jit_cache *d);
 /* Names code for perf from now on, in /tmp/perf-PID.map, where perf looks: blocks by the guest's pc. */
 bool jit_cache_perf_map(struct jit_cache *d, struct err **errp);
+/* The same with the code itself, in a jitdump file (jit/jitdump.h). */
+bool jit_cache_jitdump(struct jit_cache *d, struct err **errp);
+/* Names code that is no block, for either. */
 void jit_cache_perf_name(struct jit_cache *d, const uint8_t *from, const uint8_t *to, const char *name);
 struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode);
 
@@ -106,6 +112,9 @@ struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t plac
  * again); commit enters the block; out NULL: nothing was translated, remember that the place is to be interpreted (it
  * covers one guest byte). The owner then write-protects the page, and the second one of a block that crosses. */
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link);
+/* Moves what was begun, and is still empty, on to where the low three bits of its address are these: code made before,
+ * whose links were placed by them, is to be copied there. */
+void jit_cache_begin_at(struct jit_cache *d, struct jit_buf *b, unsigned low);
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
                                    const struct jit_block_out *out);
 

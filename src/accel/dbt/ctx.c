@@ -74,7 +74,7 @@ static uint64_t ctx_key(const struct x86_cpu *c, unsigned mode)
 static void empty_tlb(struct x86_ctx *x)
 {
     bool all = x->nr_tlb_log >= ARRAY_LEN(x->tlb_log);
-    unsigned n = all ? x->tlb_n : x->nr_tlb_log;
+    unsigned n = all ? x86_tlb_nr(x) : x->nr_tlb_log;
 
     for (unsigned i = 0; i < n; i++) {
         struct x86_tlb_entry *e = &x->tlb[all ? i : x->tlb_log[i]];
@@ -84,29 +84,22 @@ static void empty_tlb(struct x86_ctx *x)
     x->nr_tlb_log = 0;
 }
 
-static void set_size(struct x86_ctx *x, uint32_t n)
+/* From here on the TLB has its first n entries. */
+static void set_tlb(struct x86_ctx *x, uint32_t n)
 {
-    x->tlb_n = n;
     x->tlb_mask = (uint64_t)(n - 1) * PAGE;
     x->tlb_offset = x->tlb_mask >> X86_TLB_SHIFT;
     x->tlb_evicted = 0;
-    x->nr_tlb_log = ARRAY_LEN(x->tlb_log);
-}
-
-/* Gives the TLB n entries, all empty. */
-static void set_tlb(struct x86_ctx *x, uint32_t n)
-{
-    set_size(x, n);
-    empty_tlb(x);
 }
 
 /* Gives it n entries instead of fewer. What may be read stays known; what may be written does not, since another CPU
  * could be looking for just that entry (forget_writes). */
 static void grow_tlb(struct x86_ctx *x, uint32_t n)
 {
-    uint32_t old = x->tlb_n;
+    uint32_t old = x86_tlb_nr(x);
 
-    set_size(x, n);
+    set_tlb(x, n);
+    x->nr_tlb_log = ARRAY_LEN(x->tlb_log); /* entries move: all are to be emptied */
     for (uint32_t i = old; i < n; i++)
         x->tlb[i].r = x->tlb[i].w = EMPTY;
     for (uint32_t i = 0; i < old; i++) {
@@ -156,6 +149,11 @@ void dbt_ctx_flush(struct dbt_cpu *c, unsigned n)
     c->stat.flushes++;
 }
 
+static uint32_t first_size(const struct dbt *d)
+{
+    return (uint32_t)min_u64(d->tlb_size, TLB_FIRST);
+}
+
 static struct x86_ctx *ctx_new(struct dbt_cpu *c)
 {
     struct x86_ctx *x = try_alloc_aligned(64, sizeof *x);
@@ -173,7 +171,9 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     x->bit_mask[1] = 63;
     for (unsigned i = 0; i < ARRAY_LEN(x->count_mask); i++)
         x->count_mask[i] = 0x1fff & ~((UINT64_C(1) << i) - 1);
-    x->nr_slot_log = ARRAY_LEN(x->slot_log); /* everything is to be emptied once */
+    set_tlb(x, first_size(c->dbt));
+    x->nr_tlb_log = ARRAY_LEN(x->tlb_log); /* everything is to be emptied once */
+    x->nr_slot_log = ARRAY_LEN(x->slot_log);
     return x;
 }
 
@@ -209,7 +209,8 @@ struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode)
     c->tag[n].key = key;
     c->tag[n].cr3 = cr3;
     dbt_clear_jumps(c->ctx[n]);
-    set_tlb(c->ctx[n], (uint32_t)min_u64(c->dbt->tlb_size, TLB_FIRST));
+    empty_tlb(c->ctx[n]);
+    set_tlb(c->ctx[n], first_size(c->dbt));
     c->stale[n] = true;
 found:
     x = c->ctx[n];
@@ -291,12 +292,14 @@ static struct x86_tlb_entry *new_entry(struct dbt_cpu *c, struct x86_ctx *x, uin
 {
     struct x86_tlb_entry *e = dbt_tlb_entry(x, lin);
     uint64_t page = lin & ~(uint64_t)(PAGE - 1);
+    uint32_t n;
 
     if ((e->r == EMPTY || e->r == -page) && (e->w == EMPTY || e->w == -page))
         return e;
-    if (++x->tlb_evicted < x->tlb_n / 4 || x->tlb_n >= c->dbt->tlb_size)
+    n = x86_tlb_nr(x);
+    if (++x->tlb_evicted < n / 4 || n >= c->dbt->tlb_size)
         return e;
-    grow_tlb(x, (uint32_t)min_u64(c->dbt->tlb_size, 4 * (uint64_t)x->tlb_n));
+    grow_tlb(x, (uint32_t)min_u64(c->dbt->tlb_size, 4 * (uint64_t)n));
     return dbt_tlb_entry(x, lin);
 }
 
@@ -395,7 +398,7 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
 
     if (!set_has(x->wrote, host))
         return;
-    for (unsigned i = 0; i < (all ? x->tlb_n : nr); i++) {
+    for (unsigned i = 0; i < (all ? x86_tlb_nr(x) : nr); i++) {
         struct x86_tlb_entry *e = &x->tlb[all ? i : x->tlb_log[i]];
 
         if (e->w != EMPTY && e->add - e->w == host)

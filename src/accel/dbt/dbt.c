@@ -484,17 +484,31 @@ static bool probe(const char *arch, struct err **errp)
     return true;
 }
 
+/* count=on|off|blocks. */
+static bool count_option(struct opts *o, bool *insns, bool *blocks, struct err **errp)
+{
+    const char *v = opts_peek(o, "count");
+
+    *blocks = v && !strcmp(v, "blocks");
+    if (!*blocks)
+        return opts_bool(o, "count", insns, errp);
+    opts_get(o, "count");
+    return true;
+}
+
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
     bool one = false, lockstep = false, links = true, count = false, perfmap = false, exact = false;
+    bool jitdump = false, blocks = false;
     struct dbt *d;
 
     if (!opts_u64(o, "tb-size", &mib, errp) || !opts_bool(o, "one-insn-per-tb", &one, errp) ||
-        !opts_bool(o, "lockstep", &lockstep, errp) || !opts_bool(o, "count", &count, errp) ||
+        !opts_bool(o, "lockstep", &lockstep, errp) || !count_option(o, &count, &blocks, errp) ||
         !opts_u64(o, "lockstep-sample", &sample, errp) || !opts_u64(o, "tlb-size", &tlb, errp) ||
         !opts_u64(o, "slots", &slots, errp) || !opts_bool(o, "links", &links, errp) ||
-        !opts_bool(o, "perfmap", &perfmap, errp) || !opts_bool(o, "exact-flags", &exact, errp))
+        !opts_bool(o, "perfmap", &perfmap, errp) || !opts_bool(o, "jitdump", &jitdump, errp) ||
+        !opts_bool(o, "exact-flags", &exact, errp))
         return false;
     if (opts_get(o, "thread") && strcmp(opts_peek(o, "thread"), "multi"))
         return err_set(errp, "accel tcg: thread=%s: every virtual CPU has its own thread here (thread=multi)",
@@ -519,7 +533,8 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
         return false;
     }
     d->pairs = xcalloc(DBT_PAIR_HASH, sizeof *d->pairs);
-    if ((perfmap && !jit_cache_perf_map(&d->cache, errp)) || !dbt_install_signals(errp) ||
+    if ((blocks && !jit_cache_count(&d->cache, errp)) || (perfmap && !jit_cache_perf_map(&d->cache, errp)) ||
+        (jitdump && !jit_cache_jitdump(&d->cache, errp)) || !dbt_install_signals(errp) ||
         (lockstep && !dbt_lockstep_init(d, sample, errp))) {
         jit_cache_free(&d->cache);
         free(d->pairs);
@@ -602,6 +617,18 @@ static void info_ops(struct strbuf *s, const struct dbt_cpu *c)
     str_addf(s, "\n");
 }
 
+/* The blocks entered most. */
+static void info_blocks(struct strbuf *s, struct dbt *d)
+{
+    const struct jit_block *top[16];
+    unsigned n = jit_count_top(&d->cache, top, ARRAY_LEN(top));
+
+    for (unsigned i = 0; i < n && jit_count_of(&d->cache, top[i]); i++)
+        str_addf(s, "%s block at %016" PRIx64 ", mode %x, %u instructions: entered %" PRIu64 " times\n",
+                 i ? " " : "Entered most:\n ", top[i]->pc, top[i]->mode, top[i]->nr_insn,
+                 jit_count_of(&d->cache, top[i]));
+}
+
 /* By all CPUs; a block left early counts as a whole. */
 static uint64_t executed(const struct dbt *d)
 {
@@ -629,6 +656,7 @@ static char *info(struct machine *m)
              d->cache.stat.blocks, d->cache.stat.insns,
              d->cache.stat.insns ? (double)d->cache.stat.bytes / (double)d->cache.stat.insns : 0.0,
              d->cache.arena.used >> 20, d->cache.arena.size >> 20, d->cache.stat.flushes, d->cache.stat.invalidated);
+    info_blocks(&s, d);
     pthread_mutex_unlock(&d->cache.lock);
     for (unsigned i = 0; i < m->nr_cpus && i < ARRAY_LEN(d->cpus); i++) {
         struct dbt_cpu *c = d->cpus[i];
@@ -656,9 +684,19 @@ static char *info(struct machine *m)
     return str_take(&s);
 }
 
+static void ended(struct machine *m)
+{
+    struct dbt *d = m->accel_data;
+
+    pthread_mutex_lock(&d->cache.lock);
+    jit_count_log(&d->cache);
+    pthread_mutex_unlock(&d->cache.lock);
+}
+
 static const char *const aliases[] = {"dbt", NULL};
 static const char *const keys[] = {"tb-size",  "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links",
-                                   "tlb-size", "slots",  "count",           "perfmap",  "exact-flags",     NULL};
+                                   "tlb-size", "slots",  "count",           "perfmap",  "exact-flags",     "jitdump",
+                                   NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",
@@ -667,5 +705,6 @@ static const struct accel_class dbt_class = {.name = "tcg",
                                              .init = init,
                                              .vcpu_init = vcpu_init_dbt,
                                              .vcpu_free = vcpu_free,
-                                             .info = info};
+                                             .info = info,
+                                             .ended = ended};
 ACCEL_REGISTER(dbt_class)

@@ -11,6 +11,7 @@
 #include "guest/x86/rw.h"
 #include "guest/x86/state.h"
 #include "jit/cache.h"
+#include "jit/count.h"
 
 struct dbt_pair { /* (linear page, physical page): the ids that guards compare */
     uint64_t lin, no;

@@ -29,6 +29,8 @@ void sys_exit(int code)
         qtest_free(s->qtest);
         if (s->m && s->running_down)
             machine_stop(s->m, RS_SHUTDOWN);
+        if (s->m && s->running_down && s->m->accel && machine_accel(s->m)->ended)
+            machine_accel(s->m)->ended(s->m);
         s->mons = NULL;
         s->qtest = NULL;
         for (struct vnc *v; s->m && (v = vnc_find(s->m, NULL));)

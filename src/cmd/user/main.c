@@ -64,6 +64,7 @@ NORETURN static void usage(const struct args *a)
            "  -D FILE           log file (QEMU_LOG_FILENAME)\n"
            "  -one-insn-per-tb  translates one instruction at a time (QEMU_ONE_INSN_PER_TB)\n"
            "  -perfmap          names translated code for perf in /tmp/perf-PID.map (QEMU_PERFMAP)\n"
+           "  -jitdump          writes translated code to jit-PID.dump for perf inject --jit (QEMU_JITDUMP)\n"
            "  -seed NUMBER      makes AT_RANDOM the same each time (QEMU_RAND_SEED)\n",
            a->arch ? a->arch : "<arch>", a->arch ? a->arch : "the architecture of its ELF header");
     exit(0);
@@ -248,6 +249,11 @@ static void opt_perfmap(struct args *a, const char *v)
     lx_proc.opt.perfmap = true;
 }
 
+static void opt_jitdump(struct args *a, const char *v)
+{
+    lx_proc.opt.jitdump = true;
+}
+
 /* Ours: filters of the program that executed this one. */
 static void opt_seccomp(struct args *a, const char *v)
 {
@@ -308,6 +314,7 @@ static const struct option {
                {"one-insn-per-tb", "QEMU_ONE_INSN_PER_TB", false, opt_one},
                {"singlestep", "QEMU_SINGLESTEP", false, opt_one},
                {"perfmap", "QEMU_PERFMAP", false, opt_perfmap},
+               {"jitdump", "QEMU_JITDUMP", false, opt_jitdump},
                {"seccomp-fd", NULL, true, opt_seccomp},
                {"ptrace", NULL, true, opt_ptrace},
                {"seed", "QEMU_RAND_SEED", true, opt_seed}};
@@ -487,6 +494,8 @@ static void start_translator(const struct lx_arch *arch)
         die(e);
     lx_proc.rt->one_insn = lx_proc.opt.one_insn;
     if (lx_proc.opt.perfmap && !jit_cache_perf_map(&lx_proc.rt->cache, &e))
+        die(e);
+    if (lx_proc.opt.jitdump && !jit_cache_jitdump(&lx_proc.rt->cache, &e))
         die(e);
     lx_proc.rt->no_link = log_on(LOG_EXEC);
     if (!lx_proc.opt.one_insn && !lx_proc.rt->no_link && !lx_proc.opt.gdb_port && !lx_proc.opt.gdb_path) {

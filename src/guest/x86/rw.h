@@ -62,7 +62,7 @@ struct x86_ctx {
     const uint8_t *jc_host[X86_JC_SIZE];
     struct x86_tlb_entry tlb[X86_TLB_SIZE] __attribute__((aligned(64))); /* as many as tlb_mask says are in use */
     /* Runtime's part, not touched by code. */
-    uint32_t tlb_n, tlb_evicted;
+    uint32_t tlb_evicted; /* entries that others took the place of, since the TLB has its size */
     uint8_t bounce[128] __attribute__((aligned(64))); /* what a load over the end of a page reads */
     uint64_t big[16], huge;         /* hashed 4 MiB and 1 GiB areas filled from pages larger than 4 KiB */
     uint64_t seen[128], wrote[128]; /* hashes of the linear pages filled, of the host pages filled for writing */
@@ -74,6 +74,10 @@ enum { X86_JC_MASK = (X86_JC_SIZE - 1) << 4 };
 static inline unsigned x86_jc(uint64_t pc)
 {
     return (unsigned)(pc & X86_JC_MASK) >> 4;
+}
+static inline uint32_t x86_tlb_nr(const struct x86_ctx *x) /* entries in use */
+{
+    return (uint32_t)(x->tlb_mask >> 12) + 1;
 }
 #define X86_CTX(f) ((int32_t)offsetof(struct x86_ctx, f))
 

@@ -52,6 +52,11 @@ static bool is_nop(const struct x86_insn *in)
     return (in->row->attr & X86_A_NOP_MEM) && !(in->map == X86_MAP_1 && in->opcode == 0x8d);
 }
 
+static bool is_lea(const struct x86_insn *in)
+{
+    return in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY;
+}
+
 static bool is_cld(const struct x86_insn *in)
 {
     return in->map == X86_MAP_1 && in->opcode == 0xfc;
@@ -395,10 +400,11 @@ static bool in_its_home(const struct x86_insn *in, int guest, bool written, unsi
     return guest >= 0 && rw_map((unsigned)guest) & SPILLED && (!written || operand_in(in, where)->size != 4);
 }
 
-/* A register form with a spilled register, which is used where it lies. */
-static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct gprs *g)
+/* A register form with a spilled register, which is used where it lies; another one goes through
+ * tmp. */
+static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct gprs *g, unsigned tmp)
 {
-    unsigned tmp = r->t0_taken ? T1 : T0, by = 0;
+    unsigned by = 0;
     struct host_regs h = {-1, -1, -1, -1};
     struct x86_insn twin = *in;
     int mem = g->rm, other = g->reg;
@@ -510,12 +516,60 @@ static bool sets_reg(const struct x86_insn *in)
     }
 }
 
+/* Emits the instruction, its memory operand m if it has one. Spilled registers go through `first`, then the other
+ * scratch register. */
+static void copy_with(struct rw *r, const struct x86_insn *in, const struct gprs *g, const struct jit_mem *m,
+                      unsigned first)
+{
+    unsigned scratch[2] = {first, first == T0 ? T1 : T0}, nr = 0, homes[2];
+    struct host_regs h;
+    int prev[2];
+
+    if (!m && copy_in_home(r, in, g, first))
+        return;
+    h.reg = place(r, g->reg, !sets_reg(in) || g->reg == g->rm, scratch, &nr, prev, homes);
+    h.rm = place(r, g->rm, true, scratch, &nr, prev, homes);
+    h.vvvv = place(r, g->vvvv, true, scratch, &nr, prev, homes);
+    h.opc = place(r, g->opc, true, scratch, &nr, prev, homes);
+    if (g->high >= 0) {
+        h.reg = (int)first;
+        jit_rorx(r->b, first, (unsigned)g->high, 8);
+    }
+    if (nr > 1 || first == T1)
+        r->t1 = 0;
+    emit(r, in, &h, m, g->low8);
+    write_back(r, g->reg, g->w_reg, h.reg);
+    write_back(r, g->rm, g->w_rm, h.rm);
+    write_back(r, g->vvvv, g->w_vvvv, h.vvvv);
+    write_back(r, g->opc, g->w_opc, h.opc);
+    if (g->high >= 0 && g->w_reg)
+        jit_rorx(r->b, (unsigned)g->high, first, 56);
+}
+
+/* The check of its memory operand, for one use. */
+static struct jit_mem access_once(struct rw *r, const struct x86_insn *in, bool *t0_free)
+{
+    struct jit_mem m;
+
+    r->a32 = false;
+    r->once = true;
+    m = rw_access(r, in, in->mem_size, in->ops[in->mem_op].acc & X86_ACC_W, t0_free);
+    r->once = false;
+    return m;
+}
+
+void rw_copy_by(struct rw *r, const struct x86_insn *in, unsigned tmp)
+{
+    struct gprs g;
+
+    find_gprs(in, &g);
+    copy_with(r, in, &g, NULL, tmp);
+}
+
 bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
-    unsigned scratch[2] = {r->t0_taken ? T1 : T0, r->t0_taken ? T0 : T1}, nr = 0, homes[2];
-    int prev[2];
-    bool has_mem = in->mem_op >= 0, t0_free = true;
-    struct host_regs h;
+    bool has_mem = in->mem_op >= 0, t0_free;
+    unsigned first = T0;
     struct jit_mem m;
     struct gprs g;
 
@@ -525,84 +579,61 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
         r->t1 = 0;
         return bit_string(r, in);
     }
-    if (in->map == X86_MAP_1 && in->opcode == 0x8d && in->enc == X86_ENC_LEGACY) {
+    if (is_lea(in)) {
         if (in->index != X86_NO_REG && rw_map(in->index) & SPILLED)
             r->t1 = 0;
         return copy_lea(r, in);
     }
-    r->a32 = false;
     find_gprs(in, &g);
-    if (!has_mem && copy_in_home(r, in, &g))
-        return true;
-    if (r->checked) {
-        m = *r->checked;
-    } else if (has_mem) {
-        bool w = in->ops[in->mem_op].acc & X86_ACC_W;
-
-        r->once = true;
-        m = rw_access(r, in, in->mem_size, w, &t0_free);
-        r->once = false;
+    if (has_mem) {
+        m = access_once(r, in, &t0_free);
         if (count_spilled(&g))
-            scratch[0] = rw_scratch(r, &m, t0_free);
+            first = rw_scratch(r, &m, t0_free);
     }
-    h.reg = place(r, g.reg, !sets_reg(in) || g.reg == g.rm, scratch, &nr, prev, homes);
-    h.rm = place(r, g.rm, true, scratch, &nr, prev, homes);
-    h.vvvv = place(r, g.vvvv, true, scratch, &nr, prev, homes);
-    h.opc = place(r, g.opc, true, scratch, &nr, prev, homes);
-    if (g.high >= 0) {
-        h.reg = (int)scratch[0];
-        jit_rorx(r->b, scratch[0], (unsigned)g.high, 8);
-    }
-    if (nr > 1 || r->t0_taken)
-        r->t1 = 0;
-    emit(r, in, &h, has_mem ? &m : NULL, g.low8);
-    write_back(r, g.reg, g.w_reg, h.reg);
-    write_back(r, g.rm, g.w_rm, h.rm);
-    write_back(r, g.vvvv, g.w_vvvv, h.vvvv);
-    write_back(r, g.opc, g.w_opc, h.opc);
-    if (g.high >= 0 && g.w_reg)
-        jit_rorx(r->b, (unsigned)g.high, scratch[0], 56);
+    copy_with(r, in, &g, has_mem ? &m : NULL, first);
     return true;
+}
+
+/* Can it be emitted between a check and the access that was checked? One scratch register is free there. */
+static bool goes_between(const struct rw *r, const struct x86_insn *in)
+{
+    return in->mem_op < 0 && !rw_is_sys(r, in) && !rw_is_string(r, in) && !rw_is_stack_op(r, in) &&
+           !(in->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_ENDS)) && rw_can_copy(r, in) &&
+           rw_spilled(in) <= 1;
+}
+
+static bool plain_access(const struct rw *r, const struct x86_insn *in)
+{
+    return in->mem_op >= 0 && !is_nop(in) && !is_lea(in) && in->base != X86_REG_RIP && !rw_is_sys(r, in) &&
+           !rw_is_string(r, in) && !rw_is_stack_op(r, in) && !is_bit_string(r, in) && !(in->row->attr & X86_A_ENDS) &&
+           rw_can_copy(r, in);
 }
 
 /* An operation on registers whose flags somebody wants, then an access: ADD, MOV from memory, ADC. */
 bool rw_pair(struct rw *r)
 {
     const struct x86_insn *op = &r->in[r->cur], *in = op + 1;
-    uint32_t used = 0;
+    uint32_t used;
     struct jit_mem m;
+    struct gprs g;
     bool t0_free;
 
     if (r->flat || r->cur + 1 >= r->nr || r->pending >= 0 || r->live[r->cur] & X86_ARITH ||
-        !(r->live_after[r->cur] & X86_ARITH))
+        !(r->live_after[r->cur] & X86_ARITH) || !plain_access(r, in) || !goes_between(r, op))
         return false;
-    if (op->mem_op >= 0 || rw_is_sys(r, op) || rw_is_string(r, op) || rw_is_stack_op(r, op) || !rw_can_copy(r, op) ||
-        rw_spilled(op) > 1 || op->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_ENDS))
-        return false;
-    if (in->mem_op < 0 || is_nop(in) || (in->map == X86_MAP_1 && in->opcode == 0x8d) || in->base == X86_REG_RIP ||
-        rw_is_sys(r, in) || rw_is_string(r, in) || rw_is_stack_op(r, in) || is_bit_string(r, in) ||
-        in->row->attr & X86_A_ENDS || !rw_can_copy(r, in))
-        return false;
-    used |= in->base < 16 ? 1u << in->base : 0;
-    used |= in->index < 16 ? 1u << in->index : 0;
+    used = (in->base < 16 ? 1u << in->base : 0) | (in->index < 16 ? 1u << in->index : 0);
     if (rw_writes(op) & used)
         return false;
-    r->once = true;
-    r->a32 = false;
-    m = rw_access(r, in, in->mem_size, in->ops[in->mem_op].acc & X86_ACC_W, &t0_free);
-    r->once = false;
+    m = access_once(r, in, &t0_free);
     if (!t0_free) {
         jit_lea(r->b, T1, m);
         m = JIT_BASE(T1, 0);
         r->t1 = 0;
     }
     rw_copy(r, op);
-    r->cur++;
-    r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
-    r->checked = &m;
-    rw_copy(r, in);
-    r->checked = NULL;
-    r->cur--;
+    r->out->host_off[r->cur + 1] = (uint16_t)(r->b->p - r->b->start);
+    find_gprs(in, &g);
+    copy_with(r, in, &g, &m, T0);
     return true;
 }
 

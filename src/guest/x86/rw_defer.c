@@ -101,15 +101,17 @@ bool rw_defer(struct rw *r)
     const struct x86_insn *in = &r->in[r->cur];
     uint16_t wanted = r->live_after[r->cur] & X86_ARITH;
     unsigned i = r->cur + 1, checks = 0;
-    uint32_t needs = gprs_read(in);
+    uint32_t needs;
     enum how how;
     int32_t by;
 
-    if (!wanted || r->flat || r->pending >= 0 || !(rw_flags_written(in) & X86_ARITH))
+    if (!wanted || r->flat || r->pending >= 0 || i >= r->nr || !(rw_flags_written(in) & X86_ARITH) ||
+        (!between(r, &r->in[i]) && !is_call_ahead(&r->in[i]))) /* most often their reader is next */
         return false;
     how = how_to(r, in, wanted);
     if (how == NOT)
         return false;
+    needs = gprs_read(in);
     for (; i < r->nr && between(r, &r->in[i]); i++) {
         uint32_t w = rw_writes(&r->in[i]) & needs;
 
@@ -124,6 +126,7 @@ bool rw_defer(struct rw *r)
     }
     if (!checks)
         return false;
+    r->how[r->cur] = (uint8_t)how;
     r->pending_next = (int)r->cur;
     r->make_at = i;
     return how == LATER;
@@ -171,11 +174,9 @@ void rw_make_flags(struct rw *r, unsigned i, int32_t moved, unsigned tmp)
     const struct x86_operand *d = &in->ops[0];
     unsigned h, size = d->size;
 
-    switch (how_to(r, in, r->live_after[i] & X86_ARITH)) {
+    switch (r->how[i]) {
     case LATER:
-        r->t0_taken = tmp == T1;
-        rw_copy(r, in);
-        r->t0_taken = false;
+        rw_copy_by(r, in, tmp);
         break;
     case RESULT:
         h = rw_map(d->reg);
@@ -190,11 +191,8 @@ void rw_make_flags(struct rw *r, unsigned i, int32_t moved, unsigned tmp)
                                : 0,
                    size == 1 ? 0x84 : 0x85, h, h);
         break;
-    case AGAIN:
+    default: /* AGAIN */
         again(r, in, moved, tmp);
-        break;
-    case NOT:
-        r->failed = true; /* nobody asks for it */
         break;
     }
 }

@@ -40,16 +40,15 @@ struct rw {
     struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
     unsigned nr_cold;
     bool m64, failed;
-    bool flat;                     /* X86_RWM_FLAT */
-    const struct jit_mem *checked; /* rw_copy: the operand, whose check was made before; T0 is free */
-    bool once;                     /* the operand asked for is used once, with nothing near it */
-    bool a32;                      /* flat: the operand rw_access returned is to be used with an address-size prefix */
+    bool flat; /* X86_RWM_FLAT */
+    bool once; /* the operand asked for is used once, with nothing near it */
+    bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
     /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
      * moved since. */
     int pending, pending_next;
     unsigned make_at;
     int32_t moved;
-    bool t0_taken; /* rw_copy is to use T1 first */
+    uint8_t how[JIT_BLOCK_MAX_INSN]; /* of those put off: how their flags are made */
     struct rw_span span[X86_SPANS];
     unsigned next_span;
     /* T1 holds the addend that lies there in the context; 0: something else. by_base uses and sets it; whatever else
@@ -113,6 +112,7 @@ uint32_t rw_flags_written(const struct x86_insn *in); /* for certain */
 unsigned rw_spilled(const struct x86_insn *in); /* GPR operands that live in the context */
 bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
 bool rw_copy(struct rw *r, const struct x86_insn *in);
+void rw_copy_by(struct rw *r, const struct x86_insn *in, unsigned tmp); /* one without memory; only T0 or T1 is free */
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
 /* Emits the current instruction and the next behind the latter's check, where only what lies between needs the flags.
