@@ -43,7 +43,6 @@ struct blk *blk_attach(struct blk_set *s, const char *name, void *dev_obj, struc
 struct blk *blk_attach_empty(struct blk_set *s, void *dev_obj);
 struct blk *blk_of_dev(struct blk_set *s, const void *dev_obj); /* what it attached; NULL = nothing */
 void blk_detach(struct blk *b, void *dev_obj);
-void blk_each(struct blk_set *s, void (*fn)(struct blk *b, void *opaque), void *opaque);
 extern const struct prop_type blk_prop; /* "drive": field is struct blk *, attached to the object */
 #define PROP_BLK(n, S, f)                                                                                              \
     {                                                                                                                  \

@@ -890,10 +890,3 @@ bool blk_cmd_run(struct blk_set *s, const char *name, struct json_object *args, 
     assert(c); /* callers name commands the table has */
     return c->fn(s, args, ret, errp);
 }
-
-const struct blk_cmd *blk_cmd_next(const struct blk_cmd *prev)
-{
-    const struct blk_cmd *n = prev ? prev + 1 : cmds;
-
-    return n < cmds + ARRAY_LEN(cmds) ? n : NULL;
-}

@@ -3,7 +3,7 @@
  *
  * A granule is copied once. `lock` is held while one is copied and while the view reads one that was not: a write to it
  * waits. Options as in QMP: target, bitmap (only what is set there is kept), on-cbw-error. Left out: cbw-timeout. */
-#include "blk/node.h"
+#include "blk/fmt_util.h"
 #include <errno.h>
 
 enum { MIN_GRAN = 65536 };
@@ -128,11 +128,6 @@ static int before(struct blk_node *n, uint64_t off, uint64_t len)
     return r;
 }
 
-static int cbw_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
-                      unsigned flags)
-{
-    return blk_preadv(n->file, off, len, q, qoff, flags);
-}
 static int cbw_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
                        unsigned flags)
 {
@@ -161,7 +156,7 @@ static const struct blk_driver drv_cbw = {.name = "copy-before-write",
                                           .known = cbw_known,
                                           .open = cbw_open,
                                           .close = cbw_close,
-                                          .preadv = cbw_preadv,
+                                          .preadv = blk_pass_preadv,
                                           .pwritev = cbw_pwritev,
                                           .pwrite_zeroes = cbw_zeroes,
                                           .discard = cbw_discard};

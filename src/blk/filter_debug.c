@@ -3,20 +3,12 @@
  * the format of the kernel's dm-log-writes (Documentation/device-mapper/log-writes). Left out: blkdebug's rules by
  * internal event names and its configuration file; only rules by kind of request exist. */
 #include "base/bytes.h"
-#include "blk/node.h"
+#include "blk/fmt_util.h"
 #include <errno.h>
 #include <stdio.h>
 
 static const char *const no_keys[] = {NULL};
 
-static uint64_t below_length(struct blk_node *n)
-{
-    return blk_node_length(n->file->node);
-}
-static int below_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, struct err **errp)
-{
-    return blk_node_truncate(n->file->node, size, p, errp);
-}
 static void adopt(struct blk_node *n)
 {
     n->size = n->file->node->size;
@@ -172,8 +164,8 @@ static const struct blk_driver drv_blkdebug = {.name = "blkdebug",
                                                .pwrite_zeroes = blkdebug_zeroes,
                                                .discard = blkdebug_discard,
                                                .flush = blkdebug_flush,
-                                               .getlength = below_length,
-                                               .truncate = below_truncate};
+                                               .getlength = blk_pass_length,
+                                               .truncate = blk_pass_truncate};
 BLK_REGISTER(drv_blkdebug)
 
 /* ---- blkverify: "raw" or "file" is the reference, "test" the image under test ---- */
@@ -316,11 +308,6 @@ static int note(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags, 
     return r;
 }
 
-static int blklog_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
-                         unsigned flags)
-{
-    return blk_preadv(n->file, off, len, q, qoff, flags);
-}
 static int blklog_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
                           unsigned flags)
 {
@@ -356,10 +343,10 @@ static const struct blk_driver drv_blklogwrites = {.name = "blklogwrites",
                                                    .priv_size = sizeof(struct blklog),
                                                    .open = blklog_open,
                                                    .child_perm = blklog_perm,
-                                                   .preadv = blklog_preadv,
+                                                   .preadv = blk_pass_preadv,
                                                    .pwritev = blklog_pwritev,
                                                    .discard = blklog_discard,
                                                    .flush = blklog_flush,
-                                                   .getlength = below_length,
-                                                   .truncate = below_truncate};
+                                                   .getlength = blk_pass_length,
+                                                   .truncate = blk_pass_truncate};
 BLK_REGISTER(drv_blklogwrites)

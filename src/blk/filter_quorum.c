@@ -4,6 +4,7 @@
  * over those that differ. */
 #include "base/json.h"
 #include "blk/blk_int.h"
+#include "blk/fmt_util.h"
 #include <errno.h>
 #include <stdio.h>
 
@@ -19,17 +20,6 @@ struct quorum {
     uint64_t threshold;
     bool fifo, verify, rewrite;
 };
-
-static bool has_child(struct opts *o, const char *role)
-{
-    char *prefix AUTOFREE = xasprintf("%s.", role);
-    struct opt *e;
-
-    opts_each (e, o)
-        if (!strcmp(e->key, role) || str_starts(e->key, prefix))
-            return true;
-    return false;
-}
 
 static bool take_settings(struct quorum *s, struct opts *o, struct err **errp)
 {
@@ -53,7 +43,7 @@ static bool quorum_open(struct blk_node *n, struct opts *o, struct err **errp)
 {
     struct quorum *s = n->priv;
 
-    for (; s->nr < MAX_KIDS && has_child(o, roles[s->nr]); s->nr++) {
+    for (; s->nr < MAX_KIDS && blk_opts_child(o, roles[s->nr]); s->nr++) {
         struct blk_child *c =
             blk_child_open(n, NULL, o, roles[s->nr], n->open_flags & ~(unsigned)BLK_O_PROTOCOL, false, errp);
 

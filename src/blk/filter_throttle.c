@@ -4,6 +4,7 @@
  * (throttling.group), or the filter alone. */
 #include "base/json.h"
 #include "blk/blk_int.h"
+#include "blk/fmt_util.h"
 #include "blk/job_int.h"
 #include "blk/secret.h"
 #include <errno.h>
@@ -504,14 +505,6 @@ static int t_discard(struct blk_node *n, uint64_t off, uint64_t len)
     pass(n, len, true);
     return blk_pdiscard(n->file, off, len);
 }
-static uint64_t t_length(struct blk_node *n)
-{
-    return blk_node_length(n->file->node);
-}
-static int t_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, struct err **errp)
-{
-    return blk_node_truncate(n->file->node, size, p, errp);
-}
 
 static const struct blk_driver drv_throttle = {
     .name = "throttle",
@@ -523,8 +516,8 @@ static const struct blk_driver drv_throttle = {
     .pwritev = t_pwritev,
     .pwrite_zeroes = t_zeroes,
     .discard = t_discard,
-    .getlength = t_length,
-    .truncate = t_truncate,
+    .getlength = blk_pass_length,
+    .truncate = blk_pass_truncate,
 };
 BLK_REGISTER(drv_throttle)
 
@@ -550,29 +543,16 @@ static int cor_preadv(struct blk_node *n, uint64_t off, uint64_t len, const stru
     }
     return blk_preadv(n->file, off, len, q, qoff, flags);
 }
-static int cor_pwritev(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
-                       unsigned flags)
-{
-    return blk_pwritev(n->file, off, len, q, qoff, flags);
-}
-static int cor_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags)
-{
-    return blk_pwrite_zeroes(n->file, off, len, flags);
-}
-static int cor_discard(struct blk_node *n, uint64_t off, uint64_t len)
-{
-    return blk_pdiscard(n->file, off, len);
-}
 
 static const struct blk_driver drv_cor = {
     .name = "copy-on-read",
     .kind = BLK_FILTER,
     .open = cor_open,
     .preadv = cor_preadv,
-    .pwritev = cor_pwritev,
-    .pwrite_zeroes = cor_zeroes,
-    .discard = cor_discard,
-    .getlength = t_length,
-    .truncate = t_truncate,
+    .pwritev = blk_pass_pwritev,
+    .pwrite_zeroes = blk_pass_zeroes,
+    .discard = blk_pass_discard,
+    .getlength = blk_pass_length,
+    .truncate = blk_pass_truncate,
 };
 BLK_REGISTER(drv_cor)

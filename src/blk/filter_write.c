@@ -1,29 +1,7 @@
 /* Filters that change how writes arrive. compress: whole clusters are written compressed. preallocate: the file below
  * grows in large steps, so that its end moves rarely; closing cuts what was not used. */
-#include "blk/node.h"
+#include "blk/fmt_util.h"
 #include <errno.h>
-
-static uint64_t below_length(struct blk_node *n)
-{
-    return blk_node_length(n->file->node);
-}
-static int pass_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
-                       unsigned flags)
-{
-    return blk_preadv(n->file, off, len, q, qoff, flags);
-}
-static int pass_zeroes(struct blk_node *n, uint64_t off, uint64_t len, unsigned flags)
-{
-    return blk_pwrite_zeroes(n->file, off, len, flags);
-}
-static int pass_discard(struct blk_node *n, uint64_t off, uint64_t len)
-{
-    return blk_pdiscard(n->file, off, len);
-}
-static int below_truncate(struct blk_node *n, uint64_t size, enum blk_prealloc p, struct err **errp)
-{
-    return blk_node_truncate(n->file->node, size, p, errp);
-}
 
 /* ---- compress ---- */
 
@@ -56,12 +34,12 @@ static int compress_pwritev(struct blk_node *n, uint64_t off, uint64_t len, cons
 static const struct blk_driver drv_compress = {.name = "compress",
                                                .kind = BLK_FILTER,
                                                .open = compress_open,
-                                               .preadv = pass_preadv,
+                                               .preadv = blk_pass_preadv,
                                                .pwritev = compress_pwritev,
-                                               .pwrite_zeroes = pass_zeroes,
-                                               .discard = pass_discard,
-                                               .getlength = below_length,
-                                               .truncate = below_truncate};
+                                               .pwrite_zeroes = blk_pass_zeroes,
+                                               .discard = blk_pass_discard,
+                                               .getlength = blk_pass_length,
+                                               .truncate = blk_pass_truncate};
 BLK_REGISTER(drv_compress)
 
 /* ---- preallocate ---- */
@@ -172,10 +150,10 @@ static const struct blk_driver drv_preallocate = {.name = "preallocate",
                                                   .open = prealloc_open,
                                                   .inactivate = prealloc_inactivate,
                                                   .child_perm = prealloc_perm,
-                                                  .preadv = pass_preadv,
+                                                  .preadv = blk_pass_preadv,
                                                   .pwritev = prealloc_pwritev,
                                                   .pwrite_zeroes = prealloc_zeroes,
-                                                  .discard = pass_discard,
+                                                  .discard = blk_pass_discard,
                                                   .getlength = prealloc_length,
                                                   .truncate = prealloc_truncate};
 BLK_REGISTER(drv_preallocate)

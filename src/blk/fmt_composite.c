@@ -7,7 +7,7 @@
  * offset.N is where child N begins; without it, where the one before ended, rounded up to 512. size is the disk's;
  * without it, the last child's end. Gaps read as zeros and take only zeros (-EIO otherwise): nothing written is ever
  * dropped. */
-#include "blk/node.h"
+#include "blk/fmt_util.h"
 #include <errno.h>
 #include <stdio.h>
 
@@ -21,17 +21,6 @@ struct composite {
     struct part part[MAX_PARTS];
     unsigned nr;
 };
-
-static bool has_child(struct opts *o, const char *role)
-{
-    char *prefix AUTOFREE = xasprintf("%s.", role);
-    struct opt *e;
-
-    opts_each (e, o)
-        if (!strcmp(e->key, role) || str_starts(e->key, prefix))
-            return true;
-    return false;
-}
 
 static const char *const roles[] = {"children.0",  "children.1",  "children.2",  "children.3",
                                     "children.4",  "children.5",  "children.6",  "children.7",
@@ -68,7 +57,7 @@ static bool composite_open(struct blk_node *n, struct opts *o, struct err **errp
     struct composite *s = n->priv;
     uint64_t end = 0;
 
-    for (unsigned i = 0; i < ARRAY_LEN(roles) && has_child(o, roles[i]); i++)
+    for (unsigned i = 0; i < ARRAY_LEN(roles) && blk_opts_child(o, roles[i]); i++)
         if (!add_part(n, o, i, &end, errp))
             return false;
     if (!s->nr)

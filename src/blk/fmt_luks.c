@@ -115,25 +115,6 @@ static const struct blk_create_opt lk_create_opts[] = {
     {NULL},
 };
 
-static uint8_t *make_header(struct blk_set *set, struct opts *o, size_t *len, struct err **errp)
-{
-    const char *id = opts_get(o, "key-secret");
-    uint8_t *pass, *h;
-    size_t n;
-
-    if (!id) {
-        err_set(errp, "Parameter 'key-secret' is required for cipher");
-        return NULL;
-    }
-    pass = blk_secret_get(set, id, &n, errp);
-    if (!pass)
-        return NULL;
-    h = luks_format(o, "", pass, n, len, errp);
-    crypt_wipe(pass, n);
-    free(pass);
-    return h;
-}
-
 static bool lk_create(struct blk_set *set, const char *filename, struct opts *o, struct err **errp)
 {
     uint64_t size = 0;
@@ -148,7 +129,7 @@ static bool lk_create(struct blk_set *set, const char *filename, struct opts *o,
         return false;
     if (size > INT64_MAX / 2)
         return err_set(errp, "The requested file size is too large");
-    h = make_header(set, o, &len, errp);
+    h = luks_format_keyed(set, o, "", &len, errp);
     f = h ? blk_create_file(set, filename, 0, o, errp) : NULL;
     if (!f) {
         free(h);

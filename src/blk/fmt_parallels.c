@@ -107,25 +107,16 @@ static uint64_t host_of(const struct pl *s, uint64_t i)
     return at >= s->data || (at && at >= HDR) ? at : 0;
 }
 
+static uint64_t host_in(struct blk_node *n, uint64_t i)
+{
+    return host_of(n->priv, i);
+}
+
 static int pl_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff, unsigned flags)
 {
     struct pl *s = n->priv;
 
-    while (len) {
-        uint64_t in = off % s->cs, part = min_u64(len, s->cs - in), host = host_of(s, off / s->cs);
-        int r = 0;
-
-        if (host)
-            r = blk_preadv(n->file, host + in, part, q, qoff, 0);
-        else
-            iov_set(q, qoff, 0, part);
-        if (r < 0)
-            return r;
-        off += part;
-        qoff += part;
-        len -= part;
-    }
-    return 0;
+    return blk_mapped_read(n, s->cs, host_in, off, len, q, qoff);
 }
 
 /* A new cluster at the end, zeros around the data. */
@@ -187,16 +178,8 @@ static int pl_flush(struct blk_node *n)
 static int pl_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk_extent *e)
 {
     struct pl *s = n->priv;
-    uint64_t host = host_of(s, off / s->cs), in = off % s->cs, run = s->cs - in;
 
-    while (run < len && !host && !host_of(s, (off + run) / s->cs))
-        run += s->cs;
-    *e = (struct blk_extent){.flags = host ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE
-                                           : BLK_ST_ZERO | BLK_ST_ALLOC,
-                             .len = min_u64(len, run),
-                             .map = host + in,
-                             .map_node = host ? n->file->node : NULL};
-    return 0;
+    return blk_mapped_status(n, s->cs, host_in, off, len, e);
 }
 
 static int pl_check(struct blk_node *n, struct blk_check *c, unsigned fix)

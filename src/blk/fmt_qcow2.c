@@ -1087,7 +1087,7 @@ static bool q2_create(struct blk_set *set, const char *filename, struct opts *o,
         return false;
     if (c.aes && !have_key(set, opts_get(o, "encrypt.key-secret"), errp))
         return false;
-    if (c.luks && !(c.crypt_head = q2_crypt_format(set, o, &c.crypt_len, errp)))
+    if (c.luks && !(c.crypt_head = luks_format_keyed(set, o, "encrypt.", &c.crypt_len, errp)))
         return false;
     f = blk_create_file(set, filename, 0, o, errp);
     if (!f) {

@@ -2,6 +2,7 @@
  * Crash order: B1 and B2 of bat.h; the count of blocks in the header is written before the map that needs it, so a
  * crash can leave it too high (lost space), never too low. Left out: differencing images, geometry. */
 #include "blk/bat.h"
+#include "blk/fmt_util.h"
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
@@ -78,26 +79,15 @@ static uint64_t host_of(const struct vdi *s, uint64_t i)
     return e >= DISCARDED ? 0 : s->off_data + (uint64_t)e * BLOCK;
 }
 
+static uint64_t host_in(struct blk_node *n, uint64_t i)
+{
+    return host_of(n->priv, i);
+}
+
 static int vdi_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
                       unsigned flags)
 {
-    struct vdi *s = n->priv;
-
-    while (len) {
-        uint64_t in = off & (BLOCK - 1), part = min_u64(len, BLOCK - in), host = host_of(s, off / BLOCK);
-        int r = 0;
-
-        if (host)
-            r = blk_preadv(n->file, host + in, part, q, qoff, 0);
-        else
-            iov_set(q, qoff, 0, part);
-        if (r < 0)
-            return r;
-        off += part;
-        qoff += part;
-        len -= part;
-    }
-    return 0;
+    return blk_mapped_read(n, BLOCK, host_in, off, len, q, qoff);
 }
 
 /* A whole new block with the data in it, at the end. */
@@ -187,17 +177,7 @@ static int vdi_flush(struct blk_node *n)
 
 static int vdi_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk_extent *e)
 {
-    struct vdi *s = n->priv;
-    uint64_t host = host_of(s, off / BLOCK), in = off & (BLOCK - 1), run = BLOCK - in;
-
-    while (run < len && !host && !host_of(s, (off + run) / BLOCK))
-        run += BLOCK;
-    *e = (struct blk_extent){.flags = host ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE
-                                           : BLK_ST_ZERO | BLK_ST_ALLOC,
-                             .len = min_u64(len, run),
-                             .map = host + in,
-                             .map_node = host ? n->file->node : NULL};
-    return 0;
+    return blk_mapped_status(n, BLOCK, host_in, off, len, e);
 }
 
 static int vdi_check(struct blk_node *n, struct blk_check *c, unsigned fix)

@@ -12,7 +12,7 @@
  * out: differencing disks (parent locators). */
 #include "base/bytes.h"
 #include "base/json.h"
-#include "blk/node.h"
+#include "blk/fmt_util.h"
 #include <errno.h>
 #include <stdio.h>
 #include <sys/random.h>
@@ -555,26 +555,17 @@ static uint64_t host_of(const struct vhdx *s, uint64_t block)
     return (e & STATE_MASK) == PRESENT ? e & ~UINT64_C(0xfffff) : 0;
 }
 
+static uint64_t host_in(struct blk_node *n, uint64_t i)
+{
+    return host_of(n->priv, i);
+}
+
 static int vhdx_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
                        unsigned flags)
 {
     struct vhdx *s = n->priv;
 
-    while (len) {
-        uint64_t in = off & (s->block - 1), part = min_u64(len, s->block - in), host = host_of(s, off / s->block);
-        int r = 0;
-
-        if (host)
-            r = blk_preadv(n->file, host + in, part, q, qoff, 0);
-        else
-            iov_set(q, qoff, 0, part);
-        if (r < 0)
-            return r;
-        off += part;
-        qoff += part;
-        len -= part;
-    }
-    return 0;
+    return blk_mapped_read(n, s->block, host_in, off, len, q, qoff);
 }
 
 static int begin_session(struct blk_node *n)
@@ -668,16 +659,8 @@ static int vhdx_flush(struct blk_node *n)
 static int vhdx_status(struct blk_node *n, uint64_t off, uint64_t len, struct blk_extent *e)
 {
     struct vhdx *s = n->priv;
-    uint64_t in = off & (s->block - 1), host = host_of(s, off / s->block), run = s->block - in;
 
-    while (!host && run < len && !host_of(s, (off + run) / s->block))
-        run += s->block;
-    *e = (struct blk_extent){.flags = host ? BLK_ST_DATA | BLK_ST_OFFSET | BLK_ST_ALLOC | BLK_ST_RECURSE
-                                           : BLK_ST_ZERO | BLK_ST_ALLOC,
-                             .len = min_u64(len, run),
-                             .map = host + in,
-                             .map_node = host ? n->file->node : NULL};
-    return 0;
+    return blk_mapped_status(n, s->block, host_in, off, len, e);
 }
 
 static int vhdx_check(struct blk_node *n, struct blk_check *c, unsigned fix)

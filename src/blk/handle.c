@@ -545,14 +545,6 @@ void blk_detach(struct blk *b, void *dev_obj)
     blk_home_end(s);
 }
 
-void blk_each(struct blk_set *s, void (*fn)(struct blk *b, void *opaque), void *opaque)
-{
-    struct blk *b, *tmp;
-
-    list_each_safe (b, tmp, &s->drives, in_set)
-        fn(b, opaque);
-}
-
 void blk_node_resized(struct blk_node *n)
 {
     struct blk_child *c;

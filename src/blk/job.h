@@ -23,7 +23,6 @@ const struct blk_cmd *blk_cmd_find(const char *name);
 /* Runs it; the nodes it may touch are the main loop's meanwhile. */
 bool blk_cmd_run(struct blk_set *s, const char *name, struct json_object *args, struct json_object **ret,
                  struct err **errp);
-const struct blk_cmd *blk_cmd_next(const struct blk_cmd *prev); /* in table order; NULL starts and ends */
 
 /* HMP commit: writes an overlay into its backing file and empties it. id NULL: every drive that has one. */
 bool blk_commit(struct blk_set *s, const char *id, struct err **errp);

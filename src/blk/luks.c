@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "blk/secret.h"
 #include <stdio.h>
 #include <time.h>
 
@@ -454,4 +455,24 @@ uint8_t *luks_format(struct opts *o, const char *prefix, const uint8_t *pass, si
     write_header(l, area);
     *len = l->payload;
     return area;
+}
+
+uint8_t *luks_format_keyed(struct blk_set *set, struct opts *o, const char *prefix, size_t *len, struct err **errp)
+{
+    char *key AUTOFREE = xasprintf("%skey-secret", prefix);
+    const char *id = opts_get(o, key);
+    uint8_t *pass, *h;
+    size_t n;
+
+    if (!id) {
+        err_set(errp, "Parameter '%s' is required for cipher", key);
+        return NULL;
+    }
+    pass = blk_secret_get(set, id, &n, errp);
+    if (!pass)
+        return NULL;
+    h = luks_format(o, prefix, pass, n, len, errp);
+    crypt_wipe(pass, n);
+    free(pass);
+    return h;
 }

@@ -23,6 +23,8 @@ struct json_object *luks_info(const struct luks *l); /* the "data" of format-spe
  * name. */
 uint8_t *luks_format(struct opts *o, const char *prefix, const uint8_t *pass, size_t pass_len, size_t *len,
                      struct err **errp);
+/* The same with the passphrase of the secret that the option key-secret, after `prefix`, names. */
+uint8_t *luks_format_keyed(struct blk_set *set, struct opts *o, const char *prefix, size_t *len, struct err **errp);
 /* The header's length with default settings or those of o, for measure. */
 uint64_t luks_header_len(void);
 

@@ -232,6 +232,18 @@ static bool send_option(struct wire *w, uint32_t opt, const void *data, uint32_t
     return io_all(w, b, 16 + len, true, errp);
 }
 
+/* An option about one export: its name, then a word of the option's own. */
+static bool send_named(struct wire *w, uint32_t opt, const char *name, uint32_t word, struct err **errp)
+{
+    size_t n = strlen(name);
+    uint8_t *b AUTOFREE = xmalloc(8 + n);
+
+    put_be32(b, (uint32_t)n);
+    memcpy(b + 4, name, n);
+    put_be32(b + 4 + n, word);
+    return send_option(w, opt, b, (uint32_t)(8 + n), errp);
+}
+
 /* One reply; data (NUL-terminated copy, caller frees) may be NULL when empty. */
 static bool recv_reply(struct wire *w, uint32_t opt, uint32_t *type, uint8_t **data, uint32_t *len, struct err **errp)
 {
@@ -269,14 +281,7 @@ static void take_info(struct nbd_info *i, const uint8_t *d, uint32_t len)
 
 static bool go(struct wire *w, uint32_t opt, const char *name, struct nbd_info *i, struct err **errp)
 {
-    size_t n = strlen(name);
-    uint8_t *b AUTOFREE = xmalloc(8 + n);
-
-    put_be32(b, (uint32_t)n);
-    memcpy(b + 4, name, n);
-    put_be16(b + 4 + n, 1);
-    put_be16(b + 6 + n, NBD_INFO_BLOCK_SIZE);
-    if (!send_option(w, opt, b, (uint32_t)(8 + n), errp))
+    if (!send_named(w, opt, name, 1 << 16 | NBD_INFO_BLOCK_SIZE, errp))
         return false;
     for (int k = 0; k < 64; k++) {
         uint32_t type, len;
@@ -376,12 +381,7 @@ static bool start_tls(struct wire *w, struct nbd_creds *c, const char *hostname,
 /* What the export offers to tell of its blocks; servers that do not know the question have none. */
 static bool list_contexts(struct wire *w, struct nbd_info *i, struct err **errp)
 {
-    size_t n = strlen(i->name);
-    uint8_t *b AUTOFREE = xcalloc(1, 8 + n);
-
-    put_be32(b, (uint32_t)n);
-    memcpy(b + 4, i->name, n);
-    if (!send_option(w, NBD_OPT_LIST_META_CONTEXT, b, (uint32_t)(8 + n), errp))
+    if (!send_named(w, NBD_OPT_LIST_META_CONTEXT, i->name, 0, errp))
         return false;
     for (int k = 0; k < 1024; k++) {
         uint32_t type, len;

@@ -597,28 +597,33 @@ void vvfat_made_sector(struct vvfat *s, uint64_t sec, uint8_t *buf)
         read_file(s, x, rel, buf);
 }
 
-struct job {
-    struct vvfat *s;
-    uint64_t off, len, qoff;
-    const struct iov *q;
-};
+int vvfat_job_read(const struct vvfat_job *j, int (*sector)(struct vvfat *s, uint64_t sec, uint8_t *buf))
+{
+    uint8_t buf[SECT];
+    int r = 0;
+
+    for (uint64_t at = 0; at < j->len && !r; at += SECT) {
+        r = sector(j->s, (j->off + at) / SECT, buf);
+        iov_from_buf(j->q, j->qoff + at, buf, SECT);
+    }
+    return r;
+}
+
+static int made_sector(struct vvfat *s, uint64_t sec, uint8_t *buf)
+{
+    vvfat_made_sector(s, sec, buf);
+    return 0;
+}
 
 static int read_run(void *opaque)
 {
-    struct job *j = opaque;
-    uint8_t buf[SECT];
-
-    for (uint64_t at = 0; at < j->len; at += SECT) {
-        vvfat_made_sector(j->s, (j->off + at) / SECT, buf);
-        iov_from_buf(j->q, j->qoff + at, buf, SECT);
-    }
-    return 0;
+    return vvfat_job_read(opaque, made_sector);
 }
 
 static int vvfat_preadv(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff,
                         unsigned flags)
 {
-    struct job j = {n->priv, off, len, qoff, q};
+    struct vvfat_job j = {n->priv, off, len, qoff, q};
 
     if (j.s->rw)
         return vvfat_rw_read(n, off, len, q, qoff);

@@ -247,7 +247,6 @@ void q2_crypt_close(struct q2 *s);
 int q2_data_read(struct blk_node *n, uint64_t off, uint64_t host, uint64_t len, const struct iov *q, uint64_t qoff);
 int q2_data_write(struct blk_node *n, uint64_t off, uint64_t host, uint64_t len, const struct iov *q, uint64_t qoff);
 /* The LUKS header for a new image by its encrypt.* options; the caller frees. */
-uint8_t *q2_crypt_format(struct blk_set *set, struct opts *o, size_t *len, struct err **errp);
 
 /* qcow2_map.c: guest ranges. */
 enum q2_kind { Q2K_UNALLOC, Q2K_ZERO, Q2K_DATA, Q2K_COMPRESSED };

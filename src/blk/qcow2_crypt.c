@@ -106,22 +106,3 @@ int q2_data_write(struct blk_node *n, uint64_t off, uint64_t host, uint64_t len,
         return -EACCES;
     return blk_write_ciphered(s->data, host, s->luks ? host : off, len, q, qoff, cipher, s);
 }
-
-uint8_t *q2_crypt_format(struct blk_set *set, struct opts *o, size_t *len, struct err **errp)
-{
-    const char *id = opts_get(o, "encrypt.key-secret");
-    uint8_t *pass, *h;
-    size_t n;
-
-    if (!id) {
-        err_set(errp, "Parameter 'encrypt.key-secret' is required for cipher");
-        return NULL;
-    }
-    pass = blk_secret_get(set, id, &n, errp);
-    if (!pass)
-        return NULL;
-    h = luks_format(o, "encrypt.", pass, n, len, errp);
-    crypt_wipe(pass, n);
-    free(pass);
-    return h;
-}

@@ -39,6 +39,14 @@ struct vvfat {
 
 /* One sector of the disk as the folder gave it. Any thread. */
 void vvfat_made_sector(struct vvfat *s, uint64_t sec, uint8_t *buf);
+/* A request as a worker thread is given it; off and len are whole sectors. */
+struct vvfat_job {
+    struct vvfat *s;
+    uint64_t off, len, qoff;
+    const struct iov *q;
+};
+/* Reads sector by sector; 0 or the first -errno. */
+int vvfat_job_read(const struct vvfat_job *j, int (*sector)(struct vvfat *s, uint64_t sec, uint8_t *buf));
 static inline uint64_t vvfat_cluster_sector(const struct vvfat *s, uint32_t c)
 {
     return (uint64_t)s->part + s->reserved + 2 * (uint64_t)s->fat_sectors + s->root_sectors +

@@ -714,23 +714,9 @@ static int bring_up(void *opaque)
 
 /* ---- requests ---- */
 
-struct job {
-    struct vvfat *s;
-    uint64_t off, len, qoff;
-    const struct iov *q;
-};
-
 static int read_run(void *opaque)
 {
-    struct job *j = opaque;
-    uint8_t buf[SECT];
-    int r = 0;
-
-    for (uint64_t at = 0; at < j->len && !r; at += SECT) {
-        r = sector_read(j->s, (j->off + at) / SECT, buf);
-        iov_from_buf(j->q, j->qoff + at, buf, SECT);
-    }
-    return r;
+    return vvfat_job_read(opaque, sector_read);
 }
 
 static void mark_written(struct vvfat_rw *rw, uint64_t off, uint64_t len)
@@ -743,7 +729,7 @@ static void mark_written(struct vvfat_rw *rw, uint64_t off, uint64_t len)
 
 static int write_run(void *opaque)
 {
-    struct job *j = opaque;
+    struct vvfat_job *j = opaque;
     struct vvfat_rw *rw = j->s->rw;
     uint8_t *buf AUTOFREE = xmalloc(PIECE);
 
@@ -763,7 +749,7 @@ static int write_run(void *opaque)
 
 static int zero_run(void *opaque)
 {
-    struct job *j = opaque;
+    struct vvfat_job *j = opaque;
     struct vvfat_rw *rw = j->s->rw;
 
     rw->changed = true;
@@ -814,14 +800,14 @@ static void written(struct vvfat_rw *rw)
 
 int vvfat_rw_read(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff)
 {
-    struct job j = {n->priv, off, len, qoff, q};
+    struct vvfat_job j = {n->priv, off, len, qoff, q};
 
     return one_at_a_time(n, read_run, &j);
 }
 
 int vvfat_rw_write(struct blk_node *n, uint64_t off, uint64_t len, const struct iov *q, uint64_t qoff)
 {
-    struct job j = {n->priv, off, len, qoff, q};
+    struct vvfat_job j = {n->priv, off, len, qoff, q};
 
     written(j.s->rw);
     return one_at_a_time(n, write_run, &j);
@@ -829,7 +815,7 @@ int vvfat_rw_write(struct blk_node *n, uint64_t off, uint64_t len, const struct 
 
 int vvfat_rw_zero(struct blk_node *n, uint64_t off, uint64_t len)
 {
-    struct job j = {n->priv, off, len, 0, NULL};
+    struct vvfat_job j = {n->priv, off, len, 0, NULL};
 
     written(j.s->rw);
     return one_at_a_time(n, zero_run, &j);

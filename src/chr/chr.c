@@ -103,11 +103,6 @@ bool chr_is_mux(const struct chr *c)
     return c->mux != NULL;
 }
 
-bool chr_is_terminal(const struct chr *c)
-{
-    return c->terminal;
-}
-
 bool chr_is_network(const struct chr *c)
 {
     return c->network;

@@ -35,8 +35,14 @@ struct chr_hooks {
     void (*quit)(void *opaque);             /* end the program in an orderly way */
     void (*commit)(void *opaque);           /* write snapshot data back */
     void (*exit_code)(void *opaque, int v); /* end it with this status */
+    /* A text console for the vc back end c, of so many characters (0 = as it likes): what is typed there goes to
+     * chr_vc_input. NULL: there is none, what is written vanishes. The other two get what this returned. */
+    void *(*vc_new)(void *opaque, struct chr *c, unsigned cols, unsigned rows);
+    void (*vc_write)(void *vc, const uint8_t *buf, size_t len);
+    void (*vc_free)(void *vc);
 };
 void chr_set_hooks(struct chr_set *s, const struct chr_hooks *h, void *opaque);
+void chr_vc_input(struct chr *c, const uint8_t *buf, size_t len); /* what has no room is lost */
 /* Puts the terminal back as it was found (cooked) or, after a SIGCONT, into the back end's mode again. */
 void chr_set_terminal(struct chr_set *s, bool cooked);
 struct chr *chr_find(struct chr_set *s, const char *id);
@@ -50,8 +56,7 @@ const char *chr_id(const struct chr *c);
 const char *chr_label(const struct chr *c);  /* back end description for `info chardev`: "unix:/x,server=on" */
 bool chr_frontend_open(const struct chr *c); /* some front end is attached and open */
 bool chr_is_mux(const struct chr *c);
-bool chr_is_terminal(const struct chr *c); /* a person may sit there: line editing makes sense */
-bool chr_is_network(const struct chr *c);  /* listens where other hosts can reach it */
+bool chr_is_network(const struct chr *c); /* listens where other hosts can reach it */
 /* Back end types for help and introspection: name order, NULL starts and ends. */
 const char *chr_type_next(const char *prev);
 /* The descriptor most recently passed over the peer's UNIX socket (SCM_RIGHTS); the caller owns it. -1 = none. */

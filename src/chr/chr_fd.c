@@ -178,7 +178,6 @@ static bool stdio_open(struct chr *c, struct opts *o, struct err **errp)
     f->out = own_output(f);
     f->tty = f->in >= 0 && tcgetattr(f->in, &f->saved) == 0;
     f->saved_valid = f->tty;
-    c->terminal = f->tty;
     stdio_terminal(c, false);
     chr_set_label(c, "stdio");
     c->opened = true;
@@ -445,7 +444,6 @@ static bool pty_open(struct chr *c, struct opts *o, struct err **errp)
         }
         close(slave);
     }
-    c->terminal = true;
     chr_set_label(c, "pty:%s", name);
     fprintf(stdout, "char device redirected to %s (label %s)\n", name, chr_id(c));
     fflush(stdout);

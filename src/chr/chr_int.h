@@ -43,7 +43,7 @@ struct chr {
     struct chr_set *set; /* borrowed */
     char *label;         /* owned: description */
     bool opened;         /* somebody is at the other end */
-    bool terminal, network;
+    bool network;
     struct chr_fe *fe[CHR_MAX_FE]; /* borrowed; only [0] without a mux */
     unsigned nr_fe;
     struct chr_mux *mux; /* owned or NULL */

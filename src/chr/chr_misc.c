@@ -1,4 +1,5 @@
-/* Back ends without a descriptor: null, ringbuf, vc (a text console nobody can see: no display is built), testdev. */
+/* Back ends without a descriptor: null, ringbuf, vc (a text console: whoever has displays draws
+ * it), testdev. */
 #include "chr/chr_int.h"
 
 struct chr_ring {
@@ -26,26 +27,93 @@ static const struct chr_class null_class = {CHR_CLASS("null"), .desc = "output v
                                             .open = null_open, .write = null_write};
 CHR_REGISTER(null_class)
 
-static const char *const vc_keys[] = {"width", "height", "cols", "rows", NULL};
+/* vc: a text console that the program shows where it can; see chr_hooks. */
+
+enum { VC_ROOM = 256, CELL_W = 8, CELL_H = 16 };
+struct chr_vc {
+    struct chr chr; /* first */
+    void *console;  /* owned, through the hooks; NULL = none */
+    uint8_t typed[VC_ROOM];
+    size_t nr_typed;
+};
+
+static struct chr_vc *vc_of(struct chr *c)
+{
+    return container_of(c, struct chr_vc, chr);
+}
+
+static void vc_refresh(struct chr *c)
+{
+    struct chr_vc *v = vc_of(c);
+    size_t room = chr_room(c), n = room < v->nr_typed ? room : v->nr_typed;
+    uint8_t buf[VC_ROOM];
+
+    if (!n)
+        return;
+    memcpy(buf, v->typed, n);
+    v->nr_typed -= n;
+    memmove(v->typed, v->typed + n, v->nr_typed);
+    chr_input(c, buf, n);
+}
+
+void chr_vc_input(struct chr *c, const uint8_t *buf, size_t len)
+{
+    struct chr_vc *v = vc_of(c);
+    size_t n = len < VC_ROOM - v->nr_typed ? len : VC_ROOM - v->nr_typed;
+
+    memcpy(v->typed + v->nr_typed, buf, n);
+    v->nr_typed += n;
+    vc_refresh(c);
+}
+
+static size_t vc_write(struct chr *c, const uint8_t *buf, size_t len)
+{
+    struct chr_vc *v = vc_of(c);
+
+    if (v->console)
+        c->set->hooks->vc_write(v->console, buf, len);
+    return len;
+}
+
 static bool vc_open(struct chr *c, struct opts *o, struct err **errp)
 {
-    for (unsigned i = 0; vc_keys[i]; i++) {
-        uint64_t v = 1;
+    static const char *const keys[] = {"cols", "rows", "width", "height"};
+    uint64_t v[4] = {0};
 
-        if (!opts_u64(o, vc_keys[i], &v, errp))
+    for (unsigned i = 0; i < ARRAY_LEN(keys); i++) {
+        bool given = opts_peek(o, keys[i]);
+
+        if (!opts_u64(o, keys[i], &v[i], errp))
             return false;
-        if (!v || v > 16384)
-            return err_set(errp, "vc: %s must be 1 to 16384", vc_keys[i]);
+        if (given && (!v[i] || v[i] > 16384))
+            return err_set(errp, "vc: %s must be 1 to 16384", keys[i]);
     }
+    for (unsigned i = 0; i < 2; i++)
+        if (!v[i] && v[2 + i])
+            v[i] = max_u64(v[2 + i] / (i ? CELL_H : CELL_W), 1);
+    if (c->set && c->set->hooks && c->set->hooks->vc_new)
+        vc_of(c)->console = c->set->hooks->vc_new(c->set->hooks_opaque, c, (unsigned)v[0], (unsigned)v[1]);
     return null_open(c, o, errp);
 }
 
+static void vc_close(struct chr *c)
+{
+    struct chr_vc *v = vc_of(c);
+
+    if (v->console)
+        c->set->hooks->vc_free(v->console);
+    v->console = NULL;
+}
+
+static const char *const vc_keys[] = {"width", "height", "cols", "rows", NULL};
 static const struct chr_class vc_class = {CHR_CLASS("vc"),
-                                          .desc = "a text console in a window (none is built: output vanishes)",
-                                          .size = sizeof(struct chr),
+                                          .desc = "a text console beside the guest's screen",
+                                          .size = sizeof(struct chr_vc),
                                           .keys = vc_keys,
                                           .open = vc_open,
-                                          .write = null_write};
+                                          .close = vc_close,
+                                          .write = vc_write,
+                                          .refresh = vc_refresh};
 CHR_REGISTER(vc_class)
 
 /* ringbuf */

@@ -254,11 +254,6 @@ void mem_space_free(struct mem_space *as)
     free(as);
 }
 
-const char *mem_space_name(const struct mem_space *as)
-{
-    return as->name;
-}
-
 bool mem_find(struct mem_space *as, gpa_t addr, struct mem_section *out)
 {
     const struct mem_section *s;

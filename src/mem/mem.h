@@ -135,7 +135,6 @@ void mem_add_mark_hook(struct mem_sys *s, mem_mark_fn *fn, void *opaque);
 struct mem_space;
 struct mem_space *mem_space_new(struct mem_sys *s, const char *name, struct mem_region *root);
 void mem_space_free(struct mem_space *as);
-const char *mem_space_name(const struct mem_space *as);
 
 /* One flat range. For plain memory host != NULL: host bytes of `start`. */
 struct mem_section {

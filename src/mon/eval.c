@@ -93,30 +93,44 @@ static bool eval_unary(struct mon *m, const char **p, uint64_t *v, unsigned dept
     }
 }
 
-static bool eval_term(struct mon *m, const char **p, uint64_t *v, unsigned depth, struct err **errp)
-{
-    if (!eval_unary(m, p, v, depth, errp))
-        return false;
-    for (;;) {
-        uint64_t r;
-        char op;
+/* The operators from the tightest level to the loosest; those of one level go from left to right. */
+static const char *const levels[] = {"*/%", "+-", "&|^"};
 
-        blanks(p);
-        op = **p;
-        if (op != '*' && op != '/' && op != '%')
-            return true;
-        (*p)++;
-        if (!eval_unary(m, p, &r, depth, errp))
-            return false;
-        if (op != '*' && !r)
+static bool apply(char op, uint64_t *v, uint64_t r, struct err **errp)
+{
+    switch (op) {
+    case '*':
+        *v *= r;
+        return true;
+    case '+':
+        *v += r;
+        return true;
+    case '-':
+        *v -= r;
+        return true;
+    case '&':
+        *v &= r;
+        return true;
+    case '|':
+        *v |= r;
+        return true;
+    case '^':
+        *v ^= r;
+        return true;
+    default:
+        if (!r)
             return err_set(errp, "division by zero");
-        *v = op == '*' ? *v * r : op == '/' ? *v / r : *v % r;
+        *v = op == '/' ? *v / r : *v % r;
+        return true;
     }
 }
 
-static bool eval_sum(struct mon *m, const char **p, uint64_t *v, unsigned depth, struct err **errp)
+/* level: how many of `levels` may be used outside parentheses. */
+static bool eval_level(struct mon *m, const char **p, uint64_t *v, unsigned level, unsigned depth, struct err **errp)
 {
-    if (!eval_term(m, p, v, depth, errp))
+    if (!level)
+        return eval_unary(m, p, v, depth, errp);
+    if (!eval_level(m, p, v, level - 1, depth, errp))
         return false;
     for (;;) {
         uint64_t r;
@@ -124,32 +138,17 @@ static bool eval_sum(struct mon *m, const char **p, uint64_t *v, unsigned depth,
 
         blanks(p);
         op = **p;
-        if (op != '+' && op != '-')
+        if (!op || !strchr(levels[level - 1], op))
             return true;
         (*p)++;
-        if (!eval_term(m, p, &r, depth, errp))
+        if (!eval_level(m, p, &r, level - 1, depth, errp) || !apply(op, v, r, errp))
             return false;
-        *v = op == '+' ? *v + r : *v - r;
     }
 }
 
 static bool eval_or(struct mon *m, const char **p, uint64_t *v, unsigned depth, struct err **errp)
 {
-    if (!eval_sum(m, p, v, depth, errp))
-        return false;
-    for (;;) {
-        uint64_t r;
-        char op;
-
-        blanks(p);
-        op = **p;
-        if (op != '&' && op != '|' && op != '^')
-            return true;
-        (*p)++;
-        if (!eval_sum(m, p, &r, depth, errp))
-            return false;
-        *v = op == '&' ? *v & r : op == '|' ? *v | r : *v ^ r;
-    }
+    return eval_level(m, p, v, ARRAY_LEN(levels), depth, errp);
 }
 
 bool mon_eval(struct mon *m, const char **p, uint64_t *out, struct err **errp)

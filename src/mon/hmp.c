@@ -369,6 +369,8 @@ HMP(info_block);
 HMP(info_block_jobs);
 HMP(info_blockstats);
 HMP(info_network);
+HMP(info_pic);
+HMP(info_usernet);
 HMP(info_chardev);
 HMP(info_pci);
 HMP(info_mice);
@@ -401,6 +403,7 @@ const struct hmp_cmd hmp_info_cmds[] = {
     {"network", "", "network cards and back ends", info_network, 0, 0},
     {"numa", "", "NUMA nodes", info_numa, 0, 0},
     {"pci", "", "the PCI functions and their addresses", info_pci, 0, 0},
+    {"pic", "", "the interrupt controllers", info_pic, 0, 0},
     {"qom-tree", "[path]", "the tree of objects", info_qom_tree, 0, 1},
     {"migrate", "", "the latest move of the machine", info_migrate, 0, 0},
     {"migrate_capabilities", "", "switches of moves", info_migrate_capabilities, 0, 0},
@@ -412,6 +415,7 @@ const struct hmp_cmd hmp_info_cmds[] = {
     {"status", "", "does the machine run, and which accelerator runs it", info_status, 0, 0},
     {"tlb", "", "the guest's address translations, page by page", info_tlb, 0, 0},
     {"usb", "", "USB devices", info_usb, 0, 0},
+    {"usernet", "", "connections of user networks", info_usernet, 0, 0},
     {"uuid", "", "the UUID given with -uuid", info_uuid, 0, 0},
     {"vnc", "", "the VNC server and its viewers", info_vnc, 0, 0},
     {"version", "", "the version of this program", info_version, 0, 0},

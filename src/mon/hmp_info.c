@@ -1,5 +1,7 @@
 /* `info` of the human monitor. */
 #include "accel/accel.h"
+#include "hw/intc/i8259.h"
+#include "hw/intc/ioapic.h"
 #include "hw/usb/usb.h"
 #include "mon/mon_int.h"
 #include "mon/qmp_gen.h"
@@ -192,6 +194,24 @@ INFO(info_blockstats)
 INFO(info_network)
 {
     mon_puts_free(m, net_info(m->set->cfg.nets));
+}
+
+INFO(info_usernet)
+{
+    mon_puts_free(m, net_user_info(m->set->cfg.nets));
+}
+
+static void show_pic(struct dev *d, void *opaque)
+{
+    if (!strcmp(d->obj.cls->name, "isa-i8259"))
+        mon_puts_free(opaque, pic_info(d));
+    else if (!strcmp(d->obj.cls->name, "ioapic"))
+        mon_puts_free(opaque, ioapic_info(d));
+}
+
+INFO(info_pic)
+{
+    machine_each_dev(mon_machine(m), show_pic, m);
 }
 
 static void show_chr(struct chr *c, void *opaque)

@@ -117,11 +117,6 @@ struct net_set *net_set_of(void *machine_ctx)
     return o && o->cls == &net_set_class ? (struct net_set *)o : NULL;
 }
 
-struct run *net_run(struct net_set *s)
-{
-    return s->run;
-}
-
 struct net_peer *net_find(struct net_set *s, const char *id)
 {
     struct net_peer *p;

@@ -94,8 +94,6 @@ void net_flush(struct net_peer *to); /* `to` can receive again: deliver its queu
 void net_set_link(struct net_peer *p, bool up);
 /* Text of `info network`: every NIC with its back end, then what is not connected. Caller frees. */
 char *net_info(struct net_set *s);
-/* The event loop and clocks of the set. */
-struct run *net_run(struct net_set *s);
 
 /* User-mode network: forwards of the back end `id` (NULL: the first one of type user), as in hostfwd=. */
 bool net_user_hostfwd_add(struct net_set *s, const char *id, const char *rule, struct err **errp);

@@ -310,19 +310,6 @@ void obj_global_unused(void (*fn)(const char *, const char *, const char *, void
             fn(g->driver, g->prop, g->val, opaque);
 }
 
-void obj_global_clear(void)
-{
-    while (!list_empty(&globals)) {
-        struct global *g = list_first(&globals, struct global, link);
-
-        list_del(&g->link);
-        free(g->driver);
-        free(g->prop);
-        free(g->val);
-        free(g);
-    }
-}
-
 /* ---- tree ---- */
 
 struct obj *obj_child(struct obj *parent, const char *name)

@@ -122,7 +122,6 @@ const struct prop *obj_prop_next(const struct obj_class *c, const struct prop *p
 void obj_global_add(const char *driver, const char *prop, const char *val);
 /* Globals that matched no object so far; calls fn for each. */
 void obj_global_unused(void (*fn)(const char *driver, const char *prop, const char *val, void *opaque), void *opaque);
-void obj_global_clear(void);
 
 /* Tree. obj_add_child takes over the caller's reference; name "x[*]" picks the first free index. */
 void obj_add_child(struct obj *parent, const char *name, struct obj *child);

@@ -41,9 +41,37 @@ struct ui_console *ui_console_get(void *machine_ctx, unsigned head)
     struct ui_console *c;
 
     list_each (c, &s->consoles, link)
-        if (!head--)
+        if (!c->ops->type && !head--)
             return c;
     return NULL;
+}
+
+struct ui_console *ui_console_nth(void *machine_ctx, unsigned n)
+{
+    struct ui_state *s = ui_state_of(machine_ctx);
+    struct ui_console *c;
+
+    for (unsigned text = 0; text < 2; text++)
+        list_each (c, &s->consoles, link)
+            if (!c->ops->type == !text && !n--)
+                return c;
+    return NULL;
+}
+
+void ui_console_first(void *machine_ctx, struct ui_console *c)
+{
+    list_del(&c->link);
+    list_add_head(&ui_state_of(machine_ctx)->consoles, &c->link);
+}
+
+bool ui_console_is_text(const struct ui_console *c)
+{
+    return c->ops->type;
+}
+
+void ui_console_type(struct ui_console *c, uint32_t keysym, bool ctrl)
+{
+    c->ops->type(c->opaque, keysym, ctrl);
 }
 
 const char *ui_console_name(const struct ui_console *c)
@@ -113,29 +141,6 @@ void ui_console_redraw(struct ui_console *c)
     if (c->ops->invalidate)
         c->ops->invalidate(c->opaque);
     ui_console_update(c);
-}
-
-void ui_console_resize_hint(struct ui_console *c, int width, int height)
-{
-    if (c->ops->resize_hint)
-        c->ops->resize_hint(c->opaque, width, height);
-}
-
-bool ui_console_text(struct ui_console *c, int *cols, int *rows, uint32_t **cells)
-{
-    return c->ops->text && c->ops->text(c->opaque, cols, rows, cells);
-}
-
-void ui_cursor_set(struct ui_console *c, int x, int y, bool visible)
-{
-    struct ui_listener *l, *tmp;
-
-    c->cursor_x = x;
-    c->cursor_y = y;
-    c->cursor_visible = visible;
-    list_each_safe (l, tmp, &c->listeners, link)
-        if (l->cursor)
-            l->cursor(l->opaque, c, x, y, visible);
 }
 
 void ui_listen(struct ui_console *c, struct ui_listener *l)

@@ -16,14 +16,16 @@ struct ui_console;
 struct ui_console_ops {               /* the adapter's side */
     void (*update)(void *opaque);     /* bring the surface up to date, calling ui_dirty for what changed */
     void (*invalidate)(void *opaque); /* redraw everything at the next update */
-    /* The window's size changed: the guest may want to follow. */
-    void (*resize_hint)(void *opaque, int width, int height);
-    /* Text mode: cells as seen, for curses and screen reading; NULL = graphics only. */
-    bool (*text)(void *opaque, int *cols, int *rows, uint32_t **cells /* char | attr << 8, caller frees */);
+    /* Set by a text console, not by adapters: a key was pressed while a display shows it. */
+    void (*type)(void *opaque, uint32_t keysym, bool ctrl);
 };
 struct ui_console *ui_console_new(void *machine_ctx, const char *name, const struct ui_console_ops *ops, void *opaque);
 void ui_console_free(struct ui_console *c);
-struct ui_console *ui_console_get(void *machine_ctx, unsigned head); /* NULL when there is none */
+struct ui_console *ui_console_get(void *machine_ctx, unsigned head); /* an adapter's; NULL when there is none */
+/* What displays can show: adapters' screens, then text consoles. NULL = no such number. */
+struct ui_console *ui_console_nth(void *machine_ctx, unsigned n);
+bool ui_console_is_text(const struct ui_console *c);
+void ui_console_type(struct ui_console *c, uint32_t keysym, bool ctrl); /* into a text console */
 const char *ui_console_name(const struct ui_console *c);
 /* Replaces the surface: data NULL allocates one, otherwise it is borrowed (shared with the guest). NULL, with nothing
  * changed, when the size is not 1..16384 a side or memory is short. */
@@ -32,16 +34,12 @@ struct ui_surface *ui_console_surface(struct ui_console *c);
 void ui_dirty(struct ui_console *c, int x, int y, int w, int h);
 void ui_console_update(struct ui_console *c); /* asks the adapter */
 void ui_console_redraw(struct ui_console *c); /* the same after forgetting what was drawn */
-void ui_console_resize_hint(struct ui_console *c, int width, int height);
-bool ui_console_text(struct ui_console *c, int *cols, int *rows, uint32_t **cells); /* false: graphics only */
-void ui_cursor_set(struct ui_console *c, int x, int y, bool visible);
 
 /* Displays listen. A listener made with a console that has a surface is told of it at once (resized). */
 struct ui_listener {
     struct list link;
     void (*resized)(void *opaque, struct ui_console *c);
     void (*dirty)(void *opaque, struct ui_console *c, int x, int y, int w, int h);
-    void (*cursor)(void *opaque, struct ui_console *c, int x, int y, bool visible);
     void (*gone)(void *opaque, struct ui_console *c); /* the console is being freed; the listener is off it already */
     void *opaque;
 };

@@ -19,9 +19,8 @@ struct ui_console {
     void *opaque;
     struct ui_surface surface;
     struct list listeners;
-    int cursor_x, cursor_y;
-    bool cursor_visible;
 };
+void ui_console_first(void *machine_ctx, struct ui_console *c); /* to the head of the list */
 /* The state of a machine, made at first use. machine_ctx is the machine, whose struct begins with its struct obj. */
 struct ui_state *ui_state_of(void *machine_ctx);
 

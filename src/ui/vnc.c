@@ -38,10 +38,10 @@ static void on_gone(void *opaque, struct ui_console *con)
     ((struct vnc *)opaque)->con = NULL;
 }
 
-/* Screens come and go with their adapters: follow head 0. */
+/* Screens come and go with their adapters. */
 static void follow_console(struct vnc *v)
 {
-    struct ui_console *con = ui_console_get(v->ctx, 0);
+    struct ui_console *con = ui_console_nth(v->ctx, v->shown);
 
     if (con == v->con)
         return;
@@ -52,6 +52,15 @@ static void follow_console(struct vnc *v)
         ui_listen(con, &v->listener);
         ui_console_redraw(con);
     }
+}
+
+bool vnc_show(struct vnc *v, unsigned n)
+{
+    if (!ui_console_nth(v->ctx, n))
+        return false;
+    v->shown = n;
+    follow_console(v);
+    return true;
 }
 
 static void on_refresh(void *opaque)
@@ -342,10 +351,6 @@ struct vnc *vnc_find(void *machine_ctx, const char *id)
     return NULL;
 }
 
-const char *vnc_id(const struct vnc *v)
-{
-    return v->id;
-}
 const char *vnc_host(const struct vnc *v)
 {
     return v->host;

@@ -12,7 +12,6 @@ struct vnc *vnc_new(void *machine_ctx, struct opts *o, struct err **errp);
 void vnc_free(struct vnc *v); /* closes every connection; NULL is allowed */
 /* The server called id, or the first one when id is NULL. */
 struct vnc *vnc_find(void *machine_ctx, const char *id);
-const char *vnc_id(const struct vnc *v);      /* "default" unless given */
 const char *vnc_host(const struct vnc *v);    /* as bound: "127.0.0.1", "0.0.0.0", "::", or the path */
 const char *vnc_service(const struct vnc *v); /* port number in decimal, "" for a path */
 const char *vnc_family(const struct vnc *v);  /* "ipv4", "ipv6", "unix" */

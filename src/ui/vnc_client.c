@@ -241,11 +241,39 @@ static void set_encodings(struct vnc_client *c, const uint8_t *m, unsigned n)
     }
 }
 
-static void key_event(struct vnc_client *c, unsigned key, bool down)
+/* For a guest that sees no more of this client, or of its screen's keys. */
+static void release_keys(struct vnc_client *c)
 {
-    if (!key)
+    for (unsigned k = 1; k < UI_KEY_NR; k++)
+        if (c->keys_down[k])
+            ui_send_key(c->v->ctx, k, false);
+}
+
+/* Ctrl-Alt-1 to Ctrl-Alt-9 show the screens and text consoles. */
+static bool switch_event(struct vnc_client *c, unsigned key, bool down)
+{
+    const bool *k = c->keys_down;
+    bool held = (k[UI_KEY_CTRL] || k[UI_KEY_CTRL_R]) && (k[UI_KEY_ALT] || k[UI_KEY_ALT_R]);
+
+    if (!down || !held || key < UI_KEY_1 || key > UI_KEY_9 || !ui_console_nth(c->v->ctx, key - UI_KEY_1))
+        return false;
+    release_keys(c);
+    return vnc_show(c->v, key - UI_KEY_1);
+}
+
+static void key_event(struct vnc_client *c, unsigned key, uint32_t keysym, bool down)
+{
+    const bool *k = c->keys_down;
+    bool text = c->v->con && ui_console_is_text(c->v->con);
+
+    if (switch_event(c, key, down))
         return;
-    c->keys_down[key] = down;
+    if (key)
+        c->keys_down[key] = down;
+    if (text && down)
+        ui_console_type(c->v->con, keysym, k[UI_KEY_CTRL] || k[UI_KEY_CTRL_R]);
+    if (!key || text)
+        return;
     ui_send_key(c->v->ctx, key, down);
     ui_send_sync(c->v->ctx);
 }
@@ -264,6 +292,8 @@ static void pointer_event(struct vnc_client *c, unsigned mask, int x, int y)
 {
     bool abs = ui_has_abs(c->v->ctx);
 
+    if (c->v->con && ui_console_is_text(c->v->con))
+        return;
     pointer_buttons(c, mask);
     if (abs && c->width > 1 && c->height > 1)
         ui_send_abs(c->v->ctx, x * UI_ABS_MAX / (c->width - 1), y * UI_ABS_MAX / (c->height - 1));
@@ -314,7 +344,7 @@ static size_t msg_any(struct vnc_client *c, const uint8_t *m, size_t len)
         update_request(c, m);
         break;
     case MSG_KEY:
-        key_event(c, ui_key_by_keysym(get_be32(m + 4)), m[1]);
+        key_event(c, ui_key_by_keysym(get_be32(m + 4)), get_be32(m + 4), m[1]);
         break;
     case MSG_POINTER:
         pointer_event(c, m[1], get_be16(m + 2), get_be16(m + 4));
@@ -329,7 +359,7 @@ static size_t msg_any(struct vnc_client *c, const uint8_t *m, size_t len)
         }
         if (len < 12)
             return 12;
-        key_event(c, ui_key_by_set1(get_be32(m + 8)), get_be16(m + 2));
+        key_event(c, ui_key_by_set1(get_be32(m + 8)), get_be32(m + 4), get_be16(m + 2));
         break;
     }
     expect(c, msg_any, 1);
@@ -540,9 +570,7 @@ void vnc_client_new(struct vnc *v, int fd, const char *host, const char *service
 
 void vnc_client_free(struct vnc_client *c)
 {
-    for (unsigned k = 1; k < UI_KEY_NR; k++)
-        if (c->keys_down[k])
-            ui_send_key(c->v->ctx, k, false);
+    release_keys(c);
     pointer_buttons(c, 0);
     list_del(&c->link);
     c->v->nr_clients--;

@@ -25,6 +25,7 @@ struct vnc {
     void *ctx;        /* the machine */
     struct run *run;
     struct ui_console *con; /* borrowed; NULL while there is no screen */
+    unsigned shown;         /* its number, see ui_console_nth */
     struct ui_listener listener;
     bool listening_to_con;
     char *id, *host, *service, *path, *title; /* owned; title: NULL = the program's */
@@ -79,6 +80,8 @@ struct vnc_client {
     bool z_on;
 };
 
+/* vnc.c: shows another screen from now on; false: there is none of this number. */
+bool vnc_show(struct vnc *v, unsigned n);
 /* vnc_client.c */
 void vnc_client_new(struct vnc *v, int fd, const char *host, const char *service);
 void vnc_client_free(struct vnc_client *c);

@@ -31,6 +31,13 @@ class Tool:
     def info(self, image, theirs=False, *more):
         return json.loads(self.run(['info', '--output=json', *more, image], theirs=theirs))
 
+    def snapshot_between_writes(self, image):
+        """A qcow2 image whose first MiB held ones when snapshot 'one' was taken and holds twos now."""
+        self.run(f'create -q -f qcow2 {image} 8M')
+        self.io('write -P 1 0 1M', image=image)
+        self.run(f'snapshot -c one {image}')
+        self.io('write -P 2 0 1M', image=image)
+
     def path(self, name):
         return os.path.join(self.cwd, name)
 

@@ -276,10 +276,7 @@ def test_an_image_is_a_raw_file_without_the_kernel_s_client(t):
 
 @pytest.mark.proves('F-PRG-11')
 def test_an_internal_snapshot_is_served(t):
-    t.run('create -f qcow2 a 4M')
-    t.io('write -P 1 0 1M', image='a')
-    t.run('snapshot -c one a')
-    t.io('write -P 2 0 1M', image='a')
+    t.snapshot_between_writes('a')
     for how in ('one', 'snapshot.name=one', 'snapshot.id=1'):
         with Nbd(t, '-l', how, '-f', 'qcow2', 'a'):
             assert 'Pattern' not in t.run(['-r', '-f', 'raw', '-c', 'read -P 1 0 1M', f'nbd+unix:///?socket={t.path("sock")}'], tool='qemu-io')

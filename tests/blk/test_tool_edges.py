@@ -178,9 +178,7 @@ def t_without(t):
 
 @pytest.mark.proves('F-IMG-02')
 def test_measure_knows_snapshots_and_keys(t):
-    t.run('create -q -f qcow2 s.qcow2 8M')
-    t.io('write -P 9 0 1M', image='s.qcow2')
-    t.run('snapshot -c one s.qcow2')
+    t.snapshot_between_writes('s.qcow2')
     t.io('write -P 9 2M 1M', image='s.qcow2')
     for more in ('', '-l one '):
         assert t.run(f'measure -O qcow2 {more}s.qcow2') == t.oracle(f'measure -O qcow2 {more}s.qcow2')

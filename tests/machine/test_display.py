@@ -1,14 +1,13 @@
 """Adapters by their registers, and what screendump and a VNC client then show of them."""
 import os
-import socket
 import struct
 import time
-import zlib
 
 import pytest
 from lyre import Machine
 
 from picture import png, ppm
+from rfb import Rfb
 
 pytestmark = pytest.mark.limit(90)
 LFB, MMIO = 0xe0000000, 0xf0000000
@@ -105,101 +104,6 @@ def test_ramfb_shows_guest_memory(tmp_path):
         q.write(0x100000, bytes((9, 8, 7, 0)) * (64 * 32))
         m.qmp('screendump', filename=str(tmp_path / 'a.ppm'))
         assert ppm(tmp_path / 'a.ppm') == (64, 32, bytes((7, 8, 9)) * (64 * 32))
-
-
-class Rfb:
-    """A VNC client that knows four encodings."""
-
-    def __init__(self, addr):
-        self.s = socket.create_connection(addr, 20)
-        assert self.get(12) == b'RFB 003.008\n'
-        self.s.sendall(b'RFB 003.008\n')
-        assert self.get(self.get(1)[0]) == b'\x01'
-        self.s.sendall(b'\x01')
-        assert self.get(4) == bytes(4)
-        self.s.sendall(b'\x01')
-        self.w, self.h = struct.unpack('>HH', self.get(4))
-        self.get(16)
-        self.get(struct.unpack('>I', self.get(4))[0])
-        self.z = zlib.decompressobj()
-        self.px = bytearray(self.w * self.h * 3)
-
-    def get(self, n):
-        out = b''
-        while len(out) < n:
-            got = self.s.recv(n - len(out))
-            assert got, 'the server closed'
-            out += got
-        return out
-
-    def put(self, x, y, rgb):
-        at = (y * self.w + x) * 3
-        self.px[at:at + 3] = rgb
-
-    def rows(self, x, y, w, h, data, size=4):
-        for j in range(h):
-            for i in range(w):
-                p = data[(j * w + i) * size:]
-                self.put(x + i, y + j, bytes((p[2], p[1], p[0])))
-
-    def hextile(self, x, y, w, h):
-        bg = fg = b'\0\0\0'
-        for ty in range(y, y + h, 16):
-            for tx in range(x, x + w, 16):
-                tw, th, kind = min(16, x + w - tx), min(16, y + h - ty), self.get(1)[0]
-                if kind & 1:
-                    self.rows(tx, ty, tw, th, self.get(tw * th * 4))
-                    continue
-                bg = self.get(4)[2::-1] if kind & 2 else bg
-                fg = self.get(4)[2::-1] if kind & 4 else fg
-                for j in range(th):
-                    for i in range(tw):
-                        self.put(tx + i, ty + j, bg)
-                for _ in range(self.get(1)[0] if kind & 8 else 0):
-                    c = self.get(4)[2::-1] if kind & 16 else fg
-                    xy, wh = self.get(2)
-                    for j in range((wh & 15) + 1):
-                        for i in range((wh >> 4) + 1):
-                            self.put(tx + (xy >> 4) + i, ty + (xy & 15) + j, c)
-
-    def zrle(self, x, y, w, h):
-        d, at = self.z.decompress(self.get(struct.unpack('>I', self.get(4))[0])), 0
-        for ty in range(y, y + h, 64):
-            for tx in range(x, x + w, 64):
-                tw, th, kind = min(64, x + w - tx), min(64, y + h - ty), d[at]
-                at += 1
-                if kind == 0:
-                    self.rows(tx, ty, tw, th, d[at:at + tw * th * 3], 3)
-                    at += tw * th * 3
-                    continue
-                assert kind <= 16
-                pal = [d[at + 3 * i:at + 3 * i + 3][::-1] for i in range(kind)]
-                at += 3 * kind
-                bits = 0 if kind == 1 else 1 if kind == 2 else 2 if kind <= 4 else 4
-                for j in range(th):
-                    row = d[at:at + (tw * bits + 7) // 8]
-                    at += len(row)
-                    for i in range(tw):
-                        k = row[i * bits // 8] >> (8 - bits - i * bits % 8) & ((1 << bits) - 1) if bits else 0
-                        self.put(tx + i, ty + j, pal[k])
-
-    def update(self, encoding):
-        """The whole screen in this encoding."""
-        self.s.sendall(struct.pack('>BBHi', 2, 0, 1, encoding) + struct.pack('>BBHHHH', 3, 0, 0, 0, self.w, self.h))
-        self.px = bytearray(len(self.px))
-        assert self.get(2)[0] == 0
-        for _ in range(struct.unpack('>H', self.get(2))[0]):
-            x, y, w, h, e = struct.unpack('>HHHHi', self.get(12))
-            assert e == encoding
-            if e == 0:
-                self.rows(x, y, w, h, self.get(w * h * 4))
-            elif e == 5:
-                self.hextile(x, y, w, h)
-            elif e == 6:
-                self.rows(x, y, w, h, self.z.decompress(self.get(struct.unpack('>I', self.get(4))[0])))
-            else:
-                self.zrle(x, y, w, h)
-        return bytes(self.px)
 
 
 @pytest.mark.proves('F-VNC-01', 'F-VNC-02', 'F-DSP-05')

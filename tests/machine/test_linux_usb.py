@@ -1,9 +1,11 @@
 """USB input devices from inside Linux: found on the board's controller, and what they send arrives as typed and pointed."""
 import struct
+import time
 
 import pytest
 
 from linux import Linux
+from rfb import Rfb
 
 MODULES = ('uhci_hcd', 'usbhid', 'hid_generic', 'evdev')
 
@@ -47,6 +49,30 @@ def test_the_tablet_points_where_it_is_told(args):
         seen = events(g, node, act)
         assert (3, 0, 1000) in seen and (3, 1, 32767) in seen
         assert [e[2] for e in seen if e[:2] == (1, 0x110)] == [1, 0]
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-VNC-07', 'F-USB-07', 'S256')
+def test_the_tablet_is_where_a_vnc_client_points():
+    """The corners of the client's screen are the corners of the tablet: no second pointer to drag along, nothing to grab."""
+    with Linux(['-M', 'pc', '-vga', 'std', '-usb', '-device', 'usb-tablet', '-vnc', '127.0.0.1:40,to=99'], MODULES) as g:
+        assert 'QEMU USB Tablet' in listed(g)
+        assert [m['absolute'] for m in g.qmp.call('query-mice') if m['current']] == [True]
+        v = g.qmp.call('query-vnc')
+        c = Rfb((v['host'], int(v['service'])))
+        right, bottom = c.w - 1, c.h - 1
+
+        def act():
+            for x, y, buttons in ((0, 0, 0), (right, bottom, 0), (right // 2, bottom // 4, 0), (right // 2, bottom // 4, 4), (right // 2, bottom // 4, 0),
+                                  (right // 2, bottom // 4, 8), (right // 2, bottom // 4, 0)):
+                c.pointer(x, y, buttons)
+                g.qmp.call('query-status')
+                time.sleep(0.1)
+        seen = events(g, event_node(g, 'QEMU QEMU USB Tablet'), act)
+        xs, ys = ([e[2] for e in seen if e[:2] == (3, axis)] for axis in (0, 1))
+        assert xs[-2:] == [32767, right // 2 * 32767 // right] and ys[-2:] == [32767, bottom // 4 * 32767 // bottom], seen
+        assert [e[2] for e in seen if e[:2] == (1, 0x111)] == [1, 0] and [e[2] for e in seen if e[:2] == (2, 8)] == [1], seen
         g.poweroff()
 
 

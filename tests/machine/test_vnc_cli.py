@@ -1,11 +1,15 @@
 """How displays are chosen on the command line, and the VNC server as the monitors show it. The protocol itself has unit
 tests (tests/unit/ui/vnc_test.c)."""
+import os
 import re
 import socket
 import subprocess
+import time
 
 import pytest
 from lyre import Machine, QmpError, program, run
+
+from rfb import Rfb
 
 
 def server(m):
@@ -164,3 +168,64 @@ def test_vga_memory_size_and_the_default_adapter_giving_way():
     with Machine('-M', 'pc', '-device', 'VGA,vgamem_mb=32,id=v', qtest=True, defaults=True) as m:
         assert m.hmp('info qtree').count('dev: VGA') == 1
         assert m.qmp('qom-get', path='/machine/peripheral/v', property='vgamem_mb') == 32
+
+
+CTRL, ALT, RETURN = 0xffe3, 0xffe9, 0xff0d
+
+
+def font():
+    with open(os.path.join(os.path.dirname(__file__), '../../src/ui/font.c')) as f:
+        rows = re.findall(r'\{((?:0x[0-9a-f]{2}(?:, )?){7})\}', f.read())
+    assert len(rows) == 95
+    return {tuple(int(v, 16) for v in r.split(', ')): chr(32 + i) for i, r in enumerate(rows)}
+
+
+@pytest.mark.proves('F-MON-01')
+def test_the_monitor_is_a_screen_beside_the_guests():
+    """Ctrl-Alt-2 shows the monitor, -3 the serial line, -1 the guest again; what is typed goes to what is shown."""
+    look = font()
+    with Machine('-M', 'pc', '-vga', 'std', '-vnc', '127.0.0.1:40,to=99', '-serial', 'vc:40Cx5C', '-monitor', 'vc', qtest=True) as m:
+        c = Rfb(server(m))
+
+        def wait(want, cols=80, rows=24):
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                seen = c.text(look, cols, rows)
+                if any(want in line for line in seen):
+                    return seen
+            raise AssertionError(f'{want!r} is not in {seen}')
+        c.key(CTRL, ALT, ord('2'))
+        wait('(qemu)')
+        for k in 'info name':
+            c.key(ord(k))
+        c.key(0xff08)
+        c.key(ord('e'))
+        c.key(RETURN)
+        m.qmp('query-status')
+        for k in 'info mice':
+            c.key(ord(k))
+        c.key(RETURN)
+        seen = wait('PS/2 Mouse')
+        assert any(line.startswith('(qemu) info name') for line in seen), seen
+        keys = set()
+        for _ in range(200):
+            m.qt.clock_step(1_000_000)
+            if m.qt.inb(0x64) & 1:
+                keys.add(m.qt.inb(0x60))
+        assert keys <= {0x1d, 0x9d, 0x38, 0xb8, 0x14, 0x11, 0xf0}, keys  # of all this the guest saw Ctrl and Alt, pressed and let go
+        for k in 'serial':
+            m.qt.outb(0x3f8, ord(k))
+        c.key(CTRL, ALT, ord('3'))
+        wait('serial', 40, 5)
+        c.key(ord('x'))
+        end = time.monotonic() + 30
+        while not m.qt.inb(0x3fd) & 1 and time.monotonic() < end:
+            m.qt.clock_step(1_000_000)
+        assert m.qt.inb(0x3f8) == ord('x')
+        c.key(CTRL, ALT, ord('9'))  # no such screen: the guest's keys, and nothing changes
+        wait('serial', 40, 5)
+        c.key(CTRL, ALT, ord('1'))
+        end = time.monotonic() + 30
+        while any('serial' in line for line in c.text(look, 40, 5)) and time.monotonic() < end:
+            pass
+        assert not any('serial' in line for line in c.text(look, 40, 5))

@@ -48,7 +48,5 @@ void acpi_build(const struct acpi_info *in, struct acpi_blobs *out); /* out zero
 void acpi_blobs_free(struct acpi_blobs *b);
 /* The definition block's body, without table header. */
 void acpi_dsdt(const struct acpi_info *in, struct aml *a);
-/* One complete user table's header fields; false when the bytes are no table. */
-bool acpi_table_valid(const uint8_t *t, size_t len);
 
 #endif

@@ -301,11 +301,6 @@ static void add_slit(struct build *b)
 
 /* ---- the user's, RSDT, RSDP ---- */
 
-bool acpi_table_valid(const uint8_t *t, size_t len)
-{
-    return len >= HDR && get_le32(t + 4) >= HDR && get_le32(t + 4) <= len;
-}
-
 static void add_user(struct build *b)
 {
     struct aml *t = &b->out->tables;

@@ -5,6 +5,7 @@
  * -> board -> devices -> board finish -> monitors -> give up root -> run. */
 #include "cmd/system/sys.h"
 #include "state/state.h"
+#include "ui/term.h"
 #include "ui/vnc.h"
 
 #include <errno.h>
@@ -113,6 +114,44 @@ static void hook_exit_code(void *opaque, int v)
     machine_request_shutdown(s->m, CAUSE_GUEST_SHUTDOWN);
 }
 
+/* ---- text consoles: a term of the ui behind a vc of the chardevs ---- */
+
+struct vc {
+    struct ui_term *term; /* owned */
+    struct chr *chr;      /* borrowed */
+};
+
+static void vc_typed(void *opaque, const uint8_t *buf, size_t len)
+{
+    chr_vc_input(((struct vc *)opaque)->chr, buf, len);
+}
+
+static void *hook_vc_new(void *opaque, struct chr *c, unsigned cols, unsigned rows)
+{
+    struct sys *s = opaque;
+    struct vc *v = xnew(struct vc);
+
+    cols = cols ? cols < UI_TERM_MAX ? cols : UI_TERM_MAX : 80;
+    rows = rows ? rows < UI_TERM_MAX ? rows : UI_TERM_MAX : 24;
+    v->chr = c;
+    v->term = ui_term_new(s->m, chr_id(c), cols, rows, str_starts(chr_id(c), "compat_monitor"), vc_typed, v);
+    if (v->term)
+        return v;
+    free(v);
+    return NULL;
+}
+
+static void hook_vc_write(void *vc, const uint8_t *buf, size_t len)
+{
+    ui_term_write(((struct vc *)vc)->term, buf, len);
+}
+
+static void hook_vc_free(void *vc)
+{
+    ui_term_free(((struct vc *)vc)->term);
+    free(vc);
+}
+
 static void machine_quit(struct machine *m, enum cause c)
 {
     ev_loop_stop(m->run->loop);
@@ -120,7 +159,11 @@ static void machine_quit(struct machine *m, enum cause c)
 
 static void create_core(struct sys *s)
 {
-    static const struct chr_hooks hooks = {.quit = hook_quit, .exit_code = hook_exit_code};
+    static const struct chr_hooks hooks = {.quit = hook_quit,
+                                           .exit_code = hook_exit_code,
+                                           .vc_new = hook_vc_new,
+                                           .vc_write = hook_vc_write,
+                                           .vc_free = hook_vc_free};
 
     s->run = run_new();
     s->m = machine_new(s->run);

@@ -82,10 +82,7 @@ uint16_t acpi_pm_base(const struct acpi_pm *p);  /* as firmware programmed it; 0
 bool acpi_pm_has_s3(const struct acpi_pm *p);    /* property disable_s3 */
 bool acpi_pm_has_s4(const struct acpi_pm *p);
 void acpi_gpe_raise(struct acpi_pm *p, unsigned n); /* sets GPE0 status bit n, SCI follows */
-/* CPU `index` appeared (plugged) or shall go (unplug request). */
+/* CPU `index` appeared. CPUs do not go: nothing asks the guest to give one up. */
 void acpi_cpu_plugged(struct acpi_pm *p, unsigned index);
-bool acpi_cpu_unplug_request(struct acpi_pm *p, unsigned index, struct err **errp);
-/* Called when the guest ejects CPU `index`; the board removes it. */
-void acpi_cpu_on_eject(struct acpi_pm *p, void (*fn)(void *opaque, unsigned index), void *opaque);
 
 #endif

@@ -108,11 +108,6 @@ static void control(struct acpi_cpuhp *h, uint8_t v)
         bit_put(h->removing, i, false);
     if (v & CPUHP_CTL_FW_EJECT)
         bit_put(h->fw_remove, i, !bit_get(h->fw_remove, i));
-    if ((v & CPUHP_CTL_EJECT) && i && present(h, i) && h->eject) {
-        bit_put(h->removing, i, false);
-        bit_put(h->fw_remove, i, false);
-        h->eject(h->eject_opaque, i);
-    }
 }
 
 static void ost(struct acpi_cpuhp *h, uint32_t v)
@@ -188,17 +183,4 @@ void acpi_cpu_plugged(struct acpi_pm *p, unsigned index)
         return;
     bit_put(p->cpuhp.inserting, index, true);
     acpi_gpe_raise(p, GPE_CPUHP);
-}
-bool acpi_cpu_unplug_request(struct acpi_pm *p, unsigned index, struct err **errp)
-{
-    if (index == 0 || !present(&p->cpuhp, index))
-        return err_set(errp, "CPU %u cannot be removed", index);
-    bit_put(p->cpuhp.removing, index, true);
-    acpi_gpe_raise(p, GPE_CPUHP);
-    return true;
-}
-void acpi_cpu_on_eject(struct acpi_pm *p, void (*fn)(void *opaque, unsigned index), void *opaque)
-{
-    p->cpuhp.eject = fn;
-    p->cpuhp.eject_opaque = opaque;
 }

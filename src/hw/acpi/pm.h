@@ -28,8 +28,6 @@ struct acpi_cpuhp { /* hw/acpi/cpuhp.c */
     uint8_t cmd;
     uint8_t inserting[ACPI_MAX_CPUS / 8], removing[ACPI_MAX_CPUS / 8], fw_remove[ACPI_MAX_CPUS / 8];
     uint32_t ost_event[ACPI_MAX_CPUS];
-    void (*eject)(void *opaque, unsigned index);
-    void *eject_opaque;
 };
 struct acpi_pm {
     struct dev *owner;               /* borrowed */

@@ -285,7 +285,7 @@ static const struct mem_ops window_ops = {.read = window_read,
                                           .impl_max = 1,
                                           .unaligned = true};
 
-static const struct ui_console_ops console_ops = {.update = vga_update, .invalidate = vga_invalidate, .text = vga_text};
+static const struct ui_console_ops console_ops = {.update = vga_update, .invalidate = vga_invalidate};
 
 bool vga_init(struct vga *v, struct dev *d, const char *name, unsigned mib, struct err **errp)
 {

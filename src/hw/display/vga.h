@@ -117,7 +117,6 @@ void vga_mem_write(struct vga *v, uint32_t addr, uint8_t val);
 void vga_window_update(struct vga *v); /* after a register that decides between planar and linear changed */
 void vga_update(void *opaque);         /* ui_console_ops.update: draws what changed */
 void vga_invalidate(void *opaque);
-bool vga_text(void *opaque, int *cols, int *rows, uint32_t **cells);
 
 /* EDID 1.4 block for a monitor that prefers width x height; out has 128 bytes. */
 struct edid_info {

@@ -213,23 +213,6 @@ static void draw_text(struct vga *v, const struct frame *f, struct ui_surface *s
     }
 }
 
-bool vga_text(void *opaque, int *cols, int *rows, uint32_t **cells)
-{
-    struct vga *v = opaque;
-    struct frame f;
-
-    frame_of(v, &f);
-    if (f.mode != MODE_TEXT)
-        return false;
-    *cols = (int)f.cols;
-    *rows = (int)f.rows;
-    *cells = xcalloc(f.cols * f.rows, sizeof **cells);
-    for (unsigned r = 0; r < f.rows; r++)
-        for (unsigned c = 0; c < f.cols; c++)
-            (*cells)[r * f.cols + c] = cell_at(v, &f, c, r);
-    return true;
-}
-
 /* ---- lines of pixels: out[0..width) ---- */
 
 /* Address (unit: 4 bytes) of a line of the surface in the non-VBE graphics modes. */

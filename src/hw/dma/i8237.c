@@ -147,13 +147,6 @@ bool isa_dma_ready(struct isa_bus *b, unsigned n)
 
     return c && !(c->mask >> (n & 3) & 1) && !(c->command & CMD_DISABLE);
 }
-unsigned isa_dma_left(struct isa_bus *b, unsigned n)
-{
-    struct dma_chip *c = chip_of(b, n);
-
-    return c ? ((unsigned)c->ch[n & 3].count + 1) << c->shift : 0;
-}
-
 static gpa_t address(const struct dma_chip *c, unsigned n)
 {
     uint8_t page = c->owner->page[page_of[n]];

@@ -8,7 +8,6 @@
  * masked or stopped. to_memory must agree with the programmed direction. *tc (may be NULL) tells that the terminal
  * count was reached. */
 unsigned isa_dma_transfer(struct isa_bus *b, unsigned channel, void *buf, unsigned len, bool to_memory, bool *tc);
-bool isa_dma_ready(struct isa_bus *b, unsigned channel);    /* unmasked and enabled */
-unsigned isa_dma_left(struct isa_bus *b, unsigned channel); /* bytes until the terminal count */
+bool isa_dma_ready(struct isa_bus *b, unsigned channel); /* unmasked and enabled */
 
 #endif

@@ -935,7 +935,3 @@ void x86_smi(struct machine *m, struct vcpu *c)
 {
     raise_on(m, c, X86_PIN_SMI);
 }
-void x86_nmi(struct machine *m, struct vcpu *c)
-{
-    raise_on(m, c, X86_PIN_NMI);
-}

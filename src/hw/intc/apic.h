@@ -23,8 +23,7 @@ void apic_bus_send(struct machine *m, const struct apic_msg *msg); /* any thread
 /* A line that presents the i8259's INTR to the processor: LINT0 of CPU 0, or its INTR pin when it has no APIC. Also
  * makes c acknowledge at `pic` (an i8259 from pic_create). Call once per vCPU; connect the returned line of CPU 0. */
 struct irq_line *x86_intr_line(struct machine *m, struct vcpu *c, struct dev *pic);
-/* SMI# and NMI: one CPU, or all of them when c is NULL. */
+/* SMI#: one CPU, or all of them when c is NULL. */
 void x86_smi(struct machine *m, struct vcpu *c);
-void x86_nmi(struct machine *m, struct vcpu *c);
 
 #endif

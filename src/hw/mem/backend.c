@@ -295,16 +295,6 @@ struct mem_ram *mem_backend_claim(struct obj *o, struct err **errp)
     return b->ram;
 }
 
-uint64_t mem_backend_size(const struct obj *o)
-{
-    return is_backend(o) ? ((const struct mem_backend *)o)->size : 0;
-}
-
-bool mem_backend_is_shared(const struct obj *o)
-{
-    return is_backend(o) && ((const struct mem_backend *)o)->share;
-}
-
 struct obj *mem_backend_new(struct machine *m, const char *id, uint64_t size, const char *path, bool prealloc,
                             bool merge, bool dump, struct err **errp)
 {

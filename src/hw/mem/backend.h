@@ -7,8 +7,6 @@
 /* Claims the memory of a ready memory-backend object for one user. NULL with *errp when it is no such object or taken.
  * The block is borrowed: it lives as long as the object. */
 struct mem_ram *mem_backend_claim(struct obj *o, struct err **errp);
-uint64_t mem_backend_size(const struct obj *o); /* 0 when it is no memory backend */
-bool mem_backend_is_shared(const struct obj *o);
 /* Makes one under /objects for a board's own RAM: plain, or in a file or folder `path` when not NULL. */
 struct obj *mem_backend_new(struct machine *m, const char *id, uint64_t size, const char *path, bool prealloc,
                             bool merge, bool dump, struct err **errp);

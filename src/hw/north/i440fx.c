@@ -4,29 +4,17 @@
  * Intel 82441FX data sheet (290549-001) chapter 3. DRAM timing and row boundary registers are stored without effect;
  * there is no AGP, no error reporting. */
 #include "base/bytes.h"
-#include "hw/north/shadow.h"
-#include "hw/pci/host.h"
+#include "hw/north/north_host.h"
 
 enum { PMC_PAM0 = 0x59, PMC_SMRAM = 0x72 };
 
-struct i440fx;
-struct i440fx_host {
-    struct dev dev; /* first */
-    struct pci_bus bus;
-    struct pci_conf_ports conf;
-    struct mem_region pci_mem;
-    struct shadow shadow;
-    const struct north_cfg *cfg; /* borrowed until realize returns */
-    uint64_t above_4g, hole64_size;
-};
 struct i440fx {
-    struct pci_dev pci;       /* first */
-    struct i440fx_host *host; /* borrowed */
+    struct pci_dev pci; /* first */
 };
 
-static struct i440fx_host *host_of(const struct pci_dev *d)
+static struct north_host *host_of(const struct pci_dev *d)
 {
-    return container_of(d->dev.bus->owner, struct i440fx_host, dev);
+    return north_host_of(d->dev.bus->owner);
 }
 
 static void apply(struct pci_dev *d)
@@ -104,69 +92,30 @@ PCI_REGISTER(pmc_class)
 
 static bool host_realize(struct dev *d, struct err **errp)
 {
-    struct i440fx_host *h = container_of(d, struct i440fx_host, dev);
-    struct machine *m = dev_machine(d);
-
-    mem_region_init(&h->pci_mem, m->mem_sys, "pci", UINT64_MAX);
-    mem_region_add_prio(&m->sysmem, 0, &h->pci_mem, -1);
-    pci_bus_init(&h->bus, d, "pci.0", &h->pci_mem, &m->sysio, 0, false);
-    h->bus.rom_dirs = h->cfg->rom_dirs;
-    pci_conf_ports_init(&h->conf, d, &h->bus);
-    shadow_init(&h->shadow, m, h->cfg, &h->pci_mem);
-    h->above_4g = h->cfg->above_4g;
-    if (h->cfg->hole64_size)
-        h->hole64_size = h->cfg->hole64_size;
-    h->cfg = NULL;
+    north_host_init(north_host_of(d), "pci.0", false);
     return true;
 }
 static void host_unrealize(struct dev *d)
 {
-    struct i440fx_host *h = container_of(d, struct i440fx_host, dev);
-
-    shadow_fini(&h->shadow);
-    pci_conf_ports_fini(&h->conf);
-    mem_region_del(&h->pci_mem);
+    north_host_fini(north_host_of(d));
 }
 static const struct prop host_props[] = {
-    PROP("pci-hole64-size", size, struct i440fx_host, hole64_size, .dflt = "2G"),
+    PROP("pci-hole64-size", size, struct north_host, hole64_size, .dflt = "2G"),
     PROP_END,
 };
-static const struct state_field host_fields[] = {STATE_STRUCT(struct i440fx_host, bus, pci_root_state),
-                                                 STATE_U32(struct i440fx_host, conf.confadd), STATE_END};
 static const struct dev_class host_class = {.name = "i440FX-pcihost",
                                             .parent = "pci-host-bridge",
-                                            .size = sizeof(struct i440fx_host),
+                                            .size = sizeof(struct north_host),
                                             .props = host_props,
                                             .category = DEV_CAT_BRIDGE,
                                             .board_only = true,
                                             .state_version = 1,
-                                            .state = host_fields,
+                                            .state = north_host_fields,
                                             .realize = host_realize,
                                             .unrealize = host_unrealize};
 DEV_REGISTER(host_class)
 
 bool i440fx_create(struct machine *m, const struct north_cfg *cfg, struct north *out, struct err **errp)
 {
-    struct dev *d = dev_new(m, "i440FX-pcihost", errp);
-    struct i440fx_host *h;
-
-    if (!d)
-        return false;
-    h = container_of(d, struct i440fx_host, dev);
-    h->cfg = cfg;
-    if (!dev_realize(d, NULL, NULL, errp) || !pci_create(m, &h->bus, 0, "i440FX", NULL, errp))
-        return false;
-    *out = (struct north){.host = d,
-                          .bus = &h->bus,
-                          .pci_mem = &h->pci_mem,
-                          .smram_root = &h->shadow.smm_root,
-                          .hole64_start = 4 * GIB + h->above_4g,
-                          .hole64_size = h->hole64_size};
-    return true;
-}
-
-void north_hole64(const struct north *n, uint64_t *start, uint64_t *end)
-{
-    *start = align_up(n->hole64_start, GIB);
-    *end = *start + n->hole64_size;
+    return north_host_create(m, "i440FX-pcihost", "i440FX", cfg, out, errp);
 }

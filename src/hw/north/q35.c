@@ -5,8 +5,7 @@
  * is the one OVMF asks for more SMRAM with. Not modelled: EPBAR, MCHBAR and DMIBAR windows (stored, nothing answers),
  * high SMRAM, DRAM set-up, memory errors. */
 #include "base/bytes.h"
-#include "hw/north/shadow.h"
-#include "hw/pci/host.h"
+#include "hw/north/north_host.h"
 
 enum { EXT_TSEG_MB = 0x50, PCIEXBAR = 0x60, PAM0 = 0x90, SMRAM = 0x9d, ESMRAMC = 0x9e };
 enum { ESMRAMC_T_EN = 1, ESMRAMC_TSEG_SZ = 6, ESMRAMC_CACHE = 0x38, EXT_TSEG_QUERY = 0xffff };
@@ -14,24 +13,22 @@ enum { ESMRAMC_T_EN = 1, ESMRAMC_TSEG_SZ = 6, ESMRAMC_CACHE = 0x38, EXT_TSEG_QUE
 #define PCIEXBAR_ADDR    UINT64_C(0x0000000ff0000000)
 
 struct q35_host {
-    struct dev dev; /* first */
-    struct pci_bus bus;
-    struct pci_conf_ports conf;
+    struct north_host n; /* first */
     struct pcie_mmcfg mmcfg;
-    struct mem_region pci_mem;
-    struct shadow shadow;
     struct mem_region tseg_hide, tseg; /* ones for everybody, RAM for SMM */
-    const struct north_cfg *cfg;       /* borrowed until realize returns */
-    uint64_t below_4g, above_4g, hole64_size;
 };
 struct mch {
     struct pci_dev pci; /* first */
     uint16_t ext_tseg_mbytes;
 };
 
+static struct q35_host *q35_of(const struct dev *d)
+{
+    return container_of(d, struct q35_host, n.dev);
+}
 static struct q35_host *host_of(const struct pci_dev *d)
 {
-    return container_of(d->dev.bus->owner, struct q35_host, dev);
+    return q35_of(d->dev.bus->owner);
 }
 
 static const struct mem_ops ones_ops = {.impl_max = 8, .unaligned = true};
@@ -52,7 +49,7 @@ static uint64_t tseg_size(const struct pci_dev *d)
 {
     uint8_t e = d->config[ESMRAMC];
 
-    if (!(e & ESMRAMC_T_EN) || !(d->config[SMRAM] & SMRAM_G_SMRAME) || !host_of(d)->shadow.smm)
+    if (!(e & ESMRAMC_T_EN) || !(d->config[SMRAM] & SMRAM_G_SMRAME) || !host_of(d)->n.shadow.smm)
         return 0;
     switch (e & ESMRAMC_TSEG_SZ) {
     case 0:
@@ -71,20 +68,20 @@ static void update_smram(struct pci_dev *d)
     struct q35_host *h = host_of(d);
     uint64_t size = tseg_size(d);
 
-    mem_begin(h->pci_mem.sys);
-    shadow_set_smram(&h->shadow, d->config[SMRAM]);
+    mem_begin(h->n.pci_mem.sys);
+    shadow_set_smram(&h->n.shadow, d->config[SMRAM]);
     mem_region_del(&h->tseg_hide);
     mem_region_del(&h->tseg);
-    if (size && size <= h->below_4g) {
-        uint64_t base = h->below_4g - size;
+    if (size && size <= h->n.below_4g) {
+        uint64_t base = h->n.below_4g - size;
 
         mem_region_set_size(&h->tseg_hide, size);
         mem_region_set_size(&h->tseg, size);
         mem_region_set_alias_off(&h->tseg, base);
-        mem_region_add_prio(h->shadow.sysmem, base, &h->tseg_hide, 1);
-        mem_region_add_prio(&h->shadow.smm_root, base, &h->tseg, 1);
+        mem_region_add_prio(h->n.shadow.sysmem, base, &h->tseg_hide, 1);
+        mem_region_add_prio(&h->n.shadow.smm_root, base, &h->tseg, 1);
     }
-    mem_commit(h->pci_mem.sys);
+    mem_commit(h->n.pci_mem.sys);
 }
 
 static bool touches(unsigned off, unsigned size, unsigned at, unsigned len)
@@ -110,7 +107,7 @@ static void mch_write(struct pci_dev *d, unsigned off, uint32_t val, unsigned si
     if (touches(off, size, EXT_TSEG_MB, 2) && get_le16(d->config + EXT_TSEG_MB) == EXT_TSEG_QUERY && m->ext_tseg_mbytes)
         put_le16(d->config + EXT_TSEG_MB, m->ext_tseg_mbytes);
     if (touches(off, size, PAM0, 7))
-        shadow_set_pam(&host_of(d)->shadow, d->config + PAM0);
+        shadow_set_pam(&host_of(d)->n.shadow, d->config + PAM0);
     if (touches(off, size, PCIEXBAR, 8))
         update_mmcfg(d);
     if (touches(off, size, SMRAM, 2)) {
@@ -136,7 +133,7 @@ static void mch_reset(struct dev *dev)
     d->wmask[SMRAM] = 0x78;
     d->wmask[ESMRAMC] = ESMRAMC_T_EN | ESMRAMC_TSEG_SZ;
     put_le16(d->wmask + EXT_TSEG_MB, container_of(d, struct mch, pci)->ext_tseg_mbytes ? 0xffff : 0);
-    shadow_set_pam(&host_of(d)->shadow, d->config + PAM0);
+    shadow_set_pam(&host_of(d)->n.shadow, d->config + PAM0);
     update_mmcfg(d);
     update_smram(d);
 }
@@ -156,7 +153,7 @@ static bool mch_loaded(void *obj, struct err **errp)
 {
     struct pci_dev *d = obj;
 
-    shadow_set_pam(&host_of(d)->shadow, d->config + PAM0);
+    shadow_set_pam(&host_of(d)->n.shadow, d->config + PAM0);
     update_mmcfg(d);
     lock_smram(d);
     update_smram(d);
@@ -192,42 +189,28 @@ PCI_REGISTER(mch_class)
 
 static bool host_realize(struct dev *d, struct err **errp)
 {
-    struct q35_host *h = container_of(d, struct q35_host, dev);
+    struct q35_host *h = q35_of(d);
     struct machine *m = dev_machine(d);
 
-    mem_region_init(&h->pci_mem, m->mem_sys, "pci", UINT64_MAX);
-    mem_region_add_prio(&m->sysmem, 0, &h->pci_mem, -1);
-    pci_bus_init(&h->bus, d, "pcie.0", &h->pci_mem, &m->sysio, 0, true);
-    h->bus.rom_dirs = h->cfg->rom_dirs;
-    pci_conf_ports_init(&h->conf, d, &h->bus);
-    pcie_mmcfg_init(&h->mmcfg, d, &h->bus, &m->sysmem);
-    shadow_init(&h->shadow, m, h->cfg, &h->pci_mem);
+    north_host_init(&h->n, "pcie.0", true);
+    pcie_mmcfg_init(&h->mmcfg, d, &h->n.bus, &m->sysmem);
     mem_region_init_io(&h->tseg_hide, m->mem_sys, &ones_ops, NULL, "tseg-blackhole", 0);
-    mem_region_init_alias(&h->tseg, m->mem_sys, "tseg-window", h->cfg->ram, 0, 0);
-    h->below_4g = h->cfg->below_4g;
-    h->above_4g = h->cfg->above_4g;
-    if (h->cfg->hole64_size)
-        h->hole64_size = h->cfg->hole64_size;
-    h->cfg = NULL;
+    mem_region_init_alias(&h->tseg, m->mem_sys, "tseg-window", h->n.cfg->ram, 0, 0);
     return true;
 }
 static void host_unrealize(struct dev *d)
 {
-    struct q35_host *h = container_of(d, struct q35_host, dev);
+    struct q35_host *h = q35_of(d);
 
     pcie_mmcfg_set(&h->mmcfg, 0, 0);
     mem_region_del(&h->tseg_hide);
     mem_region_del(&h->tseg);
-    shadow_fini(&h->shadow);
-    pci_conf_ports_fini(&h->conf);
-    mem_region_del(&h->pci_mem);
+    north_host_fini(&h->n);
 }
 static const struct prop host_props[] = {
-    PROP("pci-hole64-size", size, struct q35_host, hole64_size, .dflt = "32G"),
+    PROP("pci-hole64-size", size, struct q35_host, n.hole64_size, .dflt = "32G"),
     PROP_END,
 };
-static const struct state_field host_fields[] = {STATE_STRUCT(struct q35_host, bus, pci_root_state),
-                                                 STATE_U32(struct q35_host, conf.confadd), STATE_END};
 static const struct dev_class host_class = {.name = "q35-pcihost",
                                             .parent = "pci-host-bridge",
                                             .size = sizeof(struct q35_host),
@@ -235,34 +218,19 @@ static const struct dev_class host_class = {.name = "q35-pcihost",
                                             .category = DEV_CAT_BRIDGE,
                                             .board_only = true,
                                             .state_version = 1,
-                                            .state = host_fields,
+                                            .state = north_host_fields,
                                             .realize = host_realize,
                                             .unrealize = host_unrealize};
 DEV_REGISTER(host_class)
 
 bool q35_create(struct machine *m, const struct north_cfg *cfg, struct north *out, struct err **errp)
 {
-    struct dev *d = dev_new(m, "q35-pcihost", errp);
-    struct q35_host *h;
-
-    if (!d)
-        return false;
-    h = container_of(d, struct q35_host, dev);
-    h->cfg = cfg;
-    if (!dev_realize(d, NULL, NULL, errp) || !pci_create(m, &h->bus, 0, "mch", NULL, errp))
-        return false;
-    *out = (struct north){.host = d,
-                          .bus = &h->bus,
-                          .pci_mem = &h->pci_mem,
-                          .smram_root = &h->shadow.smm_root,
-                          .hole64_start = 4 * GIB + h->above_4g,
-                          .hole64_size = h->hole64_size};
-    return true;
+    return north_host_create(m, "q35-pcihost", "mch", cfg, out, errp);
 }
 
 bool q35_mmcfg(const struct north *n, uint64_t *base, uint64_t *size)
 {
-    const struct q35_host *h = container_of(n->host, struct q35_host, dev);
+    const struct q35_host *h = q35_of(n->host);
 
     *base = h->mmcfg.base;
     *size = h->mmcfg.size;

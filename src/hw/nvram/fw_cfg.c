@@ -179,16 +179,6 @@ const void *fw_cfg_file(struct fw_cfg *f, const char *name, size_t *len)
     return it->data;
 }
 
-const void *fw_cfg_key(struct fw_cfg *f, uint16_t key, size_t *len)
-{
-    struct fw_item *it = fw_item(f, key);
-
-    if (!it || !it->data)
-        return NULL;
-    *len = it->len;
-    return it->data;
-}
-
 /* ---- guest side ---- */
 
 static int cmp_names(const void *a, const void *b)

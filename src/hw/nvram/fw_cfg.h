@@ -53,9 +53,8 @@ void fw_cfg_on_select(struct fw_cfg *f, const char *name, void (*fill)(void *opa
 bool fw_cfg_add_writable(struct fw_cfg *f, const char *name, void *data /* borrowed, len bytes */, size_t len,
                          void (*written)(void *opaque), void *opaque, struct err **errp);
 struct fw_cfg *fw_cfg_find(struct machine *m); /* NULL when the board has none */
-/* The bytes of a file or key as they are now (borrowed), for boards that check or patch; NULL = none. */
+/* The bytes of a file as they are now (borrowed), for boards that check or patch; NULL = none. */
 const void *fw_cfg_file(struct fw_cfg *f, const char *name, size_t *len);
-const void *fw_cfg_key(struct fw_cfg *f, uint16_t key, size_t *len);
 /* Creates the port-mapped device of a PC (class "fw_cfg_io"): ports 0x510-0x51b. NULL with *errp on failure. */
 struct fw_cfg *fw_cfg_create_io(struct machine *m, struct err **errp);
 

@@ -553,16 +553,6 @@ void pci_each(struct pci_bus *b, void (*fn)(struct pci_dev *d, void *opaque), vo
         pci_each(c, fn, opaque);
 }
 
-struct pci_bus *pci_root(struct machine *m)
-{
-    struct bus *b = bus_find(m, NULL, "PCI", NULL);
-    struct pci_bus *p = b ? container_of(b, struct pci_bus, bus) : NULL;
-
-    while (p && p->parent)
-        p = p->parent;
-    return p;
-}
-
 struct pci_dev *pci_find(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn)
 {
     struct pci_bus *b = root, *c;

@@ -102,7 +102,6 @@ void pci_add_bar(struct pci_dev *d, unsigned n, unsigned type, struct mem_region
 /* Appends a capability of `size` bytes (including the 2-byte header) at a free place, or at `at` when not 0. Returns
  * its offset, 0 when there is no room. Bytes are zero and read-only until config/wmask are set. */
 uint8_t pci_add_cap(struct pci_dev *d, uint8_t id, uint8_t at, uint8_t size);
-uint16_t pcie_add_ext_cap(struct pci_dev *d, uint16_t id, uint8_t ver, uint16_t size);
 /* PCIe capability for an endpoint; type as in the Device/Port Type field (0 endpoint, 4 root port, 9 integrated). */
 void pcie_add_exp_cap(struct pci_dev *d, uint8_t port_type);
 void pci_set_pin(struct pci_dev *d, unsigned pin); /* 1 = INTA# ... */
@@ -172,7 +171,6 @@ extern const struct state_desc pci_root_state;
 void pci_bus_remap_irqs(struct pci_bus *root);
 /* Calls fn for every function below b, bus by bus. */
 void pci_each(struct pci_bus *b, void (*fn)(struct pci_dev *d, void *opaque), void *opaque);
-struct pci_bus *pci_root(struct machine *m); /* the first root bus, NULL on a machine without PCI */
 struct pci_dev *pci_find(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn);
 /* Configuration cycles from a host bridge (0xcf8/0xcfc, MMCONFIG); absent functions read all ones. */
 uint32_t pci_cfg_read(struct pci_bus *root, uint8_t bus_nr, uint8_t devfn, unsigned off, unsigned size);

@@ -28,21 +28,3 @@ void pcie_add_exp_cap(struct pci_dev *d, uint8_t type)
     put_le16(c + PCIE_LNKCTL2, 1);
     put_le16(w + PCIE_LNKCTL2, 0xf);
 }
-
-/* Extended capabilities form a list from 100h; each is appended to the last. */
-uint16_t pcie_add_ext_cap(struct pci_dev *d, uint16_t id, uint8_t ver, uint16_t size)
-{
-    uint16_t off = (uint16_t)align_up(d->ext_cap_end, 4);
-
-    if (!d->exp_cap || off + size > PCIE_CFG_SIZE)
-        return 0;
-    if (d->ext_cap_last) {
-        uint8_t *last = d->config + d->ext_cap_last;
-
-        put_le32(last, (get_le32(last) & 0xfffff) | (uint32_t)off << 20);
-    }
-    put_le32(d->config + off, id | (uint32_t)ver << 16);
-    d->ext_cap_last = off;
-    d->ext_cap_end = (uint16_t)(off + size);
-    return off;
-}

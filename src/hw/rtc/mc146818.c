@@ -327,17 +327,6 @@ void rtc_cmos_set(struct dev *d, uint8_t index, uint8_t val)
 {
     rtc_of(d)->cmos[index & 0x7f] = val;
 }
-uint8_t rtc_cmos_get(struct dev *d, uint8_t index)
-{
-    return rtc_of(d)->cmos[index & 0x7f];
-}
-int64_t rtc_offset(struct dev *d)
-{
-    struct rtc *r = rtc_of(d);
-
-    return floor_div(guest_ns(r) - clk_now(dev_machine(d)->run->host) + NS_PER_SEC / 2, NS_PER_SEC);
-}
-
 /* ---- life ---- */
 
 /* Shutdown status FEh tells the firmware that a reset is a wake-up from S3. */
@@ -433,16 +422,3 @@ static const struct dev_class rtc_class = {.name = "mc146818rtc",
                                            .state_version = 1,
                                            .state_desc = &rtc_state};
 DEV_REGISTER(rtc_class)
-
-static void find_rtc(struct dev *d, void *opaque)
-{
-    if (dev_class(d) == &rtc_class)
-        *(struct dev **)opaque = d;
-}
-struct dev *rtc_find(struct machine *m)
-{
-    struct dev *d = NULL;
-
-    machine_each_dev(m, find_rtc, &d);
-    return d;
-}

@@ -798,6 +798,26 @@ static bool run_always(struct sdisk *s, struct scsi_req *r)
     }
 }
 
+/* READ and WRITE in all their lengths. */
+static bool moves_data(uint8_t op)
+{
+    switch (op) {
+    case READ_6:
+    case READ_10:
+    case READ_12:
+    case READ_16:
+    case WRITE_6:
+    case WRITE_10:
+    case WRITE_12:
+    case WRITE_16:
+    case WRITE_VERIFY_10:
+    case WRITE_VERIFY_16:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void disk_run(struct scsi_dev *d, struct scsi_req *r)
 {
     struct sdisk *s = disk_of(d);
@@ -810,23 +830,15 @@ static void disk_run(struct scsi_dev *d, struct scsi_req *r)
     }
     r->phase = 0;
     r->buf = NULL;
+    if (moves_data(r->cdb[0])) {
+        read_write(s, r);
+        return;
+    }
     switch (r->cdb[0]) {
     case TEST_UNIT_READY:
     case SEEK_6:
     case SEEK_10:
         scsi_good(r, 0);
-        break;
-    case READ_6:
-    case READ_10:
-    case READ_12:
-    case READ_16:
-    case WRITE_6:
-    case WRITE_10:
-    case WRITE_12:
-    case WRITE_16:
-    case WRITE_VERIFY_10:
-    case WRITE_VERIFY_16:
-        read_write(s, r);
         break;
     case VERIFY_10:
     case VERIFY_12:
@@ -865,25 +877,17 @@ static bool disk_anywhere(const struct scsi_dev *d, const uint8_t *cdb)
 {
     const struct sdisk *s = container_of(d, const struct sdisk, sd);
 
+    if (s->cd || s->removable)
+        return false;
     switch (cdb[0]) {
-    case READ_6:
-    case READ_10:
-    case READ_12:
-    case READ_16:
-    case WRITE_6:
-    case WRITE_10:
-    case WRITE_12:
-    case WRITE_16:
-    case WRITE_VERIFY_10:
-    case WRITE_VERIFY_16:
     case SYNC_CACHE_10:
     case SYNC_CACHE_16:
     case WRITE_SAME_10:
     case WRITE_SAME_16:
     case UNMAP:
-        return !s->cd && !s->removable;
+        return true;
     default:
-        return false;
+        return moves_data(cdb[0]);
     }
 }
 

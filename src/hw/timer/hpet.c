@@ -331,10 +331,6 @@ struct dev *hpet_create(struct machine *m, struct irq_line *const gsi[24], struc
     dev_map_mmio(d, 0, HPET_BASE);
     return d;
 }
-uint32_t hpet_block_id(struct dev *d)
-{
-    return CAP_LOW;
-}
 
 static const struct state_field timer_fields[] = {
     STATE_U64(struct hpet_timer, conf), STATE_U64(struct hpet_timer, cmp),     STATE_U64(struct hpet_timer, period),

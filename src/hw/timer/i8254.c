@@ -271,10 +271,6 @@ void pit_set_gate(struct dev *d, unsigned channel, bool level)
     else if (c->armed || !one_shot(c) || c->mode == 1 || c->mode == 5)
         restart(p, c);
 }
-bool pit_get_gate(struct dev *d, unsigned channel)
-{
-    return container_of(d, struct pit, dev)->ch[channel].gate;
-}
 bool pit_get_out(struct dev *d, unsigned channel)
 {
     struct pit *p = container_of(d, struct pit, dev);

@@ -109,14 +109,6 @@ void usb_bus_reset_port(struct usb_bus *b, unsigned port)
         usb_class(d)->usb_reset(d);
 }
 
-struct usb_dev *usb_find(struct usb_bus *b, uint8_t addr)
-{
-    for (unsigned i = 0; i < b->nr_ports; i++)
-        if (b->port[i] && b->port[i]->addr == addr)
-            return b->port[i];
-    return NULL;
-}
-
 void usb_wakeup(struct usb_dev *d, unsigned ep)
 {
     struct usb_bus *b = bus_of(d);

@@ -69,7 +69,6 @@ void usb_bus_unplug(struct bus *b, struct dev *d);
 
 /* For controllers. */
 void usb_bus_reset_port(struct usb_bus *b, unsigned port); /* bus reset: the device is at address 0, unconfigured */
-struct usb_dev *usb_find(struct usb_bus *b, uint8_t addr); /* NULL: nobody answers */
 int usb_packet(struct usb_dev *d, enum usb_pid pid, unsigned ep, uint8_t *buf, unsigned len);
 int usb_control(struct usb_dev *d, const uint8_t setup[8], uint8_t *data, unsigned len);
 /* For devices: an IN endpoint has something to say. */

@@ -7,40 +7,18 @@
  * they end with an I/O error, as do all that follow. A new peer must have the same disk. Left out: changes of the
  * disk's size while it is in use, inflight buffers of the protocol. */
 #include "hw/virtio/vhost_ring.h"
+#include "hw/virtio/virtio_blk.h"
 #include "hw/virtio/virtio_pci.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
-enum {
-    F_SIZE_MAX = 1,
-    F_SEG_MAX = 2,
-    F_GEOMETRY = 4,
-    F_RO = 5,
-    F_BLK_SIZE = 6,
-    F_FLUSH = 9,
-    F_TOPOLOGY = 10,
-    F_CONFIG_WCE = 11,
-    F_MQ = 12,
-    F_DISCARD = 13,
-    F_WRITE_ZEROES = 14
-};
 #define F_BLOCK                                                                                                        \
     (VIRTIO_BIT(F_SIZE_MAX) | VIRTIO_BIT(F_SEG_MAX) | VIRTIO_BIT(F_GEOMETRY) | VIRTIO_BIT(F_RO) |                      \
      VIRTIO_BIT(F_BLK_SIZE) | VIRTIO_BIT(F_FLUSH) | VIRTIO_BIT(F_TOPOLOGY) | VIRTIO_BIT(F_CONFIG_WCE) |                \
      VIRTIO_BIT(F_MQ) | VIRTIO_BIT(F_DISCARD) | VIRTIO_BIT(F_WRITE_ZEROES))
-enum {
-    CFG_CAPACITY = 0,
-    CFG_SEG_MAX = 12,
-    CFG_BLK_SIZE = 20,
-    CFG_WRITEBACK = 32,
-    CFG_NUM_QUEUES = 34,
-    CFG_SIZE = 60,
-    SEG_MAX = 126,
-    HDR_SIZE = 16,
-    S_IOERR = 1
-};
+enum { SEG_MAX = 126 };
 
 struct vub {
     struct virtio_dev vd; /* first */

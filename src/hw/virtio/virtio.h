@@ -202,6 +202,10 @@ bool virtio_active(const struct virtio_dev *vd);
 
 /* Takes the next chain: allocates `size` bytes (zeroed behind the element). NULL when the queue is empty or broken. */
 void *virtq_pop(struct virtq *q, size_t size);
+/* Pops and starts elements of `size` bytes until the queue is empty, kicks off meanwhile. start takes the element over;
+ * false: it was nothing the device understands, then it is dropped and the rest is left. */
+void virtq_serve(struct virtq *q, size_t size, struct virtio_dev *vd,
+                 bool (*start)(struct virtio_dev *vd, struct virtq_elem *e));
 /* Puts the most recently popped element back; frees it. */
 void virtq_unpop(struct virtq_elem *e);
 /* Completes e with len bytes written to `in`, shows it to the guest, frees e. Then call virtq_notify once per batch. */

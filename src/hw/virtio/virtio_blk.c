@@ -3,47 +3,15 @@
  * Requests are checked completely (lengths, range, alignment) before anything is submitted; each ends in one status
  * byte. The drive's error policy decides between reporting an error and keeping the request until the machine is
  * continued. Left out: SCSI pass-through (scsi=on), secure erase, zoned devices, lifetime. */
+#include "hw/virtio/virtio_blk.h"
 #include "blk/blk.h"
 #include "hw/virtio/virtio_pci.h"
 #include "hw/virtio/vq_map.h"
 #include <stdio.h>
 
-enum {
-    F_SEG_MAX = 2,
-    F_GEOMETRY = 4,
-    F_RO = 5,
-    F_BLK_SIZE = 6,
-    F_FLUSH = 9,
-    F_TOPOLOGY = 10,
-    F_CONFIG_WCE = 11,
-    F_MQ = 12,
-    F_DISCARD = 13,
-    F_WRITE_ZEROES = 14
-};
 enum { T_IN = 0, T_OUT = 1, T_SCSI_CMD = 2, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 #define T_BARRIER 0x80000000u /* legacy hint, ignored */
-enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
-enum { /* struct virtio_blk_config */
-       CFG_CAPACITY = 0,
-       CFG_SEG_MAX = 12,
-       CFG_CYLINDERS = 16,
-       CFG_HEADS = 18,
-       CFG_SECTORS = 19,
-       CFG_BLK_SIZE = 20,
-       CFG_PHYS_EXP = 24,
-       CFG_MIN_IO = 26,
-       CFG_OPT_IO = 28,
-       CFG_WRITEBACK = 32,
-       CFG_NUM_QUEUES = 34,
-       CFG_MAX_DISCARD = 36,
-       CFG_MAX_DISCARD_SEG = 40,
-       CFG_DISCARD_ALIGN = 44,
-       CFG_MAX_WZ = 48,
-       CFG_MAX_WZ_SEG = 52,
-       CFG_WZ_UNMAP = 56,
-       CFG_SIZE = 60,
-};
-enum { HDR_SIZE = 16, RANGE_SIZE = 16, ID_SIZE = 20, SECTOR = 512, MAX_RANGE_SECTORS = 1 << 22, WZ_FLAG_UNMAP = 1 };
+enum { RANGE_SIZE = 16, ID_SIZE = 20, SECTOR = 512, MAX_RANGE_SECTORS = 1 << 22, WZ_FLAG_UNMAP = 1 };
 
 struct vblk {
     struct virtio_dev vd; /* first */
@@ -252,20 +220,14 @@ static bool req_start(struct vblk *v, struct vblk_req *r)
     return true;
 }
 
+static bool elem_start(struct virtio_dev *vd, struct virtq_elem *e)
+{
+    return req_start(vblk_of(vd), container_of(e, struct vblk_req, e));
+}
+
 static void vblk_queue(struct virtio_dev *vd, struct virtq *q)
 {
-    struct vblk *v = vblk_of(vd);
-    struct vblk_req *r;
-
-    do {
-        virtq_set_kicks(q, false);
-        while ((r = virtq_pop(q, sizeof *r)))
-            if (!req_start(v, r)) {
-                virtq_elem_free(&r->e);
-                return;
-            }
-        virtq_set_kicks(q, true);
-    } while (!virtq_empty(q));
+    virtq_serve(q, sizeof(struct vblk_req), vd, elem_start);
 }
 
 /* ---- configuration ---- */

@@ -310,20 +310,14 @@ static void slow_run(void *opaque)
     iothread_leave(v->io);
 }
 
+static bool elem_start(struct virtio_dev *vd, struct virtq_elem *e)
+{
+    return req_start(vscsi_of(vd), container_of(e, struct vscsi_req, e));
+}
+
 static void req_run(struct virtio_dev *vd, struct virtq *q)
 {
-    struct vscsi *v = vscsi_of(vd);
-    struct vscsi_req *r;
-
-    do {
-        virtq_set_kicks(q, false);
-        while ((r = virtq_pop(q, sizeof *r)))
-            if (!req_start(v, r)) {
-                virtq_elem_free(&r->e);
-                return;
-            }
-        virtq_set_kicks(q, true);
-    } while (!virtq_empty(q));
+    virtq_serve(q, sizeof(struct vscsi_req), vd, elem_start);
 }
 
 /* ---- saving and going on ---- */

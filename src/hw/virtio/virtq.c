@@ -504,6 +504,22 @@ void *virtq_pop(struct virtq *q, size_t size)
     return e;
 }
 
+void virtq_serve(struct virtq *q, size_t size, struct virtio_dev *vd,
+                 bool (*start)(struct virtio_dev *vd, struct virtq_elem *e))
+{
+    struct virtq_elem *e;
+
+    do {
+        virtq_set_kicks(q, false);
+        while ((e = virtq_pop(q, size)))
+            if (!start(vd, e)) {
+                virtq_elem_free(e);
+                return;
+            }
+        virtq_set_kicks(q, true);
+    } while (!virtq_empty(q));
+}
+
 static bool is_current(const struct virtq_elem *e)
 {
     return e->gen == e->q->gen;

@@ -271,6 +271,21 @@ static void end(struct bare *b, struct peer *p)
     pthread_join(p->thr, NULL);
 }
 
+/* A driver on the disk of a peer that lies like this. */
+struct rig {
+    struct peer p;
+    struct bare *b;
+    struct pci_dev *d;
+    struct vio v;
+};
+static void rig_start(struct rig *g, enum lie lie, uint64_t features)
+{
+    g->b = machine(&g->p, lie, true);
+    g->d = bare_device(g->b, "vhost-user-blk-pci,chardev=c");
+    bare_start(g->b);
+    vio_start(&g->v, g->b, g->d, features);
+}
+
 /* A read of one block: status; the data's address in *data. */
 static int read_block(struct vio *v, gpa_t *data)
 {
@@ -286,41 +301,36 @@ static int read_block(struct vio *v, gpa_t *data)
 /* proves: F-STO-06 */
 static void a_peer_serves_the_disk(void **state)
 {
-    struct peer p;
-    struct bare *b = machine(&p, HONEST, true);
-    struct pci_dev *d = bare_device(b, "vhost-user-blk-pci,chardev=c");
-    struct vio v;
+    const uint64_t features = ~UINT64_C(0) & ~VIRTIO_BIT(VIRTIO_F_EVENT_IDX);
+    struct rig g;
     gpa_t data;
 
-    bare_start(b);
-    for (unsigned life = 0; life < 3; life++) { /* a driver that starts anew */
-        vio_start(&v, b, d, ~UINT64_C(0) & ~VIRTIO_BIT(VIRTIO_F_EVENT_IDX));
-        assert_int_equal(vio_ld(&v, v.device, 4), SECTORS);
-        assert_int_equal(vio_ld(&v, v.device + 12, 4), 126); /* bounded */
+    rig_start(&g, HONEST, features);
+    for (unsigned life = 0; life < 3; life++) {
+        if (life) /* a driver that starts anew */
+            vio_start(&g.v, g.b, g.d, features);
+        assert_int_equal(vio_ld(&g.v, g.v.device, 4), SECTORS);
+        assert_int_equal(vio_ld(&g.v, g.v.device + 12, 4), 126); /* bounded */
         for (unsigned i = 0; i < 600; i++) {
-            v.bump = 0x100000;
-            assert_int_equal(read_block(&v, &data), 0);
-            assert_int_equal(b->mem[data], 0xab);
-            assert_int_equal(b->mem[data + 511], 0xab);
+            g.v.bump = 0x100000;
+            assert_int_equal(read_block(&g.v, &data), 0);
+            assert_int_equal(g.b->mem[data], 0xab);
+            assert_int_equal(g.b->mem[data + 511], 0xab);
         }
     }
-    end(b, &p);
-    assert_int_equal(p.stray, 0);
+    end(g.b, &g.p);
+    assert_int_equal(g.p.stray, 0);
 }
 
 static void a_peer_that_goes_away_gives_errors(void **state)
 {
-    struct peer p;
-    struct bare *b = machine(&p, GOES_AWAY, true);
-    struct pci_dev *d = bare_device(b, "vhost-user-blk-pci,chardev=c");
-    struct vio v;
+    struct rig g;
     gpa_t data;
 
-    bare_start(b);
-    vio_start(&v, b, d, 0);
+    rig_start(&g, GOES_AWAY, 0);
     for (unsigned i = 0; i < 4; i++)
-        assert_int_equal(read_block(&v, &data), 1);
-    end(b, &p);
+        assert_int_equal(read_block(&g.v, &data), 1);
+    end(g.b, &g.p);
 }
 
 static void lies_in_the_ring_end_the_connection(void **state)
@@ -328,37 +338,29 @@ static void lies_in_the_ring_end_the_connection(void **state)
     static const enum lie lies[] = {WRONG_ID, SAME_ID_TWICE, INDEX_JUMPS, SPEAKS_UNASKED};
 
     for (unsigned i = 0; i < ARRAY_LEN(lies); i++) {
-        struct peer p;
-        struct bare *b = machine(&p, lies[i], true);
-        struct pci_dev *d = bare_device(b, "vhost-user-blk-pci,chardev=c");
-        struct vio v;
+        struct rig g;
         gpa_t data;
         int st = 0;
 
-        bare_start(b);
-        vio_start(&v, b, d, 0);
+        rig_start(&g, lies[i], 0);
         for (unsigned n = 0; n < 20 && st != 1; n++) {
-            st = read_block(&v, &data);
+            st = read_block(&g.v, &data);
             assert_true(st >= 0);
         }
         assert_int_equal(st, 1);
-        end(b, &p);
+        end(g.b, &g.p);
     }
 }
 
 static void lengths_are_bounded(void **state)
 {
-    struct peer p;
-    struct bare *b = machine(&p, LENGTH_TOO_LONG, true);
-    struct pci_dev *d = bare_device(b, "vhost-user-blk-pci,chardev=c");
     static const uint8_t hdr[16] = {0};
     struct vio_part parts[] = {{.out = hdr, .len = 16}, {.len = 512}, {.len = 1}};
-    struct vio v;
+    struct rig g;
 
-    bare_start(b);
-    vio_start(&v, b, d, 0);
-    assert_int_equal(vio_do(&v, 0, parts, 3), 513);
-    end(b, &p);
+    rig_start(&g, LENGTH_TOO_LONG, 0);
+    assert_int_equal(vio_do(&g.v, 0, parts, 3), 513);
+    end(g.b, &g.p);
 }
 
 static void lies_before_it_starts_are_refused(void **state)
