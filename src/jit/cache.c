@@ -96,32 +96,39 @@ static void unlink_one(struct jit_cache *d, uint32_t n)
 
 /* ---- death ---- */
 
-/* Around a block's code: a 5-byte NOP before it, its gate, within 8 aligned bytes; behind it LEAVE_LEN bytes that leave
- * to the runtime with the block's pc. Death makes the NOP a jump there, whole for every CPU that fetches it. */
-enum { LEAVE_LEN = 15, BEFORE = 16, AROUND = BEFORE + LEAVE_LEN };
+/* Before a block's code: LEAVE_LEN bytes that leave to the runtime with the block's pc, a byte of nothing, where blocks
+ * count room for a jump, and a 2-byte NOP at an even address, the gate. Death makes the NOP a short jump to the first,
+ * whole for every CPU that fetches it.
+ *
+ * Blocks start at any multiple of four (and 2): what AMD's Zen predicts jumps by are bits 2 and 3 of the addresses
+ * jumped to before. With all blocks at multiples of 16 it could not tell one way there from another. */
+enum { LEAVE_LEN = 15, STEP = 4 };
+static unsigned before(const struct jit_cache *d)
+{
+    return LEAVE_LEN + 1 + (d->count ? JIT_COUNT_GATE : 0) + JIT_GATE_LEN;
+}
 
 /* What a block of len bytes takes. */
 static size_t block_room(const struct jit_cache *d, size_t len)
 {
-    return len + AROUND + (d->count ? JIT_COUNT_LEN : 0);
+    return len + before(d) + (d->count ? JIT_COUNT_LEN : 0);
 }
 
 static void put_gate(struct jit_cache *d, const struct jit_block *b)
 {
-    static const uint8_t nop5[JIT_GATE_LEN] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
-    uint8_t *w = jit_arena_writable(&d->arena, b->host + b->len);
+    uint8_t *w = jit_arena_writable(&d->arena, b->host - before(d));
     struct jit_buf buf = {.start = w, .p = w, .end = w + LEAVE_LEN, .delta = d->arena.x - d->arena.w};
 
-    memcpy(jit_arena_writable(&d->arena, jit_block_gate(b)), nop5, JIT_GATE_LEN);
     jit_mov_ri(&buf, d->leave_reg, b->pc);
     jit_jmp(&buf, d->leave);
+    put_le16(jit_arena_writable(&d->arena, jit_block_gate(b)), 0x9066);
 }
 
 static void shut_gate(struct jit_cache *d, const struct jit_block *b)
 {
-    uint64_t *w = (uint64_t *)(void *)jit_arena_writable(&d->arena, jit_block_gate(b) - 3);
+    uint16_t *w = (uint16_t *)(void *)jit_arena_writable(&d->arena, jit_block_gate(b));
 
-    __atomic_store_n(w, (*w & 0xffffff) | UINT64_C(0xe9) << 24 | (uint64_t)b->len << 32, __ATOMIC_RELEASE);
+    __atomic_store_n(w, (uint16_t)(0xeb | (0x100 - before(d)) << 8), __ATOMIC_RELEASE);
 }
 
 static void kill_block(struct jit_cache *d, struct jit_block *b)
@@ -303,13 +310,22 @@ static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct 
 
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link)
 {
-    uint8_t *w = d->arena.w + d->arena.used + BEFORE;
+    uint8_t *w = d->arena.w + d->arena.used + before(d);
 
-    if (!jit_arena_room(&d->arena, block_room(d, JIT_BLOCK_ROOM)) || !reserve_links(d))
+    if (!jit_arena_room(&d->arena, block_room(d, JIT_BLOCK_ROOM) + 8) || !reserve_links(d))
         return false;
     *first_link = d->nr_links;
     *b = (struct jit_buf){.start = w, .p = w, .end = w + JIT_BLOCK_ROOM, .delta = d->arena.x - d->arena.w};
     return true;
+}
+
+void jit_cache_begin_at(struct jit_cache *d, struct jit_buf *b, unsigned low)
+{
+    unsigned by = (unsigned)(low - (uintptr_t)b->start) & 7;
+
+    jit_arena_take(&d->arena, by);
+    b->start += by;
+    b->p += by;
 }
 
 static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
@@ -320,7 +336,7 @@ static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
 static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
     b->index = d->nr_order;
-    b->host = d->arena.x + d->arena.used + BEFORE;
+    b->host = d->arena.x + d->arena.used + before(d);
     b->entry = (uint16_t)out->entry;
     b->len = out->len;
     b->guest_len = (uint16_t)out->guest_len;
@@ -335,8 +351,8 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
         patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     put_gate(d, b);
     if (d->count)
-        jit_count_block(d, b, b->host + b->len + LEAVE_LEN);
-    jit_arena_take(&d->arena, align_up(block_room(d, out->len), 16));
+        jit_count_block(d, b, b->host + b->len);
+    jit_arena_take(&d->arena, align_up(block_room(d, out->len), STEP));
     while (d->nr_first <= kib_of(d, b->host))
         d->first[d->nr_first++] = d->nr_order;
     append(d, b);

@@ -71,7 +71,7 @@ struct jit_page { /* a page that holds translated code */
     struct jit_span *spans;
     struct jit_page *next;
 };
-enum { JIT_GATE_LEN = 5 };
+enum { JIT_GATE_LEN = 2 };
 enum { JIT_CACHE_HASH = 1 << 17, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
 struct jit_cache {
     pthread_mutex_t lock;
@@ -112,6 +112,9 @@ struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t plac
  * again); commit enters the block; out NULL: nothing was translated, remember that the place is to be interpreted (it
  * covers one guest byte). The owner then write-protects the page, and the second one of a block that crosses. */
 bool jit_cache_begin(struct jit_cache *d, struct jit_buf *b, uint32_t *first_link);
+/* Moves what was begun, and is still empty, on to where the low three bits of its address are these: code made before,
+ * whose links were placed by them, is to be copied there. */
+void jit_cache_begin_at(struct jit_cache *d, struct jit_buf *b, unsigned low);
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
                                    const struct jit_block_out *out);
 

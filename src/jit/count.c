@@ -58,11 +58,13 @@ static void count_and_go(struct jit_cache *d, struct jit_buf *b, uint64_t *n, co
 void jit_count_block(struct jit_cache *d, struct jit_block *b, const uint8_t *behind)
 {
     uint8_t *w = jit_arena_writable(&d->arena, behind), *gate = jit_arena_writable(&d->arena, jit_block_gate(b));
+    uint8_t *far = gate - JIT_COUNT_GATE;
     struct jit_buf buf = {.start = w, .p = w, .end = w + JIT_COUNT_LEN, .delta = d->arena.x - d->arena.w};
-    struct jit_buf at_gate = {.start = gate, .p = gate, .end = gate + JIT_GATE_LEN, .delta = buf.delta};
+    struct jit_buf at_gate = {.start = far, .p = far, .end = gate, .delta = buf.delta};
 
     assert(b->index < nr_counters(d));
-    jit_jmp(&at_gate, jit_here(&buf));
+    jit_jmp(&at_gate, jit_here(&buf)); /* too far for the gate itself */
+    put_le16(gate, (uint16_t)(0xeb | (0x100 - JIT_COUNT_GATE - JIT_GATE_LEN) << 8));
     count_and_go(d, &buf, &d->count[b->index], b->host);
     if (b->host + UINT16_MAX >= jit_here(&buf)) { /* else it is entered uncounted from its own page */
         const uint8_t *entry = b->host + b->entry;

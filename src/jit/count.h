@@ -9,7 +9,7 @@
 
 struct jit_cache;
 struct jit_block;
-enum { JIT_COUNT_LEN = 64 }; /* bytes behind a block that counts */
+enum { JIT_COUNT_LEN = 64, JIT_COUNT_GATE = 6 }; /* bytes behind a block that counts, and before its gate */
 
 /* From now on; before the first block. Loops inside a block are not linked to its inside. False: there is no room near
  * the code. */

@@ -32,6 +32,15 @@ void ir_begin(struct ir *s, uint64_t pc)
     s->full = s->next_dead = false;
     s->pc = pc;
     s->guest_len = 0;
+    s->peek_first = s->peek_last = 0;
+}
+
+void ir_peek(struct ir *s, uint64_t first, uint64_t last)
+{
+    uint16_t a = first & 4095, b = last & 4095;
+
+    s->peek_first = s->peek_last && s->peek_first < a ? s->peek_first : a;
+    s->peek_last = s->peek_last > b ? s->peek_last : b;
 }
 
 ir_val ir_emit(struct ir *s, enum ir_opcode op, enum ir_type t, unsigned attr, ir_val a, ir_val b, ir_val c,

@@ -82,6 +82,7 @@ struct ir {
     bool next_dead; /* see ir_flags_dead */
     uint64_t pc;    /* of the block */
     uint32_t guest_len;
+    uint16_t peek_first, peek_last; /* see ir_peek; 0, 0: none */
 };
 
 /* --- Building --- */
@@ -100,6 +101,8 @@ static inline enum ir_type ir_type_of(const struct ir *s, ir_val v)
 {
     return (enum ir_type)s->op[v].t;
 }
+/* The block depends on the bytes at guest addresses first to last too, which lie in its first page. */
+void ir_peek(struct ir *s, uint64_t first, uint64_t last);
 /* The next exit emitted goes where NZCV is dead. */
 static inline void ir_flags_dead(struct ir *s)
 {

@@ -165,8 +165,8 @@ static void shift(struct irc *c, const struct ir_op *o)
     } else if (o->op == IR_ROR) {
         ir_clobber_flags(c);
         ir_take(c, JR_RCX);
-        rb = ir_use(c, o->a[1]);
-        jit_mov_rr32(c->b, JR_RCX, rb);
+        ir_fetch(c, JR_RCX,
+                 o->a[1]); /* not in a register of its own besides: of four that are free the rest need three */
         ra = ir_use(c, o->a[0]);
         d = ir_dst(c, (ir_val)c->cur, 0);
         ir_mov(c, d, ra, (enum ir_type)o->t);

@@ -167,6 +167,12 @@ static void walk(struct irc *c)
     for (c->cur = 0; c->cur < s->nr && !c->failed; c->cur++) {
         const struct ir_op *o = &s->op[c->cur];
 
+        if (ir_stores_join(c, c->cur)) {
+            ir_code_stores(c, o);
+            ir_consume(c, c->cur++);
+            ir_consume(c, c->cur);
+            continue;
+        }
         c->pair = is_pair(c, c->cur);
         emit(c, o);
         if (c->pair) {
@@ -249,6 +255,10 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
     *out = (struct jit_block_out){.guest_len = s->guest_len};
     if (log_on(LOG_OP))
         show(s, LOG_OP, "as made");
+    if (s->peek_first < (s->pc & 4095) || s->peek_last >= (s->pc & 4095) + s->guest_len) {
+        out->peek_first = s->peek_first;
+        out->peek_last = s->peek_last;
+    }
     ir_optimise(s, &c->f);
     ir_find_uses(s, &c->f);
     if (log_on(LOG_OP_OPT))

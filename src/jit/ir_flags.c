@@ -282,11 +282,20 @@ static void cond_compare(struct irc *c, const struct ir_op *o, bool add)
     ir_made_flags(c, (ir_val)c->cur, !add);
 }
 
+void ir_load_flags(struct irc *c, uint32_t packed)
+{
+    jit_mov_ri(c->b, JR_RAX, packed);
+    jit_8(c->b, 0x04); /* add al, 0x7f */
+    jit_8(c->b, 0x7f);
+    jit_8(c->b, 0x9e); /* sahf */
+}
+
+/* EFLAGS where the condition is not met are made in cold code: mostly it is a && b with a true. */
 static void ccmp(struct irc *c, const struct ir_op *o)
 {
     unsigned cc, n = (unsigned)o->imm, ra = 0, w = c->s->op[o->a[1]].t == IR_I64 ? JIT_W : 0;
     bool add = o->attr & 16;
-    uint8_t *no, *done;
+    struct ir_cold *k;
     uint64_t packed = ir_flags_of(n << 28);
 
     if (!add)
@@ -303,20 +312,16 @@ static void ccmp(struct irc *c, const struct ir_op *o)
         ir_use(c, o->a[2]);
     if (add)
         ra = ir_tmp(c, false);
-    no = jit_jcc8_fwd(c->b, cc ^ 1);
+    k = ir_new_cold(c, COLD_FLAGS);
+    k->n = (uint32_t)packed;
+    k->from = jit_jcc_fwd(c->b, cc ^ 1);
     if (add) {
         jit_mov_rr(c->b, ra, c->v[o->a[1]].reg);
         jit_op_reg(c->b, w, 0x03, ra, c->v[o->a[2]].reg);
     } else {
         compare(c, false, o->a[1], o->a[2]);
     }
-    done = jit_jmp_fwd(c->b);
-    jit_patch8(c->b, no);
-    jit_mov_ri(c->b, JR_RAX, packed);
-    jit_8(c->b, 0x04);
-    jit_8(c->b, 0x7f);
-    jit_8(c->b, 0x9e);
-    jit_patch32(c->b, done);
+    k->back = c->b->p;
     c->ef_logic = IR_NO;
     ir_made_flags(c, (ir_val)c->cur, !add);
 }

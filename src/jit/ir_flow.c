@@ -513,6 +513,10 @@ static void emit_one_cold(struct irc *c, struct ir_cold *k)
         jit_call(c->b, c->env->stubs->jump);
         jit_jmp(c->b, k->back + c->b->delta);
         break;
+    case COLD_FLAGS:
+        ir_load_flags(c, k->n);
+        jit_jmp(c->b, k->back + c->b->delta);
+        break;
     case COLD_CNAN:
         ir_vex_m(c->b, k->n == IR_F64 ? 3 : 2, 1, 0, 0x10, k->dst - XMM0, 0, k->n == IR_F64 ? GSX(nan64) : GSX(nan32));
         jit_jmp(c->b, k->back + c->b->delta);

@@ -53,11 +53,11 @@ struct irv {
     int32_t home;
     int32_t also; /* L_REG: context memory holds it too, 0 = none */
 };
-enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN, COLD_CALL };
+enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN, COLD_CALL, COLD_FLAGS };
 struct ir_cold {
     enum cold_what what;
     uint8_t *from, *back; /* rel32 to bind; where to go on */
-    uint32_t n;           /* link, code, op */
+    uint32_t n;           /* link, code, op, packed flags */
     uint64_t pc;
     uint8_t reg[4], dst;
 };
@@ -175,12 +175,17 @@ void ir_mark(struct irc *c, unsigned mark);
 void ir_store_eflags(struct irc *c);
 /* EFLAGS now hold v. */
 void ir_made_flags(struct irc *c, ir_val v, bool inv);
+/* EFLAGS := a packed word. RAX is the caller's. */
+void ir_load_flags(struct irc *c, uint32_t packed);
 /* Host condition for an Arm condition on FLAGS v, which is brought into EFLAGS. */
 unsigned ir_flag_cc(struct irc *c, ir_val v, unsigned armcond);
 
 /* Code: true when the op was one of theirs. */
 bool ir_code_int(struct irc *c, const struct ir_op *o);
 bool ir_code_mem(struct irc *c, const struct ir_op *o);
+/* Two stores of 16 bytes side by side by one of 32: the op and the one behind it. */
+bool ir_stores_join(const struct irc *c, unsigned n);
+void ir_code_stores(struct irc *c, const struct ir_op *o);
 bool ir_code_flow(struct irc *c, const struct ir_op *o);
 bool ir_code_flags(struct irc *c, const struct ir_op *o);
 bool ir_code_vec(struct irc *c, const struct ir_op *o);
@@ -204,7 +209,8 @@ void ir_code_setcc(struct irc *c, unsigned cc);                                 
 void ir_code_select(struct irc *c, unsigned cc, ir_val yes, ir_val no);
 void ir_code_retype(struct irc *c, const struct ir_op *o);
 
-/* VEX encodings: pp 0 1=66 2=F3 3=F2, map 1=0F 2=0F38 3=0F3A. */
+/* VEX encodings: pp 0 1=66 2=F3 3=F2, with IR_VEX_L 256 bits (stubs clear the upper halves); map 1=0F 2=0F38 3=0F3A. */
+enum { IR_VEX_L = 4 };
 void ir_vex(struct jit_buf *b, unsigned pp, unsigned map, unsigned w, unsigned op, unsigned reg, unsigned vvvv,
             unsigned rm);
 void ir_vex_m(struct jit_buf *b, unsigned pp, unsigned map, unsigned w, unsigned op, unsigned reg, unsigned vvvv,

@@ -175,6 +175,32 @@ static void vec_store(struct irc *c, const struct ir_op *o)
     }
 }
 
+/* Is the next op the store of the 16 bytes behind this one's, by the same instruction? */
+bool ir_stores_join(const struct irc *c, unsigned n)
+{
+    const struct ir_op *o = &c->s->op[n], *f = o + 1;
+
+    return n + 1 < c->s->nr && o->op == IR_STORE && f->op == IR_STORE && o->attr == IR_M128 && f->attr == IR_M128 &&
+           o->t == IR_V128 && f->t == IR_V128 && o->a[0] == f->a[0] && o->a[2] == f->a[2] && o->imm2 == f->imm2 &&
+           f->imm == o->imm + 16;
+}
+
+void ir_code_stores(struct irc *c, const struct ir_op *o)
+{
+    struct jit_mem m;
+    unsigned a, b, t;
+
+    ir_flags_for_fault(c, o);
+    m = operand(c, o);
+    a = ir_use(c, o->a[1]) - XMM0;
+    b = ir_use(c, o[1].a[1]) - XMM0;
+    t = ir_tmp(c, true) - XMM0;
+    ir_vex(c->b, 1 | IR_VEX_L, 3, 0, 0x38, t, a, b); /* vinserti128 */
+    jit_8(c->b, 1);
+    addr32(c);
+    ir_vex_m(c->b, IR_VEX_L, 1, 0, 0x11, t, 0, m);
+}
+
 static void store_const(struct irc *c, unsigned size, int32_t v, struct jit_mem m)
 {
     addr32(c);

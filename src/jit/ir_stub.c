@@ -15,6 +15,14 @@ static void mov_pins(struct jit_buf *b, const struct ir_env *env, bool store)
     }
 }
 
+/* C code has the older vector instructions, which wait for the upper halves that stores of 32 bytes left. */
+static void vzeroupper(struct jit_buf *b)
+{
+    jit_8(b, 0xc5);
+    jit_8(b, 0xf8);
+    jit_8(b, 0x77);
+}
+
 static const uint8_t *make_enter(struct jit_buf *b, const struct ir_env *env)
 {
     const uint8_t *at = jit_here(b);
@@ -34,6 +42,7 @@ static const uint8_t *make_exit(struct jit_buf *b, const struct ir_env *env) /* 
 {
     const uint8_t *at = jit_here(b);
 
+    vzeroupper(b);
     jit_store(b, GSX(ss_rsp), JR_RSP);
     mov_pins(b, env, true);
     jit_op_mem(b, 0, 0x0fae, 3, GSX(mxcsr), 0);
@@ -90,6 +99,7 @@ static const uint8_t *make_ret_bottom(struct jit_buf *b, const uint8_t *jump)
 /* Runs the function in RAX on the ordinary stack. */
 static void call_c(struct jit_buf *b)
 {
+    vzeroupper(b);
     jit_store(b, GSX(save_rsp), JR_RSP);
     jit_load(b, JR_RSP, GSX(host_rsp));
     jit_op_reg(b, JIT_W, 0x83, 4, JR_RSP); /* and rsp, -16 */

@@ -28,7 +28,7 @@ def outcome(cmd, cwd):
 
 @pytest.mark.proves('F-PRG-15', 'F-PRG-16', 'F-USR-07')
 @pytest.mark.parametrize('how', ['-static', '-fPIE'])
-@pytest.mark.parametrize('name', ['files', 'float', 'smc', 'threads', 'faults', 'time', 'loops', 'deep'])
+@pytest.mark.parametrize('name', ['files', 'float', 'smc', 'threads', 'faults', 'time', 'loops', 'deep', 'search', 'ahead'])
 def test_program_does_what_it_does_under_the_oracle(tmp_path, name, how):
     need('qemu-aarch64')
     exe = build(tmp_path, name, how)

@@ -18,6 +18,17 @@ int main(void) { int s = 0; for (int i = 0; i < 5; i++) s += f(i); *(volatile in
 '''
 
 
+def waiting(arch, sock, exe):
+    """The program, standing at its first instruction for gdb at sock."""
+    p = subprocess.Popen([translator(arch), '-g', sock, exe], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL)
+    for _ in range(100):
+        if os.path.exists(sock):
+            break
+        time.sleep(0.1)
+    return p
+
+
 @pytest.mark.proves('F-PRG-15')
 @pytest.mark.parametrize('arch,cc,flags,vec', [('x86_64', 'gcc', [], '$xmm5.v2_int64[1]'), ('i386', 'gcc', M32, '$xmm5.v2_int64[1]'),
                                                ('arm', 'arm-linux-gnueabihf-gcc', ['-static', '-marm'], '$d9'),
@@ -30,13 +41,8 @@ def test_gdb_breaks_watches_steps_and_sees_the_fault(tmp_path, arch, cc, flags, 
     exe, sock = str(tmp_path / 'g'), str(tmp_path / 's')
     if subprocess.run([cc, '-g', '-O0', *flags, '-o', exe, str(tmp_path / 'g.c')], capture_output=True).returncode:
         pytest.skip(f'{cc} cannot build for {arch}')
-    p = subprocess.Popen([translator(arch), '-g', sock, exe], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.DEVNULL)
+    p = waiting(arch, sock, exe)
     try:
-        for _ in range(100):
-            if os.path.exists(sock):
-                break
-            time.sleep(0.1)
         cmds = ['set confirm off', f'file {exe}', f'target remote {sock}', 'break f', 'continue', 'print x', 'backtrace', 'continue',
                 'print x', 'delete', 'watch v', 'continue', 'print v', f'set var {vec} = 77', 'stepi', f'print {vec}', 'delete', 'set var v=100', 'continue',
                 'print v', 'print $_siginfo', 'info threads']
@@ -68,13 +74,8 @@ def test_gdb_finds_program_libraries_and_mappings_untold(tmp_path, arch, cc, fla
     exe, sock = str(tmp_path / 't'), str(tmp_path / 's')
     if subprocess.run([cc, '-g', '-O0', *flags, '-o', exe, str(tmp_path / 't.c'), '-lpthread'], capture_output=True).returncode:
         pytest.skip(f'{cc} cannot build for {arch}')
-    p = subprocess.Popen([translator(arch), '-g', sock, exe], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                         stderr=subprocess.DEVNULL)
+    p = waiting(arch, sock, exe)
     try:
-        for _ in range(100):
-            if os.path.exists(sock):
-                break
-            time.sleep(0.1)
         cmds = ['set confirm off', 'set debuginfod enabled off', f'target remote {sock}', 'break work', 'continue', 'info sharedlibrary', 'info threads',
                 'info proc mappings', 'info auxv', 'watch v', 'continue', 'bt', 'delete', 'continue']
         r = subprocess.run([gdb, '-q', '-batch', '-nx'] + [a for c in cmds for a in ('-ex', c)], capture_output=True, text=True, timeout=200)

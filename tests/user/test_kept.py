@@ -53,6 +53,23 @@ def test_the_second_run_is_like_the_first(tmp_path, name, arch):
 
 
 @pytest.mark.proves('F-PRG-18')
+def test_code_that_was_only_looked_at_is_compared_too(tmp_path):
+    """Flags are not kept where the code jumped to replaces them: when the file has other code there, they must be."""
+    exe = build(tmp_path, 'ahead', 'aarch64', '-static')
+    kept = tmp_path / 'kept'
+    assert b'text 0 0 0 0\n' in go('aarch64', exe, kept, tmp_path)[1]
+    assert files(kept)
+    tst, cset, nop = (bytes.fromhex(w) for w in ('3f0001ea', 'e0179f1a', '1f2003d5'))
+    with open(exe, 'r+b') as f:
+        image = f.read()
+        assert image.count(tst + cset) == 1
+        f.seek(image.index(tst + cset))
+        f.write(nop)
+    for _ in range(2):
+        assert b'text 1 0 1 0\n' in go('aarch64', exe, kept, tmp_path)[1]
+
+
+@pytest.mark.proves('F-PRG-18')
 def test_a_warm_start_costs_less(tmp_path):
     exe = build(tmp_path, 'files', 'aarch64', '-static')
     kept = tmp_path / 'kept'

@@ -142,7 +142,7 @@ static unsigned dp_sets(const struct arm_insn *i)
 
 /* Does the code at target write what is live of NZCV before anything reads it? Looks some instructions ahead within the
  * bytes at hand. */
-static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned it, unsigned far, unsigned live)
+static bool look_ahead(struct arm_xlat *x, uint32_t target, unsigned it, unsigned far, unsigned live)
 {
     struct arm_insn i;
 
@@ -152,6 +152,8 @@ static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned 
         if (target < x->start || target + 4 > x->start + x->avail ||
             !arm_decode(&i, target, x->thumb, now, x->code + (target - x->start), 4))
             return false;
+        x->seen_first = min_u64(x->seen_first, target);
+        x->seen_last = max_u64(x->seen_last, target + i.len - 1);
         it = arm_it_next(now);
         if (i.cond != 14 && cond_reads(i.cond) & live)
             return false;
@@ -162,10 +164,10 @@ static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned 
 
             if (i.cond == 14)
                 target = to - i.len;
-            else if (far < 3 || !flags_dead_from(x, to, 0, far / 3, live))
+            else if (far < 3 || !look_ahead(x, to, 0, far / 3, live))
                 return false;
         } else if (i.row->gen == gen_cbz) {
-            if (far < 3 || !flags_dead_from(x, arm_pc_read(&i) + i.imm, 0, far / 3, live))
+            if (far < 3 || !look_ahead(x, arm_pc_read(&i) + i.imm, 0, far / 3, live))
                 return false;
         } else if (i.row->gen == gen_dp) {
             if (dp_reads(&i) & live)
@@ -181,15 +183,25 @@ static bool flags_dead_from(const struct arm_xlat *x, uint32_t target, unsigned 
     return !live;
 }
 
-static bool flags_dead_at(const struct arm_xlat *x, uint32_t target)
+static bool flags_dead_from(struct arm_xlat *x, uint32_t target, unsigned it)
 {
-    return flags_dead_from(x, target, 0, target <= x->pc ? 40 : 16, FLAG_ALL);
+    x->seen_first = UINT64_MAX;
+    x->seen_last = 0;
+    if (!look_ahead(x, target, it, target <= x->pc ? 40 : 16, FLAG_ALL))
+        return false;
+    ir_peek(x->s, x->seen_first, x->seen_last);
+    return true;
+}
+
+static bool flags_dead_at(struct arm_xlat *x, uint32_t target)
+{
+    return flags_dead_from(x, target, 0);
 }
 
 /* Under IT (a block that ends within its reach) an ADD sets nothing. */
 static void exit_to(struct arm_xlat *x, uint32_t target, bool thumb)
 {
-    if (thumb == x->thumb && flags_dead_from(x, target, x->it, target <= x->pc ? 40 : 16, FLAG_ALL))
+    if (thumb == x->thumb && flags_dead_from(x, target, x->it))
         ir_flags_dead(x->s);
     ir_exit(x->s, (uint64_t)target | thumb);
     x->ended = true;

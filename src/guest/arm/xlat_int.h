@@ -18,8 +18,9 @@ struct arm_xlat {
     /* Conditional instructions that only write core registers write old or new: */
     bool select;
     unsigned select_cond;
-    bool skipping;  /* between SKIP_IF_FL and LABEL of a conditional instruction */
-    ir_val fpflags; /* FLAGS value that FPSCR's N Z C V hold, IR_NO: not known */
+    bool skipping;                  /* between SKIP_IF_FL and LABEL of a conditional instruction */
+    uint64_t seen_first, seen_last; /* bytes that looking ahead has read */
+    ir_val fpflags;                 /* FLAGS value that FPSCR's N Z C V hold, IR_NO: not known */
 };
 #define AX_OFF(r) (offsetof(struct arm_cpu, a.x) + 8 * (size_t)(r))
 #define AV_OFF(r) (offsetof(struct arm_cpu, a.v) + 16 * (size_t)(r))

@@ -344,7 +344,7 @@ static void gen_dp3(struct a64_xlat *x, unsigned kind, uint32_t w)
 
 /* ---- flow ---- */
 /* Does code at target write all of NZCV before anything reads it? Looks ahead within the page, further in loops. */
-static bool flags_dead_from(const struct a64_xlat *x, uint64_t target, unsigned far)
+static bool flags_dead_from(struct a64_xlat *x, uint64_t target, unsigned far)
 {
     for (; far; far--, target += 4) {
         uint32_t w;
@@ -354,6 +354,8 @@ static bool flags_dead_from(const struct a64_xlat *x, uint64_t target, unsigned 
             return false;
         w = get_le32(x->code + (target - x->start));
         row = a64_decode(w);
+        x->seen_first = min_u64(x->seen_first, target);
+        x->seen_last = max_u64(x->seen_last, target + 3);
         if (row < 0)
             return false;
         if ((w & 0x7c000000) == 0x14000000) { /* B, BL */
@@ -399,9 +401,14 @@ static bool flags_dead_from(const struct a64_xlat *x, uint64_t target, unsigned 
     return false;
 }
 
-static bool flags_dead_at(const struct a64_xlat *x, uint64_t target)
+static bool flags_dead_at(struct a64_xlat *x, uint64_t target)
 {
-    return flags_dead_from(x, target, target <= x->pc ? 40 : 16);
+    x->seen_first = UINT64_MAX;
+    x->seen_last = 0;
+    if (!flags_dead_from(x, target, target <= x->pc ? 40 : 16))
+        return false;
+    ir_peek(x->s, x->seen_first, x->seen_last);
+    return true;
 }
 
 static void hint_dead(struct a64_xlat *x, uint64_t target)
@@ -549,13 +556,14 @@ static bool gen_barrier(struct a64_xlat *x, unsigned kind, uint32_t w)
 static bool gen_sys(struct a64_xlat *x, uint32_t w)
 {
     struct ir *s = x->s;
-    ir_val a;
+    ir_val a, z;
 
     switch (a64_bits(w, 18, 5)) {
     case 3 << 11 | 7 << 7 | 4 << 3 | 1: /* DC ZVA */
         a = ir_bin_i(s, IR_AND, get_x(x, A64_RD(w)), ~UINT64_C(63));
+        z = ir_vconst(s, 0, true);
         for (unsigned i = 0; i < 64; i += 16)
-            ir_store(s, IR_M128, a, i, ir_vconst(s, 0, true));
+            ir_store(s, IR_M128, a, i, z);
         return true;
     case 3 << 11 | 7 << 7 | 5 << 3 | 1:  /* IC IVAU: written code is noticed without it */
     case 3 << 11 | 7 << 7 | 10 << 3 | 1: /* DC CVAC, CVAU, CVAP, CIVAC */
@@ -692,6 +700,7 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
             break;
         }
         ir_insn(s, x.pc);
+        x.room = max - n;
         if (x.pc + 4 > end)
             end = x.pc + 4;
         gen(&x, get_le32(code + (x.pc - pc)));

@@ -11,6 +11,8 @@ struct a64_xlat {
     const uint8_t *code; /* of the block's first byte; avail of them */
     size_t avail;
     bool fp_special, ended;
+    unsigned room;                  /* instructions the block may still have, this one too */
+    uint64_t seen_first, seen_last; /* bytes that looking ahead has read */
 };
 #define X_OFF(r) (offsetof(struct a64_cpu, x) + 8 * (size_t)(r))
 #define V_OFF(r) (offsetof(struct a64_cpu, v) + 16 * (size_t)(r))

@@ -667,10 +667,64 @@ static ir_val indexed(struct a64_xlat *x, uint32_t w)
     return V1(IR_VDUPL, l, get_v(x, m), idx);
 }
 
+/* ---- any byte in a vector? ---- */
+/* Searches of strings fold a vector by UMINP, UMAXP, ADDP or SHRN, move what is left to X and go on with CBZ X. While
+ * nothing is found all that is made on the way is 0: seen from the vector at once, the loop takes that way. Behind it
+ * stands what the instruction does otherwise. Each fold makes 0 of 0 (of no zero byte, with CMEQ #0 at the end). */
+static bool fold_word(uint32_t w, uint32_t op)
+{
+    return (w & 0xffe0fc00) == op;
+}
+
+static uint32_t word_at(const struct a64_xlat *x, unsigned n)
+{
+    uint64_t at = x->pc - x->start + 4 * n;
+
+    return at + 4 <= x->avail && x->pc >= x->start ? get_le32(x->code + at) : 0;
+}
+
+static void search_ahead(struct a64_xlat *x, uint32_t w)
+{
+    enum { UMINP = 0x6e20ac00, UMAXP = 0x6e20a400, ADDP = 0x4e20bc00, SHRN4 = 0x0f0c8400, CMEQ0 = 0x0e209800 };
+    struct ir *s = x->s;
+    unsigned d = A64_RD(w), n = A64_RN(w), m = A64_RM(w), k = 1, to;
+    bool min = fold_word(w, UMINP), shrn = (w & 0xfffffc00) == SHRN4;
+    uint32_t op = w & 0xffe0fc00, next;
+    uint64_t target;
+    ir_val v, z, zero;
+
+    if (!min && !shrn && !fold_word(w, UMAXP) && !fold_word(w, ADDP))
+        return;
+    m = shrn ? n : m;
+    if (d == n || d == m)
+        return;
+    while (!shrn && k < 4 && word_at(x, k) == (op | d << 16 | d << 5 | d))
+        k++;
+    if (min && word_at(x, k++) != (CMEQ0 | d << 5 | d))
+        return;
+    next = word_at(x, k++);
+    to = A64_RD(next);
+    if ((next & 0xffffffe0) != (0x9e660000 | d << 5) || to == A64_ZR ||
+        (word_at(x, k) & 0xff00001f) != (0xb4000000 | to) || x->room <= k)
+        return;
+    target = x->pc + 4 * k + (uint64_t)a64_sbits(word_at(x, k), 23, 5) * 4;
+    ir_peek(s, x->pc, x->pc + 4 * k + 3);
+    v = get_v(x, n);
+    if (m != n)
+        v = ir_bin_x(s, min ? IR_VUMIN : IR_VOR, IR_V128, IR_B, v, get_v(x, m), 0);
+    zero = ir_vconst(s, 0, true);
+    put_v(x, d, zero);
+    z = ir_un_x(s, IR_VMSKB, IR_I32, 0, ir_bin_x(s, IR_VCMPEQ, IR_V128, IR_B, v, zero, 0), 0);
+    put_x(x, to, ir_c64(s, 0));
+    ir_exit_if(s, IR_EQ, z, ir_const(s, IR_I32, min ? 0 : 0xffff), target);
+}
+
 bool xlat_simd(struct a64_xlat *x, const struct a64_row *r, unsigned kind, uint32_t w)
 {
     a64_sem_fn *g = r->sem;
 
+    if (x->room)
+        search_ahead(x, w);
     if (g == sem_simd_3same)
         return gen_3same(x, kind, w, vm(x, w));
     if (g == sem_simd_idx)

@@ -2,8 +2,8 @@
  *
  * File: header; a table of nr_slots (a power of two) entries { u64 tag, u32 offset, u32 0 }, found by the tag's hash
  * and then the next ones; records, each aligned to 8 bytes: struct rec; (nr_insn + 1) pairs of u16 offsets; struct
- * rec_link each; struct rec_rel each; guest bytes; peeked bytes; host code. All in the host's byte order: the name
- * depends on the host's CPU. */
+ * rec_link each; struct rec_rel each; guest bytes; host code. Of the bytes a block only looked at it has a sum. All in
+ * the host's byte order: the name depends on the host's CPU. */
 #include "user/linux/kept.h"
 #include "base/str.h"
 #include "user/linux/guard.h"
@@ -53,9 +53,9 @@ struct slot {
 };
 struct rec {
     uint32_t size, sum; /* sum: of all behind it */
-    uint64_t pc;
+    uint64_t pc, peek_sum;
     uint32_t mode, code_len, guest_len, entry;
-    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, zero[3];
+    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, low, zero[2]; /* low: three bits of its host address */
 };
 struct rec_link {
     uint32_t at, stub, poll, mode_or, inner, zero;
@@ -351,8 +351,7 @@ static void look(const struct lx_kept *k, struct unit *u)
 /* ---- records ---- */
 
 struct parts {
-    const uint8_t *map, *links, *rels, *guest, *peek, *code;
-    size_t peek_len;
+    const uint8_t *map, *links, *rels, *guest, *code;
 };
 
 /* The record at p of at most room bytes: its parts, every length checked. */
@@ -375,9 +374,6 @@ static bool split(const uint8_t *p, uint64_t room, struct rec *r, struct parts *
     at += r->nr_rel * sizeof(struct rec_rel);
     s->guest = p + at;
     at += align_up(r->guest_len, 8);
-    s->peek = p + at;
-    s->peek_len = r->peek_last ? (size_t)(r->peek_last - r->peek_first) + 1 : 0;
-    at += align_up(s->peek_len, 8);
     s->code = p + at;
     at += align_up(r->code_len, 8);
     return at == r->size;
@@ -452,6 +448,12 @@ static const void *guest_at(const struct lx_rt *rt, uint64_t pc)
     return (const void *)(uintptr_t)(pc & ~rt->front->pc_bits);
 }
 
+/* Of what the block looked at beyond its own bytes; first page only. */
+static uint64_t peek_sum(uint64_t pc, unsigned first, unsigned last)
+{
+    return last ? hash((const void *)(uintptr_t)(align_down(pc, PAGE) + first), last - first + 1u, 0) : 0;
+}
+
 /* The record's code into the buffer. False: not for this place, or damaged. */
 static bool take(const struct find *f, const uint8_t *p, uint64_t room)
 {
@@ -463,7 +465,7 @@ static bool take(const struct find *f, const uint8_t *p, uint64_t room)
 
     if (!split(p, room, &r, &s) || r.pc != pc || r.mode != f->mode || r.guest_len > f->avail ||
         rec_sum(p, r.size) != r.sum || memcmp(guest_at(f->rt, pc), s.guest, r.guest_len) ||
-        memcmp((const void *)(uintptr_t)(align_down(pc, PAGE) + r.peek_first), s.peek, s.peek_len))
+        peek_sum(pc, r.peek_first, r.peek_last) != r.peek_sum)
         return false;
     *out = (struct jit_block_out){.entry = r.entry,
                                   .len = r.code_len,
@@ -476,6 +478,7 @@ static bool take(const struct find *f, const uint8_t *p, uint64_t room)
         out->host_off[i] = get_le16(s.map + 4 * i);
         out->guest_off[i] = get_le16(s.map + 4 * i + 2);
     }
+    jit_cache_begin_at(&f->rt->cache, b, r.low);
     memcpy(b->p, s.code, r.code_len);
     if (!take_links(&r, &s, out) || !relocate(&f->rt->cache, &r, &s, b->p, b->p + b->delta, f->first_link))
         return false;
@@ -669,18 +672,18 @@ static void add_block(void *arg)
                     .nr_links = (uint16_t)b->nr_links,
                     .nr_rel = n->nr_rel,
                     .peek_first = peek->used ? peek->first : 0,
-                    .peek_last = peek->used ? peek->last : 0};
+                    .peek_last = peek->used ? peek->last : 0,
+                    .low = (uintptr_t)b->host & 7};
 
     if (host_inside(b, n) || hash(guest, b->guest_len, 0) != n->sum)
         return;
+    r.peek_sum = peek_sum(b->pc, r.peek_first, r.peek_last);
     put(o, &r, sizeof r);
     put(o, b->map, 4u * (b->nr_insn + 1u));
     put_links(o, &a->rt->cache, b);
     if (!put_rels(o, &a->rt->cache, b, n))
         o->full = true;
     put(o, guest, b->guest_len);
-    if (r.peek_last)
-        put(o, (const void *)(uintptr_t)(align_down(b->pc, PAGE) + r.peek_first), r.peek_last - r.peek_first + 1u);
     put(o, b->host, b->len);
     if (o->full)
         return;

@@ -91,35 +91,87 @@ static const char *own_proc(const char *path)
     return !strncmp(path, num, n) ? of_thread(path + n) : NULL;
 }
 
+/* A line of the host's maps, without what it says of rights; details: what smaps says of it. */
+struct host_map {
+    unsigned long lo, hi;
+    char rest[PATH_MAX + 64];
+    struct strbuf details;
+};
+
+static void add_map_line(struct strbuf *out, const struct lx_map *m, unsigned long from, unsigned long to,
+                         const char *rest)
+{
+    size_t start = out->len;
+
+    str_addf(out, "%08lx-%08lx %c%c%c%c ", from, to, m->prot & PROT_READ ? 'r' : '-', m->prot & PROT_WRITE ? 'w' : '-',
+             m->prot & PROT_EXEC ? 'x' : '-', m->shared ? 's' : 'p');
+    if (m->note != LX_MAP_STACK && m->note != LX_MAP_HEAP && m->note != LX_MAP_VDSO) {
+        str_add(out, rest);
+        return;
+    }
+    str_addf(out, "00000000 00:00 0 ");
+    while (out->len - start < 73)
+        str_add(out, " ");
+    str_addf(out, "%s\n", m->note == LX_MAP_STACK ? "[stack]" : m->note == LX_MAP_HEAP ? "[heap]" : "[vdso]");
+}
+
+/* Of part bytes out of whole: amounts by their share, as the host does not tell them apart. */
+static void add_details(struct strbuf *out, char *text, unsigned long part, unsigned long whole, bool exec)
+{
+    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        unsigned long kb;
+
+        if (str_starts(line, "VmFlags:"))
+            str_addf(out, "%s%s\n", line, exec ? "ex " : "");
+        else if (str_starts(line, "KernelPageSize:") || str_starts(line, "MMUPageSize:") || !strstr(line, " kB") ||
+                 sscanf(line, "%*[^:]: %lu", &kb) != 1)
+            str_addf(out, "%s\n", line);
+        else
+            str_addf(out, "%.*s %8lu kB\n", (int)(strchr(line, ':') + 1 - line), line,
+                     (unsigned long)((unsigned __int128)kb * part / whole));
+    }
+}
+
+/* What of the host's mapping is the guest's. */
+static void add_pieces(struct strbuf *out, struct host_map *h)
+{
+    struct lx_map m;
+
+    for (unsigned long lo = h->lo; lo < h->hi && lx_map_next(lo, &m) && m.start < h->hi;) {
+        unsigned long from = m.start > lo ? m.start : lo, to = m.end < h->hi ? m.end : h->hi;
+
+        add_map_line(out, &m, from, to, h->rest);
+        if (h->details.len) {
+            CLEANUP(str_free) struct strbuf copy = {0};
+
+            str_addn(&copy, h->details.s, h->details.len);
+            add_details(out, copy.s, to - from, h->hi - h->lo, m.prot & PROT_EXEC);
+        }
+        lo = to;
+    }
+}
+
+/* maps, and smaps, whose lines between two mappings are the first one's. */
 static void add_maps(struct strbuf *out, FILE *in)
 {
-    unsigned long lo, hi;
-    char line[PATH_MAX + 128], rest[PATH_MAX + 64], perm[8];
+    struct host_map h = {.lo = 0, .hi = 0};
+    char line[PATH_MAX + 128], perm[8];
 
     while (fgets(line, sizeof line, in)) {
+        unsigned long lo, hi;
         int at = 0;
-        struct lx_map m;
 
-        if (sscanf(line, "%lx-%lx %7s %n", &lo, &hi, perm, &at) < 3)
+        if (sscanf(line, "%lx-%lx %7s %n", &lo, &hi, perm, &at) < 3) {
+            str_add(&h.details, line);
             continue;
-        snprintf(rest, sizeof rest, "%s", line + at);
-        while (lo < hi && lx_map_next(lo, &m) && m.start < hi) {
-            unsigned long from = m.start > lo ? m.start : lo, to = m.end < hi ? m.end : hi;
-            size_t start = out->len;
-
-            str_addf(out, "%08lx-%08lx %c%c%c%c ", from, to, m.prot & PROT_READ ? 'r' : '-',
-                     m.prot & PROT_WRITE ? 'w' : '-', m.prot & PROT_EXEC ? 'x' : '-', m.shared ? 's' : 'p');
-            if (m.note == LX_MAP_STACK || m.note == LX_MAP_HEAP || m.note == LX_MAP_VDSO) {
-                str_addf(out, "00000000 00:00 0 ");
-                while (out->len - start < 73)
-                    str_add(out, " ");
-                str_addf(out, "%s\n", m.note == LX_MAP_STACK ? "[stack]" : m.note == LX_MAP_HEAP ? "[heap]" : "[vdso]");
-            } else {
-                str_add(out, rest);
-            }
-            lo = to;
         }
+        add_pieces(out, &h);
+        str_free(&h.details);
+        h = (struct host_map){.lo = lo, .hi = hi};
+        snprintf(h.rest, sizeof h.rest, "%s", line + at);
     }
+    add_pieces(out, &h);
+    str_free(&h.details);
 }
 
 static void add_cmdline(struct strbuf *out)
@@ -214,7 +266,7 @@ static bool exe_of(const char *path, struct strbuf *out)
  */
 const char *lx_proc_name(int dirfd, const char *path, char buf[PATH_MAX])
 {
-    static const char *const shown[] = {"exe", "maps", "stat", "cmdline", "auxv", "cpuinfo"};
+    static const char *const shown[] = {"exe", "maps", "smaps", "stat", "cmdline", "auxv", "cpuinfo"};
     const char *last = strrchr(path, '/');
     char link[32];
     ssize_t n;
@@ -258,11 +310,11 @@ int lx_proc_open(const char *path, int flags, bool *ours)
     } else if (what && !strcmp(what, "cmdline")) {
         add_cmdline(&s);
         return text_file(&s);
-    } else if (what && (!strcmp(what, "maps") || !strcmp(what, "stat"))) {
+    } else if (what && (!strcmp(what, "maps") || !strcmp(what, "smaps") || !strcmp(what, "stat"))) {
         in = fopen(path, "re");
         if (!in)
             return -errno;
-        if (what[0] == 'm')
+        if (strcmp(what, "stat"))
             add_maps(&s, in);
         else
             add_stat(&s, in);

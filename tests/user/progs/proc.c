@@ -51,6 +51,34 @@ static void task(void)
     printf("maps %d %d\n", mapped((void *)task, "r-xp"), mapped(&here, "rw-p"));
 }
 
+/* smaps has maps' mappings, each with its size; what is executed says so. */
+static void details(void)
+{
+    static char maps[200][128];
+    char line[512];
+    unsigned long lo = 0, hi = 0, kb;
+    int n = 0, same = 0, sized = 0, code = 0, in = 0;
+    FILE *f = fopen("/proc/self/maps", "r");
+
+    while (n < 200 && fgets(line, sizeof line, f))
+        memcpy(maps[n++], line, 127);
+    fclose(f);
+    f = fopen("/proc/self/smaps", "r");
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%lx-%lx ", &lo, &hi) == 2 && strchr(line, '-') < strchr(line, ' ')) {
+            for (int i = 0; i < n; i++)
+                same += !strncmp(maps[i], line, 70);
+            in = (unsigned long)details >= lo && (unsigned long)details < hi;
+        } else if (sscanf(line, "Size: %lu kB", &kb) == 1) {
+            sized += kb * 1024 == hi - lo;
+        } else if (in && !strncmp(line, "VmFlags:", 8)) {
+            code = strstr(line, " ex") != NULL;
+        }
+    }
+    fclose(f);
+    printf("details %d %d %d\n", same >= n - 1, sized >= n - 1, code);
+}
+
 /* Another process of the same program, and ours by a folder's descriptor. */
 static void folders(const char *self)
 {
@@ -105,6 +133,7 @@ int main(int argc, char **argv)
     printf("cmdline %zd %s\n", n - (ssize_t)strlen(argv[0]), cmd + strlen(argv[0]) + 1);
     printf("text %d data %d stack %d\n", mapped((void *)main, "r-xp"), mapped(&environ, "rw-p"),
            mapped(&local, "rw-p"));
+    details();
     printf("uname %d\n", uname(&u));
     printf("page %lu random %d phnum %d\n", getauxval(AT_PAGESZ), getauxval(AT_RANDOM) != 0, getauxval(AT_PHNUM) > 2);
     old = sbrk(0);
