@@ -39,10 +39,9 @@ def read_log(path):
             line = line.rstrip('\n')
             if line.startswith('IN: '):
                 guest = into = [line[4:]]
-                ir = []
-            elif line.startswith('IR '):
+            elif line.startswith('IR '):  # again, when less of the block was tried
                 into = [line]
-                ir.append(into)
+                ir = [p for p in ir if p[0] != line] + [into]
             elif line.startswith('OUT: '):
                 m = re.match(r'OUT: block at ([0-9a-f]+), (\d+) bytes at 0x([0-9a-f]+)', line)
                 b = Block(m[1], int(m[2]), int(m[3], 16))
@@ -54,7 +53,7 @@ def read_log(path):
                 m = re.match(r'COUNT: block at [0-9a-f]+, entered (\d+) times, at 0x([0-9a-f]+)', line)
                 if int(m[2], 16) in here:
                     here[int(m[2], 16)].entered += int(m[1])
-            elif line.startswith(' ') and into is not None:
+            elif into is not None and re.match(r' |\d{4,}\w? ', line):
                 into.append(line)
     return blocks
 

@@ -26,6 +26,8 @@ static const struct {
     {"pcall", LOG_PCALL, "x86: protected-mode far calls, returns and exceptions"},
     {"strace", LOG_STRACE, "user mode: system calls"},
     {"trace", LOG_TRACE, "device trace points"},
+    {"op", LOG_OP, "user mode, guests that go through an IR: the IR of each block"},
+    {"op_opt", LOG_OP_OPT, "user mode: the same, optimised"},
     {"jit", LOG_JIT, "user mode: what was translated, and how long that took, at the end"},
 };
 

@@ -19,6 +19,8 @@ enum log_class {
     LOG_STRACE = 1 << 10,
     LOG_TRACE = 1 << 11, /* device trace points */
     LOG_JIT = 1 << 12,   /* what the translator of user mode made, at the end */
+    LOG_OP = 1 << 13,    /* the IR of each block as the front end made it */
+    LOG_OP_OPT = 1 << 14 /* and as it is compiled */
 };
 
 extern unsigned log_mask; /* read it through log_on() */

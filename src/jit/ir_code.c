@@ -1,4 +1,5 @@
 /* Compiling a superblock: passes, then one walk that allocates and emits. */
+#include "base/log.h"
 #include "jit/ir_int.h"
 
 /* True when nobody between the ops d and j can see the pin for offset off, or replaces it. */
@@ -222,6 +223,21 @@ static struct irc *new_irc(unsigned nr)
     return c;
 }
 
+/* -d op, -d op_opt. */
+static void show(const struct ir *s, unsigned log_class, const char *how)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+
+    if (!f)
+        return;
+    ir_print(s, f);
+    fclose(f);
+    log_write(log_class, "IR %s: block at %016" PRIx64 "\n%s\n", how, s->pc, text);
+    free(text);
+}
+
 bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struct jit_block_out *out)
 {
     struct irc *c;
@@ -237,12 +253,16 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
     c->env = env;
     c->out = out;
     *out = (struct jit_block_out){.guest_len = s->guest_len};
+    if (log_on(LOG_OP))
+        show(s, LOG_OP, "as made");
     if (s->peek_first < (s->pc & 4095) || s->peek_last >= (s->pc & 4095) + s->guest_len) {
         out->peek_first = s->peek_first;
         out->peek_last = s->peek_last;
     }
     ir_optimise(s, &c->f);
     ir_find_uses(s, &c->f);
+    if (log_on(LOG_OP_OPT))
+        show(s, LOG_OP_OPT, "as compiled");
     ir_loop_plan(c);
     init(c);
     find_hints(c);

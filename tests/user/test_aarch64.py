@@ -1,6 +1,7 @@
 """AArch64 programs under our qemu-aarch64: the same output and status as under Debian's, static and dynamic; and the decoder
 against objdump. The instruction tests themselves are tests/diff/a64."""
 import os
+import re
 import struct
 import subprocess
 
@@ -77,3 +78,27 @@ def test_decoder_agrees_with_objdump(tmp_path):
             continue
         assert mnem == other, (a, b)
     assert taken > 50000
+
+
+def test_the_report_shows_the_hottest_block_with_its_ir_and_counts(tmp_path):
+    """-count-blocks and the log: a loop of a known length is what was entered most, with guest code, IR before and after, host code."""
+    need(CC)
+    need('aarch64-linux-gnu-objdump')
+    (tmp_path / 'loop.c').write_text('int main(void) { unsigned s = 1; for (unsigned i = 0; i < 654321; i++) { s = s * 5 + i; if (s & 4) s ^= i; } return s & 1; }')
+    subprocess.run([CC, '-O2', '-static', '-o', tmp_path / 'loop', tmp_path / 'loop.c'], check=True)
+    plain = outcome([program('qemu-aarch64'), tmp_path / 'loop'], tmp_path)
+    log = tmp_path / 'log'
+    assert outcome([program('qemu-aarch64'), '-count-blocks', '-d', 'in_asm,op,op_opt,out_asm', '-D', log, tmp_path / 'loop'], tmp_path) == plain
+    p = subprocess.run([os.path.join(ROOT, 'tools', 'jit_report.py'), log, '--top', '1', '--objdump', 'aarch64-linux-gnu-objdump'], capture_output=True, text=True, timeout=100)
+    head = re.search(r'^== block at ([0-9a-f]{16}),.* entered (\d+) times', p.stdout, re.M)
+    assert p.returncode == 0 and head and 654319 <= int(head[2]) <= 654321, p.stdout + p.stderr
+    parts = re.split(r'^-- (.*)$', p.stdout, flags=re.M)
+    assert [w.split(':')[0] for w in parts[1::2]] == ['IR as made', 'IR as compiled', 'host code'], parts[1::2]
+    assert re.search(r'\tb\.\w+\t', parts[0]) and 'FL_' in parts[2] and 'EXIT' in parts[4] and f'of {head[1]}' in parts[6]
+    assert len(parts[4].splitlines()) < len(parts[2].splitlines()), 'the passes removed nothing'
+
+
+@pytest.mark.parametrize('name', ['smc', 'threads', 'faults', 'deep'])
+def test_blocks_that_count_do_what_they_did(tmp_path, name):
+    exe = build(tmp_path, name, '-static')
+    assert outcome([program('qemu-aarch64'), '-count-blocks', exe], tmp_path) == outcome([program('qemu-aarch64'), exe], tmp_path)

@@ -213,7 +213,7 @@ def test_broken_elf_files_are_refused_or_run_but_never_break_us(tmp_path):
 
 def test_log_items_that_user_mode_has_not_are_refused(tmp_path):
     exe = build(tmp_path, 'time')
-    status, out, err = run([translator('x86_64'), '-d', 'in_asm', exe])
+    status, out, err = run([translator('x86_64'), '-d', 'cpu', exe])
     assert status == 1 and not out and b'strace' in err
     assert run([translator('x86_64'), '-d', 'strace', exe])[0] == 0
     assert re.search(rb'translated [1-9]\d* instructions in [1-9]\d* blocks', run([translator('x86_64'), '-d', 'jit', exe])[2])

@@ -2,6 +2,7 @@
  * runs programs of that architecture; called otherwise it looks at the program's ELF header. */
 #include "base/log.h"
 #include "base/str.h"
+#include "jit/count.h"
 #include "user/linux/kept.h"
 #include "user/linux/peer.h"
 #include "user/linux/thread.h"
@@ -20,11 +21,7 @@
 
 extern char **environ;
 
-enum {
-    CACHE_MIB = 128,
-    MIN_SPACE = 256 << 20,
-    NOT_LOGGED = LOG_INT | LOG_CPU | LOG_IN_ASM | LOG_OUT_ASM | LOG_MMU | LOG_RESET | LOG_PCALL
-};
+enum { CACHE_MIB = 128, MIN_SPACE = 256 << 20, NOT_LOGGED = LOG_INT | LOG_CPU | LOG_MMU | LOG_RESET | LOG_PCALL };
 
 struct args {
     const char *arch; /* NULL: from the program */
@@ -64,6 +61,7 @@ NORETURN static void usage(const struct args *a)
            "  -D FILE           log file (QEMU_LOG_FILENAME)\n"
            "  -one-insn-per-tb  translates one instruction at a time (QEMU_ONE_INSN_PER_TB)\n"
            "  -perfmap          names translated code for perf in /tmp/perf-PID.map (QEMU_PERFMAP)\n"
+           "  -count-blocks     counts how often each block is entered; -d out_asm logs it\n"
            "  -jitdump          writes translated code to jit-PID.dump for perf inject --jit (QEMU_JITDUMP)\n"
            "  -seed NUMBER      makes AT_RANDOM the same each time (QEMU_RAND_SEED)\n",
            a->arch ? a->arch : "<arch>", a->arch ? a->arch : "the architecture of its ELF header");
@@ -249,6 +247,11 @@ static void opt_perfmap(struct args *a, const char *v)
     lx_proc.opt.perfmap = true;
 }
 
+static void opt_count(struct args *a, const char *v)
+{
+    lx_proc.opt.count_blocks = true;
+}
+
 static void opt_jitdump(struct args *a, const char *v)
 {
     lx_proc.opt.jitdump = true;
@@ -314,6 +317,7 @@ static const struct option {
                {"one-insn-per-tb", "QEMU_ONE_INSN_PER_TB", false, opt_one},
                {"singlestep", "QEMU_SINGLESTEP", false, opt_one},
                {"perfmap", "QEMU_PERFMAP", false, opt_perfmap},
+               {"count-blocks", NULL, false, opt_count},
                {"jitdump", "QEMU_JITDUMP", false, opt_jitdump},
                {"seccomp-fd", NULL, true, opt_seccomp},
                {"ptrace", NULL, true, opt_ptrace},
@@ -445,7 +449,9 @@ static void start_logs(const struct args *a)
         die(e);
     }
     if (mask & NOT_LOGGED && !strstr(a->log_items, "all")) {
-        err_set(&e, "-d %s: of these items user mode logs guest_errors, unimp, exec, strace, trace and jit",
+        err_set(&e,
+                "-d %s: of these items user mode logs guest_errors, unimp, exec, in_asm, op, op_opt, out_asm, strace, "
+                "trace and jit",
                 a->log_items);
         die(e);
     }
@@ -495,10 +501,13 @@ static void start_translator(const struct lx_arch *arch)
     lx_proc.rt->one_insn = lx_proc.opt.one_insn;
     if (lx_proc.opt.perfmap && !jit_cache_perf_map(&lx_proc.rt->cache, &e))
         die(e);
+    if (lx_proc.opt.count_blocks && !jit_cache_count(&lx_proc.rt->cache, &e))
+        die(e);
     if (lx_proc.opt.jitdump && !jit_cache_jitdump(&lx_proc.rt->cache, &e))
         die(e);
     lx_proc.rt->no_link = log_on(LOG_EXEC);
-    if (!lx_proc.opt.one_insn && !lx_proc.rt->no_link && !lx_proc.opt.gdb_port && !lx_proc.opt.gdb_path) {
+    if (!lx_proc.opt.one_insn && !lx_proc.rt->no_link && !lx_proc.opt.count_blocks &&
+        !log_on(LOG_IN_ASM | LOG_OP | LOG_OP_OPT | LOG_OUT_ASM) && !lx_proc.opt.gdb_port && !lx_proc.opt.gdb_path) {
         char *what = xasprintf("%s %s", arch->name, lx_proc.opt.cpu ? lx_proc.opt.cpu : "");
 
         lx_proc.rt->kept = lx_kept_open(what);

@@ -6,6 +6,7 @@
 #include "user/linux/run.h"
 #include "base/log.h"
 #include "base/util.h"
+#include "jit/count.h"
 #include "user/linux/guard.h"
 #include "user/linux/kept.h"
 #include "user/linux/map.h"
@@ -283,6 +284,15 @@ void lx_rt_report(const struct lx_rt *rt)
               rt->made.insns, rt->made.blocks, rt->made.bytes, rt->made.ns);
 }
 
+void lx_rt_counts(struct lx_rt *rt)
+{
+    if (!rt->cache.count)
+        return;
+    pthread_mutex_lock(&rt->cache.lock);
+    jit_count_log(&rt->cache);
+    pthread_mutex_unlock(&rt->cache.lock);
+}
+
 static void translate(void *arg)
 {
     struct xlat *x = arg;
@@ -308,6 +318,8 @@ static void translate(void *arg)
     if (ok)
         out.tail_no = x->pc / PAGE + 1;
     x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, ok ? &out : NULL);
+    if (log_on(LOG_IN_ASM | LOG_OUT_ASM))
+        lx_rt_show(rt, x->b);
     if (ok && start)
         note_made(rt, &out, now_ns() - start);
     if (ok)

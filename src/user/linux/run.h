@@ -136,6 +136,10 @@ void lx_rt_thread_start(struct lx_rt_thread *t);
 enum lx_stop lx_rt_run(struct lx_rt_thread *t);
 /* -d jit: writes what rt->made holds to the log. */
 void lx_rt_report(const struct lx_rt *rt);
+/* Into the log at the end: how often each block was entered, where that was counted. Takes the cache's lock. */
+void lx_rt_counts(struct lx_rt *rt);
+/* Into the log (-d in_asm, out_asm): a block just made. show.c; only where guest memory may be read (lx_guarded). */
+void lx_rt_show(const struct lx_rt *rt, const struct jit_block *b);
 /* From now on every instruction is a block of its own and lx_rt_run comes back after each; on the thread itself. */
 void lx_rt_single(struct lx_rt_thread *t);
 /* Makes it stop soon; any thread, also from signal handlers. */

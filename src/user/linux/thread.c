@@ -31,6 +31,7 @@ void lx_exit_process(int code)
         lx_gdb_exit(code);
         if (log_on(LOG_JIT))
             lx_rt_report(lx_proc.rt);
+        lx_rt_counts(lx_proc.rt);
         fflush(NULL);
         lx_kept_save(lx_proc.rt);
     }

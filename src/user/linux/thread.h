@@ -38,7 +38,7 @@ struct lx_opts {
     char **prefix;     /* -L and the folders tried by themselves; NULL-terminated */
     const char *cpu;   /* -cpu */
     const char *uname; /* -r */
-    bool strace, one_insn, perfmap, jitdump, given_prefix;
+    bool strace, one_insn, perfmap, jitdump, count_blocks, given_prefix;
     uint64_t stack;    /* -s */
     uint64_t space;    /* -R: size of a 32-bit guest's address space; 0: what its kernel gives */
     unsigned gdb_port; /* -g */
