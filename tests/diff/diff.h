@@ -36,8 +36,9 @@ void native_run_code(const uint8_t *code, unsigned len, int mode, const struct d
 
 /* ---- guest.c ---- */
 struct guest;
-/* A CPU in user mode. engine: "exec" (x86_exec on the decoded record), or an accelerator: "interp", "tcg", "kvm". *fd
- * is the memory file of the window. NULL with a message on standard error when it cannot be had. */
+/* A CPU in user mode. engine: "exec" (x86_exec on the decoded record), or an accelerator as -accel names it: "interp",
+ * "tcg,hot-tier=off", "kvm". *fd is the memory file of the window. NULL with a message on standard error when it cannot
+ * be had. */
 struct guest *guest_new(const char *engine, int mode, int *fd);
 void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *before, struct dregs *after);
 /* The same for code, with an accelerator. */

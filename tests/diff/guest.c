@@ -244,12 +244,14 @@ bool guest_has(const struct guest *g, unsigned feature)
 
 static bool start_accel(struct guest *g, const char *engine, struct err **errp)
 {
-    const struct accel_class *a = accel_find(engine);
+    struct opts *o = opts_parse(engine, "accel", errp);
+    const char *name = o ? opts_get(o, "accel") : NULL;
+    const struct accel_class *a = name ? accel_find(name) : NULL;
 
     if (!a)
-        return err_set(errp, "no engine '%s'", engine);
+        return o && err_set(errp, "no engine '%s'", engine);
     g->m->accel = a;
-    return (!a->probe || a->probe("x86_64", errp)) && (!a->init || a->init(g->m, opts_new(), errp));
+    return (!a->probe || a->probe("x86_64", errp)) && (!a->init || a->init(g->m, o, errp));
 }
 
 static bool set_up(struct guest *g, const char *engine, int *fd, struct err **errp)

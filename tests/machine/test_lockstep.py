@@ -39,7 +39,8 @@ def ask(path, line, upto):
 
 
 @pytest.mark.limit(240)
-@pytest.mark.parametrize('props', ['lockstep=on', 'lockstep=on,one-insn-per-tb=on', 'lockstep=on,tlb-size=4,slots=512'])
+@pytest.mark.parametrize('props', ['lockstep=on', 'lockstep=on,one-insn-per-tb=on', 'lockstep=on,tlb-size=4,slots=512',
+                                   'lockstep=on,hot-tier=first', 'lockstep=on,hot-tier=off'])
 @pytest.mark.parametrize('image, cpu', [('prot', 'qemu64'), ('long', 'max')])
 def test_every_trap_and_transfer_is_the_same_on_both_sides(images, tmp_path, image, cpu, props):
     """Firmware images that fault in every way: the log they write must be the manual's too."""

@@ -49,6 +49,7 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
     if (!resume) /* a kick that this undoes is seen below */
         atomic_store_explicit(&x->jc_mask, X86_JC_MASK, memory_order_relaxed);
     c->in_code = true;
+    dbt_tier_wake(c->dbt);
     if (!resume &&
         (c->dbt->flushing || c->generation != c->dbt->cache.generation || cpu->vcpu.exit_request || c->kicked))
         return 0;
@@ -168,7 +169,7 @@ static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
     bool often = now - *since < DBT_HOT_TIME >> 8;
 
     *since = now;
-    if (!often || b->dead || c->dbt->hot[bit / 8] >> (bit & 7) & 1)
+    if (!often || b->dead || !dbt_tier_is_hot(c->dbt, b->place) || c->dbt->hot[bit / 8] >> (bit & 7) & 1)
         return;
     c->dbt->hot[bit / 8] |= (uint8_t)(1 << (bit & 7));
     c->stat.hot++;
@@ -423,6 +424,19 @@ static void set_poll(struct dbt_cpu *c, bool stop)
     }
 }
 
+/* Once, when the first vCPU runs: the program may fork before. */
+static void start_tier(struct dbt *d)
+{
+    struct err *e = NULL;
+
+    pthread_mutex_lock(&d->cache.lock);
+    if (d->tier_on && !d->tier && !dbt_tier_start(d, &e)) {
+        d->tier_on = false;
+        err_report(e);
+    }
+    pthread_mutex_unlock(&d->cache.lock);
+}
+
 static enum vcpu_exit run(struct vcpu *v)
 {
     struct x86_cpu *cpu = x86_cpu(v);
@@ -433,6 +447,7 @@ static enum vcpu_exit run(struct vcpu *v)
         if (cpu->port.tsc_hz == NS_PER_SEC && !c->dbt->lockstep)
             c->host_clock = clk_fast(v->m->run->virt);
     }
+    start_tier(c->dbt);
     if (c->cur)
         __builtin_ia32_wrgsbase64((uint64_t)(uintptr_t)c->cur);
     for (;;) {
@@ -505,6 +520,18 @@ static bool count_option(struct opts *o, bool *insns, bool *blocks, struct err *
     return true;
 }
 
+/* hot-tier=auto|off|first. */
+static bool tier_option(struct opts *o, struct dbt *d, struct err **errp)
+{
+    const char *v = opts_get(o, "hot-tier");
+
+    d->tier_on = !v || !strcmp(v, "auto");
+    d->tier_first = v && !strcmp(v, "first");
+    if (!d->tier_on && !d->tier_first && strcmp(v, "off"))
+        return err_set(errp, "accel tcg: hot-tier=%s: it is auto, off or first", v);
+    return true;
+}
+
 static bool init(struct machine *m, struct opts *o, struct err **errp)
 {
     uint64_t mib = 256, sample = 0, tlb = X86_TLB_SIZE, slots = X86_SLOTS;
@@ -529,6 +556,10 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     if (slots < 512 || slots > X86_SLOTS || slots & (slots - 1))
         return err_set(errp, "accel tcg: slots=%" PRIu64 " is no power of two from 512 to %d", slots, X86_SLOTS);
     d = xnew(struct dbt);
+    if (!tier_option(o, d, errp)) {
+        free(d);
+        return false;
+    }
     d->m = m;
     d->count = count;
     d->tlb_size = (uint32_t)tlb;
@@ -593,11 +624,23 @@ static bool vcpu_init_dbt(struct vcpu *v, struct err **errp)
     return !v->m->icount || icount_vcpu(v, errp);
 }
 
+static bool any_cpu(const struct dbt *d)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(d->cpus); i++)
+        if (d->cpus[i])
+            return true;
+    return false;
+}
+
 static void vcpu_free(struct vcpu *v)
 {
     struct dbt_cpu *c = x86_cpu(v)->dbt;
 
+    dbt_tier_lock(c->dbt);
     c->dbt->cpus[v->index] = NULL;
+    dbt_tier_unlock(c->dbt);
+    if (!any_cpu(c->dbt))
+        dbt_tier_stop(c->dbt);
     for (unsigned i = 0; i < DBT_CTX; i++)
         free(c->ctx[i]);
     munmap(c->ss, DBT_SS_SIZE);
@@ -688,6 +731,7 @@ static char *info(struct machine *m)
     }
     if (d->count)
         str_addf(&s, "%" PRIu64 " instructions executed\n", executed(d));
+    dbt_tier_info(d, &s);
     if (d->lockstep)
         dbt_lockstep_info(d, &s);
     return str_take(&s);
@@ -703,9 +747,9 @@ static void ended(struct machine *m)
 }
 
 static const char *const aliases[] = {"dbt", NULL};
-static const char *const keys[] = {"tb-size",  "thread", "one-insn-per-tb", "lockstep", "lockstep-sample", "links",
-                                   "tlb-size", "slots",  "count",           "perfmap",  "exact-flags",     "jitdump",
-                                   NULL};
+static const char *const keys[] = {"tb-size",     "thread",   "one-insn-per-tb", "lockstep", "lockstep-sample",
+                                   "links",       "tlb-size", "slots",           "count",    "perfmap",
+                                   "exact-flags", "jitdump",  "hot-tier",        NULL};
 static const struct accel_class dbt_class = {.name = "tcg",
                                              .aliases = aliases,
                                              .desc = "translator",

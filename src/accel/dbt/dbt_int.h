@@ -21,6 +21,7 @@ struct dbt_pair { /* (linear page, physical page): the ids that guards compare *
 enum { DBT_PAIR_HASH = 1 << 14, DBT_CTX = 16, DBT_XTLB = 256 };
 
 struct dbt_lockstep;
+struct dbt_tier;
 struct strbuf;
 struct dbt {
     struct machine *m;
@@ -35,6 +36,8 @@ struct dbt {
     unsigned mode_or, no_link;     /* mode_or: X86_RWM_ bits of every block */
     uint32_t tlb_size, nr_slots;   /* at most; X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
+    struct dbt_tier *_Atomic tier; /* owned; NULL: its thread does not run */
+    bool tier_on, tier_first;      /* find what is hot; take everything for hot */
     struct dbt_cpu *cpus[1024];
 };
 enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL, DBT_EXIT_RET };
@@ -68,6 +71,8 @@ struct dbt_cpu {
     uint32_t generation;
     _Atomic bool in_code, kicked;
     uint32_t hot_since[1024]; /* by slot: when its misses ran over last; host TSC / 256 */
+    pthread_t thread;         /* that runs it */
+    _Atomic uintptr_t sample; /* where the thread was when last asked, in translated code; 0: not asked, elsewhere */
     int sig;
     uintptr_t sig_rip, sig_addr;
     void *altstack;
@@ -78,6 +83,9 @@ struct dbt_cpu {
 };
 /* A site is hot when its slot misses 256 times within that many cycles of the host's TSC: some 0.5 ms. */
 enum { DBT_HOT_TIME = 1500000 };
+/* A program that has filled so many slots is too large for them: what is translated from then on probes the TLB, until
+ * it turns out to be hot. */
+enum { DBT_MANY_SLOTS = 2048 };
 enum { DBT_SS_SIZE = 256 * 1024 };
 /* In a slot or the TLB: not canonical, nor near anything that is. */
 #define DBT_EMPTY    (UINT64_C(1) << 51)
@@ -133,7 +141,19 @@ const struct dbt_xtlb *dbt_exec_page(struct dbt_cpu *c, uint64_t lin);
 void dbt_page_is_code(void *opaque, struct mem_ram *ram, uint64_t off); /* drops cached write permission everywhere */
 void dbt_hooks(struct dbt_cpu *c);
 void dbt_ss_reset(struct dbt_cpu *c);
+/* tier.c */
+bool dbt_tier_start(struct dbt *d, struct err **errp);
+void dbt_tier_stop(struct dbt *d);
+void dbt_tier_wake(struct dbt *d); /* a vCPU is about to enter translated code, in_code says so already */
+/* Is the block at this place to be made for speed? Until the next dbt_tier_forget. With the cache's lock. */
+bool dbt_tier_is_hot(const struct dbt *d, uint64_t place);
+void dbt_tier_forget(struct dbt *d);
+void dbt_tier_lock(struct dbt *d); /* meanwhile it looks at no vCPU */
+void dbt_tier_unlock(struct dbt *d);
+void dbt_tier_info(const struct dbt *d, struct strbuf *s);
 /* fault.c */
+/* Asks a vCPU's thread where it is. By default it is ignored, so that one who gets it late takes no harm. */
+#define DBT_SIG_WHERE SIGURG
 bool dbt_install_signals(struct err **errp);
 void dbt_thread_signals(struct dbt_cpu *c);
 extern _Thread_local struct dbt_cpu *dbt_self;

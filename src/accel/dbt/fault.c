@@ -26,6 +26,18 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)c->dbt->stubs.exit_signal;
 }
 
+static void on_where(int sig, siginfo_t *info, void *context)
+{
+    const ucontext_t *uc = context;
+    struct dbt_cpu *c = dbt_self;
+    uintptr_t rip = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+
+    (void)sig;
+    (void)info;
+    if (c && jit_arena_has(&c->dbt->cache.arena, (void *)rip))
+        c->sample = rip;
+}
+
 bool dbt_install_signals(struct err **errp)
 {
     static const int sigs[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
@@ -35,6 +47,10 @@ bool dbt_install_signals(struct err **errp)
     for (size_t i = 0; i < ARRAY_LEN(sigs); i++)
         if (sigaction(sigs[i], &sa, NULL) < 0)
             return err_set_errno(errp, errno, "translator: cannot handle signal %d", sigs[i]);
+    sa.sa_sigaction = on_where;
+    sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    if (sigaction(DBT_SIG_WHERE, &sa, NULL) < 0)
+        return err_set_errno(errp, errno, "translator: cannot handle signal %d", DBT_SIG_WHERE);
     return true;
 }
 
@@ -47,4 +63,5 @@ void dbt_thread_signals(struct dbt_cpu *c)
     ss.ss_sp = c->altstack;
     sigaltstack(&ss, NULL);
     dbt_self = c;
+    c->thread = pthread_self();
 }

@@ -71,6 +71,8 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .avail = 4096 - off,
                              .next_slot = &d->next_slot,
                              .hot = d->hot,
+                             .tier2 = dbt_tier_is_hot(d, x->no << 12 | off),
+                             .slots = c->cur->nr_slot_log < DBT_MANY_SLOTS,
                              .place = x->no << 12 | off,
                              .nr_slots = d->nr_slots,
                              .count = d->count,
@@ -135,6 +137,7 @@ void dbt_flush_cache(struct dbt_cpu *c)
     jit_cache_empty(&d->cache);
     dbt_drop_pairs(d);
     memset(d->hot, 0, sizeof d->hot);
+    dbt_tier_forget(d);
     d->flushing = false;
     pthread_mutex_unlock(&d->cache.lock);
 }

@@ -45,7 +45,8 @@ static bool is_join(const struct joins *j, uint64_t pc)
 }
 
 /* Decodes until the block must end. The last instruction may be one that is left to the interpreter. What follows a
- * join is a block of its own, which both paths share: their code would be twice as much. */
+ * join is a block of its own, which both paths share: their code would be twice as much. Where speed counts more, the
+ * block goes on. */
 static void decode(struct rw *r)
 {
     const struct x86_rw_env *e = r->env;
@@ -53,7 +54,7 @@ static void decode(struct rw *r)
     struct joins joins = {.nr = 0};
     size_t at = 0;
 
-    while (r->nr < max && at < e->avail && !is_join(&joins, e->pc + at)) {
+    while (r->nr < max && at < e->avail && (e->tier2 || !is_join(&joins, e->pc + at))) {
         struct x86_insn *in = &r->in[r->nr];
 
         if (x86_decode(e->code + at, e->avail - at, r->m64 ? X86_MODE_64 : X86_MODE_32, in) != X86_DECODE_OK)

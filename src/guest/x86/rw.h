@@ -141,12 +141,14 @@ struct x86_rw_env {
     uint32_t nr_slots;   /* X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
     const uint8_t *hot;  /* one bit per hash of an instruction's place: it misses its slot too often for one */
     uint64_t place;      /* of the first instruction */
-    uint64_t page_id;    /* guard: id of (linear page, physical page) */
-    uint64_t tail_id;    /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
-    bool vex;            /* host has AVX */
-    bool loop;           /* the host's LOOP is as fast as its other branches */
-    bool count;          /* blocks add up their instructions in ctx->insns */
-    bool native_xsave;   /* FLAT: the guest's XCR0 is the host's */
+    bool tier2;          /* known to run much: slots for all its accesses, and more code in a row */
+    bool slots;       /* slots for all accesses else, too; without, those of user code but to the stack probe the TLB */
+    uint64_t page_id; /* guard: id of (linear page, physical page) */
+    uint64_t tail_id; /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
+    bool vex;         /* host has AVX */
+    bool loop;        /* the host's LOOP is as fast as its other branches */
+    bool count;       /* blocks add up their instructions in ctx->insns */
+    bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);

@@ -99,13 +99,16 @@ static unsigned mask_index(unsigned size)
 }
 
 /* What a check is for: one access; one that later ones rely on; several, of which one alone might be refused. */
+/* Where other accesses of user code have none, those to the stack share a few, which stay in the first-level cache. */
+enum { STACK_SLOTS = 64 };
+
 enum span_kind { SPAN_NONE, SPAN_ONE, SPAN_WIDE };
 
 /* Slots are handed out again after a while, but never one of a load to a store: the load fills it with pages that may
  * only be read. */
-static unsigned new_slot(struct rw *r, bool write)
+static unsigned new_slot(struct rw *r, bool write, unsigned of)
 {
-    return (*r->env->next_slot)++ % (r->env->nr_slots / 2) * 2 + write;
+    return (*r->env->next_slot)++ % (of / 2) * 2 + write;
 }
 
 /* dst = minus the page the access should be in: from the slot, or by the address in T0 from the TLB. */
@@ -203,12 +206,14 @@ static void probe_tlb(struct rw *r, struct cold *c, bool bare, struct jit_mem wh
 static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsigned size, bool write,
                             enum span_kind span, int32_t *add)
 {
-    unsigned slot = new_slot(r, write), hot = x86_hot_bit(r->env->place + r->out->guest_off[r->cur]);
+    bool fast = r->env->tier2 || r->env->slots || !(r->env->mode & X86_RWM_USER), stack = bare && where.base == HSP;
+    unsigned slot = new_slot(r, write, !fast && stack ? STACK_SLOTS : r->env->nr_slots),
+             hot = x86_hot_bit(r->env->place + r->out->guest_off[r->cur]);
     struct jit_buf *b = r->b;
     int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
     struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
     struct cold *c = rw_new_cold(r, COLD_MEM);
-    bool probe = r->env->hot && r->env->hot[hot / 8] >> (hot & 7) & 1;
+    bool probe = (!fast && !stack) || (r->env->hot && r->env->hot[hot / 8] >> (hot & 7) & 1);
 
     c->write = write;
     c->keep_flags = rw_flags_live(r);
