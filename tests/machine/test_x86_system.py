@@ -107,7 +107,8 @@ def test_a_dump_that_cannot_be_made_is_refused_in_one_line(tmp_path):
     gone.mkdir()
     p = subprocess.run(['sh', '-c', 'rmdir "$PWD" && exec "$0" "$@"', program('qemu-system-x86_64'), '-accel', 'tcg,jitdump=on', '-display', 'none'], cwd=gone,
                        timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert p.returncode == 1 and re.search(r"cannot make 'jit-\d+\.dump'", p.stdout) and p.stdout.count('\n') == 1, p.stdout
+    said = [line for line in p.stdout.splitlines() if 'getcwd' not in line]  # a shell's word about the folder
+    assert p.returncode == 1 and len(said) == 1 and re.search(r"cannot make 'jit-\d+\.dump'", said[0]), p.stdout
 
 
 def entered(images, tmp_path, settings):
