@@ -1,4 +1,5 @@
 """The second tier of the translator (src/accel/dbt/tier.c): blocks that run much are made again."""
+import os
 import re
 import subprocess
 
@@ -7,6 +8,7 @@ import pytest
 from conftest import program
 from linux import Linux
 
+pytestmark = pytest.mark.skipif('hot-tier' in os.environ.get('LYREBIRD_ACCEL_SET', ''), reason='the setting says which tier')
 WORK = 'i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done; echo $i'
 
 
