@@ -49,7 +49,6 @@ static int enter(struct dbt_cpu *c, struct x86_ctx *x, const uint8_t *target, bo
     if (!resume) /* a kick that this undoes is seen below */
         atomic_store_explicit(&x->jc_mask, X86_JC_MASK, memory_order_relaxed);
     c->in_code = true;
-    dbt_tier_wake(c->dbt);
     if (!resume &&
         (c->dbt->flushing || c->generation != c->dbt->cache.generation || cpu->vcpu.exit_request || c->kicked))
         return 0;
@@ -169,7 +168,7 @@ static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
     bool often = now - *since < DBT_HOT_TIME >> 8;
 
     *since = now;
-    if (!often || b->dead || !dbt_tier_is_hot(c->dbt, b->place) || c->dbt->hot[bit / 8] >> (bit & 7) & 1)
+    if (!often || b->dead || c->dbt->hot[bit / 8] >> (bit & 7) & 1)
         return;
     c->dbt->hot[bit / 8] |= (uint8_t)(1 << (bit & 7));
     c->stat.hot++;

@@ -144,7 +144,6 @@ void dbt_ss_reset(struct dbt_cpu *c);
 /* tier.c */
 bool dbt_tier_start(struct dbt *d, struct err **errp);
 void dbt_tier_stop(struct dbt *d);
-void dbt_tier_wake(struct dbt *d); /* a vCPU is about to enter translated code, in_code says so already */
 /* Is the block at this place to be made for speed? Until the next dbt_tier_forget. With the cache's lock. */
 bool dbt_tier_is_hot(const struct dbt *d, uint64_t place);
 void dbt_tier_forget(struct dbt *d);

@@ -3,7 +3,7 @@
  * A thread of its own looks a thousand times a second where each vCPU is that runs translated code: a signal whose
  * handler notes the host's rip (fault.c). A block found three times within some 128 ms is put out of use and marked, so
  * that it is made anew: with slots for all its accesses, and beyond the places where paths meet (x86_rw_env.tier2).
- * The thread sleeps while no vCPU runs.
+ * While no vCPU runs it looks more and more rarely, down to every 64 ms.
  *
  * Why two: a slot makes an access as fast as the bare CPU's, but in a large program thousands of them, each used now
  * and then, throw each other out; the TLB is one table for all (DBT_MANY_SLOTS). */
@@ -16,7 +16,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-enum { LOOK_NS = 1000000, IDLE_LOOKS = 8, SAMPLES = 3, WINDOW = 128 /* looks */, SEEN = 1024 };
+enum { LOOK_NS = 1000000, IDLE_MAX = 6, SAMPLES = 3, WINDOW = 128 /* looks */, SEEN = 1024 };
 enum { WARM_BITS = 1 << 17 };
 
 struct dbt_tier {
@@ -25,7 +25,6 @@ struct dbt_tier {
     pthread_mutex_t lock; /* guards stop; the CPUs stay while it is held */
     pthread_cond_t cond;
     bool stop;
-    _Atomic bool asleep;
     uint32_t looks;
     struct {
         uint64_t place;
@@ -129,32 +128,13 @@ static void *look(void *opaque)
     prctl(PR_SET_NAME, "tcg-tier");
     pthread_mutex_lock(&t->lock);
     while (!t->stop) {
-        if (idle >= IDLE_LOOKS) {
-            t->asleep = true; /* whoever enters code from here on wakes us: see dbt_tier_wake */
-            if (!ask(t))
-                pthread_cond_wait(&t->cond, &t->lock);
-            t->asleep = false;
-            idle = 0;
-            continue;
-        }
-        idle = ask(t) ? 0 : idle + 1;
-        wait_ns(t, LOOK_NS);
+        idle = ask(t) ? 0 : (unsigned)min_u64(idle + 1, IDLE_MAX);
+        wait_ns(t, (long)LOOK_NS << idle);
         t->looks++;
         collect(t);
     }
     pthread_mutex_unlock(&t->lock);
     return NULL;
-}
-
-void dbt_tier_wake(struct dbt *d)
-{
-    struct dbt_tier *t = d->tier;
-
-    if (!t || !t->asleep)
-        return;
-    pthread_mutex_lock(&t->lock);
-    pthread_cond_signal(&t->cond);
-    pthread_mutex_unlock(&t->lock);
 }
 
 bool dbt_tier_start(struct dbt *d, struct err **errp)

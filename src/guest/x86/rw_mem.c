@@ -98,10 +98,13 @@ static unsigned mask_index(unsigned size)
     return n;
 }
 
-/* What a check is for: one access; one that later ones rely on; several, of which one alone might be refused. */
-/* Where other accesses of user code have none, those to the stack share a few, which stay in the first-level cache. */
-enum { STACK_SLOTS = 64 };
+/* Where other accesses of user code have none, those to the stack share a few, which stay in the first-level cache. No
+ * fewer than that: the checks of a block (MAX_COLD at most) must differ, since spans go on using what lies in theirs.
+ */
+enum { STACK_SLOTS = 512 };
+_Static_assert(STACK_SLOTS / 2 > MAX_COLD, "two checks of a block would share a slot");
 
+/* What a check is for: one access; one that later ones rely on; several, of which one alone might be refused. */
 enum span_kind { SPAN_NONE, SPAN_ONE, SPAN_WIDE };
 
 /* Slots are handed out again after a while, but never one of a load to a store: the load fills it with pages that may
