@@ -13,7 +13,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -719,27 +718,9 @@ static int c_sleep(struct blk_ex *x, int argc, char **argv)
     return 0;
 }
 
-/* For tests of what a crash leaves behind: whoever types it means it. */
-static int c_abort(struct blk_ex *x, int argc, char **argv)
-{
-    abort();
-}
-
-static int c_sigraise(struct blk_ex *x, int argc, char **argv)
-{
-    uint64_t sig;
-
-    if (!blk_ex_number(x, argv[1], &sig))
-        return -EINVAL;
-    fflush(NULL);
-    raise((int)sig);
-    return 0;
-}
-
 static int c_help(struct blk_ex *x, int argc, char **argv);
 
 static const struct blk_ex_cmd cmds[] = {
-    {"abort", NULL, c_abort, 0, 0, false, false, "", "simulate a program crash using abort(3)"},
     {"aio_flush", NULL, c_aio_flush, 0, 0, true, false, "", "completes all outstanding aio requests"},
     {"aio_read", NULL, c_aio_read, 2, -1, true, false, "[-Ciqv] [-P pattern] off len [len..]",
      "asynchronously reads a number of bytes"},
@@ -757,7 +738,6 @@ static const struct blk_ex_cmd cmds[] = {
      "reads a number of bytes at a specified offset"},
     {"readv", "rv", c_readv, 2, -1, true, false, "[-Cqv] [-P pattern] off len [len..]",
      "reads a number of bytes at a specified offset"},
-    {"sigraise", NULL, c_sigraise, 1, 1, false, false, "signal", "raises a signal"},
     {"sleep", NULL, c_sleep, 1, 1, false, false, "ms", "waits for the given value in milliseconds"},
     {"truncate", "t", c_truncate, 1, 3, true, true, "[-m prealloc_mode] off",
      "truncates the current file at the given offset"},

@@ -1,11 +1,13 @@
 /* qemu-io: reads, writes and probes an image at chosen offsets; commands from -c or typed at a prompt. The commands are
- * those of blk/exercise.h and, here, those that open, close and leave. */
+ * those of blk/exercise.h and, here, those that open, close, leave and crash. */
 #include "blk/exercise.h"
 #include "blk/host.h"
 #include "blk/secret.h"
 #include "cmd/shut/tool.h"
 #include <errno.h>
 #include <getopt.h>
+#include <signal.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -238,13 +240,32 @@ static int c_quit(struct blk_ex *x, int argc, char **argv)
     return 0;
 }
 
+/* For tests of what a crash leaves behind: whoever types it means it. */
+static int c_abort(struct blk_ex *x, int argc, char **argv)
+{
+    abort();
+}
+
+static int c_sigraise(struct blk_ex *x, int argc, char **argv)
+{
+    uint64_t sig;
+
+    if (!blk_ex_number(x, argv[1], &sig))
+        return -EINVAL;
+    fflush(NULL);
+    raise((int)sig);
+    return 0;
+}
+
 static const struct blk_ex_cmd own_cmds[] = {
+    {"abort", NULL, c_abort, 0, 0, false, false, "", "simulate a program crash using abort(3)"},
     {"close", NULL, c_close, 0, 0, true, false, "", "close the current open file"},
     {"open", "o", c_open, 1, -1, false, false, "[-rsCnkU] [-i aio] [-t cache] [-d discard] [-o options] [path]",
      "open the file specified by path"},
     {"quit", "q", c_quit, 0, 0, false, false, "", "exit the program"},
     {"reopen", NULL, c_reopen, 0, -1, true, false, "[(-r|-w)] [-c cache] [-o options]",
      "reopens an image with new options"},
+    {"sigraise", NULL, c_sigraise, 1, 1, false, false, "signal", "raises a signal"},
 };
 
 static void session(void *opaque)
