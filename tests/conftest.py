@@ -75,7 +75,7 @@ def qemu():
 
 
 # The settings of the translator that make what is rare happen often are slow: every wait is stretched.
-SLOW = 6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1
+SLOW = int(os.environ.get('LYREBIRD_SLOW') or (6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1))
 
 
 class OutOfTime(Exception):

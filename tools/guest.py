@@ -245,7 +245,7 @@ for m in $(cat /etc/modules); do insmod /lib/modules/$m || echo "insmod $m faile
 UDHCPC = '''#!/bin/sh
 case $1 in
 bound|renew)
-    ip addr flush dev $interface
+    ip -4 addr flush dev $interface
     ip addr add $ip/${mask:-24} dev $interface
     [ -n "$router" ] && ip route add default via ${router%% *} dev $interface
     : >/etc/resolv.conf

@@ -19,7 +19,7 @@ import guest
 from guest import CACHE, ROOT
 
 PROMPT = 'lyrebird# '
-SLOW = 6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1  # see tests/conftest.py
+SLOW = int(os.environ.get('LYREBIRD_SLOW') or (6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1))  # see tests/conftest.py
 
 
 def emulator():

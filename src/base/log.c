@@ -2,8 +2,12 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <unistd.h>
+
+enum { HIGH_FD = 200 };
 
 unsigned log_mask;
 static FILE *log_file; /* NULL = standard error; set before threads start or under log_lock */
@@ -71,10 +75,18 @@ void log_help(FILE *out)
 
 bool log_set_file(const char *path)
 {
-    FILE *f = fopen(path, "we");
+    FILE *f = fopen(path, "we"), *g;
+    int high = f ? fcntl(fileno(f), F_DUPFD_CLOEXEC, HIGH_FD) : -1;
 
     if (!f)
         return false;
+    g = high >= 0 ? fdopen(high, "w") : NULL; /* the first numbers are a program's that runs in this process */
+    if (g) {
+        fclose(f);
+        f = g;
+    } else if (high >= 0) {
+        close(high);
+    }
     setvbuf(f, NULL, _IOLBF, 0);
     pthread_mutex_lock(&log_lock);
     if (log_file)

@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { HUGE = 2 << 20 };
+enum { HUGE = 2 << 20, EARLY = 192 << 10 };
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
@@ -66,6 +66,8 @@ bool jit_arena_init_private(struct jit_arena *a, size_t size, struct err **errp)
         return err_set_errno(errp, errno, "translator: cannot map %zu MiB of code memory", size >> 20);
     a->w = a->x;
     a->size = size;
+    if (size > HUGE)
+        madvise(a->x + HUGE, size - HUGE, MADV_HUGEPAGE);
     return true;
 }
 
@@ -86,9 +88,14 @@ bool jit_arena_room(const struct jit_arena *a, size_t room)
 
 void jit_arena_take(struct jit_arena *a, size_t n)
 {
-    size_t full = a->used / HUGE;
+    size_t full = a->used / HUGE, before = a->used;
 
     a->used += n;
+    if (a->w == a->x) { /* the first of them when it is known to be no small program's; the others come in whole */
+        if (before < EARLY && a->used >= EARLY)
+            madvise(a->x, HUGE, MADV_COLLAPSE);
+        return;
+    }
     if (a->used / HUGE == full)
         return;
     /* Refused where the host is short of large pages: then it stays as it is. */
@@ -100,4 +107,23 @@ void jit_arena_take(struct jit_arena *a, size_t n)
 void jit_arena_reset(struct jit_arena *a)
 {
     a->used = a->keep;
+}
+
+void *jit_map_zeros(size_t size)
+{
+    void *p;
+
+    if (size == HUGE) {
+        p = map_aligned(-1, size, PROT_READ | PROT_WRITE);
+        if (p)
+            madvise(p, size, MADV_HUGEPAGE);
+        return p;
+    }
+    p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void jit_unmap(void *p, size_t size)
+{
+    munmap(p, size);
 }

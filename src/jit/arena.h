@@ -1,8 +1,8 @@
 /* Host code memory: one file mapped twice, executable at one address and writable at another (never both at one).
  *
- * Once two megabytes are full they become one large page where the host can: code of large programs is bound by how
- * much of it the host's TLB reaches. Allocation is a bump within the arena; the owner resets it when nothing in it can
- * run any more. Not thread-safe: the owner locks. */
+ * What is used becomes large pages where the host can: code of large programs is bound by how much of it the host's
+ * TLB reaches, and a page of 4 KiB costs the host microseconds to bring in. Allocation is a bump within the arena; the
+ * owner resets it when nothing in it can run any more. Not thread-safe: the owner locks. */
 #ifndef JIT_ARENA_H
 #define JIT_ARENA_H
 
@@ -24,6 +24,9 @@ bool jit_arena_room(const struct jit_arena *a, size_t room);
 /* The next n bytes are taken; n is at most what jit_arena_room was asked for. */
 void jit_arena_take(struct jit_arena *a, size_t n);
 void jit_arena_reset(struct jit_arena *a);
+/* Memory for what is kept of code: zeros, in a large page where size is one's; NULL: there is none. */
+void *jit_map_zeros(size_t size);
+void jit_unmap(void *p, size_t size);
 static inline bool jit_arena_has(const struct jit_arena *a, const void *x)
 {
     return (const uint8_t *)x >= a->x && (const uint8_t *)x < a->x + a->size;

@@ -21,10 +21,14 @@ enum {
     JIT_BLOCK_ROOM = 64 * 1024 /* most bytes one block can take: offsets fit 16 bits */
 };
 
+/* A JIT_LINK_CONT without a stub is no link: the block goes on behind a call, and death makes what leaves when
+ * something else came leave always. `at` is the rel32 of a JNE, whose two-byte opcode lies within 8 aligned bytes; or,
+ * with mode_or JIT_DEAD_BYTE | value, of a byte that becomes that value. */
+enum { JIT_DEAD_BYTE = 0x100 };
 enum jit_link_kind { JIT_LINK_JMP, JIT_LINK_CALL, JIT_LINK_CONT /* runs after a return */, JIT_LINK_JCC };
 struct jit_link_out {
     uint32_t at;   /* offset of the rel32 field from the block's start */
-    uint32_t stub; /* offset of the unlinked target (its exit stub) */
+    uint32_t stub; /* offset of the unlinked target (its exit stub); 0: see JIT_LINK_CONT */
     uint32_t poll; /* offset of the polling load, 0 = none */
     uint64_t target;
     uint64_t poll_pc; /* where to go on after a poll: the target, or before a call the call itself */

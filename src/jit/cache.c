@@ -14,14 +14,38 @@ static uint64_t mix(uint64_t v)
     return v >> 40 ^ v >> 20;
 }
 
-static unsigned block_hash(uint64_t pc, uint64_t place, unsigned mode)
+static struct jit_block **head_of(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode)
 {
-    return (unsigned)(mix(place ^ pc << 1 ^ (uint64_t)mode << 50) % JIT_CACHE_HASH);
+    return &d->hash[mix(place ^ pc << 1 ^ (uint64_t)mode << 50) & d->hash_mask];
+}
+
+static struct jit_block **head_of_block(struct jit_cache *d, const struct jit_block *b)
+{
+    return head_of(d, b->pc, b->place, b->mode);
+}
+
+/* Small programs stay with a table that a few pages hold. */
+static void grow_hash(struct jit_cache *d)
+{
+    uint32_t old_mask = d->hash_mask;
+    struct jit_block **old = d->hash;
+
+    d->hash_mask = old_mask * 2 + 1;
+    d->hash = xcalloc((size_t)d->hash_mask + 1, sizeof *d->hash);
+    for (uint32_t i = 0; i <= old_mask; i++)
+        while (old[i]) {
+            struct jit_block *b = old[i], **at = head_of_block(d, b);
+
+            old[i] = b->hnext;
+            b->hnext = *at;
+            *at = b;
+        }
+    free(old);
 }
 
 struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode)
 {
-    struct jit_block *b = d->hash[block_hash(pc, place, mode)];
+    struct jit_block *b = *head_of(d, pc, place, mode);
 
     while (b && (b->pc != pc || b->place != place || b->mode != mode))
         b = b->hnext;
@@ -102,7 +126,7 @@ static void unlink_one(struct jit_cache *d, uint32_t n)
  *
  * What AMD's Zen predicts jumps by are bits 2 and 3 of the addresses jumped to before. With all blocks at multiples of
  * 16 it could not tell one way there from another: here those bits follow from the guest's pc. */
-enum { LEAVE_LEN = 15, STEP = 4 };
+enum { LEAVE_LEN = 15, STEP = 4, LOOP_MAX = 256 };
 static unsigned before(const struct jit_cache *d)
 {
     return LEAVE_LEN + 1 + (d->count ? JIT_COUNT_GATE : 0) + JIT_GATE_LEN;
@@ -117,10 +141,12 @@ static size_t block_room(const struct jit_cache *d, size_t len)
 static void put_gate(struct jit_cache *d, const struct jit_block *b)
 {
     uint8_t *w = jit_arena_writable(&d->arena, b->host - before(d));
-    struct jit_buf buf = {.start = w, .p = w, .end = w + LEAVE_LEN, .delta = d->arena.x - d->arena.w};
+    struct jit_buf buf = {
+        .start = w, .p = w, .end = w + LEAVE_LEN + JIT_MAX_INSN /* jit_room */, .delta = d->arena.x - d->arena.w};
 
     jit_mov_ri(&buf, d->leave_reg, b->pc);
     jit_jmp(&buf, d->leave);
+    assert(buf.p <= w + LEAVE_LEN);
     put_le16(jit_arena_writable(&d->arena, jit_block_gate(b)), 0x9066);
 }
 
@@ -131,21 +157,43 @@ static void shut_gate(struct jit_cache *d, const struct jit_block *b)
     __atomic_store_n(w, (uint16_t)(0xeb | (0x100 - before(d)) << 8), __ATOMIC_RELEASE);
 }
 
+/* JNE rel32 becomes NOP, JMP rel32 with the same displacement: one store. Or the byte that was named. */
+static void leave_behind_call(struct jit_cache *d, const struct jit_block *b, const struct jit_link *l)
+{
+    uint8_t *w = jit_arena_writable(&d->arena, b->host + l->at);
+
+    if (l->mode_or)
+        __atomic_store_n(w, (uint8_t)l->mode_or, __ATOMIC_RELEASE);
+    else
+        __atomic_store_n((uint16_t *)(void *)(w - 2), (uint16_t)0xe990, __ATOMIC_RELEASE);
+}
+
 static void kill_block(struct jit_cache *d, struct jit_block *b)
 {
-    struct jit_block **at = &d->hash[block_hash(b->pc, b->place, b->mode)];
+    struct jit_block **at = head_of_block(d, b);
 
     while (*at != b)
         at = &(*at)->hnext;
     *at = b->hnext;
+    d->nr_hashed--;
     b->dead = true;
     d->stat.invalidated++;
     while (b->incoming)
         unlink_one(d, b->incoming);
     for (uint32_t i = 0; i < b->nr_links; i++)
-        unlink_one(d, b->first_link + i);
+        if (jit_cache_link(d, b->first_link + i)->stub)
+            unlink_one(d, b->first_link + i);
+        else
+            leave_behind_call(d, b, jit_cache_link(d, b->first_link + i));
     if (b->host)
         shut_gate(d, b); /* jump tables may still name it */
+}
+
+void jit_cache_unlink_all(struct jit_cache *d)
+{
+    for (uint32_t i = 0; i < d->nr_order; i++)
+        for (uint32_t k = 0; k < d->order[i]->nr_links; k++)
+            unlink_one(d, d->order[i]->first_link + k);
 }
 
 void jit_cache_kill(struct jit_cache *d, struct jit_block *b)
@@ -235,6 +283,57 @@ static void record_links(struct jit_cache *d, struct jit_block *b, const struct 
     }
 }
 
+/* Blocks and links are freed all at once: their memory needs no allocator's words between them. */
+struct jit_chunk {
+    struct jit_chunk *next;
+    size_t size, used;
+    bool mapped;
+};
+enum { CHUNK_SMALL = 512 << 10, CHUNK_LARGE = 2 << 20 };
+
+/* The first is small. Who fills it will need much more: large pages are cleared in a tenth of the time. */
+static struct jit_chunk *new_chunk(struct jit_cache *d)
+{
+    size_t size = d->chunks ? CHUNK_LARGE : CHUNK_SMALL;
+    struct jit_chunk *c = jit_map_zeros(size);
+    bool mapped = c;
+
+    if (!c)
+        c = xcalloc(1, size);
+    *c = (struct jit_chunk){.next = d->chunks, .size = size, .used = sizeof *c, .mapped = mapped};
+    d->chunks = c;
+    return c;
+}
+
+static void free_chunks(struct jit_cache *d)
+{
+    while (d->chunks) {
+        struct jit_chunk *c = d->chunks;
+
+        d->chunks = c->next;
+        if (c->mapped)
+            jit_unmap(c, c->size);
+        else
+            free(c);
+    }
+}
+
+static void *take(struct jit_cache *d, size_t size) /* zeroed */
+{
+    struct jit_chunk *c = d->chunks;
+
+    size = align_up(size, 8);
+    if (!c || c->size - c->used < size)
+        c = new_chunk(d);
+    c->used += size;
+    return (uint8_t *)c + c->used - size;
+}
+
+static struct jit_block *new_block(struct jit_cache *d, unsigned nr_map)
+{
+    return take(d, sizeof(struct jit_block) + nr_map * 2 * sizeof(uint16_t));
+}
+
 /* Links are numbered in one run per block: skip to the next chunk when the rest of this one could be too small. */
 static bool reserve_links(struct jit_cache *d)
 {
@@ -249,30 +348,8 @@ static bool reserve_links(struct jit_cache *d)
     if (chunk >= JIT_LINK_CHUNKS)
         return false;
     if (!d->links[chunk])
-        d->links[chunk] = xcalloc(JIT_LINK_CHUNK, sizeof(struct jit_link));
+        d->links[chunk] = take(d, JIT_LINK_CHUNK * sizeof(struct jit_link));
     return true;
-}
-
-/* Blocks are freed all at once: their memory needs no allocator's words between them. */
-struct jit_chunk {
-    struct jit_chunk *next;
-    size_t used;
-    uint8_t mem[];
-};
-enum { CHUNK_ROOM = (256 << 10) - sizeof(struct jit_chunk) };
-
-static struct jit_block *new_block(struct jit_cache *d, unsigned nr_map)
-{
-    size_t size = align_up(sizeof(struct jit_block) + nr_map * 2 * sizeof(uint16_t), 8);
-    struct jit_chunk *c = d->chunks;
-
-    if (!c || CHUNK_ROOM - c->used < size) {
-        c = xcalloc(1, sizeof *c + CHUNK_ROOM);
-        c->next = d->chunks;
-        d->chunks = c;
-    }
-    c->used += size;
-    return (struct jit_block *)(void *)(c->mem + c->used - size);
 }
 
 static void append(struct jit_cache *d, struct jit_block *b)
@@ -296,11 +373,15 @@ static void add_span(struct jit_cache *d, struct jit_block *b, unsigned n, uint6
 
 static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct jit_block_out *out)
 {
-    unsigned h = block_hash(b->pc, b->place, b->mode), first = (unsigned)(b->place & 4095);
+    struct jit_block **at;
+    unsigned first = (unsigned)(b->place & 4095);
     unsigned last = first + (unsigned)max_u64(b->guest_len, 1) - 1;
 
-    b->hnext = d->hash[h];
-    d->hash[h] = b;
+    if (d->nr_hashed++ > d->hash_mask)
+        grow_hash(d);
+    at = head_of_block(d, b);
+    b->hnext = *at;
+    *at = b;
     add_span(d, b, JIT_SPAN_OWN, b->place >> 12, first, (unsigned)min_u64(last, 4095));
     if (last > 4095)
         add_span(d, b, JIT_SPAN_TAIL, out->tail_no, 0, last - 4096);
@@ -328,6 +409,48 @@ bool jit_cache_begin(struct jit_cache *d, uint64_t pc, struct jit_buf *b, uint32
     return true;
 }
 
+/* Where the block jumps back to its own start, the bytes from there to behind the longest such jump; else 0. */
+static size_t loop_of(const struct jit_block_out *o, uint64_t pc, size_t *from)
+{
+    size_t end = 0;
+
+    *from = o->entry;
+    for (unsigned i = 0; i < o->nr_links; i++) {
+        const struct jit_link_out *l = &o->link[i];
+
+        if (l->target == pc && (l->kind == JIT_LINK_JCC || l->kind == JIT_LINK_JMP) && l->at + 4 > end) {
+            end = l->at + 4;
+            *from = l->inner ? l->inner : o->entry;
+        }
+    }
+    return end > *from ? end - *from : 0;
+}
+
+bool jit_cache_place_loop(struct jit_cache *d, struct jit_buf *b, const struct jit_block_out *o, uint64_t pc)
+{
+    size_t from, len = loop_of(o, pc, &from), best = 0, fewest = SIZE_MAX;
+    uintptr_t at = (uintptr_t)(b->start + b->delta) + from;
+
+    if (!len || len > LOOP_MAX || d->count)
+        return false;
+    for (size_t gap = 0; gap < 64; gap += 16) {
+        size_t lines = ((at + gap) % 64 + len + 63) / 64;
+
+        if (lines < fewest) {
+            fewest = lines;
+            best = gap;
+        }
+    }
+    if (!best || !jit_arena_room(&d->arena, best + block_room(d, JIT_BLOCK_ROOM)))
+        return false;
+    jit_arena_take(&d->arena, best);
+    b->start += best;
+    b->end += best;
+    b->p = b->start;
+    b->nr_rel = 0;
+    return true;
+}
+
 static size_t kib_of(const struct jit_cache *d, const uint8_t *host)
 {
     return (size_t)(host - d->arena.x) >> 10;
@@ -348,7 +471,8 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     }
     record_links(d, b, out);
     for (unsigned i = 0; i < out->nr_links; i++)
-        patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
+        if (out->link[i].stub)
+            patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
     put_gate(d, b);
     if (d->count)
         jit_count_block(d, b, b->host + b->len);
@@ -441,8 +565,8 @@ unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host)
 void jit_cache_empty(struct jit_cache *d)
 {
     jit_count_log(d);
-    for (unsigned i = 0; i < JIT_CACHE_HASH; i++)
-        d->hash[i] = NULL;
+    memset(d->hash, 0, ((size_t)d->hash_mask + 1) * sizeof *d->hash);
+    d->nr_hashed = 0;
     for (unsigned i = 0; i < JIT_CACHE_PAGES; i++) {
         while (d->pages[i]) {
             struct jit_page *p = d->pages[i];
@@ -453,12 +577,8 @@ void jit_cache_empty(struct jit_cache *d)
     }
     for (uint32_t i = 0; i < d->nr_order; i++)
         free(d->order[i]->keep);
-    while (d->chunks) {
-        struct jit_chunk *c = d->chunks;
-
-        d->chunks = c->next;
-        free(c);
-    }
+    free_chunks(d);
+    memset(d->links, 0, (d->nr_links / JIT_LINK_CHUNK + 1) * sizeof *d->links);
     d->nr_order = 0;
     d->nr_first = 0;
     d->nr_links = 0;
@@ -471,6 +591,8 @@ static void init_tables(struct jit_cache *d)
 {
     d->first = xcalloc((d->arena.size >> 10) + 1, sizeof *d->first);
     pthread_mutex_init(&d->lock, NULL);
+    d->links = xcalloc(JIT_LINK_CHUNKS + 1, sizeof *d->links);
+    d->hash_mask = JIT_CACHE_HASH - 1;
     d->hash = xcalloc(JIT_CACHE_HASH, sizeof *d->hash);
     d->pages = xcalloc(JIT_CACHE_PAGES, sizeof *d->pages);
 }
@@ -496,9 +618,8 @@ bool jit_cache_init_private(struct jit_cache *d, size_t size, struct err **errp)
 void jit_cache_free(struct jit_cache *d)
 {
     jit_cache_empty(d);
-    for (unsigned i = 0; i < JIT_LINK_CHUNKS; i++)
-        free(d->links[i]);
     free(d->order);
+    free(d->links);
     free(d->first);
     free(d->hash);
     free(d->pages);

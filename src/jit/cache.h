@@ -32,7 +32,7 @@ struct jit_link {
     uint64_t target;
     uint32_t next, prev; /* in the incoming links of `to`: numbers, 0 = none */
     uint16_t at;         /* of the rel32 */
-    uint16_t stub;       /* where it goes unlinked */
+    uint16_t stub;       /* where it goes unlinked; 0: no link, see JIT_LINK_CONT */
     uint16_t poll;       /* of the polling load, 0 = none */
     uint16_t inner;      /* as in struct jit_link_out */
     uint16_t poll_off;   /* a poll goes on at the block's pc + poll_off, or at the target: JIT_POLL_TARGET */
@@ -51,18 +51,19 @@ enum {
     JIT_SPANS
 }; /* its own bytes, those on a second page, those it peeked at */
 struct jit_block {
-    uint64_t pc, place;
-    uint64_t tail_no;    /* page its last bytes are on, when it runs over the end of the first */
-    const uint8_t *host; /* run address of the code; NULL: nothing translated here (interpret) */
-    void *keep;          /* owned, one allocation: what the owner wants to remember; NULL */
+    uint64_t pc, place; /* what a look-up reads comes first */
     struct jit_block *hnext;
-    struct jit_span span[JIT_SPANS];
-    uint32_t mode, len;
-    uint32_t first_link, incoming; /* the first link here: a number, 0 = none */
-    uint32_t index;                /* its place in order[], when it has code */
+    const uint8_t *host;     /* run address of the code; NULL: nothing translated here (interpret) */
+    uint32_t mode, incoming; /* the first link here: a number, 0 = none */
     uint16_t entry, guest_len;
     uint16_t nr_links, nr_insn;
+    uint32_t first_link;
+    uint32_t index; /* its place in order[], when it has code */
+    uint32_t len;
     bool dead;
+    uint64_t tail_no; /* page its last bytes are on, when it runs over the end of the first */
+    void *keep;       /* owned, one allocation: what the owner wants to remember; NULL */
+    struct jit_span span[JIT_SPANS];
     uint16_t map[]; /* nr_insn + 1 pairs of host and guest offsets */
 };
 struct jit_page { /* a page that holds translated code */
@@ -72,15 +73,21 @@ struct jit_page { /* a page that holds translated code */
     struct jit_page *next;
 };
 enum { JIT_GATE_LEN = 2 };
-enum { JIT_CACHE_HASH = 1 << 17, JIT_CACHE_PAGES = 1 << 14, JIT_LINK_CHUNK = 1 << 12, JIT_LINK_CHUNKS = 1 << 12 };
+enum {
+    JIT_CACHE_HASH = 1 << 12 /* heads to begin with */,
+    JIT_CACHE_PAGES = 1 << 14,
+    JIT_LINK_CHUNK = 1 << 12,
+    JIT_LINK_CHUNKS = 1 << 12
+};
 struct jit_cache {
     pthread_mutex_t lock;
     struct jit_arena arena;
-    struct jit_block **hash; /* owned, JIT_CACHE_HASH heads */
+    struct jit_block **hash; /* owned, hash_mask + 1 heads; grows with the blocks */
+    uint32_t hash_mask, nr_hashed;
     struct jit_page **pages; /* owned, JIT_CACHE_PAGES heads */
-    struct jit_link *links[JIT_LINK_CHUNKS];
+    struct jit_link **links; /* owned: JIT_LINK_CHUNKS pieces of JIT_LINK_CHUNK, made one by one */
     uint32_t nr_links;
-    struct jit_chunk *chunks; /* owned: memory of all blocks */
+    struct jit_chunk *chunks; /* owned: memory of all blocks and links */
     struct jit_block **order; /* all blocks with code, by host address; none leaves but with all */
     uint32_t nr_order, cap_order;
     uint32_t *first;             /* owned, one per KiB of the arena: the first of them that starts there or later */
@@ -113,6 +120,9 @@ struct jit_block *jit_cache_find(struct jit_cache *d, uint64_t pc, uint64_t plac
  * that the place is to be interpreted (it covers one guest byte). The owner then write-protects the page, and the
  * second one of a block that crosses. */
 bool jit_cache_begin(struct jit_cache *d, uint64_t pc, struct jit_buf *b, uint32_t *first_link);
+/* Between them: a block that jumps back to its own start would take fewer of the host's cache lines a little further
+ * on. True: the buffer lies there now and is empty, the block is to be made again. */
+bool jit_cache_place_loop(struct jit_cache *d, struct jit_buf *b, const struct jit_block_out *out, uint64_t pc);
 struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t place, unsigned mode,
                                    const struct jit_block_out *out);
 
@@ -156,6 +166,9 @@ bool jit_cache_written(struct jit_cache *d, uint64_t no, unsigned off, unsigned 
 bool jit_cache_written_held(struct jit_cache *d, uint64_t no, unsigned off, unsigned len);
 /* Takes the block out of use: its place is translated anew. Code that runs in it goes on to its end. */
 void jit_cache_kill(struct jit_cache *d, struct jit_block *b);
+/* Every way from block to block leads to the runtime again, so that whoever is in one comes out. The caller holds the
+ * lock. */
+void jit_cache_unlink_all(struct jit_cache *d);
 /* Empties all. The caller holds the lock and has seen to it that no thread runs translated code or keeps a block. */
 void jit_cache_empty(struct jit_cache *d);
 

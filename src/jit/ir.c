@@ -54,7 +54,7 @@ ir_val ir_emit(struct ir *s, enum ir_opcode op, enum ir_type t, unsigned attr, i
     }
     o = &s->op[s->nr];
     *o = (struct ir_op){.op = (uint8_t)op, .t = (uint8_t)t, .attr = (uint8_t)attr, .a = {a, b, c, IR_NO}, .imm = imm};
-    if (op >= IR_EXIT && op <= IR_EXIT_CODE) {
+    if (op >= IR_CALL_ON && op <= IR_EXIT_CODE) {
         o->dead = s->next_dead;
         s->next_dead = false;
     }
@@ -94,6 +94,18 @@ void ir_exit_call(struct ir *s, uint64_t target, uint64_t ret)
 void ir_exit_call_ind(struct ir *s, ir_val target, uint64_t ret)
 {
     ir_emit(s, IR_EXIT_CALL_IND, IR_VOID, 0, target, IR_NO, IR_NO, 0);
+    last(s)->imm2 = ret;
+}
+
+void ir_call_on(struct ir *s, uint64_t target, uint64_t ret)
+{
+    ir_emit(s, IR_CALL_ON, IR_VOID, 0, IR_NO, IR_NO, IR_NO, (int64_t)target);
+    last(s)->imm2 = ret;
+}
+
+void ir_call_on_ind(struct ir *s, ir_val target, uint64_t ret)
+{
+    ir_emit(s, IR_CALL_ON_IND, IR_VOID, 0, target, IR_NO, IR_NO, 0);
     last(s)->imm2 = ret;
 }
 
@@ -139,10 +151,12 @@ static const char *check_args(const struct ir *s, unsigned n)
         return t[0] != t[1] ? "operand types differ" : NULL;
     case IR_SELECT:
         return t[0] != IR_I32 ? "a condition is not I32" : t[1] != t[2] || t[1] != o->t ? "operand types differ" : NULL;
+    case IR_SCAN:
     case IR_LOAD ... IR_FETCH_UMIN:
         return o->op != IR_FENCE && t[0] != IR_I64 ? "an address is not I64" : NULL;
     case IR_EXIT_IF:
         return t[0] != o->t || t[1] != o->t ? "operand types differ" : NULL;
+    case IR_CALL_ON_IND:
     case IR_EXIT_CALL_IND ... IR_EXIT_IND:
         return t[0] != IR_I64 ? "an address is not I64" : NULL;
     case IR_FL_PUT:
@@ -165,7 +179,7 @@ static const char *check_args(const struct ir *s, unsigned n)
 const char *ir_verify(const struct ir *s, unsigned *at)
 {
     bool in_skip = false;
-    unsigned skip_at = 0, label_at = 0;
+    unsigned skip_at = 0, label_at = 0, call_at = 0;
 
     for (unsigned n = 0; n < s->nr; n++) {
         const struct ir_op *o = &s->op[n];
@@ -177,6 +191,14 @@ const char *ir_verify(const struct ir *s, unsigned *at)
         for (unsigned i = 0; i < 4 && label_at; i++)
             if (o->a[i] != IR_NO && o->a[i] > skip_at && o->a[i] < label_at)
                 return "a value made under SKIP_IF is used after its LABEL";
+        for (unsigned i = 0; i < 4; i++)
+            if (o->a[i] != IR_NO && o->a[i] < call_at && s->op[o->a[i]].op != IR_CONST)
+                return "a value is used behind a call";
+        if (ir_is_call_on(o->op)) {
+            if (in_skip)
+                return "a call under SKIP_IF";
+            call_at = n;
+        }
         if (ir_is_skip(o->op) && in_skip)
             return "SKIP_IF within SKIP_IF";
         if (o->op == IR_LABEL && !in_skip)

@@ -83,6 +83,7 @@ struct ir {
     uint64_t pc;    /* of the block */
     uint32_t guest_len;
     uint16_t peek_first, peek_last; /* see ir_peek; 0, 0: none */
+    bool calls_on;                  /* the owner's: blocks may go on behind calls (ir_call_on); ir_begin keeps it */
 };
 
 /* --- Building --- */
@@ -255,6 +256,9 @@ static inline void ir_exit_if_fl(struct ir *s, ir_val f, unsigned armcond, uint6
 }
 void ir_exit_call(struct ir *s, uint64_t target, uint64_t ret);
 void ir_exit_call_ind(struct ir *s, ir_val target, uint64_t ret);
+/* The same, and the block goes on with what is at ret. */
+void ir_call_on(struct ir *s, uint64_t target, uint64_t ret);
+void ir_call_on_ind(struct ir *s, ir_val target, uint64_t ret);
 static inline void ir_exit_ret(struct ir *s, ir_val target)
 {
     ir_emit(s, IR_EXIT_RET, IR_VOID, 0, target, IR_NO, IR_NO, 0);
@@ -377,6 +381,13 @@ struct ir_pin {
     uint8_t reg;
     bool vec;
 };
+enum { IR_PIN_SLOTS = 128 };
+struct ir_pin_map { /* which pin has an offset */
+    const struct ir_pin *pin;
+    unsigned nr;
+    uint32_t regs;            /* pinned: GPRs in bits 0 to 15, vectors above */
+    uint8_t at[IR_PIN_SLOTS]; /* number of a pin + 1, 0: none */
+};
 struct ir_stubs {               /* run addresses */
     const uint8_t *enter;       /* C: unsigned enter(void): GS = context; guest state in; jumps to enter_target; returns
                                    enum ir_why */
@@ -387,6 +398,7 @@ struct ir_stubs {               /* run addresses */
     const uint8_t *jump;        /* RDX = pc: table of indirect targets */
     const uint8_t *ret_bottom;  /* what the lowest word of the shadow stack returns to */
     const uint8_t *call_pure, *call_state, *eval;
+    struct ir_pin_map pins; /* of the environment they were made for */
 };
 enum ir_why { IR_EXIT_TO_PC, IR_EXIT_TO_LINK, IR_EXIT_WITH_CODE, IR_EXIT_BY_SIGNAL };
 struct ir_env {

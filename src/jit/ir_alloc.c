@@ -7,12 +7,45 @@ static bool reg_is_vec(unsigned r)
     return r >= XMM0;
 }
 
+static unsigned pin_slot(int64_t off)
+{
+    return (unsigned)(off >> 3) & (IR_PIN_SLOTS - 1);
+}
+
+void ir_pins_map(const struct ir_env *env, struct ir_pin_map *m)
+{
+    *m = (struct ir_pin_map){.pin = env->pin, .nr = env->nr_pins};
+    for (unsigned i = 0; i < m->nr; i++) {
+        const struct ir_pin *p = &m->pin[i];
+
+        m->regs |= 1u << (p->reg + (p->vec ? XMM0 : 0));
+        m->at[pin_slot(p->off)] = (uint8_t)(i + 1);
+    }
+}
+
+void ir_pins_init(struct irc *c)
+{
+    const struct ir_pin_map *m = &c->env->stubs->pins;
+
+    if (m->pin != c->env->pin || m->nr != c->env->nr_pins) { /* moved for a loop */
+        ir_pins_map(c->env, &c->loop_pins);
+        m = &c->loop_pins;
+    }
+    c->pins = m;
+    c->pinned = m->regs;
+}
+
 int ir_pin_of(const struct irc *c, int64_t off)
 {
-    for (unsigned i = 0; i < c->env->nr_pins; i++)
-        if (c->env->pin[i].off == off)
-            return c->env->pin[i].reg + (c->env->pin[i].vec ? XMM0 : 0);
-    return -1;
+    const struct ir_pin_map *m = c->pins;
+    unsigned i = m->at[pin_slot(off)];
+
+    if (!i)
+        return -1;
+    if (m->pin[i - 1].off != off) /* two in one place */
+        for (i = m->nr; i && m->pin[i - 1].off != off; i--)
+            ;
+    return i ? m->pin[i - 1].reg + (m->pin[i - 1].vec ? XMM0 : 0) : -1;
 }
 
 void ir_mov(struct irc *c, unsigned dst, unsigned src, enum ir_type t)
@@ -343,24 +376,32 @@ void ir_made(struct irc *c, ir_val v, unsigned r)
     }
 }
 
+static void consume_one(struct irc *c, ir_val v, uint16_t next)
+{
+    struct irv *x = &c->v[v];
+
+    x->next = next;
+    if (next != IR_NO)
+        return;
+    if (x->spill >= 0)
+        spill_free(c, v);
+    if (x->loc == L_REG && c->reg[x->reg] == v)
+        c->reg[x->reg] = IR_NO;
+}
+
 void ir_consume(struct irc *c, unsigned n)
 {
     const struct ir_op *o = &c->s->op[n];
+    const uint16_t *next = c->f.next[n];
 
-    for (unsigned i = 0; i < 4; i++) {
-        struct irv *x;
-
-        if (o->a[i] == IR_NO)
-            continue;
-        x = &c->v[o->a[i]];
-        x->next = c->f.next[n][i];
-        if (x->next == IR_NO) {
-            spill_free(c, o->a[i]);
-            if (x->loc == L_REG && c->reg[x->reg] == o->a[i])
-                c->reg[x->reg] = IR_NO;
-        }
-    }
     c->lock = 0;
+    if (o->a[0] != IR_NO)
+        consume_one(c, o->a[0], next[0]);
+    if (ir_one_arg(o))
+        return;
+    for (unsigned i = 1; i < 4; i++)
+        if (o->a[i] != IR_NO)
+            consume_one(c, o->a[i], next[i]);
 }
 
 static void put_pin(struct irc *c, unsigned p, ir_val v)

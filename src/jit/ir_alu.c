@@ -464,6 +464,8 @@ static void sbfx(struct irc *c, const struct ir_op *o)
             shift_imm(c, w, 4, d, bits - pos - len);
         if (len < bits)
             shift_imm(c, w, 7, d, bits - len);
+        else if (!w) /* nothing else clears the upper half */
+            jit_mov_rr32(c->b, d, d);
     }
     ir_made(c, (ir_val)c->cur, d);
 }

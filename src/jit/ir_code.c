@@ -29,12 +29,15 @@ static void find_hints(struct irc *c)
 {
     const struct ir_op *op = c->s->op;
 
-    for (unsigned j = 0; j < c->s->nr; j++) {
-        unsigned d = op[j].a[0];
+    memset(c->hint, 0xff, c->s->nr * sizeof c->hint[0]);
+    for (unsigned i = c->f.first_live; i < c->s->nr; i++) {
+        unsigned j = c->f.live[i], d;
         int p;
 
-        c->hint[j] = -1;
-        if (op[j].op != IR_PUT || j - d > 16 || op[d].op == IR_CONST || op[d].op == IR_GET)
+        if (op[j].op != IR_PUT)
+            continue;
+        d = op[j].a[0];
+        if (j - d > 16 || op[d].op == IR_CONST || op[d].op == IR_GET)
             continue;
         p = ir_pin_of(c, op[j].imm);
         if (p < 0 || c->hint[d] >= 0 || !unseen_between(c->s, d, j, op[j].imm))
@@ -133,44 +136,60 @@ static bool vconst(struct irc *c, const struct ir_op *o)
 
 static void emit(struct irc *c, const struct ir_op *o)
 {
-    switch (o->op) {
-    case IR_NOP:
+    char effect = ir_op_effect[o->op];
+
+    if (effect == 'M') {
+        ir_flags_for_fault(c, o);
+        if (ir_code_mem(c, o))
+            return;
+    } else if (effect == 'X' && ir_code_flow(c, o)) {
         return;
+    }
+    if (!ir_code_int(c, o) && !ir_code_mem(c, o) && !ir_code_flow(c, o) && !ir_code_flags(c, o) && !vconst(c, o) &&
+        !ir_code_fp(c, o) && !ir_code_vec(c, o))
+        ir_code_eval(c, o);
+}
+
+/* Ops without an argument that make no code. */
+static bool nothing_to_do(struct irc *c, const struct ir_op *o)
+{
+    switch (o->op) {
     case IR_CONST:
         c->v[c->cur].loc = L_CONST;
         c->v[c->cur].spill = -1;
         c->v[c->cur].next = c->f.first[c->cur];
-        return;
+        return true;
     case IR_GET:
         get(c, o);
-        return;
-    case IR_PUT:
-        ir_put_state(c, o);
-        return;
+        return true;
     case IR_INSN:
         insn(c, o);
-        return;
+        return true;
     default:
-        break;
+        return false;
     }
-    if (ir_op_effect[o->op] == 'M')
-        ir_flags_for_fault(c, o);
-    if (!ir_code_int(c, o) && !ir_code_mem(c, o) && !ir_code_flow(c, o) && !ir_code_flags(c, o) && !vconst(c, o) &&
-        !ir_code_fp(c, o) && !ir_code_vec(c, o))
-        ir_code_eval(c, o);
 }
 
 static void walk(struct irc *c)
 {
     const struct ir *s = c->s;
 
-    for (c->cur = 0; c->cur < s->nr && !c->failed; c->cur++) {
-        const struct ir_op *o = &s->op[c->cur];
+    for (unsigned i = c->f.first_live; i < s->nr && !c->failed; i++) {
+        const struct ir_op *o = &s->op[c->f.live[i]];
 
+        c->cur = c->f.live[i];
+        if (nothing_to_do(c, o))
+            continue;
+        if (o->op == IR_PUT) {
+            ir_put_state(c, o);
+            ir_consume(c, c->cur);
+            continue;
+        }
         if (ir_stores_join(c, c->cur)) {
             ir_code_stores(c, o);
             ir_consume(c, c->cur++);
             ir_consume(c, c->cur);
+            i++;
             continue;
         }
         c->pair = is_pair(c, c->cur);
@@ -179,6 +198,7 @@ static void walk(struct irc *c)
             c->pair = 0;
             ir_consume(c, c->cur);
             c->cur++;
+            i++;
             ir_made_flags(c, (ir_val)c->cur, o->op == IR_SUB || o->op == IR_SBC);
         }
         ir_consume(c, c->cur);
@@ -189,10 +209,8 @@ static void init(struct irc *c)
 {
     for (unsigned i = 0; i < NR_REGS; i++)
         c->reg[i] = IR_NO;
-    for (unsigned i = 0; i < c->env->nr_pins; i++)
-        c->pinned |= 1u << (c->env->pin[i].reg + (c->env->pin[i].vec ? XMM0 : 0));
-    for (unsigned i = 0; i < c->s->nr; i++)
-        c->v[i] = (struct irv){.loc = L_NONE, .spill = -1, .next = IR_NO};
+    ir_pins_init(c);
+    memset(c->v, 0, c->s->nr * sizeof c->v[0]); /* L_NONE */
     c->ef = c->gf = c->ef_logic = IR_NO;
     c->pc = c->s->pc;
 }
@@ -201,11 +219,12 @@ static void init(struct irc *c)
 static struct irc *new_irc(unsigned nr)
 {
     size_t head = align_up(sizeof(struct irc), 16), cold = (IR_MAX_COLD + 1) * sizeof(struct ir_cold);
-    size_t per_op = sizeof(struct irv) + 4 * sizeof(uint16_t) + 2 * sizeof(uint16_t) + sizeof(int16_t) + sizeof(bool);
+    size_t per_op =
+        sizeof(struct irv) + 4 * sizeof(uint16_t) + 4 * sizeof(uint16_t) + sizeof(int16_t) + 2 * sizeof(bool);
     uint8_t *p = xmalloc(head + cold + nr * per_op);
     struct irc *c = (struct irc *)p;
 
-    memset(c, 0, sizeof *c);
+    memset(c, 0, offsetof(struct irc, alias));
     p += head;
     c->cold = (struct ir_cold *)p;
     p += cold;
@@ -217,9 +236,14 @@ static struct irc *new_irc(unsigned nr)
     p += nr * sizeof(uint16_t);
     c->f.gf_at = (ir_val *)p;
     p += nr * sizeof(ir_val);
+    c->f.live = (uint16_t *)p;
+    p += nr * sizeof(uint16_t);
+    c->f.rep = (ir_val *)p;
+    p += nr * sizeof(ir_val);
     c->hint = (int16_t *)p;
     p += nr * sizeof(int16_t);
     c->f.fl_live = (bool *)p;
+    c->f.all_flags = c->f.fl_live + nr;
     return c;
 }
 
@@ -252,7 +276,8 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
     c->s = s;
     c->env = env;
     c->out = out;
-    *out = (struct jit_block_out){.guest_len = s->guest_len};
+    memset(out, 0, offsetof(struct jit_block_out, host_off)); /* the tables are filled as far as they are counted */
+    out->guest_len = s->guest_len;
     if (log_on(LOG_OP))
         show(s, LOG_OP, "as made");
     if (s->peek_first < (s->pc & 4095) || s->peek_last >= (s->pc & 4095) + s->guest_len) {
@@ -260,7 +285,6 @@ bool ir_compile(struct jit_buf *b, struct ir *s, const struct ir_env *env, struc
         out->peek_last = s->peek_last;
     }
     ir_optimise(s, &c->f);
-    ir_find_uses(s, &c->f);
     if (log_on(LOG_OP_OPT))
         show(s, LOG_OP_OPT, "as compiled");
     ir_loop_plan(c);

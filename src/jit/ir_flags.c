@@ -7,7 +7,7 @@ static bool guest_flags_wanted(const struct irc *c)
 {
     const struct ir_op *o = &c->s->op[c->cur];
 
-    return c->f.fl_live[c->cur] || (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE && !o->dead) ||
+    return c->f.fl_live[c->cur] || (o->op >= IR_CALL_ON && o->op <= IR_EXIT_CODE && !o->dead) ||
            (o->op == IR_CALL && o->attr != IR_CALL_PURE);
 }
 

@@ -86,7 +86,7 @@ static void link_if(struct irc *c, uint64_t target, unsigned cc)
 }
 
 /* Behind a call: RDX is where a return goes, and the host came here by its own stack. */
-static void continuation(struct irc *c, uint64_t ret)
+static void compare_return(struct irc *c, uint64_t ret)
 {
     if ((int64_t)ret == (int32_t)ret) {
         jit_op_reg(c->b, JIT_W, 0x81, 7, JR_RDX);
@@ -95,12 +95,64 @@ static void continuation(struct irc *c, uint64_t ret)
         jit_mov_ri(c->b, JR_RAX, ret);
         jit_op_reg(c->b, JIT_W, 0x3b, JR_RDX, JR_RAX);
     }
+}
+
+static void continuation(struct irc *c, uint64_t ret)
+{
+    compare_return(c, ret);
     jit_jcc(c->b, JCC_NE, c->env->stubs->jump);
     link_to(c, ret, JIT_LINK_CONT, 0);
 }
 
+/* What is known of values and flags is void; constants are made again. */
+static void forget_values(struct irc *c)
+{
+    for (unsigned r = 0; r < NR_REGS; r++) {
+        ir_val v = c->reg[r];
+
+        c->reg[r] = IR_NO;
+        if (v != IR_NO && ir_is_const(c, v))
+            c->v[v].loc = L_CONST;
+        else if (v != IR_NO && ir_live(c, v))
+            c->failed = true;
+    }
+    for (unsigned i = 0; i < c->nr_alias; i++) {
+        ir_val v = c->alias[i];
+
+        if (ir_is_const(c, v))
+            c->v[v].loc = L_CONST;
+        else if (ir_live(c, v))
+            c->failed = true;
+    }
+    c->nr_alias = 0;
+    c->failed |= c->spill_used || c->vspill_used;
+    c->ef = c->gf = c->ef_logic = IR_NO;
+    c->gf_saved = false;
+}
+
+/* Behind a call, when the block goes on there: as continuation(), without a link. The jump away stands so that the
+ * cache can make it one for all who come (JIT_LINK_CONT without a stub): a block that died is not gone on with. */
+static void goes_on(struct irc *c, uint64_t ret)
+{
+    unsigned n = c->out->nr_links, len = (int64_t)ret == (int32_t)ret ? 7 : ret <= UINT32_MAX ? 8 : 13;
+    uint8_t *from;
+
+    if (n == JIT_BLOCK_MAX_LINKS) {
+        c->failed = true;
+        return;
+    }
+    while (((uintptr_t)c->b->p + len) % 8 == 7)
+        jit_8(c->b, 0x90);
+    from = c->b->p;
+    compare_return(c, ret);
+    assert(c->b->p == from + len || !jit_ok(c->b));
+    jit_jcc(c->b, JCC_NE, c->env->stubs->jump);
+    c->out->nr_links++;
+    c->out->link[n] = (struct jit_link_out){.at = offset(c) - 4, .target = ret, .poll_pc = ret, .kind = JIT_LINK_CONT};
+}
+
 /* A call polls by its push: a loop of calls without returns fills the shadow stack. */
-static void exit_call(struct irc *c, const struct ir_op *o)
+static void call_link(struct irc *c, const struct ir_op *o)
 {
     unsigned n = c->out->nr_links;
 
@@ -109,7 +161,6 @@ static void exit_call(struct irc *c, const struct ir_op *o)
     link_to(c, (uint64_t)o->imm, JIT_LINK_CALL, 0);
     if (n < JIT_BLOCK_MAX_LINKS)
         c->out->link[n].poll = c->out->link[n].at - 1;
-    continuation(c, o->imm2);
 }
 
 static void target_in_rdx(struct irc *c, ir_val v)
@@ -133,7 +184,7 @@ static void look_up(struct irc *c)
     jit_op_mem(c->b, JIT_W, 0x3b, JR_RDX, JIT_GSX(JR_RAX, 8, IRX(jc)), 0);
 }
 
-static void exit_call_ind(struct irc *c, uint64_t ret)
+static void call_ind(struct irc *c)
 {
     struct ir_cold *k;
 
@@ -142,7 +193,6 @@ static void exit_call_ind(struct irc *c, uint64_t ret)
     k->from = jit_jcc_fwd(c->b, JCC_NE);
     jit_op_mem(c->b, 0, 0xff, 2, JIT_GSX(JR_RAX, 8, IRX(jc) + 8), 0);
     k->back = c->b->p;
-    continuation(c, ret);
 }
 
 static void exit_ind(struct irc *c)
@@ -382,7 +432,7 @@ static void call(struct irc *c, const struct ir_op *o)
 
 bool ir_code_flow(struct irc *c, const struct ir_op *o)
 {
-    if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
+    if (o->op >= IR_CALL_ON && o->op <= IR_EXIT_CODE) {
         if (o->op == IR_EXIT_IF_FL && exit_if_fl_late(c, o))
             return true;
         if (!exit_keeps_flags(c, o))
@@ -398,6 +448,17 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
         return true;
     case IR_LABEL:
         label(c);
+        return true;
+    case IR_CALL_ON:
+        forget_values(c);
+        call_link(c, o);
+        goes_on(c, o->imm2);
+        return true;
+    case IR_CALL_ON_IND:
+        target_in_rdx(c, o->a[0]);
+        call_ind(c);
+        forget_values(c);
+        goes_on(c, o->imm2);
         return true;
     case IR_EXIT:
         if (!is_inner(c, (uint64_t)o->imm))
@@ -415,11 +476,13 @@ bool ir_code_flow(struct irc *c, const struct ir_op *o)
         link_if(c, (uint64_t)o->imm, ir_flag_cc(c, o->a[0], o->attr));
         return true;
     case IR_EXIT_CALL:
-        exit_call(c, o);
+        call_link(c, o);
+        continuation(c, o->imm2);
         return true;
     case IR_EXIT_CALL_IND:
         target_in_rdx(c, o->a[0]);
-        exit_call_ind(c, o->imm2);
+        call_ind(c);
+        continuation(c, o->imm2);
         return true;
     case IR_EXIT_RET:
         target_in_rdx(c, o->a[0]);

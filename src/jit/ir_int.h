@@ -16,18 +16,45 @@ struct ir_flow {
     ir_val *gf_at;       /* the value that the guest's NZCV is before the op, IR_NO: not known; at memory ops */
     uint16_t (*next)[4]; /* next op that uses the argument's value again, 0xffff = none */
     uint16_t *first;     /* first use of the op's value, 0xffff = none */
-    bool *fl_live;       /* the guest's NZCV is read after this op before it is replaced */
+    bool *fl_live;       /* the guest's NZCV is read after this op before it is replaced; not at INSN, CONST and NOP */
+    bool closes;         /* an exit goes to the block's start */
+    ir_val *rep;         /* room for the passes */
+    bool *all_flags;
+    uint16_t *live; /* the ops that are left, in order: live[first_live] to live[nr - 1] */
+    unsigned first_live;
 };
-void ir_optimise(struct ir *s, struct ir_flow *f); /* fills gf_at */
+void ir_optimise(struct ir *s, struct ir_flow *f); /* fills f */
 static inline bool ir_is_final(unsigned op)
 {
     return op == IR_EXIT || (op >= IR_EXIT_CALL && op <= IR_EXIT_CODE);
+}
+/* It has at most one argument, its first. */
+static inline bool ir_one_arg(const struct ir_op *o)
+{
+    uint64_t all;
+
+    memcpy(&all, o->a, sizeof all);
+    return all >> 16 == UINT64_MAX >> 16;
+}
+static inline bool ir_has_args(const struct ir_op *o)
+{
+    uint64_t all;
+
+    memcpy(&all, o->a, sizeof all);
+    return all != UINT64_MAX;
+}
+static inline bool ir_is_call_on(unsigned op)
+{
+    return op == IR_CALL_ON || op == IR_CALL_ON_IND;
 }
 static inline bool ir_is_skip(unsigned op)
 {
     return op == IR_SKIP_IF || op == IR_SKIP_IF_FL;
 }
-void ir_find_uses(const struct ir *s, struct ir_flow *f);
+static inline bool ir_is_link(unsigned op)
+{
+    return op == IR_EXIT || op == IR_EXIT_IF || op == IR_EXIT_IF_FL;
+}
 
 /* An F32 or F64 made by an instruction that clears the rest of its register. */
 static inline bool ir_zero_above(const struct ir *s, ir_val v)
@@ -69,13 +96,11 @@ struct irc {
     struct jit_block_out *out;
     uint16_t reg[NR_REGS]; /* value in a temporary; IR_NO = free */
     uint32_t pinned;       /* mask */
-    uint32_t off_of[NR_REGS];
-    uint32_t lock; /* registers the current op is using */
+    uint32_t lock;         /* registers the current op is using */
     uint64_t spill_used, vspill_used;
-    uint8_t pin_of[NR_REGS];
-    unsigned cur;      /* op */
-    unsigned pair;     /* 1: the next op is made by the same host instruction */
-    ir_val alias[256]; /* values that are the same as a pin or home */
+    const struct ir_pin_map *pins;
+    unsigned cur;  /* op */
+    unsigned pair; /* 1: the next op is made by the same host instruction */
     unsigned nr_alias;
     ir_val ef_logic; /* EFLAGS are those of a logic instruction that made this value */
     uint64_t pc;     /* guest instruction */
@@ -92,20 +117,22 @@ struct irc {
     unsigned mark; /* of the current piece of host code */
     unsigned nr_cold;
     bool failed;
-    /* ir_loop.c */
-    struct {
-        struct ir_pin pin;
-        uint32_t off; /* what the pin's register holds in the loop; 0: nothing */
-    } moved[IR_MAX_MOVED];
-    unsigned nr_moved;
-    uint32_t loop_at; /* offset of the loop's start behind the moves; 0: none */
-    struct ir_env loop_env;
-    struct ir_pin loop_pin[IR_MAX_PINS];
+    unsigned nr_moved; /* ir_loop.c */
+    uint32_t loop_at;  /* offset of the loop's start behind the moves; 0: none */
     /* One piece of memory, by number of ops: */
     struct ir_flow f;
     struct irv *v;
     int16_t *hint;        /* pinned register the value should be made in, -1 = none */
     struct ir_cold *cold; /* IR_MAX_COLD and one that swallows what does not fit */
+    /* Up to here zero at the beginning; what follows is counted above. */
+    ir_val alias[256]; /* values that are the same as a pin or home */
+    struct {
+        struct ir_pin pin;
+        uint32_t off; /* what the pin's register holds in the loop; 0: nothing */
+    } moved[IR_MAX_MOVED];
+    struct ir_env loop_env;
+    struct ir_pin_map loop_pins;
+    struct ir_pin loop_pin[IR_MAX_PINS];
 };
 #define IRX(f)     ((int32_t)offsetof(struct ir_ctx, f))
 #define GSX(f)     JIT_GS(IRX(f))
@@ -152,7 +179,9 @@ void ir_put_state(struct irc *c, const struct ir_op *o);
 /* Every live temporary to its spill slot (before a call). with_state: also what aliases guest state. */
 void ir_evict_all(struct irc *c, bool with_state);
 void ir_alias_add(struct irc *c, ir_val v);
-int ir_pin_of(const struct irc *c, int64_t off);
+void ir_pins_map(const struct ir_env *env, struct ir_pin_map *m);
+void ir_pins_init(struct irc *c);
+int ir_pin_of(const struct irc *c, int64_t off); /* register; -1: none */
 void ir_skip_begin(struct irc *c);
 void ir_skip_end(struct irc *c);
 void ir_mov(struct irc *c, unsigned dst, unsigned src, enum ir_type t);
@@ -186,6 +215,7 @@ bool ir_code_mem(struct irc *c, const struct ir_op *o);
 /* Two stores of 16 bytes side by side by one of 32: the op and the one behind it. */
 bool ir_stores_join(const struct irc *c, unsigned n);
 void ir_code_stores(struct irc *c, const struct ir_op *o);
+void ir_code_scan(struct irc *c, const struct ir_op *o); /* ir_scan.c */
 bool ir_code_flow(struct irc *c, const struct ir_op *o);
 bool ir_code_flags(struct irc *c, const struct ir_op *o);
 bool ir_code_vec(struct irc *c, const struct ir_op *o);

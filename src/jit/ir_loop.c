@@ -48,27 +48,13 @@ static void look_at(struct plan *p, const struct ir_op *o)
         k->bad = true;
 }
 
-static bool is_link(const struct ir_op *o)
-{
-    return o->op == IR_EXIT || o->op == IR_EXIT_IF || o->op == IR_EXIT_IF_FL;
-}
-
 static bool leaves_only_by_links(const struct ir_op *o)
 {
     char e = ir_op_effect[o->op];
 
     if (e == 'X')
-        return is_link(o) || ir_is_skip(o->op) || o->op == IR_LABEL;
+        return ir_is_link(o->op) || ir_is_skip(o->op) || o->op == IR_LABEL;
     return o->op != IR_CALL && !(e == 'M' && o->attr & IR_MALIGN);
-}
-
-/* Most blocks are no loop: seen before anything is gathered. */
-static bool closes(const struct ir *s)
-{
-    for (unsigned i = s->nr; i-- > 0;)
-        if ((uint64_t)s->op[i].imm == s->pc && is_link(&s->op[i]))
-            return true;
-    return false;
 }
 
 static void scan(const struct irc *c, struct plan *p)
@@ -79,7 +65,7 @@ static void scan(const struct irc *c, struct plan *p)
 
         if (o->op == IR_GET || o->op == IR_PUT)
             look_at(p, o);
-        p->loops |= is_link(o) && (uint64_t)o->imm == c->s->pc;
+        p->loops |= ir_is_link(o->op) && (uint64_t)o->imm == c->s->pc;
         p->fits &= leaves_only_by_links(o);
     }
 }
@@ -98,6 +84,14 @@ static bool nameable(uint32_t off)
     return off >= HEAD && !((off - HEAD) & 7) && (off - HEAD) / 8 < IR_MOVED_VEC - 1;
 }
 
+static bool is_pinned(const struct irc *c, uint32_t off)
+{
+    for (unsigned i = 0; i < c->env->nr_pins; i++)
+        if (c->env->pin[i].off == off)
+            return true;
+    return false;
+}
+
 /* The most used of the class that is not pinned; NULL: none is worth it. */
 static struct cand *best(const struct irc *c, struct plan *p, bool vec)
 {
@@ -106,7 +100,7 @@ static struct cand *best(const struct irc *c, struct plan *p, bool vec)
     for (unsigned i = 0; i < p->nr; i++) {
         struct cand *v = &p->v[i];
 
-        if (!v->bad && v->vec == vec && v->uses >= MIN_USES && nameable(v->off) && ir_pin_of(c, v->off) < 0 &&
+        if (!v->bad && v->vec == vec && v->uses >= MIN_USES && nameable(v->off) && !is_pinned(c, v->off) &&
             (!k || v->uses > k->uses))
             k = v;
     }
@@ -176,9 +170,7 @@ void ir_loop_plan(struct irc *c)
 {
     struct plan p = {.nr = 0};
 
-    if (!c->env->loops || c->env->nr_pins > IR_MAX_PINS)
-        return;
-    if (!closes(c->s))
+    if (!c->f.closes || !c->env->loops || c->env->nr_pins > IR_MAX_PINS)
         return;
     scan(c, &p);
     if (!p.fits || !p.loops)

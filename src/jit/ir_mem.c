@@ -473,6 +473,9 @@ bool ir_code_mem(struct irc *c, const struct ir_op *o)
         if (!fetch_simple(c, o))
             fetch_loop(c, o);
         return true;
+    case IR_SCAN:
+        ir_code_scan(c, o);
+        return true;
     default:
         return false;
     }

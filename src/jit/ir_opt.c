@@ -3,23 +3,59 @@
 #include "jit/ir_int.h"
 
 /* What is known about pieces of guest state, found by their offset. A piece that takes another's place makes it
- * forgotten, which is always safe; so is forgetting all by a new generation. */
+ * forgotten, which is always safe; so is forgetting all, by a new generation. A slot is one word: the offset in its
+ * upper half, then the generation, then forward: the value, backward: the type it is replaced with. */
 enum { STATE_SLOTS = 256 };
-struct slot {
-    int64_t off;
-    uint32_t gen;
-    uint16_t v; /* forward: its value, IR_NO: not known; backward: the type it is replaced with */
+struct known {
+    uint16_t gen;
+    uint64_t slot[STATE_SLOTS];
 };
-static struct slot *slot_of(struct slot *t, int64_t off)
+static void know_nothing(struct known *k)
 {
-    return &t[(uint64_t)off >> 3 & (STATE_SLOTS - 1)];
+    k->gen = 1;
+    memset(k->slot, 0, sizeof k->slot);
+}
+
+static void forget_all(struct known *k)
+{
+    k->gen++; /* a block has fewer ops than there are generations */
+}
+
+static uint64_t *slot_of(struct known *k, int64_t off)
+{
+    return &k->slot[off >> 3 & (STATE_SLOTS - 1)];
+}
+
+static uint64_t key_of(const struct known *k, int64_t off)
+{
+    return (uint64_t)off << 16 | k->gen;
+}
+
+static void learn(struct known *k, int64_t off, unsigned v)
+{
+    *slot_of(k, off) = key_of(k, off) << 16 | v;
+}
+
+/* IR_NO: nothing. */
+static unsigned look(struct known *k, int64_t off)
+{
+    uint64_t x = *slot_of(k, off);
+
+    return x >> 16 == key_of(k, off) ? (uint16_t)x : IR_NO;
+}
+
+static void forget(struct known *k, int64_t off)
+{
+    uint64_t *x = slot_of(k, off);
+
+    if (*x >> 16 == key_of(k, off))
+        *x = 0;
 }
 
 struct fwd {
     struct ir *s;
     ir_val *rep; /* what stands for each value */
-    struct slot state[STATE_SLOTS];
-    uint32_t gen;
+    struct known state;
     ir_val flags, skip_flags; /* at the last SKIP */
     bool put_since_skip;
 };
@@ -301,8 +337,6 @@ static bool is_scale(const struct ir *s, ir_val v)
 
 static void fold_address(struct ir *s, struct ir_op *o)
 {
-    if (o->op != IR_LOAD && o->op != IR_STORE)
-        return;
     for (unsigned k = 0; k < 3; k++) {
         const struct ir_op *d = &s->op[o->a[0]];
         uint64_t x;
@@ -337,8 +371,7 @@ static void fold_exit_if(struct ir *s, struct ir_op *o)
 {
     uint64_t z;
 
-    if (o->op == IR_EXIT_IF && (o->attr == IR_NE || o->attr == IR_EQ) && konst(s, o->a[1], &z) && !z &&
-        s->op[o->a[0]].op == IR_CMP) {
+    if ((o->attr == IR_NE || o->attr == IR_EQ) && konst(s, o->a[1], &z) && !z && s->op[o->a[0]].op == IR_CMP) {
         const struct ir_op *cmp = &s->op[o->a[0]];
 
         o->attr = o->attr == IR_NE ? cmp->attr : cmp->attr ^ 1;
@@ -368,13 +401,62 @@ static void fold_fcmp(const struct ir *s, struct ir_op *o)
     }
 }
 
-static ir_val *state_of(struct fwd *f, int64_t off)
+/* What GET stands for. */
+static ir_val get(struct fwd *f, const struct ir_op *o, unsigned n)
 {
-    struct slot *s = slot_of(f->state, off);
+    unsigned v = look(&f->state, o->imm);
 
-    if (s->off != off || s->gen != f->gen)
-        *s = (struct slot){.off = off, .gen = f->gen, .v = IR_NO};
-    return &s->v;
+    if (v != IR_NO && f->s->op[v].t == o->t)
+        return (ir_val)v;
+    learn(&f->state, o->imm, n);
+    return (ir_val)n;
+}
+
+static void forward_state(struct fwd *f, const struct ir_op *o, unsigned n)
+{
+    switch (o->op) {
+    case IR_FL_GET:
+        if (f->flags != IR_NO)
+            f->rep[n] = f->flags;
+        else
+            f->flags = (ir_val)n;
+        break;
+    case IR_FL_PUT:
+        f->flags = o->a[0];
+        f->put_since_skip = true;
+        break;
+    case IR_CALL:
+        if (o->attr == IR_CALL_PURE)
+            break;
+        /* fall through */
+    case IR_CALL_ON:
+    case IR_CALL_ON_IND:
+        forget_all(&f->state);
+        f->flags = IR_NO;
+        f->put_since_skip = true;
+        break;
+    case IR_SKIP_IF: /* values made before it stay good inside */
+    case IR_SKIP_IF_FL:
+        f->skip_flags = f->flags;
+        f->put_since_skip = false;
+        break;
+    case IR_LABEL:
+        forget_all(&f->state);
+        if (f->put_since_skip || f->flags != f->skip_flags)
+            f->flags = IR_NO;
+        break;
+    }
+}
+
+static void forward_args(const struct fwd *f, struct ir_op *o)
+{
+    if (o->a[0] != IR_NO)
+        o->a[0] = f->rep[o->a[0]];
+    if (ir_one_arg(o))
+        return;
+    for (unsigned i = 1; i < 4; i++)
+        if (o->a[i] != IR_NO)
+            o->a[i] = f->rep[o->a[i]];
 }
 
 static void forward(struct fwd *f, ir_val *gf_at)
@@ -384,81 +466,65 @@ static void forward(struct fwd *f, ir_val *gf_at)
     f->flags = IR_NO;
     for (unsigned n = 0; n < s->nr; n++) {
         struct ir_op *o = &s->op[n];
-        ir_val *v;
 
-        for (unsigned i = 0; i < 4; i++)
-            if (o->a[i] != IR_NO)
-                o->a[i] = f->rep[o->a[i]];
-        f->rep[n] = simplify(f, n);
-        fold_address(s, o);
-        fold_exit_if(s, o);
-        fold_fcmp(s, o);
+        f->rep[n] = (ir_val)n;
+        switch (o->op) { /* most ops are one of these */
+        case IR_INSN:
+        case IR_CONST:
+            continue;
+        case IR_GET:
+            f->rep[n] = get(f, o, n);
+            continue;
+        case IR_PUT:
+            o->a[0] = f->rep[o->a[0]];
+            learn(&f->state, o->imm, o->a[0]);
+            continue;
+        default:
+            break;
+        }
+        forward_args(f, o);
         gf_at[n] = f->flags;
         switch (o->op) {
-        case IR_GET:
-            v = state_of(f, o->imm);
-            if (*v != IR_NO && s->op[*v].t == o->t)
-                f->rep[n] = *v;
-            else
-                *v = (ir_val)n;
-            break;
-        case IR_PUT:
-            *state_of(f, o->imm) = o->a[0];
-            break;
+        case IR_LOAD:
+        case IR_STORE:
+            fold_address(s, o);
+            continue;
+        case IR_EXIT_IF:
+            fold_exit_if(s, o);
+            continue;
+        case IR_EXIT_IF_FL:
+        case IR_FL_COND:
+        case IR_FL_SELECT:
+            fold_fcmp(s, o);
+            continue;
         case IR_FL_GET:
-            if (f->flags != IR_NO)
-                f->rep[n] = f->flags;
-            else
-                f->flags = (ir_val)n;
-            break;
         case IR_FL_PUT:
-            f->flags = o->a[0];
-            f->put_since_skip = true;
-            break;
         case IR_CALL:
-            if (o->attr == IR_CALL_PURE)
-                break;
-            f->gen++;
-            f->flags = IR_NO;
-            f->put_since_skip = true;
-            break;
-        case IR_SKIP_IF: /* values made before it stay good inside */
+        case IR_CALL_ON:
+        case IR_CALL_ON_IND:
+        case IR_SKIP_IF:
         case IR_SKIP_IF_FL:
-            f->skip_flags = f->flags;
-            f->put_since_skip = false;
-            break;
         case IR_LABEL:
-            f->gen++;
-            if (f->put_since_skip || f->flags != f->skip_flags)
-                f->flags = IR_NO;
-            break;
+            forward_state(f, o, n);
+            continue;
+        default:
+            f->rep[n] = simplify(f, n);
+            continue;
         }
     }
 }
 
 struct back {
     struct ir *s;
-    const ir_val *gf_at;
-    uint16_t *uses;
-    bool *all_flags;               /* somebody looks at more than N and Z of it */
-    bool live_at_label;            /* NZCV, behind the last LABEL met */
-    struct slot over[STATE_SLOTS]; /* guest state replaced later with no one looking before */
-    uint32_t gen;
+    struct ir_flow *f;
+    bool *all_flags;    /* somebody looks at more than N and Z of it */
+    bool live_at_label; /* NZCV, behind the last LABEL met */
+    struct known over;  /* guest state replaced later with no one looking before */
 };
 
-static bool overwritten(const struct back *k, int64_t off, unsigned t)
+static bool used(const struct back *k, unsigned n)
 {
-    const struct slot *s = slot_of((struct slot *)k->over, off);
-
-    return s->off == off && s->gen == k->gen && s->v == t;
-}
-
-static void forget(struct back *k, int64_t off)
-{
-    struct slot *s = slot_of(k->over, off);
-
-    if (s->off == off)
-        s->gen = 0;
+    return k->f->first[n] != IR_NO;
 }
 
 /* True: nobody sees this op. Updates what is known about guest state before it. */
@@ -470,14 +536,14 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
     case IR_INSN:
         return false;
     case IR_PUT:
-        if (overwritten(k, o->imm, o->t))
+        if (look(&k->over, o->imm) == o->t)
             return true;
-        *slot_of(k->over, o->imm) = (struct slot){.off = o->imm, .gen = k->gen, .v = o->t};
+        learn(&k->over, o->imm, o->t);
         return false;
     case IR_GET:
-        if (!k->uses[n])
+        if (!used(k, n))
             return true;
-        forget(k, o->imm);
+        forget(&k->over, o->imm);
         return false;
     case IR_FL_PUT:
         if (!*fl_live)
@@ -485,32 +551,35 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
         *fl_live = false;
         return false;
     case IR_FL_GET:
-        if (!k->uses[n])
+        if (!used(k, n))
             return true;
         *fl_live = true;
         return false;
     case IR_CALL:
         if (o->attr == IR_CALL_PURE)
             return false;
-        k->gen++;
+        forget_all(&k->over);
         *fl_live = true;
         return false;
     default:
         break;
     }
     if (ir_op_effect[o->op] == 'P' || ir_op_effect[o->op] == 'F')
-        return !k->uses[n] && ir_op_effect[o->op] == 'P';
-    k->gen++;
-    if (ir_op_effect[o->op] == 'M' && k->gf_at[n] != IR_NO && k->uses[k->gf_at[n]])
+        return !used(k, n) && ir_op_effect[o->op] == 'P';
+    forget_all(&k->over);
+    if (ir_op_effect[o->op] == 'M' && k->f->gf_at[n] != IR_NO && used(k, k->f->gf_at[n]))
         *fl_live = true; /* done again from here it needs them */
     if (ir_op_effect[o->op] == 'X') {
         if (o->op == IR_LABEL)
             k->live_at_label = *fl_live;
         else if (ir_is_skip(o->op))
             *fl_live |= k->live_at_label;
+        else if (ir_is_call_on(o->op))
+            *fl_live = !o->dead;
         else if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE) {
             bool final = o->op != IR_EXIT_IF && o->op != IR_EXIT_IF_FL;
 
+            k->f->closes |= ir_is_link(o->op) && (uint64_t)o->imm == k->s->pc;
             *fl_live = final ? !o->dead : *fl_live || !o->dead;
         }
     }
@@ -535,78 +604,95 @@ static void simplify_flags(const struct back *k, struct ir_op *o, unsigned n)
     o->a[1] = o->a[2] = IR_NO;
 }
 
+/* May one of the op's arguments be FLAGS? */
+static bool takes_flags(unsigned op)
+{
+    switch (op) {
+    case IR_ADC:
+    case IR_SBC:
+    case IR_EXIT_IF_FL:
+    case IR_SKIP_IF_FL:
+    case IR_FL_PUT ... IR_FL_SELECT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The next uses of the op's arguments. The same value twice: both see what is behind the op. */
+static void note_uses(struct back *k, const struct ir_op *o, unsigned n)
+{
+    uint16_t *next = k->f->next[n], *first = k->f->first;
+
+    if (takes_flags(o->op))
+        for (unsigned i = 0; i < 4; i++)
+            if (o->a[i] != IR_NO)
+                k->all_flags[o->a[i]] |= needs_all_flags(o, i);
+    if (ir_one_arg(o)) {
+        next[0] = first[o->a[0]];
+        first[o->a[0]] = (uint16_t)n;
+        return;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        if (o->a[i] != IR_NO)
+            next[i] = first[o->a[i]];
+    for (unsigned i = 0; i < 4; i++)
+        if (o->a[i] != IR_NO)
+            first[o->a[i]] = (uint16_t)n;
+}
+
 static void backward(struct back *k)
 {
     struct ir *s = k->s;
-    bool fl_live = true;
+    unsigned at = s->nr;
+    bool live = false; /* NZCV; the last op says */
 
     for (unsigned n = s->nr; n-- > 0;) {
         struct ir_op *o = &s->op[n];
+        bool was = live;
 
-        if (unseen(k, o, n, &fl_live)) {
+        if (o->op == IR_INSN) {
+            k->f->live[--at] = (uint16_t)n;
+            continue;
+        }
+        if (o->op == IR_CONST) {
+            if (used(k, n))
+                k->f->live[--at] = (uint16_t)n;
+            else
+                o->op = IR_NOP;
+            continue;
+        }
+        if (unseen(k, o, n, &live)) {
             o->op = IR_NOP;
             o->a[0] = o->a[1] = o->a[2] = o->a[3] = IR_NO;
             continue;
         }
+        k->f->live[--at] = (uint16_t)n;
+        k->f->fl_live[n] = (ir_op_effect[o->op] == 'M' || ir_is_skip(o->op) ? live : was) && !ir_is_call_on(o->op);
         simplify_flags(k, o, n);
-        for (unsigned i = 0; i < 4; i++)
-            if (o->a[i] != IR_NO) {
-                k->uses[o->a[i]]++;
-                k->all_flags[o->a[i]] |= needs_all_flags(o, i);
-            }
+        if (ir_has_args(o))
+            note_uses(k, o, n);
     }
+    k->f->first_live = at;
 }
 
 void ir_optimise(struct ir *s, struct ir_flow *flow)
 {
-    uint16_t *mem = xmalloc(s->nr * (2 * sizeof *mem + sizeof(bool)));
     struct fwd f;
     struct back k;
 
     f.s = k.s = s;
-    f.gen = k.gen = 1;
-    memset(f.state, 0, sizeof f.state);
-    memset(k.over, 0, sizeof k.over);
-    f.rep = mem;
-    k.uses = mem + s->nr;
-    k.all_flags = (bool *)(mem + 2 * s->nr);
-    k.gf_at = flow->gf_at;
-    k.live_at_label = true;
-    memset(k.uses, 0, s->nr * (sizeof k.uses[0] + sizeof(bool)));
+    know_nothing(&f.state);
+    know_nothing(&k.over);
+    f.rep = flow->rep;
     f.skip_flags = IR_NO;
     f.put_since_skip = false;
     forward(&f, flow->gf_at);
+    k.f = flow;
+    k.all_flags = flow->all_flags;
+    k.live_at_label = true;
+    flow->closes = false;
+    memset(flow->first, 0xff, s->nr * sizeof flow->first[0]);
+    memset(k.all_flags, 0, s->nr * sizeof k.all_flags[0]);
     backward(&k);
-    free(mem);
-}
-
-void ir_find_uses(const struct ir *s, struct ir_flow *f)
-{
-    bool live = false, behind = false;
-
-    for (unsigned n = 0; n < s->nr; n++)
-        f->first[n] = IR_NO;
-    for (unsigned n = s->nr; n-- > 0;) {
-        const struct ir_op *o = &s->op[n];
-
-        if (o->op == IR_LABEL)
-            behind = live;
-        live |= ir_is_skip(o->op) && behind;
-        live |= ir_op_effect[o->op] == 'M' && f->gf_at[n] != IR_NO && f->first[f->gf_at[n]] != IR_NO;
-        f->fl_live[n] = live;
-        if (o->op >= IR_EXIT && o->op <= IR_EXIT_CODE)
-            live = !o->dead || ((o->op == IR_EXIT_IF || o->op == IR_EXIT_IF_FL) && live);
-        else if (o->op == IR_FL_PUT)
-            live = false;
-        else if (o->op == IR_FL_GET || (o->op == IR_CALL && o->attr != IR_CALL_PURE))
-            live = true;
-        if (o->a[0] == IR_NO && o->op != IR_CALL) /* then the others are not there either */
-            continue;
-        for (unsigned i = 0; i < 4; i++)
-            if (o->a[i] != IR_NO)
-                f->next[n][i] = f->first[o->a[i]];
-        for (unsigned i = 0; i < 4; i++)
-            if (o->a[i] != IR_NO)
-                f->first[o->a[i]] = (uint16_t)n;
-    }
 }

@@ -162,6 +162,7 @@ bool ir_make_stubs(struct jit_buf *b, const struct ir_env *env, struct ir_stubs 
 {
     const uint8_t *exit;
 
+    ir_pins_map(env, &out->pins);
     out->enter = make_enter(b, env);
     exit = make_exit(b, env);
     out->exit_code = make_reason(b, exit, IR_EXIT_WITH_CODE, true, true);

@@ -1,123 +1,165 @@
 /* Encoding of host instructions. */
 #include "jit/x64.h"
 
-static void opcode_bytes(struct jit_buf *b, unsigned op)
+/* Pieces of one instruction, written without looking at the end: jit_room has been asked. */
+static inline uint8_t *put_32(uint8_t *p, uint32_t v)
 {
-    if (op > 0xffff)
-        jit_8(b, op >> 16);
-    if (op > 0xff)
-        jit_8(b, op >> 8 & 0xff);
-    jit_8(b, op & 0xff);
+    put_le32(p, v);
+    return p + 4;
 }
 
-static void prefixes(struct jit_buf *b, unsigned flags, bool gs)
+static inline uint8_t *put_opcode(uint8_t *p, unsigned op)
 {
-    if (gs)
-        jit_8(b, 0x65);
+    if (op > 0xffff)
+        *p++ = (uint8_t)(op >> 16);
+    if (op > 0xff)
+        *p++ = (uint8_t)(op >> 8);
+    *p++ = (uint8_t)op;
+    return p;
+}
+
+static inline uint8_t *put_prefixes(uint8_t *p, unsigned flags)
+{
+    if (likely(!(flags & (JIT_66 | JIT_F3 | JIT_F2))))
+        return p;
     if (flags & JIT_66)
-        jit_8(b, 0x66);
+        *p++ = 0x66;
     if (flags & JIT_F3)
-        jit_8(b, 0xf3);
+        *p++ = 0xf3;
     if (flags & JIT_F2)
-        jit_8(b, 0xf2);
+        *p++ = 0xf2;
+    return p;
+}
+
+static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, struct jit_mem m)
+{
+    unsigned r = (reg & 7) << 3, ss = m.scale == 8 ? 0xc0 : m.scale == 4 ? 0x80 : m.scale == 2 ? 0x40 : 0;
+    unsigned index = m.index == JR_NONE ? 4u << 3 : (m.index & 7u) << 3, mod;
+
+    assert(m.index != JR_RSP); /* that encoding means no index */
+    if (m.base == JR_NONE) {   /* SIB without base: absolute or index * scale + disp32 */
+        *p++ = (uint8_t)(r | 4);
+        *p++ = (uint8_t)(ss | index | 5);
+        return put_32(p, (uint32_t)m.disp);
+    }
+    mod = !m.disp && (m.base & 7) != JR_RBP ? 0 : m.disp == (int8_t)m.disp ? 0x40 : 0x80;
+    if (m.index != JR_NONE || (m.base & 7) == JR_RSP) {
+        *p++ = (uint8_t)(mod | r | 4);
+        *p++ = (uint8_t)(ss | index | (m.base & 7u));
+    } else {
+        *p++ = (uint8_t)(mod | r | (m.base & 7u));
+    }
+    if (mod == 0x40)
+        *p++ = (uint8_t)m.disp;
+    else if (mod == 0x80)
+        p = put_32(p, (uint32_t)m.disp);
+    return p;
+}
+
+static inline bool is_high(unsigned reg) /* R8 to R15; not JR_NONE */
+{
+    return (reg & 0x88) == 8;
 }
 
 void jit_modrm_mem(struct jit_buf *b, unsigned reg, struct jit_mem m)
 {
-    unsigned r = (reg & 7) << 3, ss = m.scale == 8 ? 3 : m.scale == 4 ? 2 : m.scale == 2 ? 1 : 0;
-    unsigned mod;
+    if (jit_room(b))
+        b->p = put_modrm_mem(b->p, reg, m);
+}
 
-    assert(m.index != JR_RSP); /* that encoding means no index */
-    if (m.base == JR_NONE) {   /* SIB without base: absolute or index * scale + disp32 */
-        jit_8(b, r | 4);
-        jit_8(b, ss << 6 | (m.index == JR_NONE ? 4u : m.index & 7u) << 3 | 5);
-        jit_32(b, (uint32_t)m.disp);
+static inline void op_mem(struct jit_buf *b, unsigned flags, unsigned op, unsigned reg, struct jit_mem m)
+{
+    unsigned rex =
+        (flags & JIT_W ? 8u : 0u) | (reg & 8 ? 4u : 0u) | (is_high(m.index) ? 2u : 0u) | (is_high(m.base) ? 1u : 0u);
+    uint8_t *p = b->p;
+
+    if (!jit_room(b))
         return;
-    }
-    mod = !m.disp && (m.base & 7) != JR_RBP ? 0 : m.disp == (int8_t)m.disp ? 1 : 2;
-    if (m.index != JR_NONE || (m.base & 7) == JR_RSP) {
-        jit_8(b, mod << 6 | r | 4);
-        jit_8(b, ss << 6 | (m.index == JR_NONE ? 4u : m.index & 7u) << 3 | (m.base & 7u));
-    } else {
-        jit_8(b, mod << 6 | r | (m.base & 7u));
-    }
-    if (mod == 1)
-        jit_8(b, (uint8_t)m.disp);
-    else if (mod == 2)
-        jit_32(b, (uint32_t)m.disp);
+    if (m.gs)
+        *p++ = 0x65;
+    p = put_prefixes(p, flags);
+    if (rex || (flags & JIT_B8 && reg >= 4))
+        *p++ = (uint8_t)(0x40 | rex);
+    b->p = put_modrm_mem(put_opcode(p, op), reg, m);
 }
 
 void jit_op_mem(struct jit_buf *b, unsigned flags, unsigned op, unsigned reg, struct jit_mem m, unsigned imm_len)
 {
-    unsigned rex = (flags & JIT_W ? 8u : 0u) | (reg & 8 ? 4u : 0u) | (m.index != JR_NONE && m.index & 8 ? 2u : 0u) |
-                   (m.base != JR_NONE && m.base & 8 ? 1u : 0u);
-
     (void)imm_len; /* no RIP-relative forms here, so the length of what follows does not matter */
-    prefixes(b, flags, m.gs);
-    if (rex || (flags & JIT_B8 && reg >= 4))
-        jit_8(b, 0x40 | rex);
-    opcode_bytes(b, op);
-    jit_modrm_mem(b, reg, m);
+    op_mem(b, flags, op, reg, m);
+}
+
+static inline void op_reg(struct jit_buf *b, unsigned flags, unsigned op, unsigned reg, unsigned rm)
+{
+    unsigned rex = (flags & JIT_W ? 8u : 0u) | (reg & 8 ? 4u : 0u) | (rm & 8 ? 1u : 0u);
+    uint8_t *p = b->p;
+
+    if (!jit_room(b))
+        return;
+    p = put_prefixes(p, flags);
+    if (rex || (flags & JIT_B8 && reg >= 4) || (flags & JIT_RM8 && rm >= 4))
+        *p++ = (uint8_t)(0x40 | rex);
+    p = put_opcode(p, op);
+    *p++ = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
+    b->p = p;
 }
 
 void jit_op_reg(struct jit_buf *b, unsigned flags, unsigned op, unsigned reg, unsigned rm)
 {
-    unsigned rex = (flags & JIT_W ? 8u : 0u) | (reg & 8 ? 4u : 0u) | (rm & 8 ? 1u : 0u);
-
-    prefixes(b, flags, false);
-    if (rex || (flags & JIT_B8 && reg >= 4) || (flags & JIT_RM8 && rm >= 4))
-        jit_8(b, 0x40 | rex);
-    opcode_bytes(b, op);
-    jit_8(b, 0xc0 | (reg & 7) << 3 | (rm & 7));
+    op_reg(b, flags, op, reg, rm);
 }
 
 void jit_mov_rr(struct jit_buf *b, unsigned dst, unsigned src)
 {
-    jit_op_reg(b, JIT_W, 0x89, src, dst);
+    op_reg(b, JIT_W, 0x89, src, dst);
 }
 
 void jit_mov_rr32(struct jit_buf *b, unsigned dst, unsigned src)
 {
-    jit_op_reg(b, 0, 0x89, src, dst);
+    op_reg(b, 0, 0x89, src, dst);
 }
 
 void jit_load(struct jit_buf *b, unsigned dst, struct jit_mem m)
 {
-    jit_op_mem(b, JIT_W, 0x8b, dst, m, 0);
+    op_mem(b, JIT_W, 0x8b, dst, m);
 }
 
 void jit_store(struct jit_buf *b, struct jit_mem m, unsigned src)
 {
-    jit_op_mem(b, JIT_W, 0x89, src, m, 0);
+    op_mem(b, JIT_W, 0x89, src, m);
 }
 
 void jit_load32(struct jit_buf *b, unsigned dst, struct jit_mem m)
 {
-    jit_op_mem(b, 0, 0x8b, dst, m, 0);
+    op_mem(b, 0, 0x8b, dst, m);
 }
 
 void jit_store32(struct jit_buf *b, struct jit_mem m, unsigned src)
 {
-    jit_op_mem(b, 0, 0x89, src, m, 0);
+    op_mem(b, 0, 0x89, src, m);
 }
 
 void jit_lea(struct jit_buf *b, unsigned dst, struct jit_mem m)
 {
-    jit_op_mem(b, JIT_W, 0x8d, dst, m, 0);
+    op_mem(b, JIT_W, 0x8d, dst, m);
 }
 
 void jit_lea32(struct jit_buf *b, unsigned dst, struct jit_mem m)
 {
-    jit_op_mem(b, 0, 0x8d, dst, m, 0);
+    op_mem(b, 0, 0x8d, dst, m);
 }
 
 void jit_mov_ri(struct jit_buf *b, unsigned dst, uint64_t v)
 {
     if (v <= UINT32_MAX) {
+        uint8_t *p = b->p;
+
+        if (!jit_room(b))
+            return;
         if (dst & 8)
-            jit_8(b, 0x41);
-        jit_8(b, 0xb8 | (dst & 7));
-        jit_32(b, (uint32_t)v);
+            *p++ = 0x41;
+        *p++ = (uint8_t)(0xb8 | (dst & 7));
+        b->p = put_32(p, (uint32_t)v);
     } else if ((int64_t)v == (int32_t)v) {
         jit_op_reg(b, JIT_W, 0xc7, 0, dst);
         jit_32(b, (uint32_t)v);

@@ -54,6 +54,23 @@ static inline uint8_t *jit_here(const struct jit_buf *b) /* run address of the n
 {
     return b->p + b->delta;
 }
+enum { JIT_MAX_INSN = 16 }; /* bytes of an instruction, and those that jit_bytes writes at a time */
+/* Is there room for another instruction? */
+static inline bool jit_room(struct jit_buf *b)
+{
+    if (likely(b->end - b->p >= JIT_MAX_INSN))
+        return true;
+    b->full = true;
+    return false;
+}
+/* The first n of the JIT_MAX_INSN bytes at from. */
+static inline void jit_bytes(struct jit_buf *b, const uint8_t *from, unsigned n)
+{
+    if (jit_room(b)) {
+        memcpy(b->p, from, JIT_MAX_INSN);
+        b->p += n;
+    }
+}
 static inline void jit_8(struct jit_buf *b, unsigned v)
 {
     if (likely(b->p < b->end))

@@ -16,6 +16,12 @@ enum {
     WIN_END = WIN_BASE + WIN_SIZE,
     XS_SIZE = 832
 };
+/* Where a page of the window lies in its file, and in the guest's memory: two pages are exchanged, so that what goes on
+ * into the next page with the last one's translation is seen. */
+static inline uint64_t win_frame(uint64_t at)
+{
+    return at == DATA_AT ? DATA_AT + 0x1000 : at == DATA_AT + 0x1000 ? DATA_AT : at;
+}
 
 /* Registers before or after. xs is a standard XSAVE image (x87, SSE, AVX). */
 struct dregs {

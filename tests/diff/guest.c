@@ -56,7 +56,8 @@ static uint64_t get64(struct guest *g, uint64_t at)
     return get_le64(host(g, at));
 }
 
-/* The window is mapped 1:1 for the user, the supervisor's pages for nobody else. */
+/* The window is mapped 1:1 for the user but for the first two pages of data, which are exchanged; the supervisor's
+ * pages for nobody else. */
 static void build_tables(struct guest *g)
 {
     put64(g, PML4, PDPT | 7);
@@ -64,7 +65,7 @@ static void build_tables(struct guest *g)
     put64(g, PD + (WIN_BASE >> 21) * 8, PT | 7);
     put64(g, PD + (SUP >> 21) * 8, PT_SUP | 3);
     for (unsigned i = 0; i < 512; i++) {
-        put64(g, PT + i * 8, (WIN_BASE + i * 0x1000) | (WIN_BASE + i * 0x1000 == RO_AT ? 0x65 : 0x67));
+        put64(g, PT + i * 8, win_frame(WIN_BASE + i * 0x1000) | (WIN_BASE + i * 0x1000 == RO_AT ? 0x65 : 0x67));
         put64(g, PT_SUP + i * 8, (PHYS + i * 0x1000) | 0x63);
     }
 }

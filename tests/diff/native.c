@@ -137,6 +137,9 @@ bool native_init(int memfd)
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
     ss.ss_sp = malloc(ss.ss_size);
+    for (uint64_t at = DATA_AT; at < DATA_AT + 0x2000 && p != MAP_FAILED; at += 0x1000)
+        p = mmap((void *)(uintptr_t)at, 0x1000, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED, memfd,
+                 (off_t)(win_frame(at) - WIN_BASE));
     if (p == MAP_FAILED || q == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL) ||
         mprotect((void *)(uintptr_t)RO_AT, 0x1000, PROT_READ))
         return false;

@@ -1,11 +1,14 @@
-/* x86seq [--count N] [--seed S] [--engine interp|tcg] [--mode 32|64] [--max K] [--verbose]: runs of up to K random
+/* x86seq [--count N] [--seed S] [--engine interp|tcg] [--mode 32|64] [--max K] [--walk 1]: runs of up to K random
  * instructions with forward jumps and a small loop, on the bare CPU and through an engine; all state must agree at the
  * end, or at the first fault, whose address must agree too. What single instructions cannot show: flags that live
  * across others, checks that several accesses share, pushes and pops that are put together, what is left undone when
  * one of them faults.
  *
  * Pointers stay in registers that the run does not write; an instruction that reads flags the manuals leave undefined
- * is not put behind one that leaves them so. A run that differs is made as short as it goes before it is printed. */
+ * is not put behind one that leaves them so. A run that differs is made as short as it goes before it is printed.
+ *
+ * In 64-bit mode some runs walk: hundreds of rounds in which pointers move by constants, or are computed anew, over
+ * pages of which the last may only be read. --walk makes all of them so. */
 #include "diff.h"
 
 #include "base/bytes.h"
@@ -27,6 +30,8 @@ struct seq {
     struct rng rng;
     int mode;
     unsigned max;
+    bool all_walk, walk;
+    unsigned rounds;
     uint64_t bad, runs, insns, faults;
     struct item item[MAX_ITEMS];
     unsigned nr;
@@ -167,16 +172,99 @@ static unsigned lay_out(struct seq *s, uint8_t *b)
     return pos;
 }
 
+static void put_item(struct seq *s, const uint8_t *bytes, unsigned len)
+{
+    unsigned at = (unsigned)rnd_below(&s->rng, s->nr + 1);
+
+    if (s->nr + 2 > MAX_ITEMS)
+        return;
+    memmove(&s->item[at + 1], &s->item[at], (s->nr - at) * sizeof s->item[0]);
+    s->nr++;
+    s->item[at] = (struct item){.kind = PLAIN};
+    if (x86_decode(bytes, len, s->mode, &s->item[at].in) != X86_DECODE_OK)
+        abort();
+}
+
+/* reg += by, in one of the ways there are. */
+static void move_by(struct seq *s, unsigned reg, int32_t by)
+{
+    uint8_t rex = (uint8_t)(0x48 | reg >> 3), low = reg & 7, b[8] = {rex, 0x81, (uint8_t)(0xc0 | low)};
+
+    switch (rnd_below(&s->rng, 6)) {
+    case 0: /* sub */
+        b[2] |= 0x28;
+        put_le32(b + 3, (uint32_t)-by);
+        break;
+    case 1: /* 32 bits of it */
+        b[0] &= 0xf7;
+        put_le32(b + 3, (uint32_t)by);
+        break;
+    case 2: /* lea */
+        b[0] |= (uint8_t)(reg >> 3 << 2);
+        b[1] = 0x8d;
+        b[2] = (uint8_t)(0x80 | low << 3 | low);
+        put_le32(b + 3, (uint32_t)by);
+        break;
+    case 3:
+        if (by == 1 || by == -1) { /* inc, dec */
+            uint8_t c[3] = {rex, 0xff, (uint8_t)(0xc0 | (by < 0) << 3 | low)};
+
+            put_item(s, c, sizeof c);
+            return;
+        }
+        /* fall through */
+    default: /* add */
+        put_le32(b + 3, (uint32_t)by);
+        break;
+    }
+    put_item(s, b, 7);
+}
+
+/* Pointers that walk, and stay in the data and the page behind it. */
+static void add_moves(struct seq *s)
+{
+    static const uint8_t ptr[] = {X86_RBX, X86_RBP, X86_RSI, 13, 9};
+    struct dregs *d = &s->before;
+    bool index = rnd_below(&s->rng, 3) == 0;
+
+    for (unsigned i = 0; i < ARRAY_LEN(ptr); i++) {
+        int32_t from = 0x900 + (int32_t)rnd_below(&s->rng, 0x1c00), to = 0x900 + (int32_t)rnd_below(&s->rng, 0x1c00);
+        int32_t by = (to - from) / (int32_t)s->rounds, step = 1 << rnd_below(&s->rng, 7);
+
+        if (by >= step || by <= -step)
+            by = rnd_below(&s->rng, 3) ? by < 0 ? -step : step : by;
+        d->gpr[ptr[i]] = (uint64_t)(DATA_AT + from) & (rnd_below(&s->rng, 3) ? ~UINT64_C(31) : ~UINT64_C(0));
+        if (i && rnd_below(&s->rng, 10) == 0) { /* computed: mov from another, and what moves that one */
+            uint8_t b[3] = {0x48, 0x89, (uint8_t)(0xc0 | ptr[0] << 3 | (ptr[i] & 7))};
+
+            b[0] |= (uint8_t)(ptr[i] >> 3);
+            put_item(s, b, sizeof b);
+        } else if (by && rnd_below(&s->rng, 4)) {
+            int32_t half = rnd_below(&s->rng, 3) ? 0 : by / 2;
+
+            move_by(s, ptr[i], by - half);
+            if (half)
+                move_by(s, ptr[i], half);
+        } else if (s->rounds <= 40 && rnd_below(&s->rng, 2)) { /* there and back */
+            move_by(s, ptr[i], 16);
+            move_by(s, ptr[i], -16);
+        }
+    }
+    if (index && s->rounds <= 120)
+        move_by(s, 14, rnd_below(&s->rng, 2) ? 1 : -1);
+}
+
 static void make(struct seq *s)
 {
     uint64_t undefined = 0;
-    unsigned n = 2 + (unsigned)rnd_below(&s->rng, s->max - 2), shadow = 0; /* items some jump may skip */
-    bool loop = s->mode == X86_MODE_64 && rnd_below(&s->rng, 3) == 0;
+    unsigned n = s->walk ? 1 + (unsigned)rnd_below(&s->rng, 5) : 2 + (unsigned)rnd_below(&s->rng, s->max - 2),
+             shadow = 0; /* items some jump may skip */
+    bool loop = s->walk || (s->mode == X86_MODE_64 && rnd_below(&s->rng, 3) == 0);
 
     for (s->nr = 0; s->nr < n; s->nr++) {
         struct item *it = &s->item[s->nr];
 
-        if (rnd_below(&s->rng, 6) == 0) {
+        if (rnd_below(&s->rng, s->walk ? 12 : 6) == 0) {
             pick_jump(s, it, undefined);
             shadow = shadow > it->over ? shadow : it->over + 1;
         } else if (pick_plain(s, it, undefined)) {
@@ -190,6 +278,8 @@ static void make(struct seq *s)
         }
         shadow -= shadow > 0;
     }
+    if (s->walk)
+        add_moves(s);
     if (loop && s->nr < MAX_ITEMS) {
         s->item[s->nr++] = (struct item){.kind = LOOP};
         undefined = 0;
@@ -207,11 +297,13 @@ static void make_state(struct seq *s)
         if (is_pointer(s->mode, i))
             d->gpr[i] = (DATA_AT + (rnd_below(&s->rng, 3) ? 0x900 : 0xfc0) + rnd_below(&s->rng, 0x80)) &
                         ~(rnd_below(&s->rng, 3) ? 31ull : 0);
-    if (rnd_below(&s->rng, 8) == 0)
+    if (rnd_below(&s->rng, 8) == 0) /* a walk puts it elsewhere */
         d->gpr[X86_RBX] = WIN_END - rnd_below(&s->rng, 48);
     d->gpr[X86_RDI] = rnd_below(&s->rng, 32);
     d->gpr[14] = rnd_below(&s->rng, 32);
-    d->gpr[15] = 1 + rnd_below(&s->rng, 3);
+    s->walk = s->mode == X86_MODE_64 && (s->all_walk || rnd_below(&s->rng, 8) == 0);
+    s->rounds = 1 + (unsigned)rnd_below(&s->rng, s->walk ? rnd_below(&s->rng, 2) ? 400 : 40 : 3);
+    d->gpr[15] = s->rounds;
     d->gpr[X86_RSP] = DATA_AT + 0x1400 + (rnd(&s->rng) & 0x3f8);
     if (rnd_below(&s->rng, 3)) { /* mostly nothing unmasked: the run should get to its end */
         put_le32(d->xs + 24, 0x1f80 | (get_le32(d->xs + 24) & 0xe040));
@@ -388,11 +480,13 @@ int main(int argc, char **argv)
             engine = argv[i + 1];
         else if (strcmp(argv[i], "--mode") == 0)
             s.mode = strcmp(argv[i + 1], "32") ? X86_MODE_64 : X86_MODE_32;
+        else if (strcmp(argv[i], "--walk") == 0)
+            s.all_walk = strtoul(argv[i + 1], NULL, 0);
         else if (strcmp(argv[i], "--max") == 0)
             s.max = (unsigned)strtoul(argv[i + 1], NULL, 0);
         else
-            return fprintf(stderr,
-                           "usage: x86seq [--count N] [--seed S] [--engine interp|tcg] [--mode 32|64] [--max K]\n"),
+            return fprintf(stderr, "usage: x86seq [--count N] [--seed S] [--engine interp|tcg] [--mode 32|64] [--max "
+                                   "K] [--walk 1]\n"),
                    2;
     }
     if (s.max < 3 || s.max > MAX_ITEMS - 2)

@@ -100,7 +100,7 @@ def test_names_forwards_and_isolation(tmp_path):
         host_lacks('the right to make a network namespace')
     (tmp_path / 'resolv.conf').write_text('nameserver 127.0.0.1\n')
     args = ['-M', 'pc', *seeds.words('S133')[1], *seeds.words('S134')[1][:-1], seeds.words('S134')[1][-1] + ',hostfwd=udp::5300-:5300,hostfwd=tcp:[::1]:2424-[fec0::5054:ff:fe12:3456]:24',
-            '-netdev', 'user,id=shut,restrict=y,net=10.9.9.0/24,hostfwd=tcp::2323-:23', '-device', 'virtio-net-pci,netdev=shut,mac=52:54:00:12:34:99']
+            '-netdev', 'user,id=shut,restrict=y,net=10.9.9.0/24,ipv6-prefix=fec0:9::,hostfwd=tcp::2323-:23', '-device', 'virtio-net-pci,netdev=shut,mac=52:54:00:12:34:99']
     with net:
         Resolver('answer.lyrebird.test', '10.1.2.3')
         web = http.server.ThreadingHTTPServer(('127.0.0.1', 8000), Files)
@@ -109,13 +109,15 @@ def test_names_forwards_and_isolation(tmp_path):
                 'unshare', '-m', 'sh', '-c', f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "$@"', 'x')) as g:
             a, b = ('eth0', 'eth1') if g.sh('cat /sys/class/net/eth1/address').endswith(':99') else ('eth1', 'eth0')
             assert '10.0.2.15/24' in g.sh(f'ip -4 addr show {a}') and '10.9.9.15/24' in g.sh(f'ip -4 addr show {b}')
+            assert 'fe80::' in g.sh(f'ip addr show {b}')  # a lease must not take the addresses of IPv6 away, however late it comes
             assert '10.1.2.3' in g.sh('nslookup answer.lyrebird.test 10.0.2.3')
             g.sh('for p in 22 23 24; do (sleep 300 | nc -l -p $p >/tmp/in$p) & done; sleep 1')  # nc reads its input too
             for here, there in ((('127.0.0.1', 2222), 22), (('127.0.0.1', 2323), 23), (('::1', 2424), 24)):
                 with socket.create_connection(here, timeout=30) as s:
                     s.sendall(b'for port %d\n' % there)
                     g.sh(f'for i in $(seq 250); do [ -s /tmp/in{there} ] && break; sleep 0.2; done', 100)
-                assert g.sh(f'cat /tmp/in{there}') == f'for port {there}'
+                assert g.sh(f'cat /tmp/in{there}') == f'for port {there}', g.sh('ip addr; ip neigh; netstat -ltn; ps | grep nc; grep virtio /proc/interrupts; dmesg | tail -5', 60) + \
+                    g.qmp.call('human-monitor-command', command_line='info usernet')
             # BusyBox has nothing that listens for datagrams: the kernel counts those for which nobody does.
             nobody = "awk '/^Udp: [0-9]/ {print $3}' /proc/net/snmp"
             before = int(g.sh(nobody))

@@ -1,4 +1,4 @@
-"""The differential tester at length: 10^8 instructions against the bare CPU, in four parts (tools/prove_diff.py; the plain
+"""The differential tester at length: 10^8 instructions against the bare CPU, in six parts (tools/prove_diff.py; the plain
 suite runs a million, as unit tests), an hour of a processor. The coverage of the decode table is printed and must not shrink."""
 import os
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from conftest import ROOT, build_dir, need, program
 
-SHARE = (('tcg', '64'), ('tcg', '32'), ('interp', '64'), ('interp', '32'))
+SHARE = (('tcg', '64'), ('tcg', '32'), ('interp', '64'), ('interp', '32'), ('tcg,hot-tier=first', '64'), ('tcg,hot-tier=first', '32'))
 
 
 def diff(engine, mode, total, seed, limit):

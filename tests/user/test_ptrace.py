@@ -71,3 +71,51 @@ def test_a_tracer_sees_what_the_kernel_would_show(tmp_path, arch):
     exe = build(tmp_path, 'ptrace', '-static', *flags, cc=cc)
     assert native[0] == 0 and b'poked 77' in native[1]
     assert run([translator(arch), exe], cwd=str(tmp_path)) == native
+
+
+LEAK = """
+#include <pthread.h>
+#include <stdlib.h>
+static volatile int stop;
+static void *work(void *a)
+{
+    void *volatile keep = malloc(55);
+
+    for (volatile double x = 1; !stop;)
+        x = x * 1.0001;
+    return keep;
+}
+__attribute__((noinline)) static void lose(void)
+{
+    char *volatile p = malloc(77);
+
+    p[0] = 1;
+    p = NULL;
+}
+int main(void)
+{
+    pthread_t t[3];
+
+    for (int i = 0; i < 3; i++)
+        pthread_create(&t[i], NULL, work, NULL);
+    lose();
+    return 0;
+}
+"""
+
+
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch', ['x86_64', 'i386', 'aarch64', 'arm'])
+def test_the_leak_sanitizer_stops_its_threads_and_finds_the_leak(tmp_path, arch):
+    """It traces the threads of its program from a process in their memory. (RISC-V's wants a 38-bit address space.)"""
+    cc, flags = CROSS[arch]
+    src = tmp_path / 'leak.c'
+    src.write_text(LEAK)
+    exe = str(tmp_path / 'leak')
+    made = subprocess.run([cc, *flags, '-g', '-fsanitize=address', '-o', exe, str(src), '-lpthread'], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f'{cc} has no address sanitizer')
+    for _ in range(3):
+        rc, out, err = run([translator(arch), exe])
+        assert rc == 1 and b'LeakSanitizer: detected memory leaks' in err
+        assert b'SUMMARY: AddressSanitizer: 77 byte(s) leaked in 1 allocation(s).' in err

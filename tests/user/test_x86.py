@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from progs import M32, build, run, same, translator  # noqa: E402
 
 ARCH = {'x86_64': [], 'i386': M32}
-PROGS = ['threads', 'signals', 'faults', 'forks', 'smc', 'proc', 'float', 'time', 'files', 'loops', 'deep']
+PROGS = ['threads', 'signals', 'faults', 'forks', 'smc', 'proc', 'float', 'time', 'files', 'loops', 'deep', 'storms']
 
 
 @pytest.mark.proves('F-USR-01', 'F-USR-03', 'F-PRG-15', 'F-PRG-18', 'S345')
@@ -21,6 +21,13 @@ PROGS = ['threads', 'signals', 'faults', 'forks', 'smc', 'proc', 'float', 'time'
 @pytest.mark.parametrize('name', PROGS)
 def test_a_dynamic_program_behaves_as_natively(tmp_path, arch, name):
     same(arch, build(tmp_path, name, *ARCH[arch]))
+
+
+@pytest.mark.long
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('arch', ARCH)
+def test_a_thread_that_spins_lets_the_full_cache_be_emptied(tmp_path, arch):
+    same(arch, build(tmp_path, 'storms', *ARCH[arch]), 'flush', timeout=300)
 
 
 @pytest.mark.proves('F-USR-01', 'F-PRG-16', 'S346')

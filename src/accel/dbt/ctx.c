@@ -413,6 +413,7 @@ static void forget_writes(struct x86_ctx *x, uint64_t host)
         if (s->neg_page != EMPTY && s->add - s->neg_page == host)
             s->neg_page = EMPTY;
     }
+    x->loop_go = 0; /* after the TLB: see rw_loop.c */
 }
 
 /* Other CPUs may fill slots meanwhile: whoever fills one for stores writes it, then looks whether the TLB entry it came

@@ -86,14 +86,18 @@ static bool open_guards(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x
     return true;
 }
 
-/* The block for rip in the present context, translated if need be; NULL: interpret. */
-struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
+/* The block for rip in the present context, translated if need be; NULL: interpret. Another vCPU may empty the cache as
+ * soon as the lock is given back, and the block is gone: *code, if asked for, is where its code starts, or NULL; who
+ * enters it looks at the generation first. */
+struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode, const uint8_t **code)
 {
     const struct dbt_xtlb *x = dbt_exec_page(c, pc);
     struct dbt *d = c->dbt;
     struct jit_block *b;
     bool room;
 
+    if (code)
+        *code = NULL;
     if (!x || !pc)
         return NULL;
     for (;;) {
@@ -107,10 +111,12 @@ struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode)
         room = b || dbt_translate(c, pc, x, mode, &b);
         if (b && b->host && !open_guards(c, pc, x, b))
             b = NULL;
-        if (b && b->host && !d->no_link && !(mode & X86_RWM_SPLIT)) {
+        if (b && b->host && !d->no_link && !(mode & (X86_RWM_SPLIT | X86_RWM_LOOP))) {
             c->cur->jc_host[x86_jc(pc)] = jit_block_gate(b);
             c->cur->jc_neg[x86_jc(pc)] = -pc;
         }
+        if (code && b && b->host)
+            *code = b->host + b->entry;
         pthread_mutex_unlock(&d->cache.lock);
         if (room)
             return b;
@@ -125,6 +131,7 @@ static const uint8_t *link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
 {
     struct dbt *d = c->dbt;
     uint32_t gen = c->generation;
+    const uint8_t *code;
     struct jit_block *b;
     unsigned variant;
 
@@ -134,9 +141,9 @@ static const uint8_t *link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
     c->in_code = false;
     if (d->no_link && !variant)
         return NULL;
-    b = dbt_block_for(c, c->cpu->rip, mode | variant);
+    b = dbt_block_for(c, c->cpu->rip, mode | variant, &code);
     if (d->no_link)
-        return b && b->host ? b->host + b->entry : NULL;
+        return code;
     pthread_mutex_lock(&d->cache.lock);
     if (b && gen == d->cache.generation && gen == c->generation)
         jit_cache_link_to(&d->cache, n, b);
@@ -175,6 +182,25 @@ static void hot_site(struct dbt_cpu *c, struct jit_block *b, uint32_t info)
     jit_cache_kill(&c->dbt->cache, b);
 }
 
+/* The loop at pc is not worth a variant: its block is made again without. */
+static void no_loop(struct dbt_cpu *c, uint64_t pc, unsigned mode)
+{
+    const struct dbt_xtlb *x = dbt_exec_page(c, pc);
+    uint64_t place = x ? x->no << 12 | (pc & 4095) : 0;
+    struct jit_block *b;
+    unsigned bit;
+
+    if (!x)
+        return;
+    bit = x86_loop_bit(place, x->host + (pc & 4095), 4096 - (pc & 4095));
+    pthread_mutex_lock(&c->dbt->cache.lock);
+    c->dbt->no_loop[bit / 8] |= (uint8_t)(1 << (bit & 7));
+    b = jit_cache_find(&c->dbt->cache, pc, place, mode);
+    if (b && !b->dead)
+        jit_cache_kill(&c->dbt->cache, b);
+    pthread_mutex_unlock(&c->dbt->cache.lock);
+}
+
 /* A check in code at ret was left: sets rip to its instruction's. */
 static void at_check(struct dbt_cpu *c, const uint8_t *ret, uint32_t info)
 {
@@ -201,7 +227,7 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
     bool write = stub == d->stubs.tlb_write || stub == d->stubs.tlb_write_lost;
     bool filled = size && (lin & 4095) + size <= 4096 && dbt_ctx_fill(c, lin, write);
     bool bounced = !filled && info & X86_RWI_LOAD && dbt_ctx_bounce(c, lin, size, &x->t1);
-    struct jit_block *b;
+    const uint8_t *code;
 
     x->ss_rsp += 8;
     c->stat.slow++;
@@ -213,8 +239,8 @@ static const uint8_t *slow_exit(struct dbt_cpu *c, unsigned mode)
         if (!(info & X86_RWI_SPAN) || !size || (lin & 4095) + size > 4096)
             return NULL;
         c->in_code = false; /* other accesses of the span may be fine */
-        b = dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT);
-        return b && b->host ? b->host + b->entry : NULL;
+        dbt_block_for(c, c->cpu->rip, mode | X86_RWM_SPLIT, &code);
+        return code;
     }
     if (x->nr_slot_log < ARRAY_LEN(x->slot_log) - 1)
         x->slot_log[x->nr_slot_log++] = (uint16_t)slot;
@@ -297,16 +323,16 @@ static void trace_block(const struct x86_cpu *c, const uint8_t *code, size_t ava
 static const uint8_t *code_for(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode)
 {
     uint64_t pc = c->cpu->rip;
-    struct jit_block *b;
+    const uint8_t *code;
 
     if (x->jc_neg[x86_jc(pc)] == -pc && !c->missed && c->generation == c->dbt->cache.generation && !c->dbt->no_link)
         return x->jc_host[x86_jc(pc)];
-    b = dbt_block_for(c, pc, mode);
-    if (!b || !b->host)
+    dbt_block_for(c, pc, mode, &code);
+    if (!code)
         return NULL;
     if (log_on(LOG_EXEC))
         trace_block(c->cpu, dbt_exec_page(c, pc)->host + (pc & 4095), 4096 - (pc & 4095));
-    return b->host + b->entry;
+    return code;
 }
 
 /* An indirect branch to an address that is none has left translated code: the CPU faults at the branch, before it has
@@ -367,6 +393,10 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
             mid = c->in_code ? target : NULL;
             if (target && !c->in_code && c->dbt->lockstep)
                 return DBT_RAN_SPLIT;
+            break;
+        case DBT_EXIT_NO_LOOP:
+            cpu->rip = x->t0;
+            no_loop(c, cpu->rip, mode);
             break;
         case DBT_EXIT_RET:
             cpu->rip = x->t0;

@@ -30,7 +30,8 @@ struct dbt {
     struct dbt_pair **pairs; /* owned, DBT_PAIR_HASH heads */
     uint32_t next_pair;
     uint32_t next_slot;
-    uint8_t hot[X86_HOT_BITS / 8]; /* see x86_rw_env; forgotten when the cache is emptied */
+    uint8_t hot[X86_HOT_BITS / 8];     /* see x86_rw_env; forgotten when the cache is emptied */
+    uint8_t no_loop[X86_HOT_BITS / 8]; /* the same */
     _Atomic bool flushing;
     bool host_avx, count;
     unsigned mode_or, no_link;     /* mode_or: X86_RWM_ bits of every block */
@@ -40,7 +41,15 @@ struct dbt {
     bool tier_on, tier_first;      /* find what is hot; take everything for hot */
     struct dbt_cpu *cpus[1024];
 };
-enum dbt_exit { DBT_EXIT_INTERP = 1, DBT_EXIT_DISPATCH, DBT_EXIT_LINK, DBT_EXIT_SLOW, DBT_EXIT_SIGNAL, DBT_EXIT_RET };
+enum dbt_exit {
+    DBT_EXIT_INTERP = 1,
+    DBT_EXIT_DISPATCH,
+    DBT_EXIT_LINK,
+    DBT_EXIT_SLOW,
+    DBT_EXIT_SIGNAL,
+    DBT_EXIT_RET,
+    DBT_EXIT_NO_LOOP
+};
 
 struct dbt_xtlb {
     uint64_t lin; /* page, or no canonical address: empty */
@@ -93,7 +102,7 @@ enum { DBT_SS_SIZE = 256 * 1024 };
 #define DBT_POLL_BAD ((uintptr_t)0xfff8)
 
 /* dbt.c */
-struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode);
+struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode, const uint8_t **code);
 enum dbt_ran {
     DBT_RAN_NOTHING, /* something wants the loop first */
     DBT_RAN,         /* rip is where to go on */

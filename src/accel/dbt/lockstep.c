@@ -313,7 +313,7 @@ static struct jit_block *find(struct dbt_cpu *c, unsigned *mode, struct x86_ctx 
     *x = dbt_pick_ctx(c, *mode);
     if (l->split && l->split_rip == c->cpu->rip)
         *mode |= X86_RWM_SPLIT;
-    b = *x ? dbt_block_for(c, c->cpu->rip, *mode) : NULL;
+    b = *x ? dbt_block_for(c, c->cpu->rip, *mode, NULL) : NULL;
     return b && b->host ? b : NULL;
 }
 

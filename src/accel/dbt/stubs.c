@@ -192,6 +192,7 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.exit_dispatch = make_reason(&b, exit, DBT_EXIT_DISPATCH);
     d->stubs.exit_link = make_reason(&b, exit, DBT_EXIT_LINK);
     d->stubs.exit_ret = make_reason(&b, exit, DBT_EXIT_RET);
+    d->stubs.exit_no_loop = make_reason(&b, exit, DBT_EXIT_NO_LOOP);
     d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
     slow = make_reason(&b, exit, DBT_EXIT_SLOW);
     d->stubs.tlb_read = make_tlb(&b, d, false, true, slow);

@@ -63,6 +63,7 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
     const struct dbt_xtlb *tail = NULL;
     struct jit_block_out out;
     struct jit_buf buf;
+    bool ok;
     struct x86_rw_env env = {.stubs = &d->stubs,
                              .feat = &c->cpu->feat,
                              .mode = mode | d->mode_or,
@@ -71,11 +72,14 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .avail = 4096 - off,
                              .next_slot = &d->next_slot,
                              .hot = d->hot,
+                             .no_loop = d->no_loop,
                              .tier2 = dbt_tier_is_hot(d, x->no << 12 | off),
                              .slots = c->cur->nr_slot_log < DBT_MANY_SLOTS,
                              .place = x->no << 12 | off,
                              .nr_slots = d->nr_slots,
                              .count = d->count,
+                             .loops = !d->lockstep && !d->count && !d->no_link,
+                             .smp = d->m->max_cpus > 1,
                              .vex = d->host_avx,
                              .loop = __builtin_cpu_is("amd")};
 
@@ -95,7 +99,10 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
         env.avail += X86_MAX_INSN;
         env.tail_id = dbt_pair_id(d, (pc & ~UINT64_C(4095)) + 4096, tail->no);
     }
-    if (!x86_rw_block(&buf, &env, &out)) {
+    ok = x86_rw_block(&buf, &env, &out);
+    if (ok && jit_cache_place_loop(&d->cache, &buf, &out, pc))
+        ok = x86_rw_block(&buf, &env, &out);
+    if (!ok) {
         *res = jit_cache_commit(&d->cache, pc, x->no << 12 | off, mode, NULL);
     } else {
         out.tail_no = tail ? tail->no : 0;
@@ -137,6 +144,7 @@ void dbt_flush_cache(struct dbt_cpu *c)
     jit_cache_empty(&d->cache);
     dbt_drop_pairs(d);
     memset(d->hot, 0, sizeof d->hot);
+    memset(d->no_loop, 0, sizeof d->no_loop);
     dbt_tier_forget(d);
     d->flushing = false;
     pthread_mutex_unlock(&d->cache.lock);

@@ -175,6 +175,16 @@ static bool vec_allowed(uint32_t w, uint64_t at)
     return true;
 }
 
+#define INT_CONDITIONS                                                                                                 \
+    (BITMASK | BITFIELD | HW | SHIFT6 | NOROR | EXT4 | EVEN | OPC3 | OPT1 | VSZ | NO3L) /* the others: vec_allowed */
+#define CONDITIONS ((UINT64_C(1) << 34) - 1)
+
+static bool allowed(uint32_t w, uint64_t at)
+{
+    return (!(at & INT_CONDITIONS) || int_allowed(w, at)) &&
+           (!(at & CONDITIONS & ~(uint64_t)INT_CONDITIONS) || vec_allowed(w, at));
+}
+
 int a64_decode(uint32_t w)
 {
     unsigned at = by_top[w >> 21];
@@ -184,8 +194,7 @@ int a64_decode(uint32_t w)
     for (; cand_list[at] != 0xffff; at++) {
         unsigned row = cand_list[at];
 
-        if ((w & row_mask[row]) == row_value[row] && int_allowed(w, a64_rows[row].attr) &&
-            vec_allowed(w, a64_rows[row].attr))
+        if ((w & row_mask[row]) == row_value[row] && allowed(w, a64_rows[row].attr))
             return (int)row;
     }
     return -1;

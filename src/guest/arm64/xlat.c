@@ -3,7 +3,11 @@
 #include "guest/arm64/sem.h"
 #include "guest/arm64/xlat_int.h"
 
-enum { OPS_PER_INSN = 60 }; /* most ops one instruction emits */
+enum {
+    OPS_PER_INSN = 60,    /* most ops one instruction emits */
+    ROOM_BEHIND_CALL = 40 /* a block that has more than the rest of its instructions ends at a call: what is behind it
+                             is translated twice when something jumps there */
+};
 
 #define PIN(r, host)                                                                                                   \
     {                                                                                                                  \
@@ -435,6 +439,12 @@ static bool gen_b(struct a64_xlat *x, uint64_t target)
     return true;
 }
 
+/* Does the block go on behind the call at pc? */
+static bool goes_on(const struct a64_xlat *x)
+{
+    return x->s->calls_on && x->room > ROOM_BEHIND_CALL && x->pc + 8 <= x->start + x->avail;
+}
+
 static bool gen_flow(struct a64_xlat *x, unsigned kind, uint32_t w)
 {
     struct ir *s = x->s;
@@ -454,6 +464,10 @@ static bool gen_flow(struct a64_xlat *x, unsigned kind, uint32_t w)
     case A64_BL:
         ir_put(s, X_OFF(30), ir_c64(s, x->pc + 4));
         hint_dead(x, x->pc + (uint64_t)a64_sbits(w, 25, 0) * 4);
+        if (goes_on(x)) {
+            ir_call_on(s, x->pc + (uint64_t)a64_sbits(w, 25, 0) * 4, x->pc + 4);
+            return true;
+        }
         ir_exit_call(s, x->pc + (uint64_t)a64_sbits(w, 25, 0) * 4, x->pc + 4);
         break;
     case A64_CBZ:
@@ -476,6 +490,10 @@ static bool gen_flow(struct a64_xlat *x, unsigned kind, uint32_t w)
     case A64_BLR:
         v = get_x(x, A64_RN(w));
         ir_put(s, X_OFF(30), ir_c64(s, x->pc + 4));
+        if (goes_on(x)) {
+            ir_call_on_ind(s, v, x->pc + 4);
+            return true;
+        }
         ir_exit_call_ind(s, v, x->pc + 4);
         break;
     case A64_RET:
@@ -703,6 +721,8 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
         x.room = max - n;
         if (x.pc + 4 > end)
             end = x.pc + 4;
+        if (max > 1)
+            xlat_loop(&x);
         gen(&x, get_le32(code + (x.pc - pc)));
         x.pc += 4;
         n++;

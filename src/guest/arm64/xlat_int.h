@@ -60,6 +60,8 @@ static inline void put_v(struct a64_xlat *x, unsigned r, ir_val v)
 
 /* The interpreter's function for this instruction, which accesses no memory. */
 void xlat_call_sem(struct a64_xlat *x, int row, uint32_t w);
+/* What stands in front of the instruction at pc when it begins a loop that can be shortened. */
+void xlat_loop(struct a64_xlat *x);
 /* True: emitted; false: xlat_call_sem does it. */
 bool xlat_mem(struct a64_xlat *x, const struct a64_row *r, unsigned kind, uint32_t w);
 bool xlat_fp(struct a64_xlat *x, const struct a64_row *r, unsigned kind, uint32_t w);

@@ -270,6 +270,10 @@ struct enc_row {
     uint8_t acc;
     bool has_modrm, any_mod; /* any_mod: mod is ignored, always a register (MOV CR) */
     bool has_vvvv;
+    bool mem, shift0;          /* no register form; the next row is its form with a count of zero */
+    uint8_t rm_mask, rm_value; /* what ModRM must be */
+    uint8_t modes;             /* bit 1: 64-bit code, bit 0: other */
+    uint8_t said;              /* the mandatory prefix it consumes: x86_insn.pp */
 };
 #define ROW(N, mn, f, en, map_, pp_, opc, m_, c_, a0, a1, a2, a3, ac)                                                  \
     {.row = {.mnem = mn,                                                                                               \
@@ -373,6 +377,15 @@ static void row_complete(struct enc_row *e)
         if (acc & X86_ACC_W)
             row->gpr_w |= gpr;
     }
+    if (e->modrm & MR_EXACT) {
+        e->rm_mask = 0xff;
+        e->rm_value = (uint8_t)e->modrm;
+    } else {
+        e->rm_mask = (e->modrm & MR_REG ? 0x38 : 0) | (e->modrm & MR_MOD3 ? 0xc0 : 0);
+        e->rm_value = (e->modrm & MR_REG ? (e->modrm & 7) << 3 : 0) | (e->modrm & MR_MOD3 ? 0xc0 : 0);
+        e->mem = e->modrm & MR_MEM;
+    }
+    e->said = e->pp == P66 ? 1 : e->pp == PF3 ? 2 : e->pp == PF2 ? 3 : 0;
     if (row->attr & X86_A_STACK)
         row->gpr_r |= rSP, row->gpr_w |= rSP;
     if (row->attr & X86_A_REP)
@@ -389,6 +402,7 @@ static void row_complete(struct enc_row *e)
         row->attr |= X86_A_MEMONLY;
     if (e->modrm & MR_MOD3)
         row->attr |= X86_A_NOMEM;
+    e->modes = (row->attr & X86_A_NO64 ? 0 : 2) | (row->attr & X86_A_ONLY64 ? 0 : 1);
 }
 static unsigned row_nr_opcodes(const struct enc_row *e)
 {
@@ -403,6 +417,7 @@ static void CONSTRUCTOR decode_init(void)
 
     for (unsigned i = 0; i < NR_ROWS; i++) {
         row_complete(&rows[i]);
+        rows[i].shift0 = i + 1 < NR_ROWS && rows[i + 1].cond & IM0 && rows[i + 1].opcode == rows[i].opcode;
         for (unsigned k = 0; k < row_nr_opcodes(&rows[i]); k++)
             cells[rows[i].enc][rows[i].map][rows[i].opcode + k].nr++;
     }
@@ -424,10 +439,12 @@ static void CONSTRUCTOR decode_init(void)
 }
 
 /* ---- reading ---- */
+/* Bytes at least that are there to be looked at: 15 prefixes and what may be read behind them before anybody asks. */
+enum { AHEAD = 40 };
 struct dec {
     struct x86_insn *in;
-    const uint8_t *code;
-    unsigned pos, n; /* n: bytes that may be read; pos runs past it when they do not suffice */
+    const uint8_t *code; /* AHEAD bytes */
+    unsigned pos, n;     /* n: how many of them count; pos runs past it when they do not suffice */
     int mode;
     uint8_t pp; /* effective mandatory prefix, 0..3 */
     uint8_t vvvv, vex_l, seg_pfx;
@@ -435,22 +452,28 @@ struct dec {
 };
 static inline uint8_t peek(const struct dec *d)
 {
-    return d->pos < d->n ? d->code[d->pos] : 0;
+    return d->code[d->pos];
 }
 static inline uint8_t next(struct dec *d)
 {
-    uint8_t b = peek(d);
-
-    d->pos++;
-    return b;
+    return d->code[d->pos++];
 }
-static uint64_t next_le(struct dec *d, unsigned bytes)
+static inline uint64_t next_le(struct dec *d, unsigned bytes) /* 0 to 8 */
 {
-    uint64_t v = 0;
+    uint64_t v;
 
-    for (unsigned i = 0; i < bytes; i++)
-        v |= (uint64_t)next(d) << (8 * i);
-    return v;
+    memcpy(&v, d->code + d->pos, sizeof v);
+    v = le64toh(v);
+    d->pos += bytes;
+    return bytes >= 8 ? v : v & ((UINT64_C(1) << (8 * bytes)) - 1);
+}
+/* Prefixes, and 40 to 4F, which are some in 64-bit code. */
+static inline bool may_be_prefix(uint8_t b)
+{
+    static const uint64_t set[4] = {1ull << 0x26 | 1ull << 0x2e | 1ull << 0x36 | 1ull << 0x3e,
+                                    0xffff | 0xfull << (0x64 - 0x40), 0, 1ull << 0x30 | 3ull << 0x32};
+
+    return set[b >> 6] >> (b & 63) & 1;
 }
 
 /* Legacy prefixes and REX. Returns the first byte after them. */
@@ -461,6 +484,8 @@ static uint8_t read_prefixes(struct dec *d)
     for (;;) {
         uint8_t b = next(d);
 
+        if (likely(!may_be_prefix(b)))
+            return b;
         switch (b) {
         case 0x66:
             in->opsize_pfx = true;
@@ -489,12 +514,13 @@ static uint8_t read_prefixes(struct dec *d)
             in->seg = b - 0x60;
             in->seg_override = true;
             break;
-        default:
-            if (d->mode == X86_MODE_64 && (b & 0xf0) == 0x40) {
-                in->rex = b;
-                continue;
-            }
-            return b;
+        default: /* 40 to 4F */
+            if (d->mode != X86_MODE_64)
+                return b;
+            if (d->pos > d->n)
+                return 0;
+            in->rex = b;
+            continue;
         }
         in->rex = 0; /* REX counts only directly before the opcode */
         if (d->pos > d->n)
@@ -560,30 +586,20 @@ static bool read_opcode(struct dec *d)
 }
 
 /* ---- choosing the row ---- */
-static bool row_matches(const struct dec *d, const struct enc_row *e)
+static bool cond_holds(const struct dec *d, unsigned c)
 {
     const struct x86_insn *in = d->in;
-    uint8_t mod_rm = in->modrm;
-    unsigned c = e->cond;
     bool wbit = in->enc == X86_ENC_VEX ? d->vex_w : in->rex & 8;
 
-    if (!(e->pp >> d->pp & 1))
-        return false;
-    if (e->modrm) {
-        if (e->modrm & MR_EXACT) {
-            if (mod_rm != (e->modrm & 0xff))
-                return false;
-        } else if (((e->modrm & MR_REG) && (mod_rm >> 3 & 7) != (e->modrm & 7)) ||
-                   ((e->modrm & MR_MEM) && mod_rm >= 0xc0) || ((e->modrm & MR_MOD3) && mod_rm < 0xc0)) {
-            return false;
-        }
-    }
-    if (e->row.attr & (d->mode == X86_MODE_64 ? X86_A_NO64 : X86_A_ONLY64))
-        return false;
-    if (!c)
-        return true;
     return !(((c & W0) && wbit) || ((c & W1) && !wbit) || ((c & L0) && d->vex_l) || ((c & L1) && !d->vex_l) ||
              ((c & NB) && (in->rex & 1)) || ((c & M64) && d->mode != X86_MODE_64) || (c & IM0));
+}
+static inline bool row_matches(const struct dec *d, const struct enc_row *e)
+{
+    uint8_t rm = d->in->modrm;
+
+    return e->pp >> d->pp & 1 && (rm & e->rm_mask) == e->rm_value && !(e->mem && rm >= 0xc0) &&
+           e->modes >> (d->mode == X86_MODE_64) & 1 && (!e->cond || cond_holds(d, e->cond));
 }
 static const struct enc_row *find_row(const struct dec *d, const struct cell *c)
 {
@@ -624,15 +640,11 @@ static void set_sizes(struct dec *d, const struct enc_row *e)
     else if (at & X86_A_SSE)
         in->vl = 16;
 }
-static unsigned size_of(const struct dec *d, unsigned code, bool mem)
+static unsigned rare_size(const struct dec *d, unsigned code, bool mem)
 {
     const struct x86_insn *in = d->in;
 
-    if (code < SZ_V)
-        return code;
     switch (code) {
-    case SZ_v:
-        return in->opsz;
     case SZ_z:
         return in->opsz == 2 ? 2 : 4;
     case SZ_y:
@@ -663,10 +675,16 @@ static unsigned size_of(const struct dec *d, unsigned code, bool mem)
         return 0; /* SZ_fe, SZ_fs, SZ_512: see mem_size_of */
     }
 }
+static inline unsigned size_of(const struct dec *d, unsigned code, bool mem)
+{
+    return code < SZ_V ? code : code == SZ_v ? d->in->opsz : rare_size(d, code, mem);
+}
 static unsigned mem_size_of(const struct dec *d, unsigned code)
 {
     bool wide = d->in->opsz != 2;
 
+    if (code <= SZ_v)
+        return size_of(d, code, true);
     return code == SZ_fe    ? (wide ? 28 : 14)
            : code == SZ_fs  ? (wide ? 108 : 94)
            : code == SZ_512 ? 512
@@ -969,16 +987,27 @@ static bool set_operands(struct dec *d, const struct enc_row *e)
 /* Shifts by an immediate whose masked count is zero leave the flags: the table's next row says so. */
 static const struct enc_row *settle_shift(const struct x86_insn *in, const struct enc_row *e)
 {
-    const struct enc_row *next_row = e + 1;
-
-    if (next_row < rows + NR_ROWS && (next_row->cond & IM0) && next_row->opcode == e->opcode &&
-        (in->imm & (in->opsz == 8 && in->ops[0].size == 8 ? 63 : 31)) == 0)
-        return next_row;
+    if (unlikely(e->shift0) && (in->imm & (in->opsz == 8 && in->ops[0].size == 8 ? 63 : 31)) == 0)
+        return e + 1;
     return e;
 }
 static bool lock_is_legal(const struct x86_insn *in)
 {
     return !in->lock || ((in->row->attr & X86_A_LOCK) && in->ops[0].kind == X86_OP_MEM);
+}
+/* `some` of 16 bytes, zeros behind them. */
+static inline void copy_bytes(uint8_t *to, const uint8_t *from, unsigned some)
+{
+    uint64_t v[2];
+
+    memcpy(v, from, sizeof v);
+    if (some > 8)
+        v[1] &= htole64((UINT64_C(1) << (8 * (some - 8))) - 1);
+    else
+        v[1] = 0;
+    if (some < 8)
+        v[0] &= htole64((UINT64_C(1) << (8 * some)) - 1);
+    memcpy(to, v, sizeof v);
 }
 static enum x86_decode_result finish(struct dec *d, bool ok)
 {
@@ -987,47 +1016,69 @@ static enum x86_decode_result finish(struct dec *d, bool ok)
     if (d->pos > d->n)
         return d->n == X86_MAX_INSN ? X86_DECODE_LONG : X86_DECODE_MORE;
     in->len = d->pos;
-    memcpy(in->bytes, d->code, in->len);
+    copy_bytes(in->bytes, d->code, d->pos);
     return ok ? X86_DECODE_OK : X86_DECODE_UD;
+}
+
+/* In two pieces, each of a size that compilers clear in place. */
+static inline void clear(struct x86_insn *in)
+{
+    memset(in, 0, 64);
+    memset((uint8_t *)in + 64, 0, sizeof *in - 64);
+    in->base = in->index = X86_NO_REG;
+    in->scale = 1;
+    in->mem_op = -1;
+    in->seg = X86_DS;
+}
+static enum x86_decode_result decode(struct dec *d)
+{
+    struct x86_insn *in = d->in;
+    const struct enc_row *e;
+    const struct cell *c;
+
+    clear(in);
+    if (!read_opcode(d))
+        return finish(d, false);
+    d->seg_pfx = in->seg;
+    c = &cells[in->enc][in->map][in->opcode];
+    if (c->has_modrm) {
+        in->off_modrm = d->pos;
+        in->modrm = next(d);
+        in->has_modrm = true;
+    }
+    e = find_row(d, c);
+    if (!e || d->pos > d->n)
+        return finish(d, false);
+    in->row = &e->row;
+    in->op = e->row.op;
+    in->pp = in->enc == X86_ENC_VEX ? d->pp : e->said;
+    if (in->enc == X86_ENC_LEGACY && in->pp >= 2)
+        in->rep = 0;
+    set_sizes(d, e);
+    if (in->has_modrm && in->modrm < 0xc0 && !e->any_mod && !read_mem(d, e))
+        return finish(d, false);
+    if (!set_operands(d, e))
+        return finish(d, false);
+    if (in->enc == X86_ENC_VEX && !e->has_vvvv && d->vvvv)
+        return finish(d, false);
+    e = settle_shift(in, e);
+    in->row = &e->row;
+    in->op = e->row.op;
+    return finish(d, lock_is_legal(in));
+}
+
+static enum x86_decode_result decode_near_end(struct dec *d, size_t avail)
+{
+    uint8_t bytes[AHEAD] = {0};
+
+    memcpy(bytes, d->code, avail);
+    d->code = bytes;
+    return decode(d);
 }
 
 enum x86_decode_result x86_decode(const uint8_t *code, size_t avail, int mode, struct x86_insn *in)
 {
     struct dec d = {.in = in, .code = code, .n = min_u64(avail, X86_MAX_INSN), .mode = mode};
-    const struct enc_row *e;
-    const struct cell *c;
 
-    memset(in, 0, sizeof(*in));
-    in->base = in->index = X86_NO_REG;
-    in->scale = 1;
-    in->mem_op = -1;
-    in->seg = X86_DS;
-    if (!read_opcode(&d))
-        return finish(&d, false);
-    d.seg_pfx = in->seg;
-    c = &cells[in->enc][in->map][in->opcode];
-    if (c->has_modrm) {
-        in->off_modrm = d.pos;
-        in->modrm = next(&d);
-        in->has_modrm = true;
-    }
-    e = find_row(&d, c);
-    if (!e || d.pos > d.n)
-        return finish(&d, false);
-    in->row = &e->row;
-    in->op = e->row.op;
-    in->pp = in->enc == X86_ENC_VEX ? d.pp : e->pp == P66 ? 1 : e->pp == PF3 ? 2 : e->pp == PF2 ? 3 : 0;
-    if (in->enc == X86_ENC_LEGACY && in->pp >= 2)
-        in->rep = 0;
-    set_sizes(&d, e);
-    if (in->has_modrm && in->modrm < 0xc0 && !e->any_mod && !read_mem(&d, e))
-        return finish(&d, false);
-    if (!set_operands(&d, e))
-        return finish(&d, false);
-    if (in->enc == X86_ENC_VEX && !e->has_vvvv && d.vvvv)
-        return finish(&d, false);
-    e = settle_shift(in, e);
-    in->row = &e->row;
-    in->op = e->row.op;
-    return finish(&d, lock_is_legal(in));
+    return likely(avail >= AHEAD) ? decode(&d) : decode_near_end(&d, avail);
 }

@@ -139,6 +139,7 @@ struct x86_insn {
     /* Byte positions within the instruction. */
     uint8_t off_opcode, off_modrm, off_disp, disp_len, off_imm, imm_len;
     uint8_t bytes[X86_MAX_INSN + 1];
+    uint32_t found; /* 0: what a user of the record makes of it */
 };
 
 /* Mode bits the decoder needs. */

@@ -1,11 +1,6 @@
 /* Rewriter: one block from decoding to host code. */
 #include "guest/x86/rw_int.h"
 
-static bool ends_block(const struct rw *r, const struct x86_insn *in)
-{
-    return in->row->attr & X86_A_ENDS && !rw_is_sys(r, in);
-}
-
 /* Jcc, LOOP and JRCXZ: the block goes on behind them. */
 static bool is_cond(const struct x86_insn *in)
 {
@@ -13,15 +8,29 @@ static bool is_cond(const struct x86_insn *in)
            (in->map == X86_MAP_1 && ((in->opcode & 0xf0) == 0x70 || in->opcode == 0xe2 || in->opcode == 0xe3));
 }
 
-static bool plain(const struct rw *r, const struct x86_insn *in)
+/* What it is, for the rest of the translation. */
+static void classify(const struct rw *r, struct x86_insn *in, struct rw_gprs *g)
 {
-    return !ends_block(r, in) &&
-           (rw_is_stack_op(r, in) || rw_is_string(r, in) || rw_can_copy(r, in) || rw_is_flat_op(r, in));
+    uint32_t found = rw_find_sys(r, in) ? RW_SYS : 0;
+
+    if (in->row->attr & X86_A_ENDS && !found)
+        found = RW_ENDS | (is_cond(in) ? RW_COND : 0);
+    else if (rw_find_can_copy(r, in, g))
+        found |= RW_CAN_COPY;
+    if (rw_find_stack_op(r, in))
+        found |= RW_STACK_OP;
+    if (rw_find_string(r, in))
+        found |= RW_STRING;
+    if (r->flat && rw_find_flat_op(r, in))
+        found |= RW_FLAT_OP;
+    if (found == RW_CAN_COPY && rw_find_as_it_is(r, in, g))
+        found |= RW_AS_IT_IS;
+    in->found = found;
 }
 
-static bool rewritable(const struct rw *r, const struct x86_insn *in)
+static bool rewritable(const struct x86_insn *in)
 {
-    return ends_block(r, in) || rw_is_sys(r, in) || plain(r, in);
+    return in->found & (RW_ENDS | RW_SYS | RW_PLAIN);
 }
 
 /* Where conditional jumps of the block lead, ahead of it: most often where two paths meet. */
@@ -32,7 +41,7 @@ struct joins {
 
 static void note_join(struct rw *r, struct joins *j, const struct x86_insn *in, size_t end)
 {
-    if (is_cond(in) && (int64_t)in->imm > 0)
+    if (in->found & RW_COND && (int64_t)in->imm > 0)
         j->at[j->nr++ % ARRAY_LEN(j->at)] = r->env->pc + end + in->imm;
 }
 
@@ -59,9 +68,10 @@ static void decode(struct rw *r)
 
         if (x86_decode(e->code + at, e->avail - at, r->m64 ? X86_MODE_64 : X86_MODE_32, in) != X86_DECODE_OK)
             break; /* invalid, or it continues on the next page */
+        classify(r, in, &r->gprs[r->nr]);
         r->out->guest_off[r->nr++] = (uint16_t)at;
         at += in->len;
-        if (!rewritable(r, in) || (ends_block(r, in) && !is_cond(in)))
+        if (!rewritable(in) || ((in->found & (RW_ENDS | RW_COND)) == RW_ENDS && !rw_is_call(r, in)))
             break;
         note_join(r, &joins, in, at);
     }
@@ -128,7 +138,7 @@ static uint16_t live_at_transfer(struct rw *r, const struct x86_insn *in, uint16
 
     if (in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
         return X86_ARITH;
-    if (is_cond(in))
+    if (in->found & RW_COND)
         return behind | flags_needed(r, to);
     if (in->map == X86_MAP_1 && (in->opcode == 0xe8 || in->opcode == 0xe9 || in->opcode == 0xeb))
         return flags_needed(r, to);
@@ -141,18 +151,26 @@ static bool keeps_flags(const struct rw *r, const struct x86_insn *in)
     return rw_is_sys(r, in) && !((in->row->flags_r | in->row->flags_w) & X86_ARITH);
 }
 
+/* May what follows it run without another transfer? */
+static bool goes_on(const struct x86_insn *in)
+{
+    return rewritable(in) && (in->found & (RW_ENDS | RW_COND)) != RW_ENDS;
+}
+
 /* Which arithmetic flags matter before each instruction. All do wherever it is not known where the code goes on. */
 static void liveness(struct rw *r)
 {
-    uint16_t always = r->env->mode & X86_RWM_FLAGS ? X86_ARITH : 0, live = flags_needed(r, rw_pc(r, r->nr));
+    uint16_t always = r->env->mode & X86_RWM_FLAGS ? X86_ARITH : 0, live = X86_ARITH;
 
+    if (goes_on(&r->in[r->nr - 1]))
+        live = flags_needed(r, rw_pc(r, r->nr));
     for (unsigned i = r->nr; i-- > 0;) {
         const struct x86_insn *in = &r->in[i];
 
         r->cur = i;
-        if (ends_block(r, in))
+        if (in->found & RW_ENDS)
             live = live_at_transfer(r, in, live);
-        else if (!rewritable(r, in) || (rw_is_sys(r, in) && !keeps_flags(r, in)))
+        else if (!rewritable(in) || (rw_is_sys(r, in) && !keeps_flags(r, in)))
             live = X86_ARITH; /* the block may be left here */
         r->live_after[i] = live;
         live = (uint16_t)((live & ~rw_flags_written(in)) | in->row->flags_r | always) & X86_ARITH;
@@ -198,7 +216,9 @@ static bool emit_one(struct rw *r, const struct x86_insn *in)
 {
     bool go_on = true;
 
-    if (ends_block(r, in)) {
+    if (in->found & RW_AS_IT_IS)
+        return rw_copy(r, in);
+    if (in->found & RW_ENDS) {
         if (!rw_flow(r, in, &go_on)) {
             rw_exit_interp(r, rw_pc(r, r->cur));
             go_on = false;
@@ -252,10 +272,22 @@ static bool emit_block(struct rw *r)
     }
     if (r->env->count)
         count(r);
+    if (r->env->mode & X86_RWM_LOOP) {
+        rw_loop_block(r);
+        rw_cold(r);
+        return jit_ok(r->b) && !r->failed;
+    }
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
-        if (r->pending >= 0 && r->cur == r->make_at)
+        if (r->pending >= 0 && r->cur == r->make_at) {
+            rw_join(r, r->cur);
             rw_pending_flags(r);
+        }
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
+        rw_before_jcc(r);
+        if (r->flat) { /* nothing is put off or put together there */
+            go_on = emit_one(r, &r->in[r->cur]);
+            continue;
+        }
         r->pending_next = r->pending;
         n = rw_stack_run(r);
         if (!n) {
@@ -284,33 +316,48 @@ static bool emit_block(struct rw *r)
     return jit_ok(r->b) && !r->failed;
 }
 
+/* What is known of a block before it is decoded or, once more, before it is emitted. */
+static void begin(struct rw *r, struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out)
+{
+    memset(r, 0, offsetof(struct rw, live));
+    r->b = b;
+    r->env = env;
+    r->out = out;
+    r->in = r->insn;
+    r->m64 = env->mode & X86_RWM_64;
+    r->flat = env->mode & X86_RWM_FLAT;
+    memset(out, 0, offsetof(struct jit_block_out, host_off));
+}
+
+static bool translate(struct rw *r)
+{
+    if (!r->flat) /* user mode checks nothing, so that it never matters */
+        liveness(r);
+    return emit_block(r);
+}
+
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out)
 {
-    struct x86_insn in[JIT_BLOCK_MAX_INSN + 1];
-    struct rw *r = xnew(struct rw);
+    struct rw *r = xmalloc(sizeof *r);
     bool ok;
 
-    *out = (struct jit_block_out){0};
-    *r = (struct rw){
-        .b = b, .env = env, .out = out, .in = in, .m64 = env->mode & X86_RWM_64, .flat = env->mode & X86_RWM_FLAT};
+    begin(r, b, env, out);
     decode(r);
+    if (env->mode & X86_RWM_LOOP)
+        rw_loop_cut(r);
     ok = r->nr; /* a first instruction left to the interpreter makes a block that just leaves, so that it can be linked
                    to */
     if (ok) {
-        liveness(r);
-        ok = emit_block(r);
+        ok = translate(r);
         while (!ok && r->nr > 1 && jit_ok(b)) { /* too many links or accesses: half the block */
             unsigned nr = r->nr / 2;
-            struct jit_block_out keep = *out;
 
             b->p = b->start;
             b->nr_rel = 0;
-            *r = (struct rw){.b = b, .env = env, .out = out, .in = in, .m64 = r->m64, .flat = r->flat, .nr = nr};
-            *out = (struct jit_block_out){0};
-            memcpy(out->guest_off, keep.guest_off, sizeof out->guest_off);
+            begin(r, b, env, out);
+            r->nr = nr;
             out->guest_len = out->guest_off[nr];
-            liveness(r);
-            ok = emit_block(r);
+            ok = translate(r);
         }
         out->len = (uint32_t)(b->p - b->start);
     }

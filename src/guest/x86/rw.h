@@ -18,6 +18,7 @@
 #include "jit/x64.h"
 
 enum { X86_TLB_SIZE = 32768, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 16384, X86_ISLOTS = 8192 };
+enum { X86_LOOPS = 256, X86_LOOP_GROUPS = 8 };
 
 struct x86_slot {      /* the page a site used last */
     uint64_t neg_page; /* minus the linear page address; empty: far from every address */
@@ -27,6 +28,12 @@ struct x86_tlb_entry {
     uint64_t r, w; /* minus the page that may be read, that may be written; empty: far from every address */
     uint64_t add;  /* host address minus linear address */
     uint64_t unused;
+};
+/* What a loop without checks has brought, by a hash of its place (rw_loop.c). rounds - rest were done by the last
+ * entry; skip: back edges until the next; strikes: entries in a row that brought few rounds; credit: how many more
+ * pages this entry may go to; given_up: how often it was not worth it. */
+struct x86_loop {
+    uint32_t rounds, rest, skip, strikes, credit, given_up;
 };
 enum { X86_TLB_SHIFT = 12 - 5 }; /* an address shifted by this and masked is the offset of its entry */
 /* What GS points at while translated code runs: one per vCPU, address space and privilege class. */
@@ -54,8 +61,13 @@ struct x86_ctx {
     uint64_t tlb_mask;                        /* the bits of an address that index the TLB */
     uint64_t tlb_offset;                      /* the same, as bits of an offset in it */
     uint64_t span_add[X86_SPANS];             /* addends of the spans of a block that probes the TLB for them */
-    uint64_t islot[X86_ISLOTS];               /* minus the page id validated for (hash of linear page); 0 = none */
-    uint8_t miss[X86_SLOTS]; /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
+    uint64_t loop_add[X86_LOOP_GROUPS]; /* of the loop that runs with few checks: addends, registers that it leaves
+                                           alone added */
+    uint64_t loop_neg[X86_LOOP_GROUPS]; /* minus the guest's page, where there is a check */
+    _Atomic uint32_t loop_go;           /* such a loop with stores may go on: cleared by dbt_page_is_code */
+    struct x86_loop loop[X86_LOOPS];
+    uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
+    uint8_t miss[X86_SLOTS];    /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
     struct x86_slot ret_slot __attribute__((aligned(64))); /* of all 64-bit returns */
     struct x86_slot slot[X86_SLOTS];
     uint64_t jc_neg[X86_JC_SIZE] __attribute__((aligned(64))); /* jump table: minus the guest pc ... */
@@ -94,6 +106,7 @@ enum {
     X86_RWM_TSC = 512,    /* RDTSC and RDTSCP are allowed and the context says how to make the value */
     X86_RWM_SPLIT = 1024, /* each access is checked by itself */
     X86_RWM_FLAGS = 2048, /* flags are kept for the frames of faults and interrupts, too, where no code reads them */
+    X86_RWM_LOOP = 4096,  /* a loop without checks (rw_loop.c); only links lead to it */
     X86_RWM_FLAT = 256,   /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 
@@ -102,6 +115,7 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *exit_interp;          /* T0 = pc: interpret one instruction there */
     const uint8_t *exit_dispatch;        /* T0 = pc: find or make its block; T1 = the indirect branch that led there */
     const uint8_t *exit_link;            /* T1 = link number: resolve and patch it */
+    const uint8_t *exit_no_loop;         /* T0 = pc: the block there needs no variant X86_RWM_LOOP */
     const uint8_t *exit_signal;          /* entered from the signal handler: rip is known to the runtime */
     const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
     const uint8_t *ret;                  /* 64-bit, T0 = pc of a RET: does it */
@@ -136,18 +150,21 @@ struct x86_rw_env {
     uint64_t pc;         /* guest address (CS base is 0) */
     const uint8_t *code; /* avail bytes of guest code at pc, within one page */
     size_t avail;
-    uint32_t first_link; /* global number of link 0 */
-    uint32_t *next_slot; /* counter for slot assignment */
-    uint32_t nr_slots;   /* X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
-    const uint8_t *hot;  /* one bit per hash of an instruction's place: it misses its slot too often for one */
-    uint64_t place;      /* of the first instruction */
-    bool tier2;          /* known to run much: slots for all its accesses, and more code in a row */
+    uint32_t first_link;    /* global number of link 0 */
+    uint32_t *next_slot;    /* counter for slot assignment */
+    uint32_t nr_slots;      /* X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
+    const uint8_t *hot;     /* one bit per hash of an instruction's place: it misses its slot too often for one */
+    const uint8_t *no_loop; /* one bit per hash of a block's place: it has no variant X86_RWM_LOOP */
+    uint64_t place;         /* of the first instruction */
+    bool tier2;             /* known to run much: slots for all its accesses, and more code in a row */
     bool slots;       /* slots for all accesses else, too; without, those of user code but to the stack probe the TLB */
     uint64_t page_id; /* guard: id of (linear page, physical page) */
     uint64_t tail_id; /* the same for the next page when code runs on there: one instruction that crosses; else 0 */
     bool vex;         /* host has AVX */
     bool loop;        /* the host's LOOP is as fast as its other branches */
     bool count;       /* blocks add up their instructions in ctx->insns */
+    bool loops;       /* blocks of the second tier may have variants X86_RWM_LOOP, but for those of no_loop */
+    bool smp;         /* there are or may be other vCPUs */
     bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
@@ -162,6 +179,11 @@ enum { X86_HOT_BITS = 1 << 17 };
 static inline unsigned x86_hot_bit(uint64_t place)
 {
     return (unsigned)(place * UINT64_C(0x9e3779b97f4a7c15) >> 47);
+}
+/* Bit of env->no_loop for a block: of its place and how its code begins. */
+static inline unsigned x86_loop_bit(uint64_t place, const uint8_t *code, size_t avail)
+{
+    return x86_hot_bit(place ^ (avail < 8 ? 0 : get_le64(code) * UINT64_C(0xd6e8feb86659fd93)));
 }
 static inline uint32_t x86_rw_info(unsigned slot, unsigned size, unsigned insn)
 {

@@ -62,17 +62,27 @@ static bool is_cld(const struct x86_insn *in)
     return in->map == X86_MAP_1 && in->opcode == 0xfc;
 }
 
-/* GPR operands named by a field of the encoding; -1 = none. */
-struct gprs {
-    int reg, rm, vvvv, opc;
-    bool high8, low8; /* byte registers AH..BH; SPL..DIL */
-    int high;         /* beside a memory operand, whose prefix leaves no place for AH..BH: the register they are in */
-    bool w_reg, w_rm, w_vvvv, w_opc;
-};
-
-static bool find_gprs(const struct x86_insn *in, struct gprs *g)
+static bool is_spilled(int guest)
 {
-    *g = (struct gprs){.reg = -1, .rm = -1, .vvvv = -1, .opc = -1, .high = -1};
+    return guest >= 9 && guest <= 11;
+}
+
+static void note_spilled(struct rw_gprs *g)
+{
+    unsigned homes = 0;
+
+    for (unsigned i = 0; i < 4; i++) {
+        int n = i == 0 ? g->reg : i == 1 ? g->rm : i == 2 ? g->vvvv : g->opc;
+
+        if (is_spilled(n))
+            homes |= 1u << (n - 9);
+    }
+    g->spilled = (uint8_t)((homes & 1) + (homes >> 1 & 1) + (homes >> 2) + (g->high >= 0));
+}
+
+static bool find_operands(const struct x86_insn *in, struct rw_gprs *g)
+{
+    *g = (struct rw_gprs){.reg = -1, .rm = -1, .vvvv = -1, .opc = -1, .high = -1};
     for (unsigned i = 0; i < in->nr_ops; i++) {
         const struct x86_operand *o = &in->ops[i];
         bool w = o->acc & X86_ACC_W;
@@ -125,29 +135,15 @@ static bool find_gprs(const struct x86_insn *in, struct gprs *g)
     return true;
 }
 
-static unsigned count_spilled(const struct gprs *g)
+static bool find_gprs(const struct x86_insn *in, struct rw_gprs *g)
 {
-    const int v[] = {g->reg, g->rm, g->vvvv, g->opc};
-    unsigned n = 0;
+    bool fits = find_operands(in, g);
 
-    for (unsigned i = 0; i < ARRAY_LEN(v); i++) {
-        bool seen = false;
-
-        for (unsigned j = 0; j < i; j++)
-            seen |= v[j] == v[i];
-        n += v[i] >= 0 && (rw_map((unsigned)v[i]) & SPILLED) && !seen;
-    }
-    return n + (g->high >= 0);
+    note_spilled(g);
+    return fits;
 }
 
-unsigned rw_spilled(const struct x86_insn *in)
-{
-    struct gprs g;
-
-    return find_gprs(in, &g) ? count_spilled(&g) : 0;
-}
-
-static bool high8_fits(const struct x86_insn *in, const struct gprs *g)
+static bool high8_fits(const struct x86_insn *in, const struct rw_gprs *g)
 {
     if (!g->high8)
         return true;
@@ -169,10 +165,24 @@ static bool is_bit_string(const struct rw *r, const struct x86_insn *in)
            is_modrm_mem(in) && in->opsz >= 4 && in->adsz == 8 && rw_mem_ok(r, in);
 }
 
-bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
+/* Does it stand for itself to the last byte? Its registers are the host's own, and its address, if it forms one, needs
+ * no check. */
+bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struct rw_gprs *g)
 {
+    bool forms = is_modrm_mem(in);
+
+    if (!r->m64 || g->spilled || in->rep == 0xf2 || in->seg_override || in->adsize_pfx || is_cld(in) || is_nop(in) ||
+        g->reg == X86_RSP || g->rm == X86_RSP || g->vvvv == X86_RSP || g->opc == X86_RSP)
+        return false;
+    if (in->mem_op >= 0 && (!forms || (!r->flat && !is_lea(in))))
+        return false;
+    return !forms || !(in->base == X86_RSP || in->base == X86_REG_RIP || is_spilled(in->base) || is_spilled(in->index));
+}
+
+bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_gprs *g)
+{
+    bool fits = find_gprs(in, g);
     uint32_t a = in->row->attr;
-    struct gprs g;
 
     if (r->flat && in->op == X86_I_RDPID)
         a &= ~(uint32_t)X86_A_SYS;
@@ -202,13 +212,13 @@ bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
         return r->flat && r->m64 && in->adsz == 8 && in->seg != X86_FS && in->seg != X86_GS;
     if (in->map == X86_MAP_1 && in->opcode == 0xd7) /* XLAT */
         return false;
-    if (!find_gprs(in, &g) || !high8_fits(in, &g))
+    if (!fits || !high8_fits(in, g))
         return false;
     if (in->map == X86_MAP_1 && in->opcode == 0x8d)
         return in->adsz != 2;
     if (in->mem_op >= 0)
-        return rw_mem_ok(r, in) && in->mem_size >= 1 && in->mem_size <= 64 && count_spilled(&g) <= 1;
-    return count_spilled(&g) <= 2;
+        return rw_mem_ok(r, in) && in->mem_size >= 1 && in->mem_size <= 64 && g->spilled <= 1;
+    return g->spilled <= 2;
 }
 
 /* ---- emission ---- */
@@ -247,7 +257,9 @@ static unsigned opcode_of(const struct x86_insn *in, const struct host_regs *h)
     return in->opcode;
 }
 
-static void emit_vex(struct rw *r, const struct x86_insn *in, const struct host_regs *h, unsigned xb, unsigned reg)
+/* The encoding up to and with the opcode; returns where it ends. */
+static uint8_t *put_vex(const struct rw *r, uint8_t *p, const struct x86_insn *in, const struct host_regs *h,
+                        unsigned xb, unsigned reg)
 {
     unsigned v = h->vvvv >= 0 ? (unsigned)h->vvvv : 0;
 
@@ -256,50 +268,52 @@ static void emit_vex(struct rw *r, const struct x86_insn *in, const struct host_
             if (in->ops[i].where == X86_IN_VVVV)
                 v = in->ops[i].reg;
     if (r->a32)
-        jit_8(r->b, 0x67);
-    jit_8(r->b, 0xc4);
-    jit_8(r->b, (reg & 8 ? 0u : 0x80u) | (xb & 2 ? 0u : 0x40u) | (xb & 1 ? 0u : 0x20u) | in->map);
-    jit_8(r->b, (x86_vex_w_host(in) ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
-    jit_8(r->b, in->opcode);
+        *p++ = 0x67;
+    *p++ = 0xc4;
+    *p++ = (uint8_t)((reg & 8 ? 0u : 0x80u) | (xb & 2 ? 0u : 0x40u) | (xb & 1 ? 0u : 0x20u) | in->map);
+    *p++ = (uint8_t)((x86_vex_w_host(in) ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
+    *p++ = in->opcode;
+    return p;
 }
 
-static void emit_legacy(struct rw *r, const struct x86_insn *in, const struct host_regs *h, unsigned xb, unsigned reg,
-                        bool force)
+static uint8_t *put_legacy(const struct rw *r, uint8_t *p, const struct x86_insn *in, const struct host_regs *h,
+                           unsigned xb, unsigned reg, bool force)
 {
     unsigned rex = (in->rex & 8u) | (reg & 8 ? 4u : 0u) | xb | (h->opc >= 8 ? 1u : 0u);
 
     if (r->a32)
-        jit_8(r->b, 0x67);
+        *p++ = 0x67;
     if (in->lock)
-        jit_8(r->b, 0xf0);
+        *p++ = 0xf0;
     if (in->opsize_pfx || in->pp == 1)
-        jit_8(r->b, 0x66);
+        *p++ = 0x66;
     if (in->pp >= 2 || in->rep == 0xf3)
-        jit_8(r->b, in->pp == 3 ? 0xf2 : 0xf3);
+        *p++ = in->pp == 3 ? 0xf2 : 0xf3;
     if (rex || force)
-        jit_8(r->b, 0x40 | rex);
+        *p++ = (uint8_t)(0x40 | rex);
     if (in->map != X86_MAP_1)
-        jit_8(r->b, 0x0f);
+        *p++ = 0x0f;
     if (in->map == X86_MAP_0F38)
-        jit_8(r->b, 0x38);
+        *p++ = 0x38;
     if (in->map == X86_MAP_0F3A)
-        jit_8(r->b, 0x3a);
-    jit_8(r->b, opcode_of(in, h));
+        *p++ = 0x3a;
+    *p++ = (uint8_t)opcode_of(in, h);
+    return p;
 }
 
 static void emit_imm(struct rw *r, const struct x86_insn *in)
 {
     unsigned tail = in->has_modrm ? in->off_modrm + 1u + in->has_sib + in->disp_len : in->off_opcode + 1u;
 
-    if (!in->has_modrm && in->map == X86_MAP_1 && in->opcode >= 0xa0 && in->opcode <= 0xa3)
+    if (tail >= in->len || (!in->has_modrm && in->map == X86_MAP_1 && in->opcode >= 0xa0 && in->opcode <= 0xa3))
         return;
-    for (unsigned i = 0; i < in->nr_ops; i++)
-        if (in->ops[i].where == X86_IN_IS4) { /* bit 7 counts in 64-bit mode only */
-            jit_8(r->b, (in->bytes[tail] & 15u) | (unsigned)in->ops[i].reg << 4);
-            return;
-        }
-    for (unsigned i = tail; i < in->len; i++)
-        jit_8(r->b, in->bytes[i]);
+    if (in->nr_ops && in->ops[in->nr_ops - 1].where == X86_IN_IS4) { /* bit 7 counts in 64-bit mode only */
+        jit_8(r->b, (in->bytes[tail] & 15u) | (unsigned)in->ops[in->nr_ops - 1].reg << 4);
+        return;
+    }
+    if (jit_room(r->b))
+        for (unsigned i = tail; i < in->len; i++)
+            *r->b->p++ = in->bytes[i];
 }
 
 /* The register number in modrm.reg when it is not a GPR: extension digit, XMM, MM ... */
@@ -317,6 +331,7 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
                   : rm & 8 ? 1u
                            : 0u;
     bool short_inc = in->map == X86_MAP_1 && (in->opcode & 0xf0) == 0x40 && in->enc == X86_ENC_LEGACY && !r->m64;
+    uint8_t *p = r->b->p;
 
     if (short_inc) { /* 40..4F: INC and DEC have only the long form here */
         if (in->opsize_pfx)
@@ -327,16 +342,19 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
         jit_8(r->b, 0xc0 | (in->opcode & 8) | ((unsigned)h->opc & 7));
         return;
     }
+    if (!jit_room(r->b))
+        return;
     if (m && m->gs)
-        jit_8(r->b, 0x65);
+        *p++ = 0x65;
     if (in->enc == X86_ENC_VEX)
-        emit_vex(r, in, h, xb, reg);
+        p = put_vex(r, p, in, h, xb, reg);
     else
-        emit_legacy(r, in, h, in->has_modrm || m ? xb : 0, reg, force);
+        p = put_legacy(r, p, in, h, in->has_modrm || m ? xb : 0, reg, force);
+    if (!m && in->has_modrm)
+        *p++ = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
+    r->b->p = p;
     if (m)
         jit_modrm_mem(r->b, reg, *m);
-    else if (in->has_modrm)
-        jit_8(r->b, 0xc0 | (reg & 7) << 3 | (rm & 7));
     emit_imm(r, in);
 }
 
@@ -402,7 +420,7 @@ static bool in_its_home(const struct x86_insn *in, int guest, bool written, unsi
 
 /* A register form with a spilled register, which is used where it lies; another one goes through
  * tmp. */
-static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct gprs *g, unsigned tmp)
+static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct rw_gprs *g, unsigned tmp)
 {
     unsigned by = 0;
     struct host_regs h = {-1, -1, -1, -1};
@@ -518,7 +536,7 @@ static bool sets_reg(const struct x86_insn *in)
 
 /* Emits the instruction, its memory operand m if it has one. Spilled registers go through `first`, then the other
  * scratch register. */
-static void copy_with(struct rw *r, const struct x86_insn *in, const struct gprs *g, const struct jit_mem *m,
+static void copy_with(struct rw *r, const struct x86_insn *in, const struct rw_gprs *g, const struct jit_mem *m,
                       unsigned first)
 {
     unsigned scratch[2] = {first, first == T0 ? T1 : T0}, nr = 0, homes[2];
@@ -535,7 +553,7 @@ static void copy_with(struct rw *r, const struct x86_insn *in, const struct gprs
         h.reg = (int)first;
         jit_rorx(r->b, first, (unsigned)g->high, 8);
     }
-    if (nr > 1 || first == T1)
+    if (nr > (first == T0))
         r->t1 = 0;
     emit(r, in, &h, m, g->low8);
     write_back(r, g->reg, g->w_reg, h.reg);
@@ -560,19 +578,19 @@ static struct jit_mem access_once(struct rw *r, const struct x86_insn *in, bool 
 
 void rw_copy_by(struct rw *r, const struct x86_insn *in, unsigned tmp)
 {
-    struct gprs g;
-
-    find_gprs(in, &g);
-    copy_with(r, in, &g, NULL, tmp);
+    copy_with(r, in, rw_gprs(r, in), NULL, tmp);
 }
 
 bool rw_copy(struct rw *r, const struct x86_insn *in)
 {
     bool has_mem = in->mem_op >= 0, t0_free;
-    unsigned first = T0;
+    unsigned first = r->loop ? T1 : T0;
     struct jit_mem m;
-    struct gprs g;
 
+    if (in->found & RW_AS_IT_IS) {
+        jit_bytes(r->b, in->bytes, in->len);
+        return true;
+    }
     if (is_cld(in) || is_nop(in))
         return true;
     if (is_bit_string(r, in)) {
@@ -584,13 +602,12 @@ bool rw_copy(struct rw *r, const struct x86_insn *in)
             r->t1 = 0;
         return copy_lea(r, in);
     }
-    find_gprs(in, &g);
     if (has_mem) {
         m = access_once(r, in, &t0_free);
-        if (count_spilled(&g))
+        if (rw_spilled(r, in))
             first = rw_scratch(r, &m, t0_free);
     }
-    copy_with(r, in, &g, has_mem ? &m : NULL, first);
+    copy_with(r, in, rw_gprs(r, in), has_mem ? &m : NULL, first);
     return true;
 }
 
@@ -599,7 +616,7 @@ static bool goes_between(const struct rw *r, const struct x86_insn *in)
 {
     return in->mem_op < 0 && !rw_is_sys(r, in) && !rw_is_string(r, in) && !rw_is_stack_op(r, in) &&
            !(in->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_ENDS)) && rw_can_copy(r, in) &&
-           rw_spilled(in) <= 1;
+           rw_spilled(r, in) <= 1;
 }
 
 static bool plain_access(const struct rw *r, const struct x86_insn *in)
@@ -615,7 +632,6 @@ bool rw_pair(struct rw *r)
     const struct x86_insn *op = &r->in[r->cur], *in = op + 1;
     uint32_t used;
     struct jit_mem m;
-    struct gprs g;
     bool t0_free;
 
     if (r->flat || r->cur + 1 >= r->nr || r->pending >= 0 || r->live[r->cur] & X86_ARITH ||
@@ -632,14 +648,13 @@ bool rw_pair(struct rw *r)
     }
     rw_copy(r, op);
     r->out->host_off[r->cur + 1] = (uint16_t)(r->b->p - r->b->start);
-    find_gprs(in, &g);
-    copy_with(r, in, &g, &m, T0);
+    copy_with(r, in, rw_gprs(r, in), &m, T0);
     return true;
 }
 
 /* ---- PUSH, POP, LEAVE ---- */
 
-bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in)
+bool rw_find_stack_op(const struct rw *r, const struct x86_insn *in)
 {
     unsigned reg = in->modrm >> 3 & 7;
 

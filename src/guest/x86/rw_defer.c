@@ -63,7 +63,7 @@ static enum how how_to(const struct rw *r, const struct x86_insn *in, uint16_t w
     if (in->row->flags_r & X86_ARITH || wanted & ~rw_flags_written(in) ||
         in->row->attr & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_STRING) || !rw_can_copy(r, in))
         return NOT;
-    if (in->mem_op < 0 && !rw_writes(in) && rw_spilled(in) <= 1)
+    if (in->mem_op < 0 && !rw_writes(in) && rw_spilled(r, in) <= 1)
         return LATER;
     return by_result(in, wanted);
 }

@@ -101,7 +101,7 @@ static bool is_state(const struct x86_insn *in)
     }
 }
 
-bool rw_is_flat_op(const struct rw *r, const struct x86_insn *in)
+bool rw_find_flat_op(const struct rw *r, const struct x86_insn *in)
 {
     if (!r->flat || in->enc != X86_ENC_LEGACY)
         return false;

@@ -1,4 +1,4 @@
-/* Rewriter, user mode: calls, returns and indirect jumps. */
+/* Rewriter, user mode: calls, behind which the block goes on, returns and indirect jumps. */
 #include "guest/x86/rw_int.h"
 
 static int32_t word(const struct rw *r)
@@ -83,7 +83,7 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
     jit_jmp(r->b, r->env->stubs->exit_dispatch);
 }
 
-static void call_ind(struct rw *r, const struct x86_insn *in)
+static void call_ind(struct rw *r, const struct x86_insn *in, bool go_on)
 {
     uint64_t ret = next_of(r, in);
     uint8_t *miss, *over;
@@ -97,10 +97,10 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
     jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
     jit_call(r->b, r->env->stubs->exit_dispatch);
     jit_patch32(r->b, over);
-    rw_continuation(r, ret);
+    rw_continuation(r, ret, go_on);
 }
 
-static void call_near(struct rw *r, const struct x86_insn *in)
+static void call_near(struct rw *r, const struct x86_insn *in, bool go_on)
 {
     uint64_t ret = next_of(r, in), to = ret + in->imm;
 
@@ -110,7 +110,7 @@ static void call_near(struct rw *r, const struct x86_insn *in)
         return;
     }
     rw_link_jmp(r, r->m64 ? to : (uint32_t)to, JIT_LINK_CALL, 0);
-    rw_continuation(r, ret);
+    rw_continuation(r, ret, go_on);
 }
 
 static void ret_near(struct rw *r, const struct x86_insn *in)
@@ -121,15 +121,23 @@ static void ret_near(struct rw *r, const struct x86_insn *in)
     jit_8(r->b, 0xc3);
 }
 
-bool rw_flat_flow(struct rw *r, const struct x86_insn *in)
+bool rw_is_call(const struct rw *r, const struct x86_insn *in)
+{
+    return r->flat && in->map == X86_MAP_1 && in->enc == X86_ENC_LEGACY && !in->lock && !in->opsize_pfx &&
+           ((in->opcode == 0xe8 && in->imm) || (in->opcode == 0xff && (in->modrm >> 3 & 7) == 2));
+}
+
+bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
 {
     unsigned reg = in->modrm >> 3 & 7;
+    bool more = rw_is_call(r, in) && r->cur + 1 < r->nr;
 
     if (in->map != X86_MAP_1)
         return false;
     switch (in->opcode) {
     case 0xe8:
-        call_near(r, in);
+        *go_on = more;
+        call_near(r, in, more);
         return true;
     case 0xc2:
     case 0xc3:
@@ -138,8 +146,9 @@ bool rw_flat_flow(struct rw *r, const struct x86_insn *in)
     case 0xff:
         if (((in->modrm >> 6) != 3 && !rw_mem_ok(r, in)) || (reg != 2 && reg != 4))
             return false;
+        *go_on = more;
         if (reg == 2)
-            call_ind(r, in);
+            call_ind(r, in, more);
         else
             jump_ind(r, in);
         return true;

@@ -25,18 +25,41 @@ static uint64_t next_of(const struct rw *r, const struct x86_insn *in)
     return r->m64 ? t : (uint32_t)t;
 }
 
+bool rw_is_jcc(const struct x86_insn *in)
+{
+    return in->enc == X86_ENC_LEGACY && !in->opsize_pfx && !in->lock &&
+           ((in->map == X86_MAP_0F && (in->opcode & 0xf0) == 0x80) ||
+            (in->map == X86_MAP_1 && (in->opcode & 0xf0) == 0x70));
+}
+
 static void jcc(struct rw *r, const struct x86_insn *in)
 {
     uint64_t t = target_of(r, in);
-    unsigned cc = in->opcode & 15;
+    unsigned cc = in->opcode & 15, n = r->out->nr_links;
+    struct rw_loop l;
 
-    if (t > rw_pc(r, r->cur)) {
-        rw_link_jmp(r, t, JIT_LINK_JCC, cc);
-    } else { /* a loop: not taken falls over the poll */
-        uint8_t *skip = jit_jcc8_fwd(r->b, cc ^ 1);
+    if (t <= rw_pc(r, r->cur) && !r->polled) /* a loop: an interrupt finds the guest before the jump */
+        rw_poll(r);
+    r->polled = false;
+    rw_link_jmp(r, t, JIT_LINK_JCC, cc);
+    if (n < JIT_BLOCK_MAX_LINKS && t == r->env->pc && rw_loop_find(r, r->cur, &l))
+        r->out->link[n].mode_or = X86_RWM_LOOP;
+}
 
-        rw_link_jmp(r, t, JIT_LINK_JMP, 0);
-        jit_patch8(r->b, skip);
+/* The host joins a comparison and the jump behind it when nothing lies between: the poll of a loop goes before both,
+ * and so does what aligns the jump. */
+void rw_before_jcc(struct rw *r)
+{
+    const struct x86_insn *in = &r->in[r->cur], *next = in + 1;
+
+    if (r->cur + 1 >= r->nr || r->pending >= 0 || !(in->row->flags_w & X86_ARITH) || in->row->attr & X86_A_ENDS ||
+        rw_is_sys(r, in) || rw_is_string(r, in) || rw_is_flat_op(r, in) || !rw_is_jcc(next))
+        return;
+    if (in->mem_op < 0 && !rw_is_stack_op(r, in) && !rw_spilled(r, in))
+        rw_join(r, r->cur + 1);
+    if (next->len + (int64_t)next->imm <= 0) {
+        rw_poll(r);
+        r->polled = true;
     }
 }
 
@@ -103,7 +126,26 @@ uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum)
     return miss;
 }
 
-void rw_continuation(struct rw *r, uint64_t ret)
+/* What is rare lies where it costs least: behind the end of the block, or in the constant of a MOV to a register that
+ * is free, which the host decodes as one instruction that nothing waits for; one serves those that reach it. */
+static void away(struct rw *r, uint8_t *miss)
+{
+    struct jit_buf *b = r->b;
+
+    if (r->away && miss + 1 - r->away <= 128) {
+        *miss = (uint8_t)(r->away - (miss + 1));
+        return;
+    }
+    jit_8(b, 0x49); /* mov T1, imm64 */
+    jit_8(b, 0xb8 | (T1 & 7));
+    r->away = b->p;
+    jit_patch8(b, miss);
+    jit_jmp(b, r->env->stubs->ret_miss);
+    for (int i = 0; i < 3; i++)
+        jit_8(b, 0xcc);
+}
+
+void rw_continuation(struct rw *r, uint64_t ret, bool go_on)
 {
     struct jit_buf *b = r->b;
     struct jit_mem sum = JIT_BASE(T0, (int32_t)-ret);
@@ -115,9 +157,17 @@ void rw_continuation(struct rw *r, uint64_t ret)
     }
     miss = rw_unless_zero(r, sum);
     jit_mov_rr(b, JR_RCX, T1);
-    rw_link_jmp(r, ret, JIT_LINK_CONT, 0); /* the block ends here: what is rare comes next */
-    jit_patch8(b, miss);
-    jit_jmp(b, r->env->stubs->ret_miss);
+    if (!go_on) {
+        rw_link_jmp(r, ret, JIT_LINK_CONT, 0);
+        jit_patch8(b, miss);
+        jit_jmp(b, r->env->stubs->ret_miss);
+        return;
+    }
+    away(r, miss);
+    if (miss[-1] == 0xe2) /* LOOP: a JMP */
+        rw_goes_on(r, ret, miss - 1, 0xeb);
+    else
+        rw_goes_on(r, ret, miss - 2, 0); /* JRCXZ skips nothing */
 }
 
 static void ret(struct rw *r, const struct x86_insn *in)
@@ -207,7 +257,7 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
     r->t1 = 0;
     push_return(r, next_of(r, in));
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GS(X86_CTX(tmp)), 0);
-    rw_continuation(r, next_of(r, in));
+    rw_continuation(r, next_of(r, in), false);
 }
 
 static void call(struct rw *r, const struct x86_insn *in)
@@ -229,7 +279,7 @@ static void call(struct rw *r, const struct x86_insn *in)
         r->out->link[n].poll = poll;
         r->out->link[n].poll_pc = rw_pc(r, r->cur);
     }
-    rw_continuation(r, next_of(r, in));
+    rw_continuation(r, next_of(r, in), false);
 }
 
 bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
@@ -243,7 +293,7 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
         *go_on = rw_flat_op(r, in);
         return true;
     }
-    if (r->flat && rw_flat_flow(r, in))
+    if (r->flat && rw_flat_flow(r, in, go_on))
         return true;
     if (in->map == X86_MAP_0F && (in->opcode & 0xf0) == 0x80) {
         jcc(r, in);

@@ -7,6 +7,19 @@
 enum { T0 = JR_R10, T1 = JR_R11, HSP = JR_R9 /* guest RSP */ };
 enum { SPILLED = 0x40 }; /* in the register map: guest R9..R11, home index in the low bits */
 
+/* What an instruction is for the rewriter, found out once when it is decoded: x86_insn.found. */
+enum {
+    RW_SYS = 1,        /* rw_is_sys */
+    RW_ENDS = 2,       /* transfers control, not SYS */
+    RW_COND = 4,       /* Jcc, LOOP, JRCXZ: the block goes on behind it */
+    RW_STACK_OP = 8,   /* rw_is_stack_op */
+    RW_STRING = 16,    /* rw_is_string */
+    RW_FLAT_OP = 32,   /* rw_is_flat_op */
+    RW_CAN_COPY = 64,  /* rw_can_copy */
+    RW_AS_IT_IS = 128, /* and that by its very bytes */
+    RW_PLAIN = RW_STACK_OP | RW_STRING | RW_FLAT_OP | RW_CAN_COPY
+};
+
 enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD };
 struct cold {
     enum cold_kind kind;
@@ -29,31 +42,70 @@ struct rw_span {
     int32_t lo, hi;
     int32_t add; /* where the context holds the addend */
 };
+/* rw_loop.c: accesses of a loop that move alike, by their place relative to the registers as a round begins. */
+struct rw_group {
+    uint8_t base, index, scale; /* guest registers, as decoded */
+    bool write;
+    bool checked;                 /* each access has a check of its own: its page changes often ... */
+    bool anyhow;                  /* ... or nobody knows when */
+    int64_t lo, hi;               /* a position in the address space, without registers */
+    int64_t by_base, by_index;    /* change per round, of base and of index * scale */
+    bool base_stays, index_stays; /* nothing writes it */
+};
+enum rw_folded { RW_NOTHING, RW_BASE, RW_INDEX, RW_ADDRESS };
+struct rw_loop {
+    struct rw_group group[X86_LOOP_GROUPS];
+    unsigned nr;
+    uint8_t of[JIT_BLOCK_MAX_INSN]; /* group of each access */
+    bool write, spilled;
+    unsigned nr_cold;
+    struct {
+        uint8_t *from, *back;
+        unsigned insn;
+    } cold[JIT_BLOCK_MAX_INSN]; /* checks of the body */
+};
+/* GPR operands named by a field of the encoding; -1 = none. */
+struct rw_gprs {
+    int8_t reg, rm, vvvv, opc;
+    int8_t high;      /* beside a memory operand, whose prefix leaves no place for AH..BH: the register they are in */
+    uint8_t spilled;  /* how many of them live in the context */
+    bool high8, low8; /* byte registers AH..BH; SPL..DIL */
+    bool w_reg, w_rm, w_vvvv, w_opc;
+};
 struct rw {
     struct jit_buf *b;
     const struct x86_rw_env *env;
     struct jit_block_out *out;
     struct x86_insn *in; /* decoded block */
     unsigned nr, cur;
-    uint16_t live[JIT_BLOCK_MAX_INSN]; /* arithmetic flags live before each instruction */
-    uint16_t live_after[JIT_BLOCK_MAX_INSN];
-    struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
     unsigned nr_cold;
     bool m64, failed;
-    bool flat; /* X86_RWM_FLAT */
-    bool once; /* the operand asked for is used once, with nothing near it */
-    bool a32;  /* flat: the operand rw_access returned is to be used with an address-size prefix */
+    bool flat;        /* X86_RWM_FLAT */
+    bool once;        /* the operand asked for is used once, with nothing near it */
+    uint8_t *away;    /* a jump to stubs->ret_miss that nobody falls into; NULL: none yet */
+    uint8_t *join_at; /* rw_join; NULL: none */
+    unsigned join_insn;
+    bool polled; /* for the next instruction, a jump back */
+    bool a32;    /* flat: the operand rw_access returned is to be used with an address-size prefix */
     /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
      * moved since. */
     int pending, pending_next;
     unsigned make_at;
     int32_t moved;
-    uint8_t how[JIT_BLOCK_MAX_INSN]; /* of those put off: how their flags are made */
     struct rw_span span[X86_SPANS];
     unsigned next_span;
+    struct rw_loop *loop; /* its body is emitted: only T1 is free; NULL: none */
     /* T1 holds the addend that lies there in the context; 0: something else. by_base uses and sets it; whatever else
      * takes T1 clears it. */
     int32_t t1;
+
+    /* From here on nothing is cleared: what is in use is as many as nr and nr_cold say. */
+    uint16_t live[JIT_BLOCK_MAX_INSN]; /* arithmetic flags live before each instruction */
+    uint16_t live_after[JIT_BLOCK_MAX_INSN];
+    uint8_t how[JIT_BLOCK_MAX_INSN]; /* of those put off: how their flags are made */
+    struct rw_gprs gprs[JIT_BLOCK_MAX_INSN + 1];
+    struct x86_insn insn[JIT_BLOCK_MAX_INSN + 1];
+    struct cold cold[MAX_COLD + 1]; /* the last one swallows what does not fit */
 };
 
 /* rw_mem.c */
@@ -83,38 +135,72 @@ struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
 /* The operand itself, as rw_access gives it back; r->a32 says whether it needs the prefix. */
 struct jit_mem rw_flat_access(struct rw *r, const struct x86_insn *in, bool *t0_free);
 /* Instructions that only user mode rewrites (string instructions, PUSHF, SYSCALL ...). */
-bool rw_is_flat_op(const struct rw *r, const struct x86_insn *in);
+static inline bool rw_is_flat_op(const struct rw *r, const struct x86_insn *in)
+{
+    return in->found & RW_FLAT_OP;
+}
+bool rw_find_flat_op(const struct rw *r, const struct x86_insn *in);
 bool rw_flat_op(struct rw *r, const struct x86_insn *in);
 /* rw_flat_flow.c: calls, returns, indirect jumps; the block ends. False: not one of them, or left to the interpreter.
  */
-bool rw_flat_flow(struct rw *r, const struct x86_insn *in);
+bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
+/* A call behind which the block goes on. */
+bool rw_is_call(const struct rw *r, const struct x86_insn *in);
 /* jit_op_mem on an operand from rw_access. */
 void rw_op_mem(struct rw *r, unsigned flags, unsigned opcode, unsigned reg, struct jit_mem m, unsigned imm_len);
 
 /* rw_flow.c */
+bool rw_is_jcc(const struct x86_insn *in); /* one that rw_flow handles */
 /* Instructions that transfer control; true when it was handled (the block ends unless *go_on). */
 bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
 void rw_exit_interp(struct rw *r, uint64_t pc);
 /* Loads that fault when the vCPU is wanted; returns the offset of the second. Without a link that names it, the fault
- * restarts the present instruction. */
+ * restarts the present instruction. User mode has none: it steps to the start of an instruction. */
 uint32_t rw_poll(struct rw *r);
+/* What can be said of a conditional jump that follows, before the current instruction makes its flags. */
+void rw_before_jcc(struct rw *r);
+/* From here on to the jump of instruction `insn` code may be moved by a few bytes. */
+static inline void rw_join(struct rw *r, unsigned insn)
+{
+    r->join_at = r->b->p;
+    r->join_insn = insn;
+}
 /* RCX = sum, and where that is not zero a jump to what is patched in at the returned place, 127 bytes away at most. RCX
  * is lost, flags are not touched. LOOP falls through on the usual side, which spares the host a taken branch. */
 uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum);
-/* What a return to `ret` comes to, with T0 = where the guest returns, T1 = its RCX. */
-void rw_continuation(struct rw *r, uint64_t ret);
+/* What a return to `ret` comes to, with T0 = where the guest returns, T1 = its RCX: the next block; with go_on, the
+ * code that follows. */
+void rw_continuation(struct rw *r, uint64_t ret, bool go_on);
 /* cc: the condition for JIT_LINK_JCC. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc);
+/* The block goes on here, behind a call to which ret is where it returns: when it dies the byte `at` becomes `dead`. */
+void rw_goes_on(struct rw *r, uint64_t ret, const uint8_t *at, unsigned dead);
 
 uint32_t rw_flags_written(const struct x86_insn *in); /* for certain */
 
 /* rw_copy.c */
-unsigned rw_spilled(const struct x86_insn *in); /* GPR operands that live in the context */
-bool rw_can_copy(const struct rw *r, const struct x86_insn *in);
+static inline const struct rw_gprs *rw_gprs(const struct rw *r, const struct x86_insn *in)
+{
+    return &r->gprs[in - r->in];
+}
+static inline unsigned rw_spilled(const struct rw *r, const struct x86_insn *in) /* GPR operands in the context */
+{
+    return rw_gprs(r, in)->spilled;
+}
+static inline bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
+{
+    return in->found & RW_CAN_COPY;
+}
+bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_gprs *g);       /* fills in *g */
+bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struct rw_gprs *g); /* one that can */
 bool rw_copy(struct rw *r, const struct x86_insn *in);
 void rw_copy_by(struct rw *r, const struct x86_insn *in, unsigned tmp); /* one without memory; only T0 or T1 is free */
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
-bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in);
+static inline bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in)
+{
+    return in->found & RW_STACK_OP;
+}
+bool rw_find_stack_op(const struct rw *r, const struct x86_insn *in);
 /* Emits the current instruction and the next behind the latter's check, where only what lies between needs the flags.
  * False: this is no such pair. */
 bool rw_pair(struct rw *r);
@@ -132,6 +218,14 @@ uint32_t rw_writes(const struct x86_insn *in); /* GPRs it may write, as a bit ma
 /* Constant change of RSP by the instruction; false: it may change otherwise (or not at all: *by is 0). */
 bool rw_rsp_change(const struct x86_insn *in, int32_t *by);
 
+/* rw_loop.c */
+/* Is the block up to the jump `last` a loop that can do without checks? The block has been decoded and its liveness is
+ * known. */
+bool rw_loop_find(const struct rw *r, unsigned last, struct rw_loop *l);
+void rw_loop_cut(struct rw *r);   /* leaves of the decoded block what belongs to the loop */
+void rw_loop_block(struct rw *r); /* emits the variant X86_RWM_LOOP behind the guard */
+struct jit_mem rw_loop_access(struct rw *r, const struct x86_insn *in); /* rw_access in its body */
+
 /* rw_defer.c */
 /* Is the current instruction one whose flags are better made later? pending_next and make_at say so then. True: it need
  * not be emitted at all now. */
@@ -141,11 +235,19 @@ void rw_make_flags(struct rw *r, unsigned i, int32_t moved, unsigned tmp);
 void rw_pending_flags(struct rw *r); /* makes them now if they are pending */
 
 /* rw_string.c */
-bool rw_is_string(const struct rw *r, const struct x86_insn *in);
+static inline bool rw_is_string(const struct rw *r, const struct x86_insn *in)
+{
+    return in->found & RW_STRING;
+}
+bool rw_find_string(const struct rw *r, const struct x86_insn *in);
 void rw_string(struct rw *r, const struct x86_insn *in);
 
 /* rw_sys.c: the same for common system instructions; rw_sys false: leave it to the interpreter. */
-bool rw_is_sys(const struct rw *r, const struct x86_insn *in);
+static inline bool rw_is_sys(const struct rw *r, const struct x86_insn *in)
+{
+    return in->found & RW_SYS;
+}
+bool rw_find_sys(const struct rw *r, const struct x86_insn *in);
 bool rw_sys(struct rw *r, const struct x86_insn *in);
 
 static inline uint64_t rw_pc(const struct rw *r, unsigned i)

@@ -342,6 +342,10 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
 
     if (r->flat)
         return rw_flat_access(r, in, t0_free);
+    if (r->loop) {
+        *t0_free = false;
+        return rw_loop_access(r, in);
+    }
     if (r->m64 && in->adsz == 8 && !based && in->index == X86_NO_REG && !(base & SPILLED)) {
         *t0_free = true;
         return by_base(r, base, (int32_t)in->disp, size, write);
@@ -401,6 +405,8 @@ uint32_t rw_poll(struct rw *r)
 {
     uint32_t at;
 
+    if (r->flat)
+        return 0;
     r->t1 = 0;
     jit_load(r->b, T1, JIT_GS(X86_CTX(poll)));
     at = (uint32_t)(r->b->p - r->b->start);
@@ -408,35 +414,78 @@ uint32_t rw_poll(struct rw *r)
     return at;
 }
 
-/* A patchable jump or call; unlinked it reaches a cold stub that reports the link's number. */
-void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc)
+static const uint8_t nop[][5] = {
+    {0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}, {0x0f, 0x1f, 0x40, 0x00}, {0x0f, 0x1f, 0x44, 0x00, 0x00}};
+
+static void put_nop(struct rw *r, unsigned n)
 {
-    struct jit_link_out *l;
-    struct cold *c;
+    for (unsigned i = 0; i < n; i++)
+        jit_8(r->b, nop[n][i]);
+}
+
+/* A displacement that is patched while others run it must not straddle 8 bytes. */
+static void align_link(struct rw *r, bool jcc)
+{
+    unsigned at = ((uintptr_t)r->b->p + (jcc ? 2 : 1)) % 8, n = at > 4 ? 8 - at : 0;
+    uint8_t *to = jcc && r->join_at && r->join_insn == r->cur ? r->join_at : r->b->p;
+    size_t len = (size_t)(r->b->p - to);
+
+    put_nop(r, n);
+    if (!len || !jit_ok(r->b))
+        return;
+    memmove(to + n, to, len);
+    memcpy(to, nop[n], n);
+    r->out->host_off[r->cur] = (uint16_t)(r->out->host_off[r->cur] + n);
+}
+
+static struct jit_link_out *new_link(struct rw *r, uint64_t target, enum jit_link_kind kind)
+{
     unsigned n = r->out->nr_links;
 
     if (n == JIT_BLOCK_MAX_LINKS) {
         r->failed = true;
-        return;
+        return NULL;
     }
     r->out->nr_links++;
-    l = &r->out->link[n];
-    *l = (struct jit_link_out){.target = target, .kind = kind};
-    l->poll_pc = target;
+    r->out->link[n] = (struct jit_link_out){.target = target, .kind = kind, .poll_pc = target};
+    return &r->out->link[n];
+}
+
+static void link_here(struct rw *r, struct jit_link_out *l)
+{
+    struct cold *c = rw_new_cold(r, COLD_LINK);
+
+    l->at = (uint32_t)(r->b->p - r->b->start - 4);
+    c->from = r->b->p - 4;
+    c->link = (unsigned)(l - r->out->link);
+}
+
+void rw_goes_on(struct rw *r, uint64_t ret, const uint8_t *at, unsigned dead)
+{
+    struct jit_link_out *l = new_link(r, ret, JIT_LINK_CONT);
+
+    if (!l)
+        return;
+    l->at = (uint32_t)(at - r->b->start);
+    l->mode_or = JIT_DEAD_BYTE | dead;
+}
+
+/* A patchable jump or call; unlinked it reaches a cold stub that reports the link's number. */
+void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc)
+{
+    struct jit_link_out *l = new_link(r, target, kind);
+
+    if (!l)
+        return;
     if (kind == JIT_LINK_JMP && target <= rw_pc(r, r->cur)) /* a way back: where a loop can be interrupted */
         l->poll = rw_poll(r);
-    while (((uintptr_t)r->b->p + (kind == JIT_LINK_JCC ? 2 : 1)) % 8 > 4) /* a displacement patched while others run it
-                                                                           * must not straddle 8 bytes */
-        jit_8(r->b, 0x90);
+    align_link(r, kind == JIT_LINK_JCC);
     if (kind == JIT_LINK_JCC) {
         jit_8(r->b, 0x0f);
         jit_8(r->b, 0x80 | cc);
     } else {
         jit_8(r->b, kind == JIT_LINK_CALL ? 0xe8 : 0xe9);
     }
-    l->at = (uint32_t)(r->b->p - r->b->start);
     jit_32(r->b, 0);
-    c = rw_new_cold(r, COLD_LINK);
-    c->from = r->b->p - 4;
-    c->link = n;
+    link_here(r, l);
 }

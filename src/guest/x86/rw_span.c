@@ -139,11 +139,23 @@ struct rw_span *rw_span_new(struct rw *r, unsigned base, int32_t disp, unsigned 
     return s;
 }
 
+static bool any_valid(const struct rw *r)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < ARRAY_LEN(r->span); i++)
+        any |= r->span[i].valid;
+    return any;
+}
+
 void rw_span_after(struct rw *r, const struct x86_insn *in)
 {
-    uint32_t w = rw_writes(in);
+    uint32_t w;
     int32_t by;
 
+    if (!any_valid(r))
+        return;
+    w = rw_writes(in);
     for (unsigned i = 0; i < ARRAY_LEN(r->span); i++) {
         struct rw_span *s = &r->span[i];
         unsigned guest = s->base == JR_R9 ? X86_RSP : s->base;

@@ -8,12 +8,12 @@
 
 enum { OP_MOVS = 0xa4, OP_CMPS = 0xa6, OP_STOS = 0xaa, OP_LODS = 0xac, OP_SCAS = 0xae };
 
-bool rw_is_string(const struct rw *r, const struct x86_insn *in)
+bool rw_find_string(const struct rw *r, const struct x86_insn *in)
 {
     unsigned op = in->opcode & ~1u;
 
-    if (!r->m64 || r->flat || in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->adsz != 8 || in->lock ||
-        in->seg == X86_FS || in->seg == X86_GS)
+    if (!(in->row->attr & X86_A_STRING) || !r->m64 || r->flat || in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY ||
+        in->adsz != 8 || in->lock || in->seg == X86_FS || in->seg == X86_GS)
         return false;
     if (op == OP_SCAS || op == OP_CMPS)
         return true;

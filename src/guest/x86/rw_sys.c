@@ -28,7 +28,7 @@ static bool is_mov_sreg(const struct rw *r, const struct x86_insn *in)
            in->enc == X86_ENC_LEGACY && !in->opsize_pfx && !in->lock && (in->modrm >> 3 & 7) < 6;
 }
 
-bool rw_is_sys(const struct rw *r, const struct x86_insn *in)
+bool rw_find_sys(const struct rw *r, const struct x86_insn *in)
 {
     if (is_mov_sreg(r, in))
         return true;

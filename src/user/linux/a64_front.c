@@ -175,9 +175,12 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
 
     if (!s)
         s = t->front_data = try_alloc(1, sizeof *s);
+    if (!s)
+        return false;
+    s->calls_on = !t->rt->no_link && !t->rt->one_insn;
     if (avail > room)
         avail = room;
-    for (unsigned max = t->rt->one_insn ? 1 : JIT_BLOCK_MAX_INSN - 1; s && max; max /= 2) {
+    for (unsigned max = t->rt->one_insn ? 1 : JIT_BLOCK_MAX_INSN - 1; max; max /= 2) {
         *b = start;
         if (!a64_translate(s, pc, mode, (const uint8_t *)(uintptr_t)pc, avail, max))
             return false;

@@ -302,7 +302,8 @@ static void threads(void)
 
     pthread_mutex_lock(&lx_proc.lock);
     for (struct lx_thread *t = lx_proc.threads; t; t = t->next)
-        str_add(&s, s.len ? "," : "m"), add_id(&s, t->tid);
+        if (!t->sharing)
+            str_add(&s, s.len ? "," : "m"), add_id(&s, t->tid);
     pthread_mutex_unlock(&lx_proc.lock);
     put_strbuf(&s);
 }
@@ -525,7 +526,7 @@ void lx_gdb_before_run(struct lx_thread *t)
     const struct watch *w = NULL;
     int sig = 0;
 
-    if (g.fd <= 0 || t->vfork_child)
+    if (g.fd <= 0 || t->sharing)
         return;
     pthread_mutex_lock(&g.lock);
     if (g.fd > 0) {
@@ -548,7 +549,7 @@ bool lx_gdb_fault(struct lx_thread *t)
     int sig = t->cpu->fault.sig;
     bool swallow = false;
 
-    if (g.fd <= 0 || t->vfork_child)
+    if (g.fd <= 0 || t->sharing)
         return false;
     pthread_mutex_lock(&g.lock);
     if (g.fd > 0) {

@@ -8,6 +8,7 @@
 #include "user/linux/kept.h"
 #include "user/linux/map.h"
 #include "user/linux/peer.h"
+#include "user/linux/proc_mem.h"
 #include "user/linux/seccomp.h"
 #include "user/linux/sys_file.h"
 #include "user/linux/syscalls.h"
@@ -266,7 +267,8 @@ static bool exe_of(const char *path, struct strbuf *out)
  */
 const char *lx_proc_name(int dirfd, const char *path, char buf[PATH_MAX])
 {
-    static const char *const shown[] = {"exe", "maps", "smaps", "stat", "cmdline", "auxv", "cpuinfo"};
+    static const char *const shown[] = {"exe",  "maps",    "smaps",        "stat",  "cmdline",
+                                        "auxv", "cpuinfo", "smaps_rollup", "statm", "status"};
     const char *last = strrchr(path, '/');
     char link[32];
     ssize_t n;
@@ -288,13 +290,47 @@ const char *lx_proc_name(int dirfd, const char *path, char buf[PATH_MAX])
     return path;
 }
 
+/* Files of our own that are the host's with other numbers. False: it is none of them. */
+static bool add_own(struct strbuf *out, const char *path, const char *what, int *error)
+{
+    static const char *const made[] = {"maps", "smaps", "stat", "smaps_rollup", "statm", "status"};
+    CLEANUP(str_free) struct strbuf smaps = {0};
+    unsigned i = 0;
+    FILE *in, *m;
+
+    while (i < ARRAY_LEN(made) && strcmp(what, made[i]))
+        i++;
+    if (i == ARRAY_LEN(made))
+        return false;
+    in = fopen(path, "re");
+    m = in && i >= 3 ? fopen("/proc/self/smaps", "re") : NULL;
+    *error = in ? 0 : errno;
+    if (m) {
+        add_maps(&smaps, m);
+        fclose(m);
+    }
+    if (!in)
+        return true;
+    if (i < 2)
+        add_maps(out, in);
+    else if (i == 2)
+        add_stat(out, in);
+    else if (i == 3)
+        lx_proc_smaps_rollup(out, smaps.s ? smaps.s : "", in);
+    else if (i == 4)
+        lx_proc_statm(out, smaps.s ? smaps.s : "");
+    else
+        lx_proc_status(out, smaps.s ? smaps.s : "", in);
+    fclose(in);
+    return true;
+}
+
 int lx_proc_open(const char *path, int flags, bool *ours)
 {
     CLEANUP(str_free) struct strbuf s = {0};
     const char *what = own_proc(path);
     const char *peer;
-    FILE *in;
-    int fd, pid;
+    int fd, pid, e = 0;
 
     *ours = true;
     pid = peer_proc(path, &peer);
@@ -310,16 +346,8 @@ int lx_proc_open(const char *path, int flags, bool *ours)
     } else if (what && !strcmp(what, "cmdline")) {
         add_cmdline(&s);
         return text_file(&s);
-    } else if (what && (!strcmp(what, "maps") || !strcmp(what, "smaps") || !strcmp(what, "stat"))) {
-        in = fopen(path, "re");
-        if (!in)
-            return -errno;
-        if (strcmp(what, "stat"))
-            add_maps(&s, in);
-        else
-            add_stat(&s, in);
-        fclose(in);
-        return text_file(&s);
+    } else if (what && add_own(&s, path, what, &e)) {
+        return e ? -e : text_file(&s);
     } else if (!strcmp(path, "/proc/cpuinfo") && add_cpuinfo(&s)) {
         return text_file(&s);
     } else {
@@ -524,7 +552,7 @@ int64_t lx_do_exec(struct lx_thread *t, int dirfd, const char *path, char **argv
         free(x.argv);
         return secc + 1;
     }
-    if (!t->vfork_child)
+    if (!t->sharing)
         lx_kept_save(lx_proc.rt);
     v = own_command(t, &x, secc);
     if (access(lx_proc.opt.self, X_OK) < 0 && secc < 0) /* a root without /proc: binfmt_misc may know the program */

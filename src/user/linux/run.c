@@ -232,21 +232,29 @@ static void after_flush(struct lx_rt_thread *t)
 }
 
 /* Nobody may be in translated code while it is thrown away. */
+static void empty_held(struct lx_rt_thread *t)
+{
+    struct lx_rt *rt = t->rt;
+
+    rt->flushing = true;
+    if (rt->front->steps_out) /* the lock keeps others from linking anew */
+        jit_cache_unlink_all(&rt->cache);
+    for (struct lx_rt_thread *o = rt->threads; o; o = o->next)
+        while (o != t && o->in_code) {
+            lx_rt_kick(o);
+            sched_yield();
+        }
+    jit_cache_empty(&rt->cache);
+    rt->flushing = false;
+}
+
 static void empty_cache(struct lx_rt_thread *t)
 {
     struct lx_rt *rt = t->rt;
 
     pthread_mutex_lock(&rt->cache.lock);
-    if (t->generation == rt->cache.generation) {
-        rt->flushing = true;
-        for (struct lx_rt_thread *o = rt->threads; o; o = o->next)
-            while (o != t && o->in_code) {
-                lx_rt_kick(o);
-                sched_yield();
-            }
-        jit_cache_empty(&rt->cache);
-        rt->flushing = false;
-    }
+    if (t->generation == rt->cache.generation)
+        empty_held(t);
     pthread_mutex_unlock(&rt->cache.lock);
     after_flush(t);
 }
@@ -308,13 +316,17 @@ static void translate(void *arg)
         x->full = true;
         return;
     }
-    if (lx_kept_find(rt, x->pc, x->mode, x->avail, first, &buf, &out)) {
+    if (lx_kept_find(rt, x->pc, x->mode, x->avail, first, &buf, &out) &&
+        (!jit_cache_place_loop(&rt->cache, &buf, &out, x->pc) ||
+         lx_kept_find(rt, x->pc, x->mode, x->avail, first, &buf, &out))) {
         x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, &out);
         return;
     }
     buf.rel = rt->kept ? rel : NULL;
     buf.max_rel = ARRAY_LEN(rel);
     ok = rt->front->translate(x->t, x->pc, x->mode, x->avail, first, &buf, &out);
+    if (ok && jit_cache_place_loop(&rt->cache, &buf, &out, x->pc))
+        ok = rt->front->translate(x->t, x->pc, x->mode, x->avail, first, &buf, &out);
     if (ok)
         out.tail_no = x->pc / PAGE + 1;
     x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, ok ? &out : NULL);
@@ -353,7 +365,9 @@ static struct jit_block *make_block(struct lx_rt_thread *t, uint64_t pc, unsigne
     return x.b;
 }
 
-static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc)
+/* NULL: *fault is set. Another thread may empty the cache as soon as the lock is given back, and the block is gone:
+ * *code is where its code starts, NULL when it has none. */
+static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc, const uint8_t **code)
 {
     struct lx_rt *rt = t->rt;
     unsigned mode = rt->front->mode(t);
@@ -368,6 +382,7 @@ static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc)
             b = make_block(t, pc, mode);
         if (b && b->host && !rt->no_link)
             rt->front->jc_set(t, pc, jit_block_gate(b));
+        *code = b && b->host ? b->host + b->entry : NULL;
         pthread_mutex_unlock(&rt->cache.lock);
         if (b || t->cpu->fault.sig)
             return b;
@@ -375,22 +390,25 @@ static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc)
     }
 }
 
-static void link_exit(struct lx_rt_thread *t, uint32_t n)
+/* Link n, which leads to pc, has been come out of: the code there; NULL: ask the run loop. */
+static const uint8_t *link_exit(struct lx_rt_thread *t, uint32_t n, uint64_t pc)
 {
     struct lx_rt *rt = t->rt;
     uint32_t gen = t->generation;
+    const uint8_t *code;
     struct jit_block *b;
 
-    rt->front->set_pc(t, jit_cache_link(&rt->cache, n)->target);
+    rt->front->set_pc(t, pc);
     if (rt->no_link)
-        return;
-    b = block_for(t, jit_cache_link(&rt->cache, n)->target);
+        return NULL;
+    b = block_for(t, pc, &code);
     if (!b)
-        return; /* the run loop meets the same and reports it */
+        return NULL; /* the run loop meets the same and reports it */
     pthread_mutex_lock(&rt->cache.lock);
     if (gen == rt->cache.generation && gen == t->generation)
         jit_cache_link_to(&rt->cache, n, b);
     pthread_mutex_unlock(&rt->cache.lock);
+    return !rt->single && !log_on(LOG_EXEC) ? code : NULL;
 }
 
 /* ---- into and out of translated code ---- */
@@ -424,6 +442,53 @@ static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const sigin
     return true;
 }
 
+enum { TF = 0x100, PUSHF = 0x9c, POPF = 0x9d };
+
+/* The first byte of the code of one of the guest's instructions. A trial: another thread may hold the lock for long. */
+static bool at_instruction(struct jit_cache *d, const uint8_t *rip)
+{
+    const struct jit_block *b;
+    bool at = false;
+
+    if (!jit_arena_has(&d->arena, rip) || pthread_mutex_trylock(&d->lock))
+        return false;
+    b = jit_cache_block_at(d, rip);
+    if (b)
+        at = b->host + b->map[2 * jit_block_insn_at(b, rip)] == rip;
+    pthread_mutex_unlock(&d->lock);
+    return at;
+}
+
+/* In a host handler, for a thread that is to stop: leaves where the guest's state is complete, else has the host trap
+ * again behind its next instruction. */
+static void step_out(struct lx_rt_thread *t, greg_t *g)
+{
+    const uint8_t *rip = (const uint8_t *)(uintptr_t)g[REG_RIP];
+    uint64_t *top = (uint64_t *)(uintptr_t)g[REG_RSP];
+
+    if (t->stepped_pushf) /* not the guest's */
+        *top &= ~(uint64_t)TF;
+    t->stepping = t->stepped_pushf = false;
+    g[REG_EFL] &= ~TF;
+    if (!t->in_code)
+        return;
+    if (at_instruction(&t->rt->cache, rip)) {
+        t->sig = SIGSEGV;
+        t->sig_addr = LX_POLL_BAD;
+        t->sig_rip = (uintptr_t)rip;
+        t->sig_eflags = (uint64_t)g[REG_EFL];
+        g[REG_RIP] = (greg_t)(uintptr_t)t->rt->stub.exit_signal;
+        return;
+    }
+    if (jit_arena_has(&t->rt->cache.arena, rip)) {
+        t->stepped_pushf = *rip == PUSHF;
+        if (*rip == POPF)
+            *top |= TF;
+    }
+    t->stepping = true;
+    g[REG_EFL] |= TF;
+}
+
 bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
@@ -432,12 +497,18 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
 
     if (info->si_code <= 0)
         return false;
+    if (t && t->stepping && sig == SIGTRAP) {
+        step_out(t, g);
+        return true;
+    }
     if (t && t->in_code && jit_arena_has(&t->rt->cache.arena, (void *)(uintptr_t)g[REG_RIP])) {
         if (shadow_stack_full(t, sig, info, g))
             return true;
         if (t->rt->front->resumes && sig == SIGSEGV && (uint64_t)g[REG_ERR] & 2 &&
             (uintptr_t)info->si_addr < LX_TASK_MAX && page_written(t->rt, (uintptr_t)info->si_addr))
             return true;
+        t->stepping = t->stepped_pushf = false;
+        g[REG_EFL] &= ~TF;
         t->sig = sig;
         t->sig_code = info->si_code;
         t->sig_trap = (uint64_t)g[REG_TRAPNO];
@@ -569,6 +640,7 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
 
     for (;;) {
         int why = enter_code(t, target, resume);
+        uint64_t to = 0;
         enum lx_stop stop;
 
         resume = false;
@@ -582,6 +654,8 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
             target = (const uint8_t *)t->sig_rip;
             continue;
         }
+        if (why == LX_EXIT_LINK) /* links go when the cache is emptied */
+            to = jit_cache_link(&t->rt->cache, (uint32_t)*t->view.link)->target;
         t->in_code = false;
         switch (why) {
         case LX_EXIT_INTERP:
@@ -591,8 +665,10 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
             f->set_pc(t, *t->view.pc);
             return LX_STOP_KICK;
         case LX_EXIT_LINK:
-            link_exit(t, (uint32_t)*t->view.link);
-            return LX_STOP_KICK;
+            target = link_exit(t, (uint32_t)*t->view.link, to);
+            if (!target)
+                return LX_STOP_KICK;
+            break;
         case LX_EXIT_SYSCALL:
             f->set_pc(t, *t->view.pc);
             return LX_STOP_SYSCALL;
@@ -609,19 +685,18 @@ enum lx_stop lx_rt_run(struct lx_rt_thread *t)
 {
     for (;;) {
         enum lx_stop stop;
-        struct jit_block *b;
+        const uint8_t *code;
 
         if (t->kicked) {
             t->kicked = false;
             set_poll(t, false);
             return LX_STOP_KICK;
         }
-        b = block_for(t, t->rt->front->pc(t));
-        if (!b)
+        if (!block_for(t, t->rt->front->pc(t), &code))
             return LX_STOP_SIGNAL;
         if (log_on(LOG_EXEC))
             log_write(LOG_EXEC, "%016" PRIx64, t->rt->front->pc(t));
-        stop = b->host ? run_block(t, b->host + b->entry) : step_one(t);
+        stop = code ? run_block(t, code) : step_one(t);
         if (stop != LX_STOP_KICK || t->rt->single)
             return stop;
     }
@@ -640,6 +715,15 @@ void lx_rt_kick(struct lx_rt_thread *t)
 {
     t->kicked = true;
     set_poll(t, true);
+}
+
+void lx_rt_interrupt(struct lx_rt_thread *t, void *context)
+{
+    ucontext_t *uc = context;
+
+    lx_rt_kick(t);
+    if (t->rt->front->steps_out && t == lx_rt_self)
+        step_out(t, uc->uc_mcontext.gregs);
 }
 
 /* ---- life ---- */
@@ -683,6 +767,20 @@ static bool make_shadow_stack(struct lx_rt_thread *t)
     return true;
 }
 
+/* Zeros that take no memory before they are used: of an x86 context most is tables that user mode leaves alone. */
+static void *new_ctx(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void free_ctx(struct lx_rt_thread *t)
+{
+    if (t->ctx)
+        munmap(t->ctx, t->rt->front->ctx_size);
+}
+
 bool lx_rt_thread_new(struct lx_rt *rt, struct lx_cpu *cpu, struct err **errp)
 {
     struct lx_rt_thread *t = xnew(struct lx_rt_thread);
@@ -690,11 +788,10 @@ bool lx_rt_thread_new(struct lx_rt *rt, struct lx_cpu *cpu, struct err **errp)
     t->rt = rt;
     t->cpu = cpu;
     cpu->rt = t;
-    t->ctx = try_alloc_aligned(4096, rt->front->ctx_size);
+    t->ctx = new_ctx(rt->front->ctx_size);
     t->altstack = try_alloc(1, ALT_SIZE);
     if (!t->ctx || !t->altstack)
         goto fail;
-    memset(t->ctx, 0, rt->front->ctx_size);
     rt->front->ctx_init(t);
     if (t->view.ss_rsp && !make_shadow_stack(t))
         goto fail;
@@ -706,7 +803,7 @@ bool lx_rt_thread_new(struct lx_rt *rt, struct lx_cpu *cpu, struct err **errp)
     rt->front->jc_clear(t);
     return true;
 fail:
-    free(t->ctx);
+    free_ctx(t);
     free(t->altstack);
     free(t);
     cpu->rt = NULL;
@@ -740,10 +837,21 @@ void lx_rt_thread_free(struct lx_rt_thread *t)
     }
     if (t->ss)
         munmap(t->ss, SS_SIZE);
-    free(t->ctx);
+    free_ctx(t);
     free(t->altstack);
     free(t->front_data);
     free(t);
+}
+
+void lx_rt_thread_killed(struct lx_rt_thread *t, int id)
+{
+    struct lx_rt *rt = t->rt;
+
+    t->in_code = false;
+    if (rt->cache.lock.__data.__owner != id)
+        return;
+    empty_held(t); /* whatever it was changing */
+    pthread_mutex_unlock(&rt->cache.lock);
 }
 
 bool lx_rt_after_fork(struct lx_rt *rt, struct lx_rt_thread *self, struct err **errp)

@@ -17,7 +17,10 @@
  * block's map. Guest state must be complete at the start of every instruction that can fault, or front.fix repairs it.
  *
  * Stopping: lx_rt_kick makes *view.poll LX_POLL_BAD; loads that poll fault; the link's poll_pc (or, in a stub,
- * *view.pc) is where the guest stands. Where calls_poll says so a push on the full shadow stack is such a load.
+ * *view.pc) is where the guest stands. Where calls_poll says so a push on the full shadow stack is such a load. With
+ * steps_out there are no such loads in blocks: the handler of the signal that wants the thread has the host trap after
+ * each instruction until one of the guest's begins (lx_rt_interrupt). Other threads, which want it when the cache is
+ * full, take the links away.
  *
  * Code that changes: a page from which code was translated loses PROT_WRITE on the host (the guest's view keeps it). A
  * write faults, the runtime kills the page's blocks and gives the right back. Pages that are written again and again
@@ -56,6 +59,7 @@ struct lx_rt_thread {
     uint64_t ss_top;
     uint32_t generation;
     _Atomic bool in_code, kicked;
+    bool stepping, stepped_pushf; /* on the way to where it can stop */
     int sig, sig_code;
     uint64_t sig_trap, sig_err;
     uint64_t sig_eflags;
@@ -95,6 +99,7 @@ struct lx_front {
     uint64_t pc_bits; /* bits of a pc that are no part of the address (Arm: bit 0 says T32) */
     bool resumes; /* no interpreter: a store into a page with code is done again as it is; its bytes count from the next
                      block */
+    bool steps_out;     /* blocks have no polls: state is complete at the start of every instruction's code */
     bool poll_restarts; /* a poll that no link names restarts its instruction; else *view.pc says where to go on */
 };
 struct lx_rt_stubs {
@@ -130,6 +135,8 @@ struct lx_rt *lx_rt_new(const struct lx_front *f, size_t cache_size, struct err 
 /* A CPU's part; on the thread that creates the CPU. */
 bool lx_rt_thread_new(struct lx_rt *rt, struct lx_cpu *cpu, struct err **errp);
 void lx_rt_thread_free(struct lx_rt_thread *t);
+/* Its host thread was ended from outside, wherever it was. id: what it was to the C library's locks. On another. */
+void lx_rt_thread_killed(struct lx_rt_thread *t, int id);
 /* On the thread that will run it, once: GS, alternate stack. */
 void lx_rt_thread_start(struct lx_rt_thread *t);
 /* Runs until a system call, a guest fault or a kick. An architecture's run() usually is just this. */
@@ -142,8 +149,10 @@ void lx_rt_counts(struct lx_rt *rt);
 void lx_rt_show(const struct lx_rt *rt, const struct jit_block *b);
 /* From now on every instruction is a block of its own and lx_rt_run comes back after each; on the thread itself. */
 void lx_rt_single(struct lx_rt_thread *t);
-/* Makes it stop soon; any thread, also from signal handlers. */
+/* Makes it stop at its next poll; any thread. */
 void lx_rt_kick(struct lx_rt_thread *t);
+/* Makes the thread that the host's handler runs on stop soon. context: the handler's. */
+void lx_rt_interrupt(struct lx_rt_thread *t, void *context);
 /* The guest's mapping changed: [addr, addr + len) was unmapped, replaced or had its rights changed: forgets code. */
 void lx_rt_unmapped(struct lx_rt *rt, uint64_t addr, uint64_t len);
 /* Code bytes were changed by other means than a store (icache flush calls are safe to ignore otherwise). */

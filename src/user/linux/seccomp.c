@@ -251,7 +251,7 @@ bool lx_seccomp_allows(struct lx_thread *t, uint64_t nr, const uint64_t a[6], in
         *ret = -LX_NORESULT;
         return false;
     case SECCOMP_RET_KILL_THREAD:
-        if (lx_proc.nr_threads > 1 && !t->vfork_child) {
+        if (!lx_thread_alone(t)) {
             *ret = lx_sys_exit(t, status);
             return false;
         }
@@ -292,7 +292,7 @@ static int off_the_chain_locked(const struct lx_thread *t)
 
         while (f && f != o->secc)
             f = f->prev;
-        if (f != o->secc)
+        if (f != o->secc && o->lodging == t->lodging)
             return o->tid;
     }
     return 0;
@@ -307,7 +307,8 @@ static int64_t install(struct lx_thread *t, struct lx_seccomp *f, unsigned flags
         other = off_the_chain_locked(t);
     if (!other) {
         for (struct lx_thread *o = lx_proc.threads; o && flags & SECCOMP_FILTER_FLAG_TSYNC; o = o->next)
-            o->secc = f;
+            if (o->lodging == t->lodging)
+                o->secc = f;
         t->secc = f;
     }
     pthread_mutex_unlock(&lx_proc.lock);

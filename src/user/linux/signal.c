@@ -79,6 +79,16 @@ void lx_host_mask(struct lx_thread *t)
         set_host_mask(t->mask & ~SYNC_BITS);
 }
 
+void lx_signals_block(sigset_t *old)
+{
+    uint64_t all = ~SYNC_BITS;
+    sigset_t set;
+
+    sigemptyset(&set);
+    memcpy(&set, &all, 8);
+    pthread_sigmask(SIG_SETMASK, &set, old);
+}
+
 /* ---- the host's handlers ---- */
 
 static void note(struct lx_thread *t, int sig, const siginfo_t *info, ucontext_t *uc)
@@ -91,7 +101,7 @@ static void note(struct lx_thread *t, int sig, const siginfo_t *info, ucontext_t
     memcpy(&uc->uc_sigmask, &all, 8);
     if (rip >= (uintptr_t)lx_safe_start && rip < (uintptr_t)lx_safe_end)
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)lx_safe_abort;
-    lx_rt_kick(t->cpu->rt);
+    lx_rt_interrupt(t->cpu->rt, uc);
 }
 
 static void on_signal(int sig, siginfo_t *info, void *context)
@@ -127,7 +137,7 @@ static void on_sync(int sig, siginfo_t *info, void *context)
     if (t->mask & BIT(sig) || t->pending) {
         t->pending_sync |= BIT(sig);
         t->sync_info[sig] = *info;
-        lx_rt_kick(t->cpu->rt);
+        lx_rt_interrupt(t->cpu->rt, context);
         return;
     }
     note(t, sig, info, context);
@@ -141,16 +151,32 @@ static int host_action(int sig, void (*h)(int, siginfo_t *, void *), unsigned lo
     return syscall(SYS_rt_sigaction, sig, &k, NULL, 8) < 0 ? -errno : 0;
 }
 
+/* What SIG_DFL does is to end the process, and not at once by a fault. */
+static bool ends(int sig)
+{
+    return !(BIT(sig) & (SYNC_BITS | CANNOT | BIT(SIGCHLD) | BIT(SIGURG) | BIT(SIGWINCH) | BIT(SIGCONT) | BIT(SIGTSTP) |
+                         BIT(SIGTTIN) | BIT(SIGTTOU)));
+}
+
 /* Makes the host's disposition follow the guest's. */
-static int follow(int sig, const struct lx_action *a)
+static int follow(int sig, const struct lx_action *a, bool gently)
 {
     unsigned long keep = a->flags & (LX_SA_NOCLDSTOP | 2 /* NOCLDWAIT */ | LX_SA_RESTART);
 
     if (BIT(sig) & SYNC_BITS)
         return 0;
-    if (a->handler == 0 || a->handler == 1)
+    if (a->handler == 1 || (a->handler == 0 && !(gently && ends(sig))))
         return host_action(sig, (void (*)(int, siginfo_t *, void *))(uintptr_t)a->handler, keep, 0);
     return host_action(sig, on_signal, keep | SA_SIGINFO | SA_ONSTACK, ~SYNC_BITS);
+}
+
+void lx_signals_gently(struct lx_thread *t)
+{
+    pthread_mutex_lock(&t->act->lock);
+    for (int s = 1; s <= LX_NSIG; s++)
+        if (t->act->a[s].handler == 0 && ends(s))
+            follow(s, &t->act->a[s], true);
+    pthread_mutex_unlock(&t->act->lock);
 }
 
 void lx_signals_init(struct lx_thread *t)
@@ -226,7 +252,7 @@ static void take(struct lx_thread *t, int sig, const siginfo_t *given, bool forc
     siginfo_t own = *given, *info = &own;
     struct lx_action act;
 
-    if (unlikely(t->trace.on)) {
+    if (unlikely(t->trace.on && sig != SIGKILL)) {
         sig = lx_trace_signal(t, sig, info);
         if (!sig)
             return;
@@ -235,7 +261,7 @@ static void take(struct lx_thread *t, int sig, const siginfo_t *given, bool forc
     act = t->act->a[sig];
     if (act.flags & LX_SA_RESETHAND && act.handler > 1) {
         t->act->a[sig].handler = 0;
-        follow(sig, &t->act->a[sig]);
+        follow(sig, &t->act->a[sig], t->act->gently);
     }
     pthread_mutex_unlock(&t->act->lock);
     if (lx_proc.opt.strace)
@@ -394,7 +420,7 @@ int64_t lx_set_action(struct lx_thread *t, int sig, const struct lx_action *new,
     pthread_mutex_lock(&t->act->lock);
     *old = t->act->a[sig];
     if (new) {
-        r = follow(sig, new);
+        r = follow(sig, new, t->act->gently);
         if (!r)
             t->act->a[sig] = *new;
     }
@@ -579,15 +605,21 @@ int64_t lx_sys_rt_sigtimedwait(struct lx_thread *t, const uint64_t *a)
 /* Calls that may signal ourselves: made plainly, delivery happens in the run loop. */
 int64_t lx_sys_kill(struct lx_thread *t, const uint64_t *a)
 {
+    if ((int)a[1] == SIGKILL && lx_sharing_kill((pid_t)a[0]))
+        return 0;
     return syscall(SYS_kill, (int)a[0], (int)a[1]) < 0 ? -errno : 0;
 }
 
 int64_t lx_sys_tkill(struct lx_thread *t, const uint64_t *a)
 {
+    if ((int)a[1] == SIGKILL && lx_sharing_kill((pid_t)a[0]))
+        return 0;
     return syscall(SYS_tkill, (int)a[0], (int)a[1]) < 0 ? -errno : 0;
 }
 
 int64_t lx_sys_tgkill(struct lx_thread *t, const uint64_t *a)
 {
+    if ((int)a[2] == SIGKILL && lx_sharing_kill((pid_t)a[0]))
+        return 0;
     return syscall(SYS_tgkill, (int)a[0], (int)a[1], (int)a[2]) < 0 ? -errno : 0;
 }

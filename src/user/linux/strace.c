@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { MAX_TEXT = 32 };
@@ -77,6 +78,50 @@ static void add_open_flags(struct strbuf *s, uint64_t f)
         str_addf(s, "|0%" PRIo64, f);
 }
 
+struct flag {
+    uint64_t bits;
+    const char *name;
+};
+
+/* Named bits, joined by |; none: zero, which may have a name. A rest in hexadecimal. */
+static void add_flags(struct strbuf *s, uint64_t f, const struct flag *names, const char *zero)
+{
+    const char *sep = "";
+
+    if (!f)
+        str_add(s, zero);
+    for (; names->bits; names++)
+        if ((f & names->bits) == names->bits) {
+            str_addf(s, "%s%s", sep, names->name);
+            f &= ~names->bits;
+            sep = "|";
+        }
+    if (f)
+        str_addf(s, "%s0x%" PRIx64, sep, f);
+}
+
+static const struct flag prot_names[] = {
+    {PROT_READ, "PROT_READ"}, {PROT_WRITE, "PROT_WRITE"}, {PROT_EXEC, "PROT_EXEC"}, {0, NULL}};
+static const struct flag map_names[] = {{MAP_SHARED_VALIDATE, "MAP_SHARED_VALIDATE"},
+                                        {MAP_SHARED, "MAP_SHARED"},
+                                        {MAP_PRIVATE, "MAP_PRIVATE"},
+                                        {MAP_FIXED, "MAP_FIXED"},
+                                        {MAP_ANONYMOUS, "MAP_ANONYMOUS"},
+                                        {MAP_GROWSDOWN, "MAP_GROWSDOWN"},
+                                        {MAP_DENYWRITE, "MAP_DENYWRITE"},
+                                        {MAP_LOCKED, "MAP_LOCKED"},
+                                        {MAP_NORESERVE, "MAP_NORESERVE"},
+                                        {MAP_POPULATE, "MAP_POPULATE"},
+                                        {MAP_STACK, "MAP_STACK"},
+                                        {MAP_FIXED_NOREPLACE, "MAP_FIXED_NOREPLACE"},
+                                        {0, NULL}};
+static const struct flag at_names[] = {{AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW"},
+                                       {AT_EACCESS, "AT_EACCESS"},
+                                       {AT_NO_AUTOMOUNT, "AT_NO_AUTOMOUNT"},
+                                       {AT_EMPTY_PATH, "AT_EMPTY_PATH"},
+                                       {0, NULL}};
+static const struct flag access_names[] = {{R_OK, "R_OK"}, {W_OK, "W_OK"}, {X_OK, "X_OK"}, {0, NULL}};
+
 static void add_arg(struct strbuf *s, char how, const uint64_t *a, unsigned i)
 {
     switch (how) {
@@ -95,6 +140,18 @@ static void add_arg(struct strbuf *s, char how, const uint64_t *a, unsigned i)
     case 's':
     case 'P':
         add_string(s, a[i]);
+        break;
+    case 'k':
+        add_flags(s, a[i], access_names, "F_OK");
+        break;
+    case 'm':
+        add_flags(s, a[i], prot_names, "PROT_NONE");
+        break;
+    case 'M':
+        add_flags(s, a[i], map_names, "0");
+        break;
+    case 'a':
+        add_flags(s, a[i], at_names, "0");
         break;
     case 'f':
         add_open_flags(s, a[i]);

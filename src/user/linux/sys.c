@@ -110,6 +110,24 @@ static int64_t call(struct lx_thread *t, const struct lx_sysrow *row, uint64_t n
     }
 }
 
+/* As below, with a stop for each that began with one. A call that is to be made again shows its tracer ERESTARTSYS, and
+ * is made again unless the tracer sends the program elsewhere. */
+static void traced_result(struct lx_thread *t, uint64_t nr, const uint64_t a[6], int64_t r)
+{
+    const struct lx_arch *ar = lx_proc.arch;
+    uint64_t pc = ar->get(t->cpu, LX_PC);
+
+    t->trace.restart = r == -EINTR;
+    t->trace.restart_nr = nr;
+    if (r != -LX_NORESULT)
+        ar->sys_result(t->cpu, r);
+    if (t->trace.how == LX_TRACE_SYSCALL && !t->trace.fresh)
+        lx_trace_syscall(t, false, nr, a, r == -LX_NORESULT ? 0 : r);
+    t->trace.fresh = false;
+    if (r == -LX_ERESTART && ar->get(t->cpu, LX_PC) == pc)
+        lx_trace_again(t);
+}
+
 void lx_syscall(struct lx_thread *t)
 {
     const struct lx_arch *ar = lx_proc.arch;
@@ -142,14 +160,10 @@ void lx_syscall(struct lx_thread *t)
         lx_strace_leave(t, row, a, r);
     if (unlikely(lx_tracing()) && row && r > 0 && (row->host == SYS_pwrite64 || row->host == SYS_write))
         lx_trace_wrote((int)a[0], row->host == SYS_pwrite64 ? a[3] : 0, (uint64_t)r);
-    if (r == -LX_ERESTART)
+    if (unlikely(t->trace.on))
+        traced_result(t, nr, a, r);
+    else if (r == -LX_ERESTART)
         ar->sys_restart(t->cpu);
     else if (r != -LX_NORESULT)
         ar->sys_result(t->cpu, r);
-    if (unlikely(t->trace.on)) {
-        t->trace.restart = r == -EINTR;
-        if (t->trace.how == LX_TRACE_SYSCALL && !t->trace.fresh && r != -LX_ERESTART)
-            lx_trace_syscall(t, false, nr, a, r == -LX_NORESULT ? 0 : r);
-        t->trace.fresh = false;
-    }
 }

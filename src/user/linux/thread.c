@@ -18,7 +18,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CLONE_CLEAR_SIGHAND_BIT UINT64_C(0x100000000)
 enum { HOST_STACK = 512 * 1024 };
 enum { CLONE_THREAD_FLAGS = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD };
 
@@ -27,7 +26,7 @@ _Thread_local struct lx_thread *lx_self;
 
 void lx_exit_process(int code)
 {
-    if (!lx_self || !lx_self->vfork_child) {
+    if (!lx_self || !lx_self->sharing) {
         lx_gdb_exit(code);
         if (log_on(LOG_JIT))
             lx_rt_report(lx_proc.rt);
@@ -89,29 +88,51 @@ void lx_thread_loop(struct lx_thread *t)
     }
 }
 
-static void enlist(struct lx_thread *t)
+void lx_thread_enlist(struct lx_thread *t)
 {
     pthread_mutex_lock(&lx_proc.lock);
     t->next = lx_proc.threads;
     lx_proc.threads = t;
-    lx_proc.nr_threads++;
     pthread_mutex_unlock(&lx_proc.lock);
 }
 
-/* False: it was the last one. */
-static bool delist(struct lx_thread *t)
+static bool others_locked(const struct lx_thread *t)
 {
-    struct lx_thread **at;
+    for (const struct lx_thread *o = lx_proc.threads; o; o = o->next)
+        if (o != t && o->lodging == t->lodging)
+            return true;
+    return false;
+}
+
+bool lx_thread_alone(const struct lx_thread *t)
+{
     bool more;
 
     pthread_mutex_lock(&lx_proc.lock);
-    more = lx_proc.nr_threads > 1;
-    for (at = &lx_proc.threads; more && *at && *at != t; at = &(*at)->next)
+    more = others_locked(t);
+    pthread_mutex_unlock(&lx_proc.lock);
+    return !more || (t->sharing && !t->lodging);
+}
+
+void lx_thread_delist_locked(struct lx_thread *t)
+{
+    struct lx_thread **at;
+
+    for (at = &lx_proc.threads; *at && *at != t; at = &(*at)->next)
         ;
-    if (more && *at) {
+    if (*at)
         *at = t->next;
-        lx_proc.nr_threads--;
-    }
+}
+
+/* False: it was the process's last one. */
+static bool delist(struct lx_thread *t)
+{
+    bool more;
+
+    pthread_mutex_lock(&lx_proc.lock);
+    more = others_locked(t);
+    if (more)
+        lx_thread_delist_locked(t);
     pthread_mutex_unlock(&lx_proc.lock);
     return more;
 }
@@ -127,7 +148,7 @@ void lx_run_main(uint64_t entry, uint64_t sp, struct lx_cpu *cpu)
     lx_self = t;
     lx_rt_thread_start(cpu->rt);
     lx_signals_init(t);
-    enlist(t);
+    lx_thread_enlist(t);
     if (lx_proc.opt.seccomp_fd && !lx_seccomp_take(t, lx_proc.opt.seccomp_fd))
         lx_die_by(SIGKILL);
     lx_proc.arch->exec_state(cpu, entry, sp);
@@ -172,6 +193,7 @@ static void thread_gone(struct lx_thread *t)
         release_robust32(t);
     if (t->clear_tid && lx_put(t->clear_tid, &zero, 4))
         syscall(SYS_futex, t->clear_tid, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+    t->clear_tid = 0;
 }
 
 static void *thread_main(void *arg)
@@ -188,7 +210,7 @@ static void *thread_main(void *arg)
         lx_put(t->ptid, &tid, 4);
     if (t->clone_flags & CLONE_CHILD_SETTID)
         lx_put(t->ctid, &tid, 4);
-    enlist(t);
+    lx_thread_enlist(t);
     *t->started_tid = t->tid;
     sem_post(t->started);
     t->started = NULL;
@@ -208,7 +230,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
 {
     const struct lx_arch *ar = lx_proc.arch;
     struct lx_thread *n = xnew(struct lx_thread);
-    sigset_t all, old;
+    sigset_t old;
     pthread_attr_t attr;
     pthread_t id;
     sem_t started;
@@ -227,6 +249,8 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     n->mask = t->mask;
     n->secc = t->secc;
     n->trace = t->trace;
+    n->sharing = t->sharing;
+    n->lodging = t->lodging;
     n->clone_flags = (unsigned)flags;
     n->ptid = ptid;
     n->ctid = ctid;
@@ -242,8 +266,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, HOST_STACK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    lx_signals_block(&old);
     if (pthread_create(&id, &attr, thread_main, n)) {
         lx_rt_thread_free(n->cpu->rt);
         ar->cpu_free(n->cpu);
@@ -265,7 +288,7 @@ static int64_t new_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, u
 int64_t lx_sys_exit(struct lx_thread *t, const uint64_t *a)
 {
     lx_trace_event(t, PTRACE_EVENT_EXIT, (a[0] & 0xff) << 8);
-    if (t->vfork_child || !delist(t))
+    if ((t->sharing && !t->lodging) || !delist(t))
         lx_exit_process((int)a[0]);
     thread_gone(t);
     if (t->tid == getpid()) { /* the first thread: its stack must stay */
@@ -333,7 +356,9 @@ static void in_child(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64
     t->next = NULL;
     t->pending_sync = 0;
     lx_proc.threads = t;
-    lx_proc.nr_threads = 1;
+    t->sharing = false;
+    t->lodging = NULL;
+    lx_proc.lodgings = NULL;
     lx_gdb_forked();
     lx_rt_after_fork(lx_proc.rt, t->cpu->rt, NULL);
     t->clear_tid = flags & CLONE_CHILD_CLEARTID ? ctid : 0;
@@ -403,87 +428,6 @@ static int64_t new_process(struct lx_thread *t, uint64_t flags, uint64_t stack, 
     return pid < 0 ? -e : pid;
 }
 
-/* ---- vfork: the child runs in our memory, on a stack of its own and with this thread's TLS, until it executes a
- * program or ends; this thread sleeps in the kernel meanwhile. ---- */
-
-static int vfork_child(void *arg)
-{
-    struct lx_thread *t = arg;
-
-    t->tid = gettid();
-    lx_self = t;
-    lx_rt_thread_start(t->cpu->rt);
-    lx_host_mask(t);
-    if (t->trace.on)
-        lx_trace_born(t, &t->trace, PTRACE_EVENT_VFORK);
-    lx_thread_loop(t);
-    lx_exit_process(0);
-}
-
-static struct lx_thread *vfork_thread(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t tls)
-{
-    const struct lx_arch *ar = lx_proc.arch;
-    struct lx_thread *n = xnew(struct lx_thread);
-
-    n->cpu = ar->cpu_clone(t->cpu);
-    if (!n->cpu || !lx_rt_thread_new(lx_proc.rt, n->cpu, NULL)) {
-        if (n->cpu)
-            ar->cpu_free(n->cpu);
-        free(n);
-        return NULL;
-    }
-    n->cpu->thread = n;
-    n->act = xnew(struct lx_actions);
-    pthread_mutex_init(&n->act->lock, NULL);
-    memcpy(n->act->a, t->act->a, sizeof n->act->a);
-    n->mask = t->mask;
-    n->secc = t->secc;
-    n->trace = t->trace;
-    n->alt = t->alt;
-    n->vfork_child = true;
-    if (stack)
-        ar->set(n->cpu, LX_SP, stack);
-    if (flags & CLONE_SETTLS)
-        ar->set(n->cpu, LX_TLS, tls);
-    ar->sys_result(n->cpu, 0);
-    return n;
-}
-
-static int64_t vfork_process(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t tls, uint64_t pidfd,
-                             int exit_signal)
-{
-    uint64_t keep = flags & ~(uint64_t)(CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID |
-                                        CLONE_DETACHED | CLONE_CLEAR_SIGHAND_BIT);
-    struct lx_thread *n = vfork_thread(t, flags, stack, tls);
-    struct lx_rt_thread *rt;
-    sigset_t all, old;
-    uint8_t *host;
-    int pid, e, fd = -1;
-
-    if (!n)
-        return -EAGAIN;
-    rt = n->cpu->rt;
-    host = xmalloc(HOST_STACK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    pid = clone(vfork_child, host + HOST_STACK - 64, (int)keep | exit_signal, n, &fd);
-    e = errno;
-    lx_self = t;
-    lx_rt_self = t->cpu->rt;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    rt->in_code = false;
-    lx_rt_thread_free(rt);
-    lx_proc.arch->cpu_free(n->cpu);
-    free(n->act);
-    free(n);
-    free(host);
-    if (pid > 0 && flags & CLONE_PIDFD)
-        lx_put(pidfd, &fd, 4);
-    if (pid > 0 && t->trace.on)
-        lx_trace_event(t, PTRACE_EVENT_VFORK, (uint64_t)pid);
-    return pid < 0 ? -e : pid;
-}
-
 static int64_t do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uint64_t ptid, uint64_t ctid, uint64_t tls,
                         uint64_t pidfd, int exit_signal)
 {
@@ -492,10 +436,13 @@ static int64_t do_clone(struct lx_thread *t, uint64_t flags, uint64_t stack, uin
             return -EINVAL;
         return new_thread(t, flags, stack, ptid, ctid, tls);
     }
-    if ((flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM || flags & CLONE_SIGHAND)
-        return -EINVAL; /* processes that share memory but are no threads */
-    if ((flags & (CLONE_VM | CLONE_VFORK)) == (CLONE_VM | CLONE_VFORK))
-        return vfork_process(t, flags, stack, tls, pidfd, exit_signal);
+    if (flags & CLONE_SIGHAND && !(flags & CLONE_VM))
+        return -EINVAL;
+    if (flags & CLONE_VM) {
+        struct lx_clone c = {flags, stack, ptid, ctid, tls, pidfd, exit_signal};
+
+        return flags & CLONE_VFORK ? lx_vfork(t, &c) : lx_clone_sharing(t, &c);
+    }
     return new_process(t, flags, stack, ptid, ctid, tls, pidfd, exit_signal);
 }
 

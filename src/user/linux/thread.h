@@ -31,6 +31,7 @@ struct lx_action {
 };
 struct lx_actions { /* shared by the threads of a process; a vfork child has its own */
     pthread_mutex_t lock;
+    bool gently; /* signals that end the process are taken by our handler: it dies where it holds no lock (share.c) */
     struct lx_action a[LX_NSIG + 1];
 };
 struct lx_opts {
@@ -63,9 +64,9 @@ struct lx_proc {
     uint64_t tramp; /* page with signal trampolines; 0 = none */
     uint64_t vdso;  /* the shared object we made for it (vdso.h); 0 = none */
     uint64_t code_start, code_end, data_start, data_end;
-    uint64_t mmap_hi;          /* 32-bit guests: mappings are placed below */
-    struct lx_thread *threads; /* all, under lock */
-    unsigned nr_threads;
+    uint64_t mmap_hi;            /* 32-bit guests: mappings are placed below */
+    struct lx_thread *threads;   /* all in this memory but vfork's children, under lock */
+    struct lx_lodging *lodgings; /* share.c, under lock */
     pthread_mutex_t lock;
 };
 extern struct lx_proc lx_proc;
@@ -87,7 +88,9 @@ struct lx_thread {
     struct lx_seccomp *secc; /* the newest filter (seccomp.h); NULL: none. Others set it under lx_proc.lock */
     struct lx_trace trace;
     int tid;
-    bool exiting, vfork_child;
+    bool exiting;
+    bool sharing;               /* of a process that runs in another's memory (share.c) */
+    struct lx_lodging *lodging; /* borrowed: which one, unless it is vfork's child; NULL: the one whose memory it is */
     sem_t *started; /* while being created, and where its id goes: the thread may be gone before its maker looks */
     int *started_tid;
     uint64_t ptid, ctid;
@@ -101,14 +104,34 @@ extern _Thread_local struct lx_thread *lx_self;
 NORETURN void lx_run_main(uint64_t entry, uint64_t sp, struct lx_cpu *cpu);
 void lx_thread_loop(struct lx_thread *t);
 NORETURN void lx_exit_process(int code);
+void lx_thread_enlist(struct lx_thread *t);
+void lx_thread_delist_locked(struct lx_thread *t); /* with lx_proc.lock held */
+/* Its process has no other thread. */
+bool lx_thread_alone(const struct lx_thread *t);
+
+/* ---- share.c: processes that run in this one's memory ---- */
+struct lx_clone {
+    uint64_t flags, stack, ptid, ctid, tls, pidfd;
+    int exit_signal;
+};
+/* CLONE_VM | CLONE_VFORK. The child's id or -errno; returns when it has executed a program or ended. */
+int64_t lx_vfork(struct lx_thread *t, const struct lx_clone *c);
+/* CLONE_VM without CLONE_THREAD. The child's id or -errno. */
+int64_t lx_clone_sharing(struct lx_thread *t, const struct lx_clone *c);
+/* It is a thread of ours that the guest has not made. */
+bool lx_sharing_keeper(int tid);
+/* SIGKILL for a process in this memory, taken where it holds no lock of ours; false: it is none, or cannot take it. */
+bool lx_sharing_kill(pid_t pid);
 
 /* ---- signal.c ---- */
 void lx_signals_init(struct lx_thread *t);
+void lx_signals_gently(struct lx_thread *t);  /* makes the host's dispositions follow act->gently */
 void lx_signals_deliver(struct lx_thread *t); /* builds frames for what is pending */
 void lx_signal_fault(struct lx_thread *t);    /* cpu->fault becomes a signal that cannot be ignored */
 void lx_signal_force(struct lx_thread *t, int sig, int code, uint64_t addr);
 /* A signal that cannot be ignored. */
 void lx_signal_force_info(struct lx_thread *t, const siginfo_t *info);
+void lx_signals_block(sigset_t *old);   /* the host's, but those that faults make */
 void lx_host_mask(struct lx_thread *t); /* the host's mask from the guest's */
 NORETURN void lx_die_by(int sig);
 /* A system call that a signal interrupts before it starts is not made: -LX_ERESTART. Else the kernel's result. */

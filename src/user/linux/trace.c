@@ -193,6 +193,12 @@ static siginfo_t trap_info(int code)
     return i;
 }
 
+void lx_trace_again(struct lx_thread *t)
+{
+    lx_proc.arch->sys_restart(t->cpu);
+    lx_proc.arch->set(t->cpu, LX_SYSNO, t->trace.restart_nr); /* x86's result is there by now */
+}
+
 int lx_trace_signal(struct lx_thread *t, int sig, siginfo_t *info)
 {
     bool stops = sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
@@ -221,7 +227,7 @@ int lx_trace_signal(struct lx_thread *t, int sig, siginfo_t *info)
         sig = 0;
     }
     if (!sig && t->trace.restart)
-        lx_proc.arch->sys_restart(t->cpu);
+        lx_trace_again(t);
     t->trace.restart = false;
     return sig;
 }
@@ -515,13 +521,32 @@ static bool settle(pid_t tid, int *status)
     return false;
 }
 
+/* wait4 or waitid; pid: whom it has found. A signal that comes before the call does not keep it from what is there
+ * already, as in the kernel: a parent is told of its child, then of SIGCHLD. */
+static int64_t wait_now_or_later(struct lx_thread *t, long nr, const uint64_t arg[6], const pid_t *pid)
+{
+    unsigned options = nr == SYS_waitid ? 3 : 2;
+    int64_t r = lx_safe_syscall(t, nr, arg);
+    uint64_t now[6];
+
+    if (r != -LX_ERESTART)
+        return r;
+    memcpy(now, arg, sizeof now);
+    now[options] |= WNOHANG;
+    r = syscall(nr, now[0], now[1], now[2], now[3], now[4]);
+    if (r < 0)
+        return -errno;
+    return r || *pid || arg[options] & WNOHANG ? r : -LX_ERESTART;
+}
+
 static int64_t wait4_shown(struct lx_thread *t, const uint64_t a[6], int *status)
 {
     uint64_t arg[6] = {a[0], (uintptr_t)status, a[2], a[3]};
+    const pid_t nobody = 0;
     int64_t r;
 
     for (;;) {
-        r = lx_safe_syscall(t, SYS_wait4, arg);
+        r = wait_now_or_later(t, SYS_wait4, arg, &nobody);
         if (r <= 0)
             return r;
         if (!WIFSTOPPED(*status)) {
@@ -546,7 +571,7 @@ static int64_t waitid_shown(struct lx_thread *t, const uint64_t a[6])
         int status;
 
         memset(&own, 0, sizeof own);
-        r = lx_safe_syscall(t, SYS_waitid, arg);
+        r = wait_now_or_later(t, SYS_waitid, arg, &own.si_pid);
         status = own.si_status << 8 | 0x7f;
         if (r < 0 || (own.si_code != CLD_TRAPPED && own.si_code != CLD_STOPPED) || a[3] & WNOWAIT ||
             settle(own.si_pid, &status))
@@ -899,6 +924,11 @@ static int64_t command(pid_t tid, int cmd, uint32_t options)
     return syscall(SYS_rt_tgsigqueueinfo, tgid, tid, SIGTRAP, &i) < 0 ? -errno : 0;
 }
 
+int64_t lx_trace_hand(pid_t tid, int sig)
+{
+    return command(tid, sig, 0);
+}
+
 /* The tracee must be one of ours: SIGTRAP would end another. */
 static bool emulated(pid_t tid)
 {
@@ -913,7 +943,11 @@ static bool emulated(pid_t tid)
 static int64_t attach(pid_t tid, bool seize, uint32_t options)
 {
     struct tracee *n;
+    int status;
+    int64_t r;
 
+    if (lx_sharing_keeper(tid))
+        return -ESRCH;
     if (!emulated(tid))
         return kill(tid, 0) < 0 && errno == ESRCH ? -ESRCH : -EPERM;
     if (host(PTRACE_SEIZE, tid, 0, (void *)(uintptr_t)PTRACE_O_TRACEEXEC) < 0)
@@ -923,7 +957,11 @@ static int64_t attach(pid_t tid, bool seize, uint32_t options)
     if (n)
         n->told = false;
     pthread_mutex_unlock(&lock);
-    return n ? command(tid, seize ? CMD_SEIZE : CMD_ATTACH, options) : -ENOMEM;
+    r = n ? command(tid, seize ? CMD_SEIZE : CMD_ATTACH, options) : -ENOMEM;
+    /* Its memory is ours (share.c): while the host holds it for that signal, it may hold a lock we need to go on. */
+    if (!r && lx_self->lodging && syscall(SYS_wait4, tid, &status, __WALL, NULL) == tid && WIFSTOPPED(status))
+        settle(tid, &status);
+    return r;
 }
 
 int64_t lx_sys_ptrace(struct lx_thread *t, const uint64_t *a)

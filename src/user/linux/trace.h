@@ -28,6 +28,7 @@ struct lx_trace {
     bool fresh;     /* the system call that made it does not end in a stop */
     bool interrupt; /* PTRACE_INTERRUPT came */
     bool restart;   /* the system call just made was interrupted: made again if no handler runs */
+    uint64_t restart_nr;
     uint32_t options;
     int status;     /* what wait() shows, from bit 8 on; 0: nothing, the tracer lets the signal pass */
     siginfo_t info; /* of this stop */
@@ -55,6 +56,8 @@ struct lx_trace {
 /* ---- the tracee ---- */
 /* A signal is about to be taken: the one to take instead, 0 for none. *info follows. */
 int lx_trace_signal(struct lx_thread *t, int sig, siginfo_t *info);
+/* The call just made (trace.restart_nr) is made again. */
+void lx_trace_again(struct lx_thread *t);
 void lx_trace_syscall(struct lx_thread *t, bool entry, uint64_t nr, const uint64_t *a, int64_t ret);
 /* After fork, vfork or clone: in the parent (event PTRACE_EVENT_*), and in the child before it runs. */
 void lx_trace_event(struct lx_thread *t, unsigned event, uint64_t msg);
@@ -69,6 +72,8 @@ void lx_trace_stepped(struct lx_thread *t);
 bool lx_trace_point(struct lx_thread *t);
 /* In the host's handler of SIGTRAP: 0 = not from a tracer; -1 = ignore it; else the signal *info now is. */
 int lx_trace_arrived(struct lx_thread *t, siginfo_t *info);
+/* Sends a signal in that form to a thread of ours, traced or not: taken where it delivers signals. 0 or -errno. */
+int64_t lx_trace_hand(pid_t tid, int sig);
 /* The next host signal `sig` that this thread sends itself is to pass the tracer unseen. */
 void lx_trace_die(struct lx_thread *t, int sig);
 /* ---- the tracer ---- */

@@ -329,6 +329,7 @@ const struct lx_front lx_x86_front = {.name = "x86",
                                       .jc_set = jc_set,
                                       .jc_clear = jc_clear,
                                       .kick = kick,
+                                      .steps_out = true,
                                       .poll_restarts = true};
 
 /* ---- the CPU ---- */

@@ -27,7 +27,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-SLOW = 6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1  # see tests/conftest.py
+SLOW = int(os.environ.get('LYREBIRD_SLOW') or (6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1))  # see tests/conftest.py
 
 
 def build_dir():

@@ -207,6 +207,39 @@ static void a_block_is_counted_by_whatever_way_it_is_entered(void **state)
     jit_cache_free(d);
 }
 
+static unsigned lines_of(const uint8_t *at, size_t len)
+{
+    return (unsigned)(((uintptr_t)at + len - 1) / 64 - (uintptr_t)at / 64 + 1);
+}
+
+static void a_loop_lies_in_as_few_cache_lines_as_it_can(void **state)
+{
+    struct jit_cache *d = cache_new();
+    unsigned moved = 0;
+
+    for (unsigned len = 8; len < 200; len += 3) {
+        struct jit_block_out out = {
+            .nr_insn = 1, .len = len, .guest_len = 4, .nr_links = 1, .host_off = {0, (uint16_t)len}};
+        uint64_t pc = 0x1000 + 4096 * (len / 64) + len * 8;
+        struct jit_buf b;
+        uint32_t link;
+        uintptr_t low;
+
+        out.link[0] = (struct jit_link_out){.at = len - 4, .stub = len, .target = pc, .kind = JIT_LINK_JCC};
+        assert_true(jit_cache_begin(d, pc, &b, &link));
+        low = (uintptr_t)b.p & 15;
+        moved += jit_cache_place_loop(d, &b, &out, pc);
+        assert_int_equal((uintptr_t)b.p & 15, low);
+        assert_false(jit_cache_place_loop(d, &b, &out, pc));
+        assert_int_equal(lines_of(b.p, len), (low + len + 63) / 64);
+        out.link[0].target++; /* another block's: no loop */
+        assert_false(jit_cache_place_loop(d, &b, &out, pc));
+        block(d, pc, len);
+    }
+    assert_true(moved > 10);
+    jit_cache_free(d);
+}
+
 static int enter_folder(void **state)
 {
     return mkdtemp(folder) ? chdir(folder) : -1;
@@ -225,7 +258,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_jitdump_holds_every_piece_of_code),
                                        cmocka_unit_test(a_file_that_cannot_be_made_is_refused),
                                        cmocka_unit_test(a_file_that_took_its_number_is_not_written),
-                                       cmocka_unit_test(a_block_is_counted_by_whatever_way_it_is_entered)};
+                                       cmocka_unit_test(a_block_is_counted_by_whatever_way_it_is_entered),
+                                       cmocka_unit_test(a_loop_lies_in_as_few_cache_lines_as_it_can)};
 
     return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }

@@ -79,6 +79,68 @@ static void details(void)
     printf("details %d %d %d\n", same >= n - 1, sized >= n - 1, code);
 }
 
+static char text_of[1 << 16];
+
+static char *read_all(const char *path)
+{
+    int fd = open(path, O_RDONLY), n = 0, r;
+
+    while ((r = read(fd, text_of + n, sizeof text_of - 1 - n)) > 0)
+        n += r;
+    close(fd);
+    text_of[n] = 0;
+    return text_of;
+}
+
+static unsigned long long after(const char *text, const char *key, int base)
+{
+    const char *at = strstr(text, key);
+
+    return at ? strtoull(at + strlen(key), NULL, base) : ~0ull;
+}
+
+static int near(unsigned long a, unsigned long b)
+{
+    return a < b + 300 && b < a + 300;
+}
+
+/* The sums are those of the mappings; signals are the program's. */
+static void sums(void)
+{
+    unsigned long lo, hi, first = 0, last = 0, size = 0, rss = 0, kb, vm, res;
+    char *t, perm[8], *line;
+    sigset_t set;
+
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, (void (*)(int))sums);
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    for (line = strtok(read_all("/proc/self/smaps"), "\n"); line; line = strtok(NULL, "\n")) {
+        if (sscanf(line, "%lx-%lx %4s", &lo, &hi, perm) == 3 && strchr(line, '-') < strchr(line, ' ')) {
+            if (strstr(line, "[vsyscall]"))
+                break;
+            first = first ? first : lo;
+            last = hi;
+            size += (hi - lo) / 1024;
+        } else if (sscanf(line, "Rss: %lu kB", &kb) == 1) {
+            rss += kb;
+        }
+    }
+    t = read_all("/proc/self/smaps_rollup");
+    printf("rollup %d %d %d\n", sscanf(t, "%lx-%lx", &lo, &hi) == 2 && lo == first && hi == last,
+           strstr(t, "[rollup]\n") != NULL, near(after(t, "Rss:", 10), rss));
+    t = read_all("/proc/self/status");
+    vm = after(t, "VmSize:", 10);
+    res = after(t, "VmRSS:", 10);
+    printf("status %d %d %d\n", near(vm, size), near(res, rss), after(t, "VmData:", 10) + after(t, "VmStk:", 10) < vm);
+    printf("ignored %llx handled %llx blocked %llx\n", after(t, "SigIgn:", 16), after(t, "SigCgt:", 16),
+           after(t, "SigBlk:", 16));
+    sscanf(read_all("/proc/self/statm"), "%lu %lu", &lo, &hi);
+    printf("statm %d %d\n", near(lo * 4, size), near(hi * 4, rss));
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* Another process of the same program, and ours by a folder's descriptor. */
 static void folders(const char *self)
 {
@@ -142,6 +204,7 @@ int main(int argc, char **argv)
     printf("shrink %d\n", sbrk(-50000) != (void *)-1);
     printf("mmap fixed %d\n", mmap(NULL, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
     task();
+    sums();
     folders(argv[0]);
     return 0;
 }

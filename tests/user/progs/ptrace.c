@@ -137,6 +137,68 @@ static void float_registers(void)
     show("end", next(p, PTRACE_CONT, 0));
 }
 
+static int ends[2];
+
+static void on_signal_write(int sig)
+{
+    if (write(ends[1], "x", 1) != 1)
+        _exit(99);
+    got = sig;
+}
+
+/* Both calls meet a signal that comes while the tracer holds them at their beginning. */
+static void interrupted(void)
+{
+    struct sigaction sa = {.sa_handler = on_signal_write, .sa_flags = SA_RESTART};
+    char c;
+    pid_t p;
+
+    sigaction(SIGUSR1, &sa, NULL);
+    sigaction(SIGCHLD, &sa, NULL);
+    syscall(SYS_read, ends[0], &c, 1);
+    p = fork();
+    if (!p) {
+        usleep(20000); /* until its parent is stopped at wait4 */
+        _exit(4);
+    }
+    word = syscall(SYS_wait4, p, NULL, 0, NULL) == p ? 6 : 7;
+}
+
+static void meets_signals(void)
+{
+    struct __ptrace_syscall_info i;
+    int s, n = 0;
+    long nr = -1;
+    pid_t p;
+
+    if (pipe(ends) < 0)
+        return;
+    p = start(interrupted);
+    ptrace(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACESYSGOOD);
+    while (s = next(p, PTRACE_SYSCALL, n), WIFSTOPPED(s)) {
+        n = WSTOPSIG(s) & 0x80 ? 0 : WSTOPSIG(s);
+        if (n) {
+            show("meets", s);
+            continue;
+        }
+        ptrace(PTRACE_GET_SYSCALL_INFO, p, sizeof i, &i);
+        if (i.op == PTRACE_SYSCALL_INFO_ENTRY) {
+            nr = (long)i.entry.nr;
+            if (nr == SYS_read && !got++)
+                kill(p, SIGUSR1);
+            if (nr == SYS_wait4)
+                usleep(100000);
+        }
+        if (nr == SYS_read)
+            printf("read: op %d %ld\n", i.op, i.op == PTRACE_SYSCALL_INFO_EXIT ? (long)i.exit.rval : 0);
+        else if (nr == SYS_wait4)
+            printf("wait4: op %d %d\n", i.op, i.op == PTRACE_SYSCALL_INFO_EXIT && i.exit.rval > 0);
+        else if (nr == SYS_write)
+            printf("write: op %d\n", i.op);
+    }
+    show("met", s);
+}
+
 int main(void)
 {
     char regs[1024];
@@ -194,5 +256,6 @@ int main(void)
     kill(p, SIGTERM);
     waitpid(p, &s, 0);
     show("detached", s);
+    meets_signals();
     return 0;
 }

@@ -29,6 +29,42 @@ static void put(void *at, int v)
 #endif
     __builtin___clear_cache(at, (char *)at + sizeof code);
 }
+/* A function that calls its argument, which changes what is behind the call. */
+#if defined(__x86_64__)
+static unsigned char calls[] = {0x48, 0x83, 0xec, 8, 0xff, 0xd7}, back[] = {0x48, 0x83, 0xc4, 8, 0xc3};
+#elif defined(__i386__)
+static unsigned char calls[] = {0x83, 0xec, 12, 0xff, 0x54, 0x24, 16}, back[] = {0x83, 0xc4, 12, 0xc3};
+#elif defined(__aarch64__)
+static unsigned calls[] = {0xa9bf7bfd, 0x910003fd, 0xd63f0000}, back[] = {0xa8c17bfd, 0xd65f03c0};
+#elif defined(__arm__)
+static unsigned calls[] = {0xe92d4010, 0xe12fff30}, back[] = {0xe8bd8010};
+#elif defined(__riscv)
+static unsigned calls[] = {0xff010113, 0x00113423, 0x000500e7}, back[] = {0x00813083, 0x01010113, 0x00008067};
+#endif
+static char *caller;
+static int value;
+static void change(void)
+{
+    put(caller + sizeof calls, value);
+    memcpy(caller + sizeof calls + sizeof code - (sizeof code[0] == 1 ? 1 : 4), back, sizeof back); /* not its return */
+    __builtin___clear_cache(caller, caller + 64);
+}
+static void nothing(void)
+{
+}
+static void behind_calls(char *at)
+{
+    long sum = 0;
+
+    caller = at;
+    memcpy(at, calls, sizeof calls);
+    change();
+    for (int i = 0; i < 600; i++) {
+        value = i;
+        sum += ((int (*)(void (*)(void)))at)(i % 3 ? nothing : change) * (i % 7 + 1);
+    }
+    printf("behind calls %ld\n", sum);
+}
 int main(void)
 {
     char *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *w, *x;
@@ -40,6 +76,7 @@ int main(void)
         sum += ((int (*)(void))(p + (i % 16) * 32))();
     }
     printf("%ld\n", sum);
+    behind_calls(p + 1024);
     mprotect(p, 4096, PROT_READ | PROT_WRITE);
     put(p, 7);
     mprotect(p, 4096, PROT_READ | PROT_EXEC);

@@ -277,6 +277,60 @@ static void cross_free(unsigned rounds)
           atomic_load(&wrong_seen), late ? "the newest never came" : "the newest always came");
 }
 
+/* A loop of stores into a page that becomes code meanwhile: another processor starts to run there. The last store must
+ * be seen. */
+static void *storer(void *arg)
+{
+    (void)arg;
+    pin(1);
+    while (!quit) {
+        unsigned t = atomic_load(&turn);
+        uint32_t v = t, end = t + 20000;
+
+        if (!(t & 1))
+            continue;
+        __asm__ volatile("1: movl %0, (%1)\n addl $1, %0\n cmpl %2, %0\n jne 1b\n"
+                         : "+r"(v)
+                         : "r"(shared_fn + 1), "r"(end)
+                         : "memory", "cc");
+        atomic_store(&turn, t + 1);
+    }
+    return NULL;
+}
+
+static void cross_loop(unsigned rounds)
+{
+    unsigned bad = 0;
+    pthread_t th;
+
+    atomic_store(&turn, 0);
+    quit = false;
+    t_must(!pthread_create(&th, NULL, storer, NULL));
+    pin(0);
+    for (unsigned i = 0; i < rounds; i++) {
+        uint8_t *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        unsigned t = 2 * i + 1;
+
+        t_must(p != MAP_FAILED);
+        put_fn(p + 3, 0); /* its immediate is aligned */
+        shared_fn = p + 3;
+        atomic_store(&turn, t);
+        for (volatile unsigned n = 0; n < 1000 + 50 * i; n++)
+            ;
+        for (unsigned n = 0; atomic_load(&turn) == t; n++) {
+            call(p + 3);
+            if (n > 1000)
+                sched_yield();
+        }
+        serialise();
+        bad += call(p + 3) != t + 19999;
+        munmap(p, PAGE);
+    }
+    quit = true;
+    pthread_join(th, NULL);
+    claim(!bad, "a page becomes code while another processor's loop writes it", "%u of %u wrong", bad, rounds);
+}
+
 /* Two processors write and run functions of their own on the same page, side by side. */
 static void *neighbour(void *arg)
 {
@@ -539,6 +593,7 @@ int main(int argc, char **argv)
     cross_announced("another processor writes through another mapping, announces", alias_w + PAGE - 2,
                     alias_x + PAGE - 2, rounds);
     cross_free(rounds);
+    cross_loop(rounds / 8 + 4);
     neighbours();
     remapped(rounds / 4 + 4);
     write_then_execute(rounds / 4 + 4);
