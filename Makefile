@@ -1,7 +1,7 @@
 # Thin: each target names the tool that does the work. See README.md.
 B ?= build
 
-.PHONY: all build run check check-long features asan tsan bench bench-cpu bench-boot bench-smp bench-block bench-user prove-diff fuzz fuzz-images format clean need-build need-run need-check
+.PHONY: all build run check check-long check-settings features asan tsan bench bench-cpu bench-boot bench-smp bench-block bench-user prove-diff fuzz fuzz-images format clean need-build need-run need-check
 all: build
 
 need-build:
@@ -22,6 +22,8 @@ check: need-check
 	@tools/check.py $(CHECK_ARGS)
 check-long: need-check
 	@tools/check.py --long $(CHECK_ARGS)
+check-settings: need-check
+	@tools/check.py --settings $(CHECK_ARGS)
 features:
 	@tools/features.py
 asan: need-check

@@ -7,9 +7,11 @@ ASan+UBSan), scripts (tests/*/*.sh, exit 77 = skip), pytest (tests/*/test_*.py),
 <build>/results/<stage>.jsonl, which tools/features.py reads; unit results are there as JUnit XML too.
 
   tools/check.py [--long] [--only STAGE,...] [--no-build] [--tests PATH ...] [--sanitize thread] [--write-times]
-  tools/check.py --accel-set PROPERTIES [--accel-set ...] [--long] [--tests PATH ...]
---long adds the tests marked long; --accel-set runs the machine tests with these properties of the translator (such as
-tb-size=4, tlb-size=4,slots=512, one-insn-per-tb=on, links=off), one run for each, and leaves the ledger's results alone; --tests runs only those pytest or script paths, and leaves the ledger's results alone."""
+  tools/check.py --accel-set PROPERTIES [--accel-set ...] [--slow N] [--long] [--tests PATH ...]
+  tools/check.py --settings [...]
+--long adds the tests marked long; --accel-set runs the machine tests with these properties of the translator (such as links=off), one run for each,
+with every time limit N times as long (6), and leaves the ledger's results alone; --settings (make check-settings) does so for each of SETTINGS.
+Both end with a table, also in <build>/results/settings.tsv. --tests runs only those pytest or script paths, and leaves the ledger's results alone."""
 import argparse
 import concurrent.futures
 import contextlib
@@ -27,6 +29,8 @@ import xml.etree.ElementTree as ET
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STAGES = ('static', 'unit', 'asan', 'scripts', 'pytest', 'ledger')
+# -accel tcg,...: what is rare made common. The smallest code cache, the smallest tables, no blocks, only the first tier, only the second.
+SETTINGS = ('tb-size=4', 'tlb-size=4,slots=512', 'one-insn-per-tb=on', 'hot-tier=off', 'hot-tier=first')
 TIMES = os.path.join(ROOT, 'tests', 'times.tsv')
 ASAN_DIR = os.path.join(ROOT, 'build-asan')
 SAN_ENV = {'ASAN_OPTIONS': 'detect_leaks=1:abort_on_error=0:exitcode=99:allocator_may_return_null=1:use_sigaltstack=0:quarantine_size_mb=16',
@@ -304,9 +308,9 @@ def pytest_job(exe, path, marks, limit):
     return results, f"{path}: {sum(r['outcome'] == 'passed' for r in results)} passed in {sum(r['s'] for r in results):.0f} s"
 
 
-def pytest_jobs(tally, stage, paths, long_too):
+def pytest_jobs(tally, stage, paths, long_too, slow=1):
     """Each file is a job. Settings that make the translator slow stretch every limit, here as in tests/conftest.py."""
-    limit = (7200 if long_too else 1500) * (6 if os.environ.get('LYREBIRD_ACCEL_SET') else 1)
+    limit = (7200 if long_too else 1500) * slow
     exe = python_with_pytest()
     if not exe:
         tally.add(stage, result('pytest', 'failed', why='no Python with pytest (package python3-pytest)'))
@@ -314,14 +318,19 @@ def pytest_jobs(tally, stage, paths, long_too):
     return [Job(stage, p, functools.partial(pytest_job, exe, p, [] if long_too else ['-m', 'not long'], limit)) for p in paths]
 
 
-def settings(tally, paths, long_too, sets):
+def settings(tally, paths, long_too, sets, slow):
+    """Runs the paths once for each setting; the rows of the table."""
+    rows = []
     for props in sets:
         print(f'== -accel tcg,{props}', flush=True)
-        os.environ['LYREBIRD_ACCEL_SET'] = props
-        before = dict(tally.counts)
-        run_jobs(tally, pytest_jobs(tally, 'settings', paths, long_too))
-        print(f'== -accel tcg,{props}: ' + ', '.join(f'{tally.counts[k] - before[k]} {k}' for k in before), flush=True)
-    del os.environ['LYREBIRD_ACCEL_SET']
+        os.environ.update(LYREBIRD_ACCEL_SET=props, LYREBIRD_SLOW=str(slow))
+        before, start = dict(tally.counts), time.monotonic()
+        run_jobs(tally, pytest_jobs(tally, 'settings', paths, long_too, slow))
+        rows.append([props, *(tally.counts[k] - before[k] for k in before), round(time.monotonic() - start)])
+        with open(os.path.join(build_dir(), 'results', 'settings.tsv'), 'w', encoding='utf-8') as f:
+            f.writelines('\t'.join(map(str, r)) + '\n' for r in [['setting', *before, 'seconds']] + rows)
+    del os.environ['LYREBIRD_ACCEL_SET'], os.environ['LYREBIRD_SLOW']
+    return rows
 
 
 def write_times(took):
@@ -349,8 +358,12 @@ def main():
     ap.add_argument('--sanitize', help='run units in a build of its own, e.g. thread')
     ap.add_argument('--tests', nargs='*')
     ap.add_argument('--accel-set', action='append', default=[], metavar='PROPERTIES')
+    ap.add_argument('--settings', action='store_true')
+    ap.add_argument('--slow', type=int, default=6, metavar='N')
     ap.add_argument('--write-times', action='store_true')
     args = ap.parse_args()
+    if args.settings:
+        args.accel_set += SETTINGS
     if args.accel_set:
         args.tests = args.tests or sorted(p for p in find_tests('.py', 'test_') if p.startswith('tests/machine/'))
     only, tally, start = args.only.split(','), Tally('.part' if args.tests else '.jsonl'), time.monotonic()
@@ -386,10 +399,10 @@ def main():
         add('scripts', script_jobs('scripts', shells))
     if ok and 'pytest' in only and pys and not args.accel_set:
         add('pytest', pytest_jobs(tally, 'pytest', pys, args.long or bool(args.tests)))
-    took = run_jobs(tally, jobs)
+    took, sets = run_jobs(tally, jobs), []
     if ok and args.accel_set:
         tally.stage('settings')
-        settings(tally, pys, args.long, args.accel_set)
+        sets = settings(tally, pys, args.long, args.accel_set, args.slow)
     tally.close()
     if 'ledger' in only:
         tally.stage('ledger')
@@ -403,6 +416,8 @@ def main():
     for n in tally.notes:
         print(n)
     print(f'time: {workers()} jobs at once: ' + ', '.join(f'{n} {s:.0f} s' for n, s in tally.times.items()) + f'; all {time.monotonic() - start:.0f} s')
+    for props, passed, failed, skipped, secs in sets:
+        print(f'-accel tcg,{props:22} {passed} passed, {failed} failed, {skipped} skipped, {secs} s')
     c = tally.counts
     print(f"{c['passed']} passed, {c['failed']} failed, {c['skipped']} skipped")
     return 1 if c['failed'] or not c['passed'] else 0
