@@ -21,6 +21,22 @@ enum {
     JIT_BLOCK_ROOM = 64 * 1024 /* most bytes one block can take: offsets fit 16 bits */
 };
 
+/* An entry of guest_off: where an instruction lies in its block, and three bits of the front end's for its own use
+ * after a fault there. */
+enum { JIT_OFF_BITS = 13 };
+static inline unsigned jit_off_of(uint16_t v)
+{
+    return v & ((1u << JIT_OFF_BITS) - 1);
+}
+static inline unsigned jit_mark_of(uint16_t v)
+{
+    return v >> JIT_OFF_BITS;
+}
+static inline uint16_t jit_marked(uint16_t v, unsigned mark)
+{
+    return (uint16_t)(jit_off_of(v) | mark << JIT_OFF_BITS);
+}
+
 /* A JIT_LINK_CONT without a stub is no link: the block goes on behind a call, and death makes what leaves when
  * something else came leave always. `at` is the rel32 of a JNE, whose two-byte opcode lies within 8 aligned bytes; or,
  * with mode_or JIT_DEAD_BYTE | value, of a byte that becomes that value. */
@@ -45,7 +61,7 @@ struct jit_block_out {
     uint32_t end_poll;              /* offset of a polling load that restarts the last instruction, 0 = none */
     unsigned nr_insn, nr_links;
     uint16_t host_off[JIT_BLOCK_TOP_INSN + 1];  /* start of each guest instruction's code; the last: the end */
-    uint16_t guest_off[JIT_BLOCK_TOP_INSN + 1]; /* below 1 << 14; above it the front end's mark (jit_block_mark) */
+    uint16_t guest_off[JIT_BLOCK_TOP_INSN + 1]; /* jit_off_of; above it the front end's mark (jit_mark_of) */
     struct jit_link_out link[JIT_BLOCK_MAX_LINKS];
 };
 

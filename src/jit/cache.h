@@ -151,12 +151,11 @@ struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host);
 unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host);
 static inline uint64_t jit_block_pc(const struct jit_block *b, unsigned insn)
 {
-    return b->pc + (b->map[2 * insn + 1] & 0x3fffu);
+    return b->pc + jit_off_of(b->map[2 * insn + 1]);
 }
-/* Two bits of the front end's for its own use after a fault. */
 static inline unsigned jit_block_mark(const struct jit_block *b, unsigned insn)
 {
-    return b->map[2 * insn + 1] >> 14;
+    return jit_mark_of(b->map[2 * insn + 1]);
 }
 
 /* Bytes [off, off + len) of page no were or will be written: kills the blocks made from them. True when no block is

@@ -29,7 +29,7 @@ void ir_mark(struct irc *c, unsigned mark)
         out->guest_off[n + 1] = out->guest_off[n];
         n++;
     }
-    out->guest_off[n] = (uint16_t)((out->guest_off[n] & 0x3fffu) | mark << 14);
+    out->guest_off[n] = jit_marked(out->guest_off[n], mark);
 }
 
 static void cmc(struct irc *c, bool want_inv)

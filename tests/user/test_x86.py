@@ -23,6 +23,13 @@ def test_a_dynamic_program_behaves_as_natively(tmp_path, arch, name):
     same(arch, build(tmp_path, name, *ARCH[arch]))
 
 
+@pytest.mark.proves('F-USR-01', 'F-USR-03')
+@pytest.mark.parametrize('flags', [['-no-pie'], []], ids=['fixed', 'pie'])
+def test_a_run_of_pushes_faults_and_is_interrupted_where_the_processor_is(tmp_path, flags):
+    """The translation moves RSP once for a run: a fault or a signal in it must show the RSP of its instruction."""
+    same('x86_64', build(tmp_path, 'pushes', *flags))
+
+
 @pytest.mark.long
 @pytest.mark.proves('F-USR-01')
 @pytest.mark.parametrize('arch', ARCH)

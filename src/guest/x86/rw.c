@@ -285,7 +285,9 @@ static bool emit_block(struct rw *r)
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
         rw_before_jcc(r);
         if (r->flat) { /* nothing is put off or put together there */
+            rw_sp_mark(r);
             go_on = emit_one(r, &r->in[r->cur]);
+            rw_sp_settle(r);
             continue;
         }
         r->pending_next = r->pending;
@@ -356,7 +358,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
             b->nr_rel = 0;
             begin(r, b, env, out);
             r->nr = nr;
-            out->guest_len = out->guest_off[nr];
+            out->guest_len = jit_off_of(out->guest_off[nr]);
             ok = translate(r);
         }
         out->len = (uint32_t)(b->p - b->start);

@@ -167,6 +167,17 @@ struct x86_rw_env {
     bool smp;         /* there are or may be other vCPUs */
     bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };
+/* FLAT: what the guest's RSP has moved since the host's register for it did, [-32, 24] bytes in steps of 8, is the mark
+ * of each instruction that begins so. */
+static inline unsigned x86_rw_mark_of(int32_t sp)
+{
+    return (unsigned)(sp / 8) & 7;
+}
+static inline int32_t x86_rw_sp_of(unsigned mark)
+{
+    return 8 * ((int32_t)(mark ^ 4) - 4);
+}
+
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */
 bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out);
 /* Packing of T1 when a TLB stub is called. With X86_RWI_SPAN set an access that crosses a page returns 5 bytes behind

@@ -675,14 +675,6 @@ bool rw_find_stack_op(const struct rw *r, const struct x86_insn *in)
     }
 }
 
-static void move_sp(struct rw *r, int32_t by)
-{
-    if (r->m64)
-        jit_lea(r->b, HSP, JIT_BASE(HSP, by));
-    else
-        jit_lea32(r->b, HSP, JIT_BASE(HSP, by));
-}
-
 static void push_reg(struct rw *r, unsigned guest)
 {
     unsigned src = rw_map(guest), s = r->m64 ? 8 : 4;
@@ -696,7 +688,7 @@ static void push_reg(struct rw *r, unsigned guest)
         src = t;
     }
     jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x89, src, m, 0);
-    move_sp(r, -(int32_t)s);
+    rw_sp_add(r, -(int32_t)s);
 }
 
 static void push_imm(struct rw *r, int64_t v)
@@ -707,7 +699,7 @@ static void push_imm(struct rw *r, int64_t v)
 
     jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0xc7, 0, m, 4);
     jit_32(r->b, (uint32_t)v);
-    move_sp(r, -(int32_t)s);
+    rw_sp_add(r, -(int32_t)s);
 }
 
 static void push_mem(struct rw *r, const struct x86_insn *in)
@@ -722,7 +714,7 @@ static void push_mem(struct rw *r, const struct x86_insn *in)
     t = rw_scratch(r, &m, free0);
     jit_load(r->b, t, JIT_GS(X86_CTX(tmp)));
     jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x89, t, m, 0);
-    move_sp(r, -(int32_t)s);
+    rw_sp_add(r, -(int32_t)s);
 }
 
 static void pop_reg(struct rw *r, unsigned guest)
@@ -735,7 +727,7 @@ static void pop_reg(struct rw *r, unsigned guest)
     if (d & SPILLED)
         rw_store_home(r, d, T0);
     if (d != HSP)
-        move_sp(r, (int32_t)s);
+        rw_sp_add(r, (int32_t)s);
 }
 
 static void leave(struct rw *r)
@@ -809,7 +801,7 @@ unsigned rw_stack_run(struct rw *r)
         one_of_run(r, slot, opc_reg(&in[i]), pop);
         r->out->host_off[r->cur + i] = r->out->host_off[r->cur];
     }
-    move_sp(r, (int32_t)(pop ? total : -total));
+    rw_sp_add(r, (int32_t)(pop ? total : -total));
     return n;
 }
 

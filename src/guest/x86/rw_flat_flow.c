@@ -6,12 +6,59 @@ static int32_t word(const struct rw *r)
     return r->m64 ? 8 : 4;
 }
 
-static void add_sp(struct rw *r, int32_t by)
+void rw_sp_add(struct rw *r, int32_t by)
 {
-    if (r->m64)
+    if (r->flat && r->m64)
+        r->sp += by;
+    else if (r->m64)
         jit_lea(r->b, HSP, JIT_BASE(HSP, by));
     else
         jit_lea32(r->b, HSP, JIT_BASE(HSP, by));
+}
+
+static void move_now(struct rw *r)
+{
+    if (r->sp)
+        jit_lea(r->b, HSP, JIT_BASE(HSP, r->sp));
+    r->sp = 0;
+}
+
+/* Its code asks rw_stack where RSP points. */
+static bool of_run(const struct x86_insn *in)
+{
+    if (in->map != X86_MAP_1 || in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
+        return false;
+    switch (in->opcode) {
+    case 0x50 ... 0x5f: /* not RSP */
+        return (in->opcode & 7) != X86_RSP || in->rex & 1;
+    case 0x68:
+    case 0x6a:
+    case 0xc2:
+    case 0xc3:
+    case 0xe8:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void rw_sp_mark(struct rw *r)
+{
+    uint16_t *at = &r->out->guest_off[r->cur];
+
+    *at = jit_marked(*at, x86_rw_mark_of(r->sp));
+}
+
+void rw_sp_settle(struct rw *r)
+{
+    unsigned i = r->cur + 1;
+
+    if (!r->sp)
+        return;
+    while (i < r->nr && i < r->cur + 3 && r->in[i].found & RW_AS_IT_IS)
+        i++;
+    if (i >= r->nr || !of_run(&r->in[i]) || x86_rw_sp_of(x86_rw_mark_of(r->sp)) != r->sp)
+        move_now(r);
 }
 
 /* Stores the return address; scratch is T0 or T1. */
@@ -20,13 +67,14 @@ static void push_return(struct rw *r, uint64_t ret, unsigned scratch)
     int32_t s = word(r);
 
     if (!r->m64 || (int64_t)ret == (int32_t)ret) {
-        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0xc7, 0, JIT_BASE(HSP, -s), 4);
+        jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0xc7, 0, JIT_BASE(HSP, r->sp - s), 4);
         jit_32(r->b, (uint32_t)ret);
     } else {
         jit_mov_ri(r->b, scratch, ret);
-        jit_store(r->b, JIT_BASE(HSP, -s), scratch);
+        jit_store(r->b, JIT_BASE(HSP, r->sp - s), scratch);
     }
-    add_sp(r, -s);
+    rw_sp_add(r, -s);
+    move_now(r);
 }
 
 static uint64_t next_of(const struct rw *r, const struct x86_insn *in)
@@ -115,8 +163,9 @@ static void call_near(struct rw *r, const struct x86_insn *in, bool go_on)
 
 static void ret_near(struct rw *r, const struct x86_insn *in)
 {
-    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, JIT_BASE(HSP, 0), 0);
-    add_sp(r, word(r) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0));
+    jit_op_mem(r->b, r->m64 ? JIT_W : 0, 0x8b, T0, JIT_BASE(HSP, r->sp), 0);
+    rw_sp_add(r, word(r) + (in->opcode == 0xc2 ? (int32_t)(in->imm & 0xffff) : 0));
+    move_now(r);
     jit_mov_rr(r->b, T1, JR_RCX);
     jit_8(r->b, 0xc3);
 }

@@ -86,6 +86,7 @@ struct rw {
     uint8_t *join_at; /* rw_join; NULL: none */
     unsigned join_insn;
     bool polled; /* for the next instruction, a jump back */
+    int32_t sp;  /* flat: HSP is guest RSP - sp (rw_sp_settle) */
     bool a32;    /* flat: the operand rw_access returned is to be used with an address-size prefix */
     /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
      * moved since. */
@@ -130,6 +131,12 @@ void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
 void rw_note_peek(struct rw *r, unsigned first, unsigned last);
 void rw_cold(struct rw *r);
 struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
+
+/* rw_flat_flow.c: RSP moves by so much. In 64-bit code of user mode a run of pushes and pops, and the call or return at
+ * its end, moves HSP once, behind the last; what it still lacks is in the mark of each instruction, for faults. */
+void rw_sp_add(struct rw *r, int32_t by);
+void rw_sp_mark(struct rw *r);   /* at the beginning of each instruction */
+void rw_sp_settle(struct rw *r); /* at its end */
 
 /* rw_flat.c: user mode, where guest addresses are host addresses. */
 /* The operand itself, as rw_access gives it back; r->a32 says whether it needs the prefix. */
@@ -252,7 +259,7 @@ bool rw_sys(struct rw *r, const struct x86_insn *in);
 
 static inline uint64_t rw_pc(const struct rw *r, unsigned i)
 {
-    return r->env->pc + r->out->guest_off[i];
+    return r->env->pc + jit_off_of(r->out->guest_off[i]);
 }
 /* Are there flags in the host's register that must not be lost? */
 static inline bool rw_flags_live(const struct rw *r)

@@ -283,7 +283,7 @@ struct jit_mem rw_stack(struct rw *r, unsigned base, int32_t disp, unsigned size
     *t0_free = r->m64;
     if (r->flat) {
         *t0_free = true;
-        return JIT_BASE(base, disp);
+        return JIT_BASE(base, base == HSP ? disp + r->sp : disp);
     }
     if (r->m64)
         return by_base(r, base, disp, size, write);

@@ -282,7 +282,7 @@ static void note_made(struct lx_rt *rt, const struct jit_block_out *out, uint64_
     rt->made.bytes += out->len;
     rt->made.blocks++;
     for (unsigned i = 0; i < out->nr_insn; i++) /* an instruction may have several pieces of code */
-        rt->made.insns += !i || (out->guest_off[i] & 0x3fff) != (out->guest_off[i - 1] & 0x3fff);
+        rt->made.insns += !i || jit_off_of(out->guest_off[i]) != jit_off_of(out->guest_off[i - 1]);
 }
 
 void lx_rt_report(const struct lx_rt *rt)

@@ -154,6 +154,12 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
     return x86_rw_block(b, &env, out);
 }
 
+static void fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
+{
+    if (b)
+        x86_lx(t->cpu)->c->regs[X86_RSP] += (uint64_t)(int64_t)x86_rw_sp_of(jit_block_mark(b, insn));
+}
+
 static int enter(struct lx_rt_thread *t, const uint8_t *target)
 {
     struct x86_cpu *c = x86_lx(t->cpu)->c;
@@ -323,6 +329,7 @@ const struct lx_front lx_x86_front = {.name = "x86",
                                       .mode = mode_of,
                                       .translate = translate,
                                       .enter = enter,
+                                      .fix = fix,
                                       .pc = get_pc,
                                       .set_pc = set_pc,
                                       .step = step,
