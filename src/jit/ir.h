@@ -353,14 +353,16 @@ enum { IR_MARK_FLAGS = 1 /* NZCV are in EFLAGS, CF is C */, IR_MARK_FLAGS_INV = 
 void ir_fix(struct ir_ctx *ctx, unsigned mark, uint64_t eflags);
 /* Sets everything but the guest's part of the block. */
 void ir_ctx_init(struct ir_ctx *ctx);
-static inline void ir_jc_clear(struct ir_ctx *ctx)
-{
-    for (unsigned i = 0; i < IR_JC_SIZE; i++)
-        ctx->jc[i].pc = ~(uint64_t)0;
-}
 static inline unsigned ir_jc_hash(uint64_t pc)
 {
     return (unsigned)(pc >> 1) & (IR_JC_SIZE - 1);
+}
+/* Every 64-bit number may be jumped to, so none stands for nothing: an empty place holds an address whose place is
+ * another. */
+static inline void ir_jc_clear(struct ir_ctx *ctx)
+{
+    for (uint64_t i = 0; i < IR_JC_SIZE; i++)
+        ctx->jc[i].pc = (i ^ 1) << 1;
 }
 /* Packed flags: bit 15 N, 14 Z, 8 C (all in AH of LAHF), bit 0 V. */
 static inline uint32_t ir_nzcv_of(uint64_t packed) /* in bits 31 to 28 */

@@ -107,6 +107,14 @@ def elf_storm(tmp_path, arch, count, seed):
                     raise
 
 
+@pytest.mark.proves('F-USR-03')
+@pytest.mark.parametrize('arch', CC)
+def test_jumps_to_where_nothing_is_are_the_programs_own_fault(tmp_path, arch):
+    """Among them to each number that could stand for an empty entry in a table of the translator's."""
+    r = subprocess.run([program('qemu-' + arch), build(tmp_path, arch, 'nowhere', '-static')], capture_output=True, timeout=60)
+    assert r.returncode == 0 and r.stdout.startswith(b'0 of '), (r.stdout, r.stderr)
+
+
 @pytest.mark.limit(400)
 @pytest.mark.proves('F-USR-02')
 @pytest.mark.parametrize('arch', CC)

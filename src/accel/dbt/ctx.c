@@ -135,8 +135,7 @@ static void empty(struct x86_ctx *x)
 
 void dbt_clear_jumps(struct x86_ctx *x)
 {
-    for (unsigned i = 0; i < X86_JC_SIZE; i++)
-        x->jc_neg[i] = EMPTY;
+    x86_jc_clear(x);
     memset(x->islot, 0, sizeof x->islot);
 }
 

@@ -447,10 +447,8 @@ static void set_poll(struct dbt_cpu *c, bool stop)
     x->poll = stop ? DBT_POLL_BAD : (uintptr_t)&x->poll_ok;
     /* Indirect jumps miss, until enter() makes the mask again. The vCPU that fills the entry just now is not in code,
      * and sees `kicked` before it is. */
-    if (stop) {
-        x->jc_mask = 0;
-        __atomic_store_n(&x->jc_neg[0], DBT_EMPTY, __ATOMIC_RELAXED);
-    }
+    if (stop)
+        x86_jc_stop(x, c->dbt->stubs.exit_dispatch);
 }
 
 /* Once, when the first vCPU runs: the program may fork before. */

@@ -87,6 +87,21 @@ static inline unsigned x86_jc(uint64_t pc)
 {
     return (unsigned)(pc & X86_JC_MASK) >> 4;
 }
+/* Empties it. Every 64-bit number may be jumped to, so none stands for nothing: an empty place holds an address whose
+ * place is another. */
+static inline void x86_jc_clear(struct x86_ctx *x)
+{
+    for (uint64_t i = 0; i < X86_JC_SIZE; i++)
+        x->jc_neg[i] = -((i ^ 1) << 4);
+}
+/* Lets every jump miss, whoever runs here: all look at the first place, where an address leads to the way out (a stub's
+ * exit_dispatch). Until jc_mask has its value again. */
+static inline void x86_jc_stop(struct x86_ctx *x, const uint8_t *exit_dispatch)
+{
+    x->jc_mask = 0;
+    __atomic_store_n(&x->jc_host[0], exit_dispatch, __ATOMIC_RELAXED);
+    __atomic_store_n(&x->jc_neg[0], -(uint64_t)(1 << 4), __ATOMIC_RELEASE);
+}
 static inline uint32_t x86_tlb_nr(const struct x86_ctx *x) /* entries in use */
 {
     return (uint32_t)(x->tlb_mask >> 12) + 1;

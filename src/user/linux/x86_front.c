@@ -192,8 +192,9 @@ static void kick(struct lx_rt_thread *t, bool stop)
     struct x86_ctx *x = t->ctx;
 
     if (stop)
-        x->jc_neg[0] = UINT64_C(1) << 52;
-    x->jc_mask = stop ? 0 : X86_JC_MASK;
+        x86_jc_stop(x, stubs.exit_dispatch);
+    else
+        x->jc_mask = X86_JC_MASK;
 }
 
 static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
@@ -206,10 +207,7 @@ static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
 
 static void jc_clear(struct lx_rt_thread *t)
 {
-    struct x86_ctx *x = t->ctx;
-
-    for (unsigned i = 0; i < X86_JC_SIZE; i++)
-        x->jc_neg[i] = UINT64_C(1) << 52;
+    x86_jc_clear(t->ctx);
 }
 
 /* ---- rare instructions ---- */

@@ -9,6 +9,7 @@
 #include "t.h"
 
 #include <errno.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -561,6 +562,85 @@ static void interrupted(void)
     claim(alarms > 5, "timer signals came", "%s", alarms > 5 ? "more than 5" : "hardly any");
 }
 
+/* Addresses that are none: what stands for "nothing here" in a table of the translator's must not be taken for one. */
+static sigjmp_buf out_of_it;
+static volatile int none_code;
+
+static void on_none(int sig, siginfo_t *si, void *uc)
+{
+    (void)uc;
+    none_code = sig == SIGSEGV ? si->si_code : -sig;
+    siglongjmp(out_of_it, 1);
+}
+
+static void touch_none(uint64_t a, unsigned how)
+{
+    switch (how) {
+    case 0:
+        __asm__ volatile("mov (%0), %%rax" : : "r"(a) : "rax", "memory");
+        break;
+    case 1:
+        __asm__ volatile("movl $5, (%0)" : : "r"(a) : "memory");
+        break;
+    case 2:
+        __asm__ volatile("jmp *%0" : : "r"(a) : "memory");
+        break;
+    case 3:
+        __asm__ volatile("sub $128, %%rsp; call *%0" : : "r"(a) : "memory");
+        break;
+    case 4:
+        __asm__ volatile("push %0; ret" : : "r"(a) : "memory");
+        break;
+    case 5:
+        __asm__ volatile("mov %%rsp, %%rbx; lea 4096(%0), %%rsp; push %%rax; mov %%rbx, %%rsp"
+                         :
+                         : "r"(a)
+                         : "rbx", "memory");
+        break;
+    default:
+        __asm__ volatile("mov %%rsp, %%rbx; mov %0, %%rsp; pop %%rax; mov %%rbx, %%rsp"
+                         :
+                         : "r"(a)
+                         : "rax", "rbx", "memory");
+    }
+}
+
+static int code_of_none(uint64_t a, unsigned how)
+{
+    none_code = 0;
+    if (!sigsetjmp(out_of_it, 1))
+        touch_none(a, how);
+    return none_code;
+}
+
+static void no_addresses(void)
+{
+    unsigned bad = 0, n = 0;
+    volatile uint64_t there[2] = {0};
+    uint64_t first = 0;
+
+    handle(on_none);
+    for (unsigned round = 0; round < 30; round++)
+        for (unsigned bit = 47; bit < 64; bit++)
+            for (unsigned k = 0; k < 14; k++) {
+                uint64_t a = -(UINT64_C(1) << bit);
+                int code;
+
+                if (k < 7)
+                    a = -a;
+                else if (bit == 47 || bit == 63)
+                    a = UINT64_C(3) << 61;
+                code = code_of_none(a, k % 7);
+                there[round & 1]++; /* what a table held before */
+                n++;
+                if (code != SI_KERNEL && !(k % 7 >= 5 && code == -SIGBUS) && !bad++)
+                    first = a;
+            }
+    claim(!bad, "addresses that are none", "%u of %u faulted otherwise, the first %llx", bad, n,
+          (unsigned long long)first);
+    handle(on_fault);
+}
+
 int main(void)
 {
     uint8_t *p = mmap((void *)(uintptr_t)BASE, 10 * PAGE, PROT_READ | PROT_WRITE,
@@ -579,5 +659,6 @@ int main(void)
     single_steps();
     debug_registers();
     interrupted();
+    no_addresses();
     return t_end();
 }
