@@ -19,7 +19,7 @@ SRC = os.path.join(ROOT, 'tests', 'guest', 'x86')
 @pytest.mark.limit(240)
 @pytest.mark.proves('F-ACC-02')
 @pytest.mark.parametrize('accel', ['interp', 'tcg'])
-@pytest.mark.parametrize('image, cpu', [('prot', 'qemu64'), ('long', 'max'), ('shadow.32', 'max'), ('shadow.64', 'max')])
+@pytest.mark.parametrize('image, cpu', [('prot', 'qemu64'), ('long', 'max'), ('shadow.32', 'max'), ('shadow.64', 'max'), ('calls', 'max')])
 def test_traps_and_transfers_are_those_of_the_manual(images, tmp_path, image, cpu, accel):
     log = tmp_path / 'log'
     p = subprocess.run([program('qemu-system-x86_64'), '-accel', accel, '-cpu', cpu, '-m', '64', '-display', 'none', '-net', 'none',

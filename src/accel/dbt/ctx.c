@@ -183,6 +183,12 @@ void dbt_ss_reset(struct dbt_cpu *c)
             c->ctx[i]->ss_rsp = c->ss_top;
 }
 
+/* The part of a key that says what code means, not what data may be accessed. */
+static uint64_t code_key(uint64_t key)
+{
+    return key & UINT32_MAX & ~(UINT64_C(1) << 27);
+}
+
 /* The context for the CPU's present state, emptied if it went stale; NULL when memory is short. */
 struct x86_ctx *dbt_pick_ctx(struct dbt_cpu *c, unsigned mode)
 {
@@ -222,8 +228,11 @@ found:
         c->cur = x;
         __builtin_ia32_wrgsbase64((uint64_t)(uintptr_t)x);
     }
-    if (c->last_cr3[user] != cr3) { /* another address space: predictions made there must not run here */
+    /* Another address space, or a mode whose code is different: what returns there goes on without a guard, so that
+     * predictions made there must not run here. */
+    if (c->last_cr3[user] != cr3 || c->last_key[user] != code_key(key)) {
         c->last_cr3[user] = cr3;
+        c->last_key[user] = code_key(key);
         dbt_ss_reset(c);
     }
     c->switch_ctx = false;
@@ -485,6 +494,7 @@ static void flush_pcid(struct x86_cpu *cpu, unsigned pcid)
         if ((c->tag[i].cr3 & 0xfff) == pcid)
             c->stale[i] = true;
     c->switch_ctx = true;
+    dbt_ss_reset(c);
 }
 
 static void mode_changed(struct x86_cpu *cpu)

@@ -76,7 +76,7 @@ struct dbt_cpu {
     uint64_t clock;                    /* for least-recently-used contexts */
     uint8_t *ss;                       /* shadow stack mapping, owned */
     uint64_t ss_top;
-    uint64_t last_cr3[2]; /* by privilege: the shadow stack is dropped when it changes */
+    uint64_t last_cr3[2], last_key[2]; /* by privilege: the shadow stack is dropped when they change */
     uint32_t generation;
     _Atomic bool in_code, kicked;
     uint32_t hot_since[1024]; /* by slot: when its misses ran over last; host TSC / 256 */

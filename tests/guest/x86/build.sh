@@ -20,3 +20,4 @@ EMU=elf_x86_64 one long -DLONG -m64 -mno-sse -mcmodel=small
 EMU=elf_i386 one shadow.32 -m32
 EMU=elf_x86_64 one shadow.64 -DLONG -m64 -mno-sse -mcmodel=small
 EMU=elf_x86_64 one dirty -DLONG -m64 -mno-sse -mcmodel=small
+EMU=elf_x86_64 one calls -DLONG -m64 -mno-sse -mcmodel=small
