@@ -179,6 +179,7 @@ struct x86_rw_env {
     bool loop;        /* the host's LOOP is as fast as its other branches */
     bool count;       /* blocks add up their instructions in ctx->insns */
     bool loops;       /* blocks of the second tier may have variants X86_RWM_LOOP, but for those of no_loop */
+    bool calls;       /* blocks go on behind calls */
     bool smp;         /* there are or may be other vCPUs */
     bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
 };

@@ -170,16 +170,10 @@ static void ret_near(struct rw *r, const struct x86_insn *in)
     jit_8(r->b, 0xc3);
 }
 
-bool rw_is_call(const struct rw *r, const struct x86_insn *in)
-{
-    return r->flat && in->map == X86_MAP_1 && in->enc == X86_ENC_LEGACY && !in->lock && !in->opsize_pfx &&
-           ((in->opcode == 0xe8 && in->imm) || (in->opcode == 0xff && (in->modrm >> 3 & 7) == 2));
-}
-
 bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
 {
     unsigned reg = in->modrm >> 3 & 7;
-    bool more = rw_is_call(r, in) && r->cur + 1 < r->nr;
+    bool more = rw_calls_on(r, in);
 
     if (in->map != X86_MAP_1)
         return false;

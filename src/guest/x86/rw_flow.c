@@ -126,8 +126,14 @@ uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum)
     return miss;
 }
 
-/* What is rare lies where it costs least: behind the end of the block, or in the constant of a MOV to a register that
- * is free, which the host decodes as one instruction that nothing waits for; one serves those that reach it. */
+void rw_hide_jmp(struct rw *r)
+{
+    jit_8(r->b, 0x0f); /* nop [rcx + rbp*8 + disp32], of which the last five bytes are a JMP */
+    jit_8(r->b, 0x1f);
+    jit_8(r->b, 0x84);
+}
+
+/* One jump to ret_miss serves those that reach it. */
 static void away(struct rw *r, uint8_t *miss)
 {
     struct jit_buf *b = r->b;
@@ -136,13 +142,21 @@ static void away(struct rw *r, uint8_t *miss)
         *miss = (uint8_t)(r->away - (miss + 1));
         return;
     }
-    jit_8(b, 0x49); /* mov T1, imm64 */
-    jit_8(b, 0xb8 | (T1 & 7));
+    rw_hide_jmp(r);
     r->away = b->p;
     jit_patch8(b, miss);
     jit_jmp(b, r->env->stubs->ret_miss);
-    for (int i = 0; i < 3; i++)
-        jit_8(b, 0xcc);
+}
+
+bool rw_is_call(const struct rw *r, const struct x86_insn *in)
+{
+    return r->env->calls && in->map == X86_MAP_1 && in->enc == X86_ENC_LEGACY && !in->lock && !in->opsize_pfx &&
+           ((in->opcode == 0xe8 && in->imm) || (in->opcode == 0xff && (in->modrm >> 3 & 7) == 2));
+}
+
+bool rw_calls_on(const struct rw *r, const struct x86_insn *in)
+{
+    return rw_is_call(r, in) && r->cur + 1 < r->nr;
 }
 
 void rw_continuation(struct rw *r, uint64_t ret, bool go_on)
@@ -163,6 +177,7 @@ void rw_continuation(struct rw *r, uint64_t ret, bool go_on)
         jit_jmp(b, r->env->stubs->ret_miss);
         return;
     }
+    rw_span_forget(r); /* other code has used the slots and the context's places since */
     away(r, miss);
     if (miss[-1] == 0xe2) /* LOOP: a JMP */
         rw_goes_on(r, ret, miss - 1, 0xeb);
@@ -241,7 +256,7 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
     jit_jmp(r->b, r->env->stubs->exit_dispatch);
 }
 
-static void call_ind(struct rw *r, const struct x86_insn *in)
+static void call_ind(struct rw *r, const struct x86_insn *in, bool go_on)
 {
     uint8_t *hit;
 
@@ -257,10 +272,10 @@ static void call_ind(struct rw *r, const struct x86_insn *in)
     r->t1 = 0;
     push_return(r, next_of(r, in));
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GS(X86_CTX(tmp)), 0);
-    rw_continuation(r, next_of(r, in), false);
+    rw_continuation(r, next_of(r, in), go_on);
 }
 
-static void call(struct rw *r, const struct x86_insn *in)
+static void call(struct rw *r, const struct x86_insn *in, bool go_on)
 {
     bool back = target_of(r, in) <= rw_pc(r, r->cur);
     uint32_t poll = back ? rw_poll(r) : 0; /* before anything is pushed: the call is started again */
@@ -279,7 +294,7 @@ static void call(struct rw *r, const struct x86_insn *in)
         r->out->link[n].poll = poll;
         r->out->link[n].poll_pc = rw_pc(r, r->cur);
     }
-    rw_continuation(r, next_of(r, in), false);
+    rw_continuation(r, next_of(r, in), go_on);
 }
 
 bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
@@ -319,7 +334,8 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
         rw_link_jmp(r, target_of(r, in), JIT_LINK_JMP, 0);
         return true;
     case 0xe8:
-        call(r, in);
+        *go_on = rw_calls_on(r, in);
+        call(r, in, *go_on);
         return true;
     case 0xc2:
     case 0xc3:
@@ -328,8 +344,9 @@ bool rw_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
     case 0xff:
         if (((in->modrm >> 6) != 3 && !rw_mem_ok(r, in)) || (reg != 2 && reg != 4))
             return false;
+        *go_on = rw_calls_on(r, in);
         if (reg == 2)
-            call_ind(r, in);
+            call_ind(r, in, *go_on);
         else
             jump_ind(r, in);
         return true;

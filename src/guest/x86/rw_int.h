@@ -130,6 +130,9 @@ void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
 /* The code depends on bytes [first, last] of the block's page beyond its own. */
 void rw_note_peek(struct rw *r, unsigned first, unsigned last);
 void rw_cold(struct rw *r);
+/* Leaves for *from where sum is not zero, by way of RCX, which T1 holds: it is the guest's again where that goes on.
+ * sum_is_1: a sum that is 1 instead. */
+uint8_t *rw_leave_unless_zero(struct rw *r, struct jit_mem sum, bool sum_is_1);
 struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
 
 /* rw_flat_flow.c: RSP moves by so much. In 64-bit code of user mode a run of pushes and pops, and the call or return at
@@ -151,8 +154,6 @@ bool rw_flat_op(struct rw *r, const struct x86_insn *in);
 /* rw_flat_flow.c: calls, returns, indirect jumps; the block ends. False: not one of them, or left to the interpreter.
  */
 bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
-/* A call behind which the block goes on. */
-bool rw_is_call(const struct rw *r, const struct x86_insn *in);
 /* jit_op_mem on an operand from rw_access. */
 void rw_op_mem(struct rw *r, unsigned flags, unsigned opcode, unsigned reg, struct jit_mem m, unsigned imm_len);
 
@@ -175,6 +176,11 @@ static inline void rw_join(struct rw *r, unsigned insn)
 /* RCX = sum, and where that is not zero a jump to what is patched in at the returned place, 127 bytes away at most. RCX
  * is lost, flags are not touched. LOOP falls through on the usual side, which spares the host a taken branch. */
 uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum);
+/* A call behind which blocks go on; does this block, at the current instruction? */
+bool rw_is_call(const struct rw *r, const struct x86_insn *in);
+bool rw_calls_on(const struct rw *r, const struct x86_insn *in);
+/* The JMP rel32 that follows is the end of a NOP: nobody falls into it, and that costs less than to jump over it. */
+void rw_hide_jmp(struct rw *r);
 /* What a return to `ret` comes to, with T0 = where the guest returns, T1 = its RCX: the next block; with go_on, the
  * code that follows. */
 void rw_continuation(struct rw *r, uint64_t ret, bool go_on);
@@ -220,6 +226,7 @@ struct rw_span *rw_span_find(struct rw *r, unsigned base, int32_t disp, unsigned
 /* A span for this access and those that follow it; the caller checks it and gives it a slot of its own. */
 struct rw_span *rw_span_new(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write);
 void rw_span_after(struct rw *r, const struct x86_insn *in); /* what the emitted instruction does to the spans */
+void rw_span_forget(struct rw *r);                           /* no check made so far holds from here on */
 
 uint32_t rw_writes(const struct x86_insn *in); /* GPRs it may write, as a bit mask */
 /* Constant change of RSP by the instruction; false: it may change otherwise (or not at all: *by is 0). */

@@ -101,6 +101,8 @@ static void look_ahead(const struct rw *r, struct rw_span *s, unsigned guest)
             s->hi = hi;
             s->shared |= i > r->cur;
         }
+        if (in->found & RW_ENDS && !(in->found & RW_COND)) /* a call: rw_span_forget */
+            return;
         if (!(rw_writes(in) >> guest & 1))
             continue;
         if (guest != X86_RSP || rw_is_sys(r, in) || !rw_rsp_change(in, &by) || by > 4096 || by < -4096)
@@ -146,6 +148,13 @@ static bool any_valid(const struct rw *r)
     for (unsigned i = 0; i < ARRAY_LEN(r->span); i++)
         any |= r->span[i].valid;
     return any;
+}
+
+void rw_span_forget(struct rw *r)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(r->span); i++)
+        r->span[i].valid = false;
+    r->t1 = 0;
 }
 
 void rw_span_after(struct rw *r, const struct x86_insn *in)

@@ -140,6 +140,7 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
 {
     uint32_t no_slots = 0;
     struct x86_rw_env env = {.stubs = &stubs,
+                             .calls = true,
                              .feat = &x86_lx(t->cpu)->c->feat,
                              .mode = mode,
                              .pc = pc,
