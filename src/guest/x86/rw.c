@@ -186,7 +186,6 @@ static void guard(struct rw *r, uint64_t page, uint64_t id)
     unsigned h = (unsigned)page % X86_ISLOTS;
     struct cold *c = rw_new_cold(r, COLD_GUARD);
     int32_t at = X86_CTX(islot) + 8 * (int)h;
-    uint8_t *ok;
 
     if (!rw_flags_live(r)) {
         jit_op_mem(r->b, 0, 0x81, 7, JIT_GS(at), 4); /* cmp dword */
@@ -196,12 +195,8 @@ static void guard(struct rw *r, uint64_t page, uint64_t id)
     }
     jit_mov_rr(r->b, T1, JR_RCX);
     jit_load(r->b, JR_RCX, JIT_GS(at));
-    jit_lea(r->b, JR_RCX, JIT_BASE(JR_RCX, (int32_t)id));
-    ok = jit_jrcxz_fwd(r->b);
-    c->from = jit_jmp_fwd(r->b);
+    c->from = rw_leave_unless_zero(r, JIT_BASE(JR_RCX, (int32_t)id), false);
     c->rcx_in_t1 = true;
-    jit_patch8(r->b, ok);
-    jit_mov_rr(r->b, JR_RCX, T1);
 }
 
 static void count(struct rw *r)

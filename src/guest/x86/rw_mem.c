@@ -125,13 +125,41 @@ static void page_for(struct rw *r, unsigned dst, bool probe, bool write, int32_t
     jit_load(r->b, dst, JIT_GSX(dst, 8, write ? X86_CTX(tlb[0].w) : X86_CTX(tlb[0].r)));
 }
 
+/* With LOOP what is usual jumps nowhere: the host has places for a few thousand jumps that are taken. */
+uint8_t *rw_leave_unless_zero(struct rw *r, struct jit_mem sum, bool sum_is_1)
+{
+    bool bare = sum.index == JR_NONE && sum.base == JR_RCX;
+    struct jit_buf *b = r->b;
+    uint8_t *at, *from;
+
+    if (!r->env->loop) {
+        if (!bare || sum.disp)
+            jit_lea(b, JR_RCX, sum);
+        at = jit_jrcxz_fwd(b);
+        from = jit_jmp_fwd(b);
+        jit_patch8(b, at);
+        jit_mov_rr(b, JR_RCX, T1);
+        return from;
+    }
+    sum.disp += !sum_is_1;
+    if (!bare || sum.disp)
+        jit_lea(b, JR_RCX, sum);
+    at = jit_loop_fwd(b);
+    jit_mov_rr(b, JR_RCX, T1);
+    rw_hide_jmp(r);
+    jit_patch8(b, at);
+    return jit_jmp_fwd(b);
+}
+
 /* A check that keeps flags: RCX = bits of the offset that must be zero, in T1 its own value. The address is in T0, or
  * with c->make_t0 where. Aligned accesses of a power of two lie in one page with their first byte; of others the last
- * byte is looked at too. Returns with RCX still in T1. */
+ * byte is looked at too. Where RCX becomes zero in the end, LOOP wants 1: an aligned address plus 1 gives that by
+ * itself. Returns with RCX restored and still in T1. */
 static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigned size, bool probe, int32_t slot)
 {
     bool two = size > 16 || (size & (size - 1));
     struct jit_mem bits = JIT_GS(X86_CTX(mask) + 8 * (int)(two ? 0 : mask_index(size))), last;
+    bool one = r->env->loop && !two && size > 1 && where.disp < INT32_MAX;
     struct jit_buf *b = r->b;
     uint8_t *hit;
 
@@ -159,13 +187,11 @@ static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigne
         jit_lea(b, T0, last);
         jit_pext_mem(b, T0, T0, bits);
     }
+    where.disp += one;
     jit_lea(b, JR_RCX, where);
     jit_pext_mem(b, JR_RCX, JR_RCX, bits);
-    if (two && c->make_t0)
-        jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0)); /* of 52 bits each: zero when both are */
-    hit = jit_jrcxz_fwd(b);
-    c->from = jit_jmp_fwd(b);
-    jit_patch8(b, hit);
+    c->from = rw_leave_unless_zero(
+        r, two && c->make_t0 ? JIT_SUM(JR_RCX, T0) /* of 52 bits each */ : JIT_BASE(JR_RCX, 0), one);
     c->rcx_in_t1 = true;
 }
 
@@ -179,7 +205,6 @@ static void check_flagless(struct rw *r, struct cold *c, struct jit_mem where, u
         jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(tlb[0].add)));
         jit_op_reg(b, JIT_W, 0x87, JR_RCX, T1); /* xchg */
     } else {
-        jit_mov_rr(b, JR_RCX, T1);
         jit_load(b, T1, JIT_GS(slot + 8));
     }
 }
