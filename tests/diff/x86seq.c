@@ -1,8 +1,8 @@
 /* x86seq [--count N] [--seed S] [--engine interp|tcg] [--mode 32|64] [--max K] [--walk 1]: runs of up to K random
- * instructions with forward jumps and a small loop, on the bare CPU and through an engine; all state must agree at the
- * end, or at the first fault, whose address must agree too. What single instructions cannot show: flags that live
- * across others, checks that several accesses share, pushes and pops that are put together, what is left undone when
- * one of them faults.
+ * instructions with forward jumps, calls that come back and a small loop, on the bare CPU and through an engine; all
+ * state must agree at the end, or at the first fault, whose address must agree too. What single instructions cannot
+ * show: flags that live across others, checks that several accesses share, pushes and pops that are put together, what
+ * is left undone when one of them faults.
  *
  * Pointers stay in registers that the run does not write; an instruction that reads flags the manuals leave undefined
  * is not put behind one that leaves them so. A run that differs is made as short as it goes before it is printed.
@@ -16,11 +16,11 @@
 #include <unistd.h>
 
 enum { MAX_ITEMS = 40, RUN_BYTES = 0x600 };
-enum item_kind { PLAIN, JUMP, LOOP };
+enum item_kind { PLAIN, JUMP, LOOP, CALL };
 struct item {
     struct x86_insn in;
     enum item_kind kind;
-    unsigned over; /* JUMP: how many items it may skip */
+    unsigned over; /* JUMP: how many items it may skip; CALL: what the function does, or AGAIN */
     uint8_t op[2]; /* JUMP: opcode, without displacement */
     uint8_t op_len;
     uint64_t target; /* RIP-relative: address of the operand */
@@ -136,15 +136,53 @@ static void pick_jump(struct seq *s, struct item *it, uint64_t undefined)
     }
 }
 
+/* What functions do that are called, and come back: with flags, without, with the stack. AGAIN: the one before. */
+static const struct {
+    uint8_t len, b[8];
+} bodies[] = {{0, ""},
+              {2, "\x50\x58"},                  /* push rax; pop rax */
+              {2, "\x01\xd0"},                  /* add eax, edx */
+              {3, "\x8d\x40\x07"},              /* lea eax, [rax+7] */
+              {2, "\x85\xc0"},                  /* test eax, eax */
+              {4, "\x50\x52\x59\x58"},          /* push rax; push rdx; pop rcx; pop rax */
+              {6, "\x8b\x04\x24\x33\x04\x24"}}; /* mov eax, [rsp]; xor eax, [rsp] */
+enum { AGAIN = 100 };
+
 static unsigned length_of(const struct item *it)
 {
+    if (it->kind == CALL) /* jmp over the function; the function; ret; call */
+        return it->over == AGAIN ? 5 : 5 + bodies[it->over].len + 1u + 5;
     return it->kind == PLAIN ? it->in.len : it->kind == JUMP ? it->op_len + 4u : 10;
+}
+
+/* *fn: where the function begins that was laid out last, 0: none. */
+static void lay_call(const struct item *it, uint8_t *b, unsigned at, unsigned *fn)
+{
+    uint8_t *p = b + at;
+
+    if (it->over == AGAIN && !*fn) {
+        memcpy(p, "\x0f\x1f\x44\x00\x00", 5); /* its function was taken away: nop */
+        return;
+    }
+    if (it->over != AGAIN) {
+        unsigned n = bodies[it->over].len;
+
+        *p++ = 0xe9;
+        put_le32(p, n + 1);
+        p += 4;
+        *fn = (unsigned)(p - b);
+        memcpy(p, bodies[it->over].b, n);
+        p += n;
+        *p++ = 0xc3;
+    }
+    *p++ = 0xe8;
+    put_le32(p, *fn - (unsigned)(p + 4 - b));
 }
 
 /* The bytes of all items, displacements put right. */
 static unsigned lay_out(struct seq *s, uint8_t *b)
 {
-    unsigned at[MAX_ITEMS + 1], pos = 0, last = s->nr && s->item[s->nr - 1].kind == LOOP ? s->nr - 1 : s->nr;
+    unsigned at[MAX_ITEMS + 1], pos = 0, fn = 0, last = s->nr && s->item[s->nr - 1].kind == LOOP ? s->nr - 1 : s->nr;
 
     for (unsigned i = 0; i < s->nr; i++) {
         at[i] = pos;
@@ -159,6 +197,8 @@ static unsigned lay_out(struct seq *s, uint8_t *b)
             if (it->target)
                 put_le32(it->in.bytes + it->in.off_disp, (uint32_t)(it->target - (CODE_AT + at[i + 1])));
             memcpy(p, it->in.bytes, it->in.len);
+        } else if (it->kind == CALL) {
+            lay_call(it, b, at[i], &fn);
         } else if (it->kind == JUMP) {
             unsigned to = i + 1 + it->over;
 
@@ -267,6 +307,9 @@ static void make(struct seq *s)
         if (rnd_below(&s->rng, s->walk ? 12 : 6) == 0) {
             pick_jump(s, it, undefined);
             shadow = shadow > it->over ? shadow : it->over + 1;
+        } else if (rnd_below(&s->rng, 8) == 0) {
+            *it = (struct item){
+                .kind = CALL, .over = rnd_below(&s->rng, 2) ? AGAIN : (unsigned)rnd_below(&s->rng, ARRAY_LEN(bodies))};
         } else if (pick_plain(s, it, undefined)) {
             uint64_t u = gen_undefined(&it->in, &s->before);
 

@@ -141,6 +141,25 @@ static void x87(void)
     put("x87"), hex(bad), nl();
 }
 
+/* Each of these goes on behind the call with its own pointer, which the ones it called had in another page. */
+asm(".text; .balign 64; 3: jmp 2f;"
+    "tour: pushq %rbx; movq %rdi,%rbx; movq (%rbx),%rax; addq 8(%rbx),%rax; xorq $4096,%rdi; decq %rsi; js 3b;"
+    "pushq %rax; call tour; popq %rcx; addq %rcx,%rax; 2: addq 8(%rbx),%rax; popq %rbx; ret");
+u64 tour(volatile u64 *p, u64 n);
+static volatile u64 two[1024] __attribute__((aligned(8192)));
+static void pointers(void)
+{
+    volatile u64 *p = (volatile u64 *)(VA + 0x10000);
+    unsigned i, bad = 0;
+
+    pt[16] = (word)&two[512] | 7; /* the other way round: the host's addresses do not go along with the guest's */
+    pt[17] = (word)&two[0] | 7;
+    p[0] = 1, p[1] = 0x10, p[512] = 0x100, p[513] = 0x1000;
+    for (i = 0; i < WARM; i++)
+        bad += tour(p, i % 8) != (i % 8 / 2 + 1) * 0x21 + (i % 8 + 1) / 2 * 0x2100;
+    put("pointers"), hex(bad), nl();
+}
+
 void main(void)
 {
     unsigned k;
@@ -163,6 +182,7 @@ void main(void)
         changes("mapped, cr3", k, remap_cr3);
     }
     x87();
+    pointers();
     put("calls end\n");
     outb(0xf4, 0);
 }
