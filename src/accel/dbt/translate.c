@@ -79,7 +79,7 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .nr_slots = d->nr_slots,
                              .count = d->count,
                              .loops = !d->lockstep && !d->count && !d->no_link,
-                             .calls = !d->count && !d->no_link,
+                             .calls = !d->count && !d->lockstep,
                              .smp = d->m->max_cpus > 1,
                              .vex = d->host_avx,
                              .loop = __builtin_cpu_is("amd")};
