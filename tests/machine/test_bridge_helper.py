@@ -30,10 +30,12 @@ CHILD = textwrap.dedent('''
 def run(tmp_path, acl, bridge):
     helper = program('qemu-bridge-helper')
     need('unshare', 'util-linux')
-    if not os.path.isdir('/etc/qemu') or not os.path.exists('/dev/net/tun') or os.geteuid() != 0:
-        host_lacks('needs root, /etc/qemu and /dev/net/tun')
+    if not os.path.exists('/dev/net/tun') or os.geteuid() != 0:
+        host_lacks('needs root and /dev/net/tun')
     (tmp_path / 'child.py').write_text(CHILD)
-    script = 'mount -t tmpfs none /etc/qemu && mount -t sysfs none /sys'
+    (tmp_path / 'etc').mkdir()
+    script = (f'cd {tmp_path} && mount -t tmpfs none etc && cp -a /etc/. etc/ && rm -rf etc/qemu && mkdir etc/qemu && mount --bind etc /etc'
+              ' && mount -t sysfs none /sys')
     if acl is not None:
         (tmp_path / 'bridge.conf').write_text(acl)
         script += f' && cp {tmp_path}/bridge.conf /etc/qemu/bridge.conf'
