@@ -671,6 +671,8 @@ static void gen(struct a64_xlat *x, uint32_t w)
     }
     r = &a64_rows[row];
     kind = a64_kind_of(row);
+    if ((w & 0x0a000000) == 0x08000000 && xlat_mem(x, r, kind, w)) /* loads and stores: they are many */
+        return;
     if (gen_integer(x, r, kind, w) || gen_system(x, r, kind, w) || xlat_mem(x, r, kind, w) || xlat_fp(x, r, kind, w) ||
         xlat_simd(x, r, kind, w))
         return;
@@ -705,6 +707,7 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
     struct a64_xlat x = {.s = s, .pc = pc, .start = pc, .code = code, .avail = avail, .fp_special = mode & A64_MODE_FP};
     uint64_t end = pc;
     unsigned n = 0;
+    uint32_t w;
 
     if (avail < 4 || (pc & 3))
         return false;
@@ -721,9 +724,10 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
         x.room = max - n;
         if (x.pc + 4 > end)
             end = x.pc + 4;
-        if (max > 1)
-            xlat_loop(&x);
-        gen(&x, get_le32(code + (x.pc - pc)));
+        w = get_le32(code + (x.pc - pc));
+        if (xlat_may_loop(w) && max > 1)
+            xlat_loop(&x, w);
+        gen(&x, w);
         x.pc += 4;
         n++;
         if (ir_closed_loop(s))
