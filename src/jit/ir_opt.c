@@ -274,8 +274,6 @@ static ir_val simplify(struct ir *s, unsigned n)
         if (is_identity(o, b))
             return o->a[0];
     }
-    if (o->op == IR_TRUNC && (s->op[o->a[0]].op == IR_ZEXT || s->op[o->a[0]].op == IR_SEXT))
-        return s->op[o->a[0]].a[0];
     if (o->op == IR_SELECT && s->op[o->a[0]].op == IR_CMP) {
         struct ir_op *cmp = &s->op[o->a[0]];
 
@@ -361,6 +359,17 @@ static void fold_fcmp(const struct ir *s, struct ir_op *o)
         o->a[0] = f->a[0];
         o->a[1] = f->a[1];
     }
+}
+
+static ir_val trunc_of(struct ir *s, struct ir_op *o, unsigned n)
+{
+    const struct ir_op *d = &s->op[o->a[0]];
+
+    if (d->op == IR_ZEXT || d->op == IR_SEXT)
+        return d->a[0];
+    if (d->op == IR_CONST)
+        make_const(o, (uint32_t)d->imm);
+    return (ir_val)n;
 }
 
 /* What GET stands for. */
@@ -452,7 +461,10 @@ ir_val ir_forward(struct ir *s, unsigned n)
     case IR_LABEL:
         forward_state(s, o);
         break;
-    case IR_ADD ... IR_SELECT:
+    case IR_TRUNC:
+        return trunc_of(s, o, n);
+    case IR_ADD ... IR_TRUNC - 1:
+    case IR_TRUNC + 1 ... IR_SELECT:
     case IR_FUNBOX:
     case IR_FLOW:
     case IR_VDUPL:
