@@ -33,6 +33,8 @@ void ir_begin(struct ir *s, uint64_t pc)
     s->pc = pc;
     s->guest_len = 0;
     s->peek_first = s->peek_last = 0;
+    if (s->forwards)
+        ir_forward_begin(s);
 }
 
 void ir_peek(struct ir *s, uint64_t first, uint64_t last)
@@ -43,22 +45,79 @@ void ir_peek(struct ir *s, uint64_t first, uint64_t last)
     s->peek_last = s->peek_last > b ? s->peek_last : b;
 }
 
+/* Room for one op; NULL: there is none. */
+static inline struct ir_op *append(struct ir *s)
+{
+    if (likely(s->nr < IR_MAX_OPS))
+        return &s->op[s->nr];
+    s->full = true;
+    return NULL;
+}
+
+static inline void fill(struct ir_op *o, enum ir_opcode op, enum ir_type t, ir_val a, int64_t imm)
+{
+    *o = (struct ir_op){.op = (uint8_t)op, .t = (uint8_t)t, .a = {a, IR_NO, IR_NO, IR_NO}, .gf = IR_NO, .imm = imm};
+}
+
 ir_val ir_emit(struct ir *s, enum ir_opcode op, enum ir_type t, unsigned attr, ir_val a, ir_val b, ir_val c,
                int64_t imm)
 {
-    struct ir_op *o;
+    struct ir_op *o = append(s);
 
-    if (unlikely(s->nr == IR_MAX_OPS)) {
-        s->full = true;
+    if (unlikely(!o))
         return 0;
-    }
-    o = &s->op[s->nr];
     *o = (struct ir_op){.op = (uint8_t)op, .t = (uint8_t)t, .attr = (uint8_t)attr, .a = {a, b, c, IR_NO}, .imm = imm};
     if (op >= IR_CALL_ON && op <= IR_EXIT_CODE) {
         o->dead = s->next_dead;
         s->next_dead = false;
     }
+    if (s->forwards) {
+        ir_val v = ir_forward(s, s->nr);
+
+        if (v != s->nr)
+            return v;
+    }
     return (ir_val)s->nr++;
+}
+
+/* Most ops are one of the following, which forwarding leaves alone, or these do what it would. */
+ir_val ir_const(struct ir *s, enum ir_type t, uint64_t v)
+{
+    struct ir_op *o = append(s);
+
+    if (unlikely(!o))
+        return 0;
+    fill(o, IR_CONST, t, IR_NO, t == IR_I32 ? (int64_t)(uint32_t)v : (int64_t)v);
+    return (ir_val)s->nr++;
+}
+
+ir_val ir_get(struct ir *s, enum ir_type t, size_t off)
+{
+    struct ir_op *o = append(s);
+    unsigned v;
+
+    if (s->forwards) {
+        v = ir_known_look(&s->state, (int64_t)off);
+        if (v != IR_NO && s->op[v].t == t)
+            return (ir_val)v;
+        ir_known_learn(&s->state, (int64_t)off, s->nr);
+    }
+    if (unlikely(!o))
+        return 0;
+    fill(o, IR_GET, t, IR_NO, (int64_t)off);
+    return (ir_val)s->nr++;
+}
+
+void ir_put(struct ir *s, size_t off, ir_val v)
+{
+    struct ir_op *o = append(s);
+
+    if (unlikely(!o))
+        return;
+    fill(o, IR_PUT, ir_type_of(s, v), v, (int64_t)off);
+    if (s->forwards)
+        ir_known_learn(&s->state, (int64_t)off, v);
+    s->nr++;
 }
 
 static struct ir_op *last(struct ir *s)
@@ -68,7 +127,12 @@ static struct ir_op *last(struct ir *s)
 
 void ir_insn(struct ir *s, uint64_t pc)
 {
-    ir_emit(s, IR_INSN, IR_VOID, 0, IR_NO, IR_NO, IR_NO, (int64_t)(pc - s->pc));
+    struct ir_op *o = append(s);
+
+    if (unlikely(!o))
+        return;
+    fill(o, IR_INSN, IR_VOID, IR_NO, (int64_t)(pc - s->pc));
+    s->nr++;
 }
 
 bool ir_finish(struct ir *s, uint32_t guest_len)

@@ -72,10 +72,16 @@ struct ir_op {
     uint8_t op, t, attr;
     uint8_t dead; /* exits: NZCV is dead there */
     ir_val a[4];
+    ir_val gf; /* forwarded: the value that the guest's NZCV is before the op, IR_NO: not known */
     int64_t imm;
     uint64_t imm2;
 };
-struct ir {
+enum { IR_KNOWN_SLOTS = 256 };
+struct ir_known { /* see ir_opt.c */
+    uint16_t gen;
+    uint64_t slot[IR_KNOWN_SLOTS];
+};
+struct ir { /* zeroed before the first ir_begin */
     struct ir_op op[IR_MAX_OPS];
     unsigned nr;
     bool full;
@@ -83,7 +89,12 @@ struct ir {
     uint64_t pc;    /* of the block */
     uint32_t guest_len;
     uint16_t peek_first, peek_last; /* see ir_peek; 0, 0: none */
-    bool calls_on;                  /* the owner's: blocks may go on behind calls (ir_call_on); ir_begin keeps it */
+    /* The owner's, which ir_begin keeps: blocks may go on behind calls (ir_call_on); ops are forwarded as they are
+     * built, so that a GET of what is known makes none (nobody changes an op afterwards). */
+    bool calls_on, forwards;
+    bool put_since_skip;      /* and the rest of what forwarding knows: */
+    ir_val flags, skip_flags; /* NZCV, IR_NO: not known; at the last SKIP */
+    struct ir_known state, over;
 };
 
 /* --- Building --- */
@@ -110,24 +121,15 @@ static inline void ir_flags_dead(struct ir *s)
     s->next_dead = true;
 }
 
-static inline ir_val ir_const(struct ir *s, enum ir_type t, uint64_t v)
-{
-    return ir_emit(s, IR_CONST, t, 0, IR_NO, IR_NO, IR_NO, t == IR_I32 ? (int64_t)(uint32_t)v : (int64_t)v);
-}
+ir_val ir_const(struct ir *s, enum ir_type t, uint64_t v);
 #define ir_c64(s, v) ir_const((s), IR_I64, (uint64_t)(v))
 #define ir_c32(s, v) ir_const((s), IR_I32, (uint32_t)(v))
 static inline ir_val ir_vconst(struct ir *s, uint64_t low, bool both)
 {
     return ir_emit(s, IR_VCONST, IR_V128, both, IR_NO, IR_NO, IR_NO, (int64_t)low);
 }
-static inline ir_val ir_get(struct ir *s, enum ir_type t, size_t off)
-{
-    return ir_emit(s, IR_GET, t, 0, IR_NO, IR_NO, IR_NO, (int64_t)off);
-}
-static inline void ir_put(struct ir *s, size_t off, ir_val v)
-{
-    ir_emit(s, IR_PUT, ir_type_of(s, v), 0, v, IR_NO, IR_NO, (int64_t)off);
-}
+ir_val ir_get(struct ir *s, enum ir_type t, size_t off);
+void ir_put(struct ir *s, size_t off, ir_val v);
 /* Most ops: ir_un(s, IR_NOT, a) - t is a's type; ir_bin, ir_tri alike. With attr and imm: the _x forms. _t: with type
  * t. */
 static inline ir_val ir_un(struct ir *s, enum ir_opcode op, ir_val a)
@@ -215,6 +217,8 @@ static inline void ir_fl_put(struct ir *s, ir_val f)
 }
 static inline ir_val ir_fl_get(struct ir *s)
 {
+    if (s->forwards && s->flags != IR_NO)
+        return s->flags;
     return ir_emit(s, IR_FL_GET, IR_FLAGS, 0, IR_NO, IR_NO, IR_NO, 0);
 }
 /* op: FL_ADD .. FL_NZC, FL_FCMP, FL_BITS; absent arguments IR_NO. */

@@ -383,7 +383,7 @@ static void consume_one(struct irc *c, ir_val v, uint16_t next)
     x->next = next;
     if (next != IR_NO)
         return;
-    if (x->spill >= 0)
+    if (x->spill >= 0 && x->loc != L_NONE) /* FL_FCMP is not always made: its slot is no slot */
         spill_free(c, v);
     if (x->loc == L_REG && c->reg[x->reg] == v)
         c->reg[x->reg] = IR_NO;

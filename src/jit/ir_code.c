@@ -30,13 +30,10 @@ static void find_hints(struct irc *c)
     const struct ir_op *op = c->s->op;
 
     memset(c->hint, 0xff, c->s->nr * sizeof c->hint[0]);
-    for (unsigned i = c->f.first_live; i < c->s->nr; i++) {
-        unsigned j = c->f.live[i], d;
+    for (unsigned i = c->f.nr_puts; i-- > 0;) {
+        unsigned j = c->f.put[i], d = op[j].a[0];
         int p;
 
-        if (op[j].op != IR_PUT)
-            continue;
-        d = op[j].a[0];
         if (j - d > 16 || op[d].op == IR_CONST || op[d].op == IR_GET)
             continue;
         p = ir_pin_of(c, op[j].imm);
@@ -138,7 +135,10 @@ static void emit(struct irc *c, const struct ir_op *o)
 {
     char effect = ir_op_effect[o->op];
 
-    if (effect == 'M') {
+    if (o->op >= IR_FL_GET && o->op <= IR_SBC) {
+        if (ir_code_flags(c, o))
+            return;
+    } else if (effect == 'M') {
         ir_flags_for_fault(c, o);
         if (ir_code_mem(c, o))
             return;
@@ -185,7 +185,7 @@ static void walk(struct irc *c)
             ir_consume(c, c->cur);
             continue;
         }
-        if (ir_stores_join(c, c->cur)) {
+        if (o->op == IR_STORE && ir_stores_join(c, c->cur)) {
             ir_code_stores(c, o);
             ir_consume(c, c->cur++);
             ir_consume(c, c->cur);
@@ -220,7 +220,7 @@ static struct irc *new_irc(unsigned nr)
 {
     size_t head = align_up(sizeof(struct irc), 16), cold = (IR_MAX_COLD + 1) * sizeof(struct ir_cold);
     size_t per_op =
-        sizeof(struct irv) + 4 * sizeof(uint16_t) + 4 * sizeof(uint16_t) + sizeof(int16_t) + 2 * sizeof(bool);
+        sizeof(struct irv) + 4 * sizeof(uint16_t) + 3 * sizeof(uint16_t) + sizeof(int16_t) + 2 * sizeof(bool);
     uint8_t *p = xmalloc(head + cold + nr * per_op);
     struct irc *c = (struct irc *)p;
 
@@ -234,12 +234,10 @@ static struct irc *new_irc(unsigned nr)
     p += nr * 4 * sizeof(uint16_t);
     c->f.first = (uint16_t *)p;
     p += nr * sizeof(uint16_t);
-    c->f.gf_at = (ir_val *)p;
-    p += nr * sizeof(ir_val);
     c->f.live = (uint16_t *)p;
     p += nr * sizeof(uint16_t);
-    c->f.rep = (ir_val *)p;
-    p += nr * sizeof(ir_val);
+    c->f.put = (uint16_t *)p;
+    p += nr * sizeof(uint16_t);
     c->hint = (int16_t *)p;
     p += nr * sizeof(int16_t);
     c->f.fl_live = (bool *)p;

@@ -13,16 +13,40 @@ static inline bool ir_is_vec(unsigned t)
 
 /* ir_opt.c. Folding, forwarding of guest state, removal of what is not seen. Ops become NOP, never move. */
 struct ir_flow {
-    ir_val *gf_at;       /* the value that the guest's NZCV is before the op, IR_NO: not known; at memory ops */
     uint16_t (*next)[4]; /* next op that uses the argument's value again, 0xffff = none */
     uint16_t *first;     /* first use of the op's value, 0xffff = none */
     bool *fl_live;       /* the guest's NZCV is read after this op before it is replaced; not at INSN, CONST and NOP */
     bool closes;         /* an exit goes to the block's start */
-    ir_val *rep;         /* room for the passes */
+    uint16_t *put;       /* the PUTs that are left, the last first; before: room for the passes */
+    unsigned nr_puts;
     bool *all_flags;
     uint16_t *live; /* the ops that are left, in order: live[first_live] to live[nr - 1] */
     unsigned first_live;
 };
+/* Simplifies op n, the last so far, whose arguments are; returns the value that stands for it, mostly its own. */
+ir_val ir_forward(struct ir *s, unsigned n);
+void ir_forward_begin(struct ir *s);
+/* What is known about pieces of guest state, found by their offset. A piece that takes another's place makes it
+ * forgotten, which is always safe; so is forgetting all, by a new generation. A slot is one word: the offset in its
+ * upper half, then the generation, then forward: the value, backward: the type it is replaced with. */
+static inline uint64_t *ir_known_slot(struct ir_known *k, int64_t off)
+{
+    return &k->slot[off >> 3 & (IR_KNOWN_SLOTS - 1)];
+}
+static inline uint64_t ir_known_key(const struct ir_known *k, int64_t off)
+{
+    return (uint64_t)off << 16 | k->gen;
+}
+static inline void ir_known_learn(struct ir_known *k, int64_t off, unsigned v)
+{
+    *ir_known_slot(k, off) = ir_known_key(k, off) << 16 | v;
+}
+static inline unsigned ir_known_look(struct ir_known *k, int64_t off) /* IR_NO: nothing */
+{
+    uint64_t x = *ir_known_slot(k, off);
+
+    return x >> 16 == ir_known_key(k, off) ? (uint16_t)x : IR_NO;
+}
 void ir_optimise(struct ir *s, struct ir_flow *f); /* fills f */
 static inline bool ir_is_final(unsigned op)
 {
@@ -35,6 +59,13 @@ static inline bool ir_one_arg(const struct ir_op *o)
 
     memcpy(&all, o->a, sizeof all);
     return all >> 16 == UINT64_MAX >> 16;
+}
+static inline bool ir_two_args(const struct ir_op *o) /* at most, the first ones */
+{
+    uint64_t all;
+
+    memcpy(&all, o->a, sizeof all);
+    return all >> 32 == UINT64_MAX >> 32;
 }
 static inline bool ir_has_args(const struct ir_op *o)
 {

@@ -1,64 +1,27 @@
-/* Passes over a superblock: constant folding and copy propagation with forwarding of guest state (one forward pass),
- * removal of dead PUTs, FL_PUTs and pure ops (one backward pass). */
+/* Passes over a superblock: constant folding and copy propagation with forwarding of guest state (op by op as it is
+ * built, or one forward pass), removal of dead PUTs, FL_PUTs and pure ops (one backward pass). */
 #include "jit/ir_int.h"
 
-/* What is known about pieces of guest state, found by their offset. A piece that takes another's place makes it
- * forgotten, which is always safe; so is forgetting all, by a new generation. A slot is one word: the offset in its
- * upper half, then the generation, then forward: the value, backward: the type it is replaced with. */
-enum { STATE_SLOTS = 256 };
-struct known {
-    uint16_t gen;
-    uint64_t slot[STATE_SLOTS];
-};
-static void know_nothing(struct known *k)
+static void know_nothing(struct ir_known *k)
 {
-    k->gen = 1;
+    if (++k->gen < UINT16_MAX - IR_MAX_OPS) /* a block has fewer ops than are left then */
+        return;
     memset(k->slot, 0, sizeof k->slot);
+    k->gen = 1;
 }
 
-static void forget_all(struct known *k)
+static void forget_all(struct ir_known *k)
 {
-    k->gen++; /* a block has fewer ops than there are generations */
+    k->gen++;
 }
 
-static uint64_t *slot_of(struct known *k, int64_t off)
+static void forget(struct ir_known *k, int64_t off)
 {
-    return &k->slot[off >> 3 & (STATE_SLOTS - 1)];
-}
+    uint64_t *x = ir_known_slot(k, off);
 
-static uint64_t key_of(const struct known *k, int64_t off)
-{
-    return (uint64_t)off << 16 | k->gen;
-}
-
-static void learn(struct known *k, int64_t off, unsigned v)
-{
-    *slot_of(k, off) = key_of(k, off) << 16 | v;
-}
-
-/* IR_NO: nothing. */
-static unsigned look(struct known *k, int64_t off)
-{
-    uint64_t x = *slot_of(k, off);
-
-    return x >> 16 == key_of(k, off) ? (uint16_t)x : IR_NO;
-}
-
-static void forget(struct known *k, int64_t off)
-{
-    uint64_t *x = slot_of(k, off);
-
-    if (*x >> 16 == key_of(k, off))
+    if (*x >> 16 == ir_known_key(k, off))
         *x = 0;
 }
-
-struct fwd {
-    struct ir *s;
-    ir_val *rep; /* what stands for each value */
-    struct known state;
-    ir_val flags, skip_flags; /* at the last SKIP */
-    bool put_since_skip;
-};
 
 static bool konst(const struct ir *s, ir_val v, uint64_t *x)
 {
@@ -273,9 +236,8 @@ static bool fold_rotate(const struct ir *s, struct ir_op *o)
 }
 
 /* Returns the value that replaces this one, or itself. */
-static ir_val simplify(struct fwd *f, unsigned n)
+static ir_val simplify(struct ir *s, unsigned n)
 {
-    struct ir *s = f->s;
     struct ir_op *o = &s->op[n];
     uint64_t a, b;
 
@@ -312,8 +274,6 @@ static ir_val simplify(struct fwd *f, unsigned n)
         if (is_identity(o, b))
             return o->a[0];
     }
-    if (o->op == IR_TRUNC && (s->op[o->a[0]].op == IR_ZEXT || s->op[o->a[0]].op == IR_SEXT))
-        return s->op[o->a[0]].a[0];
     if (o->op == IR_SELECT && s->op[o->a[0]].op == IR_CMP) {
         struct ir_op *cmp = &s->op[o->a[0]];
 
@@ -401,29 +361,41 @@ static void fold_fcmp(const struct ir *s, struct ir_op *o)
     }
 }
 
-/* What GET stands for. */
-static ir_val get(struct fwd *f, const struct ir_op *o, unsigned n)
+static ir_val trunc_of(struct ir *s, struct ir_op *o, unsigned n)
 {
-    unsigned v = look(&f->state, o->imm);
+    const struct ir_op *d = &s->op[o->a[0]];
 
-    if (v != IR_NO && f->s->op[v].t == o->t)
-        return (ir_val)v;
-    learn(&f->state, o->imm, n);
+    if (d->op == IR_ZEXT || d->op == IR_SEXT)
+        return d->a[0];
+    if (d->op == IR_CONST)
+        make_const(o, (uint32_t)d->imm);
     return (ir_val)n;
 }
 
-static void forward_state(struct fwd *f, const struct ir_op *o, unsigned n)
+/* What GET stands for. */
+static ir_val get(struct ir *s, const struct ir_op *o, unsigned n)
+{
+    unsigned v = ir_known_look(&s->state, o->imm);
+
+    if (v != IR_NO && s->op[v].t == o->t)
+        return (ir_val)v;
+    ir_known_learn(&s->state, o->imm, n);
+    return (ir_val)n;
+}
+
+static ir_val fl_get(struct ir *s, unsigned n)
+{
+    if (s->flags == IR_NO)
+        s->flags = (ir_val)n;
+    return s->flags;
+}
+
+static void forward_state(struct ir *s, const struct ir_op *o)
 {
     switch (o->op) {
-    case IR_FL_GET:
-        if (f->flags != IR_NO)
-            f->rep[n] = f->flags;
-        else
-            f->flags = (ir_val)n;
-        break;
     case IR_FL_PUT:
-        f->flags = o->a[0];
-        f->put_since_skip = true;
+        s->flags = o->a[0];
+        s->put_since_skip = true;
         break;
     case IR_CALL:
         if (o->attr == IR_CALL_PURE)
@@ -431,95 +403,100 @@ static void forward_state(struct fwd *f, const struct ir_op *o, unsigned n)
         /* fall through */
     case IR_CALL_ON:
     case IR_CALL_ON_IND:
-        forget_all(&f->state);
-        f->flags = IR_NO;
-        f->put_since_skip = true;
+        forget_all(&s->state);
+        s->flags = IR_NO;
+        s->put_since_skip = true;
         break;
     case IR_SKIP_IF: /* values made before it stay good inside */
     case IR_SKIP_IF_FL:
-        f->skip_flags = f->flags;
-        f->put_since_skip = false;
+        s->skip_flags = s->flags;
+        s->put_since_skip = false;
         break;
     case IR_LABEL:
-        forget_all(&f->state);
-        if (f->put_since_skip || f->flags != f->skip_flags)
-            f->flags = IR_NO;
+        forget_all(&s->state);
+        if (s->put_since_skip || s->flags != s->skip_flags)
+            s->flags = IR_NO;
         break;
     }
 }
 
-static void forward_args(const struct fwd *f, struct ir_op *o)
+void ir_forward_begin(struct ir *s)
 {
-    if (o->a[0] != IR_NO)
-        o->a[0] = f->rep[o->a[0]];
-    if (ir_one_arg(o))
-        return;
-    for (unsigned i = 1; i < 4; i++)
-        if (o->a[i] != IR_NO)
-            o->a[i] = f->rep[o->a[i]];
+    know_nothing(&s->state);
+    s->flags = s->skip_flags = IR_NO;
+    s->put_since_skip = false;
 }
 
-static void forward(struct fwd *f, ir_val *gf_at)
+ir_val ir_forward(struct ir *s, unsigned n)
 {
-    struct ir *s = f->s;
+    struct ir_op *o = &s->op[n];
 
-    f->flags = IR_NO;
+    o->gf = s->flags;
+    switch (o->op) {
+    case IR_GET:
+        return get(s, o, n);
+    case IR_PUT:
+        ir_known_learn(&s->state, o->imm, o->a[0]);
+        break;
+    case IR_LOAD:
+    case IR_STORE:
+        fold_address(s, o);
+        break;
+    case IR_EXIT_IF:
+        fold_exit_if(s, o);
+        break;
+    case IR_EXIT_IF_FL:
+    case IR_FL_COND:
+    case IR_FL_SELECT:
+        fold_fcmp(s, o);
+        break;
+    case IR_FL_GET:
+        return fl_get(s, n);
+    case IR_FL_PUT:
+    case IR_CALL:
+    case IR_CALL_ON:
+    case IR_CALL_ON_IND:
+    case IR_SKIP_IF:
+    case IR_SKIP_IF_FL:
+    case IR_LABEL:
+        forward_state(s, o);
+        break;
+    case IR_TRUNC:
+        return trunc_of(s, o, n);
+    case IR_ADD ... IR_TRUNC - 1:
+    case IR_TRUNC + 1 ... IR_SELECT:
+    case IR_FUNBOX:
+    case IR_FLOW:
+    case IR_VDUPL:
+    case IR_VINSL:
+        return simplify(s, n);
+    default:
+        break;
+    }
+    return (ir_val)n;
+}
+
+/* For blocks that were built without it. */
+static void forward(struct ir *s, ir_val *rep)
+{
+    ir_forward_begin(s);
     for (unsigned n = 0; n < s->nr; n++) {
         struct ir_op *o = &s->op[n];
 
-        f->rep[n] = (ir_val)n;
-        switch (o->op) { /* most ops are one of these */
-        case IR_INSN:
-        case IR_CONST:
-            continue;
-        case IR_GET:
-            f->rep[n] = get(f, o, n);
-            continue;
-        case IR_PUT:
-            o->a[0] = f->rep[o->a[0]];
-            learn(&f->state, o->imm, o->a[0]);
-            continue;
-        default:
-            break;
-        }
-        forward_args(f, o);
-        gf_at[n] = f->flags;
-        switch (o->op) {
-        case IR_LOAD:
-        case IR_STORE:
-            fold_address(s, o);
-            continue;
-        case IR_EXIT_IF:
-            fold_exit_if(s, o);
-            continue;
-        case IR_EXIT_IF_FL:
-        case IR_FL_COND:
-        case IR_FL_SELECT:
-            fold_fcmp(s, o);
-            continue;
-        case IR_FL_GET:
-        case IR_FL_PUT:
-        case IR_CALL:
-        case IR_CALL_ON:
-        case IR_CALL_ON_IND:
-        case IR_SKIP_IF:
-        case IR_SKIP_IF_FL:
-        case IR_LABEL:
-            forward_state(f, o, n);
-            continue;
-        default:
-            f->rep[n] = simplify(f, n);
-            continue;
-        }
+        if (ir_has_args(o))
+            for (unsigned i = 0; i < 4; i++)
+                if (o->a[i] != IR_NO)
+                    o->a[i] = rep[o->a[i]];
+        rep[n] = ir_forward(s, n);
     }
 }
 
 struct back {
     struct ir *s;
     struct ir_flow *f;
-    bool *all_flags;    /* somebody looks at more than N and Z of it */
-    bool live_at_label; /* NZCV, behind the last LABEL met */
-    struct known over;  /* guest state replaced later with no one looking before */
+    bool *all_flags;       /* somebody looks at more than N and Z of it */
+    bool live_at_label;    /* NZCV, behind the last LABEL met */
+    struct ir_known *over; /* guest state replaced later with no one looking before */
 };
 
 static bool used(const struct back *k, unsigned n)
@@ -527,49 +504,54 @@ static bool used(const struct back *k, unsigned n)
     return k->f->first[n] != IR_NO;
 }
 
-/* True: nobody sees this op. Updates what is known about guest state before it. */
-static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_live)
+/* A PUT or GET: false when nobody sees it. Updates what is known about guest state before it. */
+static bool put_seen(struct back *k, const struct ir_op *o)
 {
-    switch (o->op) {
-    case IR_NOP:
+    if (ir_known_look(k->over, o->imm) == o->t)
+        return false;
+    ir_known_learn(k->over, o->imm, o->t);
+    return true;
+}
+
+static bool get_seen(struct back *k, const struct ir_op *o, unsigned n)
+{
+    if (!used(k, n))
+        return false;
+    forget(k->over, o->imm);
+    return true;
+}
+
+/* The same for any other op, of this effect. */
+static bool seen(struct back *k, const struct ir_op *o, unsigned n, char effect, bool *fl_live)
+{
+    if (effect == 'P')
+        return used(k, n);
+    if (effect == 'F')
         return true;
-    case IR_INSN:
-        return false;
-    case IR_PUT:
-        if (look(&k->over, o->imm) == o->t)
-            return true;
-        learn(&k->over, o->imm, o->t);
-        return false;
-    case IR_GET:
-        if (!used(k, n))
-            return true;
-        forget(&k->over, o->imm);
-        return false;
+    switch (o->op) {
     case IR_FL_PUT:
         if (!*fl_live)
-            return true;
+            return false;
         *fl_live = false;
-        return false;
+        return true;
     case IR_FL_GET:
         if (!used(k, n))
-            return true;
+            return false;
         *fl_live = true;
-        return false;
+        return true;
     case IR_CALL:
         if (o->attr == IR_CALL_PURE)
-            return false;
-        forget_all(&k->over);
+            return true;
+        forget_all(k->over);
         *fl_live = true;
-        return false;
+        return true;
     default:
         break;
     }
-    if (ir_op_effect[o->op] == 'P' || ir_op_effect[o->op] == 'F')
-        return !used(k, n) && ir_op_effect[o->op] == 'P';
-    forget_all(&k->over);
-    if (ir_op_effect[o->op] == 'M' && k->f->gf_at[n] != IR_NO && used(k, k->f->gf_at[n]))
+    forget_all(k->over);
+    if (effect == 'M' && o->gf != IR_NO && used(k, o->gf))
         *fl_live = true; /* done again from here it needs them */
-    if (ir_op_effect[o->op] == 'X') {
+    if (effect == 'X') {
         if (o->op == IR_LABEL)
             k->live_at_label = *fl_live;
         else if (ir_is_skip(o->op))
@@ -583,7 +565,7 @@ static bool unseen(struct back *k, const struct ir_op *o, unsigned n, bool *fl_l
             *fl_live = final ? !o->dead : *fl_live || !o->dead;
         }
     }
-    return false;
+    return true;
 }
 
 /* Does op o look at more of the flags in its argument i than N and Z? */
@@ -633,6 +615,12 @@ static void note_uses(struct back *k, const struct ir_op *o, unsigned n)
         first[o->a[0]] = (uint16_t)n;
         return;
     }
+    if (ir_two_args(o)) {
+        next[0] = first[o->a[0]];
+        next[1] = first[o->a[1]];
+        first[o->a[0]] = first[o->a[1]] = (uint16_t)n;
+        return;
+    }
     for (unsigned i = 0; i < 4; i++)
         if (o->a[i] != IR_NO)
             next[i] = first[o->a[i]];
@@ -641,56 +629,82 @@ static void note_uses(struct back *k, const struct ir_op *o, unsigned n)
             first[o->a[i]] = (uint16_t)n;
 }
 
+static void make_nop(struct ir_op *o)
+{
+    o->op = IR_NOP;
+    memset(o->a, 0xff, sizeof o->a); /* IR_NO */
+}
+
+/* True: the op stays. */
+static bool backward_op(struct back *k, unsigned n, bool *live)
+{
+    struct ir_op *o = &k->s->op[n];
+    char effect = ir_op_effect[o->op];
+    bool was = *live;
+
+    if (o->op == IR_NOP || !seen(k, o, n, effect, live)) {
+        make_nop(o);
+        return false;
+    }
+    k->f->fl_live[n] = (effect == 'M' || ir_is_skip(o->op) ? *live : was) && !ir_is_call_on(o->op);
+    simplify_flags(k, o, n);
+    if (ir_has_args(o))
+        note_uses(k, o, n);
+    return true;
+}
+
 static void backward(struct back *k)
 {
     struct ir *s = k->s;
+    uint16_t *first = k->f->first;
     unsigned at = s->nr;
     bool live = false; /* NZCV; the last op says */
 
+    k->f->nr_puts = 0;
     for (unsigned n = s->nr; n-- > 0;) {
         struct ir_op *o = &s->op[n];
-        bool was = live;
 
-        if (o->op == IR_INSN) {
-            k->f->live[--at] = (uint16_t)n;
-            continue;
-        }
-        if (o->op == IR_CONST) {
+        switch (o->op) {
+        case IR_INSN:
+            break;
+        case IR_CONST:
             if (used(k, n))
-                k->f->live[--at] = (uint16_t)n;
-            else
-                o->op = IR_NOP;
-            continue;
-        }
-        if (unseen(k, o, n, &live)) {
+                break;
             o->op = IR_NOP;
-            o->a[0] = o->a[1] = o->a[2] = o->a[3] = IR_NO;
             continue;
+        case IR_GET:
+            k->f->fl_live[n] = live;
+            if (get_seen(k, o, n))
+                break;
+            o->op = IR_NOP;
+            continue;
+        case IR_PUT:
+            k->f->fl_live[n] = live;
+            if (!put_seen(k, o)) {
+                make_nop(o);
+                continue;
+            }
+            k->f->next[n][0] = first[o->a[0]];
+            first[o->a[0]] = (uint16_t)n;
+            k->f->put[k->f->nr_puts++] = (uint16_t)n;
+            break;
+        default:
+            if (!backward_op(k, n, &live))
+                continue;
+            break;
         }
         k->f->live[--at] = (uint16_t)n;
-        k->f->fl_live[n] = (ir_op_effect[o->op] == 'M' || ir_is_skip(o->op) ? live : was) && !ir_is_call_on(o->op);
-        simplify_flags(k, o, n);
-        if (ir_has_args(o))
-            note_uses(k, o, n);
     }
     k->f->first_live = at;
 }
 
 void ir_optimise(struct ir *s, struct ir_flow *flow)
 {
-    struct fwd f;
-    struct back k;
+    struct back k = {.s = s, .f = flow, .over = &s->over, .all_flags = flow->all_flags, .live_at_label = true};
 
-    f.s = k.s = s;
-    know_nothing(&f.state);
-    know_nothing(&k.over);
-    f.rep = flow->rep;
-    f.skip_flags = IR_NO;
-    f.put_since_skip = false;
-    forward(&f, flow->gf_at);
-    k.f = flow;
-    k.all_flags = flow->all_flags;
-    k.live_at_label = true;
+    if (!s->forwards)
+        forward(s, flow->put);
+    know_nothing(k.over);
     flow->closes = false;
     memset(flow->first, 0xff, s->nr * sizeof flow->first[0]);
     memset(k.all_flags, 0, s->nr * sizeof k.all_flags[0]);

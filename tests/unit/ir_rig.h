@@ -23,7 +23,7 @@ static inline void ir_rig_up(struct ir_rig *r, const struct ir_pin *pin, unsigne
     r->env = (struct ir_env){.loops = true, .pin = pin, .nr_pins = nr_pins, .stubs = &r->stubs, .nan = IR_NAN_ARM};
     b = (struct jit_buf){r->arena.w, r->arena.w, r->arena.w + 65536, r->arena.x - r->arena.w, false};
     assert_true(ir_make_stubs(&b, &r->env, &r->stubs));
-    r->s = malloc(sizeof *r->s);
+    r->s = calloc(1, sizeof *r->s);
     r->out = malloc(sizeof *r->out);
 }
 

@@ -179,7 +179,8 @@ static bool vec_allowed(uint32_t w, uint64_t at)
     (BITMASK | BITFIELD | HW | SHIFT6 | NOROR | EXT4 | EVEN | OPC3 | OPT1 | VSZ | NO3L) /* the others: vec_allowed */
 #define CONDITIONS ((UINT64_C(1) << 34) - 1)
 
-static bool allowed(uint32_t w, uint64_t at)
+/* Out of line: most rows have none, and the way without them is short then. */
+static __attribute__((noinline)) bool allowed(uint32_t w, uint64_t at)
 {
     return (!(at & INT_CONDITIONS) || int_allowed(w, at)) &&
            (!(at & CONDITIONS & ~(uint64_t)INT_CONDITIONS) || vec_allowed(w, at));
@@ -194,7 +195,8 @@ int a64_decode(uint32_t w)
     for (; cand_list[at] != 0xffff; at++) {
         unsigned row = cand_list[at];
 
-        if ((w & row_mask[row]) == row_value[row] && allowed(w, a64_rows[row].attr))
+        if ((w & row_mask[row]) == row_value[row] &&
+            (!(a64_rows[row].attr & CONDITIONS) || allowed(w, a64_rows[row].attr)))
             return (int)row;
     }
     return -1;

@@ -347,19 +347,40 @@ static void gen_dp3(struct a64_xlat *x, unsigned kind, uint32_t w)
 }
 
 /* ---- flow ---- */
+/* What an instruction does with NZCV, said by its word alone; where it is not simple, the table knows. */
+enum { FL_ASK, FL_KEEPS, FL_WRITES };
+static unsigned flags_of_word(uint32_t w)
+{
+    if ((w & 0x3f800000) == 0x39000000 || (w & 0x7f000000) == 0x29000000) /* LDR, STR, LDP, STP at an offset */
+        return FL_KEEPS;
+    if ((w & 0x3f800000) == 0x11000000 || (w & 0x9f000000) == 0x90000000 || (w & 0x7fe0ffe0) == 0x2a0003e0)
+        return FL_KEEPS;                /* ADD, SUB of an immediate, ADRP, MOV */
+    if ((w & 0xdf800000) == 0xd2800000) /* MOVZ, MOVK of an X register */
+        return FL_KEEPS;
+    if ((w & 0x3f800000) == 0x31000000 || (w & 0xbfe00000) == 0xab000000) /* ADDS, SUBS: immediate; X registers */
+        return FL_WRITES;
+    return FL_ASK;
+}
+
 /* Does code at target write all of NZCV before anything reads it? Looks ahead within the page, further in loops. */
 static bool flags_dead_from(struct a64_xlat *x, uint64_t target, unsigned far)
 {
     for (; far; far--, target += 4) {
+        unsigned simple;
         uint32_t w;
         int row;
 
         if (target < x->start || target + 4 > x->start + x->avail)
             return false;
         w = get_le32(x->code + (target - x->start));
-        row = a64_decode(w);
         x->seen_first = min_u64(x->seen_first, target);
         x->seen_last = max_u64(x->seen_last, target + 3);
+        simple = flags_of_word(w);
+        if (simple == FL_WRITES)
+            return true;
+        if (simple == FL_KEEPS)
+            continue;
+        row = a64_decode(w);
         if (row < 0)
             return false;
         if ((w & 0x7c000000) == 0x14000000) { /* B, BL */
@@ -659,6 +680,26 @@ static bool gen_system(struct a64_xlat *x, const struct a64_row *r, unsigned kin
     return g == sem_sys && gen_sys(x, w);
 }
 
+/* By the groups of the top-level encoding. */
+static bool gen_of_group(struct a64_xlat *x, const struct a64_row *r, unsigned kind, uint32_t w)
+{
+    switch (a64_bits(w, 28, 25)) {
+    case 4:
+    case 6:
+    case 12:
+    case 14:
+        return r->sem == sem_nop || xlat_mem(x, r, kind, w); /* PRFM */
+    case 10:
+    case 11:
+        return gen_system(x, r, kind, w);
+    case 7:
+    case 15:
+        return xlat_fp(x, r, kind, w) || xlat_simd(x, r, kind, w);
+    default:
+        return gen_integer(x, r, kind, w);
+    }
+}
+
 static void gen(struct a64_xlat *x, uint32_t w)
 {
     int row = a64_decode(w);
@@ -671,10 +712,8 @@ static void gen(struct a64_xlat *x, uint32_t w)
     }
     r = &a64_rows[row];
     kind = a64_kind_of(row);
-    if (gen_integer(x, r, kind, w) || gen_system(x, r, kind, w) || xlat_mem(x, r, kind, w) || xlat_fp(x, r, kind, w) ||
-        xlat_simd(x, r, kind, w))
-        return;
-    xlat_call_sem(x, row, w);
+    if (!gen_of_group(x, r, kind, w))
+        xlat_call_sem(x, row, w);
 }
 
 void a64_emit(struct ir *s, uint32_t w, bool fp_special)
@@ -705,6 +744,7 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
     struct a64_xlat x = {.s = s, .pc = pc, .start = pc, .code = code, .avail = avail, .fp_special = mode & A64_MODE_FP};
     uint64_t end = pc;
     unsigned n = 0;
+    uint32_t w;
 
     if (avail < 4 || (pc & 3))
         return false;
@@ -721,9 +761,10 @@ bool a64_translate(struct ir *s, uint64_t pc, unsigned mode, const uint8_t *code
         x.room = max - n;
         if (x.pc + 4 > end)
             end = x.pc + 4;
-        if (max > 1)
-            xlat_loop(&x);
-        gen(&x, get_le32(code + (x.pc - pc)));
+        w = get_le32(code + (x.pc - pc));
+        if (xlat_may_loop(w) && max > 1)
+            xlat_loop(&x, w);
+        gen(&x, w);
         x.pc += 4;
         n++;
         if (ir_closed_loop(s))

@@ -60,8 +60,13 @@ static inline void put_v(struct a64_xlat *x, unsigned r, ir_val v)
 
 /* The interpreter's function for this instruction, which accesses no memory. */
 void xlat_call_sem(struct a64_xlat *x, int row, uint32_t w);
-/* What stands in front of the instruction at pc when it begins a loop that can be shortened. */
-void xlat_loop(struct a64_xlat *x);
+/* Its first word: an LDP of two Q registers that moves the pointer, or an LDR of X registers. */
+static inline bool xlat_may_loop(uint32_t w)
+{
+    return (w & 0xffff8000) == 0xadc10000 || (w & 0xffe0fc00) == 0xf8606800;
+}
+/* What stands in front of the instruction w at pc when it begins a loop that can be shortened. */
+void xlat_loop(struct a64_xlat *x, uint32_t w);
 /* True: emitted; false: xlat_call_sem does it. */
 bool xlat_mem(struct a64_xlat *x, const struct a64_row *r, unsigned kind, uint32_t w);
 bool xlat_fp(struct a64_xlat *x, const struct a64_row *r, unsigned kind, uint32_t w);

@@ -178,6 +178,7 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
     if (!s)
         return false;
     s->calls_on = !t->rt->no_link && !t->rt->one_insn;
+    s->forwards = true;
     if (avail > room)
         avail = room;
     for (unsigned max = t->rt->one_insn ? 1 : JIT_BLOCK_MAX_INSN - 1; max; max /= 2) {

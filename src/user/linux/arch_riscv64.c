@@ -42,7 +42,8 @@ static struct rv_state *state_of(const struct lx_cpu *c)
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
     rv_decoder_init(&decoder);
-    ir = xmalloc(sizeof *ir);
+    ir = xcalloc(1, sizeof *ir);
+    ir->forwards = true;
     return lx_ir_stubs(rt, b, rv_pins, rv_nr_pins, &stubs, errp);
 }
 

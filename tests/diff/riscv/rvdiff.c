@@ -372,7 +372,8 @@ static bool rig_up(struct rig *r)
     rv_reset(r->s);
     rv_decoder_init(&r->d);
     r->shadow = calloc(4096, 8);
-    r->ir = malloc(sizeof *r->ir);
+    r->ir = calloc(1, sizeof *r->ir);
+    r->ir->forwards = true; /* as in user mode */
     r->mem =
         mmap((void *)REC_MAP, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     syscall(SYS_arch_prctl, ARCH_SET_GS, r->s);

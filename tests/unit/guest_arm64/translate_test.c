@@ -17,6 +17,7 @@ static void every_row_compiles_with_any_registers(void **state)
     unsigned failed = 0;
 
     ir_rig_up(&r, a64_pins, a64_nr_pins);
+    r.s->forwards = true; /* as in user mode */
     for (int row = 0; row < A64_NR_ROW; row++)
         for (unsigned k = 0; k < 200; k++) {
             uint32_t mask, value, w, high = k % 2 ? 0x18u | 0x18u << 5 | 0x18u << 16 | 0x18u << 10 : 0;

@@ -24,6 +24,7 @@ static void every_row_compiles_with_any_registers(void **state)
     unsigned failed = 0;
 
     ir_rig_up(&r, rv_pins, rv_nr_pins);
+    r.s->forwards = true; /* as in user mode */
     r.env.nan = IR_NAN_DEFAULT;
     rv_decoder_init(&d);
     for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++)

@@ -895,6 +895,7 @@ struct rig {
     struct guest *g;
     uint64_t *shadow;
     struct ir *s, *copy;
+    bool forwards; /* blocks are built anew so before they are compiled */
 };
 
 static void rig_up(struct rig *r, const struct ir_pin *p, unsigned n)
@@ -911,8 +912,8 @@ static void rig_up(struct rig *r, const struct ir_pin *p, unsigned n)
     memset(r->g, 0, sizeof *r->g);
     ir_ctx_init(&r->g->ir);
     r->shadow = calloc(4096, 8);
-    r->s = malloc(sizeof *r->s);
-    r->copy = malloc(sizeof *r->s);
+    r->s = calloc(1, sizeof *r->s);
+    r->copy = calloc(1, sizeof *r->s);
     syscall(SYS_arch_prctl, ARCH_SET_GS, r->g);
 }
 
@@ -923,6 +924,48 @@ static void rig_down(struct rig *r)
     free(r->shadow);
     free(r->g);
     jit_arena_free(&r->arena);
+}
+
+/* The block as a front end that asks for forwarding builds it. */
+static void rebuild(struct ir *to, const struct ir *from)
+{
+    ir_val rep[IR_MAX_OPS + 1], a[4];
+
+    to->forwards = true;
+    ir_begin(to, from->pc);
+    for (unsigned n = 0; n < from->nr; n++) {
+        const struct ir_op *o = &from->op[n];
+
+        for (unsigned i = 0; i < 4; i++)
+            a[i] = o->a[i] == IR_NO ? IR_NO : rep[o->a[i]];
+        to->next_dead = o->dead;
+        switch (o->op) {
+        case IR_CONST:
+            rep[n] = ir_const(to, (enum ir_type)o->t, (uint64_t)o->imm);
+            break;
+        case IR_GET:
+            rep[n] = ir_get(to, (enum ir_type)o->t, (size_t)o->imm);
+            break;
+        case IR_FL_GET:
+            rep[n] = ir_fl_get(to);
+            break;
+        case IR_PUT:
+            ir_put(to, (size_t)o->imm, a[0]);
+            break;
+        case IR_INSN:
+            ir_insn(to, to->pc + (uint64_t)o->imm);
+            break;
+        default:
+            rep[n] = ir_emit(to, (enum ir_opcode)o->op, (enum ir_type)o->t, o->attr, a[0], a[1], a[2], o->imm);
+            if (o->a[3] != IR_NO || o->imm2) { /* CALL, CAS_IF: stay as they are */
+                to->op[to->nr - 1].a[3] = a[3];
+                to->op[to->nr - 1].imm2 = o->imm2;
+            }
+            break;
+        }
+    }
+    to->next_dead = false;
+    assert_true(ir_finish(to, from->guest_len));
 }
 
 /* Compiles r->s (spoiling it) and runs it from *st. */
@@ -1044,7 +1087,10 @@ static bool one(struct rig *r, unsigned len, bool loud)
     want->mxcsr = _mm_getcsr();
     _mm_setcsr(host);
     *got = *start;
+    if (r->forwards)
+        rebuild(r->s, r->copy);
     ok = run_compiled(r, got);
+    r->s->forwards = false;
     why = ok ? differ(want, got) : "does not compile";
     if (why && loud) {
         print_error("seed %" PRIu64 " len %u: %s\n", began, len, why);
@@ -1056,11 +1102,12 @@ static bool one(struct rig *r, unsigned len, bool loud)
     return !why;
 }
 
-static void random_blocks(const struct ir_pin *p, unsigned n, unsigned count)
+static void random_blocks(const struct ir_pin *p, unsigned n, bool forwards, unsigned count)
 {
     struct rig r;
 
     rig_up(&r, p, n);
+    r.forwards = forwards;
     for (unsigned i = 0; i < count; i++) {
         uint64_t began = seed;
 
@@ -1088,12 +1135,18 @@ static unsigned count(unsigned n)
 
 static void compiled_blocks_do_what_the_reference_does(void **state)
 {
-    random_blocks(pins, ARRAY_LEN(pins), count(6000));
+    random_blocks(pins, ARRAY_LEN(pins), false, count(6000));
+}
+
+static void built_with_forwarding_too(void **state)
+{
+    random_blocks(pins, ARRAY_LEN(pins), true, count(6000));
 }
 
 static void with_four_free_registers_too(void **state)
 {
-    random_blocks(tight, ARRAY_LEN(tight), count(6000));
+    random_blocks(tight, ARRAY_LEN(tight), false, count(3000));
+    random_blocks(tight, ARRAY_LEN(tight), true, count(3000));
 }
 
 int main(void)
@@ -1101,6 +1154,7 @@ int main(void)
     const char *e = getenv("LYREBIRD_TEST_SEED");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(compiled_blocks_do_what_the_reference_does),
+        cmocka_unit_test(built_with_forwarding_too),
         cmocka_unit_test(with_four_free_registers_too),
     };
 
