@@ -211,12 +211,18 @@ static bool ends_block(const struct entry *e)
 {
     return !e->in.row || e->in.row->attr & (X86_A_ENDS | X86_A_IO) || e->fn == run_undefined || e->fn == run_too_long;
 }
-/* Decodes from bytes of one page; 0 instructions: the first one crosses its end. */
+/* Decodes from bytes of one page; 0 instructions: the first one crosses its end. From a copy: another processor may be
+ * writing them, and what is decoded must be what in.bytes says, by which still_valid knows it again. */
 static void decode_block(struct x86_cpu *c, struct block *b, const uint8_t *p, unsigned left)
 {
     while (b->nr < BLOCK_INSNS && left) {
         struct entry *e = &b->e[b->nr];
-        enum x86_decode_result r = x86_decode(p, left, c->mode, &e->in);
+        uint8_t bytes[16];
+        unsigned n = left < sizeof bytes ? left : sizeof bytes;
+        enum x86_decode_result r;
+
+        memcpy(bytes, p, n);
+        r = x86_decode(bytes, n, c->mode, &e->in);
 
         if (r == X86_DECODE_MORE)
             return;
