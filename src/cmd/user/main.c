@@ -28,6 +28,8 @@ struct args {
     char **env;       /* owned: the guest's environment */
     size_t nr_env;
     size_t nr_prefix;
+    bool in_env;        /* options are being taken from variables */
+    bool prefix_of_env; /* so was the prefix */
     const char *log_items;
     bool preserve_argv0;
 };
@@ -132,7 +134,8 @@ static void copy_env(struct args *a)
 
 /* ---- options ---- */
 
-static void add_prefix(struct args *a, const char *path)
+/* front: it is tried before those that are there. */
+static void add_prefix(struct args *a, const char *path, bool front)
 {
     struct lx_opts *o = &lx_proc.opt;
     size_t len = strlen(path);
@@ -146,14 +149,22 @@ static void add_prefix(struct args *a, const char *path)
     if (!len)
         return; /* the root itself */
     o->prefix = xrealloc(o->prefix, (a->nr_prefix + 2) * sizeof(char *));
-    o->prefix[a->nr_prefix++] = xstrdup(full);
-    o->prefix[a->nr_prefix] = NULL;
+    if (front)
+        memmove(o->prefix + 1, o->prefix, a->nr_prefix * sizeof(char *));
+    o->prefix[front ? 0 : a->nr_prefix] = xstrdup(full);
+    o->prefix[++a->nr_prefix] = NULL;
 }
 
+/* Who says it again, behind what a script says, wants the last one; the first -L wins over the variable. */
 static void opt_L(struct args *a, const char *v)
 {
+    if (!a->in_env && a->prefix_of_env && a->nr_prefix) {
+        a->nr_prefix = 0;
+        lx_proc.opt.prefix[0] = NULL;
+    }
+    a->prefix_of_env = a->in_env;
     lx_proc.opt.given_prefix = true;
-    add_prefix(a, v);
+    add_prefix(a, v, true);
 }
 
 static void opt_s(struct args *a, const char *v)
@@ -350,6 +361,7 @@ static int parse(struct args *a, int argc, char **argv)
 {
     int i = 1;
 
+    a->in_env = true;
     for (size_t k = 0; k < ARRAY_LEN(options); k++) {
         assert(options[k].arg == lx_peer_takes_value(options[k].name));
         const char *v = options[k].env ? getenv(options[k].env) : NULL;
@@ -357,6 +369,7 @@ static int parse(struct args *a, int argc, char **argv)
         if (v)
             options[k].set(a, v);
     }
+    a->in_env = false;
     for (; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
         const char *name = argv[i] + 1;
         const struct option *o;
@@ -470,7 +483,7 @@ static void default_prefixes(struct args *a, const struct lx_arch *arch)
         return;
     for (const char *const *p = arch->cross + 1; *p; p++)
         if (!access(*p, F_OK))
-            add_prefix(a, *p);
+            add_prefix(a, *p, false);
 }
 
 static int open_program(const char *path)
