@@ -37,3 +37,26 @@ def test_calls_do_what_they_do_natively(tmp_path, native, family, arch):
     rc, out, err = run([translator(arch), exe], cwd=str(tmp_path))
     assert out.decode().splitlines() == want[1].decode().splitlines()
     assert (rc, err) == (0, b'')
+
+
+# What serves each guest: asynchronous input where its layout is the host's, rings where all that is put into them is.
+SERVED = {'x86_64': (b'kernel', b'kernel'), 'aarch64': (b'kernel', b'fallback'), 'riscv64': (b'kernel', b'fallback'),
+          'i386': (b'fallback', b'fallback'), 'arm': (b'fallback', b'fallback')}
+
+
+@pytest.mark.proves('F-USR-01', 'F-USR-07', 'F-USR-08', 'F-USR-13')
+@pytest.mark.parametrize('arch', CROSS)
+def test_a_program_without_asynchronous_input_or_rings_falls_back(tmp_path, arch):
+    """Every call of a family says ENOSYS where its first does, whatever its arguments: that is what programs look for."""
+    native = run([build(tmp_path, 'aio')], cwd=str(tmp_path))
+    if native[1].count(b': kernel\n') != 2:
+        pytest.skip('host: its kernel has no asynchronous input or no rings')
+    cc, flags = CROSS[arch]
+    rc, out, err = run([translator(arch), build(tmp_path, 'aio', '-static', *flags, cc=cc)], cwd=str(tmp_path))
+    file, pipe = SERVED[arch]
+    assert (rc, err) == (0, b'')
+    assert out.splitlines()[:3] == [b'file: ' + file, b'read 3456', b'pipe: ' + pipe]
+    if file == b'kernel':
+        assert out.splitlines()[3:] == native[1].splitlines()[3:]
+    else:
+        assert [line[-6:] for line in out.splitlines()[3:]] == [b' -1 38'] * 4
