@@ -60,3 +60,13 @@ def test_a_program_without_asynchronous_input_or_rings_falls_back(tmp_path, arch
         assert out.splitlines()[3:] == native[1].splitlines()[3:]
     else:
         assert [line[-6:] for line in out.splitlines()[3:]] == [b' -1 38'] * 4
+
+
+@pytest.mark.proves('F-USR-01', 'F-USR-07', 'F-USR-08', 'F-USR-13')
+@pytest.mark.parametrize('arch', CROSS)
+def test_threads_map_and_unmap_at_once(tmp_path, arch):
+    """What one unmaps another is given before the first has noted it: neither may forget the other's."""
+    cc, flags = CROSS[arch]
+    exe = build(tmp_path, 'maps', '-static', *flags, cc=cc)
+    for _ in range(3):
+        assert run([translator(arch), exe]) == (0, b'failed 0\n', b'')

@@ -550,6 +550,7 @@ int main(int argc, char **argv)
     if (a.arch)
         choose_arch(a.arch, "", -1); /* a name that is not built says so, whatever else was asked */
     pthread_mutex_init(&lx_proc.lock, NULL);
+    pthread_mutex_init(&lx_proc.space, NULL);
     copy_env(&a);
     if (getauxval(AT_FLAGS) & 1) /* started by binfmt_misc with flag P */
         a.preserve_argv0 = true;

@@ -202,6 +202,7 @@ static void take_others(struct lx_lodging *l)
             continue;
         }
         lx_rt_thread_killed(o->cpu->rt, o->tid);
+        lx_mem_killed(o->tid);
         free_thread(o, o->cpu->rt, false);
     }
 }
@@ -240,6 +241,7 @@ static void *keeper_main(void *arg)
     lx_rt_self = NULL;
     if (n->cpu->rt)
         lx_rt_thread_killed(n->cpu->rt, l->keeper);
+    lx_mem_killed(l->keeper);
     if (l->pid) {
         clear_tid(n->clear_tid);
         take_others(l);
