@@ -43,7 +43,7 @@ SHOWN = [('-0', 'called-so', 'QEMU_ARGV0', ARG0, 'called-so'), ('-r', '9.8.7-own
          ('-s', '1048576', 'QEMU_STACK_SIZE', STACK, '1024'), ('-p', '4096', 'QEMU_PAGESIZE', PAGE, '4096'),
          ('-B', '0', 'QEMU_GUEST_BASE', ADDED, ''), ('-seed', '7', 'QEMU_RAND_SEED', RANDOM, None)]
 REFUSED = [('-p', '8192', 'QEMU_PAGESIZE'), ('-B', '0x1000', 'QEMU_GUEST_BASE'), ('-cpu', 'nosuch', 'QEMU_CPU'), ('-s', 'much', 'QEMU_STACK_SIZE'),
-           ('-seed', 'x', 'QEMU_RAND_SEED'), ('-R', '12345', 'QEMU_RESERVED_VA'), ('-d', 'nosuch', 'QEMU_LOG'),
+           ('-seed', 'x', 'QEMU_RAND_SEED'), ('-R', '12345', 'QEMU_RESERVED_VA'), ('-tb-size', '3', 'QEMU_TB_SIZE'), ('-d', 'nosuch', 'QEMU_LOG'),
            ('-D', '/nonexistent/x', 'QEMU_LOG_FILENAME')]
 
 

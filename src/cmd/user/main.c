@@ -21,7 +21,13 @@
 
 extern char **environ;
 
-enum { CACHE_MIB = 128, MIN_SPACE = 256 << 20, NOT_LOGGED = LOG_INT | LOG_CPU | LOG_MMU | LOG_RESET | LOG_PCALL };
+enum {
+    CACHE_MIB = 128,
+    MIN_CACHE_MIB = 4,
+    MAX_CACHE_MIB = 1024,
+    MIN_SPACE = 256 << 20,
+    NOT_LOGGED = LOG_INT | LOG_CPU | LOG_MMU | LOG_RESET | LOG_PCALL
+};
 
 struct args {
     const char *arch; /* NULL: from the program */
@@ -62,6 +68,7 @@ NORETURN static void usage(const struct args *a)
            "  -d ITEM[,...]     logs items, -d help lists them (QEMU_LOG)\n"
            "  -D FILE           log file (QEMU_LOG_FILENAME)\n"
            "  -one-insn-per-tb  translates one instruction at a time (QEMU_ONE_INSN_PER_TB)\n"
+           "  -tb-size MIB      room for translated code (QEMU_TB_SIZE)\n"
            "  -perfmap          names translated code for perf in /tmp/perf-PID.map (QEMU_PERFMAP)\n"
            "  -count-blocks     counts how often each block is entered; -d out_asm logs it\n"
            "  -jitdump          writes translated code to jit-PID.dump for perf inject --jit (QEMU_JITDUMP)\n"
@@ -253,6 +260,15 @@ static void opt_one(struct args *a, const char *v)
     lx_proc.opt.one_insn = true;
 }
 
+static void opt_tb_size(struct args *a, const char *v)
+{
+    uint64_t n;
+
+    if (!str_to_u64(v, &n) || n < MIN_CACHE_MIB || n > MAX_CACHE_MIB)
+        bad_option("-tb-size", v);
+    lx_proc.opt.cache_mib = (unsigned)n;
+}
+
 static void opt_perfmap(struct args *a, const char *v)
 {
     lx_proc.opt.perfmap = true;
@@ -327,6 +343,7 @@ static const struct option {
                {"D", "QEMU_LOG_FILENAME", true, opt_D},
                {"one-insn-per-tb", "QEMU_ONE_INSN_PER_TB", false, opt_one},
                {"singlestep", "QEMU_SINGLESTEP", false, opt_one},
+               {"tb-size", "QEMU_TB_SIZE", true, opt_tb_size},
                {"perfmap", "QEMU_PERFMAP", false, opt_perfmap},
                {"count-blocks", NULL, false, opt_count},
                {"jitdump", "QEMU_JITDUMP", false, opt_jitdump},
@@ -508,7 +525,7 @@ static void start_translator(const struct lx_arch *arch)
 
     if (!arch->cpu_select(lx_proc.opt.cpu, &e))
         die(e);
-    lx_proc.rt = lx_rt_new(arch->front, (size_t)CACHE_MIB << 20, &e);
+    lx_proc.rt = lx_rt_new(arch->front, (size_t)(lx_proc.opt.cache_mib ? lx_proc.opt.cache_mib : CACHE_MIB) << 20, &e);
     if (!lx_proc.rt)
         die(e);
     lx_proc.rt->one_insn = lx_proc.opt.one_insn;

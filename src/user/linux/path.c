@@ -488,6 +488,10 @@ static char **own_command(const struct lx_thread *t, const struct exec *x, int s
         v[n++] = xstrdup("-strace");
     if (o->one_insn)
         v[n++] = xstrdup("-one-insn-per-tb");
+    if (o->cache_mib) {
+        v[n++] = xstrdup("-tb-size");
+        v[n++] = xasprintf("%u", o->cache_mib);
+    }
     if (o->log_file) {
         v[n++] = xstrdup("-D");
         v[n++] = xstrdup(o->log_file);

@@ -40,9 +40,10 @@ struct lx_opts {
     const char *cpu;   /* -cpu */
     const char *uname; /* -r */
     bool strace, one_insn, perfmap, jitdump, count_blocks, given_prefix;
-    uint64_t stack;    /* -s */
-    uint64_t space;    /* -R: size of a 32-bit guest's address space; 0: what its kernel gives */
-    unsigned gdb_port; /* -g */
+    uint64_t stack;     /* -s */
+    uint64_t space;     /* -R: size of a 32-bit guest's address space; 0: what its kernel gives */
+    unsigned cache_mib; /* -tb-size; 0: what is usual */
+    unsigned gdb_port;  /* -g */
     const char *gdb_path;
     const char *seed;
     unsigned pagesize;
