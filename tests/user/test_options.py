@@ -120,7 +120,7 @@ def test_the_debugger_is_waited_for_either_way(exe, tmp_path):
         p = subprocess.Popen([translator('x86_64'), *([] if env else ['-g', sock]), exe['x86_64']], env={**os.environ, **env},
                              stdout=subprocess.PIPE)
         try:
-            for _ in range(200):
+            for _ in range(1200):
                 if os.path.exists(sock) or p.poll() is not None:
                     break
                 time.sleep(0.05)
