@@ -22,8 +22,8 @@ def waiting(arch, sock, exe):
     """The program, standing at its first instruction for gdb at sock."""
     p = subprocess.Popen([translator(arch), '-g', sock, exe], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                          stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        if os.path.exists(sock):
+    for _ in range(600):
+        if os.path.exists(sock) or p.poll() is not None:
             break
         time.sleep(0.1)
     return p

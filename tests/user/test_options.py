@@ -43,7 +43,7 @@ SHOWN = [('-0', 'called-so', 'QEMU_ARGV0', ARG0, 'called-so'), ('-r', '9.8.7-own
          ('-s', '1048576', 'QEMU_STACK_SIZE', STACK, '1024'), ('-p', '4096', 'QEMU_PAGESIZE', PAGE, '4096'),
          ('-B', '0', 'QEMU_GUEST_BASE', ADDED, ''), ('-seed', '7', 'QEMU_RAND_SEED', RANDOM, None)]
 REFUSED = [('-p', '8192', 'QEMU_PAGESIZE'), ('-B', '0x1000', 'QEMU_GUEST_BASE'), ('-cpu', 'nosuch', 'QEMU_CPU'), ('-s', 'much', 'QEMU_STACK_SIZE'),
-           ('-seed', 'x', 'QEMU_RAND_SEED'), ('-R', '12345', 'QEMU_RESERVED_VA'), ('-d', 'nosuch', 'QEMU_LOG'),
+           ('-seed', 'x', 'QEMU_RAND_SEED'), ('-R', '12345', 'QEMU_RESERVED_VA'), ('-tb-size', '3', 'QEMU_TB_SIZE'), ('-d', 'nosuch', 'QEMU_LOG'),
            ('-D', '/nonexistent/x', 'QEMU_LOG_FILENAME')]
 
 
@@ -120,7 +120,7 @@ def test_the_debugger_is_waited_for_either_way(exe, tmp_path):
         p = subprocess.Popen([translator('x86_64'), *([] if env else ['-g', sock]), exe['x86_64']], env={**os.environ, **env},
                              stdout=subprocess.PIPE)
         try:
-            for _ in range(200):
+            for _ in range(1200):
                 if os.path.exists(sock) or p.poll() is not None:
                     break
                 time.sleep(0.05)
@@ -139,6 +139,51 @@ def test_models_and_programs_executed_keep_their_options(exe, tmp_path):
             assert go('x86_64', '-cpu', name, exe['x86_64'])[0] == go('x86_64', exe['x86_64'], QEMU_CPU=name)[0] == 0
     rc, out, _ = go('x86_64', '-r', '9.8.7-own', '-s', '1048576', '/bin/sh', '-c', exe['x86_64'])
     assert rc == 0 and out.decode().split('|')[RELEASE] == '9.8.7-own' and out.decode().split('|')[STACK] == '1024'
+
+
+# The file of the root it lies in, by itself and by what it executes.
+WHICH = r"""
+#include <stdio.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    char line[64] = "none";
+    FILE *f = fopen("/which.txt", "r");
+
+    if (f)
+        fgets(line, sizeof line, f);
+    printf("%s ", line);
+    fflush(stdout);
+    return argc > 1 ? execl(argv[1], argv[1], NULL) : 0;
+}
+"""
+ROOTS = {'x86_64': ('gcc', '/lib64/ld-linux-x86-64.so.2', 'amd64'),
+         'aarch64': ('aarch64-linux-gnu-gcc', '/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1', 'arm64')}
+
+
+@pytest.mark.proves('F-PRG-15', 'F-USR-03')
+@pytest.mark.parametrize('arch', ROOTS)
+def test_the_root_of_the_programs_system_is_given_either_way(tmp_path, arch):
+    cc, ld, package = ROOTS[arch]
+    for name in 'ab':
+        (tmp_path / name / 'own').mkdir(parents=True)
+        (tmp_path / name / 'which.txt').write_text(name)
+        (tmp_path / name / 'own/ld.so').symlink_to(ld)
+        (tmp_path / name / 'lib').symlink_to(os.path.dirname(ld))
+    (tmp_path / 'empty').mkdir()
+    a, b, empty, exe = (str(tmp_path / n) for n in ('a', 'b', 'empty', 'which'))
+    (tmp_path / 'which.c').write_text(WHICH)
+    subprocess.run([need(cc), '-o', exe, exe + '.c', '-Wl,--dynamic-linker=/own/ld.so'], check=True)
+    for args, env, want in (((), a, b'a a '), (('-L', a), None, b'a a '), (('-L', b), a, b'b b '), (('-L', a), b, b'a a '),
+                            (('-L', a), empty, b'a a '), (('-L', a, '-L', b), None, b'b b '), (('-L', a), str(tmp_path / 'not/there'), b'a a ')):
+        got = go(arch, *args, exe, exe, **({'QEMU_LD_PREFIX': env} if env else {}))
+        assert got == (0, want, b''), (args, env)
+    for wrong in (empty, str(tmp_path / 'not/there')):
+        by_option, by_var, both = go(arch, '-L', wrong, exe), go(arch, exe, QEMU_LD_PREFIX=wrong), go(arch, '-L', wrong, exe, QEMU_LD_PREFIX=a)
+        assert by_option == by_var == both  # the option wins: the right folder of the variable is not looked into
+        assert by_option[0] == 1 and not by_option[1] and by_option[2].count(b'\n') == 1
+        for text in (exe, 'needs the interpreter /own/ld.so', f'looked for {wrong}/own/ld.so', f'libc6-{package}-cross', '-L'):
+            assert text.encode() in by_option[2], (text, by_option[2])
 
 
 # Calls whose line differs between two runs natively, or by what the program runs on.

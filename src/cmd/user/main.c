@@ -21,13 +21,21 @@
 
 extern char **environ;
 
-enum { CACHE_MIB = 128, MIN_SPACE = 256 << 20, NOT_LOGGED = LOG_INT | LOG_CPU | LOG_MMU | LOG_RESET | LOG_PCALL };
+enum {
+    CACHE_MIB = 128,
+    MIN_CACHE_MIB = 4,
+    MAX_CACHE_MIB = 1024,
+    MIN_SPACE = 256 << 20,
+    NOT_LOGGED = LOG_INT | LOG_CPU | LOG_MMU | LOG_RESET | LOG_PCALL
+};
 
 struct args {
     const char *arch; /* NULL: from the program */
     char **env;       /* owned: the guest's environment */
     size_t nr_env;
     size_t nr_prefix;
+    bool in_env;        /* options are being taken from variables */
+    bool prefix_of_env; /* so was the prefix */
     const char *log_items;
     bool preserve_argv0;
 };
@@ -60,6 +68,7 @@ NORETURN static void usage(const struct args *a)
            "  -d ITEM[,...]     logs items, -d help lists them (QEMU_LOG)\n"
            "  -D FILE           log file (QEMU_LOG_FILENAME)\n"
            "  -one-insn-per-tb  translates one instruction at a time (QEMU_ONE_INSN_PER_TB)\n"
+           "  -tb-size MIB      room for translated code (QEMU_TB_SIZE)\n"
            "  -perfmap          names translated code for perf in /tmp/perf-PID.map (QEMU_PERFMAP)\n"
            "  -count-blocks     counts how often each block is entered; -d out_asm logs it\n"
            "  -jitdump          writes translated code to jit-PID.dump for perf inject --jit (QEMU_JITDUMP)\n"
@@ -132,7 +141,8 @@ static void copy_env(struct args *a)
 
 /* ---- options ---- */
 
-static void add_prefix(struct args *a, const char *path)
+/* front: it is tried before those that are there. */
+static void add_prefix(struct args *a, const char *path, bool front)
 {
     struct lx_opts *o = &lx_proc.opt;
     size_t len = strlen(path);
@@ -146,14 +156,22 @@ static void add_prefix(struct args *a, const char *path)
     if (!len)
         return; /* the root itself */
     o->prefix = xrealloc(o->prefix, (a->nr_prefix + 2) * sizeof(char *));
-    o->prefix[a->nr_prefix++] = xstrdup(full);
-    o->prefix[a->nr_prefix] = NULL;
+    if (front)
+        memmove(o->prefix + 1, o->prefix, a->nr_prefix * sizeof(char *));
+    o->prefix[front ? 0 : a->nr_prefix] = xstrdup(full);
+    o->prefix[++a->nr_prefix] = NULL;
 }
 
+/* Who says it again, behind what a script says, wants the last one; the first -L wins over the variable. */
 static void opt_L(struct args *a, const char *v)
 {
+    if (!a->in_env && a->prefix_of_env && a->nr_prefix) {
+        a->nr_prefix = 0;
+        lx_proc.opt.prefix[0] = NULL;
+    }
+    a->prefix_of_env = a->in_env;
     lx_proc.opt.given_prefix = true;
-    add_prefix(a, v);
+    add_prefix(a, v, true);
 }
 
 static void opt_s(struct args *a, const char *v)
@@ -242,6 +260,15 @@ static void opt_one(struct args *a, const char *v)
     lx_proc.opt.one_insn = true;
 }
 
+static void opt_tb_size(struct args *a, const char *v)
+{
+    uint64_t n;
+
+    if (!str_to_u64(v, &n) || n < MIN_CACHE_MIB || n > MAX_CACHE_MIB)
+        bad_option("-tb-size", v);
+    lx_proc.opt.cache_mib = (unsigned)n;
+}
+
 static void opt_perfmap(struct args *a, const char *v)
 {
     lx_proc.opt.perfmap = true;
@@ -316,6 +343,7 @@ static const struct option {
                {"D", "QEMU_LOG_FILENAME", true, opt_D},
                {"one-insn-per-tb", "QEMU_ONE_INSN_PER_TB", false, opt_one},
                {"singlestep", "QEMU_SINGLESTEP", false, opt_one},
+               {"tb-size", "QEMU_TB_SIZE", true, opt_tb_size},
                {"perfmap", "QEMU_PERFMAP", false, opt_perfmap},
                {"count-blocks", NULL, false, opt_count},
                {"jitdump", "QEMU_JITDUMP", false, opt_jitdump},
@@ -350,6 +378,7 @@ static int parse(struct args *a, int argc, char **argv)
 {
     int i = 1;
 
+    a->in_env = true;
     for (size_t k = 0; k < ARRAY_LEN(options); k++) {
         assert(options[k].arg == lx_peer_takes_value(options[k].name));
         const char *v = options[k].env ? getenv(options[k].env) : NULL;
@@ -357,6 +386,7 @@ static int parse(struct args *a, int argc, char **argv)
         if (v)
             options[k].set(a, v);
     }
+    a->in_env = false;
     for (; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
         const char *name = argv[i] + 1;
         const struct option *o;
@@ -470,7 +500,7 @@ static void default_prefixes(struct args *a, const struct lx_arch *arch)
         return;
     for (const char *const *p = arch->cross + 1; *p; p++)
         if (!access(*p, F_OK))
-            add_prefix(a, *p);
+            add_prefix(a, *p, false);
 }
 
 static int open_program(const char *path)
@@ -495,7 +525,7 @@ static void start_translator(const struct lx_arch *arch)
 
     if (!arch->cpu_select(lx_proc.opt.cpu, &e))
         die(e);
-    lx_proc.rt = lx_rt_new(arch->front, (size_t)CACHE_MIB << 20, &e);
+    lx_proc.rt = lx_rt_new(arch->front, (size_t)(lx_proc.opt.cache_mib ? lx_proc.opt.cache_mib : CACHE_MIB) << 20, &e);
     if (!lx_proc.rt)
         die(e);
     lx_proc.rt->one_insn = lx_proc.opt.one_insn;
@@ -537,6 +567,7 @@ int main(int argc, char **argv)
     if (a.arch)
         choose_arch(a.arch, "", -1); /* a name that is not built says so, whatever else was asked */
     pthread_mutex_init(&lx_proc.lock, NULL);
+    pthread_mutex_init(&lx_proc.space, NULL);
     copy_env(&a);
     if (getauxval(AT_FLAGS) & 1) /* started by binfmt_misc with flag P */
         a.preserve_argv0 = true;

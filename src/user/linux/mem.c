@@ -158,7 +158,7 @@ static int64_t place64(uint64_t addr, uint64_t len, int prot, int flags, int fd,
     return host_mmap(addr, len, prot, flags, fd, off);
 }
 
-int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
+static int64_t map_held(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
 {
     uint64_t size = align_up(len, PAGE);
     bool taken = false;
@@ -196,7 +196,7 @@ int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64
     return r;
 }
 
-int64_t lx_sys_mmap(struct lx_thread *t, const uint64_t *a)
+static int64_t mmap_held(const uint64_t *a)
 {
     int flags = (int)a[3];
     int64_t r;
@@ -206,15 +206,15 @@ int64_t lx_sys_mmap(struct lx_thread *t, const uint64_t *a)
     if (flags & MAP_32BIT && !(flags & MAP_FIXED) && !lx_is32()) {
         uint64_t at = lx_map_hole(0x10000, UINT64_C(1) << 31, align_up(a[1], PAGE), PAGE);
 
-        r = at ? lx_mmap(at, a[1], (int)a[2], (flags & ~MAP_32BIT) | MAP_FIXED_NOREPLACE, (int)a[4], a[5]) : -ENOMEM;
+        r = at ? map_held(at, a[1], (int)a[2], (flags & ~MAP_32BIT) | MAP_FIXED_NOREPLACE, (int)a[4], a[5]) : -ENOMEM;
         if (r >= 0)
             return r;
     }
-    return lx_mmap(a[0], a[1], (int)a[2], flags, (int)a[4], a[5]);
+    return map_held(a[0], a[1], (int)a[2], flags, (int)a[4], a[5]);
 }
 
 /* Only what the guest has mapped: what else is in the range is this program's. */
-int64_t lx_sys_munmap(struct lx_thread *t, const uint64_t *a)
+static int64_t munmap_held(const uint64_t *a)
 {
     uint64_t len = align_up(a[1], PAGE), end = a[0] + len;
 
@@ -232,7 +232,7 @@ int64_t lx_sys_munmap(struct lx_thread *t, const uint64_t *a)
     return 0;
 }
 
-int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
+static int64_t mprotect_held(const uint64_t *a)
 {
     uint64_t len = align_up(a[1], PAGE), end;
     int prot = (int)a[2];
@@ -257,12 +257,7 @@ int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
     return end == a[0] + len ? 0 : -ENOMEM;
 }
 
-int64_t lx_sys_pkey_mprotect(struct lx_thread *t, const uint64_t *a)
-{
-    return (int)a[3] == -1 ? lx_sys_mprotect(t, a) : -EINVAL;
-}
-
-int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)
+static int64_t mremap_held(const uint64_t *a)
 {
     uint64_t old = a[0], osize = align_up(a[1], PAGE), nsize = align_up(a[2], PAGE), to = a[4];
     int flags = (int)a[3];
@@ -333,12 +328,11 @@ int64_t lx_sys_madvise(struct lx_thread *t, const uint64_t *a)
     return r ? r : -ENOMEM; /* as the kernel: everything but the holes */
 }
 
-int64_t lx_sys_brk(struct lx_thread *t, const uint64_t *a)
+static int64_t brk_held(const uint64_t *a)
 {
     struct lx_proc *p = &lx_proc;
     uint64_t want = a[0], top = align_up(want, PAGE);
 
-    pthread_mutex_lock(&p->lock);
     if (want < p->brk_start || want > p->brk_max)
         goto out;
     if (top > p->brk_mapped) {
@@ -356,12 +350,10 @@ int64_t lx_sys_brk(struct lx_thread *t, const uint64_t *a)
     if (top > p->brk_start)
         lx_map_add(p->brk_start, top, PROT_READ | PROT_WRITE, false, LX_MAP_HEAP);
 out:
-    want = p->brk;
-    pthread_mutex_unlock(&p->lock);
-    return (int64_t)want;
+    return (int64_t)p->brk;
 }
 
-int64_t lx_sys_shmat(struct lx_thread *t, const uint64_t *a)
+static int64_t shmat_held(const uint64_t *a)
 {
     struct shmid_ds ds;
     uint64_t at = a[1], len;
@@ -394,7 +386,7 @@ int64_t lx_sys_shmat(struct lx_thread *t, const uint64_t *a)
     return (int64_t)(uintptr_t)p;
 }
 
-int64_t lx_sys_shmdt(struct lx_thread *t, const uint64_t *a)
+static int64_t shmdt_held(const uint64_t *a)
 {
     struct lx_map m;
     bool known = lx_map_next(a[0], &m) && m.start == a[0];
@@ -404,6 +396,74 @@ int64_t lx_sys_shmdt(struct lx_thread *t, const uint64_t *a)
     if (known)
         lx_map_del(m.start, m.end);
     return 0;
+}
+
+/* ---- one at a time: what one thread unmaps another may be given at once, and the table must not forget that ---- */
+
+static int64_t in_space(int64_t (*held)(const uint64_t *), const uint64_t *a)
+{
+    int64_t r;
+
+    pthread_mutex_lock(&lx_proc.space);
+    r = held(a);
+    pthread_mutex_unlock(&lx_proc.space);
+    return r;
+}
+
+int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
+{
+    int64_t r;
+
+    pthread_mutex_lock(&lx_proc.space);
+    r = map_held(addr, len, prot, flags, fd, off);
+    pthread_mutex_unlock(&lx_proc.space);
+    return r;
+}
+
+int64_t lx_sys_mmap(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(mmap_held, a);
+}
+
+int64_t lx_sys_munmap(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(munmap_held, a);
+}
+
+int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(mprotect_held, a);
+}
+
+int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(mremap_held, a);
+}
+
+int64_t lx_sys_brk(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(brk_held, a);
+}
+
+int64_t lx_sys_shmat(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(shmat_held, a);
+}
+
+int64_t lx_sys_shmdt(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(shmdt_held, a);
+}
+
+int64_t lx_sys_pkey_mprotect(struct lx_thread *t, const uint64_t *a)
+{
+    return (int)a[3] == -1 ? lx_sys_mprotect(t, a) : -EINVAL;
+}
+
+void lx_mem_killed(int id)
+{
+    if (lx_proc.space.__data.__owner == id)
+        pthread_mutex_unlock(&lx_proc.space);
 }
 
 static bool map_helpers(struct err **errp)

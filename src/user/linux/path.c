@@ -459,14 +459,19 @@ static char **own_command(const struct lx_thread *t, const struct exec *x, int s
 {
     const struct lx_opts *o = &lx_proc.opt;
     char **v = xcalloc(x->argc + 64, sizeof *v);
-    unsigned n = 0;
+    unsigned n = 0, nr = 0;
 
     v[n++] = xasprintf("qemu-%s", lx_proc.arch->name);
-    if (o->given_prefix && o->prefix)
-        for (char **p = o->prefix; *p && n < 20; p++) {
-            v[n++] = xstrdup("-L");
-            v[n++] = *p;
-        }
+    if (o->given_prefix) {
+        v[n++] = xstrdup("-L");
+        v[n++] = xstrdup("/");
+    }
+    while (o->given_prefix && o->prefix && o->prefix[nr] && nr < 10)
+        nr++;
+    while (nr) { /* the last one is tried first */
+        v[n++] = xstrdup("-L");
+        v[n++] = o->prefix[--nr];
+    }
     if (o->cpu) {
         v[n++] = xstrdup("-cpu");
         v[n++] = xstrdup(o->cpu);
@@ -483,6 +488,10 @@ static char **own_command(const struct lx_thread *t, const struct exec *x, int s
         v[n++] = xstrdup("-strace");
     if (o->one_insn)
         v[n++] = xstrdup("-one-insn-per-tb");
+    if (o->cache_mib) {
+        v[n++] = xstrdup("-tb-size");
+        v[n++] = xasprintf("%u", o->cache_mib);
+    }
     if (o->log_file) {
         v[n++] = xstrdup("-D");
         v[n++] = xstrdup(o->log_file);

@@ -83,8 +83,8 @@ static const char *skip_options(const char *p, const char *end, const char **arg
 
 bool lx_peer_takes_value(const char *name)
 {
-    static const char *const with[] = {"L", "s", "cpu", "E", "U", "0",          "r",      "B",
-                                       "R", "p", "g",   "d", "D", "seccomp-fd", "ptrace", "seed"};
+    static const char *const with[] = {"L", "s", "cpu", "tb-size", "E", "U",          "0",      "r",   "B",
+                                       "R", "p", "g",   "d",       "D", "seccomp-fd", "ptrace", "seed"};
 
     for (size_t i = 0; i < ARRAY_LEN(with); i++)
         if (!strcmp(with[i], name))

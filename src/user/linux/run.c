@@ -1,8 +1,10 @@
 /* See run.h.
  *
  * A thread is in translated code only between in_code = true and false in enter_code; everything else here runs as
- * ordinary C on the thread, with cache.lock taken for short pieces. Pages of the guest that are both writable and
- * translated are in rt->watch: `prot` while the host's mapping has lost its write permission. */
+ * ordinary C on the thread, with cache.lock taken for short pieces. in_cache lasts longer: where it was is looked up
+ * before the cache may be emptied. A thread with in_cache may wait for the lock, so who has the lock waits for none.
+ * Pages of the guest that are both writable and translated are in rt->watch: `prot` while the host's mapping has lost
+ * its write permission. */
 #include "user/linux/run.h"
 #include "base/log.h"
 #include "base/util.h"
@@ -123,18 +125,15 @@ bool lx_rt_written_any(struct lx_rt *rt)
     return lx_rt_written(rt, 0, UINT64_C(1) << 47);
 }
 
-static void forget_page(struct lx_rt *rt, uint64_t no)
+static void forget_page_held(struct lx_rt *rt, uint64_t no)
 {
-    struct lx_watch *w;
+    struct lx_watch *w = watch_find(rt, no);
 
-    jit_cache_written(&rt->cache, no, 0, PAGE);
-    pthread_mutex_lock(&rt->cache.lock);
-    w = watch_find(rt, no);
+    jit_cache_written_held(&rt->cache, no, 0, PAGE);
     if (w && w->prot) {
         w->prot = false;
         rt->nr_watched--;
     }
-    pthread_mutex_unlock(&rt->cache.lock);
 }
 
 void lx_rt_unmapped(struct lx_rt *rt, uint64_t addr, uint64_t len)
@@ -143,21 +142,17 @@ void lx_rt_unmapped(struct lx_rt *rt, uint64_t addr, uint64_t len)
 
     if (!rt || !len || !rt->cache.stat.blocks)
         return;
+    pthread_mutex_lock(&rt->cache.lock); /* throughout: pages go when the cache is emptied */
     if (last - first < 256) {
         for (uint64_t no = first; no <= last; no++)
-            forget_page(rt, no);
-        return;
+            forget_page_held(rt, no);
+    } else {
+        for (unsigned i = 0; i < JIT_CACHE_PAGES; i++)
+            for (struct jit_page *p = rt->cache.pages[i]; p; p = p->next)
+                if (p->no >= first && p->no <= last)
+                    forget_page_held(rt, p->no);
     }
-    for (unsigned i = 0; i < JIT_CACHE_PAGES; i++) {
-        struct jit_page *p;
-
-        pthread_mutex_lock(&rt->cache.lock);
-        p = rt->cache.pages[i];
-        pthread_mutex_unlock(&rt->cache.lock);
-        for (; p; p = p->next) /* pages are only added, or all dropped when nobody runs */
-            if (p->no >= first && p->no <= last)
-                forget_page(rt, p->no);
-    }
+    pthread_mutex_unlock(&rt->cache.lock);
 }
 
 void lx_rt_code_changed(struct lx_rt *rt, uint64_t addr, uint64_t len)
@@ -231,28 +226,53 @@ static void after_flush(struct lx_rt_thread *t)
         *t->view.ss_rsp = t->ss_top;
 }
 
-/* Nobody may be in translated code while it is thrown away. */
+static struct lx_rt_thread *other_in_cache(struct lx_rt_thread *t)
+{
+    struct lx_rt_thread *o = t->rt->threads;
+
+    while (o && (o == t || !o->in_cache))
+        o = o->next;
+    return o;
+}
+
+/* Nobody may be in translated code while it is thrown away. The lock is given back while the others are waited for,
+ * since they need it to look up where they stand; rt->flushing keeps them from making, linking and entering code. */
 static void empty_held(struct lx_rt_thread *t)
 {
     struct lx_rt *rt = t->rt;
+    struct lx_rt_thread *o;
 
     rt->flushing = true;
-    if (rt->front->steps_out) /* the lock keeps others from linking anew */
+    rt->emptier = t;
+    if (rt->front->steps_out)
         jit_cache_unlink_all(&rt->cache);
-    for (struct lx_rt_thread *o = rt->threads; o; o = o->next)
-        while (o != t && o->in_code) {
-            lx_rt_kick(o);
-            sched_yield();
-        }
+    while ((o = other_in_cache(t))) {
+        lx_rt_kick(o);
+        pthread_mutex_unlock(&rt->cache.lock);
+        sched_yield();
+        pthread_mutex_lock(&rt->cache.lock);
+    }
     jit_cache_empty(&rt->cache);
+    rt->emptier = NULL;
     rt->flushing = false;
+}
+
+/* The lock, when the cache is not about to be emptied. */
+static void lock_settled(struct lx_rt *rt)
+{
+    pthread_mutex_lock(&rt->cache.lock);
+    while (rt->flushing) {
+        pthread_mutex_unlock(&rt->cache.lock);
+        sched_yield();
+        pthread_mutex_lock(&rt->cache.lock);
+    }
 }
 
 static void empty_cache(struct lx_rt_thread *t)
 {
     struct lx_rt *rt = t->rt;
 
-    pthread_mutex_lock(&rt->cache.lock);
+    lock_settled(rt);
     if (t->generation == rt->cache.generation)
         empty_held(t);
     pthread_mutex_unlock(&rt->cache.lock);
@@ -374,7 +394,7 @@ static struct jit_block *block_for(struct lx_rt_thread *t, uint64_t pc, const ui
     struct jit_block *b;
 
     for (;;) {
-        pthread_mutex_lock(&rt->cache.lock);
+        lock_settled(rt);
         if (t->generation != rt->cache.generation)
             after_flush(t);
         b = jit_cache_find(&rt->cache, pc, pc, mode);
@@ -405,7 +425,7 @@ static const uint8_t *link_exit(struct lx_rt_thread *t, uint32_t n, uint64_t pc)
     if (!b)
         return NULL; /* the run loop meets the same and reports it */
     pthread_mutex_lock(&rt->cache.lock);
-    if (gen == rt->cache.generation && gen == t->generation)
+    if (gen == rt->cache.generation && gen == t->generation && !rt->flushing)
         jit_cache_link_to(&rt->cache, n, b);
     pthread_mutex_unlock(&rt->cache.lock);
     return !rt->single && !log_on(LOG_EXEC) ? code : NULL;
@@ -413,17 +433,22 @@ static const uint8_t *link_exit(struct lx_rt_thread *t, uint32_t n, uint64_t pc)
 
 /* ---- into and out of translated code ---- */
 
-static int enter_code(struct lx_rt_thread *t, const uint8_t *target, bool resume)
+static void leave_cache(struct lx_rt_thread *t)
 {
-    int why;
+    atomic_store_explicit(&t->in_cache, false, memory_order_release);
+}
 
-    t->in_code = true;
+/* 0: something wants the run loop first. in_cache stays set: what the exit means is still to be looked up. */
+static int enter_code(struct lx_rt_thread *t, const uint8_t *target)
+{
+    int why = 0;
+
+    atomic_store_explicit(&t->in_cache, true, memory_order_relaxed);
+    atomic_store_explicit(&t->in_code, true, memory_order_relaxed); /* only seen by handlers on this thread */
     atomic_thread_fence(memory_order_seq_cst);
-    if (!resume && (t->rt->flushing || t->generation != t->rt->cache.generation || t->kicked)) {
-        t->in_code = false;
-        return 0;
-    }
-    why = t->rt->front->enter(t, target);
+    if (!t->rt->flushing && t->generation == t->rt->cache.generation && !t->kicked)
+        why = t->rt->front->enter(t, target);
+    atomic_store_explicit(&t->in_code, false, memory_order_relaxed);
     return why;
 }
 
@@ -583,14 +608,15 @@ static void poll_exit(struct lx_rt_thread *t)
     for (uint32_t i = 0; b && i < b->nr_links; i++)
         if (jit_link_polls_at(b, jit_cache_link(d, b->first_link + i), rip))
             pc = jit_link_poll_pc(b, jit_cache_link(d, b->first_link + i));
-    pthread_mutex_unlock(&d->lock);
     t->rt->front->set_pc(t, pc);
     if (t->rt->front->fix)
         t->rt->front->fix(t, b, b ? jit_block_insn_at(b, rip) : 0);
+    pthread_mutex_unlock(&d->lock);
+    leave_cache(t);
 }
 
-/* After LX_EXIT_SIGNAL. LX_STOP_KICK: go on at pc; with *resume, at the same host instruction. */
-static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
+/* After LX_EXIT_SIGNAL. LX_STOP_KICK: go on at pc. */
+static enum lx_stop signal_exit(struct lx_rt_thread *t)
 {
     const uint8_t *rip = (const uint8_t *)t->sig_rip;
     struct jit_cache *d = &t->rt->cache;
@@ -613,18 +639,15 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
         t->rt->front->set_pc(t, jit_block_pc(b, i));
         if (t->sig == SIGFPE)
             t->sig_addr = jit_block_pc(b, i); /* not where its translation lies */
-        if (t->rt->front->fix && t->rt->front->step)
+        if (t->rt->front->fix)
             t->rt->front->fix(t, b, i);
     }
     pthread_mutex_unlock(&d->lock);
+    leave_cache(t);
     if (!b)
         warn_report("translator: unexpected signal %d at host address %p", t->sig, (const void *)rip);
-    if (t->sig == SIGSEGV && t->sig_err & 2 && t->sig_addr < LX_TASK_MAX && page_written(t->rt, t->sig_addr)) {
-        if (t->rt->front->step)
-            return step_one(t);
-        *resume = true;
-        return LX_STOP_KICK;
-    }
+    if (t->sig == SIGSEGV && t->sig_err & 2 && t->sig_addr < LX_TASK_MAX && page_written(t->rt, t->sig_addr))
+        return step_one(t);
     if (t->sig == SIGSEGV && t->sig_code == SEGV_ACCERR && lx_map_prot(t->sig_addr) < 0)
         t->sig_code = SEGV_MAPERR; /* a guard of ours */
     t->cpu->fault = (struct lx_fault){
@@ -636,27 +659,16 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t, bool *resume)
 static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
 {
     const struct lx_front *f = t->rt->front;
-    bool resume = false;
 
     for (;;) {
-        int why = enter_code(t, target, resume);
+        int why = enter_code(t, target);
         uint64_t to = 0;
-        enum lx_stop stop;
 
-        resume = false;
-        if (why == LX_EXIT_SIGNAL) {
-            t->in_code = false;
-            stop = signal_exit(t, &resume);
-            if (!resume)
-                return stop;
-        }
-        if (resume) {
-            target = (const uint8_t *)t->sig_rip;
-            continue;
-        }
+        if (why == LX_EXIT_SIGNAL)
+            return signal_exit(t);
         if (why == LX_EXIT_LINK) /* links go when the cache is emptied */
             to = jit_cache_link(&t->rt->cache, (uint32_t)*t->view.link)->target;
-        t->in_code = false;
+        leave_cache(t);
         switch (why) {
         case LX_EXIT_INTERP:
             f->set_pc(t, *t->view.pc);
@@ -847,9 +859,12 @@ void lx_rt_thread_killed(struct lx_rt_thread *t, int id)
 {
     struct lx_rt *rt = t->rt;
 
-    t->in_code = false;
-    if (rt->cache.lock.__data.__owner != id)
-        return;
+    t->in_cache = t->in_code = false;
+    if (rt->cache.lock.__data.__owner != id) {
+        if (rt->emptier != t)
+            return;
+        pthread_mutex_lock(&rt->cache.lock);
+    }
     empty_held(t); /* whatever it was changing */
     pthread_mutex_unlock(&rt->cache.lock);
 }
@@ -859,6 +874,7 @@ bool lx_rt_after_fork(struct lx_rt *rt, struct lx_rt_thread *self, struct err **
     rt->threads = self;
     self->next = NULL;
     rt->flushing = false;
+    rt->emptier = NULL;
     lx_kept_forked(rt);
     return true;
 }

@@ -59,6 +59,7 @@ struct lx_rt_thread {
     uint64_t ss_top;
     uint32_t generation;
     _Atomic bool in_code, kicked;
+    _Atomic bool in_cache; /* in translated code, or about to look up where it left it: the cache is not emptied */
     bool stepping, stepped_pushf; /* on the way to where it can stop */
     int sig, sig_code;
     uint64_t sig_trap, sig_err;
@@ -122,9 +123,10 @@ struct lx_rt {
     struct lx_watch *watch[LX_WATCH_HEADS]; /* writable pages with code, under cache.lock */
     _Atomic unsigned nr_watched;
     bool one_insn, no_link;
-    bool single; /* lx_rt_run comes back after each block (a debugger looks) */
-    _Atomic bool flushing;
-    struct lx_kept *kept; /* owned; translations on disk (kept.h); NULL: none */
+    bool single;                  /* lx_rt_run comes back after each block (a debugger looks) */
+    _Atomic bool flushing;        /* the cache is about to be emptied, by: */
+    struct lx_rt_thread *emptier; /* under cache.lock; NULL: nobody */
+    struct lx_kept *kept;         /* owned; translations on disk (kept.h); NULL: none */
     struct {
         uint64_t ns, insns, bytes, blocks;
     } made; /* with -d jit, under cache.lock: what was translated */

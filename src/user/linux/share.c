@@ -143,7 +143,7 @@ int64_t lx_vfork(struct lx_thread *t, const struct lx_clone *c)
     lx_self = t;
     lx_rt_self = t->cpu->rt;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    rt->in_code = false;
+    rt->in_cache = rt->in_code = false;
     free_thread(n, rt, !(c->flags & CLONE_SIGHAND));
     free(host);
     if (pid > 0 && c->flags & CLONE_PIDFD)
@@ -202,6 +202,7 @@ static void take_others(struct lx_lodging *l)
             continue;
         }
         lx_rt_thread_killed(o->cpu->rt, o->tid);
+        lx_mem_killed(o->tid);
         free_thread(o, o->cpu->rt, false);
     }
 }
@@ -240,6 +241,7 @@ static void *keeper_main(void *arg)
     lx_rt_self = NULL;
     if (n->cpu->rt)
         lx_rt_thread_killed(n->cpu->rt, l->keeper);
+    lx_mem_killed(l->keeper);
     if (l->pid) {
         clear_tid(n->clear_tid);
         take_others(l);

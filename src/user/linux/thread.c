@@ -336,6 +336,7 @@ static void lock_all(struct lx_thread *t)
 {
     pthread_mutex_lock(&lx_proc.lock);
     pthread_mutex_lock(&t->act->lock);
+    pthread_mutex_lock(&lx_proc.space);
     pthread_mutex_lock(&lx_proc.rt->cache.lock);
     lx_map_lock();
 }
@@ -344,6 +345,7 @@ static void unlock_all(struct lx_thread *t)
 {
     lx_map_unlock();
     pthread_mutex_unlock(&lx_proc.rt->cache.lock);
+    pthread_mutex_unlock(&lx_proc.space);
     pthread_mutex_unlock(&t->act->lock);
     pthread_mutex_unlock(&lx_proc.lock);
 }

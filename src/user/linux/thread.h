@@ -40,9 +40,10 @@ struct lx_opts {
     const char *cpu;   /* -cpu */
     const char *uname; /* -r */
     bool strace, one_insn, perfmap, jitdump, count_blocks, given_prefix;
-    uint64_t stack;    /* -s */
-    uint64_t space;    /* -R: size of a 32-bit guest's address space; 0: what its kernel gives */
-    unsigned gdb_port; /* -g */
+    uint64_t stack;     /* -s */
+    uint64_t space;     /* -R: size of a 32-bit guest's address space; 0: what its kernel gives */
+    unsigned cache_mib; /* -tb-size; 0: what is usual */
+    unsigned gdb_port;  /* -g */
     const char *gdb_path;
     const char *seed;
     unsigned pagesize;
@@ -68,6 +69,8 @@ struct lx_proc {
     struct lx_thread *threads;   /* all in this memory but vfork's children, under lock */
     struct lx_lodging *lodgings; /* share.c, under lock */
     pthread_mutex_t lock;
+    pthread_mutex_t space; /* where it is free, the host's mappings and the table of map.h agree; brk too. After lock,
+                              before rt's */
 };
 extern struct lx_proc lx_proc;
 
@@ -149,6 +152,8 @@ unsigned lx_elf_machine(const uint8_t *head, size_t n, unsigned *elf_class);
 /* ---- mem.c: address space calls, also used by the loader ---- */
 int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off);
 bool lx_mem_init(struct err **errp);
+/* A thread was ended from outside: gives back what it had locked. id: what it was to the C library's locks. */
+void lx_mem_killed(int id);
 
 /* ---- path.c ---- */
 /* The host path for a guest's: a file of the same name under one of the prefixes when it is there, else path. buf holds

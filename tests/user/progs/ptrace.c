@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -138,6 +139,7 @@ static void float_registers(void)
 }
 
 static int ends[2];
+static volatile int *child, *at_wait4; /* seen by all */
 
 static void on_signal_write(int sig)
 {
@@ -158,10 +160,31 @@ static void interrupted(void)
     syscall(SYS_read, ends[0], &c, 1);
     p = fork();
     if (!p) {
-        usleep(20000); /* until its parent is stopped at wait4 */
+        *child = getpid();
+        while (!*at_wait4) /* its parent is stopped there */
+            usleep(1000);
         _exit(4);
     }
     word = syscall(SYS_wait4, p, NULL, 0, NULL) == p ? 6 : 7;
+}
+
+/* The tracee's child has ended, and told the tracee so. */
+static void let_it_end(void)
+{
+    char path[32], text[64] = "";
+
+    *at_wait4 = 1;
+    for (int i = 0; i < 10000 && !strstr(text, ") Z"); i++) {
+        FILE *f;
+
+        usleep(2000);
+        sprintf(path, "/proc/%d/stat", *child);
+        f = fopen(path, "r");
+        if (f) {
+            text[fread(text, 1, sizeof text - 1, f)] = 0;
+            fclose(f);
+        }
+    }
 }
 
 static void meets_signals(void)
@@ -173,6 +196,8 @@ static void meets_signals(void)
 
     if (pipe(ends) < 0)
         return;
+    child = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    at_wait4 = child + 1;
     p = start(interrupted);
     ptrace(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACESYSGOOD);
     while (s = next(p, PTRACE_SYSCALL, n), WIFSTOPPED(s)) {
@@ -186,8 +211,8 @@ static void meets_signals(void)
             nr = (long)i.entry.nr;
             if (nr == SYS_read && !got++)
                 kill(p, SIGUSR1);
-            if (nr == SYS_wait4)
-                usleep(100000);
+            if (nr == SYS_wait4 && !*at_wait4)
+                let_it_end();
         }
         if (nr == SYS_read)
             printf("read: op %d %ld\n", i.op, i.op == PTRACE_SYSCALL_INFO_EXIT ? (long)i.exit.rval : 0);

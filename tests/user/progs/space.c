@@ -85,10 +85,13 @@ static void others_memory(void)
 }
 
 static int word, pi, pair[2];
+static volatile int seen; /* the other one has found it locked: until then it stays so, however long that takes */
 static void *locker(void *p)
 {
     syscall(SYS_futex, &pi, FUTEX_LOCK_PI, 0, NULL, NULL, 0);
-    usleep(100000);
+    while (!seen)
+        usleep(1000);
+    usleep(20000);
     syscall(SYS_futex, &pi, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0);
     return NULL;
 }
@@ -138,6 +141,7 @@ static void futexes(void)
     while (!*(volatile int *)&pi)
         usleep(1000);
     SAY(syscall(SYS_futex, &pi, FUTEX_TRYLOCK_PI, 0, NULL, NULL, 0));
+    seen = 1;
     SAY(syscall(SYS_futex, &pi, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
     SAY((pi & FUTEX_TID_MASK) == syscall(SYS_gettid));
     SAY(syscall(SYS_futex, &pi, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
