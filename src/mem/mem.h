@@ -126,8 +126,8 @@ void mem_ram_each(struct mem_sys *s, void (*fn)(struct mem_ram *m, void *opaque)
 typedef bool mem_code_fn(void *opaque, struct mem_ram *m, uint64_t off, uint64_t len);
 void mem_add_code_hook(struct mem_sys *s, mem_code_fn *fn, void *opaque);
 /* Sets MEM_PAGE_CODE on the page at off. When it was clear and MEM_PAGE_WCACHE set, the mark hooks run: whoever caches
- * permission to write the page without asking (translators) must forget it. */
-void mem_ram_mark_code(struct mem_ram *m, uint64_t off);
+ * permission to write the page without asking (translators) must forget it. True: it was clear. */
+bool mem_ram_mark_code(struct mem_ram *m, uint64_t off);
 typedef void mem_mark_fn(void *opaque, struct mem_ram *m, uint64_t off);
 void mem_add_mark_hook(struct mem_sys *s, mem_mark_fn *fn, void *opaque);
 

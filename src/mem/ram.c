@@ -168,18 +168,21 @@ void mem_add_mark_hook(struct mem_sys *s, mem_mark_fn *fn, void *opaque)
     s->mark_hook[s->nr_mark_hooks++].opaque = opaque;
 }
 
-void mem_ram_mark_code(struct mem_ram *m, uint64_t off)
+bool mem_ram_mark_code(struct mem_ram *m, uint64_t off)
 {
     struct mem_sys *s = m->sys;
     uint8_t was;
 
     s->code_marks++;
     if (m->page[off / PAGE] & MEM_PAGE_CODE)
-        return;
+        return false;
     was = atomic_fetch_or(&m->page[off / PAGE], MEM_PAGE_CODE);
-    if (was & MEM_PAGE_CODE || !(was & MEM_PAGE_WCACHE))
-        return;
+    if (was & MEM_PAGE_CODE)
+        return false;
+    if (!(was & MEM_PAGE_WCACHE))
+        return true;
     atomic_fetch_and(&m->page[off / PAGE], (uint8_t)~MEM_PAGE_WCACHE);
     for (unsigned i = 0; i < s->nr_mark_hooks; i++)
         s->mark_hook[i].fn(s->mark_hook[i].opaque, m, off);
+    return true;
 }

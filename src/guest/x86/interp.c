@@ -8,8 +8,11 @@
 #include "guest/x86/interp_int.h"
 #include "guest/x86/trial_int.h"
 
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { BLOCK_INSNS = 32, JUMPS = 4096, HASH = 1 << 15, ARENA = 48 << 20, MAX_RAMS = 64 };
 
@@ -104,6 +107,7 @@ bool x86_interp_init(struct x86_cpu *c)
         c->icache->pages = xnew(struct x86_codepages);
         pthread_mutex_init(&c->icache->pages->split, NULL);
         mem_add_code_hook(m->mem_sys, code_written, c->icache->pages);
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
     }
     c->icache->pages->users++;
     return true;
@@ -248,6 +252,17 @@ static struct block *arena_room(struct x86_icache *ic)
     }
     return (struct block *)(ic->arena + ic->used);
 }
+/* Before bytes of the page are read: the generation they are of, or an older one. The generation comes first: who
+ * writes makes a new one and then clears the mark, unless one was set in between. Who writes looks for the mark right
+ * behind its store, and may do so before anybody else sees the store; a new mark waits for those. */
+static uint32_t begin_reading(_Atomic uint32_t *gen_at, struct mem_ram *ram, uint64_t page_off)
+{
+    uint32_t gen = atomic_load(gen_at);
+
+    if (mem_ram_mark_code(ram, page_off))
+        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    return gen;
+}
 static struct block *make_block(struct x86_cpu *c, uint64_t key, const uint8_t *host, struct mem_ram *ram,
                                 uint64_t page_off, unsigned off)
 {
@@ -262,8 +277,7 @@ static struct block *make_block(struct x86_cpu *c, uint64_t key, const uint8_t *
     b->key = key;
     b->gen_at = gen;
     b->host = host + off;
-    mem_ram_mark_code(ram, page_off); /* before the bytes are read */
-    b->gen = atomic_load(gen);
+    b->gen = begin_reading(gen, ram, page_off);
     decode_block(c, b, b->host, PAGE - off);
     if (!b->nr)
         return NULL;
@@ -279,8 +293,7 @@ static bool still_valid(struct block *b, struct mem_ram *ram, uint64_t page_off)
 
     if (b->gen == atomic_load_explicit(b->gen_at, memory_order_relaxed))
         return true;
-    mem_ram_mark_code(ram, page_off);
-    gen = atomic_load(b->gen_at);
+    gen = begin_reading(b->gen_at, ram, page_off);
     for (unsigned i = 0; i < b->nr; i++) {
         if (memcmp(p, b->e[i].in.bytes, b->e[i].in.len))
             return false;
