@@ -47,6 +47,8 @@ def test_written_data_is_on_the_host(name, tmp_path):
         f.truncate(SIZE)
     args = [a.format(image) for a in args]
     with Linux(args, modules) as g:
+        # a card is looked for in the background
+        g.sh(f'n=0; until [ -e /sys/block/{dev}/size ] || [ $n = 100 ]; do sleep 0.1; n=$((n + 1)); done', 60)
         assert int(g.sh(f'cat /sys/block/{dev}/size')) * 512 == SIZE
         assert hashlib.sha256(known).hexdigest() in g.sh(f'dd if=/dev/{dev} bs=64k count=16 2>/dev/null | sha256sum')
         g.sh('dd if=/dev/urandom of=/tmp/r bs=64k count=128 2>/dev/null', 120)
