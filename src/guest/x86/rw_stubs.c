@@ -22,19 +22,65 @@ static const struct {
               {JR_RDI, 7}, {JR_R8, 8},  {JR_R12, 12}, {JR_R13, 13}, {JR_R14, 14}, {JR_R15, 15}};
 static const uint8_t callee_saved[] = {JR_RBX, JR_RBP, JR_R12, JR_R13, JR_R14, JR_R15};
 
-static void vec_move(struct jit_buf *b, bool avx, bool store, unsigned n)
+static struct jit_mem vec_half(unsigned n, bool upper)
 {
-    struct jit_mem at = JIT_BASE(T0, CPU(v) + (int32_t)(n * sizeof(union x86_vreg)));
+    return JIT_BASE(T0, CPU(v) + (int32_t)(n * sizeof(union x86_vreg)) + (upper ? 16 : 0));
+}
 
-    if (avx) { /* VEX.256 0F 10/11 */
-        jit_8(b, 0xc4);
-        jit_8(b, (n & 8 ? 0u : 0x80u) | 0x40 | 1);
-        jit_8(b, 0x7c);
-        jit_8(b, store ? 0x11 : 0x10);
-        jit_modrm_mem(b, n, at);
-    } else {
-        jit_op_mem(b, 0, store ? 0x0f11 : 0x0f10, n, at, 0);
+/* VEX 0F op reg, xmm0, [m] with m based on T0; last: the third byte of the prefix but for vvvv. */
+static void vex_mem(struct jit_buf *b, unsigned last, unsigned op, unsigned reg, unsigned vvvv, struct jit_mem m)
+{
+    jit_8(b, 0xc4);
+    jit_8(b, (reg & 8 ? 0u : 0x80u) | 0x40 | 1);
+    jit_8(b, (~vvvv & 15) << 3 | last);
+    jit_8(b, op);
+    jit_modrm_mem(b, reg, m);
+}
+
+enum { VEX_128 = 0, VEX_66 = 1, VEX_256 = 4, V_LOAD = 0x10, V_STORE = 0x11, V_POR = 0xeb };
+
+static void vzeroupper(struct jit_buf *b)
+{
+    jit_8(b, 0xc5);
+    jit_8(b, 0xf8);
+    jit_8(b, 0x77);
+}
+
+/* While the host takes upper halves to be in use, each SSE instruction waits for the old value of what it writes (AMD,
+ * 2022: loops of SSE code are up to three times as slow), and loads of 32 bytes put them in use, zeros too. So halves
+ * that are all zero are not loaded. */
+static void load_vectors(struct jit_buf *b, bool avx)
+{
+    uint8_t *zero, *over;
+
+    if (!avx) {
+        for (unsigned i = 0; i < 16; i++)
+            jit_op_mem(b, 0, 0x0f10, i, vec_half(i, false), 0);
+        return;
     }
+    vex_mem(b, VEX_128, V_LOAD, 0, 0, vec_half(0, true));
+    for (unsigned i = 1; i < 16; i++)
+        vex_mem(b, VEX_128 | VEX_66, V_POR, 0, 0, vec_half(i, true));
+    for (unsigned i = 0; i < 5; i++)
+        jit_8(b, (const uint8_t[]){0xc4, 0xe2, 0x79, 0x17, 0xc0}[i]); /* vptest xmm0, xmm0 */
+    zero = jit_jcc_fwd(b, JCC_E);
+    for (unsigned i = 0; i < 16; i++)
+        vex_mem(b, VEX_256, V_LOAD, i, 0, vec_half(i, false));
+    over = jit_jmp_fwd(b);
+    jit_patch32(b, zero);
+    for (unsigned i = 0; i < 16; i++)
+        vex_mem(b, VEX_128, V_LOAD, i, 0, vec_half(i, false));
+    vzeroupper(b);
+    jit_patch32(b, over);
+}
+
+static void store_vectors(struct jit_buf *b, bool avx)
+{
+    for (unsigned i = 0; i < 16; i++)
+        if (avx)
+            vex_mem(b, VEX_256, V_STORE, i, 0, vec_half(i, false));
+        else
+            jit_op_mem(b, 0, 0x0f11, i, vec_half(i, false), 0);
 }
 
 void x86_rw_enter_frame(struct jit_buf *b, bool avx)
@@ -44,8 +90,7 @@ void x86_rw_enter_frame(struct jit_buf *b, bool avx)
     jit_op_mem(b, 0, 0x0fae, 3, JIT_GS(X86_CTX(host_mxcsr)), 0); /* stmxcsr */
     jit_store(b, JIT_GS(X86_CTX(host_rsp)), JR_RSP);
     jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
-    for (unsigned i = 0; i < 16; i++)
-        vec_move(b, avx, false, i);
+    load_vectors(b, avx);
     jit_op_mem(b, 0, 0x0fae, 2, JIT_BASE(T0, CPU(fx.mxcsr)), 0); /* ldmxcsr */
     for (unsigned i = 0; i < 3; i++) {
         jit_load(b, T1, JIT_BASE(T0, CPU(regs) + 8 * (int)(9 + i)));
@@ -71,15 +116,11 @@ void x86_rw_leave_frame(struct jit_buf *b, bool avx)
         jit_load(b, JR_RAX, JIT_GS(X86_CTX(home) + 8 * (int)i));
         jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * (int)(9 + i)), JR_RAX);
     }
-    for (unsigned i = 0; i < 16; i++)
-        vec_move(b, avx, true, i);
+    store_vectors(b, avx);
     jit_op_mem(b, 0, 0x0fae, 3, JIT_BASE(T0, CPU(fx.mxcsr)), 0);
     jit_op_mem(b, 0, 0x0fae, 2, JIT_GS(X86_CTX(host_mxcsr)), 0);
-    if (avx) { /* vzeroupper */
-        jit_8(b, 0xc5);
-        jit_8(b, 0xf8);
-        jit_8(b, 0x77);
-    }
+    if (avx)
+        vzeroupper(b);
     jit_load(b, JR_RSP, JIT_GS(X86_CTX(host_rsp)));
     jit_mov_rr32(b, JR_RAX, T1);
     for (unsigned i = ARRAY_LEN(callee_saved); i-- > 0;)
