@@ -81,18 +81,19 @@ struct x86_ctx {
     uint32_t nr_slot_log, nr_tlb_log;
     uint16_t slot_log[4096], tlb_log[4096];
 };
-/* Where the jump table keeps pc. Functions start at multiples of 16: lower bits would leave most of it empty. */
-enum { X86_JC_MASK = (X86_JC_SIZE - 1) << 4 };
+/* Where the jump table keeps pc: by x86_rw_jc in code. Functions start at multiples of 16, the cases of a switch
+ * anywhere: nine times pc has both in the bits that count. */
+enum { X86_JC_MASK = (X86_JC_SIZE - 1) << 4, X86_JC_NOT_0 = 16 /* an address whose place is not the first */ };
 static inline unsigned x86_jc(uint64_t pc)
 {
-    return (unsigned)(pc & X86_JC_MASK) >> 4;
+    return (unsigned)(pc * 9 & X86_JC_MASK) >> 4;
 }
 /* Empties it. Every 64-bit number may be jumped to, so none stands for nothing: an empty place holds an address whose
- * place is another. */
+ * place is another: 0, and in the first, which is that one's, X86_JC_NOT_0. */
 static inline void x86_jc_clear(struct x86_ctx *x)
 {
-    for (uint64_t i = 0; i < X86_JC_SIZE; i++)
-        x->jc_neg[i] = -((i ^ 1) << 4);
+    memset(x->jc_neg, 0, sizeof x->jc_neg);
+    x->jc_neg[0] = -(uint64_t)X86_JC_NOT_0;
 }
 /* Lets every jump miss, whoever runs here: all look at the first place, where an address leads to the way out (a stub's
  * exit_dispatch). Until jc_mask has its value again. */
@@ -100,7 +101,7 @@ static inline void x86_jc_stop(struct x86_ctx *x, const uint8_t *exit_dispatch)
 {
     x->jc_mask = 0;
     __atomic_store_n(&x->jc_host[0], exit_dispatch, __ATOMIC_RELAXED);
-    __atomic_store_n(&x->jc_neg[0], -(uint64_t)(1 << 4), __ATOMIC_RELEASE);
+    __atomic_store_n(&x->jc_neg[0], -(uint64_t)X86_JC_NOT_0, __ATOMIC_RELEASE);
 }
 static inline uint32_t x86_tlb_nr(const struct x86_ctx *x) /* entries in use */
 {
@@ -141,6 +142,8 @@ struct x86_stubs {                       /* run addresses */
     const uint8_t *tlb_read_lost, *tlb_write_lost; /* the same where nobody needs the flags */
     const uint8_t *exit_syscall;                   /* FLAT: T0 = address behind a system call instruction */
 };
+/* R11 = x86_jc of R10, or 0 while jumps are to miss; no flags. */
+void x86_rw_jc(struct jit_buf *b);
 /* Pieces of a runtime's entry and exit, T0 = the x86_cpu between them. enter_frame saves what C wants kept, loads
  * vectors, MXCSR and the homes of R9 to R11; load_pinned the other registers but RSP, the shadow stack, and flags.
  * leave_frame undoes enter_frame and returns T1 to C; RAX is lost before. avx: the host has it. */

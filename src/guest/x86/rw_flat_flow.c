@@ -112,7 +112,7 @@ static uint8_t *look_up(struct rw *r)
     uint8_t *miss;
 
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
-    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    x86_rw_jc(b);
     jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
     miss = rw_unless_zero(r, JIT_SUM(JR_RCX, T0));
     jit_load(b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));

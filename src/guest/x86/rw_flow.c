@@ -237,7 +237,7 @@ static struct jit_mem look_up_jump(struct rw *r)
     struct jit_buf *b = r->b;
 
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
-    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    x86_rw_jc(b);
     jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
     return JIT_SUM(JR_RCX, T0);
 }

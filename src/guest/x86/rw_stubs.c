@@ -14,6 +14,12 @@ void x86_rw_tlb_index(struct jit_buf *b, unsigned dst, unsigned address)
     jit_lea(b, dst, (struct jit_mem){JR_NONE, (uint8_t)dst, 4, false, 0});
 }
 
+void x86_rw_jc(struct jit_buf *b)
+{
+    jit_lea(b, T1, (struct jit_mem){T0, T0, 8, false, 0});
+    jit_pext_mem(b, T1, T1, JIT_GS(X86_CTX(jc_mask)));
+}
+
 #define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
 
 static const struct {
@@ -135,7 +141,7 @@ const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
     uint8_t *hit;
 
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
-    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    x86_rw_jc(b);
     jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
     jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
     hit = jit_jrcxz_fwd(b);

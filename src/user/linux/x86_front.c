@@ -77,7 +77,7 @@ static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
     uint8_t *hit;
 
     jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
-    jit_pext_mem(b, T1, T0, JIT_GS(X86_CTX(jc_mask)));
+    x86_rw_jc(b);
     jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
     jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
     hit = jit_jrcxz_fwd(b);
