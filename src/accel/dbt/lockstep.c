@@ -407,10 +407,10 @@ bool dbt_lockstep_run(struct dbt_cpu *c, bool *interp)
             return false;
         }
         /* Stopped elsewhere, or memory changed meanwhile: again, to where it stopped. A poll may stand before or after.
-         */
+         * Once as at first: a block that jumps into its own middle passes there more often than it stops. */
         l->n.again++;
         bound = (struct x86_trial_bound){
-            .to_rip = true, .before = before != (i & 1 && i > 1), .rip = l->jit.rip, .rcx = l->jit.regs[X86_RCX]};
+            .to_rip = i != 2, .before = before != (i & 1 && i > 1), .rip = l->jit.rip, .rcx = l->jit.regs[X86_RCX]};
         x86_trial_restore(c->cpu);
         load(l, c->cpu);
         b = find(c, &mode, &x);
