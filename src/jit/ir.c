@@ -96,14 +96,14 @@ ir_val ir_get(struct ir *s, enum ir_type t, size_t off)
     struct ir_op *o = append(s);
     unsigned v;
 
+    if (unlikely(!o))
+        return 0; /* before s->nr, which is no op then, is learned */
     if (s->forwards) {
         v = ir_known_look(&s->state, (int64_t)off);
         if (v != IR_NO && s->op[v].t == t)
             return (ir_val)v;
         ir_known_learn(&s->state, (int64_t)off, s->nr);
     }
-    if (unlikely(!o))
-        return 0;
     fill(o, IR_GET, t, IR_NO, (int64_t)off);
     return (ir_val)s->nr++;
 }

@@ -100,7 +100,7 @@ struct lx_front {
     uint64_t pc_bits; /* bits of a pc that are no part of the address (Arm: bit 0 says T32) */
     bool resumes; /* no interpreter: a store into a page with code is done again as it is; its bytes count from the next
                      block */
-    bool steps_out;     /* blocks have no polls: state is complete at the start of every instruction's code */
+    bool steps_out;     /* blocks have no polls: state is complete, but for fix, where an instruction's code starts */
     bool poll_restarts; /* a poll that no link names restarts its instruction; else *view.pc says where to go on */
 };
 struct lx_rt_stubs {
