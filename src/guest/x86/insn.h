@@ -133,9 +133,16 @@ struct x86_insn {
     uint8_t nr_ops;
     struct x86_operand ops[5];
     int8_t mem_op;     /* index in ops of the memory operand, -1 = none */
-    uint16_t mem_size; /* bytes the memory operand covers (512 for FXSAVE, vl for vectors, element size for strings) */
-    /* EVEX only. */
-    uint8_t evex_aaa, evex_z, evex_b, evex_ll, evex_r2, evex_v2, evex_x_reg;
+    uint16_t mem_size; /* bytes the memory operand covers (512 for FXSAVE, vl for vectors, element size for strings and
+                          broadcasts), whatever a mask leaves out of them */
+    /* EVEX only (SDM vol. 2, 2.7). ops[].reg of vectors is 0..31 and disp is scaled by N already, though disp_len is 1.
+     * evex_b: a memory operand of one element is broadcast, or (registers) rounding is embedded or SAE: vl is 64 then.
+     * The four bytes 62 P0 P1 P2 end before off_opcode. */
+    uint8_t evex_aaa; /* the mask register, 0 = none */
+    uint8_t evex_z;   /* 1: what is masked off becomes zero, else it stays */
+    uint8_t evex_b;
+    uint8_t evex_ll;   /* L'L as it stands: vector length, or the rounding mode */
+    uint8_t mask_elem; /* bytes of a register or of memory that one mask bit counts for; 0: takes no mask */
     /* Byte positions within the instruction. */
     uint8_t off_opcode, off_modrm, off_disp, disp_len, off_imm, imm_len;
     uint8_t bytes[X86_MAX_INSN + 1];
