@@ -407,8 +407,11 @@ static void timer_expired(void *opaque)
     int64_t period, t;
 
     pthread_mutex_lock(&a->timer_lock);
-    switch (timer_mode(a)) {
+    /* The processor may have loaded, or stopped, the timer since it was found due: then this was its last event. */
+    switch (clk_timer_pending(&a->timer) ? TIMER_ONE_SHOT : timer_mode(a)) {
     case TIMER_PERIODIC:
+        if (!a->initial)
+            break;
         t = now(a);
         period = max_i64(timer_period(a), 1);
         a->start += (t - a->start) / period * period;
