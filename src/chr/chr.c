@@ -400,17 +400,18 @@ static size_t enqueue(struct chr *c, const uint8_t *buf, size_t len)
     return take;
 }
 
-static size_t put(struct chr *c, const uint8_t *buf, size_t len, bool queue)
+/* bound: how much may wait. */
+static size_t put(struct chr *c, const uint8_t *buf, size_t len, size_t bound)
 {
-    size_t n = c->out_len ? 0 : chr_class(c)->write(c, buf, len);
+    size_t n = c->out_len ? 0 : chr_class(c)->write(c, buf, len), room = bound > c->out_len ? bound - c->out_len : 0;
 
-    if (n < len && queue) {
+    if (n < len && bound == CHR_OUT_MAX) {
         enqueue(c, buf + n, len - n);
-        log_copy(c, buf, len);
         n = len;
-    } else {
-        log_copy(c, buf, n);
+    } else if (n < len) {
+        n += enqueue(c, buf + n, min_u64(len - n, room));
     }
+    log_copy(c, buf, n);
     if (c->out_len)
         chr_refresh_later(c);
     return n;
@@ -434,15 +435,15 @@ size_t chr_fe_write(struct chr_fe *fe, const void *buf, size_t len)
                 int n = snprintf(t, sizeof t, "[%02d:%02d:%02d.%03d] ", (int)(ms / 3600000), (int)(ms / 60000 % 60),
                                  (int)(ms / 1000 % 60), (int)(ms % 1000));
 
-                put(c, (uint8_t *)t, n, true);
+                put(c, (uint8_t *)t, n, CHR_OUT_MAX);
             }
-            put(c, p, stop - p, true);
+            put(c, p, stop - p, CHR_OUT_MAX);
             c->mux->line_start = nl != NULL;
             p = stop;
         }
         return len;
     }
-    return put(c, buf, len, true);
+    return put(c, buf, len, CHR_OUT_MAX);
 }
 
 size_t chr_fe_try_write(struct chr_fe *fe, const void *buf, size_t len, void (*on_writable)(void *opaque))
@@ -452,7 +453,7 @@ size_t chr_fe_try_write(struct chr_fe *fe, const void *buf, size_t len, void (*o
 
     if (!c || !len)
         return len;
-    n = put(c, buf, len, false);
+    n = put(c, buf, len, CHR_TRY_MAX);
     if (n < len) {
         fe->on_writable = on_writable;
         chr_refresh_later(c);

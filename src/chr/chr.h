@@ -78,7 +78,9 @@ bool chr_fe_init(struct chr_fe *fe, struct chr *c, struct err **errp);
 void chr_fe_set(struct chr_fe *fe, const struct chr_fe_ops *ops, void *opaque); /* starts delivery */
 void chr_fe_fini(struct chr_fe *fe);
 /* Writes what the back end takes without blocking; the rest is queued up to a bound, then dropped with a count.
- * Returns len. chr_fe_try_write returns how much was taken (0..len) and the front end waits for on_writable. */
+ * Returns len. chr_fe_try_write returns how much was taken (0..len), of which up to 4 KiB wait when the back end does
+ * not take them (a socket is full after some 200 messages of one byte, and firmware gives its serial port up when it is
+ * not ready for a second); else the front end waits for on_writable. */
 size_t chr_fe_write(struct chr_fe *fe, const void *buf, size_t len);
 size_t chr_fe_try_write(struct chr_fe *fe, const void *buf, size_t len, void (*on_writable)(void *opaque));
 void chr_fe_accept(struct chr_fe *fe);              /* can_read grew: deliver what is waiting */

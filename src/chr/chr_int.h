@@ -9,7 +9,7 @@
 
 #include "chr/chr.h"
 
-enum { CHR_MAX_FE = 8, CHR_MUX_BUF = 4096, CHR_OUT_MAX = 1 << 20 };
+enum { CHR_MAX_FE = 8, CHR_MUX_BUF = 4096, CHR_OUT_MAX = 1 << 20, CHR_TRY_MAX = 4096 };
 
 struct chr_class {
     struct obj_class;        /* name "chardev-socket" */

@@ -179,6 +179,46 @@ static void output_is_queued_in_order_up_to_the_bound(void **state)
     free(big);
 }
 
+static void note_writable(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+/* A serial port sends byte by byte, and nobody reads for a while: a socket alone is full after some 200 of them. */
+static void bytes_wait_for_a_slow_reader_before_the_sender_does(void **state)
+{
+    struct fix *f = *state;
+    int sv[2];
+    AUTOFREE char *text = NULL;
+    struct chr *c;
+    struct chr_fe fe;
+    unsigned called = 0;
+    size_t sent = 0, got = 0;
+    uint8_t b, buf[4096];
+    ssize_t n;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, sv), 0);
+    text = xasprintf("socket,id=c,fd=%d", sv[0]);
+    c = make(f, text);
+    assert_true(chr_fe_init(&fe, c, NULL));
+    chr_fe_set(&fe, NULL, &called);
+    for (b = 0; chr_fe_try_write(&fe, &b, 1, note_writable); b = (uint8_t)++sent)
+        assert_true(sent < 1000000);
+    assert_true(sent >= CHR_TRY_MAX);
+    assert_int_equal(c->out_len, CHR_TRY_MAX);
+    fcntl(sv[1], F_SETFL, O_NONBLOCK);
+    for (int i = 0; i < 10000 && got < sent; i++) {
+        ev_loop_turn(f->run->loop, 0);
+        n = read(sv[1], buf, sizeof buf);
+        for (ssize_t k = 0; k < n; k++)
+            assert_int_equal(buf[k], (uint8_t)got++);
+    }
+    assert_int_equal(got, sent);
+    assert_int_equal(called, 1);
+    chr_fe_fini(&fe);
+    close(sv[1]);
+}
+
 static void short_forms_become_option_lists(void **state)
 {
     static const struct {
@@ -219,4 +259,4 @@ static void short_forms_become_option_lists(void **state)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 UNIT_MAIN(T(mux_sends_input_to_the_focus_and_switches_on_ctrl_a_c), T(mux_keeps_what_a_slow_front_end_cannot_take),
           T(a_second_front_end_is_refused_without_a_mux), T(output_is_queued_in_order_up_to_the_bound),
-          T(short_forms_become_option_lists))
+          T(bytes_wait_for_a_slow_reader_before_the_sender_does), T(short_forms_become_option_lists))
