@@ -191,7 +191,7 @@ static void ret(struct rw *r, const struct x86_insn *in)
     struct jit_mem m;
     bool free0;
 
-    if (r->m64 && in->opcode == 0xc3) {
+    if (r->m64 && in->opcode == 0xc3 && !rw_span_find(r, HSP, 0, 8, false)) {
         jit_mov_ri(r->b, T0, rw_pc(r, r->cur));
         jit_jmp(r->b, r->env->stubs->ret);
         return;

@@ -2,9 +2,10 @@
  *
  * Accesses of a block by one base register with constant displacements mostly lie in one page. The first of them looks
  * ahead, is checked for the whole span from the lowest byte to the highest, and the others only load the addend again.
- * Stack accesses are all checked as stores; elsewhere a span that starts with a load takes loads only, since a page may
- * be readable only. A span that runs over the end of a page fails its check although each access may be fine: the code
- * goes on in a variant of the block that merges nothing (X86_RWM_SPLIT). */
+ * Stack accesses are all checked as stores; elsewhere a span that starts with a load is checked as a store where one is
+ * sure to follow, else it takes loads only, since a page may be readable only. A span that runs over the end of a page
+ * fails its check although each access may be fine: the code goes on in a variant of the block that merges nothing
+ * (X86_RWM_SPLIT). */
 #include "guest/x86/ops.h"
 #include "guest/x86/rw_int.h"
 
@@ -72,7 +73,7 @@ static unsigned accesses(const struct rw *r, const struct x86_insn *in, unsigned
     if (base == X86_RSP && in->enc == X86_ENC_LEGACY && in->map == X86_MAP_1 && !in->opsize_pfx) {
         *write = (in->opcode & 0xf8) == 0x50 || in->opcode == 0xe8 || in->opcode == 0x68 || in->opcode == 0x6a;
         *disp = *write ? -8 : 0;
-        if (*write || (in->opcode & 0xf8) == 0x58)
+        if (*write || (in->opcode & 0xf8) == 0x58 || in->opcode == 0xc3)
             return 8;
     }
     if (!is_mem(in) || in->base != base || in->index != X86_NO_REG || in->adsz != 8 || in->seg == X86_FS ||
@@ -113,6 +114,25 @@ static void look_ahead(const struct rw *r, struct rw_span *s, unsigned guest)
     }
 }
 
+/* Is [base + disp] loaded only to be stored to, there or near it, with no way out of the block between? */
+static bool store_follows(const struct rw *r, unsigned guest, int32_t disp)
+{
+    for (unsigned i = r->cur + 1; i < r->nr; i++) {
+        const struct x86_insn *in = &r->in[i];
+        int32_t at;
+        bool write;
+
+        if (in->found & RW_ENDS || rw_is_sys(r, in))
+            return false;
+        if (accesses(r, in, guest, &at, &write) && write && at - (int64_t)disp < MAX_SPAN / 2 &&
+            (int64_t)disp - at < MAX_SPAN / 2)
+            return true;
+        if (rw_writes(in) >> guest & 1)
+            return false;
+    }
+    return false;
+}
+
 struct rw_span *rw_span_find(struct rw *r, unsigned base, int32_t disp, unsigned size, bool write)
 {
     for (unsigned i = 0; i < ARRAY_LEN(r->span); i++) {
@@ -130,7 +150,7 @@ struct rw_span *rw_span_new(struct rw *r, unsigned base, int32_t disp, unsigned 
     struct rw_span *s = &r->span[r->next_span++ % ARRAY_LEN(r->span)];
 
     *s = (struct rw_span){.valid = true,
-                          .write = write || guest == X86_RSP,
+                          .write = write || guest == X86_RSP || store_follows(r, guest, disp),
                           .base = (uint8_t)base,
                           .lo = disp,
                           .hi = disp + (int32_t)size};
