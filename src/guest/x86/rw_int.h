@@ -80,8 +80,10 @@ struct rw {
     unsigned nr, cur;
     unsigned nr_cold;
     bool m64, failed;
-    bool flat;        /* X86_RWM_FLAT */
-    bool once;        /* the operand asked for is used once, with nothing near it */
+    bool flat;  /* X86_RWM_FLAT */
+    bool once;  /* the operand asked for is used once, with nothing near it */
+    bool known; /* the address asked for is a constant, known_at in its page and no access over the end of it */
+    uint16_t known_at;
     uint8_t *away;    /* a jump to stubs->ret_miss that nobody falls into; NULL: none yet */
     uint8_t *join_at; /* rw_join; NULL: none */
     unsigned join_insn;

@@ -171,6 +171,12 @@ static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigne
     }
     page_for(r, JR_RCX, probe, c->write, slot);
     where.index = JR_RCX;
+    if (r->known) {
+        where.disp = -(int32_t)r->known_at;
+        c->from = rw_leave_unless_zero(r, where, false);
+        c->rcx_in_t1 = true;
+        return;
+    }
     if (two && !c->make_t0) { /* T0 is taken */
         jit_store(b, JIT_GS(X86_CTX(check)), JR_RCX);
         last = where;
@@ -360,10 +366,20 @@ struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write)
     return check(r, false, JIT_BASE(T0, 0), size, write, SPAN_NONE, &add);
 }
 
+static void note_known(struct rw *r, const struct x86_insn *in, unsigned size)
+{
+    uint64_t a = (uint64_t)in->disp + (in->base == X86_REG_RIP ? rw_pc(r, r->cur) + in->len : 0);
+
+    r->known_at = a & 4095;
+    r->known = r->m64 && in->adsz == 8 && r->known_at + size <= 4096 &&
+               (in->base == X86_REG_RIP || (in->base == X86_NO_REG && in->index == X86_NO_REG));
+}
+
 struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size, bool write, bool *t0_free)
 {
     bool based = in->seg == X86_FS || in->seg == X86_GS;
     unsigned base = in->base < 16 ? rw_map(in->base) : SPILLED;
+    struct jit_mem m;
 
     if (r->flat)
         return rw_flat_access(r, in, t0_free);
@@ -378,7 +394,11 @@ struct jit_mem rw_access(struct rw *r, const struct x86_insn *in, unsigned size,
     *t0_free = false;
     r->t1 = 0;
     rw_address(r, in);
-    return rw_at_t0(r, size, write);
+    if (!based)
+        note_known(r, in, size);
+    m = rw_at_t0(r, size, write);
+    r->known = false;
+    return m;
 }
 
 /* After the body: what the rare paths need. */
