@@ -590,7 +590,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     d->m = m;
     d->count = count;
     d->tlb_size = (uint32_t)tlb;
-    d->nr_slots = (uint32_t)slots;
+    d->nr_slots = (uint32_t)min_u64(slots, X86_SITE_SLOTS);
     d->no_link = log_on(LOG_EXEC) || lockstep || !links;
     d->mode_or = (one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0) | (exact ? X86_RWM_FLAGS : 0);
     d->host_avx = __builtin_cpu_supports("avx");

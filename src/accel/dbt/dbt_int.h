@@ -35,7 +35,7 @@ struct dbt {
     _Atomic bool flushing;
     bool host_avx, count;
     unsigned mode_or, no_link;     /* mode_or: X86_RWM_ bits of every block */
-    uint32_t tlb_size, nr_slots;   /* at most; X86_TLB_SIZE and X86_SLOTS, or fewer for tests */
+    uint32_t tlb_size, nr_slots;   /* at most; X86_TLB_SIZE and X86_SITE_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */
     struct dbt_tier *_Atomic tier; /* owned; NULL: its thread does not run */
     bool tier_on, tier_first;      /* find what is hot; take everything for hot */

@@ -17,7 +17,14 @@
 #include "jit/block.h"
 #include "jit/x64.h"
 
-enum { X86_TLB_SIZE = 32768, X86_SLOTS = 8192, X86_SPANS = 4, X86_JC_SIZE = 16384, X86_ISLOTS = 8192 };
+enum {
+    X86_TLB_SIZE = 32768,
+    X86_SLOTS = 8192,
+    X86_SITE_SLOTS = 7168,
+    X86_SPANS = 4,
+    X86_JC_SIZE = 16384,
+    X86_ISLOTS = 8192
+};
 enum { X86_LOOPS = 256, X86_LOOP_GROUPS = 8 };
 
 struct x86_slot {      /* the page a site used last */
@@ -69,7 +76,7 @@ struct x86_ctx {
     uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
     uint8_t miss[X86_SLOTS];    /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
     struct x86_slot ret_slot __attribute__((aligned(64))); /* of all 64-bit returns */
-    struct x86_slot slot[X86_SLOTS];
+    struct x86_slot slot[X86_SLOTS]; /* of sites; behind X86_SITE_SLOTS: of pages known when they were translated */
     uint64_t jc_neg[X86_JC_SIZE] __attribute__((aligned(64))); /* jump table: minus the guest pc ... */
     const uint8_t *jc_host[X86_JC_SIZE];
     struct x86_tlb_entry tlb[X86_TLB_SIZE] __attribute__((aligned(64))); /* as many as tlb_mask says are in use */
@@ -170,7 +177,7 @@ struct x86_rw_env {
     size_t avail;
     uint32_t first_link;    /* global number of link 0 */
     uint32_t *next_slot;    /* counter for slot assignment */
-    uint32_t nr_slots;      /* X86_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
+    uint32_t nr_slots;      /* X86_SITE_SLOTS, or fewer to see them collide; 512 at least, a block's sites differ */
     const uint8_t *hot;     /* one bit per hash of an instruction's place: it misses its slot too often for one */
     const uint8_t *no_loop; /* one bit per hash of a block's place: it has no variant X86_RWM_LOOP */
     uint64_t place;         /* of the first instruction */

@@ -114,6 +114,15 @@ static unsigned new_slot(struct rw *r, bool write, unsigned of)
     return (*r->env->next_slot)++ % (of / 2) * 2 + write;
 }
 
+/* Accesses by addresses known here have slots of their own, by page: all of a page share one, which stays what it is.
+ */
+static unsigned page_slot(uint64_t address, bool write)
+{
+    uint64_t page = address >> 12;
+
+    return X86_SITE_SLOTS + (unsigned)((page ^ page >> 9) % ((X86_SLOTS - X86_SITE_SLOTS) / 2)) * 2 + write;
+}
+
 /* dst = minus the page the access should be in: from the slot, or by the address in T0 from the TLB. */
 static void page_for(struct rw *r, unsigned dst, bool probe, bool write, int32_t slot)
 {
@@ -172,7 +181,7 @@ static void flagless(struct rw *r, struct cold *c, struct jit_mem where, unsigne
     page_for(r, JR_RCX, probe, c->write, slot);
     where.index = JR_RCX;
     if (r->known) {
-        where.disp = -(int32_t)r->known_at;
+        where.disp = -(int32_t)(r->known_at & 4095);
         c->from = rw_leave_unless_zero(r, where, false);
         c->rcx_in_t1 = true;
         return;
@@ -241,13 +250,14 @@ static struct jit_mem check(struct rw *r, bool bare, struct jit_mem where, unsig
                             enum span_kind span, int32_t *add)
 {
     bool fast = r->env->tier2 || r->env->slots || !(r->env->mode & X86_RWM_USER), stack = bare && where.base == HSP;
-    unsigned slot = new_slot(r, write, !fast && stack ? STACK_SLOTS : r->env->nr_slots),
+    unsigned slot = r->known ? page_slot(r->known_at, write)
+                             : new_slot(r, write, !fast && stack ? STACK_SLOTS : r->env->nr_slots),
              hot = x86_hot_bit(r->env->place + r->out->guest_off[r->cur]);
     struct jit_buf *b = r->b;
     int32_t at = X86_CTX(slot) + (int)(slot * sizeof(struct x86_slot));
     struct jit_mem sum = bare ? where : JIT_BASE(T0, 0);
     struct cold *c = rw_new_cold(r, COLD_MEM);
-    bool probe = (!fast && !stack) || (r->env->hot && r->env->hot[hot / 8] >> (hot & 7) & 1);
+    bool probe = (!fast && !stack && !r->known) || (r->env->hot && r->env->hot[hot / 8] >> (hot & 7) & 1);
 
     c->write = write;
     c->keep_flags = rw_flags_live(r);
@@ -370,8 +380,8 @@ static void note_known(struct rw *r, const struct x86_insn *in, unsigned size)
 {
     uint64_t a = (uint64_t)in->disp + (in->base == X86_REG_RIP ? rw_pc(r, r->cur) + in->len : 0);
 
-    r->known_at = a & 4095;
-    r->known = r->m64 && in->adsz == 8 && r->known_at + size <= 4096 &&
+    r->known_at = a;
+    r->known = r->m64 && in->adsz == 8 && (a & 4095) + size <= 4096 &&
                (in->base == X86_REG_RIP || (in->base == X86_NO_REG && in->index == X86_NO_REG));
 }
 
