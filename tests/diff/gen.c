@@ -18,7 +18,8 @@ enum {
     IM0 = 256,
     F2 = 512,
     M64 = 1024,
-    NO64M = 2048
+    NO64M = 2048,
+    L2 = 4096
 };
 enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 #define g(n) (MR_REG | (n))
@@ -34,6 +35,7 @@ enum { m1 = X86_MAP_1, m0F = X86_MAP_0F, m38 = X86_MAP_0F38, m3A = X86_MAP_0F3A 
 #define E(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, false, mp, p, opc, mr, c, a0, a1, a2, a3)
 #define EF(N, mn, f, mp, p, opc, mr, c, a0, a1, a2, a3, ac) ROW(N, false, mp, p, opc, mr, c, a0, a1, a2, a3)
 #define V(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, true, mp, p, opc, mr, c, a0, a1, a2, a3)
+#define X(N, F, mp, p, opc, mr, c, x_, a0, a1, a2, a3, ac)  ROW(N, true, mp, p, opc, mr, c, a0, a1, a2, a3)
 const struct drow drows[] = {
 #include "guest/x86/insn.def"
 };

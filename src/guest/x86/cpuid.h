@@ -86,6 +86,13 @@ enum x86_feature_id {
     X86_F_AVX512BW,
     X86_F_AVX512VL,
     X86_F_AVX512CD,
+    X86_F_AVX512IFMA,
+    X86_F_AVX512VBMI,
+    X86_F_AVX512VBMI2,
+    X86_F_AVX512VNNI,
+    X86_F_AVX512BITALG,
+    X86_F_AVX512VPOPCNTDQ,
+    X86_F_AVX512BF16,
     X86_F_FSRM,
     X86_F_XGETBV1,
     X86_F_SVM,
@@ -119,6 +126,9 @@ struct x86_features {
 struct x86_model;
 struct x86_cpu;
 bool x86_has(const struct x86_features *f, enum x86_feature_id id);
+/* Every feature the decoded instruction needs is there: its row's, for EVEX also AVX512F and, by length, AVX512VL. */
+struct x86_insn;
+bool x86_insn_offered(const struct x86_features *f, const struct x86_insn *in);
 /* "MODEL[,+f|-f|f=on|off|key=value]...". What the translator (or the given mask) cannot offer is removed with one
  * warning that lists each feature; with `enforce` it is an error. host_mask NULL: what the translator implements here.
  */

@@ -1,7 +1,11 @@
 /* The x86 decoder: bytes in, struct x86_insn out, driven by insn.def.
  *
  * Follows the Intel SDM vol. 2 chapters 2 (formats) and appendix A. Pure: it knows no CPU state beyond the mode. The
- * row index is built once before main and only read afterwards. Left out: EVEX, XOP, 3DNow! (all decode as #UD). */
+ * row index is built once before main and only read afterwards. Left out: XOP, 3DNow! (both decode as #UD).
+ *
+ * EVEX: disp8 counts in sizes of the memory operand (of an element, where elements are compressed), which is what the
+ * manual's tuple types come to. What else the prefix may say is in the row (insn_evex.def) and checked before operands.
+ */
 #include "guest/x86/cpuid.h"
 #include "guest/x86/insn.h"
 #include "guest/x86/ops.h"
@@ -44,7 +48,11 @@ enum {
     K_XMM0,
     K_RM,
     K_DI,
-    K_BXAL
+    K_BXAL,
+    K_KG,
+    K_KH,
+    K_KU,
+    K_KE
 };
 /* Operand sizes; below SZ_V a fixed number of bytes. */
 enum {
@@ -176,6 +184,19 @@ enum {
     DIq = K_(K_DI, q),
     DIdq = K_(K_DI, dq),
     BXAL = K_(K_BXAL, b),
+    Rd = K_(K_R, d),
+    Mqq = K_(K_M, qq),
+    Wqq = K_(K_W, qq),
+    KGb = K_(K_KG, b),
+    KGw = K_(K_KG, w),
+    KGd = K_(K_KG, d),
+    KGq = K_(K_KG, q),
+    KHq = K_(K_KH, q),
+    KUq = K_(K_KU, q),
+    KEb = K_(K_KE, b),
+    KEw = K_(K_KE, w),
+    KEd = K_(K_KE, d),
+    KEq = K_(K_KE, q),
 };
 static inline unsigned op_kind(unsigned o)
 {
@@ -198,8 +219,28 @@ enum {
     IM0 = 256,
     F2 = 512,
     M64 = 1024,
-    NO64M = 2048
+    NO64M = 2048,
+    L2 = 4096
 };
+/* The evex column of insn_evex.def. */
+enum {
+    M1 = 1,
+    M2 = 2,
+    M4 = 4,
+    M8 = 8,
+    B4 = 0x10,
+    B8 = 0x20,
+    RC = 0x40,
+    SAE = 0x80,
+    KQ = 0x100,
+    NF = 0x200,
+    SC = 0x400,
+    CE = 0x800,
+    NZ = 0x1000,
+    BM = 0x2000,
+    PT = 0x4000
+};
+enum { X86_F_AVX512GFNI = X86_F_GFNI, X86_F_AVX512VAES = X86_F_VAES, X86_F_AVX512PCLMUL = X86_F_VPCLMUL };
 enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 #define g(n) (MR_REG | (n))
 #define MEM  MR_MEM
@@ -259,6 +300,7 @@ enum {
 #define E(...)
 #define EF(...)
 #define V(...)
+#define X(...)
 #include "guest/x86/insn.def"
 
 struct enc_row {
@@ -266,6 +308,7 @@ struct enc_row {
     uint8_t enc, map, pp, opcode;
     uint16_t modrm;
     uint16_t cond;
+    uint16_t evex;
     uint16_t o[4];
     uint8_t acc;
     bool has_modrm, any_mod; /* any_mod: mod is ignored, always a register (MOV CR) */
@@ -293,6 +336,21 @@ struct enc_row {
      .o = {a0, a1, a2, a3},                                                                                            \
      .acc = ac},
 #define OP(...)
+#define X(N, F, map_, pp_, opc, m_, c_, x_, a0, a1, a2, a3, ac)                                                        \
+    {.row = {.mnem = mnem_##N,                                                                                         \
+             .op = X86_I_##N,                                                                                          \
+             .feature = X86_F_AVX512##F,                                                                               \
+             .attr = attr_##N | X86_A_AVX512,                                                                          \
+             .flags_w = fw_##N},                                                                                       \
+     .enc = X86_ENC_EVEX,                                                                                              \
+     .map = map_,                                                                                                      \
+     .pp = pp_,                                                                                                        \
+     .opcode = opc,                                                                                                    \
+     .modrm = m_,                                                                                                      \
+     .cond = c_,                                                                                                       \
+     .evex = x_,                                                                                                       \
+     .o = {a0, a1, a2, a3},                                                                                            \
+     .acc = ac},
 #define E(N, ...)         ROW(N, mnem_##N, 0, X86_ENC_LEGACY, __VA_ARGS__)
 #define EF(N, mn, f, ...) ROW(N, mn, f, X86_ENC_LEGACY, __VA_ARGS__)
 #define V(N, ...)         ROW(N, mnem_##N, 0, X86_ENC_VEX, __VA_ARGS__)
@@ -305,7 +363,7 @@ static struct cell {
     uint16_t first;
     uint8_t nr;
     bool has_modrm;
-} cells[2][4][256];
+} cells[3][4][256];
 static uint16_t cell_rows[MAX_CELLS];
 
 unsigned x86_nr_rows(void)
@@ -343,6 +401,9 @@ static bool kind_uses_modrm(unsigned k)
     case K_D:
     case K_RM:
     case K_STI:
+    case K_KG:
+    case K_KU:
+    case K_KE:
         return true;
     default:
         return false;
@@ -358,10 +419,10 @@ static void row_complete(struct enc_row *e)
         unsigned k = op_kind(e->o[i]), acc = e->acc >> (2 * i) & 3, gpr = 0;
 
         e->has_modrm |= kind_uses_modrm(k);
-        if (k == K_N || k == K_U)
+        if (k == K_N || k == K_U || k == K_KU)
             e->modrm |= MR_MOD3;
         e->any_mod |= k == K_R && !(e->modrm & MR_MOD3);
-        e->has_vvvv |= k == K_H || k == K_B;
+        e->has_vvvv |= k == K_H || k == K_B || k == K_KH;
         if (k == K_ACC)
             gpr = rAX;
         else if (k == K_CL)
@@ -392,8 +453,12 @@ static void row_complete(struct enc_row *e)
         row->gpr_r |= rCX, row->gpr_w |= rCX;
     if (e->cond & L0)
         row->attr |= X86_A_VEX128;
-    if (e->cond & L1)
+    if (e->cond & L1 && e->enc == X86_ENC_VEX)
         row->attr |= X86_A_VEX256;
+    if (e->enc == X86_ENC_EVEX)
+        row->attr |= (e->evex & SC || e->cond & (L0 | L2) ? 0 : X86_A_VL) | (e->evex & SC ? X86_A_SCALAR : 0) |
+                     (e->evex & CE ? X86_A_COMPRESS : 0) | (e->evex & NF ? X86_A_NO_SUPPRESS : 0) |
+                     (e->evex & RC ? X86_A_ROUNDS : 0);
     if (e->cond & F2)
         row->feature = X86_F_AVX2;
     if (e->cond & NO64M)
@@ -421,7 +486,7 @@ static void CONSTRUCTOR decode_init(void)
         for (unsigned k = 0; k < row_nr_opcodes(&rows[i]); k++)
             cells[rows[i].enc][rows[i].map][rows[i].opcode + k].nr++;
     }
-    for (int en = 0; en < 2; en++)
+    for (int en = 0; en < 3; en++)
         for (int mp = 0; mp < 4; mp++)
             for (int o = 0; o < 256; o++) {
                 cells[en][mp][o].first = pos;
@@ -448,6 +513,9 @@ struct dec {
     int mode;
     uint8_t pp; /* effective mandatory prefix, 0..3 */
     uint8_t vvvv, vex_l, seg_pfx;
+    uint8_t reg_hi;    /* EVEX.R': 16 or 0 */
+    uint8_t broadcast; /* EVEX: size of the element */
+    uint8_t unused;    /* VEX or EVEX.vvvv as it stands, inverted */
     bool vex_w;
 };
 static inline uint8_t peek(const struct dec *d)
@@ -552,11 +620,40 @@ static bool read_vex(struct dec *d, uint8_t first)
         in->rex = 0x40;
     else if (d->vex_w)
         in->rex |= 8;
-    d->vvvv = (b2 >> 3 & 15) ^ 15;
+    d->unused = d->vvvv = (b2 >> 3 & 15) ^ 15;
     if (d->mode != X86_MODE_64)
         d->vvvv &= 7;
     d->vex_l = b2 >> 2 & 1;
     d->pp = b2 & 3;
+    return !bad;
+}
+/* 62 has been read and is EVEX. False: #UD. */
+static bool read_evex(struct dec *d)
+{
+    struct x86_insn *in = d->in;
+    uint8_t p0 = next(d), p1 = next(d), p2 = next(d);
+    unsigned map = p0 & 7;
+    bool bad = in->rex || in->opsize_pfx || in->rep || in->lock || p0 & 8 || !(p1 & 4) || map < 1 || map > 3;
+
+    in->enc = X86_ENC_EVEX;
+    in->map = bad ? X86_MAP_0F : map;
+    in->rex = 0x40;
+    d->vex_w = p1 & 0x80;
+    d->vvvv = (p1 >> 3 & 15) ^ 15;
+    d->unused = d->vvvv;
+    if (d->mode == X86_MODE_64) {
+        in->rex |= (d->vex_w ? 8 : 0) | (p0 & 0x80 ? 0 : 4) | (p0 & 0x40 ? 0 : 2) | (p0 & 0x20 ? 0 : 1);
+        d->reg_hi = p0 & 0x10 ? 0 : 16;
+        d->vvvv |= p2 & 8 ? 0 : 16;
+    } else {
+        d->vvvv &= 7;
+    }
+    d->pp = p1 & 3;
+    d->vex_l = p2 >> 5 & 3;
+    in->evex_z = p2 >> 7;
+    in->evex_ll = d->vex_l;
+    in->evex_b = p2 >> 4 & 1;
+    in->evex_aaa = p2 & 7;
     return !bad;
 }
 /* Opcode map escapes; sets map and opcode. */
@@ -568,6 +665,9 @@ static bool read_opcode(struct dec *d)
 
     if ((b == 0xc4 || b == 0xc5) && (d->mode == X86_MODE_64 || peek(d) >= 0xc0)) {
         ok = read_vex(d, b);
+        b = next(d);
+    } else if (b == 0x62 && (d->mode == X86_MODE_64 || peek(d) >= 0xc0)) {
+        ok = read_evex(d);
         b = next(d);
     } else {
         d->pp = in->rep == 0xf3 ? 2 : in->rep == 0xf2 ? 3 : in->opsize_pfx ? 1 : 0;
@@ -589,10 +689,11 @@ static bool read_opcode(struct dec *d)
 static bool cond_holds(const struct dec *d, unsigned c)
 {
     const struct x86_insn *in = d->in;
-    bool wbit = in->enc == X86_ENC_VEX ? d->vex_w : in->rex & 8;
+    bool wbit = in->enc != X86_ENC_LEGACY ? d->vex_w : in->rex & 8;
 
     return !(((c & W0) && wbit) || ((c & W1) && !wbit) || ((c & L0) && d->vex_l) || ((c & L1) && !d->vex_l) ||
-             ((c & NB) && (in->rex & 1)) || ((c & M64) && d->mode != X86_MODE_64) || (c & IM0));
+             ((c & NB) && (in->rex & 1)) || ((c & M64) && d->mode != X86_MODE_64) || (c & IM0) ||
+             ((c & L2) && d->vex_l != 2));
 }
 static inline bool row_matches(const struct dec *d, const struct enc_row *e)
 {
@@ -635,7 +736,9 @@ static void set_sizes(struct dec *d, const struct enc_row *e)
         in->opsz = big != pfx ? 4 : 2;
         in->adsz = big != in->adsize_pfx ? 4 : 2;
     }
-    if (at & X86_A_AVX)
+    if (in->enc == X86_ENC_EVEX)
+        in->vl = e->evex & SC ? 16 : in->evex_b && in->modrm >= 0xc0 ? 64 : 16 << d->vex_l;
+    else if (at & X86_A_AVX)
         in->vl = d->vex_l ? 32 : 16;
     else if (at & X86_A_SSE)
         in->vl = 16;
@@ -730,7 +833,7 @@ static bool read_mem32(struct dec *d, bool vsib)
         in->scale = 1 << (sib >> 6);
         base = sib & 7;
         if (index != 4 || vsib)
-            in->index = index;
+            in->index = vsib ? index | (d->vvvv & 16) : index;
     } else if (vsib) {
         return false;
     }
@@ -787,6 +890,8 @@ static void set_mem(struct dec *d, struct x86_operand *op, unsigned i, unsigned 
         in->mem_op = i;
         in->mem_size = mem_size_of(d, code);
     }
+    if (in->evex_b)
+        in->mem_size = op->size = d->broadcast;
 }
 static void set_implicit_mem(struct dec *d, struct x86_operand *op, unsigned i, unsigned code, unsigned base, bool es)
 {
@@ -830,8 +935,10 @@ static void set_rm(struct dec *d, struct x86_operand *op, unsigned i, unsigned k
         set_gpr(d, op, rm, s, X86_IN_RM);
     } else if (k == K_Q || k == K_N) {
         set_reg(op, X86_OP_MM, rm & 7, 8, X86_IN_RM);
+    } else if (k == K_KU || k == K_KE) {
+        set_reg(op, X86_OP_K, rm & 7, s, X86_IN_RM);
     } else {
-        set_reg(op, X86_OP_XMM, rm, vec_size(s), X86_IN_RM);
+        set_reg(op, X86_OP_XMM, in->enc == X86_ENC_EVEX ? rm | (in->rex & 2) << 3 : rm, vec_size(s), X86_IN_RM);
     }
 }
 static void set_imm(struct dec *d, struct x86_operand *op, unsigned k, unsigned s)
@@ -873,11 +980,19 @@ static bool set_operand(struct dec *d, unsigned i, unsigned o)
     case K_Q:
     case K_N:
     case K_RM:
+    case K_KU:
+    case K_KE:
         set_rm(d, op, i, k, code);
+        break;
+    case K_KG:
+        set_reg(op, X86_OP_K, reg & 7, s, X86_IN_REG);
+        return in->enc == X86_ENC_VEX || (reg < 8 && !d->reg_hi);
+    case K_KH:
+        set_reg(op, X86_OP_K, d->vvvv & 7, s, X86_IN_VVVV);
         break;
     case K_G:
         set_gpr(d, op, reg, s, X86_IN_REG);
-        break;
+        return !d->reg_hi;
     case K_I:
     case K_SI:
     case K_I2:
@@ -899,7 +1014,7 @@ static bool set_operand(struct dec *d, unsigned i, unsigned o)
             in->seg = X86_DS;
         break;
     case K_V:
-        set_reg(op, X86_OP_XMM, reg, vec_size(s), X86_IN_REG);
+        set_reg(op, X86_OP_XMM, reg | d->reg_hi, vec_size(s), X86_IN_REG);
         break;
     case K_H:
         set_reg(op, X86_OP_XMM, d->vvvv, vec_size(s), X86_IN_VVVV);
@@ -984,6 +1099,53 @@ static bool set_operands(struct dec *d, const struct enc_row *e)
     }
     return ok;
 }
+/* What the prefix says beside the registers, before operands are read. False: #UD. */
+static bool evex_begin(struct dec *d, const struct enc_row *e)
+{
+    struct x86_insn *in = d->in;
+    unsigned x = e->evex;
+    bool mem = in->modrm < 0xc0;
+
+    if (in->evex_b) {
+        if (!mem && !(x & (RC | SAE)) && x & (B4 | B8)) /* without meaning, not refused */
+            in->evex_b = 0;
+        else if (!(x & (mem ? B4 | B8 : RC | SAE)))
+            return false;
+        d->broadcast = x & B8 ? 8 : 4;
+    }
+    if (d->vex_l == 3 && (mem || !in->evex_b))
+        return false;
+    if (in->evex_z && x & NZ)
+        return false;
+    if (!(x & 15)) /* no mask: EVEX.z alone has no meaning */
+        return !in->evex_aaa;
+    return in->evex_aaa || !(in->evex_z || x & KQ);
+}
+/* What the mask counts; the unit of disp8; what is only legal with other operands. False: #UD. */
+static bool evex_end(struct dec *d, const struct enc_row *e)
+{
+    struct x86_insn *in = d->in;
+    unsigned x = e->evex, elem = x & 15;
+    bool vsib = e->row.attr & X86_A_VSIB;
+
+    if (in->evex_z && (in->ops[0].kind == X86_OP_MEM || ((elem || x & NZ) && in->ops[0].kind != X86_OP_XMM)))
+        return false;
+    if (in->evex_aaa && !in->evex_z && in->ops[0].kind == X86_OP_XMM)
+        in->ops[0].acc |= X86_ACC_R;
+    if (elem) {
+        in->mask_nr = x & SC ? 1 : (x & PT ? in->ops[0].size : in->vl) / elem;
+        in->mask_elem = elem;
+        if (in->mem_op >= 0)
+            in->mask_elem = x & (CE | NF)                 ? elem
+                            : x & (BM | SC) || in->evex_b ? in->mem_size
+                                                          : in->mem_size / in->mask_nr;
+    }
+    if (in->disp_len == 1)
+        in->disp *= x & CE ? elem : in->mem_size;
+    if (vsib && in->mem_op == 1 && in->ops[0].reg == in->index)
+        return false;
+    return e->has_vvvv || !(vsib ? d->unused : d->unused | (d->vvvv & 16));
+}
 /* Shifts by an immediate whose masked count is zero leave the flags: the table's next row says so. */
 static const struct enc_row *settle_shift(const struct x86_insn *in, const struct enc_row *e)
 {
@@ -1051,15 +1213,19 @@ static enum x86_decode_result decode(struct dec *d)
         return finish(d, false);
     in->row = &e->row;
     in->op = e->row.op;
-    in->pp = in->enc == X86_ENC_VEX ? d->pp : e->said;
+    in->pp = in->enc != X86_ENC_LEGACY ? d->pp : e->said;
     if (in->enc == X86_ENC_LEGACY && in->pp >= 2)
         in->rep = 0;
+    if (in->enc == X86_ENC_EVEX && !evex_begin(d, e))
+        return finish(d, false);
     set_sizes(d, e);
     if (in->has_modrm && in->modrm < 0xc0 && !e->any_mod && !read_mem(d, e))
         return finish(d, false);
     if (!set_operands(d, e))
         return finish(d, false);
-    if (in->enc == X86_ENC_VEX && !e->has_vvvv && d->vvvv)
+    if (in->enc == X86_ENC_VEX && !e->has_vvvv && (e->row.attr & X86_A_AVX512 ? d->unused : d->vvvv))
+        return finish(d, false);
+    if (in->enc == X86_ENC_EVEX && !evex_end(d, e))
         return finish(d, false);
     e = settle_shift(in, e);
     in->row = &e->row;

@@ -5,6 +5,7 @@
  * when the host has them too. Left out: virtualisation (VMX, SVM), AVX-512, TSX, MPX, SGX, speculation controls, PMU.
  */
 #include "guest/x86/cpuid_int.h"
+#include "guest/x86/insn.h"
 #include <stdio.h>
 
 const char *const x86_fword_name[X86_FW_NR] = {
@@ -96,6 +97,13 @@ static const char *const gates[X86_F_NR] = {
     [X86_F_AVX512BW] = "avx512bw",
     [X86_F_AVX512VL] = "avx512vl",
     [X86_F_AVX512CD] = "avx512cd",
+    [X86_F_AVX512IFMA] = "avx512ifma",
+    [X86_F_AVX512VBMI] = "avx512vbmi",
+    [X86_F_AVX512VBMI2] = "avx512vbmi2",
+    [X86_F_AVX512VNNI] = "avx512vnni",
+    [X86_F_AVX512BITALG] = "avx512bitalg",
+    [X86_F_AVX512VPOPCNTDQ] = "avx512-vpopcntdq",
+    [X86_F_AVX512BF16] = "avx512-bf16",
     [X86_F_FSRM] = "fsrm",
     [X86_F_XGETBV1] = "xgetbv1",
     [X86_F_SVM] = "svm",
@@ -183,6 +191,14 @@ bool x86_has(const struct x86_features *f, enum x86_feature_id id)
         return true;
     assert(id < X86_F_NR);
     return f->w[gate_bit[id].word] >> gate_bit[id].bit & 1;
+}
+
+bool x86_insn_offered(const struct x86_features *f, const struct x86_insn *in)
+{
+    if (in->row->feature && !x86_has(f, in->row->feature))
+        return false;
+    return likely(!(in->row->attr & X86_A_AVX512)) ||
+           (x86_has(f, X86_F_AVX512F) && (!(in->row->attr & X86_A_VL) || in->vl == 64 || x86_has(f, X86_F_AVX512VL)));
 }
 
 bool x86_features_set(struct x86_features *f, const char *name, bool on)

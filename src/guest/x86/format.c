@@ -72,7 +72,7 @@ static unsigned vsib_size(const struct x86_insn *in)
 {
     bool dword_index = !(in->opcode & 1), qword_elem = in->mem_size == 8;
 
-    return dword_index && qword_elem ? 16 : in->vl;
+    return !dword_index || !qword_elem ? in->vl : in->vl == 64 ? 32 : 16;
 }
 static void put_disp(struct out *o, int64_t disp, bool first, unsigned adsz)
 {
@@ -91,7 +91,10 @@ static void put_mem(struct out *o, const struct x86_insn *in, const struct x86_o
     uint8_t seg = op->reg == X86_RDI && (in->row->attr & X86_A_STRING) ? X86_ES : in->seg;
     bool bare = base == X86_NO_REG && in->index == X86_NO_REG;
 
-    put(o, "%s", op->size == 16 && in->op == X86_I_CMPXCHG16B ? "XMMWORD PTR " : mem_ptr(op->size));
+    if (in->evex_b)
+        put(o, "%s BCST ", op->size == 8 ? "QWORD" : "DWORD");
+    else
+        put(o, "%s", op->size == 16 && in->op == X86_I_CMPXCHG16B ? "XMMWORD PTR " : mem_ptr(op->size));
     if (in->seg_override || bare || (in->row->attr & X86_A_STRING))
         put(o, "%s:", seg_names[seg & 7]);
     if (bare) {
@@ -170,6 +173,23 @@ static void put_operand(struct out *o, const struct x86_insn *in, unsigned i, ui
         break;
     }
 }
+/* What an EVEX prefix adds to an operand: the mask to the first, rounding to the last register, and how often an
+ * element is repeated where the registers do not tell. */
+static void put_evex(struct out *o, const struct x86_insn *in, unsigned i)
+{
+    static const char *const round[] = {"rn-sae", "rd-sae", "ru-sae", "rz-sae"};
+    bool last = i + 1u == in->nr_ops || in->ops[i + 1].kind == X86_OP_IMM;
+
+    if (i == 0 && in->evex_aaa)
+        put(o, "{k%u}%s", in->evex_aaa, in->evex_z ? "{z}" : "");
+    if (!in->evex_b || !last || in->ops[i].kind == X86_OP_IMM)
+        return;
+    if (in->mem_op < 0)
+        put(o, "{%s}", in->row->attr & X86_A_ROUNDS ? round[in->evex_ll & 3] : "sae");
+    else if (in->nr_ops - (in->imm_len != 0) == 2 &&
+             (in->ops[0].kind == X86_OP_K || (in->vl < 64 && strncmp(in->row->mnem, "vcvt", 4) == 0)))
+        put(o, "{1to%u}", in->mask_nr);
+}
 /* Names that depend on the operand or address size. */
 static const char *sized_mnem(const struct x86_insn *in)
 {
@@ -212,6 +232,8 @@ char *x86_format(const struct x86_insn *in, uint64_t pc, char *buf, size_t n)
     for (unsigned i = 0; i < in->nr_ops; i++) {
         put(&o, i ? "," : " ");
         put_operand(&o, in, i, pc);
+        if (in->enc == X86_ENC_EVEX)
+            put_evex(&o, in, i);
     }
     return buf;
 }

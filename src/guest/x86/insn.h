@@ -1,8 +1,9 @@
 /* A decoded x86 instruction: what the interpreter executes and the rewriter re-encodes.
  *
  * The decoder is pure: bytes and mode in, record out. Rows come from insn.def (operand codes as in the Intel SDM vol.
- * 2, appendix A: E G M R I J O, V W H L U P Q N, S C D, X Y, registers by name; sizes b w d q v z y p dq x ss sd ps
- * pd). Everything the rewriter needs to substitute registers or the memory operand is recorded by position. */
+ * 2, appendix A: E G M R I J O, V W H L U P Q N, S C D, X Y, registers by name; KG KH KU KE: mask registers in reg,
+ * vvvv, rm, or memory; sizes b w d q v z y p dq x ss sd ps pd). Everything the rewriter needs to substitute registers
+ * or the memory operand is recorded by position. */
 #ifndef GUEST_X86_INSN_H
 #define GUEST_X86_INSN_H
 
@@ -72,10 +73,16 @@ enum {
     X86_A_NT_DEF64 = 1 << 17, /* near branch: 64-bit operand size forced in long mode */
     X86_A_COND = 1 << 18,     /* Jcc SETcc CMOVcc: condition = opcode & 15 */
     X86_A_VSIB = 1 << 19,
-    X86_A_NOP_MEM = 1 << 20, /* has a ModRM memory form that is not accessed (LEA, NOP Ev, PREFETCH) */
-    X86_A_ALIGNED = 1 << 21, /* #GP when a VEX memory operand is unaligned (MOVAPS, MOVNTPS ...) */
-    X86_A_VEX128 = 1 << 22,  /* VEX.L must be 0 */
-    X86_A_VEX256 = 1 << 23,  /* VEX.L must be 1 */
+    X86_A_NOP_MEM = 1 << 20,     /* has a ModRM memory form that is not accessed (LEA, NOP Ev, PREFETCH) */
+    X86_A_ALIGNED = 1 << 21,     /* #GP when a VEX memory operand is unaligned (MOVAPS, MOVNTPS ...) */
+    X86_A_VEX128 = 1 << 22,      /* VEX.L must be 0 */
+    X86_A_VEX256 = 1 << 23,      /* VEX.L must be 1 */
+    X86_A_AVX512 = 1 << 24,      /* EVEX or opmask: XCR0 must have E6h set (beside AVX) */
+    X86_A_VL = 1 << 25,          /* needs AVX512VL as well when vl is below 64: x86_insn_offered */
+    X86_A_SCALAR = 1 << 26,      /* EVEX: one element, one mask bit */
+    X86_A_COMPRESS = 1 << 27,    /* EVEX: enabled elements stand one behind the other in memory (compress, expand) */
+    X86_A_NO_SUPPRESS = 1 << 28, /* EVEX: reads its whole memory operand, whatever the mask */
+    X86_A_ROUNDS = 1 << 29,      /* EVEX.b with registers only: L'L is the rounding mode (else just SAE) */
 };
 /* RFLAGS bits read and written (arithmetic flags only: CF PF AF ZF SF OF, and DF). */
 enum {
@@ -142,7 +149,9 @@ struct x86_insn {
     uint8_t evex_z;   /* 1: what is masked off becomes zero, else it stays */
     uint8_t evex_b;
     uint8_t evex_ll;   /* L'L as it stands: vector length, or the rounding mode */
-    uint8_t mask_elem; /* bytes of a register or of memory that one mask bit counts for; 0: takes no mask */
+    uint8_t mask_elem; /* bytes that one mask bit counts for, of memory where there is a memory operand (a broadcast
+                          element counts for all bits), else of the wider register; 0: takes no mask */
+    uint8_t mask_nr;   /* bits of the mask that count; 0: takes no mask */
     /* Byte positions within the instruction. */
     uint8_t off_opcode, off_modrm, off_disp, disp_len, off_imm, imm_len;
     uint8_t bytes[X86_MAX_INSN + 1];

@@ -118,9 +118,9 @@ void x86_check_insn(struct x86_cpu *c, const struct x86_insn *in)
 {
     uint32_t at = in->row->attr;
 
-    if (in->row->feature && !x86_has(&c->feat, in->row->feature))
+    if (!x86_insn_offered(&c->feat, in))
         x86_raise(c, X86_UD);
-    if (in->enc == X86_ENC_VEX && !x86_pm(c))
+    if (in->enc != X86_ENC_LEGACY && !x86_pm(c))
         x86_raise(c, X86_UD);
     if (at & X86_A_AVX) {
         if (!(c->cr4 & X86_CR4_OSXSAVE) || (c->xcr0 & 6) != 6)
@@ -185,8 +185,8 @@ static x86_fn *choose(struct x86_cpu *c, const struct x86_insn *in)
 
     if (!fn)
         return at & (X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX) ? run_simd : run_undefined;
-    if (at & (X86_A_PRIV | X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX) || in->enc == X86_ENC_VEX ||
-        (in->row->feature && !x86_has(&c->feat, in->row->feature)))
+    if (at & (X86_A_PRIV | X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX) || in->enc != X86_ENC_LEGACY ||
+        !x86_insn_offered(&c->feat, in))
         return run_checked;
     return fn;
 }

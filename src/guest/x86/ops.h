@@ -6,6 +6,7 @@
 #define E(...)
 #define EF(...)
 #define V(...)
+#define X(...)
 enum x86_op {
     X86_I_NONE,
 #include "guest/x86/insn.def"
