@@ -23,9 +23,12 @@ static inline uint64_t win_frame(uint64_t at)
     return at == DATA_AT ? DATA_AT + 0x1000 : at == DATA_AT + 0x1000 ? DATA_AT : at;
 }
 
-/* Registers before or after. xs is a standard XSAVE image (x87, SSE, AVX). */
+/* Registers before or after. xs is a standard XSAVE image (x87, SSE, AVX); what AVX-512 adds follows, compared where
+ * the host has it. */
 struct dregs {
     uint8_t xs[1024] __attribute__((aligned(64)));
+    uint8_t upper[16][32], more[16][64]; /* bits 511:256 of ZMM0 to 15; ZMM16 to 31 */
+    uint64_t k[8];
     uint64_t gpr[16], flags;
     int vec;      /* -1 = no fault */
     uint32_t err; /* #PF error code, low three bits */
@@ -50,14 +53,14 @@ void guest_run(struct guest *g, const struct x86_insn *in, const struct dregs *b
 /* The same for code, with an accelerator. */
 void guest_run_code(struct guest *g, const uint8_t *code, unsigned len, const struct dregs *before,
                     struct dregs *after);
-bool guest_has(const struct guest *g, unsigned feature);
+bool guest_has(const struct guest *g, const struct x86_insn *in);
 
 /* ---- gen.c ---- */
 struct drow {
     const char *name; /* OP name */
     const char *ops[4];
-    int map, pp, opcode, modrm, cond;
-    bool vex;
+    int map, pp, opcode, modrm, cond, evex;
+    enum x86_enc enc;
 };
 extern const struct drow drows[];
 extern const unsigned nr_drows;
@@ -69,6 +72,10 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
 {
     return rnd(r) % n;
 }
+/* The host has AVX-512, whose registers then are part of the state; where not, the programs say so. */
+bool diff_wide(void);
+/* What differs of it, or NULL. */
+const char *wide_difference(const struct dregs *a, const struct dregs *b, char *buf, size_t n);
 extern bool gen_read_only; /* aim at the page that may only be read, too */
 /* Bytes of a random instance of the row, decoded; false when this try did not make one. */
 bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *in);

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "guest/x86/ops.h"
 #include "guest/x86/trial.h"
+#include <stdio.h>
 
 enum {
     W0 = 1,
@@ -21,6 +22,24 @@ enum {
     NO64M = 2048,
     L2 = 4096
 };
+/* The evex column (insn_evex.def). */
+enum {
+    M1 = 1,
+    M2 = 2,
+    M4 = 4,
+    M8 = 8,
+    B4 = 0x10,
+    B8 = 0x20,
+    RC = 0x40,
+    SAE = 0x80,
+    KQ = 0x100,
+    NF = 0x200,
+    SC = 0x400,
+    CE = 0x800,
+    NZ = 0x1000,
+    BM = 0x2000,
+    PT = 0x4000
+};
 enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 #define g(n) (MR_REG | (n))
 #define MEM  MR_MEM
@@ -29,13 +48,21 @@ enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
 enum { NP = 1, P66 = 2, PF3 = 4, PF2 = 8, ANY = 15, N66 = 3, PS = 12 };
 enum { m1 = X86_MAP_1, m0F = X86_MAP_0F, m38 = X86_MAP_0F38, m3A = X86_MAP_0F3A };
 
-#define ROW(N, v, mp, p, opc, mr, c, a0, a1, a2, a3)                                                                   \
-    {.name = #N, .ops = {#a0, #a1, #a2, #a3}, .map = mp, .pp = p, .opcode = opc, .modrm = mr, .cond = c, .vex = v},
+#define ROW(N, v, x_, mp, p, opc, mr, c, a0, a1, a2, a3)                                                               \
+    {.name = #N,                                                                                                       \
+     .ops = {#a0, #a1, #a2, #a3},                                                                                      \
+     .map = mp,                                                                                                        \
+     .pp = p,                                                                                                          \
+     .opcode = opc,                                                                                                    \
+     .modrm = mr,                                                                                                      \
+     .cond = c,                                                                                                        \
+     .evex = x_,                                                                                                       \
+     .enc = v},
 #define OP(...)
-#define E(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, false, mp, p, opc, mr, c, a0, a1, a2, a3)
-#define EF(N, mn, f, mp, p, opc, mr, c, a0, a1, a2, a3, ac) ROW(N, false, mp, p, opc, mr, c, a0, a1, a2, a3)
-#define V(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, true, mp, p, opc, mr, c, a0, a1, a2, a3)
-#define X(N, F, mp, p, opc, mr, c, x_, a0, a1, a2, a3, ac)  ROW(N, true, mp, p, opc, mr, c, a0, a1, a2, a3)
+#define E(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, X86_ENC_LEGACY, 0, mp, p, opc, mr, c, a0, a1, a2, a3)
+#define EF(N, mn, f, mp, p, opc, mr, c, a0, a1, a2, a3, ac) ROW(N, X86_ENC_LEGACY, 0, mp, p, opc, mr, c, a0, a1, a2, a3)
+#define V(N, mp, p, opc, mr, c, a0, a1, a2, a3, ac)         ROW(N, X86_ENC_VEX, 0, mp, p, opc, mr, c, a0, a1, a2, a3)
+#define X(N, F, mp, p, opc, mr, c, x_, a0, a1, a2, a3, ac)  ROW(N, X86_ENC_EVEX, x_, mp, p, opc, mr, c, a0, a1, a2, a3)
 const struct drow drows[] = {
 #include "guest/x86/insn.def"
 };
@@ -45,6 +72,18 @@ const unsigned nr_drows = ARRAY_LEN(drows);
 
 bool gen_read_only = true;
 
+bool diff_wide(void)
+{
+    static int known; /* 0: not asked yet, 1: no, 2: yes */
+    struct x86_features f;
+
+    if (!known) {
+        x86_features_host(&f);
+        known = x86_has(&f, X86_F_AVX512F) && x86_has(&f, X86_F_AVX512BW) ? 2 : 1;
+    }
+    return known == 2;
+}
+
 uint64_t rnd(struct rng *r)
 {
     uint64_t z = (r->s += 0x9e3779b97f4a7c15);
@@ -52,6 +91,30 @@ uint64_t rnd(struct rng *r)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
+}
+
+const char *wide_difference(const struct dregs *a, const struct dregs *b, char *buf, size_t n)
+{
+    if (!diff_wide())
+        return NULL;
+    for (unsigned i = 0; i < 8; i++)
+        if (a->k[i] != b->k[i]) {
+            snprintf(buf, n, "k%u: cpu %#" PRIx64 ", ours %#" PRIx64, i, a->k[i], b->k[i]);
+            return buf;
+        }
+    for (unsigned i = 0; i < 32 * 64; i++) {
+        unsigned reg = i / 64, at = i % 64;
+        const uint8_t *x = reg < 16 ? a->upper[reg] - 32 : a->more[reg - 16];
+        const uint8_t *y = reg < 16 ? b->upper[reg] - 32 : b->more[reg - 16];
+
+        if ((reg >= 16 || at >= 32) && x[at] != y[at]) {
+            at &= ~7u;
+            snprintf(buf, n, "zmm%u byte %u: cpu %016" PRIx64 ", ours %016" PRIx64, reg, at, get_le64(x + at),
+                     get_le64(y + at));
+            return buf;
+        }
+    }
+    return NULL;
 }
 
 static bool one_in(struct rng *r, unsigned n)
@@ -130,17 +193,44 @@ static uint8_t *put_legacy(struct rng *r, const struct drow *row, int mode, uint
     return p;
 }
 
+static bool names_vvvv(const struct drow *row)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if (row->ops[i][0] == 'H' || row->ops[i][0] == 'B' || strncmp(row->ops[i], "KH", 2) == 0)
+            return true;
+    return false;
+}
+
 static uint8_t *put_vex(struct rng *r, const struct drow *row, int mode, uint8_t *p)
 {
     uint8_t w = row->cond & W0 ? 0 : row->cond & W1 ? 0x80 : (uint8_t)(rnd(r) & 0x80);
     uint8_t l = row->cond & L0 ? 0 : row->cond & L1 ? 4 : (uint8_t)(rnd(r) & 4);
-    bool vvvv = false;
+    bool vvvv = names_vvvv(row);
 
-    for (unsigned i = 0; i < 4; i++)
-        vvvv |= row->ops[i][0] == 'H' || row->ops[i][0] == 'B';
     *p++ = 0xc4;
     *p++ = (uint8_t)((mode == X86_MODE_64 ? rnd(r) & 0xe0 : 0xe0) | row->map);
     *p++ = (uint8_t)(w | (vvvv ? rnd(r) & 0x78 : 0x78) | l | pick_pp(r, row->pp));
+    *p++ = (uint8_t)row->opcode;
+    return p;
+}
+
+/* ModRM comes behind it and may not fit: then this try makes none. */
+static uint8_t *put_evex(struct rng *r, const struct drow *row, int mode, uint8_t *p)
+{
+    bool m64 = mode == X86_MODE_64, vsib = row->evex & BM && row->evex & KQ;
+    uint8_t w = row->cond & W0 ? 0 : row->cond & W1 ? 0x80 : (uint8_t)(rnd(r) & 0x80);
+    unsigned ll = row->cond & L0 ? 0 : row->cond & L2 ? 2 : row->cond & L1 ? 1 + rnd_below(r, 2) : rnd_below(r, 3);
+    unsigned mask = row->evex & 15 && (row->evex & KQ || !one_in(r, 4)) ? (unsigned)rnd_below(r, 8) : 0;
+    bool b = row->evex & (B4 | B8 | RC | SAE) && one_in(r, 3);
+
+    if (b && row->evex & (RC | SAE) && one_in(r, 2))
+        ll = (unsigned)rnd_below(r, 4);
+    *p++ = 0x62;
+    *p++ = (uint8_t)((m64 ? rnd(r) & 0xf0 : 0xf0) | row->map);
+    *p++ = (uint8_t)(w | (names_vvvv(row) ? (m64 ? rnd(r) & 0x78 : 0x40 | (rnd(r) & 0x38)) : 0x78) | 4 |
+                     pick_pp(r, row->pp));
+    *p++ = (uint8_t)((mask && !(row->evex & NZ) && one_in(r, 2) ? 0x80 : 0) | ll << 5 | (b ? 0x10 : 0) |
+                     (m64 && (names_vvvv(row) || vsib) ? rnd(r) & 8 : 8) | mask);
     *p++ = (uint8_t)row->opcode;
     return p;
 }
@@ -151,7 +241,9 @@ bool gen_insn(struct rng *r, const struct drow *row, int mode, struct x86_insn *
 
     for (unsigned i = 0; i < sizeof b; i++)
         b[i] = (uint8_t)rnd(r);
-    p = row->vex ? put_vex(r, row, mode, p) : put_legacy(r, row, mode, p);
+    p = row->enc == X86_ENC_EVEX  ? put_evex(r, row, mode, p)
+        : row->enc == X86_ENC_VEX ? put_vex(r, row, mode, p)
+                                  : put_legacy(r, row, mode, p);
     if (row->modrm || row->ops[0][0] != '_')
         *p = pick_modrm(r, row); /* an immediate's first byte when there is no ModRM */
     return x86_decode(b, X86_MAX_INSN, mode, in) == X86_DECODE_OK && x86_row_index(in->row) == (unsigned)(row - drows);
@@ -313,6 +405,42 @@ static void fill_xs(struct rng *r, uint8_t *xs)
     gen_fill(r, xs + 576, 256);
 }
 
+/* Masks of all kinds: most of them leave something out. */
+static uint64_t mask_value(struct rng *r)
+{
+    switch (rnd_below(r, 6)) {
+    case 0:
+        return UINT64_MAX;
+    case 1:
+        return one_in(r, 2) ? 0 : rnd(r) << 32; /* none that counts for wide elements */
+    case 2:
+        return UINT64_C(1) << rnd_below(r, one_in(r, 2) ? 64 : 8);
+    case 3:
+        return rnd(r) & rnd(r) & rnd(r);
+    default:
+        return rnd(r);
+    }
+}
+
+static void fill_wide(struct rng *r, struct dregs *d)
+{
+    if (!diff_wide())
+        return;
+    gen_fill(r, d->upper[0], sizeof d->upper);
+    gen_fill(r, d->more[0], sizeof d->more);
+    for (unsigned i = 0; i < 8; i++)
+        d->k[i] = mask_value(r);
+}
+
+static void put_vec32(struct dregs *d, unsigned reg, unsigned i, uint32_t v)
+{
+    put_le32(reg >= 16 ? d->more[reg - 16] + 4 * i
+             : i < 4   ? d->xs + 160 + 16 * reg + 4 * i
+             : i < 8   ? d->xs + 576 + 16 * reg + 4 * (i - 4)
+                       : d->upper[reg] + 4 * (i - 8),
+             v);
+}
+
 static void patch_disp(struct x86_insn *in, int64_t v)
 {
     in->disp = v;
@@ -329,9 +457,9 @@ static bool aim(struct rng *r, struct x86_insn *in, struct dregs *d, uint64_t at
         return true;
     }
     if (in->index != X86_NO_REG && vsib) {
-        for (unsigned i = 0; i < 8; i++) /* small indices, some negative, in either width */
-            put_le32(d->xs + (i < 4 ? 160 + 16 * in->index + 4 * i : 576 + 16 * in->index + 4 * (i - 4)),
-                     in->opcode & 1 ? (i & 1 ? 0 : (uint32_t)rnd_below(r, 32)) : (uint32_t)rnd_below(r, 64) - 32);
+        for (unsigned i = 0; i < 16; i++) /* small indices, some negative, in either width */
+            put_vec32(d, in->index, i,
+                      in->opcode & 1 ? (i & 1 ? 0 : (uint32_t)rnd_below(r, 32)) : (uint32_t)rnd_below(r, 64) - 32);
     } else if (in->index != X86_NO_REG) {
         if (in->index == in->base)
             return false;
@@ -357,9 +485,9 @@ static uint64_t pick_target(struct rng *r, const struct x86_insn *in)
     unsigned size = in->mem_size ? in->mem_size : 8;
     uint64_t at = DATA_AT + 0x800 + rnd_below(r, 0x800);
 
-    if (one_in(r, 24)) /* runs into the page that is not there */
+    if (one_in(r, in->evex_aaa ? 6 : 24)) /* runs into the page that is not there */
         return WIN_END - rnd_below(r, size + 8);
-    if (gen_read_only && one_in(r, 24)) /* the page that may only be read */
+    if (gen_read_only && one_in(r, in->evex_aaa ? 6 : 24)) /* the page that may only be read */
         return RO_AT + 8 - rnd_below(r, size + 16);
     if (in->adsz == 8 && in->base < 16 && !(in->row->attr & X86_A_VSIB) && one_in(r, 64)) /* no address at all */
         return (rnd(r) & ~(UINT64_C(3) << 62)) | UINT64_C(1) << (62 + rnd_below(r, 2));
@@ -443,6 +571,7 @@ void gen_state(struct rng *r, struct dregs *d)
         d->gpr[i] = int_value(r);
     d->flags = 0x202 | (rnd(r) & X86_ARITH);
     fill_xs(r, d->xs);
+    fill_wide(r, d);
 }
 
 bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uint8_t *data)
@@ -456,6 +585,7 @@ bool gen_regs(struct rng *r, struct x86_insn *in, int mode, struct dregs *d, uin
         d->gpr[X86_RSP] = (gen_read_only && one_in(r, 2) ? RO_AT : WIN_END) + 12 - rnd_below(r, 24);
     d->flags = 0x202 | (rnd(r) & (X86_ARITH | (in->row->attr & X86_A_STRING ? X86_DF : 0)));
     fill_xs(r, d->xs);
+    fill_wide(r, d);
     for (unsigned i = 0; i < 4; i++) /* a part of it each time: enough to differ, quick to make */
         gen_fill(r, data + 0x800 + (rnd(r) & 0x7c0), 64);
     if (gen_is_xstate(in) ? !place_xstate(r, in, d, data) : !place(r, in, d))

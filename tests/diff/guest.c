@@ -38,6 +38,7 @@ struct guest {
     bool exec;
     int mode;
     uint32_t mxcsr_mask;
+    bool wide; /* AVX-512 */
 };
 
 /* Host byte of a physical address, or of a linear one of the supervisor. */
@@ -108,7 +109,7 @@ static void enter_user_mode(struct guest *g)
     c->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
     c->cr3 = PML4;
     c->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-    c->xcr0 = 7;
+    c->xcr0 = g->wide ? 0xe7 : 7;
     c->gdt.base = GDT;
     c->gdt.limit = 0x4f;
     c->idt.base = IDT;
@@ -140,7 +141,10 @@ static void regs_to_cpu(struct guest *g, const struct dregs *r)
         memset(c->v[i].b, 0, 64);
         memcpy(c->v[i].b, r->xs + 160 + 16 * i, 16);
         memcpy(c->v[i].b + 16, r->xs + 576 + 16 * i, 16);
+        memcpy(c->v[i].b + 32, r->upper[i], 32);
+        memcpy(c->v[16 + i].b, r->more[i], 64);
     }
+    memcpy(c->k, r->k, sizeof c->k);
 }
 
 static void cpu_to_regs(struct guest *g, struct dregs *r)
@@ -158,7 +162,10 @@ static void cpu_to_regs(struct guest *g, struct dregs *r)
     for (unsigned i = 0; i < 16; i++) {
         memcpy(r->xs + 160 + 16 * i, c->v[i].b, 16);
         memcpy(r->xs + 576 + 16 * i, c->v[i].b + 16, 16);
+        memcpy(r->upper[i], c->v[i].b + 32, 32);
+        memcpy(r->more[i], c->v[16 + i].b, 64);
     }
+    memcpy(r->k, c->k, sizeof r->k);
 }
 
 static void run_exec(struct guest *g, const struct x86_insn *in, struct dregs *after)
@@ -238,9 +245,25 @@ void guest_run_code(struct guest *g, const uint8_t *code, unsigned len, const st
     run_accel(g, code, len, after);
 }
 
-bool guest_has(const struct guest *g, unsigned feature)
+bool guest_has(const struct guest *g, const struct x86_insn *in)
 {
-    return x86_has(&g->c->feat, feature);
+    return x86_insn_offered(&g->c->feat, in);
+}
+
+/* AVX-512 as the host has it, for the engines that carry it out whatever is offered. */
+static void add_avx512(struct x86_features *f, const struct x86_features *host)
+{
+    static const enum x86_feature_id id[] = {X86_F_AVX512F,      X86_F_AVX512DQ,    X86_F_AVX512BW,
+                                             X86_F_AVX512VL,     X86_F_AVX512CD,    X86_F_AVX512IFMA,
+                                             X86_F_AVX512VBMI,   X86_F_AVX512VBMI2, X86_F_AVX512VNNI,
+                                             X86_F_AVX512BITALG, X86_F_AVX512BF16,  X86_F_AVX512VPOPCNTDQ};
+    static const char *const name[] = {"avx512f",    "avx512dq",     "avx512bw",    "avx512vl",
+                                       "avx512cd",   "avx512ifma",   "avx512vbmi",  "avx512vbmi2",
+                                       "avx512vnni", "avx512bitalg", "avx512-bf16", "avx512-vpopcntdq"};
+
+    for (unsigned i = 0; i < ARRAY_LEN(id); i++)
+        if (x86_has(host, id[i]))
+            x86_features_set(f, name[i], true);
 }
 
 static bool start_accel(struct guest *g, const char *engine, struct err **errp)
@@ -276,6 +299,9 @@ static bool set_up(struct guest *g, const char *engine, int *fd, struct err **er
         return false;
     x86_features_max(&g->c->feat);
     x86_features_host(&real);
+    if (diff_wide() && (g->exec || strcmp(engine, "interp") == 0))
+        add_avx512(&g->c->feat, &real);
+    g->wide = diff_wide() && x86_has(&g->c->feat, X86_F_AVX512F);
     g->mxcsr_mask = 0xffff | (real.w[X86_FW_80000001_ECX] >> 7 & 1) << 17;
     if (!g->exec && !machine_accel(g->m)->vcpu_init(&g->c->vcpu, errp))
         return false;

@@ -3,11 +3,15 @@
  */
 #include "diff.h"
 
+#include <cpuid.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+
+/* Where AVX-512 lies in a standard XSAVE image of this processor. */
+static unsigned k_at, upper_at, more_at;
 
 enum { CTL_AT = 0x20000000 };
 struct ctl {
@@ -24,6 +28,23 @@ static volatile bool armed; /* the host's run is on: a fault outside it is our o
 static struct sigaction earlier[32];
 static uint8_t *thunk, *thunk32; /* where the entry codes stand: in the window, before CODE_AT */
 enum { CS32 = 0x23, CS64 = 0x33, DS32 = 0x2b, EXIT64 = CODE_AT + 0x1000 };
+
+/* The image of a signal's frame; parts in their initial state are not written. */
+static void take_image(const uint8_t *xs)
+{
+    uint64_t bv;
+
+    memcpy(ctl->out.xs, xs, XS_SIZE);
+    memcpy(&bv, xs + 512, 8);
+    if (!diff_wide())
+        return;
+    if (bv & 1 << 5)
+        memcpy(ctl->out.k, xs + k_at, sizeof ctl->out.k);
+    if (bv & 1 << 6)
+        memcpy(ctl->out.upper, xs + upper_at, sizeof ctl->out.upper);
+    if (bv & 1 << 7)
+        memcpy(ctl->out.more, xs + more_at, sizeof ctl->out.more);
+}
 
 static void on_fault(int sig, siginfo_t *si, void *ucv)
 {
@@ -46,7 +67,7 @@ static void on_fault(int sig, siginfo_t *si, void *ucv)
     ctl->out.err = (uint32_t)uc->uc_mcontext.gregs[REG_ERR] & 7;
     ctl->out.cr2 = (uint64_t)(uintptr_t)si->si_addr;
     if (uc->uc_mcontext.fpregs)
-        memcpy(ctl->out.xs, uc->uc_mcontext.fpregs, XS_SIZE);
+        take_image((const uint8_t *)uc->uc_mcontext.fpregs);
     siglongjmp(back, 1);
 }
 
@@ -69,6 +90,29 @@ static uint8_t *move_gpr(uint8_t *p, bool load, unsigned reg, const void *at)
     return abs_op(p, op, 2, reg, at);
 }
 
+/* ZMM and K registers in or out: VINSERTI64X4 and VEXTRACTI64X4 for the upper halves, VMOVUPS, KMOVQ. */
+static uint8_t *move_wide(uint8_t *p, bool load, struct dregs *d)
+{
+    if (!diff_wide())
+        return p;
+    for (unsigned i = 0; i < 16; i++) {
+        uint8_t ins[6] = {0x62, i & 8 ? 0x73 : 0xf3, 0, 0, load ? 0x3a : 0x3b};
+
+        ins[2] = load ? (uint8_t)(0x85 | (~i & 15) << 3) : 0xfd;
+        ins[3] = 0x48;
+        p = abs_op(p, (char *)ins, 5, i, d->upper[i]);
+        *p++ = 1;
+    }
+    for (unsigned i = 0; i < 16; i++) {
+        uint8_t ins[6] = {0x62, i & 8 ? 0x61 : 0xe1, 0x7c, 0x48, load ? 0x10 : 0x11};
+
+        p = abs_op(p, (char *)ins, 5, i, d->more[i]);
+    }
+    for (unsigned i = 0; i < 8; i++)
+        p = abs_op(p, load ? "\xc4\xe1\xf8\x90" : "\xc4\xe1\xf8\x91", 4, i, &d->k[i]);
+    return p;
+}
+
 static uint8_t *bytes(uint8_t *p, const char *b, unsigned n)
 {
     memcpy(p, b, n);
@@ -78,12 +122,13 @@ static uint8_t *bytes(uint8_t *p, const char *b, unsigned n)
 /* Entry: load everything, fall into CODE_AT, or jump there into a 32-bit code segment. */
 static uint8_t *build_entry(bool m32)
 {
-    uint8_t b[512], *p = b;
+    uint8_t b[1024], *p = b;
 
     p = bytes(p, "\x53\x55\x41\x54\x41\x55\x41\x56\x41\x57", 10);
     p = move_gpr(p, false, 4, &ctl->host_rsp);
     p = bytes(p, "\xb8\x07\0\0\0\x31\xd2", 7);       /* mov eax,7; xor edx,edx */
     p = abs_op(p, "\x48\x0f\xae", 3, 5, ctl->in.xs); /* xrstor64 */
+    p = move_wide(p, true, &ctl->in);
     p = bytes(p, "\x48\xc7\xc4", 3);
     {
         uint32_t top = (uint32_t)(uintptr_t)&ctl->stack[60];
@@ -98,7 +143,7 @@ static uint8_t *build_entry(bool m32)
     if (m32)
         p = abs_op(p, "\xff", 1, 5, &ctl->far32); /* ljmp m16:32 */
     {
-        uint8_t *at = (uint8_t *)(uintptr_t)(CODE_AT - (m32 ? 0x400 : 0)) - (p - b);
+        uint8_t *at = (uint8_t *)(uintptr_t)(CODE_AT - (m32 ? 0x800 : 0)) - (p - b);
 
         memcpy(at, b, (size_t)(p - b));
         return at;
@@ -120,7 +165,8 @@ static unsigned build_exit(uint8_t *b)
     p = abs_op(p, "\x8f", 1, 0, &ctl->out.flags);
     p = bytes(p, "\xfc\xb8\x07\0\0\0\x31\xd2", 8);
     p = abs_op(p, "\x48\x0f\xae", 3, 4, ctl->out.xs); /* xsave64 */
-    p = bytes(p, "\xdb\xe3\xc5\xf8\x77", 5);          /* fninit, vzeroupper */
+    p = move_wide(p, false, &ctl->out);
+    p = bytes(p, "\xdb\xe3\xc5\xf8\x77", 5); /* fninit, vzeroupper */
     p = move_gpr(p, true, 4, &ctl->host_rsp);
     p = bytes(p, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5d\x5b\xc3", 11);
     return (unsigned)(p - b);
@@ -131,6 +177,7 @@ bool native_init(int memfd)
     static const int sigs[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     stack_t ss = {.ss_size = 1 << 16};
+    unsigned a, c, d;
     void *p = mmap((void *)(uintptr_t)WIN_BASE, WIN_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
                    MAP_SHARED | MAP_FIXED_NOREPLACE, memfd, 0);
     void *q = mmap((void *)(uintptr_t)CTL_AT, sizeof *ctl, PROT_READ | PROT_WRITE,
@@ -147,6 +194,11 @@ bool native_init(int memfd)
         sigaction(sigs[i], &sa, &earlier[sigs[i]]);
     ctl->far32.ip = CODE_AT;
     ctl->far32.cs = CS32;
+    if (diff_wide()) {
+        __cpuid_count(0xd, 5, a, k_at, c, d);
+        __cpuid_count(0xd, 6, a, upper_at, c, d);
+        __cpuid_count(0xd, 7, a, more_at, c, d);
+    }
     thunk = build_entry(false);
     thunk32 = build_entry(true);
     build_exit((uint8_t *)(uintptr_t)EXIT64);

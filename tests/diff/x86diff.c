@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { FORM_BITS = 21, NR_REASONS = 16 };
+enum { FORM_BITS = 24, ROW_SHIFT = 12, NR_REASONS = 16 };
 struct forms {
     uint64_t can[1 << (FORM_BITS - 6)], ran[1 << (FORM_BITS - 6)];
     unsigned nr_can, nr_ran;
@@ -116,7 +116,7 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
         return buf;
     }
     for (unsigned i = 0; i < (d->mode == X86_MODE_64 ? 16 : 8); i++)
-        if (a->gpr[i] != b->gpr[i]) {
+        if (d->mode == X86_MODE_64 ? a->gpr[i] != b->gpr[i] : (uint32_t)(a->gpr[i] ^ b->gpr[i])) {
             snprintf(buf, n, "%s: cpu %#" PRIx64 ", ours %#" PRIx64, name[i], a->gpr[i], b->gpr[i]);
             return buf;
         }
@@ -134,7 +134,7 @@ static const char *first_difference(struct diff *d, const struct x86_insn *in, c
     if (a->vec >= 0 && strcmp(in->row->mnem, "maskmovq") == 0) /* whether TOP is already 0 then */
         return NULL;
     if (memcmp(a->xs, b->xs, 416) == 0 && memcmp(a->xs + 576, b->xs + 576, XS_SIZE - 576) == 0)
-        return NULL;
+        return wide_difference(a, b, buf, n);
     for (unsigned i = 0; i < XS_SIZE; i++)
         if (a->xs[i] != b->xs[i] && (i < 416 || i >= 576)) {
             unsigned at = i < 32 ? i & ~1u : i & ~15u;
@@ -247,7 +247,9 @@ static uint32_t form_of(const struct drow *row, const struct x86_insn *in)
     f = f << 1 | (in->mem_op >= 0 && in->adsize_pfx);
     f = f << 1 | in->lock;
     f = f << 2 | (in->rep == 0xf3 ? 1 : in->rep == 0xf2 ? 2 : 0);
-    return f << 2 | (in->vl == 32 ? 2 : in->vl == 16);
+    f = f << 2 | (in->evex_aaa ? 1 + in->evex_z : 0);
+    f = f << 1 | in->evex_b;
+    return f << 2 | (in->vl == 64 ? 3 : in->vl == 32 ? 2 : in->vl == 16);
 }
 
 static bool mark(uint64_t *set, uint32_t f)
@@ -264,7 +266,7 @@ static void survey(struct diff *d, const struct drow *row)
     struct x86_insn in;
 
     for (unsigned t = 0; t < 1500; t++)
-        if (gen_insn(&d->rng, row, d->mode, &in) && !gen_skip(&in) && guest_has(d->g, in.row->feature) &&
+        if (gen_insn(&d->rng, row, d->mode, &in) && !gen_skip(&in) && guest_has(d->g, &in) &&
             (in.adsz > 2 || in.mem_op < 0)) /* 16-bit addresses do not reach the window */
             d->forms.nr_can += mark(d->forms.can, form_of(row, &in));
 }
@@ -291,9 +293,11 @@ static void print_coverage(struct diff *d)
         printf("  rows not run: %3u, %s\n", d->reason[i].rows, d->reason[i].why);
     for (uint32_t f = 0; f < UINT32_C(1) << FORM_BITS && d->forms.nr_ran < d->forms.nr_can; f++)
         if ((d->forms.can[f / 64] & ~d->forms.ran[f / 64]) >> (f % 64) & 1 && (shown++ < 10 || d->verbose))
-            printf("  form not run: %s %#x, opsz %u, %s%s%s%s vl %u\n", drows[f >> 9].name, drows[f >> 9].opcode,
-                   2u << (f >> 7 & 3), f >> 6 & 1 ? "memory" : "register", f >> 5 & 1 ? ", address size" : "",
-                   f >> 4 & 1 ? ", lock" : "", f >> 2 & 3 ? ", repeat" : "", f & 3 ? 8u << (f & 3) : 0);
+            printf("  form not run: %s %#x, opsz %u, %s%s%s%s%s%s vl %u\n", drows[f >> ROW_SHIFT].name,
+                   drows[f >> ROW_SHIFT].opcode, 2u << (f >> 10 & 3), f >> 9 & 1 ? "memory" : "register",
+                   f >> 8 & 1 ? ", address size" : "", f >> 7 & 1 ? ", lock" : "", f >> 5 & 3 ? ", repeat" : "",
+                   f >> 3 & 3 ? (f >> 3 & 2 ? ", zeroing mask" : ", mask") : "",
+                   f >> 2 & 1 ? ", broadcast or rounding" : "", f & 3 ? 8u << (f & 3) : 0);
 }
 
 static void run_row(struct diff *d, const struct drow *row, unsigned count)
@@ -311,7 +315,7 @@ static void run_row(struct diff *d, const struct drow *row, unsigned count)
         if (!gen_insn(&d->rng, row, d->mode, &in))
             continue;
         skip = gen_skip(&in);
-        if (skip || !guest_has(d->g, in.row->feature))
+        if (skip || !guest_has(d->g, &in))
             continue;
         if (!one(d, &in, data, &failed))
             continue;
@@ -375,6 +379,8 @@ int main(int argc, char **argv)
 #ifdef __SANITIZE_ADDRESS__
     total /= 20; /* the same tests in a build that takes that much longer */
 #endif
+    if (!diff_wide())
+        printf("this host has no AVX-512: its instructions and registers (zmm, k) are left out\n");
     if (total) /* a seventh of the rows has nothing to run */
         count = (unsigned)(total * 8 / 7 / nr_drows + 1);
     for (unsigned i = 0; i < nr_drows; i++)

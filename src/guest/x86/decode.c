@@ -1136,9 +1136,10 @@ static bool evex_end(struct dec *d, const struct enc_row *e)
         in->mask_nr = x & SC ? 1 : (x & PT ? in->ops[0].size : in->vl) / elem;
         in->mask_elem = elem;
         if (in->mem_op >= 0)
-            in->mask_elem = x & (CE | NF)                 ? elem
-                            : x & (BM | SC) || in->evex_b ? in->mem_size
-                                                          : in->mem_size / in->mask_nr;
+            in->mask_elem = x & (CE | NF)          ? elem
+                            : x & SC || in->evex_b ? in->mem_size
+                            : x & BM               ? min_u64(elem, in->mem_size)
+                                                   : in->mem_size / in->mask_nr;
     }
     if (in->disp_len == 1)
         in->disp *= x & CE ? elem : in->mem_size;

@@ -81,7 +81,7 @@ enum {
     X86_A_VL = 1 << 25,          /* needs AVX512VL as well when vl is below 64: x86_insn_offered */
     X86_A_SCALAR = 1 << 26,      /* EVEX: one element, one mask bit */
     X86_A_COMPRESS = 1 << 27,    /* EVEX: enabled elements stand one behind the other in memory (compress, expand) */
-    X86_A_NO_SUPPRESS = 1 << 28, /* EVEX: reads its whole memory operand, whatever the mask */
+    X86_A_NO_SUPPRESS = 1 << 28, /* EVEX: its whole memory operand must be there, whatever the mask */
     X86_A_ROUNDS = 1 << 29,      /* EVEX.b with registers only: L'L is the rounding mode (else just SAE) */
 };
 /* RFLAGS bits read and written (arithmetic flags only: CF PF AF ZF SF OF, and DF). */
@@ -149,8 +149,8 @@ struct x86_insn {
     uint8_t evex_z;   /* 1: what is masked off becomes zero, else it stays */
     uint8_t evex_b;
     uint8_t evex_ll;   /* L'L as it stands: vector length, or the rounding mode */
-    uint8_t mask_elem; /* bytes that one mask bit counts for, of memory where there is a memory operand (a broadcast
-                          element counts for all bits), else of the wider register; 0: takes no mask */
+    uint8_t mask_elem; /* bytes that one mask bit counts for, of memory where there is a memory operand, else of the
+                          wider register; memory of fewer elements than mask_nr is repeated (broadcasts); 0: no mask */
     uint8_t mask_nr;   /* bits of the mask that count; 0: takes no mask */
     /* Byte positions within the instruction. */
     uint8_t off_opcode, off_modrm, off_disp, disp_len, off_imm, imm_len;

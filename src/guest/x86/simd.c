@@ -13,9 +13,12 @@
  * silicon.
  *
  * Code memory (jit/arena.h) is dropped whole when full.
- * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: EVEX forms (not offered by
- * x86_features_max); whether PE stands beside an unmasked UE or OE (it is taken from the masked result); which flags
- * stand when a step of DPPS or DPPD faults before the others. */
+ * AVX-512: thunks of EVEX and opmask instructions load and store ZMM and K registers, with EVEX moves, the others go on
+ * as they did. What a mask leaves out of memory is neither read into the buffer nor written from it (simd_mem.c); the
+ * instruction itself runs with the guest's mask on the whole buffer.
+ *
+ * References: Intel SDM vol. 1 ch. 8 to 11, vol. 2, vol. 3 ch. 13. Left out: whether PE stands beside an unmasked UE or
+ * OE (it is taken from the masked result); which flags stand when a step of DPPS or DPPD faults before the others. */
 #include "base/bytes.h"
 #include "guest/x86/simd_int.h"
 #include "jit/arena.h"
@@ -25,11 +28,12 @@ enum { ARENA_SIZE = 1 << 20, THUNK_MAX = 320, TABLE_BITS = 13, TABLE_SIZE = 1 <<
 enum {
     MXCSR_FLAGS = 0x3f,
     MXCSR_MASKS = 0x1f80,
+    MXCSR_UM = 0x800,
     MXCSR_FTZ = 0x8000,
     MXCSR_PRE = 7 /* IE DE ZE: found before the operation */
 };
 /* What a thunk does around its instruction. */
-enum { T_FPU = 1, T_SSE = 2, T_FLAGS_IN = 4, T_FLAGS_OUT = 8, T_MEM = 16 };
+enum { T_FPU = 1, T_SSE = 2, T_FLAGS_IN = 4, T_FLAGS_OUT = 8, T_MEM = 16, T_WIDE = 32 /* ZMM and K registers */ };
 
 /* Operands of one execution; thunks address it through RDI. */
 struct simd_ctx {
@@ -38,15 +42,18 @@ struct simd_ctx {
     struct x86_fx fx;
     uint64_t gpr[3]; /* RAX RCX RDX of the thunk */
     uint64_t flags;
-    union x86_vreg *v;
+    uint64_t k_out;
+    union x86_vreg *v; /* the CPU's; its k[] follow */
     uint32_t mxcsr_in, mxcsr_out, mxcsr_host;
 };
 
 /* Everything that makes two thunks differ. */
 struct recipe {
-    uint8_t code[16], len; /* the instruction as it runs on the host */
+    uint8_t code[12], len; /* the instruction as it runs on the host */
     uint8_t what;          /* T_* */
-    uint16_t in;           /* vector registers to load, by number */
+    uint32_t in;           /* vector registers to load, by number */
+    uint8_t k_in;          /* mask registers to load */
+    uint8_t k_out;         /* 8 and a mask register to store, or 0 */
     uint8_t out[2], nr_out;
 };
 struct thunk {
@@ -59,6 +66,8 @@ struct x86_simd {
     struct jit_arena arena;
     unsigned nr;
     bool avx; /* the host has YMM registers */
+    bool zmm; /* ... and ZMM registers */
+    bool kq;  /* mask registers of 64 bits, not of 16 */
     struct thunk table[TABLE_SIZE];
 };
 
@@ -79,6 +88,8 @@ static struct x86_simd *simd_new(struct err **errp)
     }
     x86_features_host(&host);
     s->avx = x86_has(&host, X86_F_AVX);
+    s->zmm = x86_has(&host, X86_F_AVX512F);
+    s->kq = x86_has(&host, X86_F_AVX512BW);
     return s;
 }
 
@@ -157,6 +168,56 @@ static void e_vec(struct out *o, bool avx, bool store, unsigned n, unsigned base
     e32(o, (uint32_t)disp);
 }
 
+/* VMOVUPS zmm. */
+static void e_zmm(struct out *o, bool store, unsigned n, unsigned base, size_t disp)
+{
+    e8(o, 0x62);
+    e8(o, (n & 8 ? 0 : 0x80) | 0x60 | (n & 16 ? 0 : 0x10) | 1);
+    e_bytes(o, "\x7c\x48", 2);
+    e8(o, store ? 0x11 : 0x10);
+    e8(o, 0x80 | (n & 7) << 3 | base);
+    e32(o, (uint32_t)disp);
+}
+
+/* KMOVQ, or KMOVW where there is no more. */
+static void e_k(struct out *o, bool kq, bool store, unsigned n, unsigned base, size_t disp)
+{
+    e_bytes(o, kq ? "\xc4\xe1\xf8" : "\xc4\xe1\x78", 3);
+    e8(o, store ? 0x91 : 0x90);
+    e8(o, 0x80 | n << 3 | base);
+    e32(o, (uint32_t)disp);
+}
+
+/* The CPU's vector registers are at RAX. */
+static void load_vectors(const struct x86_simd *s, const struct recipe *r, struct out *o)
+{
+    enum { K_OFF = offsetof(struct x86_cpu, k) - offsetof(struct x86_cpu, v) };
+
+    if (!(r->what & T_WIDE)) {
+        for (unsigned n = 0; n < 16; n++)
+            if (r->in >> n & 1)
+                e_vec(o, s->avx, false, n, H_RAX, n * sizeof(union x86_vreg));
+        return;
+    }
+    for (unsigned n = 0; n < 32; n++)
+        if (r->in >> n & 1)
+            e_zmm(o, false, n, H_RAX, n * sizeof(union x86_vreg));
+    for (unsigned n = 0; n < 8; n++)
+        if (r->k_in >> n & 1)
+            e_k(o, s->kq, false, n, H_RAX, K_OFF + n * 8);
+}
+
+static void store_vectors(const struct x86_simd *s, const struct recipe *r, struct out *o)
+{
+    for (unsigned i = 0; i < r->nr_out; i++)
+        if (r->what & T_WIDE)
+            e_zmm(o, true, r->out[i], H_RDI, CTX(out) + i * sizeof(union x86_vreg));
+        else
+            e_vec(o, s->avx, true, r->out[i], H_RDI, CTX(out) + i * sizeof(union x86_vreg));
+    if (r->k_out)
+        e_k(o, s->kq, true, r->k_out & 7, H_RDI, CTX(k_out));
+}
+
 static size_t thunk_build(const struct x86_simd *s, const struct recipe *r, uint8_t *at)
 {
     struct out o = {at};
@@ -166,9 +227,7 @@ static size_t thunk_build(const struct x86_simd *s, const struct recipe *r, uint
     else
         E_MEM(&o, "\x0f\xae", 2, H_RDI, CTX(mxcsr_in)); /* LDMXCSR */
     E_MEM(&o, "\x48\x8b", H_RAX, H_RDI, CTX(v));
-    for (unsigned n = 0; n < 16; n++)
-        if (r->in >> n & 1)
-            e_vec(&o, s->avx, false, n, H_RAX, n * sizeof(union x86_vreg));
+    load_vectors(s, r, &o);
     if (r->what & T_FLAGS_IN) {
         E_MEM(&o, "\xff", 6, H_RDI, CTX(flags)); /* PUSH */
         e8(&o, 0x9d);                            /* POPFQ */
@@ -185,8 +244,7 @@ static size_t thunk_build(const struct x86_simd *s, const struct recipe *r, uint
     }
     E_MEM(&o, "\x48\x89", H_RAX, H_RDI, CTX(gpr[0]));
     E_MEM(&o, "\x48\x89", H_RCX, H_RDI, CTX(gpr[1]));
-    for (unsigned i = 0; i < r->nr_out; i++)
-        e_vec(&o, s->avx, true, r->out[i], H_RDI, CTX(out) + i * sizeof(union x86_vreg));
+    store_vectors(s, r, &o);
     if (r->what & T_FPU) {
         E_MEM(&o, "\x48\x0f\xae", 0, H_RDI, CTX(fx)); /* FXSAVE64 */
         e_bytes(&o, "\xdb\xe3", 2);                   /* FNINIT */
@@ -210,12 +268,14 @@ static uint32_t key_hash(const uint8_t *key)
 
 static void recipe_key(const struct recipe *r, uint8_t *key)
 {
-    static_assert(16 + 1 + 1 + 2 + 3 <= KEY_LEN, "the recipe fits its key");
+    static_assert(sizeof r->code + 1 + 1 + 4 + 2 + 3 <= KEY_LEN, "the recipe fits its key");
     memset(key, 0, KEY_LEN);
     memcpy(key, r->code, r->len);
-    key[16] = r->len;
-    key[17] = r->what;
-    put_le16(key + 18, r->in);
+    key[12] = r->len;
+    key[13] = r->what;
+    put_le32(key + 14, r->in);
+    key[18] = r->k_in;
+    key[19] = r->k_out;
     key[20] = r->nr_out;
     key[21] = r->out[0];
     key[22] = r->out[1];
@@ -247,15 +307,15 @@ static const uint8_t *thunk_find(struct x86_simd *s, const struct recipe *r)
 
 /* What the host instruction's fields become. */
 struct fields {
-    uint8_t reg, rm, vvvv; /* numbers; reg and rm up to 15 */
+    uint8_t reg, rm, vvvv; /* numbers; up to 15, EVEX up to 31 */
     bool mem;
 };
 
 static void take_vector(struct recipe *r, unsigned reg, unsigned acc)
 {
-    if (reg > 15)
+    if (reg > 31)
         return;
-    r->in |= (uint16_t)(1u << reg); /* also for what is written: legacy forms keep the upper parts */
+    r->in |= 1u << reg; /* also for what is written: legacy forms keep the upper parts */
     if (!(acc & X86_ACC_W))
         return;
     for (unsigned i = 0; i < r->nr_out; i++)
@@ -263,6 +323,13 @@ static void take_vector(struct recipe *r, unsigned reg, unsigned acc)
             return;
     if (r->nr_out < 2)
         r->out[r->nr_out++] = (uint8_t)reg;
+}
+
+static void take_mask(struct recipe *r, unsigned reg, unsigned acc)
+{
+    r->k_in |= (uint8_t)(1u << (reg & 7));
+    if (acc & X86_ACC_W)
+        r->k_out = (uint8_t)(8 | (reg & 7));
 }
 
 /* XMM0 where it is not written in the encoding. */
@@ -288,6 +355,8 @@ static struct fields take_operands(struct recipe *r, const struct x86_insn *in)
             take_vector(r, n, op->acc);
         else if (op->kind == X86_OP_GPR)
             n = op->where == X86_IN_REG ? H_RAX : H_RCX;
+        else if (op->kind == X86_OP_K)
+            take_mask(r, n, op->acc);
         else if (op->kind == X86_OP_MM || op->kind == X86_OP_ST)
             n &= 7;
         else
@@ -300,6 +369,8 @@ static struct fields take_operands(struct recipe *r, const struct x86_insn *in)
             f.vvvv = (uint8_t)n;
     }
     take_implicit(r, in);
+    if (in->evex_aaa)
+        take_mask(r, in->evex_aaa, X86_ACC_R);
     return f;
 }
 
@@ -325,17 +396,32 @@ bool x86_vex_w(const struct x86_insn *in)
 {
     unsigned at = in->off_opcode;
 
+    if (in->enc == X86_ENC_EVEX)
+        return in->bytes[at - 2] & 0x80;
     return in->enc == X86_ENC_VEX && at >= 3 && in->bytes[at - 3] == 0xc4 && in->bytes[at - 1] & 0x80;
+}
+
+static bool evex_w_host(const struct x86_insn *in)
+{
+    bool size = (in->map == X86_MAP_0F3A && (in->opcode == 0x16 || in->opcode == 0x22)) ||
+                (in->map == X86_MAP_0F && (in->opcode == 0x2a || in->opcode == 0x6e ||
+                                           (in->opcode == 0x7e && in->pp == 1) || (in->opcode == 0x7b && in->pp >= 2)));
+
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        size |= in->ops[i].kind == X86_OP_GPR;
+    return size ? in->rex & 8 : x86_vex_w(in);
 }
 
 bool x86_vex_w_host(const struct x86_insn *in)
 {
     static const struct {
         uint8_t map, opcode;
-    } general[] = {{X86_MAP_0F, 0x2a},   {X86_MAP_0F, 0x2c},   {X86_MAP_0F, 0x2d},
-                   {X86_MAP_0F, 0x6e},   {X86_MAP_0F, 0x7e},   {X86_MAP_0F3A, 0x16},
+    } general[] = {{X86_MAP_0F, 0x2a},   {X86_MAP_0F, 0x2c},   {X86_MAP_0F, 0x2d},  {X86_MAP_0F, 0x92},
+                   {X86_MAP_0F, 0x93},   {X86_MAP_0F, 0x6e},   {X86_MAP_0F, 0x7e},  {X86_MAP_0F3A, 0x16},
                    {X86_MAP_0F3A, 0x22}, {X86_MAP_0F3A, 0x60}, {X86_MAP_0F3A, 0x61}};
 
+    if (in->enc == X86_ENC_EVEX)
+        return evex_w_host(in);
     if (!(in->row->attr & X86_A_AVX)) /* BMI: general operands only */
         return in->rex & 8;
     for (size_t i = 0; i < ARRAY_LEN(general); i++)
@@ -349,6 +435,17 @@ static void encode_vex(struct out *o, const struct x86_insn *in, const struct fi
     e8(o, 0xc4);
     e8(o, (f->reg & 8 ? 0 : 0x80) | 0x40 | (!f->mem && f->rm & 8 ? 0 : 0x20) | in->map);
     e8(o, (x86_vex_w_host(in) ? 0x80 : 0) | (~f->vvvv & 15) << 3 | (in->vl == 32 ? 4 : 0) | in->pp);
+    e8(o, in->opcode);
+}
+
+static void encode_evex(struct out *o, const struct x86_insn *in, const struct fields *f)
+{
+    unsigned rm = f->mem ? 0 : f->rm;
+
+    e8(o, 0x62);
+    e8(o, (f->reg & 8 ? 0 : 0x80) | (rm & 16 ? 0 : 0x40) | (rm & 8 ? 0 : 0x20) | (f->reg & 16 ? 0 : 0x10) | in->map);
+    e8(o, (x86_vex_w_host(in) ? 0x80 : 0) | (~f->vvvv & 15) << 3 | 4 | in->pp);
+    e8(o, in->evex_z << 7 | in->evex_ll << 5 | in->evex_b << 4 | (f->vvvv & 16 ? 0 : 8) | in->evex_aaa);
     e8(o, in->opcode);
 }
 
@@ -378,17 +475,20 @@ static bool is_fpu_insn(const struct x86_insn *in)
     return in->row->attr & (X86_A_FPU | X86_A_MMX) || names_mm(in);
 }
 
-static bool recipe_make(const struct x86_insn *in, struct recipe *r)
+static bool recipe_make(const struct x86_simd *s, const struct x86_insn *in, struct recipe *r)
 {
+    bool wide = in->row->attr & X86_A_AVX512;
     struct out o = {r->code};
     struct fields f;
 
     static_assert(X86_MAP_0F == 1 && X86_MAP_0F38 == 2 && X86_MAP_0F3A == 3, "VEX.mmmmm is the map number");
     memset(r, 0, sizeof *r);
-    if (in->enc == X86_ENC_EVEX)
+    if (wide && !s->zmm)
         return false;
     f = take_operands(r, in);
-    if (in->enc == X86_ENC_VEX)
+    if (in->enc == X86_ENC_EVEX)
+        encode_evex(&o, in, &f);
+    else if (in->enc == X86_ENC_VEX)
         encode_vex(&o, in, &f);
     else
         encode_legacy(&o, in, &f);
@@ -396,7 +496,8 @@ static bool recipe_make(const struct x86_insn *in, struct recipe *r)
         e8(&o, f.mem ? (f.reg & 7) << 3 | H_RSI : 0xc0 | (f.reg & 7) << 3 | (f.rm & 7));
     encode_imm(&o, in);
     r->len = (uint8_t)(o.p - r->code);
-    r->what = (f.mem ? T_MEM : 0) | (is_fpu_insn(in) ? T_FPU : 0) |
+    assert(r->len <= sizeof r->code);
+    r->what = (wide ? T_WIDE : 0) | (f.mem ? T_MEM : 0) | (is_fpu_insn(in) ? T_FPU : 0) |
               (in->row->attr & (X86_A_SSE | X86_A_AVX) ? T_SSE : 0) | (in->row->flags_r & X86_ARITH ? T_FLAGS_IN : 0) |
               (in->row->flags_w & X86_ARITH ? T_FLAGS_OUT : 0);
     return true;
@@ -428,7 +529,7 @@ static void check_fpu(struct x86_cpu *c, const struct x86_insn *in)
 
 static void check_avx(struct x86_cpu *c, const struct x86_insn *in)
 {
-    uint64_t need = in->enc == X86_ENC_EVEX ? 0xe6 : 6;
+    uint64_t need = in->row->attr & X86_A_AVX512 ? 0xe6 : 6;
 
     if (!(c->cr0 & X86_CR0_PE) || (c->rflags & X86_VM) || !(c->cr4 & X86_CR4_OSXSAVE) || (c->xcr0 & need) != need)
         x86_raise(c, X86_UD);
@@ -492,6 +593,7 @@ struct mem_use {
     uint64_t lin;
     unsigned size;
     unsigned acc; /* 0 = no memory operand */
+    bool masked;  /* element by element; lin has no meaning */
 };
 
 static struct mem_use mem_begin_use(struct x86_cpu *c, const struct x86_insn *in)
@@ -504,11 +606,35 @@ static struct mem_use mem_begin_use(struct x86_cpu *c, const struct x86_insn *in
     m.acc = in->ops[in->mem_op].acc;
     m.size = in->mem_size ? in->mem_size : in->ops[in->mem_op].size;
     assert(m.size && m.size <= sizeof x->mem);
+    if (unlikely(in->evex_aaa) && x86_simd_masked(c, in)) {
+        m.masked = true;
+        if (in->row->attr & X86_A_ALIGNED && x86_simd_mask(c, in))
+            check_aligned(c, in, x86_simd_address(c, in), m.size);
+        if (m.acc & X86_ACC_R)
+            x86_simd_masked_load(c, in, x->mem);
+        return m;
+    }
     m.lin = x86_simd_lin(c, in, m.size, m.acc & X86_ACC_W ? X86_WRITE : X86_READ);
     check_aligned(c, in, m.lin, m.size);
     if (m.acc & X86_ACC_R)
         x86_ld_bytes(c, m.lin, x->mem, m.size);
     return m;
+}
+
+static void use_probe(struct x86_cpu *c, const struct x86_insn *in, const struct mem_use *m)
+{
+    if (m->masked)
+        x86_simd_masked_probe(c, in);
+    else
+        x86_simd_probe_write(c, m->lin, m->size);
+}
+
+static void use_store(struct x86_cpu *c, const struct x86_insn *in, const struct mem_use *m)
+{
+    if (m->masked)
+        x86_simd_masked_store(c, in, c->simd->ctx.mem);
+    else
+        x86_st_bytes(c, m->lin, c->simd->ctx.mem, m->size);
 }
 
 static bool is_str_cmp(const struct x86_insn *in, bool explicit_len)
@@ -562,6 +688,8 @@ static unsigned underflow_size(const struct x86_insn *in)
 
     if (in->map == X86_MAP_0F38 && op >= 0x90 && op < 0xc0)
         return lo >= 6 ? (x86_vex_w(in) ? 8 : 4) : 0; /* FMA */
+    if (in->map == X86_MAP_0F38 && in->enc == X86_ENC_EVEX && (op == 0x2c || op == 0x2d))
+        return x86_vex_w(in) ? 8 : 4; /* VSCALEF */
     if (in->map == X86_MAP_0F3A)
         return op == 0x40 ? 4 : op == 0x41 ? 8 : op == 0x1d ? 2 : 0;
     if (in->map != X86_MAP_0F)
@@ -594,6 +722,17 @@ static bool any_denormal(const uint8_t *b, unsigned n, unsigned size)
         if (!(v & exp[size]) && (v & man[size]))
             return true;
     }
+    return false;
+}
+
+/* EVEX: only what the mask lets be computed. */
+static bool evex_denormal(const struct x86_cpu *c, const struct x86_insn *in, const uint8_t *b, unsigned size)
+{
+    uint64_t mask = x86_simd_mask(c, in);
+
+    for (unsigned i = 0; i < in->mask_nr; i++)
+        if (mask >> i & 1 && any_denormal(b + i * size, size, size))
+            return true;
     return false;
 }
 
@@ -653,6 +792,11 @@ static uint32_t exact_underflow(struct x86_cpu *c, const struct x86_insn *in, co
 
     if (likely(c->fx.mxcsr & 0x800) || !size)
         return 0;
+    if (in->enc == X86_ENC_EVEX) {
+        if (in->evex_b && in->mem_op < 0) /* no exceptions */
+            return 0;
+        return evex_denormal(c, in, r->nr_out ? x->out[0].b : x->mem, size) ? 0x10 : 0;
+    }
     if (in->map == X86_MAP_0F3A && in->opcode != 0x1d)
         return dot_underflows(c, in, size) ? 0x10 : 0;
     if (in->map == X86_MAP_0F && in->opcode == 0x5a && !scalar)
@@ -693,13 +837,23 @@ static uint32_t host_mxcsr(void)
 
 enum { FX_X87_BYTES = offsetof(struct x86_fx, xmm_unused), EXC_MASKS = 0x3f };
 
-static void run_thunk(struct x86_cpu *c, const struct recipe *r, bool frozen)
+/* VREDUCE that may fault: its result may be tiny, which is no underflow. */
+static bool is_reduce(const struct x86_insn *in)
+{
+    return in->enc == X86_ENC_EVEX && in->map == X86_MAP_0F3A && (in->opcode & 0xfe) == 0x56 &&
+           !(in->evex_b && in->mem_op < 0);
+}
+
+static void run_thunk(struct x86_cpu *c, const struct x86_insn *in, const struct recipe *r, bool frozen)
 {
     struct simd_ctx *x = &c->simd->ctx;
     void (*fn)(struct simd_ctx *) = (void (*)(struct simd_ctx *))(uintptr_t)thunk_find(c->simd, r);
 
     x->v = c->v;
+    x->k_out = 0;
     x->mxcsr_in = (c->fx.mxcsr & 0xffff & ~(uint32_t)MXCSR_FLAGS) | MXCSR_MASKS;
+    if (is_reduce(in) && !(c->fx.mxcsr & MXCSR_UM)) /* FTZ counts only while underflow is masked */
+        x->mxcsr_in &= ~(uint32_t)MXCSR_FTZ;
     x->mxcsr_host = host_mxcsr();
     x->flags = c->rflags & X86_ARITH;
     if (r->what & T_FPU) {
@@ -719,8 +873,10 @@ static void commit(struct x86_cpu *c, const struct x86_insn *in, const struct re
 {
     struct simd_ctx *x = &c->simd->ctx;
     uint32_t fw = in->row->flags_w & X86_ARITH;
-    size_t width = c->simd->avx ? 32 : 16;
+    size_t width = r->what & T_WIDE ? 64 : c->simd->avx ? 32 : 16;
 
+    if (r->k_out)
+        c->k[r->k_out & 7] = x->k_out;
     for (unsigned i = 0; i < r->nr_out; i++) {
         memcpy(&c->v[r->out[i]], &x->out[i], width);
         if (in->enc != X86_ENC_LEGACY)
@@ -781,20 +937,19 @@ bool x86_simd_exec(struct x86_cpu *c, const struct x86_insn *in)
         x86_x87_sync(c);
     if (exec_special(c, in))
         return true;
-    if (!recipe_make(in, &r))
+    if (!recipe_make(simd_get(c), in, &r))
         return false;
-    simd_get(c);
     m = mem_begin_use(c, in);
     gprs_in(c, in);
-    run_thunk(c, &r, (c->fx.fsw & ~c->fx.fcw & EXC_MASKS) && !x86_x87_nowait(in));
+    run_thunk(c, in, &r, (c->fx.fsw & ~c->fx.fcw & EXC_MASKS) && !x86_x87_nowait(in));
     if (m.acc & X86_ACC_W && c->simd->ctx.mxcsr_out & MXCSR_FLAGS) /* VCVTPS2PH: #PF comes before #XM */
-        x86_simd_probe_write(c, m.lin, m.size);
+        use_probe(c, in, &m);
     if (r.what & T_SSE)
         check_simd_exception(c, in, &r);
     if (m.acc & X86_ACC_W && x87_store_failed(c, in))
-        x86_simd_probe_write(c, m.lin, m.size);
+        use_probe(c, in, &m);
     else if (m.acc & X86_ACC_W)
-        x86_st_bytes(c, m.lin, c->simd->ctx.mem, m.size);
+        use_store(c, in, &m);
     commit(c, in, &r);
     return true;
 }

@@ -10,7 +10,7 @@ uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned siz
 
 /* Raises the fault that writing size bytes at lin would. */
 void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size);
-/* VEX.W as it stands in the bytes, whatever the mode. */
+/* VEX.W or EVEX.W as it stands in the bytes, whatever the mode. */
 bool x86_vex_w(const struct x86_insn *in);
 /* VEX.W for running it on the host: outside 64-bit mode W chooses the form, but not the size of a general operand. */
 bool x86_vex_w_host(const struct x86_insn *in);
@@ -18,6 +18,17 @@ bool x86_vex_w_host(const struct x86_insn *in);
 /* ---- simd_mem.c: instructions whose memory operand is touched element by element ---- */
 /* VMASKMOV, VPMASKMOV, gathers, MASKMOVQ, MASKMOVDQU. False: not one of them. */
 bool x86_simd_elementwise(struct x86_cpu *c, const struct x86_insn *in);
+/* The bits of its mask that count; all where it has none. */
+uint64_t x86_simd_mask(const struct x86_cpu *c, const struct x86_insn *in);
+/* EVEX: the mask leaves something out of the memory operand, so that the next three are to be used. They touch what is
+ * enabled, in the buffer too, at the place it has there. */
+bool x86_simd_masked(const struct x86_cpu *c, const struct x86_insn *in);
+void x86_simd_masked_load(struct x86_cpu *c, const struct x86_insn *in, uint8_t *buf);
+/* Raises the fault that writing would; nothing is written before all is known to go well. */
+void x86_simd_masked_probe(struct x86_cpu *c, const struct x86_insn *in);
+void x86_simd_masked_store(struct x86_cpu *c, const struct x86_insn *in, const uint8_t *buf);
+/* Linear address of the memory operand without any check. */
+uint64_t x86_simd_address(struct x86_cpu *c, const struct x86_insn *in);
 
 /* ---- x87.c ---- */
 /* FNSTENV FLDENV FNSAVE FRSTOR in the form of the current mode. False: not one of them. */
