@@ -74,6 +74,10 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
 }
 /* The host has AVX-512, whose registers then are part of the state; where not, the programs say so. */
 bool diff_wide(void);
+/* Not compared: the guest does not have it. Before native_init. */
+void diff_no_wide(void);
+/* What the host has of it, for engines that carry it out whether it is offered or not. */
+void diff_add_avx512(struct x86_features *f);
 /* What differs of it, or NULL. */
 const char *wide_difference(const struct dregs *a, const struct dregs *b, char *buf, size_t n);
 extern bool gen_read_only; /* aim at the page that may only be read, too */

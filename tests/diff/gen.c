@@ -72,16 +72,22 @@ const unsigned nr_drows = ARRAY_LEN(drows);
 
 bool gen_read_only = true;
 
+static int wide_known; /* 0: not asked yet, 1: no, 2: yes */
+
+void diff_no_wide(void)
+{
+    wide_known = 1;
+}
+
 bool diff_wide(void)
 {
-    static int known; /* 0: not asked yet, 1: no, 2: yes */
     struct x86_features f;
 
-    if (!known) {
+    if (!wide_known) {
         x86_features_host(&f);
-        known = x86_has(&f, X86_F_AVX512F) && x86_has(&f, X86_F_AVX512BW) ? 2 : 1;
+        wide_known = x86_has(&f, X86_F_AVX512F) && x86_has(&f, X86_F_AVX512BW) ? 2 : 1;
     }
-    return known == 2;
+    return wide_known == 2;
 }
 
 uint64_t rnd(struct rng *r)
@@ -91,6 +97,31 @@ uint64_t rnd(struct rng *r)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
+}
+
+void diff_add_avx512(struct x86_features *f)
+{
+    static const struct {
+        enum x86_feature_id id;
+        const char *name;
+    } bits[] = {{X86_F_AVX512F, "avx512f"},
+                {X86_F_AVX512DQ, "avx512dq"},
+                {X86_F_AVX512BW, "avx512bw"},
+                {X86_F_AVX512VL, "avx512vl"},
+                {X86_F_AVX512CD, "avx512cd"},
+                {X86_F_AVX512IFMA, "avx512ifma"},
+                {X86_F_AVX512VBMI, "avx512vbmi"},
+                {X86_F_AVX512VBMI2, "avx512vbmi2"},
+                {X86_F_AVX512VNNI, "avx512vnni"},
+                {X86_F_AVX512BITALG, "avx512bitalg"},
+                {X86_F_AVX512VPOPCNTDQ, "avx512-vpopcntdq"},
+                {X86_F_AVX512BF16, "avx512-bf16"}};
+    struct x86_features host;
+
+    x86_features_host(&host);
+    for (unsigned i = 0; i < ARRAY_LEN(bits); i++)
+        if (x86_has(&host, bits[i].id))
+            x86_features_set(f, bits[i].name, true);
 }
 
 const char *wide_difference(const struct dregs *a, const struct dregs *b, char *buf, size_t n)

@@ -250,22 +250,6 @@ bool guest_has(const struct guest *g, const struct x86_insn *in)
     return x86_insn_offered(&g->c->feat, in);
 }
 
-/* AVX-512 as the host has it, for the engines that carry it out whatever is offered. */
-static void add_avx512(struct x86_features *f, const struct x86_features *host)
-{
-    static const enum x86_feature_id id[] = {X86_F_AVX512F,      X86_F_AVX512DQ,    X86_F_AVX512BW,
-                                             X86_F_AVX512VL,     X86_F_AVX512CD,    X86_F_AVX512IFMA,
-                                             X86_F_AVX512VBMI,   X86_F_AVX512VBMI2, X86_F_AVX512VNNI,
-                                             X86_F_AVX512BITALG, X86_F_AVX512BF16,  X86_F_AVX512VPOPCNTDQ};
-    static const char *const name[] = {"avx512f",    "avx512dq",     "avx512bw",    "avx512vl",
-                                       "avx512cd",   "avx512ifma",   "avx512vbmi",  "avx512vbmi2",
-                                       "avx512vnni", "avx512bitalg", "avx512-bf16", "avx512-vpopcntdq"};
-
-    for (unsigned i = 0; i < ARRAY_LEN(id); i++)
-        if (x86_has(host, id[i]))
-            x86_features_set(f, name[i], true);
-}
-
 static bool start_accel(struct guest *g, const char *engine, struct err **errp)
 {
     struct opts *o = opts_parse(engine, "accel", errp);
@@ -300,8 +284,10 @@ static bool set_up(struct guest *g, const char *engine, int *fd, struct err **er
     x86_features_max(&g->c->feat);
     x86_features_host(&real);
     if (diff_wide() && (g->exec || strcmp(engine, "interp") == 0))
-        add_avx512(&g->c->feat, &real);
+        diff_add_avx512(&g->c->feat);
     g->wide = diff_wide() && x86_has(&g->c->feat, X86_F_AVX512F);
+    if (!g->wide)
+        diff_no_wide();
     g->mxcsr_mask = 0xffff | (real.w[X86_FW_80000001_ECX] >> 7 & 1) << 17;
     if (!g->exec && !machine_accel(g->m)->vcpu_init(&g->c->vcpu, errp))
         return false;

@@ -380,7 +380,7 @@ int main(int argc, char **argv)
     total /= 20; /* the same tests in a build that takes that much longer */
 #endif
     if (!diff_wide())
-        printf("this host has no AVX-512: its instructions and registers (zmm, k) are left out\n");
+        printf("no AVX-512 here (host or guest): its instructions and registers (zmm, k) are left out\n");
     if (total) /* a seventh of the rows has nothing to run */
         count = (unsigned)(total * 8 / 7 / nr_drows + 1);
     for (unsigned i = 0; i < nr_drows; i++)

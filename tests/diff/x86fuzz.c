@@ -292,7 +292,7 @@ static unsigned random_state(struct fuzz_cpu *f)
     c->cr4 = X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | (lma ? X86_CR4_PAE : X86_CR4_PSE) |
              (rnd(r) & (X86_CR4_PSE | X86_CR4_PGE | X86_CR4_VME));
     c->efer = lma ? X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA : X86_EFER_SCE;
-    c->xcr0 = 7;
+    c->xcr0 = x86_has(&c->feat, X86_F_AVX512F) && rnd_below(&f->rng, 4) ? 0xe7 : 7;
     c->rflags = 2 | (rnd(r) & (X86_ARITH | X86_DF | X86_IF | X86_IOPL | (rnd_below(r, 8) ? 0 : X86_TF | X86_AC))) |
                 (kind == VM86 ? X86_VM : 0);
     c->cpl = (uint8_t)cpl;
@@ -379,6 +379,8 @@ static bool add_cpu(struct fuzz *f, unsigned n, const struct accel_class *a, str
     if (!p->c)
         return false;
     x86_features_max(&p->c->feat);
+    if (a == accel_find("interp"))
+        diff_add_avx512(&p->c->feat);
     p->c->port.pic_ack = ack;
     p->c->port.pic = p;
     return a->vcpu_init(&p->c->vcpu, errp);

@@ -552,6 +552,8 @@ int main(int argc, char **argv)
     s.g = guest_new(engine, s.mode, &fd);
     if (!s.g || !native_init(fd))
         return fprintf(stderr, "x86seq: cannot set up\n"), 2;
+    if (!diff_wide())
+        printf("no AVX-512 here (host or guest): its instructions and registers (zmm, k) are left out\n");
     for (unsigned long i = 0; i < count; i++)
         one_run(&s);
     printf("x86seq: %" PRIu64 " runs of %" PRIu64 " instructions with %s, %" PRIu64 " ended in a fault, %" PRIu64

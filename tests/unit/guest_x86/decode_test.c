@@ -300,8 +300,122 @@ static void limits_and_prefix_rules(void **st)
     assert_int_equal(x86_decode(longest + 1, 15, X86_MODE_64, &in), X86_DECODE_OK);
     assert_int_equal(x86_decode(cut, sizeof cut, X86_MODE_64, &in), X86_DECODE_MORE);
 }
+static void evex_fields_say_what_the_mask_and_memory_are(void **st)
+{
+    struct x86_insn in;
+
+    DECODE(in, X86_MODE_64, 0x62, 0xf1, 0x6c, 0x48, 0x58, 0x48, 0x01); /* vaddps zmm1,zmm2,[rax+0x40] */
+    assert_int_equal(in.disp, 0x40);
+    assert_int_equal(in.disp_len, 1);
+    assert_int_equal(in.mem_size, 64);
+    assert_int_equal(in.off_opcode, 4);
+    assert_int_equal(in.mask_nr, 16);
+    assert_int_equal(in.ops[0].acc, X86_ACC_W);
+    DECODE(in, X86_MODE_64, 0x62, 0xf1, 0x6c, 0xdb, 0x58, 0x48, 0x01); /* vaddps zmm1{k3}{z},zmm2,[rax+4]{1to16} */
+    assert_int_equal(in.disp, 4);
+    assert_int_equal(in.mem_size, 4);
+    assert_int_equal(in.mask_elem, 4);
+    assert_int_equal(in.evex_aaa, 3);
+    assert_int_equal(in.evex_z, 1);
+    assert_int_equal(in.evex_b, 1);
+    DECODE(in, X86_MODE_64, 0x62, 0x01, 0x0c, 0x47, 0x58, 0xfd); /* vaddps zmm31{k7},zmm30,zmm29 */
+    assert_int_equal(in.ops[0].reg, 31);
+    assert_int_equal(in.ops[1].reg, 30);
+    assert_int_equal(in.ops[2].reg, 29);
+    assert_int_equal(in.ops[0].acc, X86_ACC_RW);
+    DECODE(in, X86_MODE_64, 0x62, 0x01, 0x95, 0x50, 0x58, 0xf4); /* vaddpd zmm30,zmm29,zmm28{ru-sae} */
+    assert_int_equal(in.vl, 64);
+    assert_int_equal(in.evex_ll, 2);
+    assert_int_equal(in.evex_b, 1);
+    DECODE(in, X86_MODE_64, 0x62, 0xf1, 0x6d, 0x18, 0xfe, 0xcb); /* vpaddd with EVEX.b and registers: no meaning */
+    assert_int_equal(in.vl, 16);
+    assert_int_equal(in.evex_b, 0);
+    DECODE(in, X86_MODE_64, 0x62, 0xb2, 0x7d, 0x41, 0x92, 0x4c, 0xb8,
+           0x10); /* vgatherdps zmm1{k1},[rax+zmm31*4+0x40] */
+    assert_int_equal(in.index, 31);
+    assert_int_equal(in.disp, 0x40);
+    assert_int_equal(in.mask_elem, 4);
+    assert_int_equal(in.mask_nr, 16);
+    DECODE(in, X86_MODE_64, 0x62, 0xf2, 0x7d, 0x41, 0xa3, 0x5c, 0x98, 0x01); /* vscatterqps [rax+zmm19*4+4]{k1},ymm3 */
+    assert_int_equal(in.ops[1].size, 32);
+    assert_int_equal(in.mask_nr, 8);
+    DECODE(in, X86_MODE_64, 0x62, 0xf1, 0x7c, 0x49, 0x5a, 0x48, 0x01); /* vcvtps2pd zmm1{k1},[rax+0x20] */
+    assert_int_equal(in.mask_nr, 8);
+    assert_int_equal(in.mask_elem, 4);
+    DECODE(in, X86_MODE_64, 0x62, 0xf2, 0x7e, 0x49, 0x32, 0x48, 0x01); /* vpmovqb [rax+8]{k1},zmm1 */
+    assert_int_equal(in.mask_nr, 8);
+    assert_int_equal(in.mask_elem, 1);
+    DECODE(in, X86_MODE_64, 0x62, 0xf2, 0x7d, 0x49, 0x1a, 0x48, 0x01); /* vbroadcastf32x4 zmm1{k1},[rax+0x10] */
+    assert_int_equal(in.mask_nr, 16);
+    assert_int_equal(in.mask_elem, 4);
+    assert_int_equal(in.mem_size, 16);
+    DECODE(in, X86_MODE_64, 0x62, 0xf1, 0x6e, 0x09, 0x58, 0x48, 0x01); /* vaddss xmm1{k1},xmm2,[rax+4] */
+    assert_int_equal(in.mask_nr, 1);
+    assert_int_equal(in.row->attr & (X86_A_SCALAR | X86_A_VL), X86_A_SCALAR);
+    DECODE(in, X86_MODE_64, 0x62, 0xf2, 0x7d, 0x49, 0x63, 0x48, 0x01); /* vpcompressb [rax+1]{k1},zmm1 */
+    assert_int_equal(in.disp, 1);
+    assert_int_equal(in.mem_size, 64);
+    assert_true(in.row->attr & X86_A_COMPRESS);
+    DECODE(in, X86_MODE_64, 0xc4, 0xe1, 0xed, 0x41, 0xcb); /* kandd k1,k2,k3 */
+    assert_int_equal(in.ops[1].kind, X86_OP_K);
+    assert_int_equal(in.ops[1].where, X86_IN_VVVV);
+    assert_int_equal(in.ops[1].reg, 2);
+    assert_true(in.row->attr & X86_A_AVX512);
+}
+static void what_evex_must_not_say(void **st)
+{
+    static const struct {
+        uint8_t b[8], mode;
+        enum x86_decode_result r;
+    } t[] = {
+        {{0x62, 0xf1, 0x6c, 0xc8, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_UD}, /* vaddps: z without a mask */
+        {{0x62, 0xf1, 0x7c, 0xc9, 0x11, 0x08}, X86_MODE_64, X86_DECODE_UD}, /* vmovups [rax]{k1}{z} */
+        {{0x62, 0xf1, 0x7c, 0xc8, 0x2b, 0x08}, X86_MODE_64, X86_DECODE_UD}, /* vmovntps [rax]{z}: takes no mask, but */
+        {{0x62, 0xf1, 0x7c, 0x88, 0x2f, 0xca}, X86_MODE_64, X86_DECODE_OK}, /* vcomiss: z has no meaning */
+        {{0x62, 0xf1, 0x7c, 0x09, 0x2f, 0xca}, X86_MODE_64, X86_DECODE_UD}, /* vcomiss: a mask */
+        {{0x62, 0xf1, 0x6c, 0xc9, 0xc2, 0xdb, 0}, X86_MODE_64, X86_DECODE_UD}, /* vcmpps k3{k1}{z} */
+        {{0x62, 0x71, 0x6c, 0x49, 0xc2, 0xdb, 0}, X86_MODE_64, X86_DECODE_UD}, /* vcmpps: mask register 11 */
+        {{0x62, 0xf1, 0x6c, 0x68, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_UD},    /* vaddps: L'L = 3 */
+        {{0x62, 0xf1, 0x6c, 0x78, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_OK},    /* vaddps: rounding to zero */
+        {{0x62, 0xf1, 0x7c, 0x58, 0x10, 0x08}, X86_MODE_64, X86_DECODE_UD},    /* vmovups: broadcast */
+        {{0x62, 0xf1, 0x7c, 0x18, 0x10, 0xca}, X86_MODE_64, X86_DECODE_UD},    /* vmovups: rounding */
+        {{0x62, 0xf1, 0x6c, 0x48, 0x10, 0x08}, X86_MODE_64, X86_DECODE_UD},    /* vmovups: vvvv */
+        {{0x62, 0xf1, 0x7c, 0x40, 0x10, 0x08}, X86_MODE_64, X86_DECODE_UD},    /* vmovups: V' */
+        {{0x62, 0xf9, 0x6c, 0x48, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_UD},    /* reserved bit of P0 */
+        {{0x62, 0xf1, 0x68, 0x48, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_UD},    /* fixed bit of P1 */
+        {{0x66, 0x62, 0xf1, 0x6c, 0x48, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_UD},
+        {{0x48, 0x62, 0xf1, 0x6c, 0x48, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_UD},
+        {{0x62, 0xf5, 0x6c, 0x48, 0x58, 0xcb}, X86_MODE_64, X86_DECODE_UD},       /* vaddph */
+        {{0x62, 0xf2, 0x7d, 0x48, 0xc8, 0xca}, X86_MODE_64, X86_DECODE_UD},       /* vexp2ps */
+        {{0x62, 0xf2, 0x6f, 0x48, 0x68, 0xcb}, X86_MODE_64, X86_DECODE_UD},       /* vp2intersectd */
+        {{0x62, 0xf2, 0x7d, 0x48, 0x92, 0x0c, 0x90}, X86_MODE_64, X86_DECODE_UD}, /* vgatherdps without a mask */
+        {{0x62, 0xf2, 0x7d, 0x49, 0x92, 0x0c, 0x88}, X86_MODE_64, X86_DECODE_UD}, /* ... into its index */
+        {{0x62, 0xf2, 0x7d, 0x49, 0x92, 0x0c, 0x90}, X86_MODE_64, X86_DECODE_OK},
+        {{0x62, 0xf2, 0x7d, 0x49, 0x92, 0x08}, X86_MODE_64, X86_DECODE_UD},       /* ... without SIB */
+        {{0x62, 0xf2, 0x7d, 0xc9, 0x92, 0x0c, 0x90}, X86_MODE_64, X86_DECODE_UD}, /* ... with z */
+        {{0x62, 0xf2, 0x7d, 0x49, 0xa2, 0x0c, 0x88}, X86_MODE_64, X86_DECODE_OK}, /* vscatterdps of its index */
+        {{0x62, 0xf2, 0x7d, 0x08, 0x16, 0xca}, X86_MODE_64, X86_DECODE_UD},       /* vpermps of 128 bits */
+        {{0x62, 0xf2, 0x7d, 0x28, 0x1b, 0x08}, X86_MODE_64, X86_DECODE_UD},       /* vbroadcastf32x8 into 256 bits */
+        {{0x62, 0xf2, 0x7d, 0x48, 0x1a, 0xca}, X86_MODE_64, X86_DECODE_UD},       /* vbroadcastf32x4 of a register */
+        {{0xc4, 0xe1, 0xe9, 0x41, 0xcb}, X86_MODE_64, X86_DECODE_UD},             /* kandd with L = 0 */
+        {{0xc4, 0xe1, 0x78, 0x91, 0xcb}, X86_MODE_64, X86_DECODE_UD},             /* kmovw store to a register */
+        {{0x62, 0xf1, 0x6c, 0x48, 0x58, 0xcb}, X86_MODE_32, X86_DECODE_OK},
+        {{0x62, 0xf1, 0x3c, 0x48, 0x10, 0xcb}, X86_MODE_32, X86_DECODE_UD}, /* vmovups: vvvv[3] counts */
+        {{0x62, 0x71, 0x6c, 0x48, 0x58, 0xcb}, X86_MODE_32, X86_DECODE_OK}, /* bound esi,[ecx+0x6c] */
+    };
+    struct x86_insn in;
+
+    for (unsigned i = 0; i < sizeof t / sizeof t[0]; i++)
+        if (x86_decode(t[i].b, sizeof t[i].b, t[i].mode, &in) != t[i].r)
+            fail_msg("case %u: %02x %02x %02x %02x %02x %02x", i, t[i].b[0], t[i].b[1], t[i].b[2], t[i].b[3], t[i].b[4],
+                     t[i].b[5]);
+    assert_int_equal(in.op, X86_I_BOUND);
+    assert_int_equal(x86_decode(t[0].b, 3, X86_MODE_64, &in), X86_DECODE_MORE);
+    assert_int_equal(x86_decode(t[8].b, 5, X86_MODE_64, &in), X86_DECODE_MORE);
+}
 UNIT_MAIN(cmocka_unit_test(lengths_agree_with_objdump_in_64_bit_mode),
           cmocka_unit_test(lengths_agree_with_objdump_in_32_bit_mode),
           cmocka_unit_test(lengths_agree_with_objdump_in_16_bit_mode),
           cmocka_unit_test(operands_say_where_they_are_encoded),
-          cmocka_unit_test(implicit_registers_and_flags_are_listed), cmocka_unit_test(limits_and_prefix_rules))
+          cmocka_unit_test(implicit_registers_and_flags_are_listed), cmocka_unit_test(limits_and_prefix_rules),
+          cmocka_unit_test(evex_fields_say_what_the_mask_and_memory_are), cmocka_unit_test(what_evex_must_not_say))
