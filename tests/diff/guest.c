@@ -145,6 +145,8 @@ static void regs_to_cpu(struct guest *g, const struct dregs *r)
         memcpy(c->v[16 + i].b, r->more[i], 64);
     }
     memcpy(c->k, r->k, sizeof c->k);
+    if (g->wide)
+        x86_note_upper(c);
 }
 
 static void cpu_to_regs(struct guest *g, struct dregs *r)

@@ -49,7 +49,7 @@ unsigned dbt_mode(const struct dbt_cpu *d)
         if (c->cr4 & X86_CR4_OSFXSR)
             m |= X86_RWM_SSE;
         if (c->cr4 & X86_CR4_OSXSAVE && (c->xcr0 & 6) == 6)
-            m |= X86_RWM_AVX;
+            m |= X86_RWM_AVX | (c->wide && (c->xcr0 & 0xe0) == 0xe0 ? X86_RWM_AVX512 : 0u);
     }
     return m;
 }

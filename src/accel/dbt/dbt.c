@@ -593,7 +593,7 @@ static bool init(struct machine *m, struct opts *o, struct err **errp)
     d->nr_slots = (uint32_t)min_u64(slots, X86_SITE_SLOTS);
     d->no_link = log_on(LOG_EXEC) || lockstep || !links;
     d->mode_or = (one || log_on(LOG_EXEC) ? X86_RWM_ONE : 0) | (exact ? X86_RWM_FLAGS : 0);
-    d->host_avx = __builtin_cpu_supports("avx");
+    d->host_vec = x86_rw_host_vec();
     /* perf takes names only for memory that no file is behind */
     if (!(perfmap ? jit_cache_init_private : jit_cache_init)(&d->cache, mib << 20, errp)) {
         free(d);

@@ -33,7 +33,8 @@ struct dbt {
     uint8_t hot[X86_HOT_BITS / 8];     /* see x86_rw_env; forgotten when the cache is emptied */
     uint8_t no_loop[X86_HOT_BITS / 8]; /* the same */
     _Atomic bool flushing;
-    bool host_avx, count;
+    enum x86_rw_vec host_vec;
+    bool count;
     unsigned mode_or, no_link;     /* mode_or: X86_RWM_ bits of every block */
     uint32_t tlb_size, nr_slots;   /* at most; X86_TLB_SIZE and X86_SITE_SLOTS, or fewer for tests */
     struct dbt_lockstep *lockstep; /* owned; NULL: translated code is not compared */

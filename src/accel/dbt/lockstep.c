@@ -28,8 +28,8 @@ enum { FLOATS = X86_A_FPU | X86_A_MMX | X86_A_SSE | X86_A_AVX | X86_A_SYS };
     }
 static const struct {
     size_t at, len;
-} pieces[] = {PIECE(regs, mtrr_deftype), PIECE(pkru, fx), PIECE(fx, v), PIECE(v, v[16])};
-enum { CORE = 2, KNOWN = 4096, OFTEN = 256 };
+} pieces[] = {PIECE(regs, mtrr_deftype), PIECE(pkru, fx), PIECE(fx, v), PIECE(v, v[16]), PIECE(v[16], wide)};
+enum { CORE = 2, NARROW = 4, KNOWN = 4096, OFTEN = 256 };
 
 struct dbt_lockstep {
     struct x86_cpu before, interp, jit; /* only the pieces of each are used */
@@ -79,6 +79,8 @@ static void load(const struct dbt_lockstep *l, struct x86_cpu *c)
 
     for (unsigned i = 0; i < l->nr_pieces; i++)
         memcpy((uint8_t *)c + pieces[i].at, (const uint8_t *)from + pieces[i].at, pieces[i].len);
+    if (l->nr_pieces > NARROW)
+        x86_note_upper(c);
     if (!same)
         x86_update_mode(c);
 }
@@ -181,7 +183,7 @@ static void cmp_bytes(struct strbuf *s, const char *what, unsigned n, const void
     str_addf(s, "\n");
 }
 
-static void cmp_fpu(struct strbuf *s, const struct x86_cpu *a, const struct x86_cpu *b)
+static void cmp_fpu(struct strbuf *s, const struct x86_cpu *a, const struct x86_cpu *b, bool wide)
 {
     cmp64(s, "fcw", a->fx.fcw, b->fx.fcw);
     cmp64(s, "fsw", a->fx.fsw, b->fx.fsw);
@@ -189,8 +191,10 @@ static void cmp_fpu(struct strbuf *s, const struct x86_cpu *a, const struct x86_
     cmp64(s, "mxcsr", a->fx.mxcsr, b->fx.mxcsr);
     for (unsigned i = 0; i < 8; i++)
         cmp_bytes(s, "st", i, a->fx.st[i], b->fx.st[i], 10);
-    for (unsigned i = 0; i < 16; i++)
-        cmp_bytes(s, "ymm", i, a->v[i].b, b->v[i].b, 32);
+    for (unsigned i = 0; i < (wide ? 32 : 16); i++)
+        cmp_bytes(s, wide ? "zmm" : "ymm", i, a->v[i].b, b->v[i].b, wide ? 64 : 32);
+    for (unsigned i = 0; wide && i < 8; i++)
+        cmp_bytes(s, "k", i, &a->k[i], &b->k[i], 8);
 }
 
 static void cmp_sys(struct strbuf *s, const struct x86_cpu *a, const struct x86_cpu *b)
@@ -233,7 +237,7 @@ static void compare(struct dbt_cpu *c, struct strbuf *s, bool fault)
         cmp64(s, "rflags", a->rflags, b->rflags);
     }
     if (l->nr_pieces > CORE)
-        cmp_fpu(s, a, b);
+        cmp_fpu(s, a, b, l->nr_pieces > NARROW);
     cmp_sys(s, a, b);
     if (x86_trial_differs(c->cpu, &off, &want, &have))
         str_addf(s, "  memory at RAM offset %#" PRIx64 ": interpreter %02x, translated %02x\n", off, want, have);
@@ -369,7 +373,7 @@ bool dbt_lockstep_run(struct dbt_cpu *c, bool *interp)
         *interp = ran == DBT_RAN_INTERP;
         return true;
     }
-    l->nr_pieces = x86_trial_attrs(c->cpu, b->nr_insn) & FLOATS ? ARRAY_LEN(pieces) : CORE;
+    l->nr_pieces = !(x86_trial_attrs(c->cpu, b->nr_insn) & FLOATS) ? CORE : c->cpu->wide ? ARRAY_LEN(pieces) : NARROW;
     save(l, &l->before, c->cpu);
     for (unsigned i = 0;; i++) {
         bound.max = b->nr_insn;

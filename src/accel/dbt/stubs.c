@@ -19,11 +19,11 @@ static void restore_flags(struct jit_buf *b)
     jit_8(b, 0x9e); /* sahf */
 }
 
-static const uint8_t *make_enter(struct jit_buf *b, bool avx)
+static const uint8_t *make_enter(struct jit_buf *b, enum x86_rw_vec vec)
 {
     const uint8_t *at = jit_here(b);
 
-    x86_rw_enter_frame(b, avx);
+    x86_rw_enter_frame(b, vec);
     jit_load32(b, JR_RAX, JIT_GS(X86_CTX(flags)));
     restore_flags(b);
     x86_rw_load_pinned(b);
@@ -35,7 +35,7 @@ static const uint8_t *make_enter(struct jit_buf *b, bool avx)
 }
 
 /* The common way out: T0, T1 saved by the caller of this piece, the reason in T1. */
-static const uint8_t *make_exit(struct jit_buf *b, bool avx)
+static const uint8_t *make_exit(struct jit_buf *b, enum x86_rw_vec vec)
 {
     const uint8_t *at = jit_here(b);
 
@@ -44,7 +44,7 @@ static const uint8_t *make_exit(struct jit_buf *b, bool avx)
     x86_rw_store_pinned(b);
     save_flags(b);
     jit_store32(b, JIT_GS(X86_CTX(flags)), JR_RAX);
-    x86_rw_leave_frame(b, avx);
+    x86_rw_leave_frame(b, vec);
     return at;
 }
 
@@ -186,8 +186,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     struct jit_buf b = {.start = a->w, .p = a->w, .end = a->w + 16384, .delta = a->x - a->w};
     const uint8_t *exit, *slow;
 
-    d->stubs.enter = make_enter(&b, d->host_avx);
-    exit = make_exit(&b, d->host_avx);
+    d->stubs.enter = make_enter(&b, d->host_vec);
+    exit = make_exit(&b, d->host_vec);
     d->stubs.exit_interp = make_reason(&b, exit, DBT_EXIT_INTERP);
     d->stubs.exit_dispatch = make_reason(&b, exit, DBT_EXIT_DISPATCH);
     d->stubs.exit_link = make_reason(&b, exit, DBT_EXIT_LINK);

@@ -81,7 +81,7 @@ bool dbt_translate(struct dbt_cpu *c, uint64_t pc, const struct dbt_xtlb *x, uns
                              .loops = !d->lockstep && !d->count && !d->no_link,
                              .calls = !d->count && !d->lockstep,
                              .smp = d->m->max_cpus > 1,
-                             .vex = d->host_avx,
+                             .vex = d->host_vec != X86_RWV_SSE,
                              .loop = __builtin_cpu_is("amd")};
 
     if (!jit_cache_begin(&d->cache, pc, &buf, &env.first_link))

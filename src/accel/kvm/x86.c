@@ -148,7 +148,15 @@ static void get_regs(struct x86_cpu *c, struct kvm_vcpu *k)
 
 /* ---- vector and x87 state: the standard XSAVE image ---- */
 
-enum { XSTATE_BV = 512, AT_XMM = 160, AT_YMM = 576 };
+enum { XSTATE_BV = 512, AT_XMM = 160, AT_YMM = 576, AVX512 = 0xe0, C_K = 5, C_ZMM_HI = 6, C_HI16 = 7 };
+
+static uint8_t *part(const struct x86_cpu *c, struct kvm_vcpu *k, unsigned component)
+{
+    uint32_t size, off;
+
+    x86_xsave_component(&c->feat, component, &size, &off);
+    return (uint8_t *)k->xsave->region + off;
+}
 
 static void put_fpu(struct x86_cpu *c, struct kvm_vcpu *k)
 {
@@ -164,7 +172,13 @@ static void put_fpu(struct x86_cpu *c, struct kvm_vcpu *k)
         if (x86_has(&c->feat, X86_F_AVX))
             memcpy(b + AT_YMM + 16 * i, c->v[i].b + 16, 16);
     }
-    put_le64(b + XSTATE_BV, x86_has(&c->feat, X86_F_AVX) ? 7 : 3);
+    put_le64(b + XSTATE_BV, x86_has(&c->feat, X86_F_AVX512F) ? 7 | AVX512 : x86_has(&c->feat, X86_F_AVX) ? 7 : 3);
+    if (x86_has(&c->feat, X86_F_AVX512F)) {
+        memcpy(part(c, k, C_K), c->k, sizeof c->k);
+        for (unsigned i = 0; i < 16; i++)
+            memcpy(part(c, k, C_ZMM_HI) + 32 * i, c->v[i].b + 32, 32);
+        memcpy(part(c, k, C_HI16), c->v + 16, 16 * sizeof c->v[0]);
+    }
     call(k, KVM_SET_XSAVE, k->xsave, "KVM_SET_XSAVE");
 }
 
@@ -188,7 +202,15 @@ static void get_fpu(struct x86_cpu *c, struct kvm_vcpu *k)
             memcpy(c->v[i].b, b + AT_XMM + 16 * i, 16);
         if (bv & 4)
             memcpy(c->v[i].b + 16, b + AT_YMM + 16 * i, 16);
+        if (bv & 1 << C_ZMM_HI)
+            memcpy(c->v[i].b + 32, part(c, k, C_ZMM_HI) + 32 * i, 32);
     }
+    memset(c->k, 0, sizeof c->k);
+    memset(c->v + 16, 0, 16 * sizeof c->v[0]);
+    if (bv & 1 << C_K)
+        memcpy(c->k, part(c, k, C_K), sizeof c->k);
+    if (bv & 1 << C_HI16)
+        memcpy(c->v + 16, part(c, k, C_HI16), 16 * sizeof c->v[0]);
 }
 
 static void put_xcr0(struct x86_cpu *c, struct kvm_vcpu *k)
@@ -462,6 +484,7 @@ bool kvm_x86_vcpu_init(struct vcpu *vc, struct err **errp)
     struct kvm_vcpu *k = kvm_vcpu(vc);
     struct cpuid_buf b = {0};
 
+    x86_xsave_as_host(&c->feat); /* the guest's XSAVE is the processor's */
     for (uint32_t l = 0; l <= c->feat.level; l++)
         cpuid_leaf(c, &b, l);
     for (uint32_t l = 0x40000000; c->feat.hypervisor && l <= 0x40000005; l++)

@@ -131,6 +131,16 @@ static void dump_segs(struct x86_cpu *c, struct strbuf *s)
     str_addf(s, "gdt        base %016" PRIx64 "  limit %08x\nidt        base %016" PRIx64 "  limit %08x\n", c->gdt.base,
              c->gdt.limit, c->idt.base, c->idt.limit);
 }
+static void dump_zmm(const struct x86_cpu *c, struct strbuf *s)
+{
+    for (int i = 0; i < 8; i++)
+        str_addf(s, "k%d  %016" PRIx64 "%s", i, c->k[i], i % 4 == 3 ? "\n" : "  ");
+    for (int i = 0; i < 32; i++) {
+        str_addf(s, "zmm%-2d ", i);
+        for (int q = 8; q-- > 0;)
+            str_addf(s, "%016" PRIx64 "%s", c->v[i].q[q], q ? "" : "\n");
+    }
+}
 static char *arch_dump(struct vcpu *v, unsigned flags)
 {
     static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
@@ -161,6 +171,8 @@ static char *arch_dump(struct vcpu *v, unsigned flags)
         str_addf(&s, "fcw %04x  fsw %04x  ftw %02x  mxcsr %08x\n", c->fx.fcw, c->fx.fsw, c->fx.ftw, c->fx.mxcsr);
         for (int i = 0; i < 16; i++)
             str_addf(&s, "xmm%-2d %016" PRIx64 "%016" PRIx64 "%s", i, c->v[i].q[1], c->v[i].q[0], i % 2 ? "\n" : "  ");
+        if (c->xcr0 & 0xe0)
+            dump_zmm(c, &s);
     }
     return str_take(&s);
 }

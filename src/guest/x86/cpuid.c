@@ -178,13 +178,13 @@ static void leaf_d(struct x86_cpu *c, uint32_t sub, uint32_t *r)
     if (sub == 0) {
         r[EAX] = (uint32_t)mask;
         r[EDX] = (uint32_t)(mask >> 32);
-        r[EBX] = x86_xsave_size(c->xcr0, false);
-        r[ECX] = x86_xsave_size(mask, false);
+        r[EBX] = x86_xsave_size(&c->feat, c->xcr0, false);
+        r[ECX] = x86_xsave_size(&c->feat, mask, false);
     } else if (sub == 1) {
         r[EAX] = c->feat.w[X86_FW_D_1_EAX];
-        r[EBX] = r[EAX] & 2 ? x86_xsave_size(c->xcr0 | c->xss, true) : 0;
+        r[EBX] = r[EAX] & 2 ? x86_xsave_size(&c->feat, c->xcr0 | c->xss, true) : 0;
     } else if (sub < 63 && (mask >> sub & 1)) {
-        x86_xsave_component(sub, &size, &off);
+        x86_xsave_component(&c->feat, sub, &size, &off);
         r[EAX] = size;
         r[EBX] = off;
     }

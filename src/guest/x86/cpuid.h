@@ -120,8 +120,10 @@ struct x86_features {
     bool kvm_leaves;           /* the accelerator is KVM: 40000000h says so */
     bool l3_cache, host_cache; /* show a third-level cache; pass the host's cache leaves */
     bool pmu, migratable;
-    uint8_t cache;   /* private to cpuid.c: which cache shapes */
-    uint64_t tsc_hz; /* tsc-frequency=, 0 = the host's */
+    uint16_t xsave_at[10]; /* where XSAVE has a component, if not where Intel's processors do (x86_xsave_component); 0:
+                              there */
+    uint8_t cache;         /* private to cpuid.c: which cache shapes */
+    uint64_t tsc_hz;       /* tsc-frequency=, 0 = the host's */
 };
 struct x86_model;
 struct x86_cpu;
@@ -140,6 +142,16 @@ bool x86_features_set(struct x86_features *f, const char *name, bool on);
 void x86_features_max(struct x86_features *out);
 /* Everything this host's own CPUID shows (an accelerator that runs on it masks it further). */
 void x86_features_host(struct x86_features *out);
+enum { X86_XCR0_PKRU = 1 << 9 };
+/* XCR0 bits (user state components) the features allow. */
+uint64_t x86_xcr0_mask(const struct x86_features *f);
+/* Size and standard offset of a state component for CPUID leaf 0xd and the XSAVE images; size 0 when it does not exist.
+ */
+void x86_xsave_component(const struct x86_features *f, unsigned i, uint32_t *size, uint32_t *off);
+/* Makes the offsets the host's, whose own instructions can then be used. */
+void x86_xsave_as_host(struct x86_features *f);
+/* Bytes of an area that holds the components of mask. */
+uint32_t x86_xsave_size(const struct x86_features *f, uint64_t mask, bool compacted);
 /* CPUID instruction; topology and APIC ids come from the CPU. */
 void x86_cpuid(struct x86_cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4] /* eax ebx ecx edx */);
 /* `-cpu help` text; caller frees. */

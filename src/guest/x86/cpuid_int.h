@@ -27,12 +27,5 @@ void x86_feature_each(void (*fn)(const char *name, void *opaque), void *opaque);
 bool x86_name_eq(const char *a, const char *b);
 /* Bits a feature needs beside its own are dropped when the base went: AVX without XSAVE and the like. */
 void x86_features_close(struct x86_features *f);
-/* XCR0 bits (user state components) the features allow. */
-uint64_t x86_xcr0_mask(const struct x86_features *f);
-/* Size and standard offset of a state component for CPUID leaf 0xd and the XSAVE images; size 0 when it does not exist.
- */
-void x86_xsave_component(unsigned i, uint32_t *size, uint32_t *off);
-/* Bytes of an area that holds the components of mask. */
-uint32_t x86_xsave_size(uint64_t mask, bool compacted);
 
 #endif

@@ -381,28 +381,39 @@ uint64_t x86_xcr0_mask(const struct x86_features *f)
     return m;
 }
 
-/* Components: x87, SSE, AVX, two of MPX, opmask, upper halves of ZMM0-15, ZMM16-31, PT, PKRU. Offsets are those every
- * processor with AVX-512 reports; one layout lets images travel between models. */
-void x86_xsave_component(unsigned i, uint32_t *size, uint32_t *off)
+/* Components: x87, SSE, AVX, two of MPX, opmask, upper halves of ZMM0-15, ZMM16-31, PT, PKRU. Offsets are those of
+ * Intel's processors; one layout lets images travel between models. */
+void x86_xsave_component(const struct x86_features *f, unsigned i, uint32_t *size, uint32_t *off)
 {
     static const struct {
         uint16_t size, off;
     } c[] = {{160, 0},   {256, 160},  {256, 576},   {64, 960}, {64, 1024},
              {64, 1088}, {512, 1152}, {1024, 1664}, {0, 0},    {8, 2688}};
+    static_assert(ARRAY_LEN(c) == ARRAY_LEN(f->xsave_at), "a place for each");
 
     *size = i < ARRAY_LEN(c) ? c[i].size : 0;
-    *off = i < ARRAY_LEN(c) ? c[i].off : 0;
+    *off = i >= ARRAY_LEN(c) ? 0 : f->xsave_at[i] ? f->xsave_at[i] : c[i].off;
 }
 
-uint32_t x86_xsave_size(uint64_t mask, bool compacted)
+void x86_xsave_as_host(struct x86_features *f)
+{
+    uint32_t size, off, c, d;
+
+    for (unsigned i = 2; i < ARRAY_LEN(f->xsave_at); i++) {
+        x86_host_cpuid(0xd, i, &size, &off, &c, &d);
+        f->xsave_at[i] = size ? (uint16_t)off : 0;
+    }
+}
+
+uint32_t x86_xsave_size(const struct x86_features *f, uint64_t mask, bool compacted)
 {
     uint32_t end = 576, size, off;
 
     for (unsigned i = 2; i < 10; i++) {
         if (!(mask >> i & 1))
             continue;
-        x86_xsave_component(i, &size, &off);
-        end = compacted ? end + size : off + size;
+        x86_xsave_component(f, i, &size, &off);
+        end = compacted ? end + size : (uint32_t)max_u64(end, off + size);
     }
     return end;
 }

@@ -139,6 +139,8 @@ void x86_check_insn(struct x86_cpu *c, const struct x86_insn *in)
     }
     if (at & (X86_A_AVX | X86_A_SSE | X86_A_MMX) && c->cr0 & X86_CR0_TS)
         x86_raise(c, X86_NM);
+    if (at & X86_A_AVX512 && c->xcr0 & 0xe0)
+        x86_note_upper(c);
     if (at & X86_A_PRIV && c->cpl) {
         if (in->op == X86_I_MONITOR || in->op == X86_I_MWAIT || in->op == X86_I_STAC || in->op == X86_I_CLAC)
             x86_raise(c, X86_UD);

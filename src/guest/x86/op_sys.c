@@ -352,15 +352,12 @@ static void xgetbv(struct x86_cpu *c, const struct x86_insn *in)
 }
 static void xsetbv(struct x86_cpu *c, const struct x86_insn *in)
 {
-    uint64_t v = edx_eax(c), can = 3;
+    uint64_t v = edx_eax(c), zmm = v & 0xe0;
 
     if (!(c->cr4 & X86_CR4_OSXSAVE))
         x86_raise(c, X86_UD);
-    if (x86_has(&c->feat, X86_F_AVX))
-        can |= 4;
-    if (x86_has(&c->feat, X86_F_PKU))
-        can |= 1 << 9;
-    if ((uint32_t)c->regs[X86_RCX] || !(v & 1) || v & ~can || ((v & 4) && !(v & 2)))
+    if ((uint32_t)c->regs[X86_RCX] || !(v & 1) || v & ~x86_xcr0_mask(&c->feat) || ((v & 4) && !(v & 2)) ||
+        (zmm && (zmm != 0xe0 || !(v & 4))))
         x86_raise_err(c, X86_GP, 0);
     c->xcr0 = v;
     x86_update_mode(c); /* translated code depends on it */

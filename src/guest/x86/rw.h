@@ -125,12 +125,13 @@ enum {
     X86_RWM_AVX = 16, /* and CR4.OSXSAVE with XCR0 AVX */
     X86_RWM_ONE = 32, /* one instruction per block */
     X86_RWM_FS = 64,
-    X86_RWM_GS = 128,     /* the segment spans all memory (always in 64-bit code) */
-    X86_RWM_TSC = 512,    /* RDTSC and RDTSCP are allowed and the context says how to make the value */
-    X86_RWM_SPLIT = 1024, /* each access is checked by itself */
-    X86_RWM_FLAGS = 2048, /* flags are kept for the frames of faults and interrupts, too, where no code reads them */
-    X86_RWM_LOOP = 4096,  /* a loop without checks (rw_loop.c); only links lead to it */
-    X86_RWM_FLAT = 256,   /* user mode: a guest address is a host address, faults are the host's; no checks */
+    X86_RWM_GS = 128,      /* the segment spans all memory (always in 64-bit code) */
+    X86_RWM_TSC = 512,     /* RDTSC and RDTSCP are allowed and the context says how to make the value */
+    X86_RWM_SPLIT = 1024,  /* each access is checked by itself */
+    X86_RWM_FLAGS = 2048,  /* flags are kept for the frames of faults and interrupts, too, where no code reads them */
+    X86_RWM_LOOP = 4096,   /* a loop without checks (rw_loop.c); only links lead to it */
+    X86_RWM_AVX512 = 8192, /* and XCR0 5 to 7, of a CPU that is `wide`: EVEX and mask registers */
+    X86_RWM_FLAT = 256,    /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 
 struct x86_stubs {                       /* run addresses */
@@ -153,11 +154,14 @@ struct x86_stubs {                       /* run addresses */
 void x86_rw_jc(struct jit_buf *b);
 /* Pieces of a runtime's entry and exit, T0 = the x86_cpu between them. enter_frame saves what C wants kept, loads
  * vectors, MXCSR and the homes of R9 to R11; load_pinned the other registers but RSP, the shadow stack, and flags.
- * leave_frame undoes enter_frame and returns T1 to C; RAX is lost before. avx: the host has it. */
-void x86_rw_enter_frame(struct jit_buf *b, bool avx);
+ * leave_frame undoes enter_frame and returns T1 to C; RAX is lost before. vec: what vectors the host has; with AVX-512
+ * its registers move, too, where the CPU is `wide`. */
+enum x86_rw_vec { X86_RWV_SSE, X86_RWV_AVX, X86_RWV_AVX512 };
+enum x86_rw_vec x86_rw_host_vec(void);
+void x86_rw_enter_frame(struct jit_buf *b, enum x86_rw_vec vec);
 void x86_rw_load_pinned(struct jit_buf *b);
 void x86_rw_store_pinned(struct jit_buf *b);
-void x86_rw_leave_frame(struct jit_buf *b, bool avx);
+void x86_rw_leave_frame(struct jit_buf *b, enum x86_rw_vec vec);
 /* dst = where the TLB's entry of an address lies in it, in bytes (flags are lost); or in units of 8 bytes, flags kept.
  */
 void x86_rw_tlb_offset(struct jit_buf *b, unsigned dst, unsigned address);

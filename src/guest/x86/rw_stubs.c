@@ -22,6 +22,18 @@ void x86_rw_jc(struct jit_buf *b)
 
 #define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
 
+enum x86_rw_vec x86_rw_host_vec(void)
+{
+    struct x86_features f;
+
+    x86_features_max(&f);
+    return x86_has(&f, X86_F_AVX512F) && x86_has(&f, X86_F_AVX512DQ) && x86_has(&f, X86_F_AVX512BW) &&
+                   x86_has(&f, X86_F_AVX512VL)
+               ? X86_RWV_AVX512
+           : __builtin_cpu_supports("avx") ? X86_RWV_AVX
+                                           : X86_RWV_SSE;
+}
+
 static const struct {
     uint8_t host, guest;
 } pinned[] = {{JR_RAX, 0}, {JR_RCX, 1}, {JR_RDX, 2},  {JR_RBX, 3},  {HSP, 4},     {JR_RBP, 5}, {JR_RSI, 6},
@@ -55,11 +67,11 @@ static void vzeroupper(struct jit_buf *b)
 /* While the host takes upper halves to be in use, each SSE instruction waits for the old value of what it writes (AMD,
  * 2022: loops of SSE code are up to three times as slow), and loads of 32 bytes put them in use, zeros too. So halves
  * that are all zero are not loaded. */
-static void load_vectors(struct jit_buf *b, bool avx)
+static void load_vectors(struct jit_buf *b, enum x86_rw_vec vec)
 {
     uint8_t *zero, *over;
 
-    if (!avx) {
+    if (vec == X86_RWV_SSE) {
         for (unsigned i = 0; i < 16; i++)
             jit_op_mem(b, 0, 0x0f10, i, vec_half(i, false), 0);
         return;
@@ -80,23 +92,154 @@ static void load_vectors(struct jit_buf *b, bool avx)
     jit_patch32(b, over);
 }
 
-static void store_vectors(struct jit_buf *b, bool avx)
+static void store_vectors(struct jit_buf *b, enum x86_rw_vec vec)
 {
     for (unsigned i = 0; i < 16; i++)
-        if (avx)
+        if (vec != X86_RWV_SSE)
             vex_mem(b, VEX_256, V_STORE, i, 0, vec_half(i, false));
         else
             jit_op_mem(b, 0, 0x0f11, i, vec_half(i, false), 0);
 }
 
-void x86_rw_enter_frame(struct jit_buf *b, bool avx)
+/* ---- AVX-512 ---- */
+
+enum { L_128 = 0, L_256 = 1, L_512 = 2 };
+
+/* EVEX.W1 with the register operands reg, vvvv (0 where there is none) and rm of 0..31. */
+static void evex(struct jit_buf *b, unsigned map, unsigned pp, unsigned l, unsigned reg, unsigned vvvv, unsigned rm)
+{
+    jit_8(b, 0x62);
+    jit_8(b, (reg & 8 ? 0u : 0x80u) | (rm & 16 ? 0u : 0x40u) | (rm & 8 ? 0u : 0x20u) | (reg & 16 ? 0u : 0x10u) | map);
+    jit_8(b, 0x80 | (~vvvv & 15u) << 3 | 4 | pp);
+    jit_8(b, l << 5 | (vvvv & 16 ? 0u : 8u));
+}
+
+/* VMOVUPD between a register, its low half (ymm) or all of it (zmm), and its place. */
+static void move_wide(struct jit_buf *b, unsigned op, unsigned l, unsigned reg)
+{
+    int32_t n = 16 << l, at = CPU(v) + (int32_t)(reg * sizeof(union x86_vreg));
+
+    evex(b, 1, 1, l, reg, 0, T0);
+    jit_8(b, op);
+    if (at % n == 0 && at / n < 128) { /* an 8-bit displacement counts operands */
+        jit_8(b, 0x40 | (reg & 7) << 3 | (T0 & 7));
+        jit_8(b, (unsigned)(at / n));
+    } else {
+        jit_8(b, 0x80 | (reg & 7) << 3 | (T0 & 7));
+        jit_32(b, (uint32_t)at);
+    }
+}
+
+static void move_masks(struct jit_buf *b, unsigned op) /* KMOVQ */
+{
+    for (unsigned i = 0; i < 8; i++) {
+        struct jit_mem m = JIT_BASE(T0, CPU(k) + 8 * (int32_t)i);
+
+        jit_8(b, 0xc4);
+        jit_8(b, 0x80 | 0x40 | 1);
+        jit_8(b, 0xf8);
+        jit_8(b, op);
+        jit_modrm_mem(b, i, m);
+    }
+}
+enum { K_LOAD = 0x90, K_STORE = 0x91 };
+
+static void cmp_word(struct jit_buf *b, int32_t at, int imm) /* of the CPU */
+{
+    jit_op_mem(b, 0, 0x83, 7, JIT_BASE(T0, at), 1);
+    jit_8(b, (unsigned)imm);
+}
+
+/* Registers 16 to 31, whose upper halves are zero most often, too, and masks; then the others as load_vectors does. */
+static void load_wide(struct jit_buf *b)
+{
+    uint8_t *narrow, *upper, *over;
+
+    cmp_word(b, CPU(wide), 0);
+    narrow = jit_jcc_fwd(b, JCC_E);
+    move_masks(b, K_LOAD);
+    cmp_word(b, CPU(upper), 0);
+    upper = jit_jcc_fwd(b, JCC_NE);
+    for (unsigned i = 16; i < 32; i++)
+        move_wide(b, V_LOAD, L_256, i);
+    jit_patch32(b, narrow);
+    load_vectors(b, X86_RWV_AVX);
+    over = jit_jmp_fwd(b);
+    jit_patch32(b, upper);
+    for (unsigned i = 0; i < 32; i++)
+        move_wide(b, V_LOAD, L_512, i);
+    jit_patch32(b, over);
+}
+
+/* ymm0 becomes what any of the registers has above bit 255: two chains, in zmm0 and zmm16, of three inputs a step
+ * (VPTERNLOGQ). */
+static void gather_upper(struct jit_buf *b)
+{
+    static const uint8_t extract[16] = {0x62, 0xf3, 0xfd, 0x48, 0x3b, 0xc0, 1}; /* vextracti64x4 ymm0, zmm0, 1 */
+
+    for (unsigned i = 1; i < 15; i += 2)
+        for (unsigned half = 0; half < 32; half += 16) {
+            evex(b, 3, 1, L_512, half, half + i, half + i + 1);
+            jit_8(b, 0x25);
+            jit_8(b, 0xc0 | ((i + 1) & 7));
+            jit_8(b, 0xfe);
+        }
+    evex(b, 3, 1, L_512, 0, 15, 31);
+    jit_8(b, 0x25);
+    jit_8(b, 0xc0 | (31 & 7));
+    jit_8(b, 0xfe);
+    evex(b, 1, 1, L_512, 0, 0, 16);
+    jit_8(b, V_POR);
+    jit_8(b, 0xc0);
+    jit_bytes(b, extract, 7);
+}
+
+static void test_ymm0(struct jit_buf *b)
+{
+    static const uint8_t vptest[16] = {0xc4, 0xe2, 0x7d, 0x17, 0xc0};
+
+    jit_bytes(b, vptest, 5);
+}
+
+/* Upper halves that are zero, and are in memory, are not written. */
+static void store_wide(struct jit_buf *b)
+{
+    uint8_t *wide, *some, *none, *over;
+
+    cmp_word(b, CPU(wide), 0);
+    wide = jit_jcc_fwd(b, JCC_NE);
+    store_vectors(b, X86_RWV_AVX);
+    over = jit_jmp_fwd(b);
+    jit_patch32(b, wide);
+    move_masks(b, K_STORE);
+    for (unsigned i = 0; i < 32; i++)
+        move_wide(b, V_STORE, i & 15 ? L_256 : L_512, i);
+    gather_upper(b);
+    test_ymm0(b);
+    some = jit_jcc_fwd(b, JCC_NE);
+    cmp_word(b, CPU(upper), 0);
+    none = jit_jcc_fwd(b, JCC_E);
+    jit_patch32(b, some);
+    for (unsigned i = 0; i < 32; i++)
+        if (i & 15)
+            move_wide(b, V_STORE, L_512, i);
+    test_ymm0(b);
+    jit_op_mem(b, 0, 0x0f95, 0, JIT_BASE(T0, CPU(upper)), 0); /* setne */
+    jit_patch32(b, none);
+    jit_patch32(b, over);
+}
+
+void x86_rw_enter_frame(struct jit_buf *b, enum x86_rw_vec vec)
 {
     for (unsigned i = 0; i < ARRAY_LEN(callee_saved); i++)
         jit_push(b, callee_saved[i]);
     jit_op_mem(b, 0, 0x0fae, 3, JIT_GS(X86_CTX(host_mxcsr)), 0); /* stmxcsr */
     jit_store(b, JIT_GS(X86_CTX(host_rsp)), JR_RSP);
     jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
-    load_vectors(b, avx);
+    if (vec == X86_RWV_AVX512)
+        load_wide(b);
+    else
+        load_vectors(b, vec);
     jit_op_mem(b, 0, 0x0fae, 2, JIT_BASE(T0, CPU(fx.mxcsr)), 0); /* ldmxcsr */
     for (unsigned i = 0; i < 3; i++) {
         jit_load(b, T1, JIT_BASE(T0, CPU(regs) + 8 * (int)(9 + i)));
@@ -116,16 +259,19 @@ void x86_rw_store_pinned(struct jit_buf *b)
         jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * pinned[i].guest), pinned[i].host);
 }
 
-void x86_rw_leave_frame(struct jit_buf *b, bool avx)
+void x86_rw_leave_frame(struct jit_buf *b, enum x86_rw_vec vec)
 {
     for (unsigned i = 0; i < 3; i++) {
         jit_load(b, JR_RAX, JIT_GS(X86_CTX(home) + 8 * (int)i));
         jit_store(b, JIT_BASE(T0, CPU(regs) + 8 * (int)(9 + i)), JR_RAX);
     }
-    store_vectors(b, avx);
+    if (vec == X86_RWV_AVX512)
+        store_wide(b);
+    else
+        store_vectors(b, vec);
     jit_op_mem(b, 0, 0x0fae, 3, JIT_BASE(T0, CPU(fx.mxcsr)), 0);
     jit_op_mem(b, 0, 0x0fae, 2, JIT_GS(X86_CTX(host_mxcsr)), 0);
-    if (avx)
+    if (vec != X86_RWV_SSE)
         vzeroupper(b);
     jit_load(b, JR_RSP, JIT_GS(X86_CTX(host_rsp)));
     jit_mov_rr32(b, JR_RAX, T1);

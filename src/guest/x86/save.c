@@ -131,6 +131,8 @@ static bool post_load(void *obj, struct err **errp)
     if ((c->cr0 & X86_CR0_PG && !(c->cr0 & X86_CR0_PE)) || c->fx.mxcsr & ~c->fx.mxcsr_mask || c->int_shadow > 3 ||
         c->cpl > 3 || (c->efer & X86_EFER_LMA && !(c->cr0 & X86_CR0_PG && c->cr4 & X86_CR4_PAE)))
         return false;
+    if (c->xcr0 & 0xe0)
+        x86_note_upper(c);
     c->x87_live = false;
     c->rflags |= 2;
     c->a20_mask = c->port.a20 ? ~UINT64_C(0) : ~(UINT64_C(1) << 20);

@@ -104,11 +104,13 @@ static void fxrstor(struct x86_cpu *c, bool wide, uint64_t lin)
 static bool is_zero(const void *p, size_t n)
 {
     const uint8_t *b = p;
+    uint64_t any = 0;
 
-    for (size_t i = 0; i < n; i++)
-        if (b[i])
-            return false;
-    return true;
+    for (; n >= 8; n -= 8, b += 8)
+        any |= get_le64(b);
+    while (n)
+        any |= b[--n];
+    return !any;
 }
 
 static bool x87_initial(const struct x86_fx *fx)
@@ -134,7 +136,7 @@ static uint64_t in_use(const struct x86_cpu *c)
     m |= (uint64_t)!vec_zero(c, 0, nr_vec(c), 0, 16) << C_SSE;
     m |= (uint64_t)!vec_zero(c, 0, nr_vec(c), 16, 16) << C_AVX;
     m |= (uint64_t)!is_zero(c->k, sizeof c->k) << C_K;
-    m |= (uint64_t)!vec_zero(c, 0, nr_vec(c), 32, 32) << C_ZMM_HI;
+    m |= (uint64_t)(c->upper && !vec_zero(c, 0, nr_vec(c), 32, 32)) << C_ZMM_HI;
     m |= (uint64_t)(c->mode == X86_MODE_64 && !vec_zero(c, 16, 16, 0, 64)) << C_HI16;
     m |= (uint64_t) !!c->pkru << C_PKRU;
     return m;
@@ -209,16 +211,16 @@ static void init_component(struct x86_cpu *c, unsigned i)
 }
 
 /* Offset of component i in an image that is standard (comp = 0) or compacted over the components of comp. */
-static uint32_t component_at(unsigned i, uint64_t comp)
+static uint32_t component_at(const struct x86_cpu *c, unsigned i, uint64_t comp)
 {
     uint32_t size, off, at = FXIMAGE + HEADER;
 
-    x86_xsave_component(i, &size, &off);
+    x86_xsave_component(&c->feat, i, &size, &off);
     if (!comp)
         return off;
     for (unsigned k = 2; k < i; k++)
         if (comp >> k & 1) {
-            x86_xsave_component(k, &size, &off);
+            x86_xsave_component(&c->feat, k, &size, &off);
             at += size;
         }
     return at;
@@ -236,19 +238,19 @@ static void xsave(struct x86_cpu *c, uint64_t lin, bool wide, int form)
     uint8_t b[IMAGE_MAX], hdr[16];
 
     /* Find out that all can be written before the first byte is. */
-    x86_ld_bytes(c, lin, b, x86_xsave_size(rfbm, form == FORM_C));
+    x86_ld_bytes(c, lin, b, x86_xsave_size(&c->feat, rfbm, form == FORM_C));
     old = get_le64(b + FXIMAGE);
     if (form == FORM_C && c->fx.mxcsr != 0x1f80)
         bv |= rfbm & 1 << C_SSE;
     for (unsigned i = 0; i < C_NR; i++)
         if (rfbm >> i & 1 && (form == FORM_XSAVE || bv >> i & 1))
-            move_component(c, i, b, component_at(i, comp), wide, false);
+            move_component(c, i, b, component_at(c, i, comp), wide, false);
     if (form == FORM_C ? bv & 1 << C_SSE : rfbm & (1 << C_SSE | 1 << C_AVX))
         put_mxcsr(c, b);
     put_le64(hdr, form == FORM_C ? bv : (old & ~rfbm) | bv);
     put_le64(hdr + 8, comp);
     memcpy(b + FXIMAGE, hdr, form == FORM_C ? 16 : 8);
-    x86_st_bytes(c, lin, b, x86_xsave_size(rfbm, form == FORM_C));
+    x86_st_bytes(c, lin, b, x86_xsave_size(&c->feat, rfbm, form == FORM_C));
 }
 
 static void header_check(struct x86_cpu *c, const uint8_t *h, uint64_t *bv, uint64_t *comp, bool need_compact)
@@ -274,7 +276,7 @@ static void xrstor(struct x86_cpu *c, uint64_t lin, bool wide, bool need_compact
 
     x86_ld_bytes(c, lin, b, FXIMAGE + HEADER);
     header_check(c, b + FXIMAGE, &bv, &comp, need_compact);
-    x86_ld_bytes(c, lin, b, x86_xsave_size(comp ? comp & ~(UINT64_C(1) << COMPACT) : rfbm & bv, comp != 0));
+    x86_ld_bytes(c, lin, b, x86_xsave_size(&c->feat, comp ? comp & ~(UINT64_C(1) << COMPACT) : rfbm & bv, comp != 0));
     if (comp ? rfbm & bv & 1 << C_SSE : rfbm & (1 << C_SSE | 1 << C_AVX))
         set_mxcsr(c, get_le32(b + 24));
     else if (comp && rfbm & 1 << C_SSE)
@@ -282,8 +284,10 @@ static void xrstor(struct x86_cpu *c, uint64_t lin, bool wide, bool need_compact
     for (unsigned i = 0; i < C_NR; i++) {
         if (!(rfbm >> i & 1))
             continue;
+        if (bv >> i & 1 && (i == C_ZMM_HI || i == C_HI16))
+            x86_note_upper(c);
         if (bv >> i & 1)
-            move_component(c, i, b, component_at(i, comp), wide, true);
+            move_component(c, i, b, component_at(c, i, comp), wide, true);
         else
             init_component(c, i);
     }

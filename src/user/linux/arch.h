@@ -170,9 +170,10 @@ struct lx_arch {
     /* For ptrace: floating-point and vector registers, at most LX_FP_MAX bytes: x86 the XSAVE image, AArch64 and RISC-V
      * what NT_PRFPREG has, Arm what NT_ARM_VFP has. fp_get returns the size. */
     unsigned (*fp_get)(struct lx_cpu *c, uint8_t *image);
-    void (*fp_set)(struct lx_cpu *c, const uint8_t *image);
+    void (*fp_set)(struct lx_cpu *c, uint8_t *image);
+    uint64_t (*sigstack)(void); /* AT_MINSIGSTKSZ; NULL: none */
 };
-enum { LX_FP_MAX = 1024 };
+enum { LX_FP_MAX = 2816 };
 void lx_arch_register(const struct lx_arch *a);
 const struct lx_arch *lx_arch_find(const char *name);
 const struct lx_arch *lx_arch_of_elf(unsigned machine, unsigned elf_class);

@@ -319,7 +319,7 @@ static unsigned fp_get(struct lx_cpu *lc, uint8_t *image)
     return 528;
 }
 
-static void fp_set(struct lx_cpu *lc, const uint8_t *image)
+static void fp_set(struct lx_cpu *lc, uint8_t *image)
 {
     struct a64_cpu *c = a64_lx(lc)->c;
 

@@ -418,7 +418,7 @@ static unsigned fp_get(struct lx_cpu *lc, uint8_t *image)
     return 260;
 }
 
-static void fp_set(struct lx_cpu *lc, const uint8_t *image)
+static void fp_set(struct lx_cpu *lc, uint8_t *image)
 {
     struct arm_cpu *c = arm_lx(lc);
 

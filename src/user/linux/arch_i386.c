@@ -253,7 +253,7 @@ static uint64_t put_fpstate(struct x86_lx *x, uint64_t sp)
     if (n > 512) {
         put_le32(fx + XS_SW, XS_MAGIC1);
         put_le32(fx + XS_SW + 4, n + 4 + FP_SIZE);
-        put_le64(fx + XS_SW + 8, 7);
+        put_le64(fx + XS_SW + 8, lx_x86_xsave_mask(x));
         put_le32(fx + XS_SW + 16, n);
         put_le32(fx + n, XS_MAGIC2);
     }
@@ -387,6 +387,11 @@ static bool frame_pop(struct lx_cpu *lc, bool rt, struct lx_sigframe *f)
     return get_sc(x, fr + R_UC + U_SC);
 }
 
+static uint64_t least_sigstack(void)
+{
+    return lx_x86_sigstack(R_SIZE + FP_SIZE + 4);
+}
+
 static void hwcaps(uint64_t *hwcap, uint64_t *hwcap2)
 {
     *hwcap = lx_x86_hwcap();
@@ -395,8 +400,7 @@ static void hwcaps(uint64_t *hwcap, uint64_t *hwcap2)
 
 static const char *xml(const char *annex)
 {
-    return "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target>"
-           "<architecture>i386</architecture><osabi>GNU/Linux</osabi></target>";
+    return lx_x86_gdb_xml(false);
 }
 
 static const struct lx_field stat_i386[] = {{LX_ST_DEV, 0, 4},
@@ -458,5 +462,6 @@ static const struct lx_arch i386 = {.name = "i386",
                                     .gdb_set = lx_x86_gdb_set,
                                     .gdb_regs = 41,
                                     .fp_get = lx_x86_fp_get,
-                                    .fp_set = lx_x86_fp_set};
+                                    .fp_set = lx_x86_fp_set,
+                                    .sigstack = least_sigstack};
 LX_ARCH_REGISTER(i386)

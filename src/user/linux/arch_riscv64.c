@@ -356,7 +356,7 @@ static unsigned fp_get(struct lx_cpu *c, uint8_t *image)
     return 264;
 }
 
-static void fp_set(struct lx_cpu *c, const uint8_t *image)
+static void fp_set(struct lx_cpu *c, uint8_t *image)
 {
     struct rv_state *s = state_of(c);
 

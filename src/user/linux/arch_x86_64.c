@@ -140,7 +140,7 @@ static uint64_t put_fpstate(struct x86_lx *x, uint64_t sp)
     if (n > 512) {
         put_le32(image + XS_SW, XS_MAGIC1);
         put_le32(image + XS_SW + 4, n + 4);
-        put_le64(image + XS_SW + 8, 7);
+        put_le64(image + XS_SW + 8, lx_x86_xsave_mask(x));
         put_le32(image + XS_SW + 16, n);
         put_le32(image + n, XS_MAGIC2);
     }
@@ -235,6 +235,11 @@ static bool frame_pop(struct lx_cpu *lc, bool rt, struct lx_sigframe *f)
     return true;
 }
 
+static uint64_t least_sigstack(void)
+{
+    return lx_x86_sigstack(F_SIZE + 8 + 128);
+}
+
 static void hwcaps(uint64_t *hwcap, uint64_t *hwcap2)
 {
     *hwcap = lx_x86_hwcap();
@@ -243,8 +248,7 @@ static void hwcaps(uint64_t *hwcap, uint64_t *hwcap2)
 
 static const char *xml(const char *annex)
 {
-    return "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target>"
-           "<architecture>i386:x86-64</architecture><osabi>GNU/Linux</osabi></target>";
+    return lx_x86_gdb_xml(true);
 }
 
 static const struct lx_field stat_x86_64[] = {{LX_ST_DEV, 0, 8},
@@ -299,5 +303,6 @@ static const struct lx_arch x86_64 = {.name = "x86_64",
                                       .gdb_set = lx_x86_gdb_set,
                                       .gdb_regs = 57,
                                       .fp_get = lx_x86_fp_get,
-                                      .fp_set = lx_x86_fp_set};
+                                      .fp_set = lx_x86_fp_set,
+                                      .sigstack = least_sigstack};
 LX_ARCH_REGISTER(x86_64)

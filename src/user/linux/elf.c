@@ -500,6 +500,8 @@ static void fill_auxv(struct aux *a, const struct image *prog, uint64_t interp_b
     aux_add(a, AT_RANDOM, random);
     aux_add(a, AT_HWCAP2, hwcap2);
     aux_add(a, AT_EXECFN, exe);
+    if (ar->sigstack)
+        aux_add(a, AT_MINSIGSTKSZ, ar->sigstack());
     if (platform)
         aux_add(a, AT_PLATFORM, platform);
     aux_add(a, AT_NULL, 0);

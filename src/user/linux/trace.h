@@ -8,7 +8,7 @@
 
 struct lx_thread;
 
-enum { LX_TRACE_GP = 512, LX_TRACE_FP = 1024 /* LX_FP_MAX */, LX_TRACE_CHANGED = 64, LX_TRACE_HW = 8 };
+enum { LX_TRACE_GP = 512, LX_TRACE_FP = 2816 /* LX_FP_MAX */, LX_TRACE_CHANGED = 64, LX_TRACE_HW = 8 };
 enum lx_trace_how { LX_TRACE_CONT, LX_TRACE_SYSCALL, LX_TRACE_STEP, LX_TRACE_LISTEN, LX_TRACE_DETACH };
 
 /* A break- or watchpoint of the tracer's (trace_hw.c). */

@@ -14,7 +14,8 @@ enum { HOST_FLAGS = X86_ARITH | X86_DF | X86_ID | X86_AC };
 #define CPU(f) ((int32_t)offsetof(struct x86_cpu, f))
 
 static struct x86_features selected;
-static bool host_avx, native_xsave;
+static enum x86_rw_vec host_vec;
+static bool native_xsave;
 static struct x86_stubs stubs;
 
 /* ---- stubs ---- */
@@ -23,7 +24,7 @@ static const uint8_t *make_enter(struct jit_buf *b)
 {
     const uint8_t *at = jit_here(b);
 
-    x86_rw_enter_frame(b, host_avx);
+    x86_rw_enter_frame(b, host_vec);
     jit_load(b, JR_RSP, JIT_GS(X86_CTX(ss_rsp)));
     jit_load32(b, T1, JIT_GS(X86_CTX(flags)));
     jit_push(b, T1);
@@ -55,7 +56,7 @@ static const uint8_t *make_exit(struct jit_buf *b)
     jit_patch32(b, aligned);
     jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
     x86_rw_store_pinned(b);
-    x86_rw_leave_frame(b, host_avx);
+    x86_rw_leave_frame(b, host_vec);
     return at;
 }
 
@@ -131,8 +132,9 @@ static void ctx_init(struct lx_rt_thread *t)
 static unsigned mode_of(struct lx_rt_thread *t)
 {
     return (x86_lx(t->cpu)->m64 ? X86_RWM_64 : 0u) | X86_RWM_USER | X86_RWM_FPU | X86_RWM_SSE |
-           (host_avx ? X86_RWM_AVX : 0u) | X86_RWM_FS | X86_RWM_GS | X86_RWM_FLAT |
-           (t->rt->one_insn ? X86_RWM_ONE : 0u);
+           (host_vec != X86_RWV_SSE ? X86_RWM_AVX : 0u) |
+           (x86_lx(t->cpu)->c->wide && (x86_lx(t->cpu)->c->xcr0 & 0xe0) ? X86_RWM_AVX512 : 0u) | X86_RWM_FS |
+           X86_RWM_GS | X86_RWM_FLAT | (t->rt->one_insn ? X86_RWM_ONE : 0u);
 }
 
 static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t avail, uint32_t first_link,
@@ -148,7 +150,7 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
                              .avail = avail,
                              .first_link = first_link,
                              .next_slot = &no_slots,
-                             .vex = host_avx,
+                             .vex = host_vec != X86_RWV_SSE,
                              .loop = __builtin_cpu_is("amd"),
                              .native_xsave = native_xsave};
 
@@ -169,6 +171,12 @@ static int enter(struct lx_rt_thread *t, const uint8_t *target)
 
     if (!c->x87_live)
         x86_x87_load(c);
+    if (unlikely(c->wide != x86_lx(t->cpu)->wide)) {
+        /* Blocks made from here on have AVX-512, and nothing leads to those made before, which have not. */
+        x86_lx(t->cpu)->wide = c->wide;
+        x86_jc_clear(x);
+        x->ss_rsp = t->ss_top;
+    }
     x->seg_base[X86_FS] = c->seg[X86_FS].base;
     x->seg_base[X86_GS] = c->seg[X86_GS].base;
     x->flags = (uint32_t)(c->rflags & HOST_FLAGS) | X86_IF | 2;
@@ -357,12 +365,15 @@ bool lx_x86_select(const char *text, struct err **errp)
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("bmi2"))
         return err_set(errp, "the translator needs a host CPU with BMI2");
-    host_avx = __builtin_cpu_supports("avx");
+    host_vec = x86_rw_host_vec();
     if (!text || !strcmp(text, "max") || !strcmp(text, "host"))
         x86_features_max(&selected);
     else if (!x86_cpu_parse_model(text, NULL, &selected, &model, errp))
         return false;
     selected.hypervisor = false;
+    if (!(host_xcr0() & X86_XCR0_PKRU)) /* memory has the host kernel's keys or none */
+        x86_features_set(&selected, "pku", false);
+    x86_xsave_as_host(&selected);
     native_xsave = x86_user_xcr0(&selected) == host_xcr0();
     return true;
 }
@@ -370,6 +381,11 @@ bool lx_x86_select(const char *text, struct err **errp)
 char *lx_x86_help(void)
 {
     return x86_model_help();
+}
+
+uint64_t lx_x86_xcr0(void)
+{
+    return x86_user_xcr0(&selected);
 }
 
 uint64_t lx_x86_hwcap(void)
@@ -419,6 +435,9 @@ struct lx_cpu *lx_x86_clone(const struct lx_cpu *from)
     memcpy(c->regs, o->c->regs, sizeof c->regs);
     memcpy(c->seg, o->c->seg, sizeof c->seg);
     memcpy(c->v, o->c->v, sizeof c->v);
+    memcpy(c->k, o->c->k, sizeof c->k);
+    c->wide = o->c->wide;
+    c->upper = o->c->upper;
     memcpy(x->gdt_tls, o->gdt_tls, sizeof x->gdt_tls);
     memcpy(x->gdt, o->gdt, sizeof x->gdt);
     c->rip = o->c->rip;
@@ -440,16 +459,31 @@ enum lx_stop lx_x86_run(struct lx_cpu *c)
 
 /* ---- XSAVE images, standard format (SDM vol. 1, 13.4) ---- */
 
-enum { XS_XCR0 = 464, XS_HEADER = 512, XS_YMM = 576, XS_END = 832 };
+enum { XS_XCR0 = 464, XS_HEADER = 512, C_YMM = 2, C_K = 5, C_ZMM_HI = 6, C_HI16 = 7, AVX = 4, AVX512 = 0xe0 };
+
+uint64_t lx_x86_xsave_mask(const struct x86_lx *x)
+{
+    return x->c->xcr0 & (3 | AVX | AVX512);
+}
 
 unsigned lx_x86_xsave_size(const struct x86_lx *x)
 {
-    return x->c->xcr0 & 4 ? XS_END : 512;
+    return x->c->xcr0 & AVX ? x86_xsave_size(&x->c->feat, lx_x86_xsave_mask(x), false) : 512;
+}
+
+static uint8_t *part(const struct x86_lx *x, uint8_t *image, unsigned component)
+{
+    uint32_t size, off;
+
+    x86_xsave_component(&x->c->feat, component, &size, &off);
+    return image + off;
 }
 
 void lx_x86_xsave_out(struct x86_lx *x, uint8_t *image)
 {
     struct x86_cpu *c = x->c;
+    uint8_t *hi = part(x, image, C_ZMM_HI), *ymm = part(x, image, C_YMM);
+    bool wide = c->wide && c->xcr0 & AVX512;
 
     x86_x87_sync(c);
     memset(image, 0, lx_x86_xsave_size(x));
@@ -457,28 +491,60 @@ void lx_x86_xsave_out(struct x86_lx *x, uint8_t *image)
     put_le32(image + 28, 0xffff);
     for (unsigned i = 0; i < 16; i++)
         memcpy(image + 160 + 16 * i, c->v[i].b, 16);
-    if (!(c->xcr0 & 4))
+    if (!(c->xcr0 & AVX))
         return;
-    put_le64(image + XS_HEADER, 7);
+    put_le64(image + XS_HEADER, 7 | (wide ? AVX512 : 0u));
     for (unsigned i = 0; i < 16; i++)
-        memcpy(image + XS_YMM + 16 * i, c->v[i].b + 16, 16);
+        memcpy(ymm + 16 * i, c->v[i].b + 16, 16);
+    if (!wide)
+        return;
+    memcpy(part(x, image, C_K), c->k, 64);
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(hi + 32 * i, c->v[i].b + 32, 32);
+    memcpy(part(x, image, C_HI16), c->v + 16, 1024);
 }
 
-void lx_x86_xsave_in(struct x86_lx *x, const uint8_t *image, bool extended)
+static void wide_in(struct x86_lx *x, uint8_t *image, uint64_t have)
+{
+    static uint8_t zero[1024];
+    struct x86_cpu *c = x->c;
+    const uint8_t *hi = have & 1 << C_ZMM_HI ? part(x, image, C_ZMM_HI) : zero;
+
+    if (have & AVX512)
+        x86_note_upper(c);
+    else if (!c->wide)
+        return; /* it was never anything but zero */
+    memcpy(c->k, have & 1 << C_K ? part(x, image, C_K) : zero, 64);
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(c->v[i].b + 32, hi + (hi == zero ? 0 : 32 * i), 32);
+    memcpy(c->v + 16, have & 1 << C_HI16 ? part(x, image, C_HI16) : zero, 1024);
+}
+
+void lx_x86_xsave_in(struct x86_lx *x, uint8_t *image, bool extended)
 {
     struct x86_cpu *c = x->c;
-    uint64_t have = extended && c->xcr0 & 4 ? get_le64(image + XS_HEADER) : 3;
+    uint64_t have = extended && c->xcr0 & AVX ? get_le64(image + XS_HEADER) & c->xcr0 : 3;
+    const uint8_t *ymm = part(x, image, C_YMM);
 
     x86_x87_sync(c);
     memcpy(&c->fx, image, 160);
     c->fx.mxcsr &= 0xffff;
     for (unsigned i = 0; i < 16; i++) {
         memcpy(c->v[i].b, image + 160 + 16 * i, 16);
-        if (extended && have & 4)
-            memcpy(c->v[i].b + 16, image + XS_YMM + 16 * i, 16);
+        if (have & AVX)
+            memcpy(c->v[i].b + 16, ymm + 16 * i, 16);
         else
             memset(c->v[i].b + 16, 0, 16);
     }
+    if (c->xcr0 & AVX512)
+        wide_in(x, image, have);
+}
+
+uint64_t lx_x86_sigstack(unsigned frame)
+{
+    uint64_t mask = lx_x86_xcr0() & (3 | AVX | AVX512);
+
+    return align_up(frame + 15 + 63 + 4 + (mask & AVX ? x86_xsave_size(&selected, mask, false) : 512u), 16);
 }
 
 /* With XCR0 where debuggers look for it, in the bytes software may use. */
@@ -487,82 +553,11 @@ unsigned lx_x86_fp_get(struct lx_cpu *lc, uint8_t *image)
     struct x86_lx *x = x86_lx(lc);
 
     lx_x86_xsave_out(x, image);
-    put_le64(image + XS_XCR0, x->c->xcr0);
+    put_le64(image + XS_XCR0, lx_x86_xsave_mask(x));
     return lx_x86_xsave_size(x);
 }
 
-void lx_x86_fp_set(struct lx_cpu *lc, const uint8_t *image)
+void lx_x86_fp_set(struct lx_cpu *lc, uint8_t *image)
 {
     lx_x86_xsave_in(x86_lx(lc), image, true);
-}
-
-/* ---- the debugger: GDB's amd64 and i386 register files ---- */
-
-static const uint8_t order64[16] = {X86_RAX, X86_RBX, X86_RCX, X86_RDX, X86_RSI, X86_RDI, X86_RBP, X86_RSP,
-                                    8,       9,       10,      11,      12,      13,      14,      15};
-static const uint8_t segs[6] = {X86_CS, X86_SS, X86_DS, X86_ES, X86_FS, X86_GS};
-
-/* A general register, or the pc, by GDB's number; NULL = another kind. Flags come right after the pc. */
-static uint64_t *main_reg(struct x86_lx *x, unsigned n)
-{
-    unsigned nr = x->m64 ? 16 : 8;
-
-    if (n < nr)
-        return &x->c->regs[x->m64 ? order64[n] : n];
-    return n == nr ? &x->c->rip : NULL;
-}
-
-unsigned lx_x86_gdb_get(struct lx_cpu *lc, unsigned n, uint8_t *buf)
-{
-    struct x86_lx *x = x86_lx(lc);
-    unsigned nr = x->m64 ? 16 : 8, w = x->m64 ? 8 : 4, vec = nr + 24;
-    uint64_t *m = main_reg(x, n);
-    uint32_t v = 0;
-
-    if (m) {
-        put_le(buf, *m, w);
-        return w;
-    }
-    if (n >= nr + 8 && n < nr + 16) {
-        x86_x87_sync(x->c);
-        memcpy(buf, x->c->fx.st[n - nr - 8], 10);
-        return 10;
-    }
-    if (n >= vec && n < vec + nr) {
-        memcpy(buf, x->c->v[n - vec].b, 16);
-        return 16;
-    }
-    if (n == nr + 1)
-        v = (uint32_t)x->c->rflags;
-    else if (n < nr + 8)
-        v = x->c->seg[segs[n - nr - 2]].sel;
-    else if (n == nr + 16)
-        v = x->c->fx.fcw;
-    else if (n == nr + 17)
-        v = x->c->fx.fsw;
-    else if (n == vec + nr)
-        v = x->c->fx.mxcsr;
-    else if (n > vec + nr)
-        return 0;
-    put_le32(buf, v);
-    return 4;
-}
-
-unsigned lx_x86_gdb_set(struct lx_cpu *lc, unsigned n, const uint8_t *buf)
-{
-    struct x86_lx *x = x86_lx(lc);
-    unsigned nr = x->m64 ? 16 : 8, w = x->m64 ? 8 : 4, vec = nr + 24;
-    uint64_t *m = main_reg(x, n);
-
-    if (m) {
-        *m = get_le(buf, w);
-        return w;
-    }
-    if (n >= vec && n < vec + nr) {
-        memcpy(x->c->v[n - vec].b, buf, 16);
-        return 16;
-    }
-    if (n == nr + 1)
-        x->c->rflags = (x->c->rflags & ~(uint64_t)HOST_FLAGS) | (get_le32(buf) & HOST_FLAGS);
-    return n >= nr + 8 && n < nr + 16 ? 10 : n <= vec + nr ? 4 : 0;
 }

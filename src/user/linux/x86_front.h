@@ -10,6 +10,7 @@ struct x86_lx {
     struct lx_cpu lx; /* first */
     struct x86_cpu *c;
     bool m64;
+    uint32_t wide;          /* as struct x86_cpu has it: in use by the code that the thread can get to */
     uint64_t orig;          /* the number register before the last system call was answered */
     uint8_t gdt_tls[3][16]; /* i386: struct user_desc of the three TLS slots */
     uint64_t gdt[16];       /* what segment loads find */
@@ -28,13 +29,18 @@ enum lx_stop lx_x86_run(struct lx_cpu *c);
 /* FXSAVE image (512 bytes) and the rest of an XSAVE image (standard format) for signal frames. size: bytes written. */
 enum { LX_X86_XSAVE_MAX = 2816 };
 unsigned lx_x86_fp_get(struct lx_cpu *c, uint8_t *image);
-void lx_x86_fp_set(struct lx_cpu *c, const uint8_t *image);
+void lx_x86_fp_set(struct lx_cpu *c, uint8_t *image);
 unsigned lx_x86_xsave_size(const struct x86_lx *x);
+uint64_t lx_x86_xsave_mask(const struct x86_lx *x); /* the components it has */
 void lx_x86_xsave_out(struct x86_lx *x, uint8_t *image);
-void lx_x86_xsave_in(struct x86_lx *x, const uint8_t *image, bool extended);
+void lx_x86_xsave_in(struct x86_lx *x, uint8_t *image, bool extended);
+/* What a signal frame takes at most, beside frame bytes; for AT_MINSIGSTKSZ. */
+uint64_t lx_x86_sigstack(unsigned frame);
 /* A 4 GiB segment descriptor; access: its byte 5. */
 uint64_t lx_x86_descriptor(uint32_t base, unsigned access);
-uint64_t lx_x86_hwcap(void); /* CPUID 1 EDX of the selected model */
+uint64_t lx_x86_hwcap(void);          /* CPUID 1 EDX of the selected model */
+uint64_t lx_x86_xcr0(void);           /* what it shows in XGETBV */
+const char *lx_x86_gdb_xml(bool m64); /* the target description; stays */
 unsigned lx_x86_gdb_get(struct lx_cpu *c, unsigned n, uint8_t *buf);
 unsigned lx_x86_gdb_set(struct lx_cpu *c, unsigned n, const uint8_t *buf);
 
