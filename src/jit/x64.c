@@ -31,7 +31,7 @@ static inline uint8_t *put_prefixes(uint8_t *p, unsigned flags)
     return p;
 }
 
-static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, struct jit_mem m)
+static inline uint8_t *put_modrm_mem_as(uint8_t *p, unsigned reg, struct jit_mem m, bool disp8)
 {
     unsigned r = (reg & 7) << 3, ss = m.scale == 8 ? 0xc0 : m.scale == 4 ? 0x80 : m.scale == 2 ? 0x40 : 0;
     unsigned index = m.index == JR_NONE ? 4u << 3 : (m.index & 7u) << 3, mod;
@@ -42,7 +42,7 @@ static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, struct jit_mem m)
         *p++ = (uint8_t)(ss | index | 5);
         return put_32(p, (uint32_t)m.disp);
     }
-    mod = !m.disp && (m.base & 7) != JR_RBP ? 0 : m.disp == (int8_t)m.disp ? 0x40 : 0x80;
+    mod = !m.disp && (m.base & 7) != JR_RBP ? 0 : !m.disp || (disp8 && m.disp == (int8_t)m.disp) ? 0x40 : 0x80;
     if (m.index != JR_NONE || (m.base & 7) == JR_RSP) {
         *p++ = (uint8_t)(mod | r | 4);
         *p++ = (uint8_t)(ss | index | (m.base & 7u));
@@ -56,6 +56,11 @@ static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, struct jit_mem m)
     return p;
 }
 
+static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, struct jit_mem m)
+{
+    return put_modrm_mem_as(p, reg, m, true);
+}
+
 static inline bool is_high(unsigned reg) /* R8 to R15; not JR_NONE */
 {
     return (reg & 0x88) == 8;
@@ -65,6 +70,12 @@ void jit_modrm_mem(struct jit_buf *b, unsigned reg, struct jit_mem m)
 {
     if (jit_room(b))
         b->p = put_modrm_mem(b->p, reg, m);
+}
+
+void jit_modrm_mem32(struct jit_buf *b, unsigned reg, struct jit_mem m)
+{
+    if (jit_room(b))
+        b->p = put_modrm_mem_as(b->p, reg, m, false);
 }
 
 static inline void op_mem(struct jit_buf *b, unsigned flags, unsigned op, unsigned reg, struct jit_mem m)

@@ -118,6 +118,7 @@ void jit_op_mem(struct jit_buf *b, unsigned flags, unsigned opcode, unsigned reg
 void jit_op_reg(struct jit_buf *b, unsigned flags, unsigned opcode, unsigned reg, unsigned rm);
 /* ModRM, SIB and displacement for a memory operand; reg is the low 3 bits. */
 void jit_modrm_mem(struct jit_buf *b, unsigned reg, struct jit_mem m);
+void jit_modrm_mem32(struct jit_buf *b, unsigned reg, struct jit_mem m); /* its displacement never in 8 bits */
 
 void jit_mov_rr(struct jit_buf *b, unsigned dst, unsigned src); /* 64-bit */
 void jit_mov_rr32(struct jit_buf *b, unsigned dst, unsigned src);

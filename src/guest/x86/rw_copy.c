@@ -44,6 +44,8 @@ static bool modes_allow(const struct rw *r, const struct x86_insn *in)
         return false;
     if (a & X86_A_SSE && !(m & X86_RWM_SSE))
         return false;
+    if (a & X86_A_AVX512)
+        return m & X86_RWM_AVX512;
     return !(a & X86_A_AVX) || m & X86_RWM_AVX;
 }
 
@@ -93,6 +95,7 @@ static bool find_operands(const struct x86_insn *in, struct rw_gprs *g)
         case X86_OP_XMM:
         case X86_OP_MM:
         case X86_OP_ST:
+        case X86_OP_K:
         case X86_OP_NONE:
             continue;
         case X86_OP_GPR:
@@ -165,6 +168,11 @@ static bool is_bit_string(const struct rw *r, const struct x86_insn *in)
            is_modrm_mem(in) && in->opsz >= 4 && in->adsz == 8 && rw_mem_ok(r, in);
 }
 
+static bool is_gather(const struct x86_insn *in)
+{
+    return in->row->attr & X86_A_VSIB;
+}
+
 /* Does it stand for itself to the last byte? Its registers are the host's own, and its address, if it forms one, needs
  * no check. */
 bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struct rw_gprs *g)
@@ -176,7 +184,9 @@ bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struc
         return false;
     if (in->mem_op >= 0 && (!forms || (!r->flat && !is_lea(in))))
         return false;
-    return !forms || !(in->base == X86_RSP || in->base == X86_REG_RIP || is_spilled(in->base) || is_spilled(in->index));
+    if (forms && (in->base == X86_RSP || in->base == X86_REG_RIP || is_spilled(in->base)))
+        return false;
+    return !forms || is_gather(in) || !is_spilled(in->index);
 }
 
 bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_gprs *g)
@@ -186,9 +196,9 @@ bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_g
 
     if (r->flat && in->op == X86_I_RDPID)
         a &= ~(uint32_t)X86_A_SYS;
-    if (a & (X86_A_SYS | X86_A_PRIV | X86_A_IO | X86_A_STRING | X86_A_ENDS | X86_A_STACK | X86_A_VSIB))
+    if (a & (X86_A_SYS | X86_A_PRIV | X86_A_IO | X86_A_STRING | X86_A_ENDS | X86_A_STACK))
         return false;
-    if (in->enc == X86_ENC_EVEX || !x86_has(r->env->feat, (enum x86_feature_id)in->row->feature) || !modes_allow(r, in))
+    if (!x86_insn_offered(r->env->feat, in) || !modes_allow(r, in))
         return false;
     if ((a & X86_A_NO64) &&
         !(in->map == X86_MAP_1 && ((in->opcode >= 0x40 && in->opcode < 0x50) || in->opcode == 0x82)))
@@ -214,6 +224,8 @@ bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_g
         return false;
     if (!fits || !high8_fits(in, g))
         return false;
+    if (is_gather(in)) /* many addresses: only where none is checked, and by its very bytes */
+        return r->flat && rw_find_as_it_is(r, in, g);
     if (in->map == X86_MAP_1 && in->opcode == 0x8d)
         return in->adsz != 2;
     if (in->mem_op >= 0)
@@ -257,6 +269,12 @@ static unsigned opcode_of(const struct x86_insn *in, const struct host_regs *h)
     return in->opcode;
 }
 
+/* VEX.L of the instructions on masks says how many operands they have. */
+static bool vex_l(const struct x86_insn *in)
+{
+    return in->row->attr & X86_A_AVX512 ? in->bytes[in->off_opcode - 1] & 4 : in->vl == 32;
+}
+
 /* The encoding up to and with the opcode; returns where it ends. */
 static uint8_t *put_vex(const struct rw *r, uint8_t *p, const struct x86_insn *in, const struct host_regs *h,
                         unsigned xb, unsigned reg)
@@ -271,7 +289,48 @@ static uint8_t *put_vex(const struct rw *r, uint8_t *p, const struct x86_insn *i
         *p++ = 0x67;
     *p++ = 0xc4;
     *p++ = (uint8_t)((reg & 8 ? 0u : 0x80u) | (xb & 2 ? 0u : 0x40u) | (xb & 1 ? 0u : 0x20u) | in->map);
-    *p++ = (uint8_t)((x86_vex_w_host(in) ? 0x80u : 0u) | (~v & 15) << 3 | (in->vl == 32 ? 4u : 0u) | in->pp);
+    *p++ = (uint8_t)((x86_vex_w_host(in) ? 0x80u : 0u) | (~v & 15) << 3 | (vex_l(in) ? 4u : 0u) | in->pp);
+    *p++ = in->opcode;
+    return p;
+}
+
+/* Where W chooses the size of a general operand, which is 32 bits outside 64-bit mode whatever it says. */
+static bool w_is_size(const struct x86_insn *in)
+{
+    for (unsigned i = 0; i < in->nr_ops; i++)
+        if (in->ops[i].kind == X86_OP_GPR)
+            return true;
+    if (in->map == X86_MAP_0F3A)
+        return in->opcode == 0x16 || in->opcode == 0x22;
+    return in->map == X86_MAP_0F && (in->opcode == 0x2a || in->opcode == 0x6e || (in->opcode == 0x7e && in->pp == 1) ||
+                                     (in->opcode == 0x7b && in->pp >= 2));
+}
+
+/* What is no general register keeps its number; outside 64-bit mode the bits for more than eight are ignored, but the
+ * host does not. */
+static uint8_t *put_evex(const struct rw *r, uint8_t *p, const struct x86_insn *in, const struct host_regs *h, bool mem,
+                         unsigned xb)
+{
+    const uint8_t *from = in->bytes + in->off_opcode - 4;
+    uint8_t p0 = from[1], p1 = from[2], p2 = from[3];
+
+    if (!r->m64) {
+        p0 |= 0xf0;
+        p1 = (uint8_t)((p1 & (w_is_size(in) ? 0x7f : 0xff)) | 0x40);
+        p2 |= 8;
+    }
+    if (mem)
+        p0 = (uint8_t)((p0 & ~0x60) | (xb & 2 ? 0 : 0x40) | (xb & 1 ? 0 : 0x20));
+    else if (h->rm >= 0)
+        p0 = (uint8_t)((p0 & ~0x20) | 0x40 | (h->rm & 8 ? 0 : 0x20));
+    if (h->reg >= 0)
+        p0 = (uint8_t)((p0 & ~0x80) | 0x10 | (h->reg & 8 ? 0 : 0x80));
+    if (r->a32)
+        *p++ = 0x67;
+    *p++ = 0x62;
+    *p++ = p0;
+    *p++ = p1;
+    *p++ = p2;
     *p++ = in->opcode;
     return p;
 }
@@ -348,12 +407,16 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
         *p++ = 0x65;
     if (in->enc == X86_ENC_VEX)
         p = put_vex(r, p, in, h, xb, reg);
+    else if (in->enc == X86_ENC_EVEX)
+        p = put_evex(r, p, in, h, m, xb);
     else
         p = put_legacy(r, p, in, h, in->has_modrm || m ? xb : 0, reg, force);
     if (!m && in->has_modrm)
         *p++ = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
     r->b->p = p;
-    if (m)
+    if (m && in->enc == X86_ENC_EVEX)
+        jit_modrm_mem32(r->b, reg, *m); /* 8 bits would count elements */
+    else if (m)
         jit_modrm_mem(r->b, reg, *m);
     emit_imm(r, in);
 }

@@ -101,6 +101,12 @@ static bool is_state(const struct x86_insn *in)
     }
 }
 
+/* May XSAVE and its like run as they are? The host's registers are the guest's then, those of AVX-512 in wide CPUs. */
+static bool state_is_host(const struct rw *r)
+{
+    return r->env->native_xsave && (r->env->mode & X86_RWM_AVX512 || !x86_has(r->env->feat, X86_F_AVX512F));
+}
+
 bool rw_find_flat_op(const struct rw *r, const struct x86_insn *in)
 {
     if (!r->flat || in->enc != X86_ENC_LEGACY)
@@ -108,8 +114,8 @@ bool rw_find_flat_op(const struct rw *r, const struct x86_insn *in)
     if (is_string(in))
         return true;
     if (is_state(in))
-        return (r->env->native_xsave || in->op == X86_I_FXSAVE || in->op == X86_I_FXRSTOR) && rw_mem_ok(r, in) &&
-               x86_has(r->env->feat, (enum x86_feature_id)in->row->feature);
+        return (state_is_host(r) || in->op == X86_I_FXSAVE || in->op == X86_I_FXRSTOR) && rw_mem_ok(r, in) &&
+               x86_insn_offered(r->env->feat, in);
     switch (in->op) {
     case X86_I_PUSHF:
     case X86_I_POPF:
@@ -126,7 +132,7 @@ bool rw_find_flat_op(const struct rw *r, const struct x86_insn *in)
     case X86_I_RDTSCP:
         return !in->lock;
     case X86_I_XGETBV:
-        return r->env->native_xsave;
+        return state_is_host(r);
     default:
         return false;
     }

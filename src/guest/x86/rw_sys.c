@@ -33,7 +33,7 @@ bool rw_find_sys(const struct rw *r, const struct x86_insn *in)
     if (is_mov_sreg(r, in))
         return true;
     if (is_rdtsc(in))
-        return r->env->mode & X86_RWM_TSC && !in->lock && x86_has(r->env->feat, (enum x86_feature_id)in->row->feature);
+        return r->env->mode & X86_RWM_TSC && !in->lock && x86_insn_offered(r->env->feat, in);
     if (r->env->mode & X86_RWM_USER || in->enc != X86_ENC_LEGACY || in->opsize_pfx || in->lock)
         return false;
     if (r->m64 && is_swapgs(in))
