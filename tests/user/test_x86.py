@@ -30,6 +30,19 @@ def test_a_run_of_pushes_faults_and_is_interrupted_where_the_processor_is(tmp_pa
     same('x86_64', build(tmp_path, 'pushes', *flags))
 
 
+@pytest.mark.proves('F-USR-01', 'F-USR-03')
+@pytest.mark.parametrize('flags', [[], ['-static'], ['-one-insn-per-tb']], ids=['dynamic', 'static', 'one'])
+def test_avx512_is_the_processors(tmp_path, flags):
+    """Registers over calls, signals, forks and threads, faults that masks suppress, XSAVE, addresses of every kind."""
+    with open('/proc/cpuinfo') as f:
+        if 'avx512vl' not in f.read():
+            pytest.skip('the host CPU has no AVX-512 (F, DQ, BW, VL): nothing of it is offered to guests')
+    one = [f for f in flags if 'one' in f]
+    exe = build(tmp_path, 'avx512', *(f for f in flags if f not in one))
+    assert run([translator('x86_64'), *one, exe]) == run([exe])
+    assert b'no AVX-512' in run([translator('x86_64'), '-cpu', 'max,-avx512f', exe])[1]
+
+
 @pytest.mark.long
 @pytest.mark.proves('F-USR-01')
 @pytest.mark.parametrize('arch', ARCH)

@@ -2,7 +2,9 @@
  *
  * Names: features.def. The list of what the translator carries out is `offered` below: a bit belongs there once the
  * instruction or register it stands for works here. Vector extensions run on the host's units, so they are offered only
- * when the host has them too. Left out: virtualisation (VMX, SVM), AVX-512, TSX, MPX, SGX, speculation controls, PMU.
+ * when the host has them too; AVX-512 only where the host has what Skylake began with, since our own code for its
+ * registers takes that. Left out: virtualisation (VMX, SVM), the rest of AVX-512 (ER, PF, 4VNNIW, 4FMAPS, FP16), TSX,
+ * MPX, SGX, speculation controls, PMU.
  */
 #include "guest/x86/cpuid_int.h"
 #include "guest/x86/insn.h"
@@ -248,7 +250,9 @@ static const char offered_plain[] =
     "invtsc clzero xsaveerptr wbnoinvd xsaveopt xsavec xgetbv1 xsaves arat";
 /* Extensions that run on the host's vector units. */
 static const char offered_host[] =
-    "pni ssse3 sse4.1 sse4.2 pclmulqdq aes avx f16c fma avx2 sha-ni sse4a gfni vaes vpclmulqdq avx-vnni";
+    "pni ssse3 sse4.1 sse4.2 pclmulqdq aes avx f16c fma avx2 sha-ni sse4a gfni vaes vpclmulqdq avx-vnni "
+    "avx512f avx512dq avx512bw avx512vl avx512cd avx512ifma avx512vbmi avx512vbmi2 avx512vnni avx512bitalg "
+    "avx512-vpopcntdq avx512-bf16";
 
 static uint64_t host_xcr0(void)
 {
@@ -351,6 +355,8 @@ void x86_features_max(struct x86_features *out)
     set_list(&vec, offered_host);
     for (unsigned i = 0; i < X86_FW_NR; i++)
         out->w[i] |= vec.w[i] & host.w[i];
+    if (!has_name(out, "avx512dq") || !has_name(out, "avx512bw") || !has_name(out, "avx512vl"))
+        x86_features_set(out, "avx512f", false);
     strcpy(out->vendor, "AuthenticAMD");
     strcpy(out->model_id, "Lyrebird Virtual CPU version 1.0");
     out->family = 15;

@@ -134,8 +134,60 @@ static void max_offers_what_the_translator_has_and_names_itself(void **state)
     assert_true(x86_cpu_parse_model("max", NULL, &f, NULL, NULL));
     assert_true(x86_has(&f, X86_F_SSE2) && x86_has(&f, X86_F_LM));
     assert_int_equal(x86_has(&f, X86_F_AVX2), x86_has(&host, X86_F_AVX2));
-    assert_false(x86_has(&f, X86_F_AVX512F)); /* not carried out here */
     assert_false(x86_has(&f, X86_F_SVM));
+}
+
+static const char *const avx512[] = {"avx512f",    "avx512dq",     "avx512bw",         "avx512vl",
+                                     "avx512cd",   "avx512ifma",   "avx512vbmi",       "avx512vbmi2",
+                                     "avx512vnni", "avx512bitalg", "avx512-vpopcntdq", "avx512-bf16"};
+static const char *const not_avx512[] = {"avx512pf",      "avx512er",    "avx512-4vnniw",
+                                         "avx512-4fmaps", "avx512-fp16", "avx512-vp2intersect"};
+
+static bool shows(const struct x86_features *f, const char *name)
+{
+    enum x86_fword w;
+    unsigned bit;
+
+    assert_true(x86_feature_find(name, &w, &bit));
+    return f->w[w] >> bit & 1;
+}
+
+static void avx512_is_offered_as_far_as_the_host_has_it(void **state)
+{
+    struct x86_features f, host;
+    bool has;
+
+    x86_features_host(&host);
+    has = shows(&host, "avx512f") && shows(&host, "avx512dq") && shows(&host, "avx512bw") && shows(&host, "avx512vl");
+    assert_true(x86_cpu_parse_model("max", NULL, &f, NULL, NULL));
+    for (size_t i = 0; i < ARRAY_LEN(avx512); i++)
+        assert_int_equal(shows(&f, avx512[i]), has && shows(&host, avx512[i]));
+    for (size_t i = 0; i < ARRAY_LEN(not_avx512); i++)
+        assert_false(shows(&f, not_avx512[i]));
+    assert_int_equal(x86_xcr0_mask(&f) & 0xe0, has ? 0xe0 : 0);
+    assert_true(x86_cpu_parse_model("max,-avx512f", NULL, &f, NULL, NULL));
+    for (size_t i = 0; i < ARRAY_LEN(avx512); i++)
+        assert_false(shows(&f, avx512[i]));
+    assert_int_equal(x86_xcr0_mask(&f) & 0xe0, 0);
+}
+
+static void xsave_areas_can_lie_as_the_hosts(void **state)
+{
+    struct x86_features f = everything();
+    uint32_t size, off, r[4];
+
+    memset(f.xsave_at, 0, sizeof f.xsave_at);
+    x86_xsave_component(&f, 5, &size, &off);
+    assert_int_equal(off, 1088);
+    x86_xsave_as_host(&f);
+    for (unsigned i = 2; i < 10; i++) {
+        x86_host_cpuid(0xd, i, &r[0], &r[1], &r[2], &r[3]);
+        x86_xsave_component(&f, i, &size, &off);
+        if (r[0]) {
+            assert_int_equal(size, r[0]);
+            assert_int_equal(off, r[1]);
+        }
+    }
 }
 
 static struct x86_cpu *cpu_with(const char *model)
@@ -255,7 +307,8 @@ UNIT_MAIN(cmocka_unit_test(named_models_show_the_words_of_their_processors),
           cmocka_unit_test(mistakes_are_named_with_the_nearest_word),
           cmocka_unit_test(missing_features_are_masked_or_enforced),
           cmocka_unit_test(max_offers_what_the_translator_has_and_names_itself),
-          cmocka_unit_test(leaf_1_carries_signature_and_live_bits), cmocka_unit_test(topology_leaves_agree),
-          cmocka_unit_test(xsave_leaf_gives_standard_and_compacted_sizes),
+          cmocka_unit_test(avx512_is_offered_as_far_as_the_host_has_it),
+          cmocka_unit_test(xsave_areas_can_lie_as_the_hosts), cmocka_unit_test(leaf_1_carries_signature_and_live_bits),
+          cmocka_unit_test(topology_leaves_agree), cmocka_unit_test(xsave_leaf_gives_standard_and_compacted_sizes),
           cmocka_unit_test(hypervisor_leaves_follow_the_options),
           cmocka_unit_test(leaves_beyond_the_last_follow_the_vendor), cmocka_unit_test(help_lists_every_model_and_flag))
