@@ -52,6 +52,13 @@ struct jit_link_out {
     uint32_t inner;   /* a link to the block itself goes to this offset, not to its entry; 0: to its entry */
     unsigned mode_or; /* mode bits of the target beyond those of the CPU: a variant of its code */
 };
+/* In the context of a runtime whose stubs make system calls by themselves; zero at first. Such a call is no stay in
+ * translated code: `inside` is 0 while it lasts. */
+struct jit_outside {
+    _Atomic uint32_t inside; /* in translated code, or about to look up where it left it: the cache is not emptied */
+    _Atomic uint32_t hold;   /* the runtime is wanted: no call may begin, and behind one it is left for */
+    uint32_t failed;         /* left because the kernel could not reach memory that we may have protected */
+};
 struct jit_block_out {
     uint32_t entry; /* offset of the unguarded entry */
     uint32_t len;   /* host bytes */

@@ -89,13 +89,15 @@ void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
 
     if (l->to != JIT_UNLINKED || from->dead || to->dead || !to->host)
         return;
+    if (l->inner && d->count) /* counted where it enters, but only its stub makes the state what it is there */
+        return;
     l->to = to->index;
     l->prev = 0;
     l->next = to->incoming;
     if (l->next)
         jit_cache_link(d, l->next)->prev = n;
     to->incoming = n;
-    if (l->inner && from == to && !d->count)
+    if (l->inner && from == to)
         patch(d, at, to->host + l->inner);
     else
         patch(d, at, (from->pc ^ to->pc) < 4096 ? to->host + to->entry : jit_block_gate(to));

@@ -335,6 +335,7 @@ struct ir_ctx {
     uint64_t host_rsp, ss_rsp; /* the shadow stack pointer while outside */
     uint64_t ss_top;           /* where an empty shadow stack is */
     uint64_t t0, t1;           /* at exit: guest pc, detail (link number or code) */
+    struct jit_outside out;    /* the owner's */
     const uint8_t *enter_target;
     uint32_t host_mxcsr, mxcsr; /* mxcsr: the guest's, while outside */
     uint64_t flags;             /* NZCV packed, see ir_nzcv_of; while outside always current */

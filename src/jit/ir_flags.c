@@ -42,12 +42,17 @@ static void cmc(struct irc *c, bool want_inv)
     }
 }
 
-/* RAX = EFLAGS packed; RAX is the caller's. */
+/* RAX = EFLAGS packed, CF is C; RAX is the caller's. */
+static void pack_c(struct irc *c)
+{
+    jit_8(c->b, 0x9f);                      /* lahf */
+    jit_op_reg(c->b, 0, 0x0f90, 0, JR_RAX); /* seto al */
+}
+
 static void pack(struct irc *c)
 {
     cmc(c, false);
-    jit_8(c->b, 0x9f);                      /* lahf */
-    jit_op_reg(c->b, 0, 0x0f90, 0, JR_RAX); /* seto al */
+    pack_c(c);
 }
 
 static void detach_word(struct irc *c, ir_val except)
@@ -69,6 +74,14 @@ void ir_store_eflags(struct irc *c)
 {
     pack(c);
     jit_store(c->b, GSX(flags), JR_RAX); /* all of the word: part of one cannot be read back fast */
+}
+
+void ir_store_flags_of(struct irc *c, bool inv)
+{
+    if (inv)
+        jit_8(c->b, 0xf5);
+    pack_c(c);
+    jit_store(c->b, GSX(flags), JR_RAX);
 }
 
 void ir_commit_flags(struct irc *c)

@@ -33,23 +33,29 @@ static bool is_inner(const struct irc *c, uint64_t target)
     return c->nr_moved && target == c->s->pc;
 }
 
-static void link_to(struct irc *c, uint64_t target, enum jit_link_kind kind, unsigned cc)
+/* The next link's number: links are numbered as they stand among the guest's instructions. */
+static unsigned new_link(struct irc *c, uint64_t target, enum jit_link_kind kind)
 {
     unsigned n = c->out->nr_links;
-    struct jit_link_out *l;
-    struct ir_cold *k;
+    struct jit_link_out *l = &c->out->link[n];
 
     if (n == JIT_BLOCK_MAX_LINKS) {
         c->failed = true;
-        return;
+        return 0;
     }
     c->out->nr_links++;
-    l = &c->out->link[n];
     *l = (struct jit_link_out){.target = target, .kind = kind, .poll_pc = target};
     if (is_inner(c, target))
         l->inner = c->loop_at;
-    if (kind == JIT_LINK_JMP && target <= c->pc)
-        l->poll = poll(c);
+    return n;
+}
+
+static void link_code(struct irc *c, unsigned n, unsigned cc)
+{
+    struct jit_link_out *l = &c->out->link[n];
+    enum jit_link_kind kind = l->kind;
+    struct ir_cold *k;
+
     while (((uintptr_t)c->b->p + (kind == JIT_LINK_JCC ? 2 : 1)) % 8 > 4)
         jit_8(c->b, 0x90);
     if (kind == JIT_LINK_JCC) {
@@ -63,6 +69,17 @@ static void link_to(struct irc *c, uint64_t target, enum jit_link_kind kind, uns
     k = ir_new_cold(c, COLD_LINKEXIT);
     k->from = c->b->p - 4;
     k->n = n;
+}
+
+static void link_to(struct irc *c, uint64_t target, enum jit_link_kind kind, unsigned cc)
+{
+    unsigned n = new_link(c, target, kind);
+
+    if (c->failed)
+        return;
+    if (kind == JIT_LINK_JMP && target <= c->pc)
+        c->out->link[n].poll = poll(c);
+    link_code(c, n, cc);
 }
 
 static void link_if(struct irc *c, uint64_t target, unsigned cc)
@@ -368,6 +385,14 @@ static bool exit_if_fl_late(struct irc *c, const struct ir_op *o)
         return false;
     ir_take(c, JR_RAX);
     cc = ir_flag_cc(c, o->a[0], o->attr);
+    if ((uint64_t)o->imm > c->pc) { /* no poll: out of the way of what goes on */
+        struct ir_cold *k = ir_new_cold(c, COLD_EXIT);
+
+        k->from = jit_jcc_fwd(c->b, cc);
+        k->reg[0] = x->inv;
+        k->n = new_link(c, (uint64_t)o->imm, JIT_LINK_JMP);
+        return true;
+    }
     skip = jit_jcc_fwd(c->b, cc ^ 1);
     inv = x->inv;
     ir_store_eflags(c);
@@ -579,6 +604,11 @@ static void emit_one_cold(struct irc *c, struct ir_cold *k)
     case COLD_FLAGS:
         ir_load_flags(c, k->n);
         jit_jmp(c->b, k->back + c->b->delta);
+        break;
+    case COLD_EXIT:
+        ir_store_flags_of(c, k->reg[0]);
+        ir_loop_leave(c);
+        link_code(c, k->n, 0);
         break;
     case COLD_CNAN:
         ir_vex_m(c->b, k->n == IR_F64 ? 3 : 2, 1, 0, 0x10, k->dst - XMM0, 0, k->n == IR_F64 ? GSX(nan64) : GSX(nan32));

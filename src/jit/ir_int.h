@@ -111,13 +111,13 @@ struct irv {
     int32_t home;
     int32_t also; /* L_REG: context memory holds it too, 0 = none */
 };
-enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN, COLD_CALL, COLD_FLAGS };
+enum cold_what { COLD_LINKEXIT, COLD_CODE, COLD_LEAVES, COLD_EVAL, COLD_CNAN, COLD_CALL, COLD_FLAGS, COLD_EXIT };
 struct ir_cold {
     enum cold_what what;
     uint8_t *from, *back; /* rel32 to bind; where to go on */
     uint32_t n;           /* link, code, op, packed flags */
     uint64_t pc;
-    uint8_t reg[4], dst;
+    uint8_t reg[4], dst; /* COLD_EXIT: reg[0] says that CF is not C */
 };
 enum { IR_MAX_COLD = 400, IR_MAX_PINS = 32 };
 struct irc {
@@ -233,6 +233,7 @@ void ir_flags_for_fault(struct irc *c, const struct ir_op *o);
 void ir_mark(struct irc *c, unsigned mark);
 /* RAX (the caller's) and the context := the guest's flags, which are in EFLAGS. */
 void ir_store_eflags(struct irc *c);
+void ir_store_flags_of(struct irc *c, bool inv); /* the same in cold code; inv: CF is not C */
 /* EFLAGS now hold v. */
 void ir_made_flags(struct irc *c, ir_val v, bool inv);
 /* EFLAGS := a packed word. RAX is the caller's. */

@@ -180,6 +180,7 @@ bool ir_make_stubs(struct jit_buf *b, const struct ir_env *env, struct ir_stubs 
 void ir_ctx_init(struct ir_ctx *ctx)
 {
     ctx->self = ctx;
+    memset(&ctx->out, 0, sizeof ctx->out);
     ctx->poll_ok = 0;
     atomic_store(&ctx->poll, (uintptr_t)&ctx->poll_ok);
     ctx->nan32 = 0x7fc00000;

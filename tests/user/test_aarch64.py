@@ -98,7 +98,7 @@ def test_the_report_shows_the_hottest_block_with_its_ir_and_counts(tmp_path):
     assert len(parts[4].splitlines()) < len(parts[2].splitlines()), 'the passes removed nothing'
 
 
-@pytest.mark.parametrize('name', ['smc', 'threads', 'faults', 'deep'])
+@pytest.mark.parametrize('name', ['smc', 'threads', 'faults', 'deep', 'loops', 'float'])
 def test_blocks_that_count_do_what_they_did(tmp_path, name):
     exe = build(tmp_path, name, '-static')
     assert outcome([program('qemu-aarch64'), '-count-blocks', exe], tmp_path) == outcome([program('qemu-aarch64'), exe], tmp_path)

@@ -55,9 +55,10 @@ struct x86_ctx {
     uint64_t if_flag, sys_flags; /* RFLAGS.IF; RFLAGS without it, the arithmetic flags and bit 1 */
     uint64_t t0, t1;             /* at exit, and reloaded on entry */
     const uint8_t *enter_target;
-    uint64_t insns;     /* instructions of the blocks entered, where env.count is set */
-    uint64_t branch_pc; /* the last return */
-    uint32_t flags;     /* arithmetic flags at exit and entry */
+    struct jit_outside out; /* user mode's */
+    uint64_t insns;         /* instructions of the blocks entered, where env.count is set */
+    uint64_t branch_pc;     /* the last return */
+    uint32_t flags;         /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     _Atomic uint64_t jc_mask;                 /* the bits of a pc that index the jump table; 0: look at none */
     uint64_t tsc_neg_base, tsc_mult, tsc_add; /* guest TSC = (host TSC + neg_base) * mult / 2^64 + add */

@@ -1,7 +1,7 @@
 /* The A64 translator as a front end of the user-mode runtime: contexts, reasons to leave translated code, and the
  * interpreter's access to memory (which is the process's own). */
 #include "user/linux/a64_front.h"
-#include "user/linux/ir_front.h"
+#include "user/linux/direct.h"
 #include "user/linux/map.h"
 
 #include <signal.h>
@@ -24,13 +24,20 @@ static struct ir_env env_of(uint32_t first_link)
                            .first_link = first_link};
 }
 
+#define X_AT(n) offsetof(struct a64_cpu, x[n])
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
+    static const struct lx_ir_call call = {
+        A64_EXIT_SVC, X_AT(8), {X_AT(0), X_AT(1), X_AT(2), X_AT(3), X_AT(4), X_AT(5)}, X_AT(0)};
     struct ir_env env = env_of(0);
 
     if (!ir_make_stubs(b, &env, &stubs))
         return err_set(errp, "translator: no room for its shared code");
-    rt->stub = (struct lx_rt_stubs){.enter = stubs.enter,
+    lx_ir_direct(rt, b, a64_pins, a64_nr_pins, &call, &stubs);
+    rt->stub = (struct lx_rt_stubs){.call_begin = rt->stub.call_begin,
+                                    .call_end = rt->stub.call_end,
+                                    .call_undo = rt->stub.call_undo,
+                                    .enter = stubs.enter,
                                     .exit_interp = stubs.exit_code,
                                     .exit_dispatch = stubs.exit_pc,
                                     .exit_link = stubs.exit_link,
@@ -157,7 +164,8 @@ static void ctx_init(struct lx_rt_thread *t)
                                .poll_ok = (uintptr_t)&c->jit.poll_ok,
                                .pc = &c->jit.t0,
                                .link = &c->jit.t1,
-                               .ss_rsp = &c->jit.ss_rsp};
+                               .ss_rsp = &c->jit.ss_rsp,
+                               .out = &c->jit.out};
 }
 
 static unsigned mode_of(struct lx_rt_thread *t)
@@ -260,6 +268,11 @@ static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
     ctx_of(t)->jit.jc[ir_jc_hash(pc)] = (struct ir_jc){pc, host};
 }
 
+static const uint8_t *jc_get(const struct lx_rt_thread *t, uint64_t pc)
+{
+    return mode_of((struct lx_rt_thread *)t) ? NULL : lx_ir_jc_get(&ctx_of(t)->jit, pc);
+}
+
 static void jc_clear(struct lx_rt_thread *t)
 {
     ir_jc_clear(&ctx_of(t)->jit);
@@ -278,6 +291,7 @@ const struct lx_front lx_a64_front = {.name = "arm64",
                                       .set_pc = set_pc,
                                       .step = step,
                                       .jc_set = jc_set,
+                                      .jc_get = jc_get,
                                       .jc_clear = jc_clear,
                                       .fix = lx_ir_fix};
 

@@ -1,7 +1,7 @@
 /* RISC-V (RV64GC) guests: the front end over guest/riscv, registers, system call convention, signal frames, auxiliary
  * vector. After the RISC-V ELF psABI and struct rt_sigframe as Linux builds it. */
 #include "guest/riscv/riscv.h"
-#include "user/linux/ir_front.h"
+#include "user/linux/direct.h"
 #include "user/linux/map.h"
 #include "user/linux/sysnr_tables.h"
 #include "user/linux/vdso.h"
@@ -39,12 +39,22 @@ static struct rv_state *state_of(const struct lx_cpu *c)
 
 /* ---- front end ---- */
 
+#define X_AT(n) offsetof(struct rv_state, x[n])
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
+    static const struct lx_ir_call call = {
+        RV_CODE_ECALL,
+        X_AT(X_A7),
+        {X_AT(X_A0), X_AT(X_A0 + 1), X_AT(X_A0 + 2), X_AT(X_A0 + 3), X_AT(X_A0 + 4), X_AT(X_A0 + 5)},
+        X_AT(X_A0)};
+
     rv_decoder_init(&decoder);
     ir = xcalloc(1, sizeof *ir);
     ir->forwards = true;
-    return lx_ir_stubs(rt, b, rv_pins, rv_nr_pins, &stubs, errp);
+    if (!lx_ir_stubs(rt, b, rv_pins, rv_nr_pins, &stubs, errp))
+        return false;
+    lx_ir_direct(rt, b, rv_pins, rv_nr_pins, &call, &stubs);
+    return true;
 }
 
 static bool executable(uint64_t addr)
@@ -146,6 +156,11 @@ static enum lx_stop step(struct lx_rt_thread *t)
     return LX_STOP_KICK;
 }
 
+static const uint8_t *jc_get(const struct lx_rt_thread *t, uint64_t pc)
+{
+    return lx_ir_jc_get(t->ctx, pc);
+}
+
 static const struct lx_front riscv_front = {.name = "riscv64",
                                             .ctx_size = sizeof(struct rv_state),
                                             .leave_reg = JR_RDX,
@@ -161,6 +176,7 @@ static const struct lx_front riscv_front = {.name = "riscv64",
                                             .resumes = true,
                                             .fix = lx_ir_fix,
                                             .jc_set = lx_ir_jc_set,
+                                            .jc_get = jc_get,
                                             .jc_clear = lx_ir_jc_clear};
 
 /* ---- the CPU ---- */

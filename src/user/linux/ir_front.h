@@ -36,6 +36,12 @@ int lx_ir_trap(struct lx_rt_thread *t, int sig, int code, uint64_t addr);
 uint64_t lx_ir_pc(const struct lx_rt_thread *t);
 void lx_ir_set_pc(struct lx_rt_thread *t, uint64_t pc);
 void lx_ir_jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
+static inline const uint8_t *lx_ir_jc_get(const struct ir_ctx *x, uint64_t pc)
+{
+    const struct ir_jc *j = &x->jc[ir_jc_hash(pc)];
+
+    return j->pc == pc ? j->host : NULL;
+}
 void lx_ir_jc_clear(struct lx_rt_thread *t);
 /* .fix: needed by fronts whose ir_env has `loops`. */
 void lx_ir_fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn);

@@ -412,12 +412,7 @@ static int64_t in_space(int64_t (*held)(const uint64_t *), const uint64_t *a)
 
 int64_t lx_mmap(uint64_t addr, uint64_t len, int prot, int flags, int fd, uint64_t off)
 {
-    int64_t r;
-
-    pthread_mutex_lock(&lx_proc.space);
-    r = map_held(addr, len, prot, flags, fd, off);
-    pthread_mutex_unlock(&lx_proc.space);
-    return r;
+    return in_space(mmap_held, (const uint64_t[]){addr, len, (uint64_t)prot, (uint64_t)flags, (uint64_t)fd, off});
 }
 
 int64_t lx_sys_mmap(struct lx_thread *t, const uint64_t *a)

@@ -1,8 +1,9 @@
 /* See run.h.
  *
  * A thread is in translated code only between in_code = true and false in enter_code; everything else here runs as
- * ordinary C on the thread, with cache.lock taken for short pieces. in_cache lasts longer: where it was is looked up
- * before the cache may be emptied. A thread with in_cache may wait for the lock, so who has the lock waits for none.
+ * ordinary C on the thread, with cache.lock taken for short pieces. view.out->inside lasts longer: where it was is
+ * looked up before the cache may be emptied, but not while a stub makes a system call. A thread that is inside may wait
+ * for the lock, so who has the lock waits for none.
  * Pages of the guest that are both writable and translated are in rt->watch: `prot` while the host's mapping has lost
  * its write permission. */
 #include "user/linux/run.h"
@@ -230,7 +231,7 @@ static struct lx_rt_thread *other_in_cache(struct lx_rt_thread *t)
 {
     struct lx_rt_thread *o = t->rt->threads;
 
-    while (o && (o == t || !o->in_cache))
+    while (o && (o == t || !o->view.out->inside))
         o = o->next;
     return o;
 }
@@ -246,6 +247,10 @@ static void empty_held(struct lx_rt_thread *t)
     rt->emptier = t;
     if (rt->front->steps_out)
         jit_cache_unlink_all(&rt->cache);
+    for (o = rt->threads; o; o = o->next) /* those in a system call of a stub must not go on from there */
+        if (o != t)
+            lx_rt_kick(o);
+    atomic_thread_fence(memory_order_seq_cst); /* they come back inside first, and look then */
     while ((o = other_in_cache(t))) {
         lx_rt_kick(o);
         pthread_mutex_unlock(&rt->cache.lock);
@@ -435,15 +440,15 @@ static const uint8_t *link_exit(struct lx_rt_thread *t, uint32_t n, uint64_t pc)
 
 static void leave_cache(struct lx_rt_thread *t)
 {
-    atomic_store_explicit(&t->in_cache, false, memory_order_release);
+    atomic_store_explicit(&t->view.out->inside, 0, memory_order_release);
 }
 
-/* 0: something wants the run loop first. in_cache stays set: what the exit means is still to be looked up. */
+/* 0: something wants the run loop first. It stays inside: what the exit means is still to be looked up. */
 static int enter_code(struct lx_rt_thread *t, const uint8_t *target)
 {
     int why = 0;
 
-    atomic_store_explicit(&t->in_cache, true, memory_order_relaxed);
+    atomic_store_explicit(&t->view.out->inside, 1, memory_order_relaxed);
     atomic_store_explicit(&t->in_code, true, memory_order_relaxed); /* only seen by handlers on this thread */
     atomic_thread_fence(memory_order_seq_cst);
     if (!t->rt->flushing && t->generation == t->rt->cache.generation && !t->kicked)
@@ -588,6 +593,7 @@ static enum lx_stop step_one(struct lx_rt_thread *t)
 static void set_poll(struct lx_rt_thread *t, bool stop)
 {
     *t->view.poll = stop ? LX_POLL_BAD : t->view.poll_ok;
+    t->view.out->hold = stop;
     if (t->rt->front->kick)
         t->rt->front->kick(t, stop);
 }
@@ -695,9 +701,22 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
 
 enum lx_stop lx_rt_run(struct lx_rt_thread *t)
 {
+    const struct lx_front *f = t->rt->front;
+    const uint8_t *code = NULL;
+
+    /* Most often behind a system call. Code that is dead or of before a flush is not stayed in: the second look is the
+     * cache's. */
+    if (f->jc_get && !t->kicked && t->generation == t->rt->cache.generation && !log_on(LOG_EXEC)) {
+        code = f->jc_get(t, f->pc(t));
+        if (code) {
+            enum lx_stop stop = run_block(t, code);
+
+            if (stop != LX_STOP_KICK || t->rt->single)
+                return stop;
+        }
+    }
     for (;;) {
         enum lx_stop stop;
-        const uint8_t *code;
 
         if (t->kicked) {
             t->kicked = false;
@@ -732,10 +751,14 @@ void lx_rt_kick(struct lx_rt_thread *t)
 void lx_rt_interrupt(struct lx_rt_thread *t, void *context)
 {
     ucontext_t *uc = context;
+    greg_t *g = uc->uc_mcontext.gregs;
+    const uint8_t *rip = (const uint8_t *)(uintptr_t)g[REG_RIP];
 
     lx_rt_kick(t);
-    if (t->rt->front->steps_out && t == lx_rt_self)
-        step_out(t, uc->uc_mcontext.gregs);
+    if (rip >= t->rt->stub.call_begin && rip < t->rt->stub.call_end)
+        g[REG_RIP] = (greg_t)(uintptr_t)t->rt->stub.call_undo;
+    else if (t->rt->front->steps_out && t == lx_rt_self)
+        step_out(t, g);
 }
 
 /* ---- life ---- */
@@ -859,7 +882,8 @@ void lx_rt_thread_killed(struct lx_rt_thread *t, int id)
 {
     struct lx_rt *rt = t->rt;
 
-    t->in_cache = t->in_code = false;
+    t->view.out->inside = 0;
+    t->in_code = false;
     if (rt->cache.lock.__data.__owner != id) {
         if (rt->emptier != t)
             return;

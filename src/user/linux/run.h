@@ -22,6 +22,8 @@
  * each instruction until one of the guest's begins (lx_rt_interrupt). Other threads, which want it when the cache is
  * full, take the links away.
  *
+ * System calls the kernel takes as they are may be made by a stub (direct.h) between two blocks; *view.out.
+ *
  * Code that changes: a page from which code was translated loses PROT_WRITE on the host (the guest's view keeps it). A
  * write faults, the runtime kills the page's blocks and gives the right back. Pages that are written again and again
  * are run one block at a time with their bytes compared (LX_MODE_CHECK is not seen by front ends).
@@ -49,6 +51,7 @@ struct lx_view {
     uintptr_t poll_ok;       /* its value when nothing is wanted */
     uint64_t *pc, *link;     /* set by exits */
     uint64_t *ss_rsp;        /* NULL: no shadow stack */
+    struct jit_outside *out;
 };
 struct lx_rt_thread {
     struct lx_rt *rt;
@@ -59,7 +62,6 @@ struct lx_rt_thread {
     uint64_t ss_top;
     uint32_t generation;
     _Atomic bool in_code, kicked;
-    _Atomic bool in_cache; /* in translated code, or about to look up where it left it: the cache is not emptied */
     bool stepping, stepped_pushf; /* on the way to where it can stop */
     int sig, sig_code;
     uint64_t sig_trap, sig_err;
@@ -91,6 +93,7 @@ struct lx_front {
     /* Executes one instruction at pc, in C. LX_STOP_KICK: done, go on. */
     enum lx_stop (*step)(struct lx_rt_thread *t);
     void (*jc_set)(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
+    const uint8_t *(*jc_get)(const struct lx_rt_thread *t, uint64_t pc); /* NULL: not there. Optional */
     void (*jc_clear)(struct lx_rt_thread *t);
     /* Optional. Beside the poll pointer: makes translated code stop at its next chance, or lets it run again. May be
      * called from signal handlers and other threads. */
@@ -106,7 +109,9 @@ struct lx_front {
 struct lx_rt_stubs {
     const uint8_t *enter, *exit_interp, *exit_dispatch, *exit_link, *exit_signal, *exit_syscall, *exit_trap, *jump,
         *ret_miss, *ret_bottom; /* ret_bottom: what the lowest shadow-stack word returns to; NULL: jump */
-    const void *front;          /* the front end's own */
+    /* A system call that a stub makes (direct.h): a signal taken from begin up to end goes on at undo. NULL: none. */
+    const uint8_t *call_begin, *call_end, *call_undo;
+    const void *front; /* the front end's own */
 };
 enum { LX_WATCH_HEADS = 1024 };
 struct lx_watch {

@@ -11,6 +11,7 @@
 #include "user/linux/seccomp.h"
 #include "base/bytes.h"
 #include "base/util.h"
+#include "user/linux/direct.h"
 #include "user/linux/syscalls.h"
 #include "user/linux/sysnr.h"
 
@@ -302,6 +303,7 @@ static int64_t install(struct lx_thread *t, struct lx_seccomp *f, unsigned flags
 {
     int other = 0;
 
+    lx_direct_off();
     pthread_mutex_lock(&lx_proc.lock);
     if (flags & SECCOMP_FILTER_FLAG_TSYNC)
         other = off_the_chain_locked(t);
@@ -359,6 +361,7 @@ static int64_t set_strict(struct lx_thread *t)
         return t->secc->strict ? 0 : -EINVAL;
     f = xcalloc(1, sizeof *f);
     f->strict = true;
+    lx_direct_off();
     t->secc = f;
     return 0;
 }

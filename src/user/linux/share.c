@@ -143,7 +143,8 @@ int64_t lx_vfork(struct lx_thread *t, const struct lx_clone *c)
     lx_self = t;
     lx_rt_self = t->cpu->rt;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    rt->in_cache = rt->in_code = false;
+    rt->view.out->inside = 0;
+    rt->in_code = false;
     free_thread(n, rt, !(c->flags & CLONE_SIGHAND));
     free(host);
     if (pid > 0 && c->flags & CLONE_PIDFD)

@@ -65,6 +65,7 @@ static const struct lx_sysrow *find(uint64_t nr)
 /* RAW: with paths looked up in the prefixes, and again when the kernel could not write a page watched for code. */
 static int64_t raw(struct lx_thread *t, const struct lx_sysrow *row, const uint64_t *arg)
 {
+    uint32_t *failed = &t->cpu->rt->view.out->failed;
     uint64_t a[6];
     char *path = NULL, buf[PATH_MAX];
     int64_t r;
@@ -83,7 +84,12 @@ static int64_t raw(struct lx_thread *t, const struct lx_sysrow *row, const uint6
             break;
         }
     }
-    r = lx_safe_syscall(t, row->host, a);
+    if (unlikely(*failed)) { /* made by a stub */
+        *failed = 0;
+        r = -EFAULT;
+    } else {
+        r = lx_safe_syscall(t, row->host, a);
+    }
     if (unlikely(r == -EFAULT) && lx_rt_written_any(lx_proc.rt))
         r = lx_safe_syscall(t, row->host, a);
     free(path);

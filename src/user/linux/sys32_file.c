@@ -1,6 +1,7 @@
 /* File calls of 32-bit guests: offsets in two words, iovecs, statfs, locks, directories, terminals' ioctls. */
 #include "base/bytes.h"
 #include "base/util.h"
+#include "user/linux/guard.h"
 #include "user/linux/map.h"
 #include "user/linux/sys32.h"
 #include "user/linux/sys_file.h"
@@ -419,23 +420,31 @@ int64_t lx_sys32_getdents(struct lx_thread *t, const uint64_t *a)
 
 /* Directory offsets must fit the guest's 32-bit off_t: only a 32-bit call (INT 80h) makes file systems give such. The
  * guest's buffer is below 4 GiB. */
-static int64_t compat_call(uint32_t nr, uint32_t a, uint32_t b, uint32_t c)
-{
+struct compat {
+    uint32_t nr, a, b, c;
     int64_t r;
+};
+
+static void compat_call(void *arg)
+{
+    struct compat *c = arg;
 
     __asm__ volatile("int $0x80"
-                     : "=a"(r)
-                     : "a"(nr), "b"(a), "c"(b), "d"(c)
+                     : "=a"(c->r)
+                     : "a"(c->nr), "b"(c->a), "c"(c->b), "d"(c->c)
                      : "memory", "r8", "r9", "r10", "r11", "cc");
-    return (int32_t)r;
+    c->r = (int32_t)c->r;
 }
 
+/* A kernel without 32-bit calls says so, or has nothing at that interrupt: a fault. */
 int64_t lx_sys32_getdents64(struct lx_thread *t, const uint64_t *a)
 {
     enum { NR_GETDENTS64_I386 = 220 };
-    int64_t r = compat_call(NR_GETDENTS64_I386, (uint32_t)a[0], (uint32_t)a[1], (uint32_t)a[2]);
+    struct compat c = {NR_GETDENTS64_I386, (uint32_t)a[0], (uint32_t)a[1], (uint32_t)a[2], -ENOSYS};
 
-    return r == -ENOSYS ? lx_safe_syscall(t, SYS_getdents64, a) : r; /* a kernel without 32-bit calls */
+    if (!lx_guarded(compat_call, &c) || c.r == -ENOSYS)
+        return lx_safe_syscall(t, SYS_getdents64, a);
+    return c.r;
 }
 
 /* ---- uname of old ---- */

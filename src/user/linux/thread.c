@@ -1,6 +1,7 @@
 /* Threads and processes: the run loop, clone, fork, exit. A guest thread is a host thread; fork is the host's. */
 #include "base/log.h"
 #include "base/util.h"
+#include "user/linux/direct.h"
 #include "user/linux/gdb.h"
 #include "user/linux/kept.h"
 #include "user/linux/map.h"
@@ -155,6 +156,7 @@ void lx_run_main(uint64_t entry, uint64_t sp, struct lx_cpu *cpu)
     if (lx_proc.opt.trace)
         lx_trace_executed(t, lx_proc.opt.trace);
     lx_gdb_start(t);
+    lx_direct_start();
     lx_thread_loop(t);
     lx_exit_process(0);
 }

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/str.h"
 #include "base/util.h"
+#include "user/linux/direct.h"
 #include "user/linux/syscalls.h"
 
 #include <elf.h>
@@ -277,6 +278,7 @@ void lx_trace_born(struct lx_thread *t, const struct lx_trace *parent, unsigned 
     memset(&t->trace, 0, sizeof t->trace);
     if (!on)
         return;
+    lx_direct_off();
     t->trace.on = true;
     t->trace.options = options;
     t->trace.seized = seized;
@@ -357,6 +359,7 @@ int lx_trace_arrived(struct lx_thread *t, siginfo_t *info)
         return 0;
     info->si_errno = 0;
     if (what == CMD_ATTACH || what == CMD_SEIZE) {
+        lx_direct_off();
         t->trace.on = true;
         t->trace.seized = what == CMD_SEIZE;
         t->trace.options = (uint32_t)info->si_value.sival_int;
@@ -398,6 +401,7 @@ static struct tracee *find_locked(pid_t tid, bool make)
             return &tracees[i];
     if (!make || nr_tracees == MAX_TRACEES)
         return NULL;
+    lx_direct_off(); /* what is written to a tracee is looked at */
     tracees[nr_tracees] = (struct tracee){.tid = tid};
     return &tracees[nr_tracees++];
 }
@@ -977,6 +981,7 @@ int64_t lx_sys_ptrace(struct lx_thread *t, const uint64_t *a)
     case PTRACE_TRACEME:
         if (t->trace.on || host(PTRACE_TRACEME, 0, 0, NULL) < 0)
             return -EPERM;
+        lx_direct_off();
         t->trace.on = true;
         t->trace.how = LX_TRACE_CONT;
         return 0;

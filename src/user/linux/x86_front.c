@@ -4,8 +4,11 @@
  * Registers as in guest/x86/rw.h; RFLAGS (arithmetic flags, DF, ID) stays the host's and is saved whole. */
 #include "user/linux/x86_front.h"
 #include "guest/x86/ops.h"
+#include "user/linux/direct.h"
+#include "user/linux/thread.h"
 
 #include <cpuid.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,6 +93,80 @@ static const uint8_t *make_jump(struct jit_buf *b, const uint8_t *dispatch)
     return at;
 }
 
+static void come_inside(struct jit_buf *b)
+{
+    jit_mov_ri(b, JR_RCX, 1);
+    jit_op_mem(b, 0, 0x87, JR_RCX, JIT_GS(X86_CTX(out.inside)), 0); /* xchg: a barrier */
+}
+
+/* SYSCALL of 64-bit code, T0 = the pc behind it, see direct.h: most registers are where the host's kernel wants them.
+ * Keeps flags. RCX and R11 become what SYSCALL makes of them. */
+static const uint8_t *make_syscall(struct lx_rt_stubs *s, struct jit_buf *b)
+{
+    static const uint8_t shrx[] = {0xc4, 0xe2, 0xa3, 0xf7, 0xc8}; /* rcx = rax >> r11 */
+    const uint8_t *at = jit_here(b);
+    uint8_t *go, *large, *other, *failed, *held;
+
+    jit_store(b, JIT_GS(X86_CTX(t0)), T0);
+    jit_store(b, JIT_GS(X86_CTX(save_rax)), JR_RAX);
+    jit_mov_ri(b, T1, LX_DIRECT_SHIFT);
+    for (unsigned i = 0; i < ARRAY_LEN(shrx); i++)
+        jit_8(b, shrx[i]);
+    go = jit_jrcxz_fwd(b);
+    large = jit_jmp_fwd(b);
+    jit_patch8(b, go);
+    jit_mov_ri(b, T1, (uintptr_t)lx_direct);
+    jit_op_mem(b, 0, 0x0fb7, JR_RCX, (struct jit_mem){T1, JR_RAX, 2, false, 0}, 0); /* movzx */
+    go = jit_jrcxz_fwd(b);
+    jit_store(b, JIT_GS(X86_CTX(tmp)), HSP);
+    jit_load(b, JR_R9, JIT_GS(X86_CTX(home[0])));
+    jit_load(b, JR_R10, JIT_GS(X86_CTX(home[1])));
+    jit_store32_imm(b, JIT_GS(X86_CTX(out.inside)), 0);
+    other = jit_jmp8_fwd(b);
+    jit_patch8(b, go);
+    held = jit_jmp_fwd(b);
+    jit_patch8(b, other);
+    other = held;
+    s->call_begin = jit_here(b);
+    jit_load32(b, JR_RCX, JIT_GS(X86_CTX(out.hold)));
+    go = jit_jrcxz_fwd(b);
+    held = jit_jmp_fwd(b);
+    jit_patch8(b, go);
+    jit_8(b, 0x0f); /* syscall */
+    jit_8(b, 0x05);
+    s->call_end = jit_here(b);
+    jit_store(b, JIT_GS(X86_CTX(home[2])), T1); /* RFLAGS */
+    jit_load(b, HSP, JIT_GS(X86_CTX(tmp)));
+    jit_load(b, T0, JIT_GS(X86_CTX(t0)));
+    come_inside(b);
+    jit_lea(b, JR_RCX, JIT_BASE(JR_RAX, EFAULT));
+    failed = jit_jrcxz_fwd(b);
+    x86_rw_jc(b); /* a hold makes every jump miss */
+    jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
+    jit_lea(b, JR_RCX, JIT_SUM(JR_RCX, T0));
+    go = jit_jrcxz_fwd(b);
+    jit_mov_rr(b, JR_RCX, T0);
+    jit_jmp(b, s->exit_dispatch);
+    jit_patch8(b, go);
+    jit_mov_rr(b, JR_RCX, T0);
+    jit_jmp_mem(b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
+    jit_patch32(b, held);
+    s->call_undo = jit_here(b);
+    jit_load(b, HSP, JIT_GS(X86_CTX(tmp)));
+    jit_load(b, T0, JIT_GS(X86_CTX(t0)));
+    come_inside(b);
+    held = jit_jmp8_fwd(b);
+    jit_patch8(b, failed);
+    jit_store32_imm(b, JIT_GS(X86_CTX(out.failed)), 1);
+    jit_patch8(b, held);
+    jit_load(b, JR_RAX, JIT_GS(X86_CTX(save_rax)));
+    jit_patch32(b, large);
+    jit_patch32(b, other);
+    jit_mov_rr(b, JR_RCX, T0);
+    jit_jmp(b, s->exit_syscall);
+    return at;
+}
+
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
     struct lx_rt_stubs *s = &rt->stub;
@@ -103,6 +180,8 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
     s->exit_signal = make_reason(b, out, LX_EXIT_SIGNAL);
     s->exit_syscall = make_reason(b, out, LX_EXIT_SYSCALL);
     s->jump = make_jump(b, s->exit_dispatch);
+    if (!lx_is32())
+        s->exit_syscall = make_syscall(s, b);
     s->ret_miss = x86_rw_ret_miss_stub(b, s->jump);
     s->ret_bottom = x86_rw_ret_bottom_stub(b, s->ret_miss);
     stubs = (struct x86_stubs){.enter = s->enter,
@@ -125,8 +204,12 @@ static void ctx_init(struct lx_rt_thread *t)
     x->cpu = x86_lx(t->cpu)->c;
     x->jc_mask = X86_JC_MASK;
     x->poll = (uintptr_t)&x->poll_ok;
-    t->view = (struct lx_view){
-        .poll = &x->poll, .poll_ok = (uintptr_t)&x->poll_ok, .pc = &x->t0, .link = &x->t1, .ss_rsp = &x->ss_rsp};
+    t->view = (struct lx_view){.poll = &x->poll,
+                               .poll_ok = (uintptr_t)&x->poll_ok,
+                               .pc = &x->t0,
+                               .link = &x->t1,
+                               .ss_rsp = &x->ss_rsp,
+                               .out = &x->out};
 }
 
 static unsigned mode_of(struct lx_rt_thread *t)
@@ -212,6 +295,13 @@ static void jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host)
 
     x->jc_host[x86_jc(pc)] = host;
     x->jc_neg[x86_jc(pc)] = -pc;
+}
+
+static const uint8_t *jc_get(const struct lx_rt_thread *t, uint64_t pc)
+{
+    const struct x86_ctx *x = t->ctx;
+
+    return x->jc_neg[x86_jc(pc)] == -pc ? x->jc_host[x86_jc(pc)] : NULL;
 }
 
 static void jc_clear(struct lx_rt_thread *t)
@@ -341,6 +431,7 @@ const struct lx_front lx_x86_front = {.name = "x86",
                                       .set_pc = set_pc,
                                       .step = step,
                                       .jc_set = jc_set,
+                                      .jc_get = jc_get,
                                       .jc_clear = jc_clear,
                                       .kick = kick,
                                       .steps_out = true,

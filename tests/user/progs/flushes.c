@@ -141,13 +141,23 @@ static void *sends(void *to)
     return NULL;
 }
 
+/* In the kernel all the while. */
+static void *waits(void *from)
+{
+    char c = 0;
+
+    wrong += read(*(int *)from, &c, 1) != 1 || c != 'x';
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     struct sigaction usr1 = {.sa_handler = on_usr1, .sa_flags = SA_RESTART},
                      segv = {.sa_sigaction = on_segv, .sa_flags = SA_SIGINFO};
     uint8_t *much = mmap(NULL, ROOM, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int passes = argc > 1 ? atoi(argv[1]) : 2;
-    pthread_t t[5];
+    pthread_t t[6];
+    int fd[2];
 
     guarded = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     sigaction(SIGUSR1, &usr1, NULL);
@@ -160,13 +170,16 @@ int main(int argc, char **argv)
     pthread_create(&t[2], NULL, stores_beside_code, NULL);
     pthread_create(&t[3], NULL, unmaps, NULL);
     pthread_create(&t[4], NULL, sends, &t[0]);
+    wrong += pipe(fd) != 0;
+    pthread_create(&t[5], NULL, waits, &fd[0]);
     while (passes--)
         for (uint32_t i = 0; i < ROOM; i += FN)
             wrong += code_at(much + i)(i + 1) != model(i + 1);
     while (signals < 10)
         usleep(1000);
     stop = 1;
-    for (int i = 4; i >= 0; i--)
+    wrong += write(fd[1], "x", 1) != 1;
+    for (int i = 5; i >= 0; i--)
         pthread_join(t[i], NULL);
     printf("wrong %u, joined\n", wrong);
     return 0;
