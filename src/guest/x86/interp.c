@@ -118,7 +118,9 @@ void x86_check_insn(struct x86_cpu *c, const struct x86_insn *in)
 {
     uint32_t at = in->row->attr;
 
-    if (!x86_insn_offered(&c->feat, in))
+    if (in->row->feature && !x86_has(&c->feat, in->row->feature))
+        x86_raise(c, X86_UD);
+    if (unlikely(at & X86_A_AVX512) && !x86_insn_offered(&c->feat, in))
         x86_raise(c, X86_UD);
     if (in->enc != X86_ENC_LEGACY && !x86_pm(c))
         x86_raise(c, X86_UD);

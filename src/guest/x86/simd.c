@@ -47,15 +47,16 @@ struct simd_ctx {
     uint32_t mxcsr_in, mxcsr_out, mxcsr_host;
 };
 
-/* Everything that makes two thunks differ. */
+/* Everything that makes two thunks differ; its bytes are the key of the cache. */
 struct recipe {
-    uint8_t code[12], len; /* the instruction as it runs on the host */
-    uint8_t what;          /* T_* */
-    uint32_t in;           /* vector registers to load, by number */
-    uint8_t k_in;          /* mask registers to load */
-    uint8_t k_out;         /* 8 and a mask register to store, or 0 */
-    uint8_t out[2], nr_out;
+    uint8_t code[12]; /* the instruction as it runs on the host, zeros behind it */
+    uint32_t in;      /* vector registers to load, by number */
+    uint8_t len, what /* T_* */;
+    uint8_t k_in;  /* mask registers to load */
+    uint8_t k_out; /* 8 and a mask register to store, or 0 */
+    uint8_t out[2], nr_out, zero;
 };
+static_assert(sizeof(struct recipe) == KEY_LEN, "no holes");
 struct thunk {
     uint8_t key[KEY_LEN];
     uint32_t off; /* in the arena, + 1; 0 = empty slot */
@@ -266,27 +267,11 @@ static uint32_t key_hash(const uint8_t *key)
     return (uint32_t)(h >> 20) & (TABLE_SIZE - 1);
 }
 
-static void recipe_key(const struct recipe *r, uint8_t *key)
-{
-    static_assert(sizeof r->code + 1 + 1 + 4 + 2 + 3 <= KEY_LEN, "the recipe fits its key");
-    memset(key, 0, KEY_LEN);
-    memcpy(key, r->code, r->len);
-    key[12] = r->len;
-    key[13] = r->what;
-    put_le32(key + 14, r->in);
-    key[18] = r->k_in;
-    key[19] = r->k_out;
-    key[20] = r->nr_out;
-    key[21] = r->out[0];
-    key[22] = r->out[1];
-}
-
 static const uint8_t *thunk_find(struct x86_simd *s, const struct recipe *r)
 {
-    uint8_t key[KEY_LEN];
+    const uint8_t *key = (const uint8_t *)r;
     uint32_t i;
 
-    recipe_key(r, key);
     for (i = key_hash(key); s->table[i].off; i = (i + 1) & (TABLE_SIZE - 1))
         if (memcmp(s->table[i].key, key, KEY_LEN) == 0)
             return s->arena.x + s->table[i].off - 1;
@@ -852,7 +837,8 @@ static void run_thunk(struct x86_cpu *c, const struct x86_insn *in, const struct
     x->v = c->v;
     x->k_out = 0;
     x->mxcsr_in = (c->fx.mxcsr & 0xffff & ~(uint32_t)MXCSR_FLAGS) | MXCSR_MASKS;
-    if (is_reduce(in) && !(c->fx.mxcsr & MXCSR_UM)) /* FTZ counts only while underflow is masked */
+    if (unlikely(r->what & T_WIDE) && is_reduce(in) &&
+        !(c->fx.mxcsr & MXCSR_UM)) /* FTZ counts only while underflow is masked */
         x->mxcsr_in &= ~(uint32_t)MXCSR_FTZ;
     x->mxcsr_host = host_mxcsr();
     x->flags = c->rflags & X86_ARITH;
