@@ -397,6 +397,7 @@ static void what_evex_must_not_say(void **st)
         {{0x62, 0xf2, 0x7d, 0x08, 0x16, 0xca}, X86_MODE_64, X86_DECODE_UD},       /* vpermps of 128 bits */
         {{0x62, 0xf2, 0x7d, 0x28, 0x1b, 0x08}, X86_MODE_64, X86_DECODE_UD},       /* vbroadcastf32x8 into 256 bits */
         {{0x62, 0xf2, 0x7d, 0x48, 0x1a, 0xca}, X86_MODE_64, X86_DECODE_UD},       /* vbroadcastf32x4 of a register */
+        {{0x62, 0xf2, 0xfe, 0xa8, 0x39, 0xe5}, X86_MODE_64, X86_DECODE_UD},       /* vpmovq2m k4{z},ymm5 */
         {{0xc4, 0xe1, 0xe9, 0x41, 0xcb}, X86_MODE_64, X86_DECODE_UD},             /* kandd with L = 0 */
         {{0xc4, 0xe1, 0x78, 0x91, 0xcb}, X86_MODE_64, X86_DECODE_UD},             /* kmovw store to a register */
         {{0x62, 0xf1, 0x6c, 0x48, 0x58, 0xcb}, X86_MODE_32, X86_DECODE_OK},
