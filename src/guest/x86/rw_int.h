@@ -20,7 +20,7 @@ enum {
     RW_PLAIN = RW_STACK_OP | RW_STRING | RW_FLAT_OP | RW_CAN_COPY
 };
 
-enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD };
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD, COLD_CALL /* user mode: to what the jump table lacks */ };
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */

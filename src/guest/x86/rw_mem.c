@@ -421,6 +421,12 @@ void rw_cold(struct rw *r)
             jit_jmp(b, r->env->stubs->exit_link);
             continue;
         }
+        if (c->kind == COLD_CALL) {
+            jit_mov_rr(b, JR_RCX, T1);
+            jit_call(b, r->env->stubs->exit_dispatch);
+            jit_jmp(b, c->op);
+            continue;
+        }
         if (c->rcx_in_t1)
             jit_mov_rr(b, JR_RCX, T1);
         if (c->kind == COLD_GUARD) {

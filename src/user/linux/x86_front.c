@@ -104,7 +104,7 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
     s->exit_syscall = make_reason(b, out, LX_EXIT_SYSCALL);
     s->jump = make_jump(b, s->exit_dispatch);
     s->ret_miss = x86_rw_ret_miss_stub(b, s->jump);
-    s->ret_bottom = x86_rw_ret_bottom_stub(b, s->ret_miss);
+    s->ret_bottom = x86_rw_ret_bottom_stub(b, s->jump); /* RCX is in its place */
     stubs = (struct x86_stubs){.enter = s->enter,
                                .exit_interp = s->exit_interp,
                                .exit_dispatch = s->exit_dispatch,
@@ -123,7 +123,7 @@ static void ctx_init(struct lx_rt_thread *t)
     struct x86_ctx *x = t->ctx;
 
     x->cpu = x86_lx(t->cpu)->c;
-    x->jc_mask = X86_JC_MASK;
+    x->jc_mask = x->jc_mask_hit = X86_JC_MASK;
     x->poll = (uintptr_t)&x->poll_ok;
     t->view = (struct lx_view){
         .poll = &x->poll, .poll_ok = (uintptr_t)&x->poll_ok, .pc = &x->t0, .link = &x->t1, .ss_rsp = &x->ss_rsp};
