@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, need, program
+from conftest import ROOT, build_dir, need, program
 
 import importlib.util
 import sys
@@ -41,6 +41,16 @@ def test_avx512_is_the_processors(tmp_path, flags):
     exe = build(tmp_path, 'avx512', *(f for f in flags if f not in one))
     assert run([translator('x86_64'), *one, exe]) == run([exe])
     assert b'no AVX-512' in run([translator('x86_64'), '-cpu', 'max,-avx512f', exe])[1]
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USR-01')
+@pytest.mark.parametrize('how', [['--count', '4000'], ['--count', '200', '--walk', '1']], ids=['short', 'walk'])
+def test_random_runs_are_what_the_interpreter_makes_of_them(how):
+    """x86seq runs them on the bare CPU, which here is our translator, and through the interpreter, exact to the fault and the x87's state at it."""
+    p = subprocess.run([translator('x86_64'), f'{build_dir()}/tests/diff/x86seq', '--engine', 'interp', '--max', '30', '--seed', '77', *how],
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
+    assert p.returncode == 0 and ', 0 differ' in p.stdout, p.stdout[-3000:]
 
 
 @pytest.mark.long

@@ -281,6 +281,7 @@ static bool emit_block(struct rw *r)
         rw_before_jcc(r);
         if (r->flat) { /* nothing is put off or put together there */
             rw_sp_mark(r);
+            rw_home_begin(r);
             go_on = emit_one(r, &r->in[r->cur]);
             rw_sp_settle(r);
             continue;

@@ -421,14 +421,17 @@ static void emit(struct rw *r, const struct x86_insn *in, const struct host_regs
     emit_imm(r, in);
 }
 
-static void write_back(struct rw *r, int guest, bool written, int host)
+/* both: the other scratch register waits for its turn. */
+static void write_back(struct rw *r, int guest, bool written, int host, bool both)
 {
     unsigned m;
 
     if (guest < 0 || !written)
         return;
     m = rw_map((unsigned)guest);
-    if (m & SPILLED)
+    if (m & SPILLED && both)
+        jit_store(r->b, rw_home(r, m), (unsigned)host);
+    else if (m & SPILLED)
         rw_store_home(r, m, (unsigned)host);
 }
 
@@ -502,7 +505,7 @@ static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct r
         other_w = g->w_rm;
         twin.opcode ^= (uint8_t)by;
     }
-    m = JIT_GS(X86_CTX(home) + 8 * (int)(rw_map((unsigned)mem) & 3));
+    m = (mem == g->rm ? g->w_rm : g->w_reg) ? rw_home_to(r, rw_map((unsigned)mem)) : rw_home(r, rw_map((unsigned)mem));
     if (other >= 0) {
         unsigned o = rw_map((unsigned)other);
 
@@ -513,7 +516,7 @@ static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct r
             r->t1 = 0;
     }
     emit(r, &twin, &h, &m, g->low8);
-    write_back(r, other, other_w, h.reg);
+    write_back(r, other, other_w, h.reg, false);
     return true;
 }
 
@@ -525,7 +528,7 @@ static bool copy_lea(struct rw *r, const struct x86_insn *in)
         return false;
     if (in->opsz == 2) {
         if (d & SPILLED)
-            jit_op_mem(r->b, JIT_66, 0x89, T0, JIT_GS(X86_CTX(home) + 8 * (int)(d & 3)), 0);
+            jit_op_mem(r->b, JIT_66, 0x89, T0, rw_home_to(r, d), 0);
         else
             jit_op_reg(r->b, JIT_66, 0x89, T0, d);
         return true;
@@ -581,8 +584,8 @@ static bool bit_string(struct rw *r, const struct x86_insn *in)
     return true;
 }
 
-/* Is modrm.reg set as a whole, whatever it was? */
-static bool sets_reg(const struct x86_insn *in)
+/* Is the register named there set as a whole, whatever it was? */
+static bool sets(const struct x86_insn *in, unsigned where)
 {
     const struct x86_operand *o = &in->ops[0];
 
@@ -591,7 +594,7 @@ static bool sets_reg(const struct x86_insn *in)
     case X86_I_MOVZX:
     case X86_I_MOVSX:
     case X86_I_MOVSXD:
-        return o->where == X86_IN_REG && o->size >= 4;
+        return o->where == where && o->size >= 4;
     default:
         return false;
     }
@@ -608,10 +611,10 @@ static void copy_with(struct rw *r, const struct x86_insn *in, const struct rw_g
 
     if (!m && copy_in_home(r, in, g, first))
         return;
-    h.reg = place(r, g->reg, !sets_reg(in) || g->reg == g->rm, scratch, &nr, prev, homes);
-    h.rm = place(r, g->rm, true, scratch, &nr, prev, homes);
+    h.reg = place(r, g->reg, !sets(in, X86_IN_REG) || g->reg == g->rm, scratch, &nr, prev, homes);
+    h.rm = place(r, g->rm, !sets(in, X86_IN_RM), scratch, &nr, prev, homes);
     h.vvvv = place(r, g->vvvv, true, scratch, &nr, prev, homes);
-    h.opc = place(r, g->opc, true, scratch, &nr, prev, homes);
+    h.opc = place(r, g->opc, !sets(in, X86_IN_OPC), scratch, &nr, prev, homes);
     if (g->high >= 0) {
         h.reg = (int)first;
         jit_rorx(r->b, first, (unsigned)g->high, 8);
@@ -619,10 +622,10 @@ static void copy_with(struct rw *r, const struct x86_insn *in, const struct rw_g
     if (nr > (first == T0))
         r->t1 = 0;
     emit(r, in, &h, m, g->low8);
-    write_back(r, g->reg, g->w_reg, h.reg);
-    write_back(r, g->rm, g->w_rm, h.rm);
-    write_back(r, g->vvvv, g->w_vvvv, h.vvvv);
-    write_back(r, g->opc, g->w_opc, h.opc);
+    write_back(r, g->reg, g->w_reg, h.reg, nr > 1);
+    write_back(r, g->rm, g->w_rm, h.rm, nr > 1);
+    write_back(r, g->vvvv, g->w_vvvv, h.vvvv, nr > 1);
+    write_back(r, g->opc, g->w_opc, h.opc, nr > 1);
     if (g->high >= 0 && g->w_reg)
         jit_rorx(r->b, (unsigned)g->high, first, 56);
 }

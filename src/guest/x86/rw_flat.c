@@ -71,8 +71,11 @@ struct jit_mem rw_flat_access(struct rw *r, const struct x86_insn *in, bool *t0_
     if (in->index != X86_NO_REG) {
         h = rw_map(in->index);
         if (h & SPILLED) {
-            rw_load_home(r, T1, h);
-            h = T1;
+            unsigned t = *t0_free && !rw_spilled(r, in) ? T0 : T1;
+
+            rw_load_home(r, t, h);
+            *t0_free &= t != T0;
+            h = t;
         }
         m.index = (uint8_t)h;
     }

@@ -20,7 +20,7 @@ enum {
     RW_PLAIN = RW_STACK_OP | RW_STRING | RW_FLAT_OP | RW_CAN_COPY
 };
 
-enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD };
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD, COLD_CALL /* user mode: to what the jump table lacks */ };
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
@@ -87,9 +87,10 @@ struct rw {
     uint8_t *away;    /* a jump to stubs->ret_miss that nobody falls into; NULL: none yet */
     uint8_t *join_at; /* rw_join; NULL: none */
     unsigned join_insn;
-    bool polled; /* for the next instruction, a jump back */
-    int32_t sp;  /* flat: HSP is guest RSP - sp (rw_sp_settle) */
-    bool a32;    /* flat: the operand rw_access returned is to be used with an address-size prefix */
+    bool polled;  /* for the next instruction, a jump back */
+    int32_t sp;   /* flat: HSP is guest RSP - sp (rw_sp_settle) */
+    bool t1_zero; /* flat: T1 is 0 (rw_home.c) */
+    bool a32;     /* flat: the operand rw_access returned is to be used with an address-size prefix */
     /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
      * moved since. */
     int pending, pending_next;
@@ -127,8 +128,6 @@ struct jit_mem rw_at_t0(struct rw *r, unsigned size, bool write); /* the same fo
 struct jit_mem rw_at_reg(struct rw *r, unsigned reg, unsigned size, bool write);
 bool rw_mem_ok(const struct rw *r, const struct x86_insn *in);
 unsigned rw_map(unsigned guest_reg);
-void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
-void rw_store_home(struct rw *r, unsigned mapped, unsigned src);
 /* The code depends on bytes [first, last] of the block's page beyond its own. */
 void rw_note_peek(struct rw *r, unsigned first, unsigned last);
 void rw_cold(struct rw *r);
@@ -136,6 +135,13 @@ void rw_cold(struct rw *r);
  * sum_is_1: a sum that is 1 instead. */
 uint8_t *rw_leave_unless_zero(struct rw *r, struct jit_mem sum, bool sum_is_1);
 struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
+
+/* rw_home.c: guest R9 to R11, mapped as rw_map says. */
+void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);
+void rw_store_home(struct rw *r, unsigned mapped, unsigned src); /* in user mode T1 is lost */
+struct jit_mem rw_home(const struct rw *r, unsigned mapped);     /* the place itself, to be read */
+struct jit_mem rw_home_to(struct rw *r, unsigned mapped);        /* to be written, too: as rw_store_home */
+void rw_home_begin(struct rw *r);                                /* user mode, at the beginning of each instruction */
 
 /* rw_flat_flow.c: RSP moves by so much. In 64-bit code of user mode a run of pushes and pops, and the call or return at
  * its end, moves HSP once, behind the last; what it still lacks is in the mark of each instruction, for faults. */

@@ -10,16 +10,6 @@ unsigned rw_map(unsigned g)
     return g;
 }
 
-void rw_load_home(struct rw *r, unsigned dst, unsigned mapped)
-{
-    jit_load(r->b, dst, JIT_GS(X86_CTX(home) + 8 * (int)(mapped & 3)));
-}
-
-void rw_store_home(struct rw *r, unsigned mapped, unsigned src)
-{
-    jit_store(r->b, JIT_GS(X86_CTX(home) + 8 * (int)(mapped & 3)), src);
-}
-
 /* Can the rewriter form this operand's address? */
 bool rw_mem_ok(const struct rw *r, const struct x86_insn *in)
 {
@@ -60,8 +50,10 @@ static void address(struct rw *r, const struct x86_insn *in, unsigned dst, bool 
         unsigned h = rw_map(index);
 
         if (h & SPILLED) {
-            rw_load_home(r, T1, h);
-            h = T1;
+            unsigned t = m.base == T0 ? T1 : T0;
+
+            rw_load_home(r, t, h);
+            h = t;
         }
         m.index = (uint8_t)h;
     }
@@ -427,6 +419,12 @@ void rw_cold(struct rw *r)
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
             jit_mov_link(b, T1, r->env->first_link, c->link);
             jit_jmp(b, r->env->stubs->exit_link);
+            continue;
+        }
+        if (c->kind == COLD_CALL) {
+            jit_mov_rr(b, JR_RCX, T1);
+            jit_call(b, r->env->stubs->exit_dispatch);
+            jit_jmp(b, c->op);
             continue;
         }
         if (c->rcx_in_t1)

@@ -183,7 +183,7 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
     if (!lx_is32())
         s->exit_syscall = make_syscall(s, b);
     s->ret_miss = x86_rw_ret_miss_stub(b, s->jump);
-    s->ret_bottom = x86_rw_ret_bottom_stub(b, s->ret_miss);
+    s->ret_bottom = x86_rw_ret_bottom_stub(b, s->jump); /* RCX is in its place */
     stubs = (struct x86_stubs){.enter = s->enter,
                                .exit_interp = s->exit_interp,
                                .exit_dispatch = s->exit_dispatch,
@@ -202,7 +202,7 @@ static void ctx_init(struct lx_rt_thread *t)
     struct x86_ctx *x = t->ctx;
 
     x->cpu = x86_lx(t->cpu)->c;
-    x->jc_mask = X86_JC_MASK;
+    x->jc_mask = x->jc_mask_hit = X86_JC_MASK;
     x->poll = (uintptr_t)&x->poll_ok;
     t->view = (struct lx_view){.poll = &x->poll,
                                .poll_ok = (uintptr_t)&x->poll_ok,
@@ -411,6 +411,7 @@ static enum lx_stop step(struct lx_rt_thread *t)
     }
     if (!x->m64)
         c->rip = (uint32_t)c->rip;
+    x86_x87_sync(c); /* a fault leaves by siglongjmp from a handler, to which the kernel has given an x87 of its own */
     vec = x86_user_step(c);
     if (vec < 0)
         return LX_STOP_KICK;
