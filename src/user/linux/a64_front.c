@@ -160,12 +160,7 @@ static void ctx_init(struct lx_rt_thread *t)
     free(l->own);
     l->own = NULL;
     l->c = c;
-    t->view = (struct lx_view){.poll = &c->jit.poll,
-                               .poll_ok = (uintptr_t)&c->jit.poll_ok,
-                               .pc = &c->jit.t0,
-                               .link = &c->jit.t1,
-                               .ss_rsp = &c->jit.ss_rsp,
-                               .out = &c->jit.out};
+    t->view = lx_ir_view(&c->jit);
 }
 
 static unsigned mode_of(struct lx_rt_thread *t)

@@ -68,12 +68,7 @@ void lx_ir_ctx_init(struct lx_rt_thread *t)
     c->state = x;
     x->self = x;
     x->poll = (uintptr_t)&x->poll_ok;
-    t->view = (struct lx_view){.poll = &x->poll,
-                               .poll_ok = (uintptr_t)&x->poll_ok,
-                               .pc = &x->t0,
-                               .link = &x->t1,
-                               .ss_rsp = &x->ss_rsp,
-                               .out = &x->out};
+    t->view = lx_ir_view(x);
 }
 
 int lx_ir_enter(struct lx_rt_thread *t, const uint8_t *target, unsigned *code)

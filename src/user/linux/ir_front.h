@@ -36,6 +36,16 @@ int lx_ir_trap(struct lx_rt_thread *t, int sig, int code, uint64_t addr);
 uint64_t lx_ir_pc(const struct lx_rt_thread *t);
 void lx_ir_set_pc(struct lx_rt_thread *t, uint64_t pc);
 void lx_ir_jc_set(struct lx_rt_thread *t, uint64_t pc, const uint8_t *host);
+/* What the runtime may touch of a context. */
+static inline struct lx_view lx_ir_view(struct ir_ctx *x)
+{
+    return (struct lx_view){.poll = &x->poll,
+                            .poll_ok = (uintptr_t)&x->poll_ok,
+                            .pc = &x->t0,
+                            .link = &x->t1,
+                            .ss_rsp = &x->ss_rsp,
+                            .out = &x->out};
+}
 static inline const uint8_t *lx_ir_jc_get(const struct ir_ctx *x, uint64_t pc)
 {
     const struct ir_jc *j = &x->jc[ir_jc_hash(pc)];
