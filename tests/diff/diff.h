@@ -76,8 +76,6 @@ static inline uint64_t rnd_below(struct rng *r, uint64_t n)
 bool diff_wide(void);
 /* Not compared: the guest does not have it. Before native_init. */
 void diff_no_wide(void);
-/* What the host has of it, for engines that carry it out whether it is offered or not. */
-void diff_add_avx512(struct x86_features *f);
 /* What differs of it, or NULL. */
 const char *wide_difference(const struct dregs *a, const struct dregs *b, char *buf, size_t n);
 extern bool gen_read_only; /* aim at the page that may only be read, too */

@@ -3,50 +3,10 @@
 #include "diff.h"
 
 #include "base/bytes.h"
+#include "guest/x86/insn_row.h"
 #include "guest/x86/ops.h"
 #include "guest/x86/trial.h"
 #include <stdio.h>
-
-enum {
-    W0 = 1,
-    W1 = 2,
-    L0 = 4,
-    L1 = 8,
-    O16 = 16,
-    O32 = 32,
-    O64 = 64,
-    NB = 128,
-    IM0 = 256,
-    F2 = 512,
-    M64 = 1024,
-    NO64M = 2048,
-    L2 = 4096
-};
-/* The evex column (insn_evex.def). */
-enum {
-    M1 = 1,
-    M2 = 2,
-    M4 = 4,
-    M8 = 8,
-    B4 = 0x10,
-    B8 = 0x20,
-    RC = 0x40,
-    SAE = 0x80,
-    KQ = 0x100,
-    NF = 0x200,
-    SC = 0x400,
-    CE = 0x800,
-    NZ = 0x1000,
-    BM = 0x2000,
-    PT = 0x4000
-};
-enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
-#define g(n) (MR_REG | (n))
-#define MEM  MR_MEM
-#define REG  MR_MOD3
-#define x(b) (MR_EXACT | (b))
-enum { NP = 1, P66 = 2, PF3 = 4, PF2 = 8, ANY = 15, N66 = 3, PS = 12 };
-enum { m1 = X86_MAP_1, m0F = X86_MAP_0F, m38 = X86_MAP_0F38, m3A = X86_MAP_0F3A };
 
 #define ROW(N, v, x_, mp, p, opc, mr, c, a0, a1, a2, a3)                                                               \
     {.name = #N,                                                                                                       \
@@ -97,31 +57,6 @@ uint64_t rnd(struct rng *r)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
-}
-
-void diff_add_avx512(struct x86_features *f)
-{
-    static const struct {
-        enum x86_feature_id id;
-        const char *name;
-    } bits[] = {{X86_F_AVX512F, "avx512f"},
-                {X86_F_AVX512DQ, "avx512dq"},
-                {X86_F_AVX512BW, "avx512bw"},
-                {X86_F_AVX512VL, "avx512vl"},
-                {X86_F_AVX512CD, "avx512cd"},
-                {X86_F_AVX512IFMA, "avx512ifma"},
-                {X86_F_AVX512VBMI, "avx512vbmi"},
-                {X86_F_AVX512VBMI2, "avx512vbmi2"},
-                {X86_F_AVX512VNNI, "avx512vnni"},
-                {X86_F_AVX512BITALG, "avx512bitalg"},
-                {X86_F_AVX512VPOPCNTDQ, "avx512-vpopcntdq"},
-                {X86_F_AVX512BF16, "avx512-bf16"}};
-    struct x86_features host;
-
-    x86_features_host(&host);
-    for (unsigned i = 0; i < ARRAY_LEN(bits); i++)
-        if (x86_has(&host, bits[i].id))
-            x86_features_set(f, bits[i].name, true);
 }
 
 const char *wide_difference(const struct dregs *a, const struct dregs *b, char *buf, size_t n)

@@ -285,8 +285,6 @@ static bool set_up(struct guest *g, const char *engine, int *fd, struct err **er
         return false;
     x86_features_max(&g->c->feat);
     x86_features_host(&real);
-    if (diff_wide() && (g->exec || strcmp(engine, "interp") == 0))
-        diff_add_avx512(&g->c->feat);
     g->wide = diff_wide() && x86_has(&g->c->feat, X86_F_AVX512F);
     if (!g->wide)
         diff_no_wide();

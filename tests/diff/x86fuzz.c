@@ -379,8 +379,6 @@ static bool add_cpu(struct fuzz *f, unsigned n, const struct accel_class *a, str
     if (!p->c)
         return false;
     x86_features_max(&p->c->feat);
-    if (a == accel_find("interp"))
-        diff_add_avx512(&p->c->feat);
     p->c->port.pic_ack = ack;
     p->c->port.pic = p;
     return a->vcpu_init(&p->c->vcpu, errp);

@@ -8,6 +8,7 @@
  */
 #include "guest/x86/cpuid.h"
 #include "guest/x86/insn.h"
+#include "guest/x86/insn_row.h"
 #include "guest/x86/ops.h"
 
 /* Operand kinds. */
@@ -206,48 +207,7 @@ static inline unsigned op_szcode(unsigned o)
 {
     return op_kind(o) == K_SEG ? 2 : o >> 8;
 }
-/* Constraints of a row. */
-enum {
-    W0 = 1,
-    W1 = 2,
-    L0 = 4,
-    L1 = 8,
-    O16 = 16,
-    O32 = 32,
-    O64 = 64,
-    NB = 128,
-    IM0 = 256,
-    F2 = 512,
-    M64 = 1024,
-    NO64M = 2048,
-    L2 = 4096
-};
-/* The evex column of insn_evex.def. */
-enum {
-    M1 = 1,
-    M2 = 2,
-    M4 = 4,
-    M8 = 8,
-    B4 = 0x10,
-    B8 = 0x20,
-    RC = 0x40,
-    SAE = 0x80,
-    KQ = 0x100,
-    NF = 0x200,
-    SC = 0x400,
-    CE = 0x800,
-    NZ = 0x1000,
-    BM = 0x2000,
-    PT = 0x4000
-};
 enum { X86_F_AVX512GFNI = X86_F_GFNI, X86_F_AVX512VAES = X86_F_VAES, X86_F_AVX512PCLMUL = X86_F_VPCLMUL };
-enum { MR_REG = 0x10, MR_MEM = 0x20, MR_MOD3 = 0x40, MR_EXACT = 0x8000 };
-#define g(n) (MR_REG | (n))
-#define MEM  MR_MEM
-#define REG  MR_MOD3
-#define x(b) (MR_EXACT | (b))
-enum { NP = 1, P66 = 2, PF3 = 4, PF2 = 8, ANY = 15, N66 = 3, PS = 12 };
-enum { m1 = X86_MAP_1, m0F = X86_MAP_0F, m38 = X86_MAP_0F38, m3A = X86_MAP_0F3A };
 enum {
     n = 0,
     r = 1,
