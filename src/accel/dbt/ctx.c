@@ -162,7 +162,7 @@ static struct x86_ctx *ctx_new(struct dbt_cpu *c)
     x->cpu = c->cpu;
     x->poll_ok = 0;
     x->poll = (uintptr_t)&x->poll_ok;
-    x->jc_mask = X86_JC_MASK;
+    x->jc_mask = x->jc_mask_hit = X86_JC_MASK;
     for (unsigned i = 0; i < ARRAY_LEN(x->mask); i++)
         x->mask[i] = ~UINT64_C(0xfff) | ((UINT64_C(1) << i) - 1);
     x->page_mask = PAGE - 1;

@@ -61,7 +61,7 @@ struct x86_ctx {
     uint32_t flags;         /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     _Atomic uint64_t jc_mask;                 /* the bits of a pc that index the jump table; 0: look at none */
-    uint64_t jc_mask_hit;                     /* FLAT: the same, for a pc that was found */
+    uint64_t jc_mask_hit;                     /* the same, for a pc that was found */
     uint64_t tsc_neg_base, tsc_mult, tsc_add; /* guest TSC = (host TSC + neg_base) * mult / 2^64 + add */
     uint64_t page_mask;                       /* the offset in a page */
     uint64_t bit_mask[2];                     /* 31, 63 */

@@ -105,32 +105,12 @@ static void load_target(struct rw *r, const struct x86_insn *in)
     rw_op_mem(r, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
 }
 
-/* Looks T0 up in the context's jump table: falls through with T1 = its index when it is there; returns the miss, where
- * T1 is RCX. That waits in a register: the way through memory is longer than all the rest where a loop keeps something
- * in RCX. */
-static uint8_t *look_up(struct rw *r)
-{
-    const struct jit_mem times9 = {T0, T0, 8, false, 0};
-    struct jit_buf *b = r->b;
-    uint8_t *miss;
-
-    jit_mov_rr(b, T1, JR_RCX);
-    jit_lea(b, JR_RCX, times9);
-    jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(jc_mask)));
-    jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(jc_neg)));
-    miss = rw_unless_zero(r, JIT_SUM(JR_RCX, T0));
-    jit_mov_rr(b, JR_RCX, T1);
-    jit_lea(b, T1, times9);
-    jit_pext_mem(b, T1, T1, JIT_GS(X86_CTX(jc_mask_hit))); /* the other one may have become 0 since */
-    return miss;
-}
-
 static void jump_ind(struct rw *r, const struct x86_insn *in)
 {
     uint8_t *miss;
 
     load_target(r, in);
-    miss = look_up(r);
+    miss = rw_look_up(r);
     jit_jmp_mem(r->b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
     jit_patch8(r->b, miss);
     jit_mov_rr(r->b, JR_RCX, T1);
@@ -145,7 +125,7 @@ static void call_ind(struct rw *r, const struct x86_insn *in, bool go_on)
 
     load_target(r, in);
     push_return(r, ret, T1);
-    miss = look_up(r);
+    miss = rw_look_up(r);
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
     rw_hide_jmp(r);
     jit_patch8(r->b, miss);

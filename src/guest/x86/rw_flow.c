@@ -230,17 +230,21 @@ static bool load_target(struct rw *r, const struct x86_insn *in)
     return true;
 }
 
-/* T0 = target: a look into the jump table at the place of the jump, so that the host predicts each one by itself.
- * It is a poll, too: while the vCPU is wanted, the mask leads to an entry that holds nothing. Leaves RCX in save_rcx
- * and the place in T1, and the sum that is zero when it is there is returned. */
-static struct jit_mem look_up_jump(struct rw *r)
+uint8_t *rw_look_up(struct rw *r)
 {
+    const struct jit_mem times9 = {T0, T0, 8, false, 0};
     struct jit_buf *b = r->b;
+    uint8_t *miss;
 
-    jit_store(b, JIT_GS(X86_CTX(save_rcx)), JR_RCX);
-    x86_rw_jc(b);
-    jit_load(b, JR_RCX, JIT_GSX(T1, 8, X86_CTX(jc_neg)));
-    return JIT_SUM(JR_RCX, T0);
+    jit_mov_rr(b, T1, JR_RCX);
+    jit_lea(b, JR_RCX, times9);
+    jit_pext_mem(b, JR_RCX, JR_RCX, JIT_GS(X86_CTX(jc_mask)));
+    jit_load(b, JR_RCX, JIT_GSX(JR_RCX, 8, X86_CTX(jc_neg)));
+    miss = rw_unless_zero(r, JIT_SUM(JR_RCX, T0));
+    jit_mov_rr(b, JR_RCX, T1);
+    jit_lea(b, T1, times9);
+    jit_pext_mem(b, T1, T1, JIT_GS(X86_CTX(jc_mask_hit))); /* the other one may have become 0 since */
+    return miss;
 }
 
 static void jump_ind(struct rw *r, const struct x86_insn *in)
@@ -248,28 +252,27 @@ static void jump_ind(struct rw *r, const struct x86_insn *in)
     uint8_t *miss;
 
     load_target(r, in);
-    miss = rw_unless_zero(r, look_up_jump(r));
-    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    miss = rw_look_up(r);
     jit_jmp_mem(r->b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
     jit_patch8(r->b, miss);
-    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    jit_mov_rr(r->b, JR_RCX, T1);
     jit_mov_ri(r->b, T1, rw_pc(r, r->cur));
     jit_jmp(r->b, r->env->stubs->exit_dispatch);
 }
 
 static void call_ind(struct rw *r, const struct x86_insn *in, bool go_on)
 {
-    uint8_t *hit;
+    struct cold *c = rw_new_cold(r, COLD_CALL);
+    uint8_t *miss;
 
     load_target(r, in);
-    jit_lea(r->b, JR_RCX, look_up_jump(r)); /* first: a call to an address that is none stores nothing */
-    hit = jit_jrcxz_fwd(r->b);
-    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
-    rw_exit_interp(r, rw_pc(r, r->cur));
-    jit_patch8(r->b, hit);
+    miss = rw_look_up(r); /* first: a call to an address that is none stores nothing */
     jit_load(r->b, T1, JIT_GSX(T1, 8, X86_CTX(jc_host)));
     jit_store(r->b, JIT_GS(X86_CTX(tmp)), T1);
-    jit_load(r->b, JR_RCX, JIT_GS(X86_CTX(save_rcx)));
+    rw_hide_jmp(r);
+    jit_patch8(r->b, miss);
+    c->from = jit_jmp_fwd(r->b);
+    c->info = r->cur;
     r->t1 = 0;
     push_return(r, next_of(r, in));
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GS(X86_CTX(tmp)), 0);

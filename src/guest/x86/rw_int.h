@@ -20,7 +20,7 @@ enum {
     RW_PLAIN = RW_STACK_OP | RW_STRING | RW_FLAT_OP | RW_CAN_COPY
 };
 
-enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD, COLD_CALL /* user mode: to what the jump table lacks */ };
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD, COLD_CALL /* to what the jump table lacks */ };
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
@@ -184,6 +184,10 @@ static inline void rw_join(struct rw *r, unsigned insn)
 /* RCX = sum, and where that is not zero a jump to what is patched in at the returned place, 127 bytes away at most. RCX
  * is lost, flags are not touched. LOOP falls through on the usual side, which spares the host a taken branch. */
 uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum);
+/* Looks T0 up in the context's jump table: falls through with T1 = its index when it is there; returns the miss, where
+ * T1 is RCX. That waits in a register: the way through memory is longer than all the rest where a loop keeps something
+ * in RCX. It is a poll, too: while the vCPU is wanted, the mask leads to an entry that holds nothing. */
+uint8_t *rw_look_up(struct rw *r);
 /* A call behind which blocks go on; does this block, at the current instruction? */
 bool rw_is_call(const struct rw *r, const struct x86_insn *in);
 bool rw_calls_on(const struct rw *r, const struct x86_insn *in);

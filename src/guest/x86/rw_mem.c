@@ -423,6 +423,10 @@ void rw_cold(struct rw *r)
         }
         if (c->kind == COLD_CALL) {
             jit_mov_rr(b, JR_RCX, T1);
+            if (!r->flat) {
+                rw_exit_interp(r, rw_pc(r, c->info));
+                continue;
+            }
             jit_call(b, r->env->stubs->exit_dispatch);
             jit_jmp(b, c->op);
             continue;
