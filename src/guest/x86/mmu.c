@@ -520,6 +520,17 @@ static void probe_write(struct x86_cpu *c, uint64_t lin, bool user)
 
     if (!lookup(c, lin, X86_WRITE, user))
         fill(c, lin, X86_WRITE, user, &gpa);
+    if (unlikely(c->user_ram != NULL)) /* only the page itself knows */
+        __atomic_fetch_or((uint8_t *)(uintptr_t)lin, 0, __ATOMIC_RELAXED);
+}
+
+void x86_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size)
+{
+    uint64_t last = (lin + size - 1) & PMASK;
+
+    probe_write(c, lin, c->cpl == 3);
+    if (last > lin)
+        probe_write(c, wrap(c, last), c->cpl == 3);
 }
 
 static uint64_t load(struct x86_cpu *c, uint64_t lin, unsigned size, bool user)
@@ -618,9 +629,9 @@ void x86_st_bytes(struct x86_cpu *c, uint64_t lin, const void *buf, unsigned n)
 
     if (!n)
         return;
-    for (uint64_t at = lin & PMASK, last = lin + n - 1;; at += PAGE) {
+    for (uint64_t at = lin & PMASK, last = (lin + n - 1) & PMASK; last != (lin & PMASK); at += PAGE) {
         probe_write(c, wrap(c, at < lin ? lin : at), user);
-        if ((last & PMASK) == at)
+        if (at == last)
             break;
     }
     while (n) {

@@ -552,15 +552,6 @@ uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned siz
     return x86_seg_lin(c, in->seg, x86_ea(c, in), size, a);
 }
 
-void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size)
-{
-    unsigned first = (unsigned)min_u64(size, 4096 - (lin & 4095));
-
-    x86_host(c, lin, first, X86_WRITE);
-    if (first < size)
-        x86_host(c, lin + first, size - first, X86_WRITE);
-}
-
 /* The memory operand of an aligned form must be aligned: #GP. */
 static void check_aligned(struct x86_cpu *c, const struct x86_insn *in, uint64_t lin, unsigned size)
 {
@@ -611,7 +602,7 @@ static void use_probe(struct x86_cpu *c, const struct x86_insn *in, const struct
     if (m->masked)
         x86_simd_masked_probe(c, in);
     else
-        x86_simd_probe_write(c, m->lin, m->size);
+        x86_probe_write(c, m->lin, m->size);
 }
 
 static void use_store(struct x86_cpu *c, const struct x86_insn *in, const struct mem_use *m)

@@ -8,8 +8,6 @@
 /* Linear address of the instruction's memory operand, checked for size bytes. */
 uint64_t x86_simd_lin(struct x86_cpu *c, const struct x86_insn *in, unsigned size, enum x86_access a);
 
-/* Raises the fault that writing size bytes at lin would. */
-void x86_simd_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size);
 /* VEX.W or EVEX.W as it stands in the bytes, whatever the mode. */
 bool x86_vex_w(const struct x86_insn *in);
 /* VEX.W for running it on the host: outside 64-bit mode W chooses the form, but not the size of a general operand. */

@@ -52,7 +52,7 @@ static void maskmov_store(struct x86_cpu *c, const struct x86_insn *in, unsigned
         if (!elem_on(mask, i, size))
             continue;
         lin[i] = x86_seg_lin(c, in->seg, addr_trunc(in, ea + i * size), size, X86_WRITE);
-        x86_simd_probe_write(c, lin[i], size);
+        x86_probe_write(c, lin[i], size);
     }
     for (unsigned i = 0; i < in->vl / size; i++)
         if (elem_on(mask, i, size))
@@ -192,9 +192,9 @@ void x86_simd_masked_probe(struct x86_cpu *c, const struct x86_insn *in)
     struct elem e = elem_first(c, in);
 
     if (in->row->attr & X86_A_NO_SUPPRESS)
-        x86_simd_probe_write(c, x86_simd_lin(c, in, in->mem_size, X86_WRITE), in->mem_size);
+        x86_probe_write(c, x86_simd_lin(c, in, in->mem_size, X86_WRITE), in->mem_size);
     while (elem_next(c, in, &e, X86_WRITE))
-        x86_simd_probe_write(c, e.lin, in->mask_elem);
+        x86_probe_write(c, e.lin, in->mask_elem);
 }
 
 void x86_simd_masked_store(struct x86_cpu *c, const struct x86_insn *in, const uint8_t *buf)

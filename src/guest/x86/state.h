@@ -255,6 +255,7 @@ uint64_t x86_ld(struct x86_cpu *c, uint64_t lin, unsigned size); /* 1 2 4 8 */
 void x86_st(struct x86_cpu *c, uint64_t lin, unsigned size, uint64_t val);
 void x86_ld_bytes(struct x86_cpu *c, uint64_t lin, void *buf, unsigned n);
 void x86_st_bytes(struct x86_cpu *c, uint64_t lin, const void *buf, unsigned n); /* probes both pages before writing */
+void x86_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size);            /* the faults that this would have */
 uint64_t x86_ld_sys(struct x86_cpu *c, uint64_t lin, unsigned size); /* as supervisor: descriptors, TSS, IDT */
 void x86_st_sys(struct x86_cpu *c, uint64_t lin, unsigned size, uint64_t val);
 /* Host pointer for n bytes at lin when they lie in one page of plain RAM with the right rights, else NULL; faults are

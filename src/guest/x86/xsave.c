@@ -83,8 +83,8 @@ static void fxsave(struct x86_cpu *c, bool wide, uint64_t lin)
             memcpy(b + 160 + 16 * i, c->v[i].b, 16);
         n += 16 * nr_vec(c);
     }
-    x86_simd_probe_write(c, lin, 1); /* the CPU checks both ends of the image, though it writes less */
-    x86_simd_probe_write(c, lin + FXIMAGE - 1, 1);
+    x86_probe_write(c, lin, 1); /* the CPU checks both ends of the image, though it writes less */
+    x86_probe_write(c, lin + FXIMAGE - 1, 1);
     x86_st_bytes(c, lin, b, n);
 }
 
