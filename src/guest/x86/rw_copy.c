@@ -175,6 +175,11 @@ static bool is_gather(const struct x86_insn *in)
 
 /* Does it stand for itself to the last byte? Its registers are the host's own, and its address, if it forms one, needs
  * no check. */
+static bool is_maskmov(const struct x86_insn *in) /* MASKMOVQ, MASKMOVDQU: implicit [rDI] */
+{
+    return in->enc == X86_ENC_LEGACY && in->map == X86_MAP_0F && in->opcode == 0xf7;
+}
+
 bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struct rw_gprs *g)
 {
     bool forms = is_modrm_mem(in);
@@ -182,7 +187,7 @@ bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struc
     if (!r->m64 || g->spilled || in->rep == 0xf2 || in->seg_override || in->adsize_pfx || is_cld(in) || is_nop(in) ||
         g->reg == X86_RSP || g->rm == X86_RSP || g->vvvv == X86_RSP || g->opc == X86_RSP)
         return false;
-    if (in->mem_op >= 0 && (!forms || (!r->flat && !is_lea(in))))
+    if (in->mem_op >= 0 && ((!forms && !is_maskmov(in)) || (!r->flat && !is_lea(in))))
         return false;
     if (forms && (in->base == X86_RSP || in->base == X86_REG_RIP || is_spilled(in->base)))
         return false;
@@ -218,8 +223,8 @@ bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_g
     if (in->enc == X86_ENC_VEX && in->map == X86_MAP_0F && in->opcode == 0x77 &&
         !r->m64) /* VZERO*: eight registers only */
         return false;
-    if (in->map == X86_MAP_0F && in->opcode == 0xf7) /* MASKMOVQ, MASKMOVDQU: implicit [rDI] */
-        return r->flat && r->m64 && in->adsz == 8 && in->seg != X86_FS && in->seg != X86_GS;
+    if (is_maskmov(in))
+        return r->flat && rw_find_as_it_is(r, in, g);
     if (in->map == X86_MAP_1 && in->opcode == 0xd7) /* XLAT */
         return false;
     if (!fits || !high8_fits(in, g))
