@@ -53,6 +53,15 @@ def test_random_runs_are_what_the_interpreter_makes_of_them(how):
     assert p.returncode == 0 and ', 0 differ' in p.stdout, p.stdout[-3000:]
 
 
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USR-01')
+def test_every_form_of_an_instruction_does_what_the_interpreter_does():
+    """x86diff, likewise: each row of the decode table alone, with operands over two pages, missing pages and addresses that are none."""
+    p = subprocess.run([translator('x86_64'), f'{build_dir()}/tests/diff/x86diff', '--engine', 'interp', '--total', '150000', '--seed', '5'],
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280)
+    assert p.returncode == 0 and ', 0 differences' in p.stdout, p.stdout[-3000:]
+
+
 @pytest.mark.long
 @pytest.mark.proves('F-USR-01')
 @pytest.mark.parametrize('arch', ARCH)

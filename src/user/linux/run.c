@@ -472,7 +472,7 @@ static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const sigin
     return true;
 }
 
-enum { TF = 0x100, PUSHF = 0x9c, POPF = 0x9d };
+enum { TF = 0x100, PUSHF = 0x9c, POPF = 0x9d, HOST_GP = 13 };
 
 /* The first byte of the code of one of the guest's instructions. A trial: another thread may hold the lock for long. */
 static bool at_instruction(struct jit_cache *d, const uint8_t *rip)
@@ -653,6 +653,8 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t)
     if (!b)
         warn_report("translator: unexpected signal %d at host address %p", t->sig, (const void *)rip);
     if (t->sig == SIGSEGV && t->sig_err & 2 && t->sig_addr < LX_TASK_MAX && page_written(t->rt, t->sig_addr))
+        return step_one(t);
+    if (!t->rt->front->resumes && t->sig_trap == HOST_GP) /* the guest's may be #SS: RSP is no stack pointer here */
         return step_one(t);
     if (t->sig == SIGSEGV && t->sig_code == SEGV_ACCERR && lx_map_prot(t->sig_addr) < 0)
         t->sig_code = SEGV_MAPERR; /* a guard of ours */
