@@ -59,7 +59,8 @@ static uint64_t get(const struct lx_cpu *lc, enum lx_reg r)
         return c->regs[X86_RSP];
     case LX_TLS:
         return c->seg[X86_FS].base;
-    case LX_SYSNO:
+    case LX_SYSNO: /* Linux takes EAX */
+        return (uint64_t)(int32_t)c->regs[X86_RAX];
     case LX_RET:
         return c->regs[X86_RAX];
     default:

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -178,6 +179,17 @@ static void folders(const char *self)
     kill(pid, SIGKILL);
 }
 
+/* The kernel takes the number of a call from EAX, whatever lies above it. */
+static void long_number(void)
+{
+#ifdef __x86_64__
+    long r;
+
+    __asm__ volatile("syscall" : "=a"(r) : "a"(0x7700000000 + SYS_getpid) : "rcx", "r11", "memory");
+    printf("long number %d\n", r == getpid());
+#endif
+}
+
 int main(int argc, char **argv)
 {
     char exe[4096] = "", cmd[4096] = "", *base;
@@ -205,6 +217,7 @@ int main(int argc, char **argv)
     printf("mmap fixed %d\n", mmap(NULL, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
     task();
     sums();
+    long_number();
     folders(argv[0]);
     return 0;
 }
