@@ -84,6 +84,7 @@ enum {
     LX_ST_NR
 };
 extern const struct lx_field lx_stat_generic64[]; /* asm-generic, 64-bit: AArch64, RISC-V */
+extern const struct lx_field lx_stat_32[];        /* struct stat without large files: i386, Arm */
 
 /* A guest's system call: which one it is. Names: LX_SYS_<name>, sysnr.h. nr 0xffff ends a table. */
 struct lx_sysnr {

@@ -148,6 +148,23 @@ int64_t lx_sys_readlinkat(struct lx_thread *t, const uint64_t *a)
 
 /* ---- stat ---- */
 
+const struct lx_field lx_stat_32[] = {{LX_ST_DEV, 0, 4},
+                                      {LX_ST_INO, 4, 4},
+                                      {LX_ST_MODE, 8, 2},
+                                      {LX_ST_NLINK, 10, 2},
+                                      {LX_ST_UID, 12, 2},
+                                      {LX_ST_GID, 14, 2},
+                                      {LX_ST_RDEV, 16, 4},
+                                      {LX_ST_SIZE, 20, 4},
+                                      {LX_ST_BLKSIZE, 24, 4},
+                                      {LX_ST_BLOCKS, 28, 4},
+                                      {LX_ST_ATIME, 32, 4},
+                                      {LX_ST_ATIME_NS, 36, 4},
+                                      {LX_ST_MTIME, 40, 4},
+                                      {LX_ST_MTIME_NS, 44, 4},
+                                      {LX_ST_CTIME, 48, 4},
+                                      {LX_ST_CTIME_NS, 52, 4},
+                                      {0, 64, 0}};
 const struct lx_field lx_stat_generic64[] = {{LX_ST_DEV, 0, 8},
                                              {LX_ST_INO, 8, 8},
                                              {LX_ST_MODE, 16, 4},
