@@ -128,6 +128,7 @@ struct irc {
     uint16_t reg[NR_REGS]; /* value in a temporary; IR_NO = free */
     uint32_t pinned;       /* mask */
     uint32_t lock;         /* registers the current op is using */
+    uint32_t zero;         /* mask of the temporary that is known to be zero (ir_zero), 0: none */
     uint64_t spill_used, vspill_used;
     const struct ir_pin_map *pins;
     unsigned cur;  /* op */
@@ -193,6 +194,9 @@ static inline bool ir_const32(const struct irc *c, ir_val v) /* usable as a sign
 unsigned ir_use(struct irc *c, ir_val v);
 /* A free register of the class, locked. */
 unsigned ir_tmp(struct irc *c, bool vec);
+/* JIT_GS(off) for a store of register src between two ops, by a temporary that is zero if one is free: Zen 4 hands the
+ * value to a load that follows at once, which it does not where both addresses are a number alone (8 cycles). */
+struct jit_mem ir_store_place(struct irc *c, unsigned src, int32_t off);
 /* That register, freed and locked. */
 void ir_take(struct irc *c, unsigned reg);
 /* Where the result of the current op is to be made: pin, or a temporary. It may be the register of an argument that
