@@ -161,6 +161,7 @@ struct irc {
     struct {
         struct ir_pin pin;
         uint32_t off; /* what the pin's register holds in the loop; 0: nothing */
+        bool put;     /* and is changed there */
     } moved[IR_MAX_MOVED];
     struct ir_env loop_env;
     struct ir_pin_map loop_pins;
