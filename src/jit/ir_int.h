@@ -87,11 +87,8 @@ static inline bool ir_is_link(unsigned op)
     return op == IR_EXIT || op == IR_EXIT_IF || op == IR_EXIT_IF_FL;
 }
 
-/* An F32 or F64 made by an instruction that clears the rest of its register. */
-static inline bool ir_zero_above(const struct ir *s, ir_val v)
-{
-    return s->op[v].op == IR_LOAD || s->op[v].op == IR_FMOV_I;
-}
+/* An F32 or F64 whose register holds zeros above it (ir_fp.c). */
+bool ir_zero_above(const struct ir *s, ir_val v);
 
 /* Registers: 0-15 the host's GPRs, 16-31 XMM. */
 enum { XMM0 = 16, NR_REGS = 32 };
