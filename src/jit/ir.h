@@ -320,9 +320,11 @@ enum {
     IR_JC_SIZE = 1 << IR_JC_BITS,
     IR_SPILLS = 64,
     IR_VSPILLS = 32,
-    IR_MAX_MOVED = 12,
-    IR_MOVED_NONE = 0xffff,
-    IR_MOVED_VEC = 0x8000
+    IR_MAX_MOVED = 12, /* a multiple of 4 */
+    IR_MOVED_NONE = 0x7f,
+    IR_MOVED_PIN = 7, /* bit */
+    IR_MOVED_VEC = 0x4000,
+    IR_MOVED_ONE = 0x8000
 };
 struct ir_jc {
     uint64_t pc; /* empty: ~0 */
@@ -346,9 +348,10 @@ struct ir_ctx {
     struct ir_op eval; /* op and immediates of an op done by ir_eval_op on arg[] */
     uint64_t spill[IR_SPILLS];
     union ir_vec vspill[IR_VSPILLS], arg[4];
-    /* While a loop runs with other state in some pins (ir_loop.c): which, and what the pins held. */
-    uint32_t nr_moved;
-    uint16_t moved[IR_MAX_MOVED][2]; /* the pin's offset, that of what it holds: both / 8 from the end of this head */
+    /* While a loop runs with other state in some pins (ir_loop.c): which, and what the pins held. Four moves a word, 0:
+     * none; of each, lowest first, what the pin holds, the pin's offset, both / 8 from the end of this head, its class.
+     */
+    uint64_t moved[IR_MAX_MOVED / 4];
     union ir_vec moved_save[IR_MAX_MOVED];
     struct ir_jc jc[IR_JC_SIZE];
 };

@@ -168,6 +168,26 @@ static uint32_t temps(const struct irc *c, bool vec)
     return all & ~c->pinned & ~c->lock;
 }
 
+struct jit_mem ir_store_place(struct irc *c, unsigned src, int32_t off)
+{
+    uint32_t m = temps(c, false) & ~(1u << JR_RAX | 1u << src); /* packed flags go to RAX unasked */
+    struct jit_mem at = JIT_GS(off);
+
+    for (uint32_t k = m; k && !c->zero; k &= k - 1) {
+        unsigned r = (unsigned)__builtin_ctz(k);
+        ir_val v = c->reg[r];
+
+        if (v == IR_NO || c->v[v].next == IR_NO || c->v[v].loc != L_REG || c->v[v].reg != r) {
+            c->reg[r] = IR_NO;
+            c->zero = 1u << r;
+            jit_mov_ri(c->b, r, 0);
+        }
+    }
+    if (c->zero)
+        at.base = (uint8_t)__builtin_ctz(c->zero);
+    return at;
+}
+
 unsigned ir_tmp(struct irc *c, bool vec)
 {
     uint32_t m = temps(c, vec);
@@ -185,6 +205,7 @@ unsigned ir_tmp(struct irc *c, bool vec)
             c->v[c->reg[r]].loc != L_REG) {
             c->reg[r] = IR_NO;
             c->lock |= 1u << r;
+            c->zero &= ~(1u << r);
             return r;
         }
         if (c->v[c->reg[r]].next >= furthest) {
@@ -206,12 +227,14 @@ void ir_take(struct irc *c, unsigned r)
         return;
     }
     c->lock |= 1u << r;
+    c->zero &= ~(1u << r);
     if (v != IR_NO && c->v[v].next != IR_NO && c->v[v].loc == L_REG && c->v[v].reg == r && !ir_is_const(c, v)) {
         uint32_t m = temps(c, reg_is_vec(r));
 
         for (unsigned n = 0; n < NR_REGS; n++)
             if (m & 1u << n && (c->reg[n] == IR_NO || c->v[c->reg[n]].next == IR_NO)) {
                 ir_mov(c, n, r, spill_type(c, v));
+                c->zero &= ~(1u << n);
                 c->reg[n] = v;
                 c->v[v].reg = (uint8_t)n;
                 c->reg[r] = IR_NO;
@@ -427,6 +450,7 @@ void ir_put_state(struct irc *c, const struct ir_op *o)
     ir_val v = o->a[0];
     int p = ir_pin_of(c, o->imm);
     int32_t off = (int32_t)o->imm;
+    unsigned r;
 
     if (p >= 0) {
         put_pin(c, (unsigned)p, v);
@@ -440,7 +464,8 @@ void ir_put_state(struct irc *c, const struct ir_op *o)
         jit_32(c->b, (uint32_t)c->s->op[v].imm);
         return;
     }
-    ir_store_home(c, ir_use(c, v), (enum ir_type)o->t, off);
+    r = ir_use(c, v);
+    mem_move(c, true, r, (enum ir_type)o->t, reg_is_vec(r) ? JIT_GS(off) : ir_store_place(c, r, off));
     if (c->v[v].loc == L_REG && !c->v[v].also && ir_live(c, v) && o->t == c->s->op[v].t) {
         c->v[v].also = off;
         ir_alias_add(c, v);

@@ -135,6 +135,8 @@ static void emit(struct irc *c, const struct ir_op *o)
 {
     char effect = ir_op_effect[o->op];
 
+    if (effect != 'P')
+        c->zero = 0;
     if (o->op >= IR_FL_GET && o->op <= IR_SBC) {
         if (ir_code_flags(c, o))
             return;

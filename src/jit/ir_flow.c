@@ -55,9 +55,10 @@ static void link_code(struct irc *c, unsigned n, unsigned cc)
     struct jit_link_out *l = &c->out->link[n];
     enum jit_link_kind kind = l->kind;
     struct ir_cold *k;
+    unsigned at; /* a displacement may not lie in two words */
 
-    while (((uintptr_t)c->b->p + (kind == JIT_LINK_JCC ? 2 : 1)) % 8 > 4)
-        jit_8(c->b, 0x90);
+    at = ((uintptr_t)c->b->p + (kind == JIT_LINK_JCC ? 2 : 1)) % 8;
+    jit_nops(c->b, at > 4 ? 8 - at : 0);
     if (kind == JIT_LINK_JCC) {
         jit_8(c->b, 0x0f);
         jit_8(c->b, 0x80 | cc);

@@ -6,6 +6,65 @@
 enum { K_SIGN64 = 0, K_SIGN32 = 1, K_ABS64 = 2, K_ABS32 = 3, K_BOX = 4 };
 #define KONST(n) JIT_GS(IRX(konst) + 16 * (n))
 
+static bool commutes(unsigned op)
+{
+    return op == IR_FADD || op == IR_FMUL;
+}
+
+/* Is what lies above a scalar's source zero? */
+static bool flows_alone(const struct ir_op *from, unsigned t)
+{
+    unsigned size = from->attr & IR_MSIZE;
+
+    return from->op == IR_LOAD && from->t == IR_V128 && size <= (t == IR_F64 ? IR_M64 : IR_M32);
+}
+
+/* Scalar instructions take what is above from one of their sources, and most of what programs reckon with was loaded.
+ */
+static bool zero_above(const struct ir *s, ir_val v, unsigned depth)
+{
+    const struct ir_op *o = &s->op[v];
+    unsigned nr = 1;
+
+    switch (o->op) {
+    case IR_LOAD:
+    case IR_FMOV_I:
+    case IR_ITOF:
+        return true;
+    case IR_FLOW:
+        return flows_alone(&s->op[o->a[0]], o->t);
+    case IR_FADD:
+    case IR_FMUL:
+        nr = 2;
+        break;
+    case IR_FMA:
+        nr = 3;
+        break;
+    case IR_FSUB:
+    case IR_FDIV:
+    case IR_FSQRT:
+    case IR_FROUND:
+    case IR_FABS:
+        break;
+    case IR_FCVT:
+        nr = o->t == IR_F64;
+        break;
+    default:
+        return false;
+    }
+    for (unsigned i = 0; i < nr && depth; i++)
+        if (zero_above(s, o->a[i], depth - 1))
+            return true;
+    return false;
+}
+
+bool ir_zero_above(const struct ir *s, ir_val v)
+{
+    enum { FAR_ENOUGH = 5 };
+
+    return zero_above(s, v, FAR_ENOUGH);
+}
+
 static bool is_d(unsigned t)
 {
     return t == IR_F64;
@@ -70,29 +129,33 @@ static uint32_t keep(const struct irc *c, const unsigned *arg, unsigned n)
 static void arith(struct irc *c, const struct ir_op *o)
 {
     static const uint8_t op[] = {0x58, 0x5c, 0x59, 0x5e, 0x51};
-    unsigned arg[2], n = o->op == IR_FSQRT ? 1 : 2, d;
+    unsigned arg[2], n = o->op == IR_FSQRT ? 1 : 2, d, first;
 
     ir_clobber_flags(c);
     for (unsigned i = 0; i < n; i++)
         arg[i] = ir_use(c, o->a[i]);
     d = ir_dst(c, (ir_val)c->cur, keep(c, arg, n));
-    ir_vex(c->b, sd(is_d(o->t)), 1, 0, op[o->op - IR_FADD], XR(d), XR(arg[0]), XR(arg[n - 1]));
+    first = commutes(o->op) && !ir_zero_above(c->s, o->a[0]) && ir_zero_above(c->s, o->a[1]);
+    ir_vex(c->b, sd(is_d(o->t)), 1, 0, op[o->op - IR_FADD], XR(d), XR(arg[first]), XR(arg[first ^ (n - 1)]));
     check_nan(c, d, arg, n);
     ir_made(c, (ir_val)c->cur, d);
 }
 
 static void fma_op(struct irc *c, const struct ir_op *o)
 {
-    static const uint8_t op[] = {0xa9, 0xad, 0xab, 0xaf};
-    unsigned arg[3], d;
+    static const uint8_t op[] = {0xa9, 0xad, 0xab, 0xaf}; /* d * x + y; 0x10 more: x * y + d */
+    unsigned arg[3], d, first = 0;
     uint8_t *from;
 
     ir_clobber_flags(c);
     for (unsigned i = 0; i < 3; i++)
         arg[i] = ir_use(c, o->a[i]);
     d = ir_dst(c, (ir_val)c->cur, 1u << arg[0] | 1u << arg[1] | 1u << arg[2]);
-    ir_mov(c, d, arg[0], IR_V128);
-    ir_vex(c->b, 1, 2, is_d(o->t), op[o->attr & 3], XR(d), XR(arg[1]), XR(arg[2]));
+    while (first < 2 && !ir_zero_above(c->s, o->a[first]))
+        first++;
+    ir_mov(c, d, arg[first], IR_V128);
+    ir_vex(c->b, 1, 2, is_d(o->t), op[o->attr & 3] + (first == 2 ? 0x10 : 0), XR(d), XR(arg[first == 1 ? 0 : 1]),
+           XR(arg[first == 2 ? 0 : 2]));
     ucomis(c, is_d(o->t), false, d, d); /* the reference knows what infinity times zero plus NaN raises */
     from = jit_jcc_fwd(c->b, JCC_P);
     cold_eval(c, from, d, arg, 3);
@@ -386,7 +449,7 @@ bool ir_code_fp(struct irc *c, const struct ir_op *o)
         moves(c, o);
         return true;
     case IR_VFLOW:
-        if (ir_zero_above(c->s, o->a[0]) && c->v[o->a[0]].loc != L_SPILL) {
+        if (ir_zero_above(c->s, o->a[0]) && (c->v[o->a[0]].loc == L_REG || c->v[o->a[0]].loc == L_PIN)) {
             ir_code_retype(c, o);
             return true;
         }

@@ -87,11 +87,8 @@ static inline bool ir_is_link(unsigned op)
     return op == IR_EXIT || op == IR_EXIT_IF || op == IR_EXIT_IF_FL;
 }
 
-/* An F32 or F64 made by an instruction that clears the rest of its register. */
-static inline bool ir_zero_above(const struct ir *s, ir_val v)
-{
-    return s->op[v].op == IR_LOAD || s->op[v].op == IR_FMOV_I;
-}
+/* An F32 or F64 whose register holds zeros above it (ir_fp.c). */
+bool ir_zero_above(const struct ir *s, ir_val v);
 
 /* Registers: 0-15 the host's GPRs, 16-31 XMM. */
 enum { XMM0 = 16, NR_REGS = 32 };
@@ -128,6 +125,7 @@ struct irc {
     uint16_t reg[NR_REGS]; /* value in a temporary; IR_NO = free */
     uint32_t pinned;       /* mask */
     uint32_t lock;         /* registers the current op is using */
+    uint32_t zero;         /* mask of the temporary that is known to be zero (ir_zero), 0: none */
     uint64_t spill_used, vspill_used;
     const struct ir_pin_map *pins;
     unsigned cur;  /* op */
@@ -160,6 +158,7 @@ struct irc {
     struct {
         struct ir_pin pin;
         uint32_t off; /* what the pin's register holds in the loop; 0: nothing */
+        bool put;     /* and is changed there */
     } moved[IR_MAX_MOVED];
     struct ir_env loop_env;
     struct ir_pin_map loop_pins;
@@ -193,6 +192,9 @@ static inline bool ir_const32(const struct irc *c, ir_val v) /* usable as a sign
 unsigned ir_use(struct irc *c, ir_val v);
 /* A free register of the class, locked. */
 unsigned ir_tmp(struct irc *c, bool vec);
+/* JIT_GS(off) for a store of register src between two ops, by a temporary that is zero if one is free: Zen 4 hands the
+ * value to a load that follows at once, which it does not where both addresses are a number alone (8 cycles). */
+struct jit_mem ir_store_place(struct irc *c, unsigned src, int32_t off);
 /* That register, freed and locked. */
 void ir_take(struct irc *c, unsigned reg);
 /* Where the result of the current op is to be made: pin, or a temporary. It may be the register of an argument that

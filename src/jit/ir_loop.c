@@ -5,22 +5,26 @@
  * temporaries. On the way in the pins' values go to ctx->moved_save, on each way out they come back. The jump back to
  * the start (a link with `inner`) stays behind the way in, so an iteration pays nothing.
  *
- * In between, the context says what is where (nr_moved, moved), so that a fault, whose exit stores all registers as if
- * nothing had moved, can be put right by ir_fix. Blocks that call C functions or leave otherwise than by links are
- * left alone: those would see the wrong state. */
+ * In between, the context says what is where (moved), so that a fault, whose exit stores all registers as if nothing
+ * had moved, can be put right by ir_fix. Blocks that call C functions or leave otherwise than by links are left alone:
+ * those would see the wrong state.
+ *
+ * The way in and out cost as much as some rounds gain. How many rounds there will be nobody knows; a loop that has
+ * other ways out, as heapsort's, mostly makes few. */
 #include "jit/ir_int.h"
 
-enum { MIN_USES = 1, MIN_GAIN = 6, EXTRA_TEMPS = 2, MAX_CAND = 48 };
+enum { MIN_USES = 1, MIN_GAIN = 2, EXIT_GAIN = 12, MANY_OPS = 100, EXTRA_TEMPS = 2, MAX_CAND = 48 };
 #define HEAD ((uint32_t)sizeof(struct ir_ctx))
 
 struct cand { /* a piece of guest state that the block uses */
     uint32_t off;
     uint16_t uses;
-    bool vec, bad;
+    bool vec, bad, put;
 };
 struct plan {
     struct cand v[MAX_CAND];
     unsigned nr;
+    int exits; /* by which it may end, beside one that has to be */
     bool loops, fits;
 };
 
@@ -42,10 +46,20 @@ static void look_at(struct plan *p, const struct ir_op *o)
     struct cand *k = cand_of(p, (uint32_t)o->imm);
 
     k->uses++;
+    k->put |= o->op == IR_PUT;
     if (o->t == IR_V128)
         k->vec = true;
     else if (o->t != IR_I64 && (o->op == IR_PUT || o->t != IR_I32))
         k->bad = true;
+}
+
+static void look_at_link(struct plan *p, const struct ir_op *o, bool back)
+{
+    p->loops |= back;
+    if (back && o->op == IR_EXIT)
+        p->exits--;
+    else if (!back && o->op != IR_EXIT)
+        p->exits++;
 }
 
 static bool leaves_only_by_links(const struct ir_op *o)
@@ -65,7 +79,8 @@ static void scan(const struct irc *c, struct plan *p)
 
         if (o->op == IR_GET || o->op == IR_PUT)
             look_at(p, o);
-        p->loops |= ir_is_link(o->op) && (uint64_t)o->imm == c->s->pc;
+        if (ir_is_link(o->op))
+            look_at_link(p, o, (uint64_t)o->imm == c->s->pc);
         p->fits &= leaves_only_by_links(o);
     }
 }
@@ -81,7 +96,7 @@ static void drop_mixed(struct plan *p)
 
 static bool nameable(uint32_t off)
 {
-    return off >= HEAD && !((off - HEAD) & 7) && (off - HEAD) / 8 < IR_MOVED_VEC - 1;
+    return off >= HEAD && !((off - HEAD) & 7) && (off - HEAD) / 8 < IR_MOVED_NONE;
 }
 
 static bool is_pinned(const struct irc *c, uint32_t off)
@@ -117,10 +132,11 @@ static bool pin_free(const struct plan *p, const struct ir_pin *pin)
     return nameable(pin->off);
 }
 
-static void note_move(struct irc *c, const struct ir_pin *pin, uint32_t off)
+static void note_move(struct irc *c, const struct ir_pin *pin, uint32_t off, bool put)
 {
     c->moved[c->nr_moved].pin = *pin;
-    c->moved[c->nr_moved++].off = off;
+    c->moved[c->nr_moved].off = off;
+    c->moved[c->nr_moved++].put = put;
 }
 
 /* Uses that will be of a register. */
@@ -143,7 +159,7 @@ static unsigned assign(struct irc *c, struct plan *p)
             continue;
         gain += k->uses;
         k->bad = true; /* taken */
-        note_move(c, pin, k->off);
+        note_move(c, pin, k->off, k->put);
         c->loop_pin[i].off = k->off;
     }
     return gain;
@@ -151,13 +167,13 @@ static unsigned assign(struct irc *c, struct plan *p)
 
 static void free_some(struct irc *c, const struct plan *p)
 {
-    unsigned n = 0, left = EXTRA_TEMPS;
+    unsigned n = 0, left = c->s->nr >= MANY_OPS ? EXTRA_TEMPS : 0;
 
     for (unsigned i = 0; i < c->env->nr_pins; i++) {
         const struct ir_pin *was = &c->env->pin[i];
 
         if (left && c->nr_moved < IR_MAX_MOVED && !was->vec && c->loop_pin[i].off == was->off && pin_free(p, was)) {
-            note_move(c, was, 0);
+            note_move(c, was, 0, false);
             left--;
         } else {
             c->loop_pin[n++] = c->loop_pin[i];
@@ -178,7 +194,7 @@ void ir_loop_plan(struct irc *c)
     drop_mixed(&p);
     c->loop_env = *c->env;
     memcpy(c->loop_pin, c->env->pin, c->env->nr_pins * sizeof c->loop_pin[0]);
-    if (assign(c, &p) < MIN_GAIN) {
+    if ((int)assign(c, &p) < MIN_GAIN + p.exits * EXIT_GAIN) {
         c->nr_moved = 0;
         return;
     }
@@ -187,30 +203,64 @@ void ir_loop_plan(struct irc *c)
     c->env = &c->loop_env;
 }
 
-static void move_one(struct irc *c, bool store, const struct ir_pin *pin, int32_t at)
+/* A place of the context by RCX, which is zero: see ir_store_place. No block holds anything in it on its ways in and
+ * out. */
+static struct jit_mem place(uint32_t off)
+{
+    struct jit_mem m = JIT_GS(off);
+
+    m.base = JR_RCX;
+    return m;
+}
+
+static void move_one(struct irc *c, bool store, const struct ir_pin *pin, uint32_t at)
 {
     if (pin->vec)
-        ir_vex_m(c->b, 0, 1, 0, store ? 0x11 : 0x10, pin->reg, 0, JIT_GS(at));
+        ir_vex_m(c->b, 0, 1, 0, store ? 0x11 : 0x10, pin->reg, 0, place(at));
     else if (store)
-        jit_store(c->b, JIT_GS(at), pin->reg);
+        jit_store(c->b, place(at), pin->reg);
     else
-        jit_load(c->b, pin->reg, JIT_GS(at));
+        jit_load(c->b, pin->reg, place(at));
+}
+
+static uint32_t saved_at(unsigned i)
+{
+    return (uint32_t)offsetof(struct ir_ctx, moved_save) + 16 * i;
+}
+
+static uint32_t word_at(unsigned i)
+{
+    return (uint32_t)offsetof(struct ir_ctx, moved) + 8 * i;
+}
+
+static uint64_t move_word(const struct irc *c, unsigned i)
+{
+    uint64_t w = 0;
+
+    for (unsigned k = 4 * i; k < c->nr_moved && k < 4 * i + 4; k++) {
+        const struct ir_pin *pin = &c->moved[k].pin;
+        uint32_t off = c->moved[k].off, one = off ? (off - HEAD) / 8 : IR_MOVED_NONE;
+
+        one |= IR_MOVED_ONE | (pin->vec ? IR_MOVED_VEC : 0u) | (pin->off - HEAD) / 8 << IR_MOVED_PIN;
+        w |= (uint64_t)one << 16 * (k & 3);
+    }
+    return w;
 }
 
 void ir_loop_enter(struct irc *c)
 {
     if (!c->nr_moved)
         return;
+    jit_mov_ri(c->b, JR_RCX, 0);
     for (unsigned i = 0; i < c->nr_moved; i++) {
-        const struct ir_pin *pin = &c->moved[i].pin;
-        uint32_t from = (pin->off - HEAD) / 8 | (pin->vec ? IR_MOVED_VEC : 0u), off = c->moved[i].off;
-
-        move_one(c, true, pin, IRX(moved_save) + 16 * (int)i);
-        jit_store32_imm(c->b, JIT_GS(IRX(moved) + 4 * (int)i), from | (off ? (off - HEAD) / 8 : IR_MOVED_NONE) << 16);
-        if (off)
-            move_one(c, false, pin, (int32_t)off);
+        move_one(c, true, &c->moved[i].pin, saved_at(i));
+        if (c->moved[i].off)
+            move_one(c, false, &c->moved[i].pin, c->moved[i].off);
     }
-    jit_store32_imm(c->b, GSX(nr_moved), c->nr_moved);
+    for (unsigned i = 0; 4 * i < c->nr_moved; i++) {
+        jit_mov_ri(c->b, JR_RAX, move_word(c, i));
+        jit_store(c->b, place(word_at(i)), JR_RAX);
+    }
     c->loop_at = (uint32_t)(c->b->p - c->b->start);
 }
 
@@ -218,29 +268,31 @@ void ir_loop_leave(struct irc *c)
 {
     if (!c->nr_moved)
         return;
+    jit_mov_ri(c->b, JR_RCX, 0);
     for (unsigned i = 0; i < c->nr_moved; i++) {
-        const struct ir_pin *pin = &c->moved[i].pin;
-
-        if (c->moved[i].off)
-            move_one(c, true, pin, (int32_t)c->moved[i].off);
-        move_one(c, false, pin, IRX(moved_save) + 16 * (int)i);
+        if (c->moved[i].put)
+            move_one(c, true, &c->moved[i].pin, c->moved[i].off);
+        move_one(c, false, &c->moved[i].pin, saved_at(i));
     }
-    jit_store32_imm(c->b, GSX(nr_moved), 0);
+    for (unsigned i = 0; 4 * i < c->nr_moved; i++)
+        jit_store(c->b, place(word_at(i)), JR_RCX);
 }
 
 static void unmove(struct ir_ctx *ctx)
 {
     uint8_t *state = (uint8_t *)(ctx + 1);
 
-    for (unsigned i = 0; i < ctx->nr_moved && i < IR_MAX_MOVED; i++) {
-        bool vec = ctx->moved[i][0] & IR_MOVED_VEC;
-        uint8_t *pin = state + 8u * (ctx->moved[i][0] & (IR_MOVED_VEC - 1u));
+    for (unsigned i = 0; i < IR_MAX_MOVED; i++) {
+        unsigned one = ctx->moved[i / 4] >> 16 * (i & 3) & 0xffff;
+        uint8_t *pin = state + 8 * (one >> IR_MOVED_PIN & IR_MOVED_NONE);
 
-        if (ctx->moved[i][1] != IR_MOVED_NONE)
-            memcpy(state + 8u * ctx->moved[i][1], pin, vec ? 16 : 8);
-        memcpy(pin, &ctx->moved_save[i], vec ? 16 : 8);
+        if (!one)
+            break;
+        if ((one & IR_MOVED_NONE) != IR_MOVED_NONE)
+            memcpy(state + 8 * (one & IR_MOVED_NONE), pin, one & IR_MOVED_VEC ? 16 : 8);
+        memcpy(pin, &ctx->moved_save[i], one & IR_MOVED_VEC ? 16 : 8);
     }
-    ctx->nr_moved = 0;
+    memset(ctx->moved, 0, sizeof ctx->moved);
 }
 
 void ir_fix(struct ir_ctx *ctx, unsigned mark, uint64_t eflags)

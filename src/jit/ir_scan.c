@@ -3,6 +3,7 @@
 #include "jit/ir_int.h"
 
 enum { PAGE_MASK = 4095, SEARCH_STEP = 128, COMPARE_STEP = 64 };
+#define ONES UINT64_C(0x0101010101010101)
 struct scan {
     unsigned a, b;    /* addresses */
     unsigned t, u;    /* bytes skipped; scratch */
@@ -99,16 +100,22 @@ void ir_code_scan(struct irc *c, const struct ir_op *o)
     struct scan s = {.two = o->a[1] != IR_NO};
     unsigned step = s.two ? COMPARE_STEP : SEARCH_STEP;
     uint8_t *again;
+    bool known = false;
 
     ir_clobber_flags(c);
     s.t = ir_tmp(c, false);
     if (s.two) { /* there are four registers: this one is needed no more when the others are found */
-        unsigned k;
+        const struct ir_op *of = &c->s->op[o->a[2]];
 
-        jit_mov_ri(c->b, s.t, UINT64_C(0x0101010101010101));
-        k = ir_use(c, o->a[2]);
-        jit_op_reg(c->b, JIT_W, 0x3b, s.t, k);
-        c->lock &= ~(1u << k);
+        known = of->op == IR_CONST && (uint64_t)of->imm == ONES;
+        if (!known) {
+            unsigned k;
+
+            jit_mov_ri(c->b, s.t, ONES);
+            k = ir_use(c, o->a[2]);
+            jit_op_reg(c->b, JIT_W, 0x3b, s.t, k);
+            c->lock &= ~(1u << k);
+        }
         s.b = ir_use(c, o->a[1]);
     }
     s.a = ir_use(c, o->a[0]);
@@ -118,7 +125,8 @@ void ir_code_scan(struct irc *c, const struct ir_op *o)
     s.z = ir_tmp(c, true) - XMM0;
     jit_mov_ri(c->b, s.t, 0); /* from here nothing may move a value */
     if (s.two) {
-        leave_if(c, &s, JCC_NE);
+        if (!known)
+            leave_if(c, &s, JCC_NE);
         stay_in_page(c, &s, s.b, step, false);
     }
     stay_in_page(c, &s, s.a, step, false);

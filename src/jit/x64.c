@@ -254,6 +254,22 @@ void jit_pext_mem(struct jit_buf *b, unsigned dst, unsigned src, struct jit_mem 
     jit_modrm_mem(b, dst, m);
 }
 
+void jit_nops(struct jit_buf *b, unsigned n)
+{
+    static const uint8_t nop[8][JIT_MAX_INSN] = {
+        {0},
+        {0x90},
+        {0x66, 0x90},
+        {0x0f, 0x1f, 0x00},
+        {0x0f, 0x1f, 0x40, 0x00},
+        {0x0f, 0x1f, 0x44, 0x00, 0x00},
+        {0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00},
+        {0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00},
+    };
+
+    jit_bytes(b, nop[n], n);
+}
+
 void jit_push(struct jit_buf *b, unsigned r)
 {
     if (r & 8)

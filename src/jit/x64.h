@@ -136,6 +136,7 @@ void jit_store32_imm(struct jit_buf *b, struct jit_mem m, uint32_t v);
 void jit_cmp_imm(struct jit_buf *b, unsigned reg, int32_t v);                          /* 64-bit */
 void jit_rorx(struct jit_buf *b, unsigned dst, unsigned src, unsigned count);          /* 64-bit, BMI2: keeps flags */
 void jit_pext_mem(struct jit_buf *b, unsigned dst, unsigned src, struct jit_mem mask); /* 64-bit, BMI2 */
+void jit_nops(struct jit_buf *b, unsigned n); /* n < 8 bytes, one instruction */
 void jit_push(struct jit_buf *b, unsigned r);
 void jit_pop(struct jit_buf *b, unsigned r);
 void jit_push_mem(struct jit_buf *b, struct jit_mem m);
