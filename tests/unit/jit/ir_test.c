@@ -334,6 +334,46 @@ static void gen_mem(struct gen *g)
     }
 }
 
+/* What is above scalars that come from memory, and above what is made of them: zeros, where host code may count on it.
+ */
+static void gen_above(struct gen *g)
+{
+    struct ir *s = g->s;
+    enum ir_type t = rnd() % 2 ? IR_F32 : IR_F64;
+    ir_val v = pick(g, t), m;
+    unsigned size;
+
+    for (unsigned n = 1 + (unsigned)rnd() % 3; n; n--) {
+        m = address(g, &size);
+        m = ir_un_t(s, IR_FLOW, t, ir_load(s, IR_V128, IR_M32 + (unsigned)rnd() % 2, m, 16));
+        switch (rnd() % 8) {
+        case 0:
+            v = ir_tri_x(s, IR_FMA, t, (unsigned)rnd() % 4, v, m, pick(g, t), 0);
+            break;
+        case 1:
+            v = ir_tri_x(s, IR_FMA, t, (unsigned)rnd() % 4, pick(g, t), v, m, 0);
+            break;
+        case 2:
+            v = ir_un_x(s, IR_FROUND, t, IR_RDYN, rnd() % 2 ? m : v, 0);
+            break;
+        case 3:
+            v = ir_un(s, rnd() % 2 ? IR_FABS : IR_FNEG, rnd() % 2 ? m : v);
+            break;
+        case 4:
+            v = ir_un_x(s, IR_FSQRT, t, 0, m, 0);
+            break;
+        default:
+            v = ir_bin_x(s, (enum ir_opcode)(IR_FADD + rnd() % 4), t, 0, rnd() % 2 ? m : v, rnd() % 2 ? m : v, 0);
+            break;
+        }
+    }
+    if (rnd() % 8 == 0) {
+        t = t == IR_F64 ? IR_F32 : IR_F64;
+        v = ir_un_x(s, IR_FCVT, t, 0, v, 0);
+    }
+    ir_put(s, V(rnd() % NR_V), ir_un_x(s, IR_VFLOW, IR_V128, t == IR_F64, v, 0));
+}
+
 static void gen_fp(struct gen *g)
 {
     struct ir *s = g->s;
@@ -343,6 +383,10 @@ static void gen_fp(struct gen *g)
     static const unsigned rms[] = {0, 1, 2, 3, 4, 7};
     unsigned rm = rms[rnd() % 6], stat = rnd() % 4 ? 0 : (1 + (unsigned)rnd() % 4) << 4;
 
+    if (g->vec && rnd() % 6 == 0) {
+        gen_above(g);
+        return;
+    }
     switch (op) {
     case IR_FADD ... IR_FDIV:
         keep(g, ir_bin_x(s, op, t, stat, pick(g, t), pick(g, t), 0));
