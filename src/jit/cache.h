@@ -131,7 +131,8 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
 struct jit_link *jit_cache_link(struct jit_cache *d, uint32_t n);
 /* Patches link n to jump to the block; nothing happens when it is linked already or either block is dead. */
 void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to);
-/* The link whose CALL, or whose stub's, ends there; it has been come out of by it. */
+/* The link whose CALL, or whose stub's, ends there; the caller has come out by it and keeps the cache from being
+ * emptied until it has asked. */
 uint32_t jit_cache_link_behind(struct jit_cache *d, const uint8_t *end);
 /* The dead block whose leave_call ends there. */
 const struct jit_block *jit_cache_left(struct jit_cache *d, const uint8_t *end);
