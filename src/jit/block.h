@@ -5,7 +5,7 @@
  * - The guarded entry is at offset 0; `entry` is where links from the same guest page arrive (0 when there is no
  * guard). The cache puts a gate before it and the way out of a dead block behind it.
  * - The rel32 of a link lies within 8 aligned bytes, so that one store patches it under running CPUs. Unlinked it goes
- * to `stub`, code of the block that leaves to the runtime naming the link by its number.
+ * to `stub`, code of the block that leaves to the runtime naming the link by its number or, by being a CALL, its place.
  * - Loads that poll (`poll`) read through a pointer the runtime invalidates to stop the vCPU; the fault resumes at
  *   poll_pc, so they stand where guest state is complete.
  * - Guest state is complete at host_off[i] for every i. */
@@ -18,7 +18,7 @@ enum {
     JIT_BLOCK_MAX_INSN = 64,  /* what front ends aim at */
     JIT_BLOCK_TOP_INSN = 128, /* a loop that closes a little later may have as many */
     JIT_BLOCK_MAX_LINKS = 80,
-    JIT_BLOCK_ROOM = 64 * 1024 /* most bytes one block can take: offsets fit 16 bits */
+    JIT_BLOCK_ROOM = 64 * 1024 - 1 /* most bytes one block can take: offsets fit 16 bits, below JIT_STUB_CALL */
 };
 
 /* An entry of guest_off: where an instruction lies in its block, and three bits of the front end's for its own use
@@ -41,10 +41,13 @@ static inline uint16_t jit_marked(uint16_t v, unsigned mark)
  * something else came leave always. `at` is the rel32 of a JNE, whose two-byte opcode lies within 8 aligned bytes; or,
  * with mode_or JIT_DEAD_BYTE | value, of a byte that becomes that value. */
 enum { JIT_DEAD_BYTE = 0x100 };
+/* The stub of a link that is a CALL: one for all (jit_cache.call_out), which finds its place by where it would return.
+ * A stub of the block is JIT_STUB_LEN bytes where it is a CALL for that reason. */
+enum { JIT_STUB_CALL = 0xffff, JIT_STUB_LEN = 5 };
 enum jit_link_kind { JIT_LINK_JMP, JIT_LINK_CALL, JIT_LINK_CONT /* runs after a return */, JIT_LINK_JCC };
 struct jit_link_out {
     uint32_t at;   /* offset of the rel32 field from the block's start */
-    uint32_t stub; /* offset of the unlinked target (its exit stub); 0: see JIT_LINK_CONT */
+    uint32_t stub; /* offset of the unlinked target (its exit stub); 0: see JIT_LINK_CONT; JIT_STUB_CALL: the cache's */
     uint32_t poll; /* offset of the polling load, 0 = none */
     uint64_t target;
     uint64_t poll_pc; /* where to go on after a poll: the target, or before a call the call itself */

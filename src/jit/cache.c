@@ -81,6 +81,27 @@ static void patch(struct jit_cache *d, const uint8_t *at, const uint8_t *to)
                      __ATOMIC_RELEASE);
 }
 
+/* Where the link goes while it leads to no block. */
+static const uint8_t *unlinked(const struct jit_cache *d, const struct jit_block *from, const struct jit_link *l)
+{
+    return l->stub == JIT_STUB_CALL ? d->call_out : from->host + l->stub;
+}
+
+uint32_t jit_cache_link_behind(struct jit_cache *d, const uint8_t *end)
+{
+    const struct jit_block *b = jit_cache_block_at(d, end - 1);
+    size_t off = (size_t)(end - b->host);
+
+    for (uint32_t n = b->first_link; n < b->first_link + b->nr_links; n++) {
+        const struct jit_link *l = jit_cache_link(d, n);
+
+        if (off == (l->stub == JIT_STUB_CALL ? l->at + 4u : l->stub ? l->stub + (unsigned)JIT_STUB_LEN : 0))
+            return n;
+    }
+    assert(!"a link's CALL");
+    return b->first_link;
+}
+
 void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
 {
     struct jit_link *l = jit_cache_link(d, n);
@@ -117,21 +138,21 @@ static void unlink_one(struct jit_cache *d, uint32_t n)
     if (l->next)
         jit_cache_link(d, l->next)->prev = l->prev;
     l->to = JIT_UNLINKED;
-    patch(d, from->host + l->at, from->host + l->stub);
+    patch(d, from->host + l->at, unlinked(d, from, l));
 }
 
 /* ---- death ---- */
 
-/* Before a block's code: LEAVE_LEN bytes that leave to the runtime with the block's pc, a byte of nothing, where blocks
- * count room for a jump, and a 2-byte NOP at an even address, the gate. Death makes the NOP a short jump to the first,
- * whole for every CPU that fetches it.
+/* Before a block's code: bytes that leave to the runtime, saying which block it was (LEAVE_LEN: by its pc; CALL_LEN:
+ * by where a CALL stands), a byte of nothing, where blocks count room for a jump, and a 2-byte NOP at an even address,
+ * the gate. Death makes the NOP a short jump to the first, whole for every CPU that fetches it.
  *
  * What AMD's Zen predicts jumps by are bits 2 and 3 of the addresses jumped to before. With all blocks at multiples of
  * 16 it could not tell one way there from another: here those bits follow from the guest's pc. */
-enum { LEAVE_LEN = 15, STEP = 4, LOOP_MAX = 256 };
+enum { LEAVE_LEN = 15, CALL_LEN = 5, STEP = 4, LOOP_MAX = 256 };
 static unsigned before(const struct jit_cache *d)
 {
-    return LEAVE_LEN + 1 + (d->count ? JIT_COUNT_GATE : 0) + JIT_GATE_LEN;
+    return (d->leave_call ? CALL_LEN : LEAVE_LEN) + 1 + (d->count ? JIT_COUNT_GATE : 0) + JIT_GATE_LEN;
 }
 
 /* What a block of len bytes takes. */
@@ -146,9 +167,13 @@ static void put_gate(struct jit_cache *d, const struct jit_block *b)
     struct jit_buf buf = {
         .start = w, .p = w, .end = w + LEAVE_LEN + JIT_MAX_INSN /* jit_room */, .delta = d->arena.x - d->arena.w};
 
-    jit_mov_ri(&buf, d->leave_reg, b->pc);
-    jit_jmp(&buf, d->leave);
-    assert(buf.p <= w + LEAVE_LEN);
+    if (d->leave_call) {
+        jit_call(&buf, d->leave_call);
+    } else {
+        jit_mov_ri(&buf, d->leave_reg, b->pc);
+        jit_jmp(&buf, d->leave);
+        assert(buf.p <= w + LEAVE_LEN);
+    }
     put_le16(jit_arena_writable(&d->arena, jit_block_gate(b)), 0x9066);
 }
 
@@ -474,7 +499,7 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     record_links(d, b, out);
     for (unsigned i = 0; i < out->nr_links; i++)
         if (out->link[i].stub)
-            patch(d, b->host + out->link[i].at, b->host + out->link[i].stub);
+            patch(d, b->host + out->link[i].at, unlinked(d, b, jit_cache_link(d, b->first_link + i)));
     put_gate(d, b);
     if (d->count)
         jit_count_block(d, b, b->host + b->len);
@@ -551,6 +576,11 @@ struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host)
         if (host >= d->order[i]->host && host < d->order[i]->host + d->order[i]->len)
             return d->order[i];
     return NULL;
+}
+
+const struct jit_block *jit_cache_left(struct jit_cache *d, const uint8_t *end)
+{
+    return jit_cache_block_at(d, end - CALL_LEN + before(d));
 }
 
 unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host)

@@ -32,7 +32,7 @@ struct jit_link {
     uint64_t target;
     uint32_t next, prev; /* in the incoming links of `to`: numbers, 0 = none */
     uint16_t at;         /* of the rel32 */
-    uint16_t stub;       /* where it goes unlinked; 0: no link, see JIT_LINK_CONT */
+    uint16_t stub;       /* where it goes unlinked, or JIT_STUB_CALL; 0: no link, see JIT_LINK_CONT */
     uint16_t poll;       /* of the polling load, 0 = none */
     uint16_t inner;      /* as in struct jit_link_out */
     uint16_t poll_off;   /* a poll goes on at the block's pc + poll_off, or at the target: JIT_POLL_TARGET */
@@ -95,9 +95,11 @@ struct jit_cache {
     _Atomic uint32_t generation; /* grows each time the whole cache is emptied */
     const uint8_t *leave;        /* run address a dead block jumps to, with leave_reg = its pc */
     unsigned leave_reg;
-    uint64_t *count;       /* owned, by order (jit/count.h); NULL: nobody counts */
-    FILE *perf;            /* owned; NULL: nobody profiles */
-    struct jit_dump *dump; /* owned; the same */
+    const uint8_t *leave_call; /* instead, called: where it would return names the block (jit_cache_left); NULL: none */
+    const uint8_t *call_out;   /* run address of the stub of links JIT_STUB_CALL */
+    uint64_t *count;           /* owned, by order (jit/count.h); NULL: nobody counts */
+    FILE *perf;                /* owned; NULL: nobody profiles */
+    struct jit_dump *dump;     /* owned; the same */
     struct {
         uint64_t blocks, insns, bytes, flushes, invalidated;
     } stat;
@@ -129,6 +131,11 @@ struct jit_block *jit_cache_commit(struct jit_cache *d, uint64_t pc, uint64_t pl
 struct jit_link *jit_cache_link(struct jit_cache *d, uint32_t n);
 /* Patches link n to jump to the block; nothing happens when it is linked already or either block is dead. */
 void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to);
+/* The link whose CALL, or whose stub's, ends there; the caller has come out by it and keeps the cache from being
+ * emptied until it has asked. */
+uint32_t jit_cache_link_behind(struct jit_cache *d, const uint8_t *end);
+/* The dead block whose leave_call ends there. */
+const struct jit_block *jit_cache_left(struct jit_cache *d, const uint8_t *end);
 /* Where the poll of one of the block's links goes on. */
 static inline uint64_t jit_link_poll_pc(const struct jit_block *b, const struct jit_link *l)
 {

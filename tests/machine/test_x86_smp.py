@@ -1,5 +1,5 @@
 """Programs of tests/guest/x86/linux in a Linux guest: what x86 promises to several processors (litmus), code that changes
-(smc), the state at faults and traps (precise), time (clock). Where it matters the program runs natively first: a claim the bare CPU does not
+(smc), calls that nest deep (brim), the state at faults and traps (precise), time (clock). Where it matters the program runs natively first: a claim the bare CPU does not
 keep is a wrong claim."""
 import hashlib
 import os
@@ -61,6 +61,13 @@ class Guest(Linux):
 def guest_run(name, line, smp, args=(), limit=240, timeout=300):
     with Guest(name, list(args), smp, limit=limit) as g:
         return g.sh(line + ' || true', timeout)
+
+
+@pytest.mark.limit(600)
+@pytest.mark.parametrize('engine', ['tcg', pytest.param('tcg,hot-tier=first', marks=pytest.mark.long), pytest.param('tcg,links=off', marks=pytest.mark.long)])
+def test_code_is_left_and_linked_where_nested_calls_fill_the_shadow_stack(engine):
+    natively('brim')
+    verdict(guest_run('brim', 'brim', 1, ['-accel', engine]))
 
 
 # A call to an address that is none faults at the call with all registers as before it, but has written below the stack pointer.

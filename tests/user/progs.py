@@ -12,7 +12,7 @@ M32 = ['-m32', '-I/usr/include/x86_64-linux-gnu']
 
 def build(tmp, name, *flags, cc='gcc'):
     need(cc)
-    out = os.path.join(str(tmp), name + ''.join(re.sub(r'[^A-Za-z0-9]', '', f) for f in flags)[:40])
+    out = os.path.join(str(tmp), os.path.basename(name) + ''.join(re.sub(r'[^A-Za-z0-9]', '', f) for f in flags)[:40])
     run = subprocess.run([cc, '-O1', '-w', '-o', out, os.path.join(SRC, name + '.c'), *flags, '-lpthread', '-lm'],
                          capture_output=True, text=True)
     if run.returncode:

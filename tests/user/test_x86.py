@@ -23,6 +23,10 @@ def test_a_dynamic_program_behaves_as_natively(tmp_path, arch, name):
     same(arch, build(tmp_path, name, *ARCH[arch]))
 
 
+def test_code_is_left_and_linked_where_nested_calls_fill_the_shadow_stack(tmp_path):
+    same('x86_64', build(tmp_path, '../../guest/x86/linux/brim'))
+
+
 @pytest.mark.proves('F-USR-01', 'F-USR-03')
 @pytest.mark.parametrize('flags', [['-no-pie'], []], ids=['fixed', 'pie'])
 def test_a_run_of_pushes_faults_and_is_interrupted_where_the_processor_is(tmp_path, flags):

@@ -127,17 +127,21 @@ struct jit_block *dbt_block_for(struct dbt_cpu *c, uint64_t pc, unsigned mode, c
 
 /* Links, so that the loop need not be asked again. With links off it must be, but for a variant of the code, which
  * only a link names: where that starts, or NULL. */
-static const uint8_t *link_exit(struct dbt_cpu *c, uint32_t n, unsigned mode)
+static const uint8_t *link_exit(struct dbt_cpu *c, const uint8_t *behind, unsigned mode)
 {
     struct dbt *d = c->dbt;
+    uint32_t n;
     uint32_t gen = c->generation;
     const uint8_t *code;
     struct jit_block *b;
     unsigned variant;
 
     c->stat.links++;
+    pthread_mutex_lock(&d->cache.lock);
+    n = jit_cache_link_behind(&d->cache, behind);
     c->cpu->rip = jit_cache_link(&d->cache, n)->target;
     variant = jit_cache_link(&d->cache, n)->mode_or;
+    pthread_mutex_unlock(&d->cache.lock);
     c->in_code = false;
     if (d->no_link && !variant)
         return NULL;
@@ -383,9 +387,16 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
                 undo_branch(c, x->t1);
             break;
         case DBT_EXIT_LINK:
-            target = link_exit(c, (uint32_t)x->t1, mode);
+            target = link_exit(c, (const uint8_t *)x->t1, mode);
             if (target && c->dbt->lockstep)
                 return DBT_RAN_SPLIT;
+            break;
+        case DBT_EXIT_LEAVE:
+            pthread_mutex_lock(&c->dbt->cache.lock);
+            cpu->rip = jit_cache_left(&c->dbt->cache, (const uint8_t *)x->t1)->pc;
+            pthread_mutex_unlock(&c->dbt->cache.lock);
+            c->missed = true;
+            c->stat.dispatch++;
             break;
         case DBT_EXIT_SLOW:
             info = (uint32_t)x->t1 & ~X86_RWI_HOT;

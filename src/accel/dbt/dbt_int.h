@@ -46,6 +46,7 @@ enum dbt_exit {
     DBT_EXIT_INTERP = 1,
     DBT_EXIT_DISPATCH,
     DBT_EXIT_LINK,
+    DBT_EXIT_LEAVE,
     DBT_EXIT_SLOW,
     DBT_EXIT_SIGNAL,
     DBT_EXIT_RET,

@@ -184,13 +184,16 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
 {
     struct jit_arena *a = &d->cache.arena;
     struct jit_buf b = {.start = a->w, .p = a->w, .end = a->w + 16384, .delta = a->x - a->w};
-    const uint8_t *exit, *slow;
+    const uint8_t *exit, *link, *slow;
 
     d->stubs.enter = make_enter(&b, d->host_vec);
     exit = make_exit(&b, d->host_vec);
     d->stubs.exit_interp = make_reason(&b, exit, DBT_EXIT_INTERP);
     d->stubs.exit_dispatch = make_reason(&b, exit, DBT_EXIT_DISPATCH);
-    d->stubs.exit_link = make_reason(&b, exit, DBT_EXIT_LINK);
+    link = make_reason(&b, exit, DBT_EXIT_LINK);
+    d->stubs.exit_link = x86_rw_called_stub(&b, link, false);
+    d->stubs.exit_call = x86_rw_called_stub(&b, link, true);
+    d->stubs.exit_leave = x86_rw_called_stub(&b, make_reason(&b, exit, DBT_EXIT_LEAVE), false);
     d->stubs.exit_ret = make_reason(&b, exit, DBT_EXIT_RET);
     d->stubs.exit_no_loop = make_reason(&b, exit, DBT_EXIT_NO_LOOP);
     d->stubs.exit_signal = make_reason(&b, exit, DBT_EXIT_SIGNAL);
@@ -207,6 +210,8 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
         return err_set(errp, "translator: its shared code does not fit");
     d->cache.leave = d->stubs.exit_dispatch;
     d->cache.leave_reg = JR_R10;
+    d->cache.leave_call = d->stubs.exit_leave;
+    d->cache.call_out = d->stubs.exit_call;
     name_stubs(d, jit_here(&b));
     a->used = a->keep = align_up((uint64_t)(b.p - b.start), 64);
     return true;

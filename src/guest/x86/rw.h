@@ -136,19 +136,20 @@ enum {
     X86_RWM_FLAT = 256,    /* user mode: a guest address is a host address, faults are the host's; no checks */
 };
 
-struct x86_stubs {                       /* run addresses */
-    const uint8_t *enter;                /* C: int enter(void): loads guest state, jumps to ctx->enter_target */
-    const uint8_t *exit_interp;          /* T0 = pc: interpret one instruction there */
-    const uint8_t *exit_dispatch;        /* T0 = pc: find or make its block; T1 = the indirect branch that led there */
-    const uint8_t *exit_link;            /* T1 = link number: resolve and patch it */
-    const uint8_t *exit_no_loop;         /* T0 = pc: the block there needs no variant X86_RWM_LOOP */
-    const uint8_t *exit_signal;          /* entered from the signal handler: rip is known to the runtime */
-    const uint8_t *jump;                 /* T0 = pc: look it up in the context's table, flags kept */
-    const uint8_t *ret;                  /* 64-bit, T0 = pc of a RET: does it */
-    const uint8_t *exit_ret;             /* T0 = pc of a RET whose stack the TLB does not know */
-    const uint8_t *ret_miss;             /* T0 = where a return goes that the shadow stack did not predict, T1 = RCX */
-    const uint8_t *ret_bottom;           /* what the lowest word of the shadow stack returns to, the same way */
-    const uint8_t *tlb_read, *tlb_write; /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
+struct x86_stubs {                        /* run addresses */
+    const uint8_t *enter;                 /* C: int enter(void): loads guest state, jumps to ctx->enter_target */
+    const uint8_t *exit_interp;           /* T0 = pc: interpret one instruction there */
+    const uint8_t *exit_dispatch;         /* T0 = pc: find or make its block; T1 = the indirect branch that led there */
+    const uint8_t *exit_link, *exit_call; /* called by a link's stub, by a link that is a CALL: resolve and patch it */
+    const uint8_t *exit_leave;            /* called before a dead block */
+    const uint8_t *exit_no_loop;          /* T0 = pc: the block there needs no variant X86_RWM_LOOP */
+    const uint8_t *exit_signal;           /* entered from the signal handler: rip is known to the runtime */
+    const uint8_t *jump;                  /* T0 = pc: look it up in the context's table, flags kept */
+    const uint8_t *ret;                   /* 64-bit, T0 = pc of a RET: does it */
+    const uint8_t *exit_ret;              /* T0 = pc of a RET whose stack the TLB does not know */
+    const uint8_t *ret_miss;              /* T0 = where a return goes that the shadow stack did not predict, T1 = RCX */
+    const uint8_t *ret_bottom;            /* what the lowest word of the shadow stack returns to, the same way */
+    const uint8_t *tlb_read, *tlb_write;  /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
     const uint8_t *tlb_read_lost, *tlb_write_lost; /* the same where nobody needs the flags */
     const uint8_t *exit_syscall;                   /* FLAT: T0 = address behind a system call instruction */
 };
@@ -168,6 +169,9 @@ void x86_rw_leave_frame(struct jit_buf *b, enum x86_rw_vec vec);
  */
 void x86_rw_tlb_offset(struct jit_buf *b, unsigned dst, unsigned address);
 void x86_rw_tlb_index(struct jit_buf *b, unsigned dst, unsigned address);
+/* exit_link and exit_leave, exit_call: to `exit` with T1 = where they would return. The call is undone, but for that of
+ * exit_call, which is the guest's. */
+const uint8_t *x86_rw_called_stub(struct jit_buf *b, const uint8_t *exit, bool keep);
 /* The stubs that know only the context; they return their run address. The poll of the first faults with the pc in T0
  * and ctx->t0 and the guest's RCX in ctx->save_rcx. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);

@@ -417,8 +417,7 @@ void rw_cold(struct rw *r)
             jit_patch32(b, c->from2);
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
-            jit_mov_link(b, T1, r->env->first_link, c->link);
-            jit_jmp(b, r->env->stubs->exit_link);
+            jit_call(b, r->env->stubs->exit_link);
             continue;
         }
         if (c->kind == COLD_CALL) {
@@ -510,9 +509,14 @@ static struct jit_link_out *new_link(struct rw *r, uint64_t target, enum jit_lin
 
 static void link_here(struct rw *r, struct jit_link_out *l)
 {
-    struct cold *c = rw_new_cold(r, COLD_LINK);
+    struct cold *c;
 
     l->at = (uint32_t)(r->b->p - r->b->start - 4);
+    if (l->kind == JIT_LINK_CALL) {
+        l->stub = JIT_STUB_CALL;
+        return;
+    }
+    c = rw_new_cold(r, COLD_LINK);
     c->from = r->b->p - 4;
     c->link = (unsigned)(l - r->out->link);
 }
@@ -527,7 +531,7 @@ void rw_goes_on(struct rw *r, uint64_t ret, const uint8_t *at, unsigned dead)
     l->mode_or = JIT_DEAD_BYTE | dead;
 }
 
-/* A patchable jump or call; unlinked it reaches a cold stub that reports the link's number. */
+/* A patchable jump or call; unlinked it reaches the runtime by a cold stub, or by being a call. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc)
 {
     struct jit_link_out *l = new_link(r, target, kind);

@@ -278,6 +278,18 @@ void x86_rw_leave_frame(struct jit_buf *b, enum x86_rw_vec vec)
     jit_8(b, 0xc3);
 }
 
+const uint8_t *x86_rw_called_stub(struct jit_buf *b, const uint8_t *exit, bool keep)
+{
+    const uint8_t *at = jit_here(b);
+
+    if (keep)
+        jit_load(b, T1, JIT_BASE(JR_RSP, 0));
+    else
+        jit_pop(b, T1);
+    jit_jmp(b, exit);
+    return at;
+}
+
 /* T0 = pc. Looks in the context's jump table without touching flags. For returns gone astray; jumps have their own. */
 const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch)
 {

@@ -395,8 +395,8 @@ static bool take_links(const struct rec *r, const struct parts *s, struct jit_bl
         struct rec_link l;
 
         memcpy(&l, s->links + i * sizeof l, sizeof l);
-        if (l.at + 4ull > r->code_len || (!l.stub && l.at < 2) || l.stub >= r->code_len || l.poll >= r->code_len ||
-            l.inner >= r->code_len || l.mode_or > UINT16_MAX ||
+        if (l.at + 4ull > r->code_len || (!l.stub && l.at < 2) || (l.stub >= r->code_len && l.stub != JIT_STUB_CALL) ||
+            l.poll >= r->code_len || l.inner >= r->code_len || l.mode_or > UINT16_MAX ||
             (l.poll && l.poll_pc != l.target && l.poll_pc - r->pc >= r->guest_len))
             return false;
         out->link[i] = (struct jit_link_out){.at = l.at,

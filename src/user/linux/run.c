@@ -663,13 +663,31 @@ static enum lx_stop signal_exit(struct lx_rt_thread *t)
     return LX_STOP_SIGNAL;
 }
 
+/* What is known by the place of a call is what the others say at once. With links gone when the cache is emptied, it
+ * is asked for before that may be. */
+static int name_exit(struct lx_rt_thread *t, int why)
+{
+    struct jit_cache *d = &t->rt->cache;
+    const uint8_t *end = (const uint8_t *)(uintptr_t)*t->view.link;
+
+    if (why != LX_EXIT_LINK_AT && why != LX_EXIT_LEAVE)
+        return why;
+    pthread_mutex_lock(&d->lock);
+    if (why == LX_EXIT_LINK_AT)
+        *t->view.link = jit_cache_link_behind(d, end);
+    else
+        *t->view.pc = jit_cache_left(d, end)->pc;
+    pthread_mutex_unlock(&d->lock);
+    return why == LX_EXIT_LEAVE ? LX_EXIT_DISPATCH : LX_EXIT_LINK;
+}
+
 /* One stay in translated code from a block's entry. */
 static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
 {
     const struct lx_front *f = t->rt->front;
 
     for (;;) {
-        int why = enter_code(t, target);
+        int why = name_exit(t, enter_code(t, target));
         uint64_t to = 0;
 
         if (why == LX_EXIT_SIGNAL)
@@ -786,6 +804,8 @@ struct lx_rt *lx_rt_new(const struct lx_front *f, size_t cache_size, struct err 
     }
     rt->cache.leave = rt->stub.exit_dispatch;
     rt->cache.leave_reg = f->leave_reg;
+    rt->cache.leave_call = rt->stub.exit_leave;
+    rt->cache.call_out = rt->stub.exit_call;
     a->used = a->keep = align_up((uint64_t)(b.p - b.start), 64);
     return rt;
 }

@@ -38,6 +38,8 @@ enum lx_exit {
     LX_EXIT_INTERP = 1, /* *view.pc: the front end's `step` executes one instruction there */
     LX_EXIT_DISPATCH,   /* *view.pc: find or make its block */
     LX_EXIT_LINK,       /* *view.link: number of the link to resolve and patch */
+    LX_EXIT_LINK_AT,    /* the same, *view.link: where its call, or its stub's, would return */
+    LX_EXIT_LEAVE,      /* *view.link: where a call before a dead block would return */
     LX_EXIT_SIGNAL,     /* from stubs.exit_signal */
     LX_EXIT_SYSCALL,    /* *view.pc: behind the system call instruction */
     LX_EXIT_TRAP        /* *view.pc: at the instruction; cpu->fault was filled by a front end's helper */
@@ -111,7 +113,8 @@ struct lx_rt_stubs {
         *ret_miss, *ret_bottom; /* ret_bottom: what the lowest shadow-stack word returns to; NULL: jump */
     /* A system call that a stub makes (direct.h): a signal taken from begin up to end goes on at undo. NULL: none. */
     const uint8_t *call_begin, *call_end, *call_undo;
-    const void *front; /* the front end's own */
+    const uint8_t *exit_call, *exit_leave; /* jit_cache's call_out and leave_call; NULL: none */
+    const void *front;                     /* the front end's own */
 };
 enum { LX_WATCH_HEADS = 1024 };
 struct lx_watch {

@@ -170,13 +170,16 @@ static const uint8_t *make_syscall(struct lx_rt_stubs *s, struct jit_buf *b)
 static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
 {
     struct lx_rt_stubs *s = &rt->stub;
-    const uint8_t *out;
+    const uint8_t *out, *link;
 
     s->enter = make_enter(b);
     out = make_exit(b);
     s->exit_interp = make_reason(b, out, LX_EXIT_INTERP);
     s->exit_dispatch = make_reason(b, out, LX_EXIT_DISPATCH);
-    s->exit_link = make_reason(b, out, LX_EXIT_LINK);
+    link = make_reason(b, out, LX_EXIT_LINK_AT);
+    s->exit_link = x86_rw_called_stub(b, link, false);
+    s->exit_call = x86_rw_called_stub(b, link, true);
+    s->exit_leave = x86_rw_called_stub(b, make_reason(b, out, LX_EXIT_LEAVE), false);
     s->exit_signal = make_reason(b, out, LX_EXIT_SIGNAL);
     s->exit_syscall = make_reason(b, out, LX_EXIT_SYSCALL);
     s->jump = make_jump(b, s->exit_dispatch);
@@ -188,6 +191,8 @@ static bool make_stubs(struct lx_rt *rt, struct jit_buf *b, struct err **errp)
                                .exit_interp = s->exit_interp,
                                .exit_dispatch = s->exit_dispatch,
                                .exit_link = s->exit_link,
+                               .exit_call = s->exit_call,
+                               .exit_leave = s->exit_leave,
                                .exit_signal = s->exit_signal,
                                .exit_syscall = s->exit_syscall,
                                .jump = s->jump,

@@ -207,6 +207,61 @@ static void a_block_is_counted_by_whatever_way_it_is_entered(void **state)
     jit_cache_free(d);
 }
 
+static const uint8_t *came_from;
+
+/* What calls lead to: notes where they would return, and does. */
+static const uint8_t *make_note(struct jit_cache *d)
+{
+    struct jit_buf b = {.start = d->arena.w, .p = d->arena.w, .end = d->arena.w + 64, .delta = d->arena.x - d->arena.w};
+
+    jit_pop(&b, JR_R11);
+    jit_mov_ri(&b, JR_RAX, (uintptr_t)&came_from);
+    jit_store(&b, JIT_BASE(JR_RAX, 0), JR_R11);
+    jit_8(&b, 0xc3);
+    return d->arena.x;
+}
+
+/* A link that is a call, one whose stub is a call, and what stands before a dead block. */
+static void the_runtime_finds_who_called_it_by_the_place(void **state)
+{
+    static const uint8_t code[] = {0x90, 0xe8, 0, 0, 0, 0, 0x90, 0xe9, 0, 0, 0, 0, 0xe8, 0, 0, 0, 0};
+    struct jit_block_out out = {.nr_insn = 1, .len = sizeof code, .guest_len = 4, .nr_links = 2};
+    struct jit_cache *d = cache_new();
+    struct jit_block *a, *b;
+    struct jit_buf buf;
+    uint32_t link;
+
+    d->leave_call = d->call_out = make_note(d);
+    a = block(d, 0x1000, 20);
+    assert_true(jit_cache_begin(d, 0x2000, &buf, &link));
+    for (unsigned i = 0; i < sizeof code; i++)
+        jit_8(&buf, code[i]);
+    put_le32(buf.p - 4, (uint32_t)(d->call_out - (buf.p + buf.delta)));
+    out.link[0] = (struct jit_link_out){.at = 2, .stub = JIT_STUB_CALL, .target = 0x1000, .kind = JIT_LINK_CALL};
+    out.link[1] = (struct jit_link_out){.at = 8, .stub = 12, .target = 0x1000};
+    b = jit_cache_commit(d, 0x2000, 0x2000, 7, &out);
+    call(b->host);
+    assert_ptr_equal(came_from, b->host + 6);
+    assert_int_equal(jit_cache_link_behind(d, came_from), link);
+    call(b->host + 7);
+    assert_ptr_equal(came_from, b->host + 17);
+    assert_int_equal(jit_cache_link_behind(d, came_from), link + 1);
+    came_from = NULL;
+    jit_cache_link_to(d, link, a);
+    jit_cache_link_to(d, link + 1, a);
+    call(b->host + 7);
+    assert_null(came_from);
+    jit_cache_kill(d, a); /* both links and its gate lead out */
+    call(b->host);
+    assert_int_equal(jit_cache_link_behind(d, came_from), link);
+    call(jit_block_gate(a));
+    assert_ptr_equal(jit_cache_left(d, came_from), a);
+    jit_cache_kill(d, b);
+    call(jit_block_gate(b));
+    assert_ptr_equal(jit_cache_left(d, came_from), b);
+    jit_cache_free(d);
+}
+
 static unsigned lines_of(const uint8_t *at, size_t len)
 {
     return (unsigned)(((uintptr_t)at + len - 1) / 64 - (uintptr_t)at / 64 + 1);
@@ -259,6 +314,7 @@ int main(void)
                                        cmocka_unit_test(a_file_that_cannot_be_made_is_refused),
                                        cmocka_unit_test(a_file_that_took_its_number_is_not_written),
                                        cmocka_unit_test(a_block_is_counted_by_whatever_way_it_is_entered),
+                                       cmocka_unit_test(the_runtime_finds_who_called_it_by_the_place),
                                        cmocka_unit_test(a_loop_lies_in_as_few_cache_lines_as_it_can)};
 
     return cmocka_run_group_tests(tests, enter_folder, leave_folder);
