@@ -129,6 +129,7 @@ static void enter_user_mode(struct guest *g)
 
 static void regs_to_cpu(struct guest *g, const struct dregs *r)
 {
+    static const uint8_t none[sizeof r->upper];
     struct x86_cpu *c = g->c;
 
     memcpy(c->regs, r->gpr, sizeof c->regs);
@@ -145,8 +146,10 @@ static void regs_to_cpu(struct guest *g, const struct dregs *r)
         memcpy(c->v[16 + i].b, r->more[i], 64);
     }
     memcpy(c->k, r->k, sizeof c->k);
-    if (g->wide)
+    if (g->wide) {
         x86_note_upper(c);
+        c->upper = memcmp(r->upper, none, sizeof r->upper) != 0;
+    }
 }
 
 static void cpu_to_regs(struct guest *g, struct dregs *r)

@@ -362,6 +362,7 @@ enum dbt_ran dbt_run_at(struct dbt_cpu *c, struct x86_ctx *x, unsigned mode, con
     uint32_t info = 0;
     int why = 0;
 
+    x->wide_away = 1; /* a block, where that is looked at; later targets may lie behind that */
     while (target) {
         why = enter(c, x, target, resume);
         if (!why && mid)

@@ -205,6 +205,7 @@ bool dbt_make_stubs(struct dbt *d, struct err **errp)
     d->stubs.jump = x86_rw_jump_stub(&b, d->stubs.exit_dispatch);
     d->stubs.ret_miss = x86_rw_ret_miss_stub(&b, d->stubs.jump);
     d->stubs.ret_bottom = x86_rw_ret_bottom_stub(&b, d->stubs.ret_miss);
+    d->stubs.load_wide = d->host_vec == X86_RWV_AVX512 ? x86_rw_load_wide_stub(&b) : NULL;
     d->stubs.ret = x86_rw_ret_stub(&b, d->stubs.exit_ret);
     if (!jit_ok(&b))
         return err_set(errp, "translator: its shared code does not fit");

@@ -199,6 +199,30 @@ static void guard(struct rw *r, uint64_t page, uint64_t id)
     c->rcx_in_t1 = true;
 }
 
+void rw_wide(struct rw *r)
+{
+    const struct x86_insn *in = &r->in[r->cur];
+    struct jit_mem away = JIT_GS(X86_CTX(wide_away));
+    struct cold *c;
+
+    if (r->flat || r->wide || !(in->row->attr & X86_A_AVX512) || !rw_can_copy(r, in))
+        return;
+    r->wide = true;
+    c = rw_new_cold(r, COLD_WIDE);
+    if (rw_flags_live(r)) {
+        r->t1 = 0;
+        jit_mov_rr(r->b, T1, JR_RCX);
+        jit_load(r->b, JR_RCX, away);
+        c->from = rw_leave_unless_zero(r, JIT_BASE(JR_RCX, 0), false);
+        c->rcx_in_t1 = true;
+    } else {
+        jit_op_mem(r->b, 0, 0x83, 7, away, 1); /* cmp dword */
+        jit_8(r->b, 0);
+        c->from = jit_jcc_fwd(r->b, JCC_NE);
+    }
+    c->op = jit_here(r->b);
+}
+
 static void count(struct rw *r)
 {
     jit_load(r->b, T1, JIT_GS(X86_CTX(insns)));
@@ -278,6 +302,7 @@ static bool emit_block(struct rw *r)
             rw_pending_flags(r);
         }
         r->out->host_off[r->cur] = (uint16_t)(r->b->p - r->b->start);
+        rw_wide(r);
         rw_before_jcc(r);
         if (r->flat) { /* nothing is put off or put together there */
             rw_sp_mark(r);

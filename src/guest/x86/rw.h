@@ -58,6 +58,7 @@ struct x86_ctx {
     struct jit_outside out; /* user mode's */
     uint64_t insns;         /* instructions of the blocks entered, where env.count is set */
     uint64_t branch_pc;     /* the last return */
+    uint64_t wide_away;     /* 1: k and v[16..31] are in x86_cpu, 0: in the host's registers (x86_rw_enter_frame) */
     uint32_t flags;         /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
     _Atomic uint64_t jc_mask;                 /* the bits of a pc that index the jump table; 0: look at none */
@@ -151,14 +152,17 @@ struct x86_stubs {                        /* run addresses */
     const uint8_t *ret_bottom;            /* what the lowest word of the shadow stack returns to, the same way */
     const uint8_t *tlb_read, *tlb_write;  /* T0 = address, T1 = info: returns with T1 = addend, or leaves */
     const uint8_t *tlb_read_lost, *tlb_write_lost; /* the same where nobody needs the flags */
+    const uint8_t *load_wide;                      /* what is away is brought here; T0 is lost */
     const uint8_t *exit_syscall;                   /* FLAT: T0 = address behind a system call instruction */
 };
 /* R11 = x86_jc of R10, or 0 while jumps are to miss; no flags. */
 void x86_rw_jc(struct jit_buf *b);
 /* Pieces of a runtime's entry and exit, T0 = the x86_cpu between them. enter_frame saves what C wants kept, loads
  * vectors, MXCSR and the homes of R9 to R11; load_pinned the other registers but RSP, the shadow stack, and flags.
- * leave_frame undoes enter_frame and returns T1 to C; RAX is lost before. vec: what vectors the host has; with AVX-512
- * its registers move, too, where the CPU is `wide`. */
+ * leave_frame undoes enter_frame and returns T1 to C; RAX is lost before. vec: what vectors the host has. AVX-512's
+ * masks and registers 16 to 31 move only where ctx->wide_away says so: set to 1, it leaves them until code needs them
+ * (load_wide_stub), and to 0, has them loaded at once; once they are, every way out stores them, and code goes on where
+ * it was left with the word as it was. FLAT code loads nothing. */
 enum x86_rw_vec { X86_RWV_SSE, X86_RWV_AVX, X86_RWV_AVX512 };
 enum x86_rw_vec x86_rw_host_vec(void);
 void x86_rw_enter_frame(struct jit_buf *b, enum x86_rw_vec vec);
@@ -178,6 +182,7 @@ const uint8_t *x86_rw_jump_stub(struct jit_buf *b, const uint8_t *dispatch);
 const uint8_t *x86_rw_ret_stub(struct jit_buf *b, const uint8_t *exit_ret);
 const uint8_t *x86_rw_ret_miss_stub(struct jit_buf *b, const uint8_t *jump);
 const uint8_t *x86_rw_ret_bottom_stub(struct jit_buf *b, const uint8_t *ret_miss); /* the word stays */
+const uint8_t *x86_rw_load_wide_stub(struct jit_buf *b);
 struct x86_rw_env {
     const struct x86_stubs *stubs;
     const struct x86_features *feat;

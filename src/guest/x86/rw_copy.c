@@ -693,8 +693,9 @@ bool rw_pair(struct rw *r)
     struct jit_mem m;
     bool t0_free;
 
-    if (r->flat || r->cur + 1 >= r->nr || r->pending >= 0 || r->live[r->cur] & X86_ARITH ||
-        !(r->live_after[r->cur] & X86_ARITH) || !plain_access(r, in) || !goes_between(r, op))
+    if (r->flat || r->cur + 1 >= r->nr || (!r->wide && in->row->attr & X86_A_AVX512) || r->pending >= 0 ||
+        r->live[r->cur] & X86_ARITH || !(r->live_after[r->cur] & X86_ARITH) || !plain_access(r, in) ||
+        !goes_between(r, op))
         return false;
     used = (in->base < 16 ? 1u << in->base : 0) | (in->index < 16 ? 1u << in->index : 0);
     if (rw_writes(op) & used)

@@ -179,6 +179,7 @@ void rw_continuation(struct rw *r, uint64_t ret, bool go_on)
         return;
     }
     rw_span_forget(r); /* other code has used the slots and the context's places since */
+    r->wide = false;   /* or has left, and come back here with them away */
     away(r, miss);
     if (miss[-1] == 0xe2) /* LOOP: a JMP */
         rw_goes_on(r, ret, miss - 1, 0xeb);

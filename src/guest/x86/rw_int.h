@@ -20,7 +20,7 @@ enum {
     RW_PLAIN = RW_STACK_OP | RW_STRING | RW_FLAT_OP | RW_CAN_COPY
 };
 
-enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD, COLD_CALL /* to what the jump table lacks */ };
+enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD, COLD_WIDE, COLD_CALL /* to what the jump table lacks */ };
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
@@ -90,6 +90,7 @@ struct rw {
     bool polled;  /* for the next instruction, a jump back */
     int32_t sp;   /* flat: HSP is guest RSP - sp (rw_sp_settle) */
     bool t1_zero; /* flat: T1 is 0 (rw_home.c) */
+    bool wide;    /* code that comes here has what ctx->wide_away is about in the host's registers */
     bool a32;     /* flat: the operand rw_access returned is to be used with an address-size prefix */
     /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
      * moved since. */
@@ -135,6 +136,10 @@ void rw_cold(struct rw *r);
  * sum_is_1: a sum that is 1 instead. */
 uint8_t *rw_leave_unless_zero(struct rw *r, struct jit_mem sum, bool sum_is_1);
 struct cold *rw_new_cold(struct rw *r, enum cold_kind k);
+
+/* Before the current instruction: where it is one of AVX-512, what that needs is brought into the host's registers,
+ * unless code that comes here has done so. */
+void rw_wide(struct rw *r);
 
 /* rw_home.c: guest R9 to R11, mapped as rw_map says. */
 void rw_load_home(struct rw *r, unsigned dst, unsigned mapped);

@@ -659,6 +659,7 @@ void rw_loop_cut(struct rw *r)
         }
 }
 
+/* What rw_wide is about is in the host's registers: the block proper leads here, and its body has been run. */
 void rw_loop_block(struct rw *r)
 {
     uint8_t *fail[X86_LOOP_GROUPS], *few, *not, *too_many, *out[2];

@@ -432,6 +432,11 @@ void rw_cold(struct rw *r)
         }
         if (c->rcx_in_t1)
             jit_mov_rr(b, JR_RCX, T1);
+        if (c->kind == COLD_WIDE) {
+            jit_call(b, r->env->stubs->load_wide);
+            jit_jmp(b, c->op);
+            continue;
+        }
         if (c->kind == COLD_GUARD) {
             jit_mov_ri(b, T0, r->env->pc);
             jit_jmp(b, r->env->stubs->exit_dispatch);

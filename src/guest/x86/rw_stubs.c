@@ -142,53 +142,53 @@ static void move_masks(struct jit_buf *b, unsigned op) /* KMOVQ */
 }
 enum { K_LOAD = 0x90, K_STORE = 0x91 };
 
-static void cmp_word(struct jit_buf *b, int32_t at, int imm) /* of the CPU */
+static void cmp_word(struct jit_buf *b, struct jit_mem m, int imm)
 {
-    jit_op_mem(b, 0, 0x83, 7, JIT_BASE(T0, at), 1);
+    jit_op_mem(b, 0, 0x83, 7, m, 1);
     jit_8(b, (unsigned)imm);
 }
 
-/* Registers 16 to 31, whose upper halves are zero most often, too, and masks; then the others as load_vectors does. */
-static void load_wide(struct jit_buf *b)
+/* Registers 16 to 31, which no SSE instruction waits for, and masks. */
+static void load_away(struct jit_buf *b)
 {
-    uint8_t *narrow, *upper, *over;
-
-    cmp_word(b, CPU(wide), 0);
-    narrow = jit_jcc_fwd(b, JCC_E);
-    move_masks(b, K_LOAD);
-    cmp_word(b, CPU(upper), 0);
-    upper = jit_jcc_fwd(b, JCC_NE);
     for (unsigned i = 16; i < 32; i++)
-        move_wide(b, V_LOAD, L_256, i);
-    jit_patch32(b, narrow);
-    load_vectors(b, X86_RWV_AVX);
-    over = jit_jmp_fwd(b);
-    jit_patch32(b, upper);
-    for (unsigned i = 0; i < 32; i++)
         move_wide(b, V_LOAD, L_512, i);
-    jit_patch32(b, over);
+    move_masks(b, K_LOAD);
+    jit_store32_imm(b, JIT_GS(X86_CTX(wide_away)), 0);
 }
 
-/* ymm0 becomes what any of the registers has above bit 255: two chains, in zmm0 and zmm16, of three inputs a step
- * (VPTERNLOGQ). */
+/* Registers 0 to 15 are the guest's to the last bit, the others where they are not away. */
+static void load_wide(struct jit_buf *b)
+{
+    uint8_t *upper, *away, *here;
+
+    cmp_word(b, JIT_BASE(T0, CPU(upper)), 0);
+    upper = jit_jcc_fwd(b, JCC_NE);
+    load_vectors(b, X86_RWV_AVX);
+    cmp_word(b, JIT_GS(X86_CTX(wide_away)), 0);
+    away = jit_jcc_fwd(b, JCC_NE);
+    here = jit_jmp_fwd(b);
+    jit_patch32(b, upper);
+    for (unsigned i = 0; i < 16; i++)
+        move_wide(b, V_LOAD, L_512, i);
+    jit_patch32(b, here);
+    load_away(b);
+    jit_patch32(b, away);
+}
+
+/* ymm0 becomes what registers 0 to 15 have above bit 255, three inputs a step (VPTERNLOGQ). */
 static void gather_upper(struct jit_buf *b)
 {
     static const uint8_t extract[16] = {0x62, 0xf3, 0xfd, 0x48, 0x3b, 0xc0, 1}; /* vextracti64x4 ymm0, zmm0, 1 */
 
-    for (unsigned i = 1; i < 15; i += 2)
-        for (unsigned half = 0; half < 32; half += 16) {
-            evex(b, 3, 1, L_512, half, half + i, half + i + 1);
-            jit_8(b, 0x25);
-            jit_8(b, 0xc0 | ((i + 1) & 7));
-            jit_8(b, 0xfe);
-        }
-    evex(b, 3, 1, L_512, 0, 15, 31);
-    jit_8(b, 0x25);
-    jit_8(b, 0xc0 | (31 & 7));
-    jit_8(b, 0xfe);
-    evex(b, 1, 1, L_512, 0, 0, 16);
-    jit_8(b, V_POR);
-    jit_8(b, 0xc0);
+    for (unsigned i = 1; i < 16; i += 2) {
+        unsigned last = i < 15 ? i + 1 : i;
+
+        evex(b, 3, 1, L_512, 0, i, last);
+        jit_8(b, 0x25);
+        jit_8(b, 0xc0 | (last & 7));
+        jit_8(b, 0xfe);
+    }
     jit_bytes(b, extract, 7);
 }
 
@@ -199,32 +199,43 @@ static void test_ymm0(struct jit_buf *b)
     jit_bytes(b, vptest, 5);
 }
 
-/* Upper halves that are zero, and are in memory, are not written. */
+/* What is away has not changed, and nothing is above bit 255 then: only code that has met load_away writes there. Upper
+ * halves that are zero, and are in memory, are not written. */
 static void store_wide(struct jit_buf *b)
 {
-    uint8_t *wide, *some, *none, *over;
+    uint8_t *here, *some, *none, *over;
 
-    cmp_word(b, CPU(wide), 0);
-    wide = jit_jcc_fwd(b, JCC_NE);
+    cmp_word(b, JIT_GS(X86_CTX(wide_away)), 0);
+    here = jit_jcc_fwd(b, JCC_E);
     store_vectors(b, X86_RWV_AVX);
     over = jit_jmp_fwd(b);
-    jit_patch32(b, wide);
+    jit_patch32(b, here);
     move_masks(b, K_STORE);
     for (unsigned i = 0; i < 32; i++)
-        move_wide(b, V_STORE, i & 15 ? L_256 : L_512, i);
+        move_wide(b, V_STORE, i && i < 16 ? L_256 : L_512, i);
     gather_upper(b);
     test_ymm0(b);
     some = jit_jcc_fwd(b, JCC_NE);
-    cmp_word(b, CPU(upper), 0);
+    cmp_word(b, JIT_BASE(T0, CPU(upper)), 0);
     none = jit_jcc_fwd(b, JCC_E);
     jit_patch32(b, some);
-    for (unsigned i = 0; i < 32; i++)
-        if (i & 15)
-            move_wide(b, V_STORE, L_512, i);
+    for (unsigned i = 1; i < 16; i++)
+        move_wide(b, V_STORE, L_512, i);
     test_ymm0(b);
     jit_op_mem(b, 0, 0x0f95, 0, JIT_BASE(T0, CPU(upper)), 0); /* setne */
     jit_patch32(b, none);
     jit_patch32(b, over);
+}
+
+/* For code that is about to use them: flags and all registers but T0 are kept. */
+const uint8_t *x86_rw_load_wide_stub(struct jit_buf *b)
+{
+    const uint8_t *at = jit_here(b);
+
+    jit_load(b, T0, JIT_GS(X86_CTX(cpu)));
+    load_away(b);
+    jit_8(b, 0xc3);
+    return at;
 }
 
 void x86_rw_enter_frame(struct jit_buf *b, enum x86_rw_vec vec)

@@ -159,9 +159,9 @@ struct x86_cpu {
     struct x86_fx fx;   /* x87 (unless x87_live) and mxcsr */
     union x86_vreg v[32];
     uint64_t k[8];
-    /* AVX-512, for translated code. wide: an instruction of it has run, so blocks may have more of them and k and all
-     * of v[] move to and from the host's registers; stays on. upper: something of v[] above bit 255 may be nonzero; who
-     * writes there sets it (x86_note_upper), only code of wide CPUs clears it. */
+    /* AVX-512, for translated code. wide: an instruction of it has run, so blocks may have more of them; stays on.
+     * upper: something of v[0..15] above bit 255 may be nonzero; who writes there sets it (x86_note_upper), only
+     * translated code clears it. */
     uint32_t wide, upper;
     bool x87_live; /* x87 registers are in the host thread's unit: x86_x87_sync() brings them here */
 

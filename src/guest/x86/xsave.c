@@ -284,8 +284,10 @@ static void xrstor(struct x86_cpu *c, uint64_t lin, bool wide, bool need_compact
     for (unsigned i = 0; i < C_NR; i++) {
         if (!(rfbm >> i & 1))
             continue;
-        if (bv >> i & 1 && (i == C_ZMM_HI || i == C_HI16))
+        if (bv >> i & 1 && i == C_ZMM_HI)
             x86_note_upper(c);
+        if (bv >> i & 1 && (i == C_K || i == C_HI16))
+            c->wide = 1;
         if (bv >> i & 1)
             move_component(c, i, b, component_at(c, i, comp), wide, true);
         else

@@ -268,6 +268,7 @@ static int enter(struct lx_rt_thread *t, const uint8_t *target)
     x->seg_base[X86_FS] = c->seg[X86_FS].base;
     x->seg_base[X86_GS] = c->seg[X86_GS].base;
     x->flags = (uint32_t)(c->rflags & HOST_FLAGS) | X86_IF | 2;
+    x->wide_away = !c->wide;
     x->enter_target = target;
     why = ((int (*)(void))(uintptr_t)t->rt->stub.enter)();
     c->rflags = (c->rflags & ~(uint64_t)HOST_FLAGS) | (x->flags & HOST_FLAGS);
