@@ -416,6 +416,7 @@ struct ir_env {
     unsigned nr_pins;
     bool loops;  /* the owner calls ir_fix: loops may move state between pins, flags may stay in EFLAGS over accesses */
     bool addr32; /* addresses are taken modulo 2^32 */
+    bool narrow; /* no AVX-512 though the host has it */
     enum ir_nan nan;
     const struct ir_stubs *stubs;
     uint32_t first_link; /* number of link 0 in the cache */

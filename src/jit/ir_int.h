@@ -250,6 +250,7 @@ bool ir_code_mem(struct irc *c, const struct ir_op *o);
 bool ir_stores_join(const struct irc *c, unsigned n);
 void ir_code_stores(struct irc *c, const struct ir_op *o);
 void ir_code_scan(struct irc *c, const struct ir_op *o); /* ir_scan.c */
+bool ir_scan_wide(void);                                 /* the host has what it takes for SCAN by 64 bytes */
 bool ir_code_flow(struct irc *c, const struct ir_op *o);
 bool ir_code_flags(struct irc *c, const struct ir_op *o);
 bool ir_code_vec(struct irc *c, const struct ir_op *o);

@@ -1,8 +1,8 @@
-/* Host code for SCAN: many iterations of a loop of a string function at once. It reads nothing but the page whose first
- * byte, or a later one, the guest's next access is at: what it skips would have been read without a fault. */
+/* Host code for SCAN: many iterations of a loop of a string function at once. It reads nothing but the page that has
+ * the first byte of the guest's next access: what it skips would have been read without a fault. */
 #include "jit/ir_int.h"
 
-enum { PAGE_MASK = 4095, SEARCH_STEP = 128, COMPARE_STEP = 64 };
+enum { PAGE_MASK = 4095, SEARCH_STEP = 128, COMPARE_STEP = 64, WIDE = 64, WIDE_STEP = 256 };
 #define ONES UINT64_C(0x0101010101010101)
 struct scan {
     unsigned a, b;    /* addresses */
@@ -95,12 +95,130 @@ static void compare(struct irc *c, struct scan *s)
     jit_8(c->b, 0x78);
 }
 
+/* ---- with AVX-512 ----
+ * Of the registers only AVX-512 has: they leave nothing in the upper halves that makes older instructions wait, and no
+ * other code of the IR uses them. Comparing gains nothing by it. */
+enum { ZMM_X = 16, ZMM_Y, K_FOUND = 1 };
+enum { VPTESTNMB = 0x26, PP_66 = 1, PP_F3 = 2, PP_F2 = 3 };
+
+bool ir_scan_wide(void) /* the first hosts with AVX-512, which have no VBMI2, lower their clock for it */
+{
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi2");
+}
+
+/* 512 bits, no mask, up to the opcode; x, b: bits 4 and 3 of what ModRM names. */
+static void evex(struct irc *c, unsigned pp, unsigned map, unsigned op, unsigned d, unsigned a, bool x, bool b)
+{
+    jit_8(c->b, 0x62);
+    jit_8(c->b, (d & 8 ? 0u : 0x80u) | (x ? 0u : 0x40u) | (b ? 0u : 0x20u) | (d & 16 ? 0u : 0x10u) | map);
+    jit_8(c->b, (~a & 15) << 3 | 4 | pp);
+    jit_8(c->b, a & 16 ? 0x40 : 0x48);
+    jit_8(c->b, op);
+}
+
+static void wide_reg(struct irc *c, unsigned pp, unsigned map, unsigned op, unsigned d, unsigned a, unsigned rm)
+{
+    evex(c, pp, map, op, d, a, rm & 16, rm & 8);
+    jit_8(c->b, 0xc0 | (d & 7) << 3 | (rm & 7));
+}
+
+/* With the memory at reg + WIDE * n: a displacement of 8 bits counts in vectors. */
+static void wide_mem(struct irc *c, unsigned pp, unsigned op, unsigned d, unsigned a, unsigned reg, int n)
+{
+    evex(c, pp, 1, op, d, a, false, reg & 8);
+    jit_modrm_mem(c->b, d, JIT_BASE((uint8_t)reg, n));
+}
+
+static void wide_load(struct irc *c, unsigned d, unsigned reg, int n)
+{
+    wide_mem(c, 0, 0x10, d, 0, reg, n); /* vmovups */
+}
+
+static void alu32(struct irc *c, unsigned w, unsigned ext, unsigned reg, int32_t v)
+{
+    jit_op_reg(c->b, w, 0x81, ext, reg);
+    jit_32(c->b, (uint32_t)v);
+}
+
+static void alu8(struct irc *c, unsigned ext, unsigned reg, int8_t v)
+{
+    jit_op_reg(c->b, JIT_W, 0x83, ext, reg);
+    jit_8(c->b, (uint8_t)v);
+}
+
+/* u = the zeros among the WIDE bytes at t, a bit each. */
+static void zeros(struct irc *c, const struct scan *s)
+{
+    wide_load(c, ZMM_X, s->t, 0);
+    wide_reg(c, PP_F3, 2, VPTESTNMB, K_FOUND, ZMM_X, ZMM_X);
+    ir_vex(c->b, PP_F2, 1, 1, 0x93, s->u, 0, K_FOUND); /* kmovq */
+}
+
+/* Goes on unless t is where a page begins. */
+static uint8_t *at_page(struct irc *c, const struct scan *s)
+{
+    jit_op_reg(c->b, 0, 0xf7, 0, s->t); /* test */
+    jit_32(c->b, PAGE_MASK);
+    return jit_jcc_fwd(c->b, JCC_E);
+}
+
+/* t = the bytes before the first 0 or the end of the page, rounded down. t is an address meanwhile, of whole lines:
+ * what lies in front of a is in its page, and a itself is read first, as a fault is to be there. */
+static void wide_search(struct irc *c, const struct scan *s)
+{
+    uint8_t *found[2], *end[2], *few, *some, *round, *fine;
+
+    jit_op_mem(c->b, 0, 0x0fb6, s->u, JIT_BASE((uint8_t)s->a, 0), 0);
+    jit_mov_rr(c->b, s->t, s->a);
+    alu8(c, 4, s->t, -WIDE);
+    zeros(c, s);
+    ir_vex(c->b, PP_F2, 2, 1, 0xf7, s->u, s->a, s->u);    /* shrx: not those before a */
+    ir_vex(c->b, PP_66, 2, 1, 0xf7, s->u, s->a, s->u);    /* shlx */
+    jit_op_reg(c->b, JIT_W | JIT_F3, 0x0fbc, s->u, s->u); /* tzcnt: carry of 0 */
+    found[0] = jit_jcc_fwd(c->b, JCC_AE);
+    alu8(c, 0, s->t, WIDE);
+    end[0] = at_page(c, s);
+    jit_mov_rr(c->b, s->u, s->t);
+    alu32(c, JIT_W, 1, s->u, PAGE_MASK);
+    alu32(c, JIT_W, 5, s->u, WIDE_STEP - 1);
+    jit_op_reg(c->b, JIT_W, 0x3b, s->t, s->u);
+    few = jit_jcc8_fwd(c->b, JCC_A);
+    round = c->b->p;
+    wide_load(c, ZMM_X, s->t, 0);
+    wide_load(c, ZMM_Y, s->t, 2);
+    wide_mem(c, PP_66, VPMINUB, ZMM_X, ZMM_X, s->t, 1);
+    wide_mem(c, PP_66, VPMINUB, ZMM_Y, ZMM_Y, s->t, 3);
+    wide_reg(c, PP_66, 1, VPMINUB, ZMM_X, ZMM_X, ZMM_Y);
+    wide_reg(c, PP_F3, 2, VPTESTNMB, K_FOUND, ZMM_X, ZMM_X);
+    ir_vex(c->b, 0, 1, 1, 0x98, K_FOUND, 0, K_FOUND); /* kortestq */
+    some = jit_jcc8_fwd(c->b, JCC_NE);
+    alu32(c, JIT_W, 0, s->t, WIDE_STEP);
+    jit_op_reg(c->b, JIT_W, 0x3b, s->t, s->u);
+    jit_jcc(c->b, JCC_BE, round + c->b->delta);
+    jit_patch8(c->b, few);
+    fine = c->b->p;
+    end[1] = at_page(c, s);
+    jit_patch8(c->b, some);
+    zeros(c, s);
+    jit_op_reg(c->b, JIT_W | JIT_F3, 0x0fbc, s->u, s->u);
+    found[1] = jit_jcc_fwd(c->b, JCC_AE);
+    alu8(c, 0, s->t, WIDE);
+    jit_jmp(c->b, fine + c->b->delta);
+    for (unsigned i = 0; i < 2; i++)
+        jit_patch32(c->b, found[i]);
+    jit_op_reg(c->b, JIT_W, 0x03, s->t, s->u);
+    for (unsigned i = 0; i < 2; i++)
+        jit_patch32(c->b, end[i]);
+    jit_op_reg(c->b, JIT_W, 0x2b, s->t, s->a);
+    alu8(c, 4, s->t, -32);
+}
+
 void ir_code_scan(struct irc *c, const struct ir_op *o)
 {
     struct scan s = {.two = o->a[1] != IR_NO};
     unsigned step = s.two ? COMPARE_STEP : SEARCH_STEP;
     uint8_t *again;
-    bool known = false;
+    bool known = false, wide = !s.two && !c->env->narrow && ir_scan_wide();
 
     ir_clobber_flags(c);
     s.t = ir_tmp(c, false);
@@ -120,6 +238,11 @@ void ir_code_scan(struct irc *c, const struct ir_op *o)
     }
     s.a = ir_use(c, o->a[0]);
     s.u = ir_tmp(c, false);
+    if (wide) {
+        wide_search(c, &s);
+        ir_made(c, (ir_val)c->cur, s.t);
+        return;
+    }
     s.x = ir_tmp(c, true) - XMM0;
     s.y = ir_tmp(c, true) - XMM0;
     s.z = ir_tmp(c, true) - XMM0;

@@ -6,7 +6,9 @@
 
 #include <asm/prctl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <xmmintrin.h>
@@ -1193,6 +1195,127 @@ static void with_four_free_registers_too(void **state)
     random_blocks(tight, ARRAY_LEN(tight), true, count(3000));
 }
 
+/* --- SCAN, by AVX2 and as the host has it --- */
+enum { PAGE = 4096 };
+static uint64_t scanned(struct rig *r, bool two, const uint8_t *a, const uint8_t *b, uint64_t ones)
+{
+    struct state st = {.mxcsr = 0x1f80, .x = {(uintptr_t)a, (uintptr_t)b, ones}};
+    struct ir *s = r->s;
+    ir_val n;
+
+    ir_begin(s, 0x1000);
+    ir_insn(s, 0x1000);
+    n = ir_get(s, IR_I64, X(0));
+    n = two ? ir_emit(s, IR_SCAN, IR_I64, 1, n, ir_get(s, IR_I64, X(1)), ir_get(s, IR_I64, X(2)), 0)
+            : ir_emit(s, IR_SCAN, IR_I64, 0, n, IR_NO, IR_NO, 0);
+    ir_put(s, X(6), n);
+    ir_exit_code(s, 7, 0x1000);
+    assert_true(ir_finish(s, 4));
+    assert_true(run_compiled(r, &st));
+    assert_int_equal(st.exit, 1007);
+    assert_true(st.x[0] == (uintptr_t)a && st.x[1] == (uintptr_t)b && st.x[2] == ones);
+    return st.x[6];
+}
+
+static uint64_t left(const uint8_t *p) /* in its page */
+{
+    return PAGE - ((uintptr_t)p & (PAGE - 1));
+}
+
+static void search_once(struct rig *r, const uint8_t *a, bool exact)
+{
+    uint64_t n = scanned(r, false, a, NULL, 0), most = strnlen((const char *)a, left(a)) & ~31u;
+
+    if (n % 32 || n > most || (exact ? n < most : most - n >= 128))
+        fail_msg("%" PRIu64 " of %" PRIu64 " bytes, %" PRIu64 " left in the page", n, most, left(a));
+}
+
+static void compare_once(struct rig *r, const uint8_t *a, const uint8_t *b, uint64_t ones)
+{
+    uint64_t n = scanned(r, true, a, b, ones), want = 0;
+
+    if (ones == 0x0101010101010101 && left(a) >= 64 && left(b) >= 64)
+        while (want < 64 && a[want] && a[want] == b[want])
+            want++;
+    assert_int_equal(n, want & ~7u);
+}
+
+static sigjmp_buf faulted;
+static const void *volatile fault_at;
+static volatile sig_atomic_t expected;
+static void on_fault(int sig, siginfo_t *i, void *context)
+{
+    if (!expected) {
+        signal(sig, SIG_DFL);
+        return;
+    }
+    fault_at = i->si_addr;
+    siglongjmp(faulted, 1);
+}
+
+static void expect_fault(struct rig *r, bool two, const uint8_t *a, const uint8_t *b, const uint8_t *want)
+{
+    fault_at = NULL;
+    expected = true;
+    if (!sigsetjmp(faulted, 1)) {
+        scanned(r, two, a, b, 0x0101010101010101);
+        fail_msg("no fault");
+    }
+    expected = false;
+    assert_ptr_equal(fault_at, want);
+}
+
+/* Two pages, then one that is not there; before them too. */
+static void scan_all(struct rig *r, uint8_t *p, bool exact)
+{
+    uint8_t *end = p + 2 * PAGE;
+
+    for (unsigned i = 0; i < 3000; i++) {
+        unsigned from = rnd() % 4 ? (unsigned)rnd() % 700 + 1 : (unsigned)rnd() % (2 * PAGE) + 1;
+        unsigned at = (unsigned)rnd() % (from + 32), other = (unsigned)rnd() % 200 + 1;
+        uint8_t *a = end - (rnd() % 4 ? align_up(from, 32) : from), *b = p + PAGE - other;
+
+        if (a > p && rnd() % 2)
+            a[-1] = 0; /* in front of it is none of its business */
+        if (rnd() % 8)
+            *(a + at < end ? a + at : end - 1) = 0;
+        search_once(r, a, exact);
+        if (i % 3 == 0) {
+            a = a > end - 200 ? a : end - 200;
+            memcpy(b, a, rnd() % (other < (size_t)(end - a) ? other : (size_t)(end - a)));
+            compare_once(r, a, b, rnd() % 8 ? 0x0101010101010101 : 0x0101010101010100);
+            memset(b, 'x', other);
+        }
+        memset(p, 'x', 2 * PAGE);
+    }
+    for (unsigned i = 0; i < 200; i += 13) {
+        expect_fault(r, false, end + i, NULL, end + i);
+        expect_fault(r, true, p, end + i, end + i);
+        expect_fault(r, true, end + i, p, end + i);
+    }
+}
+
+static void scans_stay_in_their_page_and_find_what_is_there(void **state)
+{
+    uint8_t *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO}, old;
+    struct rig r;
+
+    assert_ptr_not_equal(p, MAP_FAILED);
+    memset(p, 'x', 4 * PAGE);
+    mprotect(p, PAGE, PROT_NONE);
+    mprotect(p + 3 * PAGE, PAGE, PROT_NONE);
+    for (unsigned i = 0; i < 4; i++) {
+        rig_up(&r, i & 1 ? tight : pins, i & 1 ? ARRAY_LEN(tight) : ARRAY_LEN(pins));
+        r.env.narrow = i & 2;
+        sigaction(SIGSEGV, &sa, &old);
+        scan_all(&r, p + PAGE, !r.env.narrow && ir_scan_wide());
+        sigaction(SIGSEGV, &old, NULL);
+        rig_down(&r);
+    }
+    munmap(p, 4 * PAGE);
+}
+
 int main(void)
 {
     const char *e = getenv("LYREBIRD_TEST_SEED");
@@ -1200,6 +1323,7 @@ int main(void)
         cmocka_unit_test(compiled_blocks_do_what_the_reference_does),
         cmocka_unit_test(built_with_forwarding_too),
         cmocka_unit_test(with_four_free_registers_too),
+        cmocka_unit_test(scans_stay_in_their_page_and_find_what_is_there),
     };
 
     if (e)
