@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <xmmintrin.h>
 
@@ -1240,29 +1241,27 @@ static void compare_once(struct rig *r, const uint8_t *a, const uint8_t *b, uint
     assert_int_equal(n, want & ~7u);
 }
 
-static sigjmp_buf faulted;
-static const void *volatile fault_at;
-static volatile sig_atomic_t expected;
+static const uint8_t *expected;
+
 static void on_fault(int sig, siginfo_t *i, void *context)
 {
-    if (!expected) {
-        signal(sig, SIG_DFL);
-        return;
-    }
-    fault_at = i->si_addr;
-    siglongjmp(faulted, 1);
+    _exit(i->si_addr != expected);
 }
 
+/* In a process of its own: a jump out of a handler is more than the address sanitizer can follow from this stack. */
 static void expect_fault(struct rig *r, bool two, const uint8_t *a, const uint8_t *b, const uint8_t *want)
 {
-    fault_at = NULL;
-    expected = true;
-    if (!sigsetjmp(faulted, 1)) {
+    pid_t child = fork();
+    int status;
+
+    if (!child) {
+        expected = want;
+        sigaction(SIGSEGV, &(struct sigaction){.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO}, NULL);
         scanned(r, two, a, b, 0x0101010101010101);
-        fail_msg("no fault");
+        _exit(2);
     }
-    expected = false;
-    assert_ptr_equal(fault_at, want);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 /* Two pages, then one that is not there; before them too. */
@@ -1298,7 +1297,6 @@ static void scan_all(struct rig *r, uint8_t *p, bool exact)
 static void scans_stay_in_their_page_and_find_what_is_there(void **state)
 {
     uint8_t *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO}, old;
     struct rig r;
 
     assert_ptr_not_equal(p, MAP_FAILED);
@@ -1308,9 +1306,7 @@ static void scans_stay_in_their_page_and_find_what_is_there(void **state)
     for (unsigned i = 0; i < 4; i++) {
         rig_up(&r, i & 1 ? tight : pins, i & 1 ? ARRAY_LEN(tight) : ARRAY_LEN(pins));
         r.env.narrow = i & 2;
-        sigaction(SIGSEGV, &sa, &old);
         scan_all(&r, p + PAGE, !r.env.narrow && ir_scan_wide());
-        sigaction(SIGSEGV, &old, NULL);
         rig_down(&r);
     }
     munmap(p, 4 * PAGE);
