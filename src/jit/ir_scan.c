@@ -99,33 +99,25 @@ static void compare(struct irc *c, struct scan *s)
  * Of the registers only AVX-512 has: they leave nothing in the upper halves that makes older instructions wait, and no
  * other code of the IR uses them. Comparing gains nothing by it. */
 enum { ZMM_X = 16, ZMM_Y, K_FOUND = 1 };
-enum { VPTESTNMB = 0x26, PP_66 = 1, PP_F3 = 2, PP_F2 = 3 };
+enum { VPTESTNMB = 0x26, PP_66 = 1, PP_F3 = 2, PP_F2 = 3, L_512 = 2 };
 
 bool ir_scan_wide(void) /* the first hosts with AVX-512, which have no VBMI2, lower their clock for it */
 {
     return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vbmi2");
 }
 
-/* 512 bits, no mask, up to the opcode; x, b: bits 4 and 3 of what ModRM names. */
-static void evex(struct irc *c, unsigned pp, unsigned map, unsigned op, unsigned d, unsigned a, bool x, bool b)
-{
-    jit_8(c->b, 0x62);
-    jit_8(c->b, (d & 8 ? 0u : 0x80u) | (x ? 0u : 0x40u) | (b ? 0u : 0x20u) | (d & 16 ? 0u : 0x10u) | map);
-    jit_8(c->b, (~a & 15) << 3 | 4 | pp);
-    jit_8(c->b, a & 16 ? 0x40 : 0x48);
-    jit_8(c->b, op);
-}
-
 static void wide_reg(struct irc *c, unsigned pp, unsigned map, unsigned op, unsigned d, unsigned a, unsigned rm)
 {
-    evex(c, pp, map, op, d, a, rm & 16, rm & 8);
+    jit_evex(c->b, 0, map, pp, L_512, d, a, rm);
+    jit_8(c->b, op);
     jit_8(c->b, 0xc0 | (d & 7) << 3 | (rm & 7));
 }
 
 /* With the memory at reg + WIDE * n: a displacement of 8 bits counts in vectors. */
 static void wide_mem(struct irc *c, unsigned pp, unsigned op, unsigned d, unsigned a, unsigned reg, int n)
 {
-    evex(c, pp, 1, op, d, a, false, reg & 8);
+    jit_evex(c->b, 0, 1, pp, L_512, d, a, reg);
+    jit_8(c->b, op);
     jit_modrm_mem(c->b, d, JIT_BASE((uint8_t)reg, n));
 }
 

@@ -254,6 +254,15 @@ void jit_pext_mem(struct jit_buf *b, unsigned dst, unsigned src, struct jit_mem 
     jit_modrm_mem(b, dst, m);
 }
 
+void jit_evex(struct jit_buf *b, unsigned w, unsigned map, unsigned pp, unsigned l, unsigned reg, unsigned vvvv,
+              unsigned rm)
+{
+    jit_8(b, 0x62);
+    jit_8(b, (reg & 8 ? 0u : 0x80u) | (rm & 16 ? 0u : 0x40u) | (rm & 8 ? 0u : 0x20u) | (reg & 16 ? 0u : 0x10u) | map);
+    jit_8(b, (w ? 0x80u : 0) | (~vvvv & 15u) << 3 | 4 | pp);
+    jit_8(b, l << 5 | (vvvv & 16 ? 0u : 8u));
+}
+
 void jit_nops(struct jit_buf *b, unsigned n)
 {
     static const uint8_t nop[8][JIT_MAX_INSN] = {

@@ -136,6 +136,10 @@ void jit_store32_imm(struct jit_buf *b, struct jit_mem m, uint32_t v);
 void jit_cmp_imm(struct jit_buf *b, unsigned reg, int32_t v);                          /* 64-bit */
 void jit_rorx(struct jit_buf *b, unsigned dst, unsigned src, unsigned count);          /* 64-bit, BMI2: keeps flags */
 void jit_pext_mem(struct jit_buf *b, unsigned dst, unsigned src, struct jit_mem mask); /* 64-bit, BMI2 */
+/* An EVEX prefix without mask: w is JIT_W or 0, l 0, 1, 2 for 128, 256, 512 bits; reg, vvvv (0: none) and rm of 0 to
+ * 31, rm the base below 16 of a memory operand without index. Opcode and ModRM follow. */
+void jit_evex(struct jit_buf *b, unsigned w, unsigned map, unsigned pp, unsigned l, unsigned reg, unsigned vvvv,
+              unsigned rm);
 void jit_nops(struct jit_buf *b, unsigned n); /* n < 8 bytes, one instruction */
 void jit_push(struct jit_buf *b, unsigned r);
 void jit_pop(struct jit_buf *b, unsigned r);

@@ -103,21 +103,12 @@ static void store_vectors(struct jit_buf *b, enum x86_rw_vec vec)
 
 enum { L_128 = 0, L_256 = 1, L_512 = 2 };
 
-/* EVEX.W1 with the register operands reg, vvvv (0 where there is none) and rm of 0..31. */
-static void evex(struct jit_buf *b, unsigned map, unsigned pp, unsigned l, unsigned reg, unsigned vvvv, unsigned rm)
-{
-    jit_8(b, 0x62);
-    jit_8(b, (reg & 8 ? 0u : 0x80u) | (rm & 16 ? 0u : 0x40u) | (rm & 8 ? 0u : 0x20u) | (reg & 16 ? 0u : 0x10u) | map);
-    jit_8(b, 0x80 | (~vvvv & 15u) << 3 | 4 | pp);
-    jit_8(b, l << 5 | (vvvv & 16 ? 0u : 8u));
-}
-
 /* VMOVUPD between a register, its low half (ymm) or all of it (zmm), and its place. */
 static void move_wide(struct jit_buf *b, unsigned op, unsigned l, unsigned reg)
 {
     int32_t n = 16 << l, at = CPU(v) + (int32_t)(reg * sizeof(union x86_vreg));
 
-    evex(b, 1, 1, l, reg, 0, T0);
+    jit_evex(b, JIT_W, 1, 1, l, reg, 0, T0);
     jit_8(b, op);
     if (at % n == 0 && at / n < 128) { /* an 8-bit displacement counts operands */
         jit_8(b, 0x40 | (reg & 7) << 3 | (T0 & 7));
@@ -184,7 +175,7 @@ static void gather_upper(struct jit_buf *b)
     for (unsigned i = 1; i < 16; i += 2) {
         unsigned last = i < 15 ? i + 1 : i;
 
-        evex(b, 3, 1, L_512, 0, i, last);
+        jit_evex(b, JIT_W, 3, 1, L_512, 0, i, last);
         jit_8(b, 0x25);
         jit_8(b, 0xc0 | (last & 7));
         jit_8(b, 0xfe);
