@@ -524,13 +524,19 @@ static void probe_write(struct x86_cpu *c, uint64_t lin, bool user)
         __atomic_fetch_or((uint8_t *)(uintptr_t)lin, 0, __ATOMIC_RELAXED);
 }
 
-void x86_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size)
+/* Of an access of size bytes; the fault of the second page names its first byte. */
+static void probe_all(struct x86_cpu *c, uint64_t lin, unsigned size, bool user)
 {
     uint64_t last = (lin + size - 1) & PMASK;
 
-    probe_write(c, lin, c->cpl == 3);
+    probe_write(c, lin, user);
     if (last > lin)
-        probe_write(c, wrap(c, last), c->cpl == 3);
+        probe_write(c, wrap(c, last), user);
+}
+
+void x86_probe_write(struct x86_cpu *c, uint64_t lin, unsigned size)
+{
+    probe_all(c, lin, size, c->cpl == 3);
 }
 
 static uint64_t load(struct x86_cpu *c, uint64_t lin, unsigned size, bool user)
@@ -553,8 +559,7 @@ static void store(struct x86_cpu *c, uint64_t lin, unsigned size, uint64_t v, bo
         store_in_page(c, lin, size, v, user);
         return;
     }
-    probe_write(c, lin, user);
-    probe_write(c, wrap(c, (lin + size - 1) & PMASK), user); /* its fault names the first byte of the page */
+    probe_all(c, lin, size, user);
     for (unsigned i = 0; i < size; i++)
         store_in_page(c, wrap(c, lin + i), 1, v >> (8 * i) & 0xff, user);
 }
@@ -687,8 +692,7 @@ void *x86_rmw_slow(struct x86_cpu *c, uint64_t lin, unsigned size)
 
     check_alignment(c, lin, size);
     if ((lin & 0xfff) + size > PAGE) {
-        probe_write(c, lin, user); /* a read-modify-write faults as a write */
-        probe_write(c, wrap(c, (lin + size - 1) & PMASK), user);
+        probe_all(c, lin, size, user); /* a read-modify-write faults as a write */
         x86_split_lock(c);
         return NULL;
     }
