@@ -606,6 +606,13 @@ static bool covers(unsigned off, unsigned size, unsigned byte)
     return byte >= off && byte < off + size;
 }
 
+/* C+ descriptors are given back in memory alone. What every driver writes around that are the interrupt registers, so
+ * those are when a frame that met a full ring is tried again. */
+static bool gives_back(const struct rtl8139 *s, unsigned off, unsigned size)
+{
+    return (r16(s, CPCR) & CPCR_RX) && off < ISR + 2 && off + size > IMR;
+}
+
 /* What the bytes just written set going. */
 static void wrote(struct rtl8139 *s, unsigned off, unsigned size)
 {
@@ -631,7 +638,7 @@ static void wrote(struct rtl8139 *s, unsigned off, unsigned size)
         s->tx_at = cplus ? 0 : s->tx_at;
     if (covers(off, size, RDSAR))
         s->rx_at = 0;
-    if (covers(off, size, CR) || covers(off, size, RCR))
+    if (covers(off, size, CR) || covers(off, size, RCR) || gives_back(s, off, size))
         net_flush(s->nic.peer);
     if (covers(off, size, CR9346) && (s->r[CR9346] & EE_MODE) == EE_PROGRAM)
         eeprom93_write(&s->ee, s->r[CR9346] & EE_CS, s->r[CR9346] & EE_SK, s->r[CR9346] & EE_DI);

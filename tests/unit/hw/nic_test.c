@@ -417,8 +417,24 @@ static void rtl8139_cplus_mode_uses_descriptors(void **state)
         net_send_buf(n.far, frame, 100);
     assert_int_equal(get_le32(r), 0x32000000u | 104); /* FS LS BAR */
     assert_int_equal(get_le32(r + 16), 0x72000000u | 104);
-    net_send_buf(n.far, frame, 100); /* none left */
+    for (unsigned i = 0; i < 2; i++) { /* none left: both wait */
+        frame[99] = 0x70 + i;
+        net_send_buf(n.far, frame, 100);
+    }
     assert_int_equal(rdn(&n, 0x3e, 2) & 0x10, 0x10);
+    wrn(&n, 0x3e, 2, 0xffff);
+    assert_int_equal(rdn(&n, 0x3e, 2) & 0x11, 0x10); /* still without a descriptor */
+    put_le32(r, 0x80000000u | 2048);
+    wrn(&n, 0x3c, 2, 0x11); /* as a driver ends a poll: a descriptor given back, then the mask */
+    assert_int_equal(get_le32(r), 0x32000000u | 104);
+    assert_int_equal(n.b->mem[RBUF + 99], 0x70);
+    assert_int_equal(n.b->irq, 1);
+    put_le32(r + 16, 0xc0000000u | 2048);
+    wrn(&n, 0x3e, 2, 0xffff); /* or before its acknowledgement */
+    assert_int_equal(get_le32(r + 16), 0x72000000u | 104);
+    assert_int_equal(n.b->mem[RBUF + 4096 + 99], 0x71);
+    wrn(&n, 0x3e, 2, 0xffff);
+    assert_int_equal(n.b->irq, 0);
     bare_free(n.b);
 }
 
