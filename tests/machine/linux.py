@@ -2,9 +2,11 @@
 test, runs shell lines, and talks QMP beside it."""
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
+import time
 
 import pytest
 
@@ -108,9 +110,24 @@ class Linux:
             pytest.fail(f'{e}\n{self.s.seen[-2500:]}')
         return self
 
+    def where(self):
+        """Where the processors are and what interrupts wait, in words: for a test that waited in vain."""
+        def ask(line):
+            return self.qmp.call('human-monitor-command', command_line=line)
+        try:
+            self.qmp.s.settimeout(5)
+            out = [ask(line) for line in ('info status', 'info cpus', 'info registers -a', 'x /64xg $rsp', 'info irq', 'info pic')]
+            for _ in range(20):
+                time.sleep(0.05)
+                out += re.findall(r'^(?:CPU |rip ).*', ask('info registers -a'), re.M)
+            return '\n'.join(out)
+        except (Failed, OSError, ValueError) as e:
+            return f'{e} (when asked where its processors are)'
+
     def __exit__(self, kind, value, trace):
         if kind is Failed:
             print(self.s.seen[-4000:])
+            print(self.where())
         self.s.p.kill()
         self.s.p.wait()
         self.s.p.stdout.close()

@@ -8,6 +8,11 @@
 #include "base/str.h"
 
 enum { IOAPIC_PINS = 24, IOAPIC_VERSION = 0x20 };
+/* Between the EOI of a level input that is still asserted and its next delivery a real processor gets something done:
+ * the message takes its time. Here it would be there before the first instruction behind the handler, and a driver that
+ * counts on getting on (Linux's 8139cp lets its interrupt stay asserted until a softirq runs) would stand still for
+ * good. So after STORM deliveries without the line having been low, the next ones come STORM_NS later. */
+enum { STORM = 1000, STORM_NS = 1000000 };
 enum { IOREGSEL = 0x00, IOWIN = 0x10, IOEOI = 0x40 };
 enum { IOAPICID = 0, IOAPICVER = 1, IOAPICARB = 2, IOREDTBL = 0x10 };
 #define RTE_DESTMOD    (UINT64_C(1) << 11)
@@ -24,6 +29,10 @@ struct ioapic {
     uint32_t irr;   /* requests not yet delivered; for level inputs the line itself */
     uint32_t level; /* of the lines */
     uint64_t rte[IOAPIC_PINS];
+    uint16_t again[IOAPIC_PINS]; /* EOIs in a row that found the line asserted, at most STORM */
+    uint32_t held;               /* inputs whose next delivery waits for the timer; none while the machine stands */
+    struct clk_timer timer;
+    struct machine_hook state_hook;
 };
 
 /* ---- delivery ---- */
@@ -45,7 +54,7 @@ static void service(struct ioapic *io, unsigned n)
 {
     uint64_t *e = &io->rte[n];
 
-    if (!(io->irr >> n & 1) || (*e & RTE_MASK))
+    if (!((io->irr & ~io->held) >> n & 1) || (*e & RTE_MASK))
         return;
     if (*e & RTE_LEVEL) {
         if (*e & RTE_REMOTE_IRR)
@@ -64,6 +73,8 @@ static void ioapic_input(void *opaque, int n, int level)
     bool rising = level && !(io->level & bit);
 
     io->level = level ? io->level | bit : io->level & ~bit;
+    if (!level)
+        io->again[n] = 0;
     if (io->rte[n] & RTE_LEVEL)
         io->irr = level ? io->irr | bit : io->irr & ~bit;
     else if (rising)
@@ -72,12 +83,40 @@ static void ioapic_input(void *opaque, int n, int level)
         service(io, (unsigned)n);
 }
 
+static void let_go(void *opaque)
+{
+    struct ioapic *io = opaque;
+    uint32_t held = io->held;
+
+    io->held = 0;
+    for (unsigned n = 0; n < IOAPIC_PINS; n++)
+        if (held >> n & 1)
+            service(io, n);
+}
+
+static void storm_check(struct ioapic *io, unsigned n)
+{
+    struct clk *c = dev_vclk(&io->dev);
+
+    if (!(io->level >> n & 1))
+        return;
+    if (io->again[n] < STORM) {
+        if (++io->again[n] == STORM)
+            log_guest("ioapic: input %u stayed asserted through %u interrupts; more come slowly", n, STORM);
+        return;
+    }
+    if (!io->held)
+        clk_timer_set(&io->timer, clk_now(c) + STORM_NS);
+    io->held |= 1u << n;
+}
+
 static void eoi_locked(struct ioapic *io, uint8_t vector)
 {
     for (unsigned n = 0; n < IOAPIC_PINS; n++) {
         if ((uint8_t)io->rte[n] != vector || !(io->rte[n] & RTE_REMOTE_IRR))
             continue;
         io->rte[n] &= ~RTE_REMOTE_IRR;
+        storm_check(io, n);
         service(io, n);
     }
 }
@@ -176,7 +215,9 @@ static void ioapic_reset(struct dev *d)
     struct ioapic *io = container_of(d, struct ioapic, dev);
 
     io->id = io->sel = 0;
-    io->irr = 0;
+    io->irr = io->held = 0;
+    clk_timer_cancel(&io->timer);
+    memset(io->again, 0, sizeof io->again);
     for (unsigned n = 0; n < IOAPIC_PINS; n++)
         io->rte[n] = RTE_MASK;
 }
@@ -194,6 +235,9 @@ static bool ioapic_realize(struct dev *d, struct err **errp)
     mem_region_init_io(&io->regs, dev_machine(d)->mem_sys, &ioapic_ops, io, "ioapic", 0x1000);
     dev_add_mmio(d, &io->regs);
     dev_add_irq_in(d, NULL, ioapic_input, IOAPIC_PINS);
+    clk_timer_init(&io->timer, dev_vclk(d), let_go, io);
+    io->state_hook = (struct machine_hook){.fn = let_go, .opaque = io};
+    machine_on_state(dev_machine(d), &io->state_hook);
     ioapic_reset(d);
     return true;
 }
@@ -203,6 +247,8 @@ static void ioapic_unrealize(struct dev *d)
     struct ioapic *io = container_of(d, struct ioapic, dev);
     struct apic_bus *b = io->abus;
 
+    machine_hook_del(&io->state_hook);
+    clk_timer_cancel(&io->timer);
     mem_region_free(&io->regs);
     for (unsigned i = 0; i < b->nr_ioapics; i++)
         if (b->ioapics[i] == io)
