@@ -68,6 +68,32 @@ def test_dhcp_and_tcp_both_ways(card):
         web.shutdown()
 
 
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-NET-25')
+def test_a_driver_whose_interrupt_comes_again_at_once_gets_on():
+    """Linux's 8139cp unmasks receive interrupts after napi_complete_done(). When the card interrupts between the two (it has sent something), the handler
+    schedules the poll anew; the line then stays asserted until that poll, which the line must let run. A probe behind napi_complete_done() makes the moment long."""
+    web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Files)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    slow = 'for i in $(seq 12); do echo "r:w$i napi_complete_done" >>kprobe_events; echo stacktrace >events/kprobes/w$i/trigger; echo 1 >events/kprobes/w$i/enable; done'
+    try:
+        with Linux(['-M', 'pc', *seeds.words('S131')[1]], ('8139cp', 'af_packet'), START) as g:
+            g.sh(f'mount -t tracefs t /sys/kernel/tracing && cd /sys/kernel/tracing && {slow}; cd /')
+            before = 0
+            for _ in range(100):
+                got = g.sh(f'wget -q -O - http://10.0.2.2:{web.server_address[1]}/ | sha256sum', 60)
+                assert hashlib.sha256(BLOB).hexdigest() in got
+                now = int(g.sh("awk '/eth0/ {print $2}' /proc/interrupts"))
+                if now - before > 500:  # a download takes a hundred
+                    break
+                before = now
+            else:
+                pytest.skip('the moment was never met')
+            g.poweroff()
+    finally:
+        web.shutdown()
+
+
 class Resolver(threading.Thread):
     """A name server that knows one name, on port 53 of the loopback device."""
 
