@@ -240,6 +240,32 @@ def test_ovmf_reaches_its_shell_and_keeps_its_variables(tmp_path):
         m.serial.expect(rb'C0 FF EE|EE FF C0|C0FFEE|c0ffee', 100)
 
 
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-FW-04', 'S056')
+def test_ovmf_runs_from_one_writable_file(tmp_path):
+    """Variable store and program in one image, as a build of OVMF leaves them beside its two parts."""
+    for path in (CODE, VARS):
+        if not os.path.exists(path):
+            pytest.skip('OVMF is missing (package ovmf)')
+    image = tmp_path / 'OVMF.4m.fd'
+    store = open(VARS, 'rb').read()
+    image.write_bytes(store + open(CODE, 'rb').read())
+    assert image.stat().st_size == 4 << 20
+    args = (*seeds.words('S056', put={'/copy/of/OVMF.4m.fd': str(image)})[1], *ACCEL)
+    with Machine(*args, serial=True) as m:
+        m.serial.expect(rb'Shell> ', 150)
+        m.serial.send('\r\nsetvar lyrebird -guid 11111111-2222-3333-4444-555555555555 -nv -bs =0xc0ffee\r\n')
+        m.serial.expect(rb'Shell> .*Shell> ', 100)
+        m.quit()
+    after = image.read_bytes()
+    assert after[len(store):] == open(CODE, 'rb').read()
+    assert 'lyrebird'.encode('utf-16le') in after[:len(store)]
+    with Machine(*args, serial=True) as m:
+        m.serial.expect(rb'Shell> ', 150)
+        m.serial.send('\r\nsetvar lyrebird -guid 11111111-2222-3333-4444-555555555555\r\n')
+        m.serial.expect(rb'C0 FF EE|EE FF C0|C0FFEE|c0ffee', 100)
+
+
 @pytest.mark.limit(200)
 @pytest.mark.proves('F-FW-06', 'S023', 'S058')
 def test_secure_boot_refuses_an_unsigned_program(tmp_path):
