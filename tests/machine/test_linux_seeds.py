@@ -10,7 +10,7 @@ import pytest
 import guest
 import seeds
 from conftest import host_lacks, need, program
-from linux import CMDLINE, Linux, initramfs, kernel
+from linux import CMDLINE, Linux, initramfs, kernel, vmlinux
 from lyre import run
 from run import accel, Failed, PROMPT, Session
 
@@ -256,6 +256,21 @@ def test_a_kernel_from_the_host_finds_its_root_on_an_unpartitioned_disk(tmp_path
     line = seeds.words('S066')[1]
     with Linux(['-kernel', kernel().image, '-initrd', initramfs(), *line], boot=False) as g:
         assert g.sh('cat /proc/cmdline') == seeds.ROWS['S066']['command'].split("'")[1]
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-FW-13')
+@pytest.mark.parametrize('board', ['pc', 'q35'])
+def test_linux_starts_from_an_uncompressed_kernel(board):
+    """By the PVH entry: there the kernel itself fills in what a boot loader would have said of its setup code, and says 2.12."""
+    args = ['-M', board, '-smp', '2', '-kernel', vmlinux(), '-initrd', initramfs(), '-append', CMDLINE + ' pvh.test=1']
+    with Linux(args, boot=False) as g:
+        assert g.sh('cat /proc/cmdline') == CMDLINE + ' pvh.test=1'
+        assert g.sh('uname -r') == kernel().release
+        assert g.sh('cat /sys/kernel/boot_params/version') == '0x020c'
+        assert g.sh('ls /sys/firmware/acpi/tables/DSDT && nproc').split() == ['/sys/firmware/acpi/tables/DSDT', '2']
+        assert 240000 > int(g.sh("awk '/MemTotal/ {print $2}' /proc/meminfo")) > 150000
         g.poweroff()
 
 
