@@ -3,19 +3,41 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, DIRTY_ALL = MEM_DIRTY_VGA | MEM_DIRTY_MIGRATE };
+
+static bool of_huge_pages(int fd)
+{
+    struct statfs fs;
+
+    return fd >= 0 && !fstatfs(fd, &fs) && fs.f_type == HUGETLBFS_MAGIC;
+}
+
+/* Huge pages are set aside here or not at all: without that, one too few ends the program when the guest touches it. */
+static void *map_host(const char *name, uint64_t len, int prot, int fd, uint64_t off, bool shared, struct err **errp)
+{
+    bool huge = of_huge_pages(fd);
+    int flags = shared && fd >= 0 ? MAP_SHARED : MAP_PRIVATE | (huge ? 0 : MAP_NORESERVE);
+    void *host = mmap(NULL, len, prot, flags | (fd < 0 ? MAP_ANONYMOUS : 0), fd, (off_t)off);
+
+    if (host != MAP_FAILED)
+        return host;
+    err_set_errno(errp, errno, "memory block '%s': cannot map %" PRIu64 " MiB%s", name, len >> 20,
+                  huge ? " of huge pages" : "");
+    err_hint(errp, huge ? "Let the host set more of them aside (vm.nr_hugepages), or ask for less memory with -m."
+                        : "Ask for less memory with -m.");
+    return NULL;
+}
 
 static struct mem_ram *ram_new(struct mem_sys *s, const char *name, uint64_t size, int fd, uint64_t off, bool shared,
                                bool readonly, struct err **errp)
 {
     int prot = readonly ? PROT_READ : PROT_READ | PROT_WRITE;
-    int flags = fd < 0   ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-                : shared ? MAP_SHARED
-                         : MAP_PRIVATE | MAP_NORESERVE;
     uint64_t len = align_up(size, PAGE);
     struct mem_ram *m;
     void *host;
@@ -24,12 +46,9 @@ static struct mem_ram *ram_new(struct mem_sys *s, const char *name, uint64_t siz
         err_set(errp, "memory block '%s': a size of %" PRIu64 " bytes is not possible", name, size);
         return NULL;
     }
-    host = mmap(NULL, len, prot, flags, fd, (off_t)off);
-    if (host == MAP_FAILED) {
-        err_set_errno(errp, errno, "memory block '%s': cannot map %" PRIu64 " MiB", name, len >> 20);
-        err_hint(errp, "Ask for less memory with -m.");
+    host = map_host(name, len, prot, fd, off, shared, errp);
+    if (!host)
         return NULL;
-    }
     if (fd < 0)
         madvise(host, len, MADV_HUGEPAGE);
     m = xnew(struct mem_ram);

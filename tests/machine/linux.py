@@ -1,10 +1,12 @@
 """A Linux guest on the serial line, for tests that look from inside: boots Debian's kernel with an initramfs made for the
 test, runs shell lines, and talks QMP beside it."""
 import json
+import lzma
 import os
 import re
 import shutil
 import socket
+import struct
 import tempfile
 import time
 
@@ -25,6 +27,23 @@ def kernel(arch='amd64'):
         except guest.GuestError as e:
             pytest.skip(str(e))
     return _kernels[arch]
+
+
+def vmlinux(arch='amd64'):
+    """Path of the uncompressed ELF kernel, taken out of the compressed image once."""
+    k = kernel(arch)
+    path = os.path.join(guest.CACHE, f'vmlinux-{k.release}-{arch}')
+    if not os.path.exists(path):
+        with open(k.image, 'rb') as f:
+            image = f.read()
+        at, size = struct.unpack_from('<II', image, 0x248)  # payload_offset counts from the end of the setup sectors
+        at += (image[0x1f1] + 1) * 512
+        if image[at:at + 6] != b'\xfd7zXZ\0':
+            pytest.skip(f'{k.image} is not packed with xz')
+        with open(f'{path}.{os.getpid()}', 'wb') as f:
+            f.write(lzma.LZMADecompressor().decompress(image[at:at + size]))
+        os.replace(f.name, path)
+    return path
 
 
 def initramfs(modules=(), start='', arch='amd64', **kw):

@@ -6,6 +6,8 @@ import time
 import pytest
 from lyre import Machine
 
+import seeds
+from linux import Linux
 from picture import png, ppm
 from rfb import Rfb
 
@@ -80,6 +82,22 @@ def test_edid_names_the_asked_resolution():
         e = m.qt.read(MMIO, 128)
         assert sum(e) % 256 == 0 and e[:8] == b'\x00' + b'\xff' * 6 + b'\x00'
         assert (e[56] | (e[58] & 0xf0) << 4, e[59] | (e[61] & 0xf0) << 4) == (1280, 720)
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-DSP-22', 'S204')
+def test_linux_prefers_the_mode_of_the_edid(tmp_path):
+    """The first mode of a connector is its preferred one; the console of the kernel then shows itself in it."""
+    with Linux(['-M', 'pc', '-net', 'none', *seeds.words('S204')[1]], ('bochs',)) as g:
+        modes = g.sh('cat /sys/class/drm/card0-*/modes').split()
+        assert modes[0] == '1280x720'
+        assert g.sh('cat /sys/class/graphics/fb0/virtual_size') == '1280,720'
+        g.sh('printf "\\033[41m\\033[2J\\033[?25l" >/dev/tty1; sleep 1')
+        g.qmp.call('screendump', filename=str(tmp_path / 'a.ppm'))
+        w, h, data = ppm(tmp_path / 'a.ppm')
+        assert (w, h) == (1280, 720)
+        assert data[(700 * w + 1000) * 3:][:3] == bytes((0xaa, 0, 0))
+        g.poweroff()
 
 
 @pytest.mark.proves('F-DSP-18')

@@ -1,8 +1,10 @@
 """The chipset as Linux drives it: hot-plug on both boards, sleep to RAM, the serial and parallel ports, time sources, the TCO watchdog."""
+import subprocess
 import time
 
 import pytest
 
+from conftest import program
 from linux import Linux
 
 LIST = "ls /sys/bus/pci/devices | tr '\\n' ' '"
@@ -34,6 +36,35 @@ def test_a_nic_comes_and_goes_while_linux_runs(board, extra, bus, where):
         g.qmp.call('device_del', id='hot0')
         assert g.qmp.wait_event('DEVICE_DELETED')['data']['device'] == 'hot0'
         assert g.sh(LIST) == before
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-MON-19')
+@pytest.mark.parametrize('board, extra, place', [
+    ('pc', [], {'bus': 'pci.0', 'addr': '0xb'}),
+    ('q35', ['-device', 'pcie-root-port,id=rp,addr=4,chassis=1,slot=1'], {'bus': 'rp'}),
+])
+def test_a_disk_comes_and_goes_while_linux_runs(board, extra, place, tmp_path):
+    """What Linux wrote is in the image when the disk is gone, the image's file is closed clean, and the node takes a second disk."""
+    image = tmp_path / 'hot.qcow2'
+    subprocess.run([program('qemu-img'), 'create', '-q', '-f', 'qcow2', image, '64M'], check=True)
+    with Linux(['-M', board, '-net', 'none', *extra], ('virtio_pci', 'virtio_blk', 'ext4', 'crc32c_generic')) as g:
+        g.qmp.call('blockdev-add', driver='qcow2', node_name='hot', file={'driver': 'file', 'filename': str(image)})
+        for i in range(2):
+            g.qmp.call('device_add', driver='virtio-blk-pci', id='disk0', drive='hot', serial='warm', **place)
+            assert until(g, 'cat /sys/block/vda/serial 2>/dev/null || true', 'warm'), g.sh('dmesg | tail -n 20')
+            if i == 0:
+                g.sh('mke2fs -q /dev/vda && mount -t ext4 /dev/vda /data && yes written | head -c 3000000 >/data/file && umount /data')
+            else:
+                assert g.sh('mount -t ext4 -o ro /dev/vda /data && sort -u /data/file && wc -c </data/file; umount /data').split() == ['written', '3000000']
+            g.qmp.call('device_del', id='disk0')
+            assert g.qmp.wait_event('DEVICE_DELETED')['data']['device'] == 'disk0'
+            assert g.sh('ls /sys/block').split().count('vda') == 0
+        g.qmp.call('blockdev-del', node_name='hot')
+        check = subprocess.run([program('qemu-img'), 'check', image], capture_output=True, text=True)
+        assert check.returncode == 0 and 'No errors' in check.stdout, check.stdout + check.stderr
+        assert g.sh("dmesg | grep -c 'I/O error' || true") == '0'
         g.poweroff()
 
 

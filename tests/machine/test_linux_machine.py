@@ -1,4 +1,5 @@
 """The machine as Linux sees it: PCI functions, processors, memory, power, clock."""
+import os
 import re
 import subprocess
 import time
@@ -6,7 +7,7 @@ import time
 import pytest
 
 import seeds
-from conftest import need
+from conftest import host_lacks, need
 from linux import Linux
 from run import PROMPT
 
@@ -132,3 +133,67 @@ def test_the_i386_kernel_boots(exe, args, tmp_path):
             assert g.sh('head -c 8 /dev/sda') == 'lyrebird'
             assert 'AT Translated Set 2 keyboard' in g.sh('cat /sys/class/input/input*/name')
         g.poweroff()
+
+
+class HugePages:
+    """Pages of 2 MiB that the host sets aside while a test runs, and the command that mounts a file system of them for one program."""
+    COUNT = '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages'
+    FREE = COUNT.replace('nr_', 'free_')
+
+    def __init__(self, folder, pages):
+        if os.geteuid():
+            host_lacks('the right to mount hugetlbfs and to set huge pages aside')
+        self.before, self.pages = self.number(self.COUNT), pages
+        self.wrap = ('unshare', '-m', 'sh', '-c', f'mount -t hugetlbfs -o pagesize=2M none {folder} && exec "$@"', 'x')
+        if subprocess.run([*self.wrap, 'true'], capture_output=True).returncode:
+            host_lacks('hugetlbfs')
+
+    @staticmethod
+    def number(path):
+        try:
+            with open(path, encoding='ascii') as f:
+                return int(f.read())
+        except OSError:
+            host_lacks('huge pages of 2 MiB')
+
+    def want(self, count):
+        try:
+            with open(self.COUNT, 'w', encoding='ascii') as f:
+                f.write(str(count))
+        except OSError as e:
+            host_lacks(f'the right to set huge pages aside: {e.strerror}')
+
+    def __enter__(self):
+        self.want(self.before + self.pages)
+        if self.number(self.FREE) < self.pages:
+            self.want(self.before)
+            host_lacks(f'{self.pages} huge pages to give')
+        return self
+
+    def __exit__(self, *a):
+        self.want(self.before)
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-MEM-04', 'S048')
+def test_linux_runs_in_huge_pages(tmp_path):
+    """All of the RAM is one mapping of 2 MiB pages, which the host has fewer of meanwhile; none stay taken."""
+    line = seeds.words('S048', put={'/dev/hugepages': str(tmp_path)})[1]
+    with HugePages(tmp_path, 128) as pages:
+        free = pages.number(pages.FREE)
+        with Linux(line, memory='256', wrap=pages.wrap) as g:
+            with open(f'/proc/{g.s.p.pid}/smaps', encoding='utf-8') as f:
+                ram = [m for m in re.split(r'^(?=[0-9a-f]+-[0-9a-f]+ )', f.read(), flags=re.M) if f' {tmp_path}/' in m.split('\n', 1)[0]]
+            value = [{k: int(v) for k, v in re.findall(r'^(\w+): +(\d+) kB$', m, re.M)} for m in ram]
+            assert sum(v['Size'] for v in value) == 256 << 10 and {v['KernelPageSize'] for v in value} == {2048}, ram
+            assert sum(v['Private_Hugetlb'] + v['Shared_Hugetlb'] for v in value) > 32 << 10
+            used = free - pages.number(pages.FREE)
+            assert 16 < used <= 128
+            g.sh('dd if=/dev/urandom of=/tmp/a bs=1M count=40 2>/dev/null && cp /tmp/a /tmp/b && cmp /tmp/a /tmp/b')  # much of it is written to
+            assert pages.number(pages.FREE) < free - used
+            g.poweroff()
+        assert pages.number(pages.FREE) == free
+        short = [*pages.wrap, g.s.p.args[len(pages.wrap)], '-display', 'none', '-accel', 'qtest', *line, '-m']
+        for size, word in (('255', '2048 KiB'), (str(free * 2 + 64), 'of huge pages')):
+            r = subprocess.run([*short, size], capture_output=True, text=True, timeout=20)
+            assert r.returncode == 1 and word in r.stderr and len(r.stderr.splitlines()) <= 2, r.stderr

@@ -2,6 +2,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import guest
 import seeds
 from conftest import host_lacks, need, program
-from linux import CMDLINE, Linux, initramfs, kernel
+from linux import CMDLINE, Linux, initramfs, kernel, vmlinux
 from lyre import run
 from run import accel, Failed, PROMPT, Session
 
@@ -211,19 +212,65 @@ def test_overlay_and_throwaway_run_leave_what_is_below_alone(tmp_path, monkeypat
     assert pattern(tmp_path, 'img1.cow', last * 512, 0)
 
 
+# Finds the root as a distribution's RAM disk does, and ends in a program of that root with the process id 1.
+TO_ROOT = '''#!/bin/sh
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+for m in $(cat /etc/modules); do insmod /lib/modules/$m; done
+root=$(sed 's/.*root=\\([^ ]*\\).*/\\1/' /proc/cmdline)
+until mount $root /data; do sleep 0.2; done
+umount /proc
+mount --move /dev /data/dev
+exec switch_root /data /sbin/init
+'''
+
+
 @pytest.mark.limit(300)
 @pytest.mark.proves('F-FW-12', 'F-FW-14', 'S065', 'S066')
 def test_a_kernel_from_the_host_finds_its_root_on_an_unpartitioned_disk(tmp_path):
-    guest.ext4(str(tmp_path / 'root'), 16 * MIB, {'hello': b'from the root file system\n'})
-    line = seeds.words('S065', put={'/boot/vmlinuz-linux': kernel().image, '/boot/initramfs-linux.img': initramfs(('ata_piix', 'sd_mod', 'ext4', 'crc32c_generic')),
-                                    '/dev/sda3': str(tmp_path / 'root'), '-append root=/dev/sda ': '-append "root=/dev/sda console=ttyS0 panic=-1" '})[1]
+    """The whole disk is one file system: the RAM disk switches to it and its own init, shell and programs take over."""
+    tree, disk = tmp_path / 'tree', tmp_path / 'root'
+    for folder in ('bin', 'sbin', 'etc', 'proc', 'dev', 'root'):
+        (tree / folder).mkdir(parents=True)
+    shutil.copy(guest.busybox(), tree / 'bin/busybox')
+    for name in ('bin/sh', 'bin/cat', 'bin/echo', 'bin/mount', 'bin/umount', 'bin/poweroff', 'bin/sync', 'bin/ls', 'sbin/init'):
+        (tree / name).symlink_to('/bin/busybox')
+    (tree / 'bin/hello').write_text('#!/bin/sh\necho $0 of the root file system\n')
+    (tree / 'bin/hello').chmod(0o755)
+    (tree / 'etc/profile').write_text("export PS1='lyrebird# '\n")
+    (tree / 'etc/inittab').write_text('::sysinit:/bin/mount -t proc proc /proc\nttyS0::respawn:-/bin/sh\n::shutdown:/bin/umount -a -r\n')
+    guest.ext4_tree(str(disk), 16 * MIB, str(tree))
+    initrd = initramfs(('ata_piix', 'sd_mod', 'ext4', 'crc32c_generic'), files={'init': (TO_ROOT, 0o755)})
+    line = seeds.words('S065', put={'/boot/vmlinuz-linux': kernel().image, '/boot/initramfs-linux.img': initrd, '/dev/sda3': str(disk),
+                                    '-append root=/dev/sda ': '-append "root=/dev/sda console=ttyS0 panic=-1 quiet" '})[1]
     with Linux(line, boot=False) as g:
-        assert g.sh('cat /proc/cmdline') == 'root=/dev/sda console=ttyS0 panic=-1'
-        assert g.sh("mount -o ro $(sed 's/.*root=\\([^ ]*\\).*/\\1/' /proc/cmdline) /data && cat /data/hello").endswith('from the root file system')
+        assert g.sh('cat /proc/cmdline') == 'root=/dev/sda console=ttyS0 panic=-1 quiet'
+        mounts = [m.split() for m in g.sh('cat /proc/mounts').split('\n')]
+        assert [m[:3] for m in mounts if m[1] == '/'][-1] == ['/dev/sda', '/', 'ext4']
+        assert 'lib' not in g.sh('ls /').split()
+        assert g.sh('hello') == '/bin/hello of the root file system'
+        g.sh('echo kept >/root/note')
         g.poweroff()
+    guest.sh('fsck.ext4', '-fn', str(disk))
+    assert guest.sh('debugfs', '-R', 'cat /root/note', str(disk)).endswith('kept\n')
     line = seeds.words('S066')[1]
     with Linux(['-kernel', kernel().image, '-initrd', initramfs(), *line], boot=False) as g:
         assert g.sh('cat /proc/cmdline') == seeds.ROWS['S066']['command'].split("'")[1]
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-FW-13')
+@pytest.mark.parametrize('board', ['pc', 'q35'])
+def test_linux_starts_from_an_uncompressed_kernel(board):
+    """By the PVH entry: there the kernel itself fills in what a boot loader would have said of its setup code, and says 2.12."""
+    args = ['-M', board, '-smp', '2', '-kernel', vmlinux(), '-initrd', initramfs(), '-append', CMDLINE + ' pvh.test=1']
+    with Linux(args, boot=False) as g:
+        assert g.sh('cat /proc/cmdline') == CMDLINE + ' pvh.test=1'
+        assert g.sh('uname -r') == kernel().release
+        assert g.sh('cat /sys/kernel/boot_params/version') == '0x020c'
+        assert g.sh('ls /sys/firmware/acpi/tables/DSDT && nproc').split() == ['/sys/firmware/acpi/tables/DSDT', '2']
+        assert 240000 > int(g.sh("awk '/MemTotal/ {print $2}' /proc/meminfo")) > 150000
         g.poweroff()
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import seeds
-from conftest import need
+from conftest import need, program
 from lyre import Machine, run
 
 ACCEL = ('-accel', os.environ.get('LYREBIRD_ACCEL', 'tcg'))
@@ -240,16 +240,51 @@ def test_ovmf_reaches_its_shell_and_keeps_its_variables(tmp_path):
         m.serial.expect(rb'C0 FF EE|EE FF C0|C0FFEE|c0ffee', 100)
 
 
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-FW-04', 'S056')
+def test_ovmf_runs_from_one_writable_file(tmp_path):
+    """Variable store and program in one image, as a build of OVMF leaves them beside its two parts."""
+    for path in (CODE, VARS):
+        if not os.path.exists(path):
+            pytest.skip('OVMF is missing (package ovmf)')
+    image = tmp_path / 'OVMF.4m.fd'
+    store = open(VARS, 'rb').read()
+    image.write_bytes(store + open(CODE, 'rb').read())
+    assert image.stat().st_size == 4 << 20
+    args = (*seeds.words('S056', put={'/copy/of/OVMF.4m.fd': str(image)})[1], *ACCEL)
+    with Machine(*args, serial=True) as m:
+        m.serial.expect(rb'Shell> ', 150)
+        m.serial.send('\r\nsetvar lyrebird -guid 11111111-2222-3333-4444-555555555555 -nv -bs =0xc0ffee\r\n')
+        m.serial.expect(rb'Shell> .*Shell> ', 100)
+        m.quit()
+    after = image.read_bytes()
+    assert after[len(store):] == open(CODE, 'rb').read()
+    assert 'lyrebird'.encode('utf-16le') in after[:len(store)]
+    with Machine(*args, serial=True) as m:
+        m.serial.expect(rb'Shell> ', 150)
+        m.serial.send('\r\nsetvar lyrebird -guid 11111111-2222-3333-4444-555555555555\r\n')
+        m.serial.expect(rb'C0 FF EE|EE FF C0|C0FFEE|c0ffee', 100)
+
+
 @pytest.mark.limit(200)
 @pytest.mark.proves('F-FW-06', 'S023', 'S058')
-def test_secure_boot_refuses_an_unsigned_program(tmp_path):
+@pytest.mark.parametrize('form', ['raw', 'qcow2'])
+def test_secure_boot_refuses_an_unsigned_program(form, tmp_path):
     """The enrolled firmware runs its variable services in SMM, with flash that takes writes from there only."""
-    code, var = '/usr/share/OVMF/OVMF_CODE_4M.secboot.fd', '/usr/share/OVMF/OVMF_VARS_4M.ms.fd'
-    for path in (code, var):
+    images = {'OVMF_CODE_4M.secboot.qcow2': '/usr/share/OVMF/OVMF_CODE_4M.secboot.fd', 'my-OVMF_VARS_4M.secboot.qcow2': '/usr/share/OVMF/OVMF_VARS_4M.ms.fd'}
+    before = {}
+    for name, path in images.items():
         if not os.path.exists(path):
             pytest.skip('OVMF with Secure Boot is missing (package ovmf)')
-    shutil.copy(var, tmp_path / 'vars')
-    with Machine('-M', 'q35,smm=on', *ACCEL, '-global', 'driver=cfi.pflash01,property=secure,value=on', '-drive',
-                 f'if=pflash,format=raw,readonly=on,file={code}', '-drive', f'if=pflash,format=raw,file={tmp_path}/vars', serial=True) as m:
+        subprocess.run([program('qemu-img'), 'convert', '-f', 'raw', '-O', form, path, tmp_path / name], check=True)
+        before[name] = (tmp_path / name).read_bytes()
+    args = seeds.words('S058', put={'format=qcow2': f'format={form}'}, corrected=True)[1]
+    with Machine(*args, *ACCEL, '-global', 'driver=cfi.pflash01,property=secure,value=on', serial=True, cwd=tmp_path) as m:
         m.serial.expect(rb'EFI Internal Shell.*Security Violation', 150)
-    assert (tmp_path / 'vars').read_bytes() != open(var, 'rb').read()
+        m.quit()
+    code, var = images
+    assert (tmp_path / code).read_bytes() == before[code] and (tmp_path / var).read_bytes() != before[var]
+    if form == 'qcow2':
+        subprocess.run([program('qemu-img'), 'check', '-q', tmp_path / var], check=True)
+        subprocess.run([program('qemu-img'), 'convert', '-f', form, '-O', 'raw', tmp_path / var, tmp_path / 'raw'], check=True)
+        assert (tmp_path / 'raw').stat().st_size == os.path.getsize(images[var]) and (tmp_path / 'raw').read_bytes() != open(images[var], 'rb').read()
