@@ -6,7 +6,9 @@ registered on this machine). Needs root, for the range of user ids; making a tre
   debian.py --enter ARCH TREE TRANSLATOR -- COMMAND...     COMMAND in TREE (ARCH as in qemu-<arch>)
   debian.py --by arch-chroot|systemd-nspawn PROGRAM ARCH TREE TRANSLATOR -- COMMAND...    the same, entered by that program
   debian.py --make DEBIAN-ARCH [PACKAGE...]                prints the folder of a finished tree with the packages"""
+import contextlib
 import ctypes
+import fcntl
 import glob
 import os
 import shutil
@@ -81,10 +83,26 @@ def name_spaces(pipe):
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: nothing stays behind
 
 
+@contextlib.contextmanager
+def alone(path):
+    """Nobody else has the tree, or the file, meanwhile: trees are kept, and shared by all who use one cache."""
+    fd = os.open(path, os.O_RDONLY | (0 if os.path.isdir(path) else os.O_CREAT), 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def enter(arch, tree, translator, command, by=()):
     """Exit status of command in the tree; by: (name of another program to enter it, its path)."""
     if os.geteuid():
         raise NotHere('needs root: a range of user ids is mapped')
+    with alone(tree):
+        return enter_alone(arch, tree, translator, command, by)
+
+
+def enter_alone(arch, tree, translator, command, by):
     tmp = tempfile.mkdtemp()
     try:
         os.mkdir(tmp + '/misc')
@@ -137,6 +155,11 @@ def make(deb_arch, packages=()):
     """Folder of a finished tree with the packages; kept."""
     suite = SUITE.get(deb_arch, 'bookworm')
     tree = os.path.join(CACHE, f'foreign-{deb_arch}')
+    with alone(tree + '.lock'):
+        return make_alone(deb_arch, suite, tree, packages)
+
+
+def make_alone(deb_arch, suite, tree, packages):
     archive = sources()
     if not os.path.exists(tree + '/.finished'):
         if not shutil.which('debootstrap'):

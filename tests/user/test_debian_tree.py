@@ -3,6 +3,7 @@ from debootstrap --foreign to databases and packages built."""
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -99,19 +100,31 @@ CC = {'arm64': ['aarch64-linux-gnu-gcc'], 'armhf': ['arm-linux-gnueabihf-gcc'], 
 
 
 @pytest.mark.limit(1500)
+def test_two_that_enter_a_tree_take_turns():
+    """Trees are kept and shared: what installs and builds in one must have it alone."""
+    available('arm64')
+    tree = short_tree('arm64')
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(in_tree, 'arm64', tree, '/bin/sh', '-c', 'mkdir /root/alone && sleep 1; rmdir /root/alone') for _ in range(2)]
+        for r in both:
+            assert (r.result().returncode, r.result().stderr) == (0, '')
+
+
+@pytest.mark.limit(1500)
 @pytest.mark.proves('F-USR-05', 'S349', 'N-96')
 @pytest.mark.parametrize('arch', ['arm64', 'armhf', 'i386', 'amd64'])
 def test_set_uid_programs_get_their_rights(tmp_path, arch):
     available(arch)
     (tmp_path / 's.c').write_text(SUID)
     tree = short_tree(arch)
-    exe = f'{tree}/usr/local/suid'
+    name = f'/usr/local/suid-{os.getpid()}'
+    exe = tree + name
     os.makedirs(os.path.dirname(exe), exist_ok=True)
     if subprocess.run([*CC[arch], '-static', '-o', exe, str(tmp_path / 's.c')], capture_output=True).returncode:
         pytest.skip(f'{CC[arch][0]} cannot build')
     os.chmod(exe, 0o4755)
     try:
-        r = in_tree(arch, tree, '/usr/bin/python3.11', '-S', '-c', 'import os; os.setuid(1000); os.execv("/usr/local/suid", ["suid"])')
+        r = in_tree(arch, tree, '/usr/bin/python3.11', '-S', '-c', 'import os, sys; os.setuid(1000); os.execv(sys.argv[1], ["suid"])', name)
     finally:
         os.unlink(exe)
     assert r.stdout == '1000 0 1\n', r.stderr

@@ -3,7 +3,6 @@ with a handful of packages and tcc, long (200 loops) in a tree made by debootstr
 import glob
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -69,11 +68,18 @@ int main(int c, char **v)
 '''
 
 
-def prepare(tree):
+def put(tree, name, data):
+    """A file of the loop, whole at any time: somebody else may be at it in the same tree."""
     os.makedirs(tree + '/root/loop', exist_ok=True)
+    tmp = f'{tree}/root/loop/{name}.{os.getpid()}'
+    with open(tmp, 'wb') as f:
+        f.write(data)
+    os.replace(tmp, f'{tree}/root/loop/{name}')
+
+
+def prepare(tree):
     for name, text in (('table', TABLE_C), ('work', WORK_C), ('main', MAIN_C)):
-        with open(f'{tree}/root/loop/{name}.c', 'w', encoding='utf-8') as f:
-            f.write(text)
+        put(tree, name + '.c', text.encode())
 
 
 def oracle(tmp_path):
@@ -112,7 +118,8 @@ def test_a_few_loops_of_install_and_build(tmp_path, arch):
         os.makedirs(f'{tree}/{d}', exist_ok=True)
     with open(tree + '/var/lib/dpkg/status', 'a', encoding='utf-8'):
         pass
-    shutil.copy(hello, tree + '/root/loop/' + os.path.basename(hello).split('/')[-1])
+    with open(hello, 'rb') as f:
+        put(tree, os.path.basename(hello), f.read())
     loops(tmp_path, arch, tree, 2, 'tcc', 800)
 
 
