@@ -69,8 +69,13 @@ def unshare(flags):
         raise OSError(ctypes.get_errno(), 'unshare')
 
 
+def die_with_parent():
+    """Nothing stays behind of a test that is stopped; to be said after the last change of ids."""
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG
+
+
 def name_spaces(pipe):
-    """In the child: name spaces of its own; waits for its ids. Returns in process 1 of the new one."""
+    """In the child: name spaces of its own; waits for its ids. Returns in a child of process 1 of the new one."""
     unshare(NEWUSER)
     os.write(pipe[1], b'x')
     os.read(pipe[2], 1)
@@ -78,9 +83,14 @@ def name_spaces(pipe):
     os.setuid(0)
     unshare(NEWNS | NEWPID)
     pid = os.fork()
+    die_with_parent()
     if pid:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 255)
-    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: nothing stays behind
+    pid = os.fork()  # whose program may change its rights, and then no longer dies with its parent: process 1 does not
+    while pid:
+        done, status = os.wait()
+        if done == pid:
+            os._exit(os.waitstatus_to_exitcode(status) & 255)
 
 
 @contextlib.contextmanager
@@ -189,6 +199,7 @@ def build_tree(deb_arch, source='zlib'):
 
 
 def main():
+    die_with_parent()
     if len(sys.argv) > 6 and sys.argv[1] == '--enter' and sys.argv[5] == '--':
         return enter(sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[6:])
     if len(sys.argv) > 8 and sys.argv[1] == '--by' and sys.argv[7] == '--':

@@ -3,6 +3,7 @@ from debootstrap --foreign to databases and packages built."""
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -108,6 +109,27 @@ def test_two_that_enter_a_tree_take_turns():
         both = [pool.submit(in_tree, 'arm64', tree, '/bin/sh', '-c', 'mkdir /root/alone && sleep 1; rmdir /root/alone') for _ in range(2)]
         for r in both:
             assert (r.result().returncode, r.result().stderr) == (0, '')
+
+
+@pytest.mark.limit(1500)
+def test_nothing_stays_in_a_tree_when_its_test_is_stopped():
+    """Not even a program that has changed its rights, as apt-get does."""
+    available('arm64')
+    tree = short_tree('arm64')
+    said = f'{tree}/root/stays-{os.getpid()}'
+    work = f"""import os, time
+os.setegid(7); os.seteuid(7); os.seteuid(0); os.setegid(0)
+open('/root/{os.path.basename(said)}', 'w').close()
+time.sleep(10)
+os.rename('/root/{os.path.basename(said)}', '/root/{os.path.basename(said)}.late')"""
+    p = subprocess.Popen([sys.executable, debian.__file__, '--enter', 'aarch64', tree, program('qemu-aarch64'), '--', '/usr/bin/python3.11', '-S', '-c', work],
+                         stdout=subprocess.PIPE)
+    while not os.path.exists(said) and p.poll() is None:
+        time.sleep(0.1)
+    p.kill()
+    p.stdout.read()  # ends when nobody has it any more
+    assert os.path.exists(said)
+    os.unlink(said)
 
 
 @pytest.mark.limit(1500)
