@@ -1,6 +1,6 @@
-"""Programs of tests/guest/x86/linux in a Linux guest: what x86 promises to several processors (litmus), code that changes
-(smc), calls that nest deep (brim), the state at faults and traps (precise), time (clock). Where it matters the program runs natively first: a claim the bare CPU does not
-keep is a wrong claim."""
+"""Programs of tests/guest/x86/linux in a Linux guest: what x86 promises to several processors (litmus), code that changes (smc), calls that
+nest deep (brim), calls that are interrupted (kicked), the state at faults and traps (precise), time (clock). Where it matters the program runs
+natively first: a claim the bare CPU does not keep is a wrong claim."""
 import hashlib
 import os
 import re
@@ -68,6 +68,13 @@ def guest_run(name, line, smp, args=(), limit=240, timeout=300):
 def test_code_is_left_and_linked_where_nested_calls_fill_the_shadow_stack(engine):
     natively('brim')
     verdict(guest_run('brim', 'brim', 1, ['-accel', engine]))
+
+
+@pytest.mark.limit(600)
+@pytest.mark.parametrize('engine', ['tcg', pytest.param('tcg,hot-tier=first', marks=pytest.mark.long), pytest.param('tcg,links=off', marks=pytest.mark.long)])
+def test_calls_by_pointer_go_where_they_lead_while_another_processor_interrupts(engine):
+    natively('kicked', 5000000)
+    verdict(guest_run('kicked', 'kicked', 2, ['-accel', engine]))
 
 
 # A call to an address that is none faults at the call with all registers as before it, but has written below the stack pointer.

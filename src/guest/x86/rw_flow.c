@@ -270,12 +270,14 @@ static void call_ind(struct rw *r, const struct x86_insn *in, bool go_on)
     miss = rw_look_up(r); /* first: a call to an address that is none stores nothing */
     jit_load(r->b, T1, JIT_GSX(T1, 8, X86_CTX(jc_host)));
     jit_store(r->b, JIT_GS(X86_CTX(tmp)), T1);
+    jit_store(r->b, JIT_GS(X86_CTX(tmp2)), T0);
     rw_hide_jmp(r);
     jit_patch8(r->b, miss);
     c->from = jit_jmp_fwd(r->b);
     c->info = r->cur;
     r->t1 = 0;
     push_return(r, next_of(r, in));
+    jit_load(r->b, T0, JIT_GS(X86_CTX(tmp2))); /* it may be exit_dispatch: x86_jc_stop came behind the comparison */
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GS(X86_CTX(tmp)), 0);
     rw_continuation(r, next_of(r, in), go_on);
 }
