@@ -24,6 +24,8 @@ enum {
 /* An entry of guest_off: where an instruction lies in its block, and three bits of the front end's for its own use
  * after a fault there. */
 enum { JIT_OFF_BITS = 13 };
+/* What is added to the offset of an instruction that lies in the page the block peeked at: it counts from there. */
+enum { JIT_OFF_PEEK = 1 << 12 };
 static inline unsigned jit_off_of(uint16_t v)
 {
     return v & ((1u << JIT_OFF_BITS) - 1);
@@ -31,6 +33,11 @@ static inline unsigned jit_off_of(uint16_t v)
 static inline unsigned jit_mark_of(uint16_t v)
 {
     return v >> JIT_OFF_BITS;
+}
+/* The place of an instruction with the offset `off` in a block at pc that peeked so many pages from its own. */
+static inline uint64_t jit_off_place(uint64_t pc, int32_t peek_by, unsigned off)
+{
+    return off & JIT_OFF_PEEK ? (pc & ~UINT64_C(4095)) + (uint64_t)(int64_t)peek_by * 4096 + (off & 4095) : pc + off;
 }
 static inline uint16_t jit_marked(uint16_t v, unsigned mark)
 {
@@ -67,7 +74,8 @@ struct jit_block_out {
     uint32_t len;   /* host bytes */
     uint32_t guest_len;
     uint64_t tail_no;               /* number of the second page, when the guest bytes run over the end of the first */
-    uint16_t peek_first, peek_last; /* more bytes of the first page that the code depends on; 0, 0: none */
+    uint16_t peek_first, peek_last; /* more bytes that the code depends on; 0, 0: none */
+    int32_t peek_by;                /* in the page so many behind the first */
     uint32_t end_poll;              /* offset of a polling load that restarts the last instruction, 0 = none */
     unsigned nr_insn, nr_links;
     uint16_t host_off[JIT_BLOCK_TOP_INSN + 1];  /* start of each guest instruction's code; the last: the end */

@@ -413,7 +413,8 @@ static void enter_tables(struct jit_cache *d, struct jit_block *b, const struct 
     if (last > 4095)
         add_span(d, b, JIT_SPAN_TAIL, out->tail_no, 0, last - 4096);
     if (out && out->peek_last)
-        add_span(d, b, JIT_SPAN_PEEK, b->place >> 12, out->peek_first, out->peek_last);
+        add_span(d, b, JIT_SPAN_PEEK, (b->place >> 12) + (uint64_t)(int64_t)out->peek_by, out->peek_first,
+                 out->peek_last);
 }
 
 /* Bits 2 and 3 of where the code for pc goes: targets near each other differ. */
@@ -491,6 +492,7 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     b->len = out->len;
     b->guest_len = (uint16_t)out->guest_len;
     b->tail_no = out->tail_no;
+    b->peek_by = out->peek_by;
     b->nr_insn = (uint16_t)out->nr_insn;
     for (unsigned i = 0; i <= out->nr_insn; i++) {
         b->map[2 * i] = out->host_off[i];

@@ -49,7 +49,7 @@ enum {
     JIT_SPAN_TAIL,
     JIT_SPAN_PEEK,
     JIT_SPANS
-}; /* its own bytes, those on a second page, those it peeked at */
+}; /* its own bytes, those on a second page, those it peeked at, in the page peek_by pages from its own */
 struct jit_block {
     uint64_t pc, place; /* what a look-up reads comes first */
     struct jit_block *hnext;
@@ -61,6 +61,7 @@ struct jit_block {
     uint32_t index; /* its place in order[], when it has code */
     uint32_t len;
     bool dead;
+    int32_t peek_by : 24;
     uint64_t tail_no; /* page its last bytes are on, when it runs over the end of the first */
     void *keep;       /* owned, one allocation: what the owner wants to remember; NULL */
     struct jit_span span[JIT_SPANS];
@@ -158,7 +159,7 @@ struct jit_block *jit_cache_block_at(struct jit_cache *d, const uint8_t *host);
 unsigned jit_block_insn_at(const struct jit_block *b, const uint8_t *host);
 static inline uint64_t jit_block_pc(const struct jit_block *b, unsigned insn)
 {
-    return b->pc + jit_off_of(b->map[2 * insn + 1]);
+    return jit_off_place(b->pc, b->peek_by, jit_off_of(b->map[2 * insn + 1]));
 }
 static inline unsigned jit_block_mark(const struct jit_block *b, unsigned insn)
 {

@@ -70,6 +70,25 @@ def test_code_that_was_only_looked_at_is_compared_too(tmp_path):
 
 
 @pytest.mark.proves('F-PRG-18')
+def test_code_called_on_another_page_is_compared_too(tmp_path):
+    """A function of a few instructions stands in the code that calls it: when the file has another there, not what was kept."""
+    exe = build(tmp_path, 'leaves', 'x86_64', '-static')
+    kept = tmp_path / 'kept'
+    first = go('x86_64', exe, kept, tmp_path)
+    assert first[1].startswith(b'far: 11\n')
+    assert files(kept)
+    assert go('x86_64', exe, kept, tmp_path) == first
+    leaf = bytes.fromhex('b805000000488d0400c3')
+    with open(exe, 'r+b') as f:
+        image = f.read()
+        assert image.count(leaf) == 1
+        f.seek(image.index(leaf) + 1)
+        f.write(b'\6')
+    for _ in range(2):
+        assert go('x86_64', exe, kept, tmp_path)[1].startswith(b'far: 13\n')
+
+
+@pytest.mark.proves('F-PRG-18')
 def test_a_warm_start_costs_less(tmp_path):
     exe = build(tmp_path, 'files', 'aarch64', '-static')
     kept = tmp_path / 'kept'

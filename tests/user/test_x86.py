@@ -35,6 +35,23 @@ def test_a_run_of_pushes_faults_and_is_interrupted_where_the_processor_is(tmp_pa
 
 
 @pytest.mark.proves('F-USR-01', 'F-USR-03')
+@pytest.mark.parametrize('flags', [['-no-pie'], [], ['-static']], ids=['fixed', 'pie', 'static'])
+def test_a_function_of_a_few_instructions_is_one_where_it_is_called_too(tmp_path, flags):
+    """The translation puts it there: faults, signals and changes of its code must not show that."""
+    exe = build(tmp_path, 'leaves', *flags)
+    native = run([exe])
+    assert b'no bytes there: 9' in native[1]
+    for more in ([], ['-one-insn-per-tb'], ['-tb-size', '4']):
+        assert run([translator('x86_64'), *more, exe]) == native
+    log = str(tmp_path / 'log')
+    run([translator('x86_64'), '-d', 'in_asm,out_asm,jit', '-D', log, exe])
+    with open(log) as f:
+        text = f.read()
+    far = re.search(r'^([0-9a-f]+) . far_leaf$', subprocess.run(['nm', exe], capture_output=True, text=True).stdout, re.M)[1][-3:]
+    assert re.search(rf'call 0x[0-9a-f]+{far}\n  [0-9a-f]+{far}  b805000000 .*\n.*lea rax.*\n.* ret\n.*add rax,0x1\n', text)
+
+
+@pytest.mark.proves('F-USR-01', 'F-USR-03')
 @pytest.mark.parametrize('flags', [[], ['-static'], ['-one-insn-per-tb']], ids=['dynamic', 'static', 'one'])
 def test_avx512_is_the_processors(tmp_path, flags):
     """Registers over calls, signals, forks and threads, faults that masks suppress, XSAVE, addresses of every kind."""

@@ -207,6 +207,10 @@ struct x86_rw_env {
     bool calls;       /* blocks go on behind calls */
     bool smp;         /* there are or may be other vCPUs */
     bool native_xsave; /* FLAT: the guest's XCR0 is the host's */
+    /* FLAT: how many bytes at pc, all on its page, a block may be made from beyond its own; 0: none. NULL: nowhere.
+     * What is read before it was asked with `watch` may have changed since. */
+    size_t (*reach)(void *arg, uint64_t pc, bool watch);
+    void *reach_arg;
 };
 /* FLAT: what the guest's RSP has moved since the host's register for it did, [-32, 24] bytes in steps of 8, is the mark
  * of each instruction that begins so. */

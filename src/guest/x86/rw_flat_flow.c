@@ -53,7 +53,7 @@ void rw_sp_settle(struct rw *r)
 {
     unsigned i = r->cur + 1;
 
-    if (!r->sp)
+    if (!r->sp || rw_of_leaf(r, i))
         return;
     while (i < r->nr && i < r->cur + 3 && r->in[i].found & RW_AS_IT_IS)
         i++;
@@ -62,7 +62,7 @@ void rw_sp_settle(struct rw *r)
 }
 
 /* Stores the return address; scratch is T0 or T1. */
-static void push_return(struct rw *r, uint64_t ret, unsigned scratch)
+static void store_return(struct rw *r, uint64_t ret, unsigned scratch)
 {
     int32_t s = word(r);
 
@@ -73,7 +73,12 @@ static void push_return(struct rw *r, uint64_t ret, unsigned scratch)
         jit_mov_ri(r->b, scratch, ret);
         jit_store(r->b, JIT_BASE(HSP, r->sp - s), scratch);
     }
-    rw_sp_add(r, -s);
+}
+
+static void push_return(struct rw *r, uint64_t ret, unsigned scratch)
+{
+    store_return(r, ret, scratch);
+    rw_sp_add(r, -word(r));
     move_now(r);
 }
 
@@ -82,6 +87,15 @@ static uint64_t next_of(const struct rw *r, const struct x86_insn *in)
     uint64_t t = rw_pc(r, r->cur) + in->len;
 
     return r->m64 ? t : (uint32_t)t;
+}
+
+/* A call of a leaf, which follows: the address is stored, and RSP moves when it has returned. */
+static void call_leaf(struct rw *r, const struct x86_insn *in)
+{
+    store_return(r, next_of(r, in), T0);
+    rw_sp_add(r, -word(r));
+    if (x86_rw_sp_of(x86_rw_mark_of(r->sp)) != r->sp)
+        move_now(r);
 }
 
 /* T0 = target of FF /2 or /4. */
@@ -167,11 +181,18 @@ bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
     switch (in->opcode) {
     case 0xe8:
         *go_on = more;
-        call_near(r, in, more);
+        if (rw_of_leaf(r, r->cur + 1))
+            call_leaf(r, in);
+        else
+            call_near(r, in, more);
         return true;
     case 0xc2:
     case 0xc3:
-        ret_near(r, in);
+        *go_on = rw_of_leaf(r, r->cur);
+        if (*go_on)
+            rw_sp_add(r, word(r));
+        else
+            ret_near(r, in);
         return true;
     case 0xff:
         if (((in->modrm >> 6) != 3 && !rw_mem_ok(r, in)) || (reg != 2 && reg != 4))

@@ -283,7 +283,16 @@ bool rw_sys(struct rw *r, const struct x86_insn *in);
 
 static inline uint64_t rw_pc(const struct rw *r, unsigned i)
 {
-    return r->env->pc + jit_off_of(r->out->guest_off[i]);
+    return jit_off_place(r->env->pc, r->out->peek_by, jit_off_of(r->out->guest_off[i]));
+}
+static inline bool rw_has_leaf(const struct rw *r)
+{
+    return r->flat && r->out->peek_last;
+}
+/* An instruction of a leaf (x86_rw_env.reach), its return included? */
+static inline bool rw_of_leaf(const struct rw *r, unsigned i)
+{
+    return i < r->nr && r->out->guest_off[i] & JIT_OFF_PEEK;
 }
 /* Are there flags in the host's register that must not be lost? */
 static inline bool rw_flags_live(const struct rw *r)

@@ -55,7 +55,8 @@ struct rec {
     uint32_t size, sum; /* sum: of all behind it */
     uint64_t pc, peek_sum;
     uint32_t mode, code_len, guest_len, entry;
-    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, zero[3];
+    uint16_t nr_insn, nr_links, nr_rel, peek_first, peek_last, zero;
+    int32_t peek_by;
 };
 struct rec_link {
     uint32_t at, stub, poll, mode_or, inner, zero;
@@ -449,10 +450,23 @@ static const void *guest_at(const struct lx_rt *rt, uint64_t pc)
     return (const void *)(uintptr_t)(pc & ~rt->front->pc_bits);
 }
 
-/* Of what the block looked at beyond its own bytes; first page only. */
-static uint64_t peek_sum(uint64_t pc, unsigned first, unsigned last)
+static uint64_t peek_page(uint64_t pc, int32_t by)
 {
-    return last ? hash((const void *)(uintptr_t)(align_down(pc, PAGE) + first), last - first + 1u, 0) : 0;
+    return align_down(pc, PAGE) + (uint64_t)(int64_t)by * PAGE;
+}
+
+/* Of what the block looked at beyond its own bytes; one page only. */
+static uint64_t peek_sum(uint64_t pc, int32_t by, unsigned first, unsigned last)
+{
+    return last ? hash((const void *)(uintptr_t)(peek_page(pc, by) + first), last - first + 1u, 0) : 0;
+}
+
+/* May the block at pc look there? Another page must be the same file's. */
+static bool may_peek(struct lx_rt *rt, const struct unit *u, uint64_t pc, int32_t by)
+{
+    uint64_t page = peek_page(pc, by);
+
+    return !by || (page >= u->start && page < u->end && lx_rt_reach(rt, page, true));
 }
 
 /* The record's code into the buffer, which lies as the one it was made in did (jit_cache_begin). False: not for this
@@ -467,12 +481,13 @@ static bool take(const struct find *f, const uint8_t *p, uint64_t room)
 
     if (!split(p, room, &r, &s) || r.pc != pc || r.mode != f->mode || r.guest_len > f->avail ||
         rec_sum(p, r.size) != r.sum || memcmp(guest_at(f->rt, pc), s.guest, r.guest_len) ||
-        peek_sum(pc, r.peek_first, r.peek_last) != r.peek_sum)
+        !may_peek(f->rt, f->u, pc, r.peek_by) || peek_sum(pc, r.peek_by, r.peek_first, r.peek_last) != r.peek_sum)
         return false;
     *out = (struct jit_block_out){.entry = r.entry,
                                   .len = r.code_len,
                                   .guest_len = r.guest_len,
                                   .tail_no = pc / PAGE + 1,
+                                  .peek_by = r.peek_by,
                                   .peek_first = r.peek_first,
                                   .peek_last = r.peek_last,
                                   .nr_insn = r.nr_insn};
@@ -672,12 +687,13 @@ static void add_block(void *arg)
                     .nr_insn = b->nr_insn,
                     .nr_links = (uint16_t)b->nr_links,
                     .nr_rel = n->nr_rel,
+                    .peek_by = b->peek_by,
                     .peek_first = peek->used ? peek->first : 0,
                     .peek_last = peek->used ? peek->last : 0};
 
     if (host_inside(b, n) || hash(guest, b->guest_len, 0) != n->sum)
         return;
-    r.peek_sum = peek_sum(b->pc, r.peek_first, r.peek_last);
+    r.peek_sum = peek_sum(b->pc, r.peek_by, r.peek_first, r.peek_last);
     put(o, &r, sizeof r);
     put(o, b->map, 4u * (b->nr_insn + 1u));
     put_links(o, &a->rt->cache, b);

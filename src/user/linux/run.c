@@ -71,6 +71,17 @@ static void watch_code(struct lx_rt *rt, uint64_t no, int prot)
         watch_page(rt, at / PAGE, lx_map_prot(at));
 }
 
+size_t lx_rt_reach(struct lx_rt *rt, uint64_t pc, bool watch)
+{
+    int prot = rt->alone ? -1 : lx_map_prot(pc);
+
+    if (prot < 0 || (prot & (PROT_EXEC | PROT_WRITE)) != PROT_EXEC) /* what may be written is: not worth it */
+        return 0;
+    if (watch)
+        watch_code(rt, pc / PAGE, prot);
+    return PAGE - pc % PAGE;
+}
+
 /* True when the page had lost its write permission to us (or has just regained it): the access is to be repeated. */
 static bool page_written(struct lx_rt *rt, uint64_t addr)
 {
@@ -383,9 +394,13 @@ static struct jit_block *make_block(struct lx_rt_thread *t, uint64_t pc, unsigne
     if (x.avail < 16 && (lx_map_prot(pc + x.avail) & (PROT_EXEC | PROT_WRITE)) == PROT_EXEC)
         x.avail += 16; /* an instruction may go on there */
     watch_code(t->rt, pc / PAGE, prot);
+    t->rt->alone = false;
     if (!lx_guarded(translate, &x)) {
-        *f = lx_guard_fault;
-        return NULL;
+        t->rt->alone = true; /* perhaps it was what it reached for */
+        if (!lx_guarded(translate, &x)) {
+            *f = lx_guard_fault;
+            return NULL;
+        }
     }
     return x.b;
 }

@@ -133,6 +133,7 @@ struct lx_rt {
     bool one_insn, no_link;
     bool single;                  /* lx_rt_run comes back after each block (a debugger looks) */
     _Atomic bool flushing;        /* the cache is about to be emptied, by: */
+    bool alone;                   /* under cache.lock: the block being made reaches for no other code */
     struct lx_rt_thread *emptier; /* under cache.lock; NULL: nobody */
     struct lx_kept *kept;         /* owned; translations on disk (kept.h); NULL: none */
     struct {
@@ -157,6 +158,9 @@ void lx_rt_report(const struct lx_rt *rt);
 void lx_rt_counts(struct lx_rt *rt);
 /* Into the log (-d in_asm, out_asm): a block just made. show.c; only where guest memory may be read (lx_guarded). */
 void lx_rt_show(const struct lx_rt *rt, const struct jit_block *b);
+/* While a block is made: how many bytes at pc, all on its page, it may be made from beyond its own; 0: none. With
+ * `watch` they are watched from then on. Reading them may fault, and then the block is made without such. */
+size_t lx_rt_reach(struct lx_rt *rt, uint64_t pc, bool watch);
 /* From now on every instruction is a block of its own and lx_rt_run comes back after each; on the thread itself. */
 void lx_rt_single(struct lx_rt_thread *t);
 /* Makes it stop at its next poll; any thread. */

@@ -23,6 +23,8 @@ void lx_rt_show(const struct lx_rt *rt, const struct jit_block *b)
         char hex[2 * 16 + 1] = "";
         struct x86_insn in;
 
+        if (end - at > X86_MAX_INSN) /* the next is elsewhere: a call of a leaf, or its return */
+            end = at + min_u64(X86_MAX_INSN, 4096 - at % 4096);
         if (x86 && x86_decode(code, (size_t)(end - at), bits, &in) == X86_DECODE_OK) {
             x86_show_insn(LOG_IN_ASM, at, code, &in);
             continue;

@@ -225,6 +225,11 @@ static unsigned mode_of(struct lx_rt_thread *t)
            X86_RWM_GS | X86_RWM_FLAT | (t->rt->one_insn ? X86_RWM_ONE : 0u);
 }
 
+static size_t reach(void *arg, uint64_t pc, bool watch)
+{
+    return lx_rt_reach(arg, pc, watch);
+}
+
 static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t avail, uint32_t first_link,
                       struct jit_buf *b, struct jit_block_out *out)
 {
@@ -240,7 +245,9 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
                              .next_slot = &no_slots,
                              .vex = host_vec != X86_RWV_SSE,
                              .loop = __builtin_cpu_is("amd"),
-                             .native_xsave = native_xsave};
+                             .native_xsave = native_xsave,
+                             .reach = reach,
+                             .reach_arg = t->rt};
 
     return x86_rw_block(b, &env, out);
 }

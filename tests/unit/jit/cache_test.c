@@ -1,4 +1,4 @@
-/* The code cache's reports: a jitdump file is read back record by record; blocks are entered and counted. */
+/* The code cache: a jitdump file is read back record by record; blocks are entered, counted, and die. */
 #include "jit/cache.h"
 #include "jit/count.h"
 #include "jit/jitdump.h"
@@ -39,6 +39,39 @@ static struct jit_block *block(struct jit_cache *d, uint64_t pc, unsigned n)
         jit_8(&b, 0x90);
     jit_8(&b, 0xc3);
     return jit_cache_commit(d, pc, pc, 7, &out);
+}
+
+/* One that depends on bytes 64 to 70 of the page three before its own, where its second instruction lies. */
+static void a_block_dies_with_code_of_another_page(void **state)
+{
+    struct jit_block_out out = {.nr_insn = 2,
+                                .len = 2,
+                                .guest_len = 5,
+                                .host_off = {0, 1, 2},
+                                .guest_off = {0, JIT_OFF_PEEK + 64, 5},
+                                .peek_first = 64,
+                                .peek_last = 70,
+                                .peek_by = -3};
+    struct jit_cache *d = cache_new();
+    struct jit_block *x;
+    struct jit_buf b;
+    uint32_t link;
+
+    assert_true(jit_cache_begin(d, 0x405ffb, &b, &link));
+    jit_8(&b, 0x90);
+    jit_8(&b, 0xc3);
+    x = jit_cache_commit(d, 0x405ffb, 0x405ffb, 7, &out);
+    assert_int_equal(jit_block_pc(x, 0), 0x405ffb);
+    assert_int_equal(jit_block_pc(x, 1), 0x402040);
+    assert_int_equal(jit_block_pc(x, 2), 0x406000);
+    jit_cache_written(d, 0x405, 64, 7);
+    jit_cache_written(d, 0x402, 71, 100);
+    jit_cache_written(d, 0x402, 0, 64);
+    assert_false(x->dead);
+    jit_cache_written(d, 0x402, 70, 1);
+    assert_true(x->dead);
+    assert_null(jit_cache_find(d, 0x405ffb, 0x405ffb, 7));
+    jit_cache_free(d);
 }
 
 static size_t read_dump(uint8_t *p, size_t room)
@@ -310,7 +343,8 @@ static int leave_folder(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_jitdump_holds_every_piece_of_code),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_block_dies_with_code_of_another_page),
+                                       cmocka_unit_test(a_jitdump_holds_every_piece_of_code),
                                        cmocka_unit_test(a_file_that_cannot_be_made_is_refused),
                                        cmocka_unit_test(a_file_that_took_its_number_is_not_written),
                                        cmocka_unit_test(a_block_is_counted_by_whatever_way_it_is_entered),
