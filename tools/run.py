@@ -112,22 +112,25 @@ class Session:
         raise Failed(f'{what}: the emulator is still running after {timeout} s')
 
 
-class Hello(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = b'greetings from the host\n'
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+def serve(body, address='127.0.0.1', port=0):
+    """A web server in this process, at once: gives `body` whatever is asked for. server_address[1] is its port; shutdown() ends it."""
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
-    def log_message(self, *a):
-        pass
+        def log_message(self, *a):
+            pass
+    web = http.server.ThreadingHTTPServer((address, port), Page)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    return web
 
 
 def scripted(cmd, slow=1.0):
     start = last = time.monotonic()
-    web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hello)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    web = serve(b'greetings from the host\n')
     s = Session(cmd)
 
     def stage(name, detail=''):

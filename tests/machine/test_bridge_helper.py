@@ -1,11 +1,9 @@
 """The bridge helper's access list and its work, in a network and mount namespace of its own."""
 import hashlib
-import http.server
 import os
 import subprocess
 import sys
 import textwrap
-import threading
 
 import pytest
 
@@ -14,6 +12,7 @@ import seeds
 from conftest import host_lacks, need, program
 from linux import Linux
 from netns import Net
+from run import serve
 
 CHILD = textwrap.dedent('''
     import array, fcntl, os, socket, struct, subprocess, sys
@@ -76,17 +75,6 @@ def test_others_are_refused_with_the_reason(tmp_path, acl, word):
 BLOB = os.urandom(1 << 20)
 
 
-class Files(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(BLOB)))
-        self.end_headers()
-        self.wfile.write(BLOB)
-
-    def log_message(self, *a):
-        pass
-
-
 def bridge(folder, i):
     """br<i> with an address, and a server of addresses on it: the process."""
     subprocess.run(f'ip link add br{i} type bridge && ip addr add 10.8.{i}.1/24 dev br{i} && ip link set br{i} up', shell=True, check=True)
@@ -118,8 +106,7 @@ def test_linux_gets_an_address_and_downloads_over_bridges(tmp_path):
         served = []
         try:
             served = [bridge(tmp_path, i) for i in range(2)]
-            web = http.server.ThreadingHTTPServer(('0.0.0.0', 8000), Files)
-            threading.Thread(target=web.serve_forever, daemon=True).start()
+            web = serve(BLOB, '0.0.0.0', 8000)
             with Linux(args, ('virtio_pci', 'virtio_net', 'e1000', 'af_packet'), guest.START, wrap=('unshare', '-m', 'sh', '-c', own_etc, 'x')) as g:
                 cards = dict(line.split() for line in g.sh('for n in /sys/class/net/eth*; do echo $(cat $n/address) ${n##*/}; done').split('\n'))
                 assert sorted(cards) == [f'52:54:00:12:34:{n}' for n in (56, 57, 58)]

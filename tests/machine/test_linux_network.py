@@ -1,6 +1,5 @@
 """Network cards from inside Linux on the user-mode network: DHCP, DNS address, TCP out and in, both large enough to wrap rings."""
 import hashlib
-import http.server
 import os
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from conftest import host_lacks, need
 from guest import START
 from linux import Linux
 from netns import Net
+from run import serve
 
 CARDS = {  # line (None: no word about networks), modules, what it proves
     'default': (None, ('e1000',), ('F-NET-01', 'F-NET-02', 'F-NET-04', 'F-NET-24', 'S020')),
@@ -30,24 +30,12 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Files(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(BLOB)))
-        self.end_headers()
-        self.wfile.write(BLOB)
-
-    def log_message(self, *a):
-        pass
-
-
 @pytest.mark.limit(300)
 @pytest.mark.parametrize('card', [pytest.param(c, id=c, marks=pytest.mark.proves(*CARDS[c][2])) for c in CARDS])
 def test_dhcp_and_tcp_both_ways(card):
     line, modules, _ = CARDS[card]
     port = free_port()
-    web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Files)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    web = serve(BLOB)
     args = ['-M', 'q35' if 'q35' in card else 'pc', *(seeds.words(line)[1] if line else []), *(seeds.words('S154')[1] if card == 'net' else [])]
     try:
         with Linux(args, (*modules, 'af_packet'), START) as g:
@@ -73,8 +61,7 @@ def test_dhcp_and_tcp_both_ways(card):
 def test_a_driver_whose_interrupt_comes_again_at_once_gets_on():
     """Linux's 8139cp unmasks receive interrupts after napi_complete_done(). When the card interrupts between the two (it has sent something), the handler
     schedules the poll anew; the line then stays asserted until that poll, which the line must let run. A probe behind napi_complete_done() makes the moment long."""
-    web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Files)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
+    web = serve(BLOB)
     slow = 'for i in $(seq 12); do echo "r:w$i napi_complete_done" >>kprobe_events; echo stacktrace >events/kprobes/w$i/trigger; echo 1 >events/kprobes/w$i/enable; done'
     try:
         with Linux(['-M', 'pc', *seeds.words('S131')[1]], ('8139cp', 'af_packet'), START) as g:
@@ -129,8 +116,7 @@ def test_names_forwards_and_isolation(tmp_path):
             '-netdev', 'user,id=shut,restrict=y,net=10.9.9.0/24,ipv6-prefix=fec0:9::,hostfwd=tcp::2323-:23', '-device', 'virtio-net-pci,netdev=shut,mac=52:54:00:12:34:99']
     with net:
         Resolver('answer.lyrebird.test', '10.1.2.3')
-        web = http.server.ThreadingHTTPServer(('127.0.0.1', 8000), Files)
-        threading.Thread(target=web.serve_forever, daemon=True).start()
+        web = serve(BLOB, port=8000)
         with Linux(args, ('virtio_pci', 'virtio_net', 'af_packet'), START, wrap=(
                 'unshare', '-m', 'sh', '-c', f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "$@"', 'x')) as g:
             a, b = ('eth0', 'eth1') if g.sh('cat /sys/class/net/eth1/address').endswith(':99') else ('eth1', 'eth0')
