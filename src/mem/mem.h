@@ -113,6 +113,8 @@ void mem_region_set_dirty_log(struct mem_region *r, uint8_t bits);
 struct mem_ram *mem_ram_new(struct mem_sys *s, const char *name, uint64_t size, struct err **errp);
 struct mem_ram *mem_ram_new_fd(struct mem_sys *s, const char *name, uint64_t size, int fd, uint64_t off, bool shared,
                                bool readonly, struct err **errp); /* fd is dup'ed */
+/* The unit the file's file system hands memory out in: the huge page size on hugetlbfs, else (and for -1) 4096. */
+uint64_t mem_fd_page_size(int fd);
 void mem_ram_ref(struct mem_ram *m);
 void mem_ram_unref(struct mem_ram *m);
 /* Call after writing [off, off+len) of a block through its host pointer: sets dirty flags, reports code pages. */

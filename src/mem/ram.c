@@ -11,17 +11,17 @@
 
 enum { PAGE = 4096, DIRTY_ALL = MEM_DIRTY_VGA | MEM_DIRTY_MIGRATE };
 
-static bool of_huge_pages(int fd)
+uint64_t mem_fd_page_size(int fd)
 {
     struct statfs fs;
 
-    return fd >= 0 && !fstatfs(fd, &fs) && fs.f_type == HUGETLBFS_MAGIC;
+    return fd >= 0 && !fstatfs(fd, &fs) && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : PAGE;
 }
 
 /* Huge pages are set aside here or not at all: without that, one too few ends the program when the guest touches it. */
 static void *map_host(const char *name, uint64_t len, int prot, int fd, uint64_t off, bool shared, struct err **errp)
 {
-    bool huge = of_huge_pages(fd);
+    bool huge = mem_fd_page_size(fd) > PAGE;
     int flags = shared && fd >= 0 ? MAP_SHARED : MAP_PRIVATE | (huge ? 0 : MAP_NORESERVE);
     void *host = mmap(NULL, len, prot, flags | (fd < 0 ? MAP_ANONYMOUS : 0), fd, (off_t)off);
 

@@ -7,10 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 enum { PAGE = 4096 };
@@ -102,16 +100,6 @@ static bool ram_ready(struct obj *o, struct err **errp)
 
 /* ---- file ---- */
 
-/* The unit a file system hands memory out in: the huge page size on hugetlbfs. */
-static uint64_t fs_page_size(int fd)
-{
-    struct statfs fs;
-
-    if (!fstatfs(fd, &fs) && fs.f_type == HUGETLBFS_MAGIC)
-        return (uint64_t)fs.f_bsize;
-    return PAGE;
-}
-
 static int open_in_folder(struct mem_backend *b, struct err **errp)
 {
     char AUTOFREE *path = xasprintf("%s/lyrebird-%s-XXXXXX", b->mem_path, backend_id(b));
@@ -171,7 +159,7 @@ static bool file_ready(struct obj *o, struct err **errp)
     fd = open_path(b, errp);
     if (fd < 0)
         return false;
-    page = max_u64(fs_page_size(fd), b->align);
+    page = max_u64(mem_fd_page_size(fd), b->align);
     len = page && is_pow2(page) ? align_up(b->size, page) : b->size;
     if (page > PAGE && b->size % page)
         err_set(errp, "memory backend '%s': size must be a multiple of the page size of '%s', %" PRIu64 " KiB",
