@@ -48,6 +48,9 @@ static inline uint16_t jit_marked(uint16_t v, unsigned mark)
  * something else came leave always. `at` is the rel32 of a JNE, whose two-byte opcode lies within 8 aligned bytes; or,
  * with mode_or JIT_DEAD_BYTE | value, of a byte that becomes that value. */
 enum { JIT_DEAD_BYTE = 0x100 };
+/* One with mode_or JIT_HOT is no link either: its stub is called when a jump that the code counts has gone often enough
+ * where it was not made for; `target` is where that jump lies, `inner` 1 where it is a conditional one. */
+enum { JIT_HOT = 0x8000 };
 /* The stub of a link that is a CALL: one for all (jit_cache.call_out), which finds its place by where it would return.
  * A stub of the block is JIT_STUB_LEN bytes where it is a CALL for that reason. */
 enum { JIT_STUB_CALL = 0xffff, JIT_STUB_LEN = 5 };

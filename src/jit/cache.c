@@ -500,7 +500,7 @@ static void keep_code(struct jit_cache *d, struct jit_block *b, const struct jit
     }
     record_links(d, b, out);
     for (unsigned i = 0; i < out->nr_links; i++)
-        if (out->link[i].stub)
+        if (out->link[i].stub && out->link[i].mode_or != JIT_HOT)
             patch(d, b->host + out->link[i].at, unlinked(d, b, jit_cache_link(d, b->first_link + i)));
     put_gate(d, b);
     if (d->count)

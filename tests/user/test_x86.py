@@ -52,6 +52,22 @@ def test_a_function_of_a_few_instructions_is_one_where_it_is_called_too(tmp_path
 
 
 @pytest.mark.proves('F-USR-01', 'F-USR-03')
+@pytest.mark.parametrize('flags', [['-no-pie'], [], ['-static']], ids=['fixed', 'pie', 'static'])
+def test_what_is_called_by_pointer_may_change(tmp_path, flags):
+    """Code is made for where jumps by pointer went, with small functions in it: neither registers, flags, faults nor signals
+    may show that, nor code that changes, nor a jump that goes elsewhere; from translations kept on disk, too."""
+    exe = build(tmp_path, 'ways', *flags, '-pthread')
+    native = run([exe])
+    assert b'by another thread: wrong 0' in native[1]
+    for more in ([], [], ['-one-insn-per-tb'], ['-tb-size', '4']):
+        assert run([translator('x86_64'), *more, exe], env={**os.environ, 'LYREBIRD_TCACHE': str(tmp_path)}) == native
+    log = str(tmp_path / 'log')
+    run([translator('x86_64'), '-d', 'in_asm', '-D', log, exe])
+    with open(log) as f:
+        assert re.search(r'call +rbx\n.*imul +rdx,rdi,0x7\n.*test +dil,0x40\n.* je .*\n.*\n.* ret\n.*add +rax,rdx\n', f.read())
+
+
+@pytest.mark.proves('F-USR-01', 'F-USR-03')
 @pytest.mark.parametrize('flags', [[], ['-static'], ['-one-insn-per-tb']], ids=['dynamic', 'static', 'one'])
 def test_avx512_is_the_processors(tmp_path, flags):
     """Registers over calls, signals, forks and threads, faults that masks suppress, XSAVE, addresses of every kind."""

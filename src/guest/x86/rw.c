@@ -9,7 +9,7 @@ static bool is_cond(const struct x86_insn *in)
 }
 
 /* What it is, for the rest of the translation. */
-static void classify(const struct rw *r, struct x86_insn *in, struct rw_gprs *g)
+void rw_classify(const struct rw *r, struct x86_insn *in, struct rw_gprs *g)
 {
     uint32_t found = rw_find_sys(r, in) ? RW_SYS : 0;
 
@@ -53,82 +53,6 @@ static bool is_join(const struct joins *j, uint64_t pc)
     return false;
 }
 
-enum { LEAF_MAX = 8 }; /* instructions of a leaf, the return included */
-
-/* One that has nothing to do with the stack, and so cannot change where its function returns to. */
-static bool fits_leaf(const struct x86_insn *in)
-{
-    if ((in->found & ~(uint32_t)RW_AS_IT_IS) != RW_CAN_COPY || in->row->attr & X86_A_STACK || in->base == X86_RSP ||
-        in->row->gpr_w >> X86_RSP & 1)
-        return false;
-    for (unsigned i = 0; i < in->nr_ops; i++) {
-        const struct x86_operand *o = &in->ops[i];
-
-        if (o->kind == X86_OP_GPR ? o->reg == X86_RSP && !o->high8
-                                  : (int)i == in->mem_op && o->acc & X86_ACC_W && !(in->row->attr & X86_A_NOP_MEM))
-            return false;
-    }
-    return true;
-}
-
-static bool is_plain_ret(const struct x86_insn *in)
-{
-    return in->map == X86_MAP_1 && in->enc == X86_ENC_LEGACY && in->opcode == 0xc3 && !in->opsize_pfx && !in->lock;
-}
-
-/* What most functions begin with, which are no leaves: PUSH, a smaller RSP, a jump by a table. */
-static bool begins_large(const uint8_t *p, size_t len)
-{
-    if (len >= 4 && get_le32(p) == UINT32_C(0xfa1e0ff3)) { /* endbr64 */
-        p += 4;
-        len -= 4;
-    }
-    return len < 3 || (p[0] & 0xf8) == 0x50 || (p[0] == 0x41 && (p[1] & 0xf8) == 0x50) || p[0] == 0xff ||
-           (p[0] == 0x48 && (p[1] == 0x83 || p[1] == 0x81) && p[2] == 0xec) || (p[0] == 0xf2 && p[1] == 0xff);
-}
-
-/* Behind the CALL just decoded comes a leaf, a function of a few instructions that store nothing: its code, which runs
- * on to its return, becomes the block's. The address that the call stores is what that would read, as every store is
- * seen by the loads behind it on its own CPU, so there is nothing to compare. All leaves of a block lie in one page. */
-static void take_leaf(struct rw *r)
-{
-    const struct x86_rw_env *e = r->env;
-    const struct x86_insn *call = &r->in[r->nr - 1];
-    uint64_t to = rw_pc(r, r->nr - 1) + call->len + call->imm, by = (to >> 12) - (e->pc >> 12);
-    unsigned n = 0, first = (unsigned)(to & 4095), at = first;
-    const uint8_t *page = (const uint8_t *)(uintptr_t)(to - first);
-    size_t end;
-
-    if (!e->reach || !r->m64 || call->opcode != 0xe8 || !rw_is_call(r, call) ||
-        r->nr + LEAF_MAX >= JIT_BLOCK_MAX_INSN || (r->out->peek_last && (int32_t)by != r->out->peek_by))
-        return;
-    end = first + e->reach(e->reach_arg, to, false);
-    if (end <= first || begins_large(page + first, end - first))
-        return;
-    for (bool ret = false; !ret; n++) {
-        struct x86_insn *in = &r->in[r->nr + n];
-
-        if (n == LEAF_MAX || at >= end || x86_decode(page + at, end - at, X86_MODE_64, in) != X86_DECODE_OK)
-            return;
-        classify(r, in, &r->gprs[r->nr + n]);
-        ret = is_plain_ret(in);
-        if (!ret && !fits_leaf(in))
-            return;
-        r->out->guest_off[r->nr + n] = (uint16_t)(JIT_OFF_PEEK + at);
-        at += in->len;
-    }
-    if (!e->reach(e->reach_arg, to, true)) /* only now: most functions are no leaves */
-        return;
-    for (unsigned i = 0; i < n; i++)
-        if (memcmp(page + (r->out->guest_off[r->nr + i] & 4095), r->in[r->nr + i].bytes, r->in[r->nr + i].len) != 0)
-            return;
-    if (at == 1) /* peek_last 0 is none */
-        return;
-    rw_note_peek(r, first, at - 1);
-    r->out->peek_by = (int32_t)by;
-    r->nr += n;
-}
-
 /* Decodes until the block must end. The last instruction may be one that is left to the interpreter. What follows a
  * join is a block of its own, which both paths share: their code would be twice as much. Where speed counts more, the
  * block goes on. */
@@ -144,13 +68,13 @@ static void decode(struct rw *r)
 
         if (x86_decode(e->code + at, e->avail - at, r->m64 ? X86_MODE_64 : X86_MODE_32, in) != X86_DECODE_OK)
             break; /* invalid, or it continues on the next page */
-        classify(r, in, &r->gprs[r->nr]);
+        rw_classify(r, in, &r->gprs[r->nr]);
         r->out->guest_off[r->nr++] = (uint16_t)at;
         at += in->len;
         if (!rewritable(in) || ((in->found & (RW_ENDS | RW_COND)) == RW_ENDS && !rw_is_call(r, in)))
             break;
         if (max > 1)
-            take_leaf(r);
+            rw_take_leaf(r);
         note_join(r, &joins, in, at);
     }
     r->out->guest_off[r->nr] = (uint16_t)at;
@@ -430,6 +354,13 @@ static void begin(struct rw *r, struct jit_buf *b, const struct x86_rw_env *env,
     memset(out, 0, offsetof(struct jit_block_out, host_off));
 }
 
+static void again(struct rw *r, struct jit_buf *b, const struct x86_rw_env *env, struct jit_block_out *out)
+{
+    b->p = b->start;
+    b->nr_rel = 0;
+    begin(r, b, env, out);
+}
+
 static bool translate(struct rw *r)
 {
     if (!r->flat) /* user mode checks nothing, so that it never matters */
@@ -450,13 +381,17 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
                    to */
     if (ok) {
         ok = translate(r);
-        /* Too many links or accesses: half the block. There is room for all of user mode's, which has leaves. */
-        while (!ok && r->nr > 1 && jit_ok(b) && !rw_has_leaf(r)) {
+        if (!ok && rw_has_leaf(r) && jit_ok(b)) {
+            again(r, b, env, out);
+            r->no_leaf = true;
+            decode(r);
+            ok = translate(r);
+        }
+        /* Too many links or accesses: half the block. */
+        while (!ok && r->nr > 1 && jit_ok(b)) {
             unsigned nr = r->nr / 2;
 
-            b->p = b->start;
-            b->nr_rel = 0;
-            begin(r, b, env, out);
+            again(r, b, env, out);
             r->nr = nr;
             out->guest_len = jit_off_of(out->guest_off[nr]);
             ok = translate(r);

@@ -25,7 +25,7 @@ enum {
     X86_JC_SIZE = 16384,
     X86_ISLOTS = 8192
 };
-enum { X86_LOOPS = 256, X86_LOOP_GROUPS = 8 };
+enum { X86_LOOPS = 256, X86_LOOP_GROUPS = 8, X86_WAYS = 1024 };
 
 struct x86_slot {      /* the page a site used last */
     uint64_t neg_page; /* minus the linear page address; empty: far from every address */
@@ -57,7 +57,7 @@ struct x86_ctx {
     const uint8_t *enter_target;
     struct jit_outside out; /* user mode's */
     uint64_t insns;         /* instructions of the blocks entered, where env.count is set */
-    uint64_t branch_pc;     /* the last return */
+    uint64_t branch_pc;     /* the last return; user mode: where to go on behind a hot jump (JIT_HOT) */
     uint64_t wide_away;     /* 1: k and v[16..31] are in x86_cpu, 0: in the host's registers (x86_rw_enter_frame) */
     uint32_t flags;         /* arithmetic flags at exit and entry */
     uint32_t host_mxcsr;
@@ -77,6 +77,7 @@ struct x86_ctx {
     _Atomic uint32_t loop_go;           /* such a loop with stores may go on: cleared by dbt_page_is_code */
     struct x86_loop loop[X86_LOOPS];
     uint64_t islot[X86_ISLOTS]; /* minus the page id validated for (hash of linear page); 0 = none */
+    uint32_t way[X86_WAYS];     /* user mode: counted by jumps, by a hash of their places (x86_rw_env.way) */
     uint8_t miss[X86_SLOTS];    /* counted by the stubs; one that runs over is reported with X86_RWI_HOT */
     struct x86_slot ret_slot __attribute__((aligned(64))); /* of all 64-bit returns */
     struct x86_slot slot[X86_SLOTS]; /* of sites; behind X86_SITE_SLOTS: of pages known when they were translated */
@@ -210,7 +211,11 @@ struct x86_rw_env {
     /* FLAT: how many bytes at pc, all on its page, a block may be made from beyond its own; 0: none. NULL: nowhere.
      * What is read before it was asked with `watch` may have changed since. */
     size_t (*reach)(void *arg, uint64_t pc, bool watch);
-    void *reach_arg;
+    /* FLAT: where the indirect jump or call at pc, or the conditional jump of a function made part of its caller's
+     * block, goes most often; 0: not known. *count: its code is to count when it goes elsewhere, and to leave by a
+     * JIT_HOT after X86_WAY_HOT times, with T0 = where it went. NULL: never known, nothing is counted. */
+    uint64_t (*way)(void *arg, uint64_t pc, bool *count);
+    void *arg; /* of both */
 };
 /* FLAT: what the guest's RSP has moved since the host's register for it did, [-32, 24] bytes in steps of 8, is the mark
  * of each instruction that begins so. */
@@ -230,7 +235,7 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
 #define X86_RWI_SPAN (UINT32_C(1) << 31)
 #define X86_RWI_LOAD (UINT32_C(1) << 15) /* one load that uses the addend once: what it reads may lie anywhere */
 #define X86_RWI_HOT  (UINT32_C(1) << 30) /* set by the stub: the slot has missed 256 times since it was last set */
-enum { X86_HOT_BITS = 1 << 17 };
+enum { X86_HOT_BITS = 1 << 17, X86_WAY_HOT = 2048 };
 /* Bit of env->hot for an instruction. */
 static inline unsigned x86_hot_bit(uint64_t place)
 {

@@ -119,25 +119,85 @@ static void load_target(struct rw *r, const struct x86_insn *in)
     rw_op_mem(r, r->m64 ? JIT_W : 0, 0x8b, T0, m, 0);
 }
 
-static void jump_ind(struct rw *r, const struct x86_insn *in)
+void rw_jump_t0(struct rw *r)
 {
-    uint8_t *miss;
+    uint8_t *miss = rw_look_up(r);
 
-    load_target(r, in);
-    miss = rw_look_up(r);
     jit_jmp_mem(r->b, JIT_GSX(T1, 8, X86_CTX(jc_host)));
     jit_patch8(r->b, miss);
     jit_mov_rr(r->b, JR_RCX, T1);
     jit_jmp(r->b, r->env->stubs->exit_dispatch);
 }
 
-static void call_ind(struct rw *r, const struct x86_insn *in, bool go_on)
+/* Falls through where T0 is `to`. T1 is lost, but where it is not: RCX. */
+static struct cold *only(struct rw *r, uint64_t to, enum cold_kind k)
+{
+    struct cold *c = rw_new_cold(r, k);
+    uint8_t *miss;
+
+    jit_mov_rr(r->b, T1, JR_RCX);
+    miss = rw_unless_zero(r, rw_t0_less(r, to));
+    jit_mov_rr(r->b, JR_RCX, T1);
+    rw_hide_jmp(r);
+    jit_patch8(r->b, miss);
+    c->from = jit_jmp_fwd(r->b);
+    c->info = c->link = r->cur;
+    return c;
+}
+
+static void count(struct rw *r)
+{
+    jit_mov_rr(r->b, T1, JR_RCX);
+    rw_count_way(r, r->cur, r->cur);
+}
+
+/* Those that jump by [rip + x] go to one place for long, but for the first time: calls between libraries. */
+static void jump_ind(struct rw *r, const struct x86_insn *in)
+{
+    bool counted;
+    uint64_t to = rw_way(r, rw_pc(r, r->cur), &counted);
+
+    load_target(r, in);
+    if (to) {
+        only(r, to, COLD_JUMP);
+        rw_link_jmp(r, to, JIT_LINK_CONT, 0);
+        return;
+    }
+    if (counted && in->base == X86_REG_RIP)
+        count(r);
+    rw_jump_t0(r);
+}
+
+/* A call by pointer that most often goes `to`. */
+static void call_known(struct rw *r, const struct x86_insn *in, uint64_t to, bool go_on)
+{
+    uint64_t ret = next_of(r, in);
+    struct cold *c;
+
+    load_target(r, in);
+    store_return(r, ret, T1); /* here, where a fault finds the call */
+    c = only(r, to, COLD_OTHER);
+    if (rw_of_leaf(r, r->cur + 1)) {
+        r->sp -= 8;
+        return;
+    }
+    c->write = true;
+    jit_lea(r->b, HSP, JIT_BASE(HSP, -8));
+    rw_link_jmp(r, to, JIT_LINK_CALL, 0);
+    c->op = r->b->p;
+    jit_mov_rr(r->b, T1, JR_RCX);
+    rw_continuation(r, ret, go_on);
+}
+
+static void call_ind(struct rw *r, const struct x86_insn *in, bool counted, bool go_on)
 {
     uint64_t ret = next_of(r, in);
     struct cold *c = rw_new_cold(r, COLD_CALL);
     uint8_t *miss;
 
     load_target(r, in);
+    if (counted)
+        count(r);
     push_return(r, ret, T1);
     miss = rw_look_up(r);
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
@@ -174,8 +234,14 @@ static void ret_near(struct rw *r, const struct x86_insn *in)
 bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
 {
     unsigned reg = in->modrm >> 3 & 7;
-    bool more = rw_calls_on(r, in);
+    bool more = rw_calls_on(r, in), counted;
+    uint64_t to;
 
+    if (rw_of_leaf(r, r->cur)) {
+        rw_leaf_flow(r, in);
+        *go_on = true;
+        return true;
+    }
     if (in->map != X86_MAP_1)
         return false;
     switch (in->opcode) {
@@ -188,18 +254,17 @@ bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on)
         return true;
     case 0xc2:
     case 0xc3:
-        *go_on = rw_of_leaf(r, r->cur);
-        if (*go_on)
-            rw_sp_add(r, word(r));
-        else
-            ret_near(r, in);
+        ret_near(r, in);
         return true;
     case 0xff:
         if (((in->modrm >> 6) != 3 && !rw_mem_ok(r, in)) || (reg != 2 && reg != 4))
             return false;
         *go_on = more;
-        if (reg == 2)
-            call_ind(r, in, more);
+        to = reg == 2 ? rw_way(r, rw_pc(r, r->cur), &counted) : 0;
+        if (to)
+            call_known(r, in, to, more);
+        else if (reg == 2)
+            call_ind(r, in, counted, more);
         else
             jump_ind(r, in);
         return true;

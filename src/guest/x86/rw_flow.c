@@ -111,6 +111,14 @@ static void push_return(struct rw *r, uint64_t ret)
         jit_lea32(r->b, HSP, JIT_BASE(HSP, -4));
 }
 
+struct jit_mem rw_t0_less(struct rw *r, uint64_t v)
+{
+    if ((int64_t)-v == (int32_t)-v)
+        return JIT_BASE(T0, (int32_t)-v);
+    jit_mov_ri(r->b, JR_RCX, -v);
+    return JIT_SUM(T0, JR_RCX);
+}
+
 uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum)
 {
     uint8_t *zero, *miss;
@@ -163,14 +171,8 @@ bool rw_calls_on(const struct rw *r, const struct x86_insn *in)
 void rw_continuation(struct rw *r, uint64_t ret, bool go_on)
 {
     struct jit_buf *b = r->b;
-    struct jit_mem sum = JIT_BASE(T0, (int32_t)-ret);
-    uint8_t *miss;
+    uint8_t *miss = rw_unless_zero(r, rw_t0_less(r, ret));
 
-    if ((int64_t)-ret != (int32_t)-ret) {
-        jit_mov_ri(b, JR_RCX, -ret);
-        sum = JIT_SUM(T0, JR_RCX);
-    }
-    miss = rw_unless_zero(r, sum);
     jit_mov_rr(b, JR_RCX, T1);
     if (!go_on) {
         rw_link_jmp(r, ret, JIT_LINK_CONT, 0);

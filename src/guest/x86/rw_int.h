@@ -20,7 +20,18 @@ enum {
     RW_PLAIN = RW_STACK_OP | RW_STRING | RW_FLAT_OP | RW_CAN_COPY
 };
 
-enum cold_kind { COLD_MEM, COLD_LINK, COLD_GUARD, COLD_WIDE, COLD_CALL /* to what the jump table lacks */ };
+enum cold_kind {
+    COLD_MEM,
+    COLD_LINK,
+    COLD_GUARD,
+    COLD_WIDE,
+    COLD_CALL, /* to what the jump table lacks */
+    /* rw_leaf.c; info: the call, link: the jump, write: it jumps */
+    COLD_ASIDE, /* a leaf is left */
+    COLD_OTHER, /* a call by pointer goes elsewhere; write: it has no leaf */
+    COLD_JUMP,  /* so does a jump */
+    COLD_HOT    /* often */
+};
 struct cold {
     enum cold_kind kind;
     uint8_t *from, *from2; /* rel32s to bind; NULL = none */
@@ -80,9 +91,10 @@ struct rw {
     unsigned nr, cur;
     unsigned nr_cold;
     bool m64, failed;
-    bool flat;  /* X86_RWM_FLAT */
-    bool once;  /* the operand asked for is used once, with nothing near it */
-    bool known; /* the address asked for is a constant, known_at in its page and no access over the end of it */
+    bool no_leaf; /* they were too much */
+    bool flat;    /* X86_RWM_FLAT */
+    bool once;    /* the operand asked for is used once, with nothing near it */
+    bool known;   /* the address asked for is a constant, known_at in its page and no access over the end of it */
     uint16_t known_at;
     uint8_t *away;    /* a jump to stubs->ret_miss that nobody falls into; NULL: none yet */
     uint8_t *join_at; /* rw_join; NULL: none */
@@ -167,8 +179,19 @@ bool rw_flat_op(struct rw *r, const struct x86_insn *in);
 /* rw_flat_flow.c: calls, returns, indirect jumps; the block ends. False: not one of them, or left to the interpreter.
  */
 bool rw_flat_flow(struct rw *r, const struct x86_insn *in, bool *go_on);
+void rw_jump_t0(struct rw *r); /* to T0, T1 = RCX: by the jump table */
 /* jit_op_mem on an operand from rw_access. */
 void rw_op_mem(struct rw *r, unsigned flags, unsigned opcode, unsigned reg, struct jit_mem m, unsigned imm_len);
+
+/* rw_leaf.c */
+void rw_take_leaf(struct rw *r); /* behind the call just decoded, where its function is one: decoded, too */
+/* Jumps and the return of a leaf, of which the block goes on behind the call. */
+void rw_leaf_flow(struct rw *r, const struct x86_insn *in);
+void rw_leaf_cold(struct rw *r, const struct cold *c);
+/* x86_rw_env.way, where it is asked. */
+uint64_t rw_way(const struct rw *r, uint64_t pc, bool *count);
+/* Counts for the jump `at` of the call `call` (or itself), where T1 = RCX: falls through with that in its place. */
+struct cold *rw_count_way(struct rw *r, unsigned call, unsigned at);
 
 /* rw_flow.c */
 bool rw_is_jcc(const struct x86_insn *in); /* one that rw_flow handles */
@@ -189,6 +212,7 @@ static inline void rw_join(struct rw *r, unsigned insn)
 /* RCX = sum, and where that is not zero a jump to what is patched in at the returned place, 127 bytes away at most. RCX
  * is lost, flags are not touched. LOOP falls through on the usual side, which spares the host a taken branch. */
 uint8_t *rw_unless_zero(struct rw *r, struct jit_mem sum);
+struct jit_mem rw_t0_less(struct rw *r, uint64_t v); /* the sum T0 - v, by way of RCX where that is large */
 /* Looks T0 up in the context's jump table: falls through with T1 = its index when it is there; returns the miss, where
  * T1 is RCX. That waits in a register: the way through memory is longer than all the rest where a loop keeps something
  * in RCX. It is a poll, too: while the vCPU is wanted, the mask leads to an entry that holds nothing. */
@@ -201,12 +225,14 @@ void rw_hide_jmp(struct rw *r);
 /* What a return to `ret` comes to, with T0 = where the guest returns, T1 = its RCX: the next block; with go_on, the
  * code that follows. */
 void rw_continuation(struct rw *r, uint64_t ret, bool go_on);
+struct jit_link_out *rw_new_link(struct rw *r, uint64_t target, enum jit_link_kind kind); /* NULL: too many */
 /* cc: the condition for JIT_LINK_JCC. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc);
 /* The block goes on here, behind a call to which ret is where it returns: when it dies the byte `at` becomes `dead`. */
 void rw_goes_on(struct rw *r, uint64_t ret, const uint8_t *at, unsigned dead);
 
-uint32_t rw_flags_written(const struct x86_insn *in); /* for certain */
+void rw_classify(const struct rw *r, struct x86_insn *in, struct rw_gprs *g); /* in->found, *g */
+uint32_t rw_flags_written(const struct x86_insn *in);                         /* for certain */
 
 /* rw_copy.c */
 static inline const struct rw_gprs *rw_gprs(const struct rw *r, const struct x86_insn *in)

@@ -415,6 +415,10 @@ void rw_cold(struct rw *r)
             jit_patch32(b, c->from);
         if (c->from2)
             jit_patch32(b, c->from2);
+        if (c->kind >= COLD_ASIDE) {
+            rw_leaf_cold(r, c);
+            continue;
+        }
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
             jit_call(b, r->env->stubs->exit_link);
@@ -499,7 +503,7 @@ static void align_link(struct rw *r, bool jcc)
     r->out->host_off[r->cur] = (uint16_t)(r->out->host_off[r->cur] + n);
 }
 
-static struct jit_link_out *new_link(struct rw *r, uint64_t target, enum jit_link_kind kind)
+struct jit_link_out *rw_new_link(struct rw *r, uint64_t target, enum jit_link_kind kind)
 {
     unsigned n = r->out->nr_links;
 
@@ -528,7 +532,7 @@ static void link_here(struct rw *r, struct jit_link_out *l)
 
 void rw_goes_on(struct rw *r, uint64_t ret, const uint8_t *at, unsigned dead)
 {
-    struct jit_link_out *l = new_link(r, ret, JIT_LINK_CONT);
+    struct jit_link_out *l = rw_new_link(r, ret, JIT_LINK_CONT);
 
     if (!l)
         return;
@@ -539,7 +543,7 @@ void rw_goes_on(struct rw *r, uint64_t ret, const uint8_t *at, unsigned dead)
 /* A patchable jump or call; unlinked it reaches the runtime by a cold stub, or by being a call. */
 void rw_link_jmp(struct rw *r, uint64_t target, enum jit_link_kind kind, unsigned cc)
 {
-    struct jit_link_out *l = new_link(r, target, kind);
+    struct jit_link_out *l = rw_new_link(r, target, kind);
 
     if (!l)
         return;

@@ -11,6 +11,7 @@
 #include "base/util.h"
 #include "jit/count.h"
 #include "user/linux/guard.h"
+#include "user/linux/hot.h"
 #include "user/linux/kept.h"
 #include "user/linux/map.h"
 
@@ -346,19 +347,20 @@ static void translate(void *arg)
     struct jit_buf buf;
     uint64_t start = log_on(LOG_JIT) ? now_ns() : 0;
     uint32_t first;
-    bool ok;
+    bool ok, kept;
 
     if (!jit_cache_begin(&rt->cache, x->pc, &buf, &first)) {
         x->full = true;
         return;
     }
-    if (lx_kept_find(rt, x->pc, x->mode, x->avail, first, &buf, &out) &&
+    kept = !lx_hot_block(rt, x->pc);
+    if (kept && lx_kept_find(rt, x->pc, x->mode, x->avail, first, &buf, &out) &&
         (!jit_cache_place_loop(&rt->cache, &buf, &out, x->pc) ||
          lx_kept_find(rt, x->pc, x->mode, x->avail, first, &buf, &out))) {
         x->b = jit_cache_commit(&rt->cache, x->pc, x->pc, x->mode, &out);
         return;
     }
-    buf.rel = rt->kept ? rel : NULL;
+    buf.rel = rt->kept && kept ? rel : NULL;
     buf.max_rel = ARRAY_LEN(rel);
     ok = rt->front->translate(x->t, x->pc, x->mode, x->avail, first, &buf, &out);
     if (ok && jit_cache_place_loop(&rt->cache, &buf, &out, x->pc))
@@ -370,7 +372,7 @@ static void translate(void *arg)
         lx_rt_show(rt, x->b);
     if (ok && start)
         note_made(rt, &out, now_ns() - start);
-    if (ok)
+    if (ok && kept)
         lx_kept_note(rt, x->b, &buf);
 }
 
@@ -684,16 +686,23 @@ static int name_exit(struct lx_rt_thread *t, int why)
 {
     struct jit_cache *d = &t->rt->cache;
     const uint8_t *end = (const uint8_t *)(uintptr_t)*t->view.link;
+    const struct jit_link *l;
 
     if (why != LX_EXIT_LINK_AT && why != LX_EXIT_LEAVE)
         return why;
     pthread_mutex_lock(&d->lock);
-    if (why == LX_EXIT_LINK_AT)
+    if (why == LX_EXIT_LINK_AT) {
         *t->view.link = jit_cache_link_behind(d, end);
-    else
+        l = jit_cache_link(d, (uint32_t)*t->view.link);
+        why = l->mode_or == JIT_HOT ? LX_EXIT_HOT : LX_EXIT_LINK;
+        if (why == LX_EXIT_HOT)
+            lx_hot_note(t->rt, d->order[l->from], l->target, *t->view.pc, l->inner);
+    } else {
         *t->view.pc = jit_cache_left(d, end)->pc;
+        why = LX_EXIT_DISPATCH;
+    }
     pthread_mutex_unlock(&d->lock);
-    return why == LX_EXIT_LEAVE ? LX_EXIT_DISPATCH : LX_EXIT_LINK;
+    return why;
 }
 
 /* One stay in translated code from a block's entry. */
@@ -716,6 +725,9 @@ static enum lx_stop run_block(struct lx_rt_thread *t, const uint8_t *target)
             return step_one(t);
         case LX_EXIT_DISPATCH:
             f->set_pc(t, *t->view.pc);
+            return LX_STOP_KICK;
+        case LX_EXIT_HOT:
+            f->set_pc(t, *t->view.hot_pc);
             return LX_STOP_KICK;
         case LX_EXIT_LINK:
             target = link_exit(t, (uint32_t)*t->view.link, to);

@@ -40,6 +40,7 @@ enum lx_exit {
     LX_EXIT_LINK,       /* *view.link: number of the link to resolve and patch */
     LX_EXIT_LINK_AT,    /* the same, *view.link: where its call, or its stub's, would return */
     LX_EXIT_LEAVE,      /* *view.link: where a call before a dead block would return */
+    LX_EXIT_HOT,        /* the same for a JIT_HOT: *view.pc: where the jump went, *view.hot_pc: where to go on */
     LX_EXIT_SIGNAL,     /* from stubs.exit_signal */
     LX_EXIT_SYSCALL,    /* *view.pc: behind the system call instruction */
     LX_EXIT_TRAP        /* *view.pc: at the instruction; cpu->fault was filled by a front end's helper */
@@ -52,6 +53,7 @@ struct lx_view {
     _Atomic uintptr_t *poll; /* what polls load through */
     uintptr_t poll_ok;       /* its value when nothing is wanted */
     uint64_t *pc, *link;     /* set by exits */
+    uint64_t *hot_pc;        /* set before a JIT_HOT: where to go on; NULL: the front end has none */
     uint64_t *ss_rsp;        /* NULL: no shadow stack */
     struct jit_outside *out;
 };
@@ -135,6 +137,7 @@ struct lx_rt {
     _Atomic bool flushing;        /* the cache is about to be emptied, by: */
     bool alone;                   /* under cache.lock: the block being made reaches for no other code */
     struct lx_rt_thread *emptier; /* under cache.lock; NULL: nobody */
+    struct lx_way *ways;          /* hot.h; owned; under cache.lock */
     struct lx_kept *kept;         /* owned; translations on disk (kept.h); NULL: none */
     struct {
         uint64_t ns, insns, bytes, blocks;

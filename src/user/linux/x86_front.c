@@ -5,6 +5,7 @@
 #include "user/linux/x86_front.h"
 #include "guest/x86/ops.h"
 #include "user/linux/direct.h"
+#include "user/linux/hot.h"
 #include "user/linux/thread.h"
 
 #include <cpuid.h>
@@ -213,6 +214,7 @@ static void ctx_init(struct lx_rt_thread *t)
                                .poll_ok = (uintptr_t)&x->poll_ok,
                                .pc = &x->t0,
                                .link = &x->t1,
+                               .hot_pc = &x->branch_pc,
                                .ss_rsp = &x->ss_rsp,
                                .out = &x->out};
 }
@@ -228,6 +230,11 @@ static unsigned mode_of(struct lx_rt_thread *t)
 static size_t reach(void *arg, uint64_t pc, bool watch)
 {
     return lx_rt_reach(arg, pc, watch);
+}
+
+static uint64_t way(void *arg, uint64_t pc, bool *count)
+{
+    return lx_hot_way(arg, pc, count);
 }
 
 static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t avail, uint32_t first_link,
@@ -247,7 +254,8 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
                              .loop = __builtin_cpu_is("amd"),
                              .native_xsave = native_xsave,
                              .reach = reach,
-                             .reach_arg = t->rt};
+                             .way = t->rt->no_link ? NULL : way,
+                             .arg = t->rt};
 
     return x86_rw_block(b, &env, out);
 }
