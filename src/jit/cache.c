@@ -90,16 +90,19 @@ static const uint8_t *unlinked(const struct jit_cache *d, const struct jit_block
 uint32_t jit_cache_link_behind(struct jit_cache *d, const uint8_t *end)
 {
     const struct jit_block *b = jit_cache_block_at(d, end - 1);
-    size_t off = (size_t)(end - b->host);
+    size_t off = (size_t)(end - b->host), from = 0; /* of the stub that begins last before it */
+    uint32_t found = 0;
 
     for (uint32_t n = b->first_link; n < b->first_link + b->nr_links; n++) {
         const struct jit_link *l = jit_cache_link(d, n);
 
-        if (off == (l->stub == JIT_STUB_CALL ? l->at + 4u : l->stub ? l->stub + (unsigned)JIT_STUB_LEN : 0))
-            return n;
+        if (l->stub == JIT_STUB_CALL ? off == l->at + 4u : l->stub < off && l->stub > from) {
+            found = n;
+            from = l->stub == JIT_STUB_CALL ? off : l->stub;
+        }
     }
-    assert(!"a link's CALL");
-    return b->first_link;
+    assert(found);
+    return found;
 }
 
 void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
@@ -110,7 +113,8 @@ void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
 
     if (l->to != JIT_UNLINKED || from->dead || to->dead || !to->host)
         return;
-    if (l->inner && d->count) /* counted where it enters, but only its stub makes the state what it is there */
+    /* Only its stub makes the state what it is where a block is entered, and be it to be counted. */
+    if (l->inner && (d->count || from != to))
         return;
     l->to = to->index;
     l->prev = 0;
@@ -118,7 +122,7 @@ void jit_cache_link_to(struct jit_cache *d, uint32_t n, struct jit_block *to)
     if (l->next)
         jit_cache_link(d, l->next)->prev = n;
     to->incoming = n;
-    if (l->inner && from == to)
+    if (l->inner)
         patch(d, at, to->host + l->inner);
     else
         patch(d, at, (from->pc ^ to->pc) < 4096 ? to->host + to->entry : jit_block_gate(to));

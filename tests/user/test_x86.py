@@ -2,6 +2,7 @@
 import os
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from conftest import ROOT, build_dir, need, program
 import importlib.util
 import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import random_loops  # noqa: E402
 from progs import M32, build, run, same, translator  # noqa: E402
 
 ARCH = {'x86_64': [], 'i386': M32}
@@ -65,6 +67,23 @@ def test_what_is_called_by_pointer_may_change(tmp_path, flags):
     run([translator('x86_64'), '-d', 'in_asm', '-D', log, exe])
     with open(log) as f:
         assert re.search(r'call +rbx\n.*imul +rdx,rdi,0x7\n.*test +dil,0x40\n.* je .*\n.*\n.* ret\n.*add +rax,rdx\n', f.read())
+
+
+@pytest.mark.proves('F-USR-01', 'F-USR-03')
+@pytest.mark.parametrize('programs', [3, pytest.param(100, marks=pytest.mark.long)])
+def test_random_loops_are_the_processors(tmp_path, programs):
+    """Loops keep registers where other code does not: what they leave, where they fault, and all while signals come."""
+    start = int(os.environ.get('LYREBIRD_SEED', time.time()))
+    for seed in range(start, start + programs):
+        source = tmp_path / 'loops.c'
+        source.write_text(random_loops.program(seed, 300))
+        exe = str(tmp_path / 'loops')
+        subprocess.run(['gcc', '-O1', '-w', *([], ['-no-pie'])[seed & 1], '-o', exe, source], check=True)
+        native = run([exe])
+        assert native[0] == 0 and native[1].count(b'\n') == 300
+        for more in ([], [], ['-one-insn-per-tb']):
+            ours = run([translator('x86_64'), *more, exe], env={**os.environ, 'LYREBIRD_TCACHE': str(tmp_path)})
+            assert ours == native, f'LYREBIRD_SEED={seed} {more}'
 
 
 @pytest.mark.proves('F-USR-01', 'F-USR-03')

@@ -298,6 +298,8 @@ static bool emit_block(struct rw *r)
         rw_cold(r);
         return jit_ok(r->b) && !r->failed;
     }
+    if (r->keeps_to)
+        rw_keep_begin(r);
     for (r->cur = 0; r->cur < r->nr && go_on; r->cur++) {
         if (r->pending >= 0 && r->cur == r->make_at) {
             rw_join(r, r->cur);
@@ -363,7 +365,9 @@ static void again(struct rw *r, struct jit_buf *b, const struct x86_rw_env *env,
 
 static bool translate(struct rw *r)
 {
-    if (!r->flat) /* user mode checks nothing, so that it never matters */
+    if (r->flat)
+        rw_keep_find(r);
+    else /* user mode checks nothing, so that it never matters */
         liveness(r);
     return emit_block(r);
 }
@@ -393,6 +397,8 @@ bool x86_rw_block(struct jit_buf *b, const struct x86_rw_env *env, struct jit_bl
 
             again(r, b, env, out);
             r->nr = nr;
+            for (unsigned i = 0; i < nr; i++) /* it may have been otherwise for a loop */
+                rw_classify(r, &r->in[i], &r->gprs[i]);
             out->guest_len = jit_off_of(out->guest_off[nr]);
             ok = translate(r);
         }

@@ -217,15 +217,16 @@ struct x86_rw_env {
     uint64_t (*way)(void *arg, uint64_t pc, bool *count);
     void *arg; /* of both */
 };
-/* FLAT: what the guest's RSP has moved since the host's register for it did, [-32, 24] bytes in steps of 8, is the mark
- * of each instruction that begins so. */
+/* FLAT: what the guest's RSP has moved since the host's register for it did, [-24, 24] bytes in steps of 8, is the mark
+ * of each instruction that begins so; or, X86_RW_KEEPS, that R10 and R11 are in T0 and T1. */
+enum { X86_RW_KEEPS = 4 };
 static inline unsigned x86_rw_mark_of(int32_t sp)
 {
     return (unsigned)(sp / 8) & 7;
 }
 static inline int32_t x86_rw_sp_of(unsigned mark)
 {
-    return 8 * ((int32_t)(mark ^ 4) - 4);
+    return mark == X86_RW_KEEPS ? 0 : 8 * ((int32_t)(mark ^ 4) - 4);
 }
 
 /* Translates one block. False: the first instruction is not rewritable (or cannot be decoded): interpret it. */

@@ -64,19 +64,19 @@ static bool is_cld(const struct x86_insn *in)
     return in->map == X86_MAP_1 && in->opcode == 0xfc;
 }
 
-static bool is_spilled(int guest)
+static bool is_spilled(const struct rw *r, int guest)
 {
-    return guest >= 9 && guest <= 11;
+    return guest >= 0 && guest < 16 && rw_at(r, (unsigned)guest) & SPILLED;
 }
 
-static void note_spilled(struct rw_gprs *g)
+static void note_spilled(const struct rw *r, struct rw_gprs *g)
 {
     unsigned homes = 0;
 
     for (unsigned i = 0; i < 4; i++) {
         int n = i == 0 ? g->reg : i == 1 ? g->rm : i == 2 ? g->vvvv : g->opc;
 
-        if (is_spilled(n))
+        if (is_spilled(r, n))
             homes |= 1u << (n - 9);
     }
     g->spilled = (uint8_t)((homes & 1) + (homes >> 1 & 1) + (homes >> 2) + (g->high >= 0));
@@ -138,11 +138,11 @@ static bool find_operands(const struct x86_insn *in, struct rw_gprs *g)
     return true;
 }
 
-static bool find_gprs(const struct x86_insn *in, struct rw_gprs *g)
+static bool find_gprs(const struct rw *r, const struct x86_insn *in, struct rw_gprs *g)
 {
     bool fits = find_operands(in, g);
 
-    note_spilled(g);
+    note_spilled(r, g);
     return fits;
 }
 
@@ -189,14 +189,14 @@ bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struc
         return false;
     if (in->mem_op >= 0 && ((!forms && !is_maskmov(in)) || (!r->flat && !is_lea(in))))
         return false;
-    if (forms && (in->base == X86_RSP || in->base == X86_REG_RIP || is_spilled(in->base)))
+    if (forms && (in->base == X86_RSP || in->base == X86_REG_RIP || is_spilled(r, in->base)))
         return false;
-    return !forms || is_gather(in) || !is_spilled(in->index);
+    return !forms || is_gather(in) || !is_spilled(r, in->index);
 }
 
 bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_gprs *g)
 {
-    bool fits = find_gprs(in, g);
+    bool fits = find_gprs(r, in, g);
     uint32_t a = in->row->attr;
 
     if (r->flat && in->op == X86_I_RDPID)
@@ -250,7 +250,7 @@ static int place(struct rw *r, int guest, bool load, unsigned *scratch, unsigned
 
     if (guest < 0)
         return -1;
-    m = rw_map((unsigned)guest);
+    m = rw_at(r, (unsigned)guest);
     if (!(m & SPILLED))
         return (int)m;
     for (unsigned i = 0; i < *nr; i++)
@@ -421,7 +421,7 @@ static void write_back(struct rw *r, int guest, bool written, int host, bool bot
 
     if (guest < 0 || !written)
         return;
-    m = rw_map((unsigned)guest);
+    m = rw_at(r, (unsigned)guest);
     if (m & SPILLED && both)
         jit_store(r->b, rw_home(r, m), (unsigned)host);
     else if (m & SPILLED)
@@ -472,9 +472,9 @@ static const struct x86_operand *operand_in(const struct x86_insn *in, unsigned 
 }
 
 /* A spilled register as the memory operand it is: four bytes may be read, but as a result they clear the others. */
-static bool in_its_home(const struct x86_insn *in, int guest, bool written, unsigned where)
+static bool in_its_home(const struct rw *r, const struct x86_insn *in, int guest, bool written, unsigned where)
 {
-    return guest >= 0 && rw_map((unsigned)guest) & SPILLED && (!written || operand_in(in, where)->size != 4);
+    return is_spilled(r, guest) && (!written || operand_in(in, where)->size != 4);
 }
 
 /* A register form with a spilled register, which is used where it lies; another one goes through
@@ -490,17 +490,18 @@ static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct r
 
     if (!takes_memory(in) || g->high8 || g->rm < 0 || g->rm == g->reg)
         return false;
-    if (!in_its_home(in, g->rm, g->w_rm, X86_IN_RM)) {
-        if (!in_its_home(in, g->reg, g->w_reg, X86_IN_REG) || !has_twin(in, &by))
+    if (!in_its_home(r, in, g->rm, g->w_rm, X86_IN_RM)) {
+        if (!in_its_home(r, in, g->reg, g->w_reg, X86_IN_REG) || !has_twin(in, &by))
             return false;
         mem = g->reg;
         other = g->rm;
         other_w = g->w_rm;
         twin.opcode ^= (uint8_t)by;
     }
-    m = (mem == g->rm ? g->w_rm : g->w_reg) ? rw_home_to(r, rw_map((unsigned)mem)) : rw_home(r, rw_map((unsigned)mem));
+    m = (mem == g->rm ? g->w_rm : g->w_reg) ? rw_home_to(r, rw_at(r, (unsigned)mem))
+                                            : rw_home(r, rw_at(r, (unsigned)mem));
     if (other >= 0) {
-        unsigned o = rw_map((unsigned)other);
+        unsigned o = rw_at(r, (unsigned)other);
 
         h.reg = (int)(o & SPILLED ? tmp : o);
         if (o & SPILLED)
@@ -513,9 +514,19 @@ static bool copy_in_home(struct rw *r, const struct x86_insn *in, const struct r
     return true;
 }
 
+bool rw_reads_home(const struct rw *r, const struct x86_insn *in)
+{
+    const struct rw_gprs *g = rw_gprs(r, in);
+    unsigned by;
+
+    if (!takes_memory(in) || g->spilled != 1 || g->high8 || g->rm < 0 || g->rm == g->reg)
+        return false;
+    return is_spilled(r, g->rm) ? !g->w_rm : is_spilled(r, g->reg) && !g->w_reg && has_twin(in, &by);
+}
+
 static bool copy_lea(struct rw *r, const struct x86_insn *in)
 {
-    unsigned d = rw_map(in->ops[0].reg), dst = d & SPILLED || in->opsz == 2 ? T0 : d;
+    unsigned d = rw_at(r, in->ops[0].reg), dst = d & SPILLED || in->opsz == 2 ? T0 : d;
 
     if (!rw_ea(r, in, dst))
         return false;

@@ -60,7 +60,7 @@ struct jit_mem rw_flat_access(struct rw *r, const struct x86_insn *in, bool *t0_
     *t0_free = true;
     r->a32 = in->adsz == 4;
     if (in->base != X86_NO_REG) {
-        h = rw_map(in->base);
+        h = rw_at(r, in->base);
         if (h & SPILLED) {
             rw_load_home(r, T0, h);
             h = T0;
@@ -69,7 +69,7 @@ struct jit_mem rw_flat_access(struct rw *r, const struct x86_insn *in, bool *t0_
         m.base = (uint8_t)h;
     }
     if (in->index != X86_NO_REG) {
-        h = rw_map(in->index);
+        h = rw_at(r, in->index);
         if (h & SPILLED) {
             unsigned t = *t0_free && !rw_spilled(r, in) ? T0 : T1;
 

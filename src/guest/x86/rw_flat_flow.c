@@ -46,7 +46,7 @@ void rw_sp_mark(struct rw *r)
 {
     uint16_t *at = &r->out->guest_off[r->cur];
 
-    *at = jit_marked(*at, x86_rw_mark_of(r->sp));
+    *at = jit_marked(*at, r->keeps ? X86_RW_KEEPS : x86_rw_mark_of(r->sp));
 }
 
 void rw_sp_settle(struct rw *r)

@@ -39,6 +39,10 @@ static void jcc(struct rw *r, const struct x86_insn *in)
     unsigned cc = in->opcode & 15, n = r->out->nr_links;
     struct rw_loop l;
 
+    if (r->keeps) {
+        rw_keep_jcc(r, in);
+        return;
+    }
     if (t <= rw_pc(r, r->cur) && !r->polled) /* a loop: an interrupt finds the guest before the jump */
         rw_poll(r);
     r->polled = false;

@@ -26,6 +26,7 @@ enum cold_kind {
     COLD_GUARD,
     COLD_WIDE,
     COLD_CALL, /* to what the jump table lacks */
+    COLD_OUT,  /* rw_keep.c: by the jump at link */
     /* rw_leaf.c; info: the call, link: the jump, write: it jumps */
     COLD_ASIDE, /* a leaf is left */
     COLD_OTHER, /* a call by pointer goes elsewhere; write: it has no leaf */
@@ -99,11 +100,15 @@ struct rw {
     uint8_t *away;    /* a jump to stubs->ret_miss that nobody falls into; NULL: none yet */
     uint8_t *join_at; /* rw_join; NULL: none */
     unsigned join_insn;
-    bool polled;  /* for the next instruction, a jump back */
-    int32_t sp;   /* flat: HSP is guest RSP - sp (rw_sp_settle) */
-    bool t1_zero; /* flat: T1 is 0 (rw_home.c) */
-    bool wide;    /* code that comes here has what ctx->wide_away is about in the host's registers */
-    bool a32;     /* flat: the operand rw_access returned is to be used with an address-size prefix */
+    bool polled;            /* for the next instruction, a jump back */
+    int32_t sp;             /* flat: HSP is guest RSP - sp (rw_sp_settle) */
+    bool keeps;             /* flat: R10 and R11 are in the host's (rw_keep.c) ... */
+    unsigned keeps_to;      /* ... up to the jump back, this instruction; 0: no such loop */
+    uint32_t keeps_at;      /* where that leads */
+    uint32_t keeps_written; /* those of them to be stored behind it, a bit each */
+    bool t1_zero;           /* flat: T1 is 0 (rw_home.c) */
+    bool wide;              /* code that comes here has what ctx->wide_away is about in the host's registers */
+    bool a32;               /* flat: the operand rw_access returned is to be used with an address-size prefix */
     /* rw_defer.c: the instruction whose flags are not made yet, or -1; the one before which they must be; what RSP has
      * moved since. */
     int pending, pending_next;
@@ -159,6 +164,18 @@ void rw_store_home(struct rw *r, unsigned mapped, unsigned src); /* in user mode
 struct jit_mem rw_home(const struct rw *r, unsigned mapped);     /* the place itself, to be read */
 struct jit_mem rw_home_to(struct rw *r, unsigned mapped);        /* to be written, too: as rw_store_home */
 void rw_home_begin(struct rw *r);                                /* user mode, at the beginning of each instruction */
+
+/* rw_keep.c */
+void rw_keep_find(struct rw *r);  /* does the decoded block begin with such a loop? Instructions are classified so */
+void rw_keep_begin(struct rw *r); /* before the first instruction: into the host's registers */
+void rw_keep_out(struct rw *r);   /* and back */
+void rw_keep_jcc(struct rw *r, const struct x86_insn *in);
+void rw_keep_cold(struct rw *r, const struct cold *c);
+/* Where a guest's register is. */
+static inline unsigned rw_at(const struct rw *r, unsigned guest)
+{
+    return r->keeps && (guest == 10 || guest == 11) ? guest : rw_map(guest);
+}
 
 /* rw_flat_flow.c: RSP moves by so much. In 64-bit code of user mode a run of pushes and pops, and the call or return at
  * its end, moves HSP once, behind the last; what it still lacks is in the mark of each instruction, for faults. */
@@ -250,6 +267,7 @@ static inline bool rw_can_copy(const struct rw *r, const struct x86_insn *in)
 bool rw_find_can_copy(const struct rw *r, const struct x86_insn *in, struct rw_gprs *g);       /* fills in *g */
 bool rw_find_as_it_is(const struct rw *r, const struct x86_insn *in, const struct rw_gprs *g); /* one that can */
 bool rw_copy(struct rw *r, const struct x86_insn *in);
+bool rw_reads_home(const struct rw *r, const struct x86_insn *in);      /* one register, as a memory operand */
 void rw_copy_by(struct rw *r, const struct x86_insn *in, unsigned tmp); /* one without memory; only T0 or T1 is free */
 bool rw_stack_op(struct rw *r, const struct x86_insn *in);
 static inline bool rw_is_stack_op(const struct rw *r, const struct x86_insn *in)

@@ -38,7 +38,7 @@ static void address(struct rw *r, const struct x86_insn *in, unsigned dst, bool 
         return;
     }
     if (base != X86_NO_REG) {
-        unsigned h = rw_map(base);
+        unsigned h = rw_at(r, base);
 
         if (h & SPILLED) {
             rw_load_home(r, T0, h);
@@ -47,7 +47,7 @@ static void address(struct rw *r, const struct x86_insn *in, unsigned dst, bool 
         m.base = (uint8_t)h;
     }
     if (index != X86_NO_REG) {
-        unsigned h = rw_map(index);
+        unsigned h = rw_at(r, index);
 
         if (h & SPILLED) {
             unsigned t = m.base == T0 ? T1 : T0;
@@ -415,12 +415,18 @@ void rw_cold(struct rw *r)
             jit_patch32(b, c->from);
         if (c->from2)
             jit_patch32(b, c->from2);
+        if (c->kind == COLD_OUT) {
+            rw_keep_cold(r, c);
+            continue;
+        }
         if (c->kind >= COLD_ASIDE) {
             rw_leaf_cold(r, c);
             continue;
         }
         if (c->kind == COLD_LINK) {
             r->out->link[c->link].stub = (uint32_t)(b->p - b->start);
+            if (r->out->link[c->link].inner)
+                rw_keep_out(r);
             jit_call(b, r->env->stubs->exit_link);
             continue;
         }

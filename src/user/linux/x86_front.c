@@ -262,8 +262,14 @@ static bool translate(struct lx_rt_thread *t, uint64_t pc, unsigned mode, size_t
 
 static void fix(struct lx_rt_thread *t, const struct jit_block *b, unsigned insn)
 {
-    if (b)
-        x86_lx(t->cpu)->c->regs[X86_RSP] += (uint64_t)(int64_t)x86_rw_sp_of(jit_block_mark(b, insn));
+    const struct x86_ctx *x = t->ctx;
+    uint64_t *regs = x86_lx(t->cpu)->c->regs;
+
+    if (b && jit_block_mark(b, insn) == X86_RW_KEEPS) {
+        regs[10] = x->t0;
+        regs[11] = x->t1;
+    } else if (b)
+        regs[X86_RSP] += (uint64_t)(int64_t)x86_rw_sp_of(jit_block_mark(b, insn));
 }
 
 static int enter(struct lx_rt_thread *t, const uint8_t *target)
