@@ -487,7 +487,7 @@ static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const sigin
     return true;
 }
 
-enum { TF = 0x100, PUSHF = 0x9c, POPF = 0x9d, HOST_GP = 13 };
+enum { TF = 0x100, DF = 0x400, RED_ZONE = 128, PUSHF = 0x9c, POPF = 0x9d, HOST_GP = 13 };
 
 /* The first byte of the code of one of the guest's instructions. A trial: another thread may hold the lock for long. */
 static bool at_instruction(struct jit_cache *d, const uint8_t *rip)
@@ -534,6 +534,20 @@ static void step_out(struct lx_rt_thread *t, greg_t *g)
     g[REG_EFL] |= TF;
 }
 
+static void leave_guarded(void)
+{
+    siglongjmp(*lx_guard, 1);
+}
+
+/* Guarded code is left when the handler has returned: the thread's signal mask, rounding and x87 are then what they
+ * were. */
+static void to_guard(greg_t *g)
+{
+    g[REG_RIP] = (greg_t)(uintptr_t)leave_guarded;
+    g[REG_RSP] = ((g[REG_RSP] - RED_ZONE) & -16) - 8; /* as behind a call */
+    g[REG_EFL] &= ~DF;
+}
+
 bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
@@ -571,7 +585,8 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
                                        .addr = (uintptr_t)info->si_addr,
                                        .err = (uint64_t)g[REG_ERR],
                                        .trap = (uint64_t)g[REG_TRAPNO]};
-    siglongjmp(*lx_guard, 1);
+    to_guard(g);
+    return true;
 }
 
 struct step {
