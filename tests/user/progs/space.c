@@ -175,7 +175,7 @@ static void process(void)
     cpu_set_t cpus;
     char name[32] = "", cpu;
     struct tms tms;
-    int v = 0;
+    int v = 0, *tid_address = NULL;
 
     SAY(personality(0xffffffff));
     SAY(personality(ADDR_NO_RANDOMIZE));
@@ -186,6 +186,9 @@ static void process(void)
     SAY(prctl(PR_SET_PDEATHSIG, SIGUSR2));
     SAY(prctl(PR_GET_PDEATHSIG, &v));
     SAY(v == SIGUSR2);
+    SAY(syscall(SYS_set_tid_address, &v) == getpid());
+    SAY(prctl(PR_GET_TID_ADDRESS, &tid_address));
+    SAY(tid_address == &v);
     SAY(prctl(PR_SET_DUMPABLE, 1));
     SAY(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
     SAY(prctl(9999, 0, 0, 0, 0));
