@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 static volatile sig_atomic_t got;
 static volatile double one = 1, three = 3;
@@ -32,6 +33,36 @@ static void heard(const char *after)
     kill(getpid(), SIGUSR1);
     up = one / three;
     printf("%s: heard %d, rounds up %d\n", after, (int)got, up > 0.33333333333333333);
+    fflush(stdout);
+}
+
+static volatile sig_atomic_t code, sender;
+
+static void detailed(int sig, siginfo_t *i, void *u)
+{
+    code = i->si_code;
+    sender = i->si_pid;
+}
+
+/* Signals that processors cause, from whom they are not. */
+static void no_faults(int sig)
+{
+    struct sigaction act = {.sa_sigaction = detailed, .sa_flags = SA_SIGINFO};
+    siginfo_t i = {.si_signo = sig, .si_code = 2};
+    int pid, status;
+
+    sigaction(sig, &act, NULL);
+    code = sender = 0;
+    pid = syscall(SYS_clone, sig, 0, 0, 0, 0);
+    if (!pid)
+        _exit(3);
+    while (waitpid(pid, &status, __WALL) < 0)
+        ;
+    printf("%d: of a child: code %d, it %d\n", sig, (int)code, sender == pid);
+    i.si_pid = 4660;
+    code = sender = 0;
+    SAY(syscall(SYS_rt_sigqueueinfo, getpid(), sig, &i));
+    printf("%d: of itself: code %d, sender %d\n", sig, (int)code, (int)sender);
     fflush(stdout);
 }
 
@@ -62,5 +93,10 @@ int main(void)
     __builtin___clear_cache(code, code + 32);
     printf("%d\n", ((int (*)(void))(code + ((long)seven & 1)))());
     AFTER(syscall(SYS_uname, code + 1024)); /* beside code, in a page that is not written unseen */
+    no_faults(SIGILL);
+    no_faults(SIGTRAP);
+    no_faults(SIGBUS);
+    no_faults(SIGFPE);
+    no_faults(SIGSEGV);
     return 0;
 }
