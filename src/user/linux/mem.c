@@ -92,13 +92,15 @@ static bool any_code(uint64_t start, uint64_t end)
 
 static void changed(uint64_t start, uint64_t len)
 {
-    uint64_t at, to;
+    uint64_t from, at, to;
     struct lx_map m;
 
     if (any_code(start, start + len))
         lx_rt_unmapped(lx_proc.rt, start, len);
+    if (!lx_map_files_run()) /* programs have a file mapped thousands of times */
+        return;
     for (uint64_t p = start; p < start + len && lx_map_next(p, &m) && m.start < start + len; p = m.end)
-        for (unsigned n = 0; m.ino && lx_map_alias(max_u64(p, m.start), min_u64(m.end, start + len), n, &at, &to); n++)
+        for (from = 0; m.ino && lx_map_alias(max_u64(p, m.start), min_u64(m.end, start + len), &from, &at, &to);)
             if (any_code(at, to))
                 lx_rt_unmapped(lx_proc.rt, at, to - at);
 }

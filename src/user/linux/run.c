@@ -64,10 +64,10 @@ static void watch_page(struct lx_rt *rt, uint64_t no, int prot)
 /* The page and what else shows it: before a byte is read, or a write between would never be seen. */
 static void watch_code(struct lx_rt *rt, uint64_t no, int prot)
 {
-    uint64_t at, to;
+    uint64_t from = 0, at, to;
 
     watch_page(rt, no, prot);
-    for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+    while (lx_map_alias(no * PAGE, (no + 1) * PAGE, &from, &at, &to))
         watch_page(rt, at / PAGE, lx_map_prot(at));
 }
 
@@ -85,7 +85,7 @@ size_t lx_rt_reach(struct lx_rt *rt, uint64_t pc, bool watch)
 /* True when the page had lost its write permission to us (or has just regained it): the access is to be repeated. */
 static bool page_written(struct lx_rt *rt, uint64_t addr)
 {
-    uint64_t no = addr / PAGE, at, to;
+    uint64_t no = addr / PAGE, from = 0, at, to;
     struct lx_watch *w;
     bool ours;
 
@@ -99,7 +99,7 @@ static bool page_written(struct lx_rt *rt, uint64_t addr)
     }
     if (ours) { /* under the lock: whoever writes next, unseen, must find no block, and no new one may be made before */
         jit_cache_written_held(&rt->cache, no, 0, PAGE);
-        for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+        while (lx_map_alias(no * PAGE, (no + 1) * PAGE, &from, &at, &to))
             jit_cache_written_held(&rt->cache, at / PAGE, 0, PAGE);
         mprotect((void *)(uintptr_t)(no * PAGE), PAGE, lx_map_prot(addr) & (PROT_READ | PROT_WRITE));
     }
