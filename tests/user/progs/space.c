@@ -56,6 +56,30 @@ static void memory(void)
     SAY(munmap(q + 1, 4096));
 }
 
+/* Pages of a shared mapping show other parts of their file. */
+static void remapped(void)
+{
+    int fd = memfd_create("r", 0);
+    char *p;
+
+    ftruncate(fd, 4 * 4096);
+    for (int i = 0; i < 4; i++)
+        pwrite(fd, &"abcd"[i], 1, i * 4096);
+    p = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    SAY(remap_file_pages(p, 4096, 0, 3, 0));
+    SAY(remap_file_pages(p + 4096, 2 * 4096, 0, 0, 0));
+    printf("%c%c%c%c\n", p[0], p[4096], p[2 * 4096], p[3 * 4096]);
+    p[0] = 'D';
+    SAY(p[3 * 4096]);
+    SAY(remap_file_pages(p, 4096, PROT_READ, 0, 0));
+    SAY(remap_file_pages(p, 0, 0, 0, 0));
+    munmap(p, 4 * 4096);
+    SAY(remap_file_pages(p, 4096, 0, 0, 0));
+    p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    SAY(remap_file_pages(p, 4096, 0, 1, 0));
+    close(fd);
+}
+
 /* One page of a file, mapped thousands of times: no call takes longer for it. */
 static void many_views(void)
 {
@@ -261,6 +285,7 @@ static void process(void)
 int main(void)
 {
     memory();
+    remapped();
     many_views();
     others_memory();
     futexes();
