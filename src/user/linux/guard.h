@@ -11,8 +11,8 @@
 bool lx_guarded(void (*fn)(void *), void *arg);
 extern _Thread_local struct lx_fault lx_guard_fault;
 extern _Thread_local sigjmp_buf *lx_guard; /* set while guarded code runs */
-/* For the handler of the host's SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP: true when the signal was settled (or it does
- * not return); false: it is no fault of translated or guarded code. */
+/* For the handler of the host's SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP: true when the signal was settled
+ * (guarded code is left when the handler returns); false: it is no fault of translated or guarded code. */
 bool lx_rt_host_fault(int sig, siginfo_t *info, void *ucontext);
 
 #endif

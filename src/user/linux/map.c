@@ -10,6 +10,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct lx_map *maps; /* owned */
 static size_t nr_maps, cap_maps;
+static bool files_run;
 
 void lx_map_lock(void)
 {
@@ -154,12 +155,13 @@ void lx_map_set_file(uint64_t start, uint64_t end, uint64_t dev, uint64_t ino, u
         maps[i].dev = dev;
         maps[i].ino = ino;
         maps[i].off = off + (maps[i].start - start);
+        files_run |= maps[i].prot & PROT_EXEC;
     }
     join(first, i);
     lx_map_unlock();
 }
 
-bool lx_map_alias(uint64_t start, uint64_t end, unsigned n, uint64_t *at, uint64_t *to)
+bool lx_map_alias(uint64_t start, uint64_t end, uint64_t *from, uint64_t *at, uint64_t *to)
 {
     bool found = false;
     size_t i;
@@ -170,19 +172,30 @@ bool lx_map_alias(uint64_t start, uint64_t end, unsigned n, uint64_t *at, uint64
         const struct lx_map *m = &maps[i];
         uint64_t lo = m->off + (start - m->start), hi = lo + (min_u64(end, m->end) - start);
 
-        for (size_t j = 0; j < nr_maps && !found; j++) {
+        for (size_t j = first_above(*from); j < nr_maps && !found; j++) {
             const struct lx_map *o = &maps[j];
             uint64_t a = max_u64(lo, o->off), b = min_u64(hi, o->off + (o->end - o->start));
 
-            if (j == i || o->ino != m->ino || o->dev != m->dev || a >= b || n--)
+            if (j == i || o->ino != m->ino || o->dev != m->dev || a >= b)
                 continue;
             *at = o->start + (a - o->off);
             *to = o->start + (b - o->off);
+            *from = o->end;
             found = true;
         }
     }
     lx_map_unlock();
     return found;
+}
+
+bool lx_map_files_run(void)
+{
+    bool r;
+
+    lx_map_lock();
+    r = files_run;
+    lx_map_unlock();
+    return r;
 }
 
 void lx_map_del(uint64_t start, uint64_t end)
@@ -204,8 +217,10 @@ void lx_map_protect(uint64_t start, uint64_t end, int prot)
     split(start);
     split(end);
     first = first_above(start);
-    for (i = first; i < nr_maps && maps[i].start < end; i++)
+    for (i = first; i < nr_maps && maps[i].start < end; i++) {
         maps[i].prot = prot;
+        files_run |= maps[i].ino && prot & PROT_EXEC;
+    }
     join(first, i);
     lx_map_unlock();
 }

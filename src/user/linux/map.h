@@ -23,9 +23,11 @@ void lx_map_add(uint64_t start, uint64_t end, int prot, bool shared,
                 enum lx_map_note note); /* replaces what was there */
 /* What lies there is this part of this file, which other mappings may show as well. */
 void lx_map_set_file(uint64_t start, uint64_t end, uint64_t dev, uint64_t ino, uint64_t off);
-/* The n-th range, from 0, that shows the same bytes of a file as [start, end), or a part of them; only the mapping at
- * start is looked at. False: there is none. */
-bool lx_map_alias(uint64_t start, uint64_t end, unsigned n, uint64_t *at, uint64_t *to);
+/* The next range that shows the same bytes of a file as [start, end), or a part of them, above *from, which is 0 at
+ * first and is moved behind it; only the mapping at start is looked at. False: there is none. */
+bool lx_map_alias(uint64_t start, uint64_t end, uint64_t *from, uint64_t *at, uint64_t *to);
+/* Has a mapping that lx_map_set_file has named ever been executable? */
+bool lx_map_files_run(void);
 void lx_map_del(uint64_t start, uint64_t end);
 void lx_map_protect(uint64_t start, uint64_t end, int prot);
 /* A free range of len bytes within [lo, hi), searched downwards from hi; 0: none. */

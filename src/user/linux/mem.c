@@ -1,4 +1,4 @@
-/* Address-space calls: mmap, munmap, mprotect, mremap, brk, shmat.
+/* Address-space calls: mmap, munmap, mprotect, mremap, remap_file_pages, brk, shmat.
  *
  * 64-bit guests: the host chooses where; 32-bit guests: we choose below 4 GiB. The host's mappings never carry
  * PROT_EXEC (guest code is translated), and lack PROT_WRITE where code is watched (run.c). The heap is a mapping of
@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, PROT_RWX = PROT_READ | PROT_WRITE | PROT_EXEC };
@@ -92,13 +93,15 @@ static bool any_code(uint64_t start, uint64_t end)
 
 static void changed(uint64_t start, uint64_t len)
 {
-    uint64_t at, to;
+    uint64_t from, at, to;
     struct lx_map m;
 
     if (any_code(start, start + len))
         lx_rt_unmapped(lx_proc.rt, start, len);
+    if (!lx_map_files_run()) /* programs have a file mapped thousands of times */
+        return;
     for (uint64_t p = start; p < start + len && lx_map_next(p, &m) && m.start < start + len; p = m.end)
-        for (unsigned n = 0; m.ino && lx_map_alias(max_u64(p, m.start), min_u64(m.end, start + len), n, &at, &to); n++)
+        for (from = 0; m.ino && lx_map_alias(max_u64(p, m.start), min_u64(m.end, start + len), &from, &at, &to);)
             if (any_code(at, to))
                 lx_rt_unmapped(lx_proc.rt, at, to - at);
 }
@@ -302,6 +305,28 @@ static int64_t mremap_held(const uint64_t *a)
     return r;
 }
 
+/* Another part of the file a shared mapping shows, in its place. */
+static int64_t remap_held(const uint64_t *a)
+{
+    uint64_t start = align_down(a[0], PAGE), len = align_down(a[1], PAGE);
+    struct lx_map m, next;
+
+    if (!len || start > task_end() || len > task_end() - start || !lx_map_next(start, &m) || m.start > start ||
+        !m.shared)
+        return -EINVAL;
+    for (uint64_t p = start; p < start + len; p = next.end)
+        if (!lx_map_next(p, &next) || next.start > p || next.prot != m.prot || !next.shared)
+            return -EINVAL;
+    changed(start, len);
+    mprotect((void *)(uintptr_t)start, len, host_prot(m.prot)); /* pages watched for code are as the others again */
+    if (syscall(SYS_remap_file_pages, start, len, a[2], a[3], a[4]) < 0)
+        return -errno;
+    if (m.ino)
+        lx_map_set_file(start, start + len, m.dev, m.ino, a[3] * PAGE);
+    changed(start, len);
+    return 0;
+}
+
 int64_t lx_sys_madvise(struct lx_thread *t, const uint64_t *a)
 {
     uint64_t len = align_up(a[1], PAGE), end = a[0] + len;
@@ -428,6 +453,11 @@ int64_t lx_sys_munmap(struct lx_thread *t, const uint64_t *a)
 int64_t lx_sys_mprotect(struct lx_thread *t, const uint64_t *a)
 {
     return in_space(mprotect_held, a);
+}
+
+int64_t lx_sys_remap_file_pages(struct lx_thread *t, const uint64_t *a)
+{
+    return in_space(remap_held, a);
 }
 
 int64_t lx_sys_mremap(struct lx_thread *t, const uint64_t *a)

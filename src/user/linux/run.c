@@ -65,10 +65,10 @@ static void watch_page(struct lx_rt *rt, uint64_t no, int prot)
 /* The page and what else shows it: before a byte is read, or a write between would never be seen. */
 static void watch_code(struct lx_rt *rt, uint64_t no, int prot)
 {
-    uint64_t at, to;
+    uint64_t from = 0, at, to;
 
     watch_page(rt, no, prot);
-    for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+    while (lx_map_alias(no * PAGE, (no + 1) * PAGE, &from, &at, &to))
         watch_page(rt, at / PAGE, lx_map_prot(at));
 }
 
@@ -86,7 +86,7 @@ size_t lx_rt_reach(struct lx_rt *rt, uint64_t pc, bool watch)
 /* True when the page had lost its write permission to us (or has just regained it): the access is to be repeated. */
 static bool page_written(struct lx_rt *rt, uint64_t addr)
 {
-    uint64_t no = addr / PAGE, at, to;
+    uint64_t no = addr / PAGE, from = 0, at, to;
     struct lx_watch *w;
     bool ours;
 
@@ -100,7 +100,7 @@ static bool page_written(struct lx_rt *rt, uint64_t addr)
     }
     if (ours) { /* under the lock: whoever writes next, unseen, must find no block, and no new one may be made before */
         jit_cache_written_held(&rt->cache, no, 0, PAGE);
-        for (unsigned n = 0; lx_map_alias(no * PAGE, (no + 1) * PAGE, n, &at, &to); n++)
+        while (lx_map_alias(no * PAGE, (no + 1) * PAGE, &from, &at, &to))
             jit_cache_written_held(&rt->cache, at / PAGE, 0, PAGE);
         mprotect((void *)(uintptr_t)(no * PAGE), PAGE, lx_map_prot(addr) & (PROT_READ | PROT_WRITE));
     }
@@ -489,7 +489,7 @@ static bool shadow_stack_full(const struct lx_rt_thread *t, int sig, const sigin
     return true;
 }
 
-enum { TF = 0x100, PUSHF = 0x9c, POPF = 0x9d, HOST_GP = 13 };
+enum { TF = 0x100, DF = 0x400, RED_ZONE = 128, PUSHF = 0x9c, POPF = 0x9d, HOST_GP = 13 };
 
 /* The first byte of the code of one of the guest's instructions. A trial: another thread may hold the lock for long. */
 static bool at_instruction(struct jit_cache *d, const uint8_t *rip)
@@ -536,6 +536,20 @@ static void step_out(struct lx_rt_thread *t, greg_t *g)
     g[REG_EFL] |= TF;
 }
 
+static void leave_guarded(void)
+{
+    siglongjmp(*lx_guard, 1);
+}
+
+/* Guarded code is left when the handler has returned: the thread's signal mask, rounding and x87 are then what they
+ * were. */
+static void to_guard(greg_t *g)
+{
+    g[REG_RIP] = (greg_t)(uintptr_t)leave_guarded;
+    g[REG_RSP] = ((g[REG_RSP] - RED_ZONE) & -16) - 8; /* as behind a call */
+    g[REG_EFL] &= ~DF;
+}
+
 bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
 {
     ucontext_t *uc = context;
@@ -573,7 +587,8 @@ bool lx_rt_host_fault(int sig, siginfo_t *info, void *context)
                                        .addr = (uintptr_t)info->si_addr,
                                        .err = (uint64_t)g[REG_ERR],
                                        .trap = (uint64_t)g[REG_TRAPNO]};
-    siglongjmp(*lx_guard, 1);
+    to_guard(g);
+    return true;
 }
 
 struct step {

@@ -20,6 +20,7 @@
 #define BIT(sig)  (UINT64_C(1) << ((sig)-1))
 #define SYNC_BITS (BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP))
 #define CANNOT    (BIT(SIGKILL) | BIT(SIGSTOP))
+enum { HOST_PF = 14 };
 
 struct ksigaction {
     void (*handler)(int, siginfo_t *, void *);
@@ -112,6 +113,23 @@ static void on_signal(int sig, siginfo_t *info, void *context)
         note(t, sig, info, context);
 }
 
+/* A signal whose code says that it is the kernel's, and which no instruction caused: a child's end (clone may ask for
+ * any signal), what the thread has queued for itself. Faults name the instruction or what it reached for. */
+static bool sent(const siginfo_t *info, const ucontext_t *uc)
+{
+    const greg_t *g = uc->uc_mcontext.gregs;
+    const uint8_t *rip = (const uint8_t *)(uintptr_t)g[REG_RIP];
+    uintptr_t addr = (uintptr_t)info->si_addr;
+
+    if (info->si_code != SI_KERNEL && info->si_signo != SIGSEGV && info->si_signo != SIGBUS)
+        return addr != (uintptr_t)rip;
+    if (((uintptr_t)rip & 0xfff) >= 2 && rip[-2] == 0x0f && rip[-1] == 0x05)
+        return true; /* on its way out of a call */
+    if (info->si_code == SI_KERNEL)
+        return false;
+    return g[REG_TRAPNO] == HOST_PF ? addr != (uintptr_t)g[REG_CR2] : addr && addr != (uintptr_t)rip;
+}
+
 static void on_sync(int sig, siginfo_t *info, void *context)
 {
     struct lx_thread *t = lx_self;
@@ -122,7 +140,7 @@ static void on_sync(int sig, siginfo_t *info, void *context)
             note(t, traced, info, context);
         return;
     }
-    if (info->si_code > 0) {
+    if (info->si_code > 0 && !sent(info, context)) {
         if (!lx_rt_host_fault(sig, info, context)) { /* ours: say so and die of it */
             static const char text[] = "lyrebird: internal fault in the translator\n";
 

@@ -52,6 +52,8 @@ int64_t lx_sys_prctl(struct lx_thread *t, const uint64_t *a)
 
         return syscall(SYS_prctl, (int)a[0], &v) < 0 ? -errno : lx_put(a[1], &v, 4) ? 0 : -EFAULT;
     }
+    case PR_GET_TID_ADDRESS: /* the host's is its C library's */
+        return lx_put_word(a[1], t->clear_tid) ? 0 : -EFAULT;
     default:
         return lx_safe_syscall(t, SYS_prctl, a);
     }

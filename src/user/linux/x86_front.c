@@ -438,7 +438,7 @@ static enum lx_stop step(struct lx_rt_thread *t)
     }
     if (!x->m64)
         c->rip = (uint32_t)c->rip;
-    x86_x87_sync(c); /* a fault leaves by siglongjmp from a handler, to which the kernel has given an x87 of its own */
+    x86_x87_sync(c); /* a fault leaves the instruction in the middle: the state is in memory then */
     vec = x86_user_step(c);
     if (vec < 0)
         return LX_STOP_KICK;

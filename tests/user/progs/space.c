@@ -56,6 +56,53 @@ static void memory(void)
     SAY(munmap(q + 1, 4096));
 }
 
+/* Pages of a shared mapping show other parts of their file. */
+static void remapped(void)
+{
+    int fd = memfd_create("r", 0);
+    char *p;
+
+    ftruncate(fd, 4 * 4096);
+    for (int i = 0; i < 4; i++)
+        pwrite(fd, &"abcd"[i], 1, i * 4096);
+    p = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    SAY(remap_file_pages(p, 4096, 0, 3, 0));
+    SAY(remap_file_pages(p + 4096, 2 * 4096, 0, 0, 0));
+    printf("%c%c%c%c\n", p[0], p[4096], p[2 * 4096], p[3 * 4096]);
+    p[0] = 'D';
+    SAY(p[3 * 4096]);
+    SAY(remap_file_pages(p, 4096, PROT_READ, 0, 0));
+    SAY(remap_file_pages(p, 0, 0, 0, 0));
+    munmap(p, 4 * 4096);
+    SAY(remap_file_pages(p, 4096, 0, 0, 0));
+    p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    SAY(remap_file_pages(p, 4096, 0, 1, 0));
+    close(fd);
+}
+
+/* One page of a file, mapped thousands of times: no call takes longer for it. */
+static void many_views(void)
+{
+    enum { VIEWS = 4000 };
+    static char *view[VIEWS];
+    time_t begin = time(NULL);
+    int fd = memfd_create("v", 0), failed = 0;
+
+    ftruncate(fd, 4096);
+    for (int i = 0; i < VIEWS; i++) {
+        view[i] = mmap(NULL, 4096, PROT_READ | PROT_WRITE | (i == 9 ? PROT_EXEC : 0), MAP_SHARED, fd, 0);
+        failed += view[i] == MAP_FAILED;
+    }
+    SAY(failed);
+    view[0][5] = 77;
+    SAY(view[VIEWS - 1][5]);
+    for (int i = 0; i < VIEWS; i++)
+        failed += munmap(view[i], 4096);
+    SAY(failed);
+    SAY(time(NULL) - begin < 15);
+    close(fd);
+}
+
 static void others_memory(void)
 {
     char here[32] = "", there[32] = "from the child";
@@ -175,7 +222,7 @@ static void process(void)
     cpu_set_t cpus;
     char name[32] = "", cpu;
     struct tms tms;
-    int v = 0;
+    int v = 0, *tid_address = NULL;
 
     SAY(personality(0xffffffff));
     SAY(personality(ADDR_NO_RANDOMIZE));
@@ -186,6 +233,9 @@ static void process(void)
     SAY(prctl(PR_SET_PDEATHSIG, SIGUSR2));
     SAY(prctl(PR_GET_PDEATHSIG, &v));
     SAY(v == SIGUSR2);
+    SAY(syscall(SYS_set_tid_address, &v) == getpid());
+    SAY(prctl(PR_GET_TID_ADDRESS, &tid_address));
+    SAY(tid_address == &v);
     SAY(prctl(PR_SET_DUMPABLE, 1));
     SAY(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
     SAY(prctl(9999, 0, 0, 0, 0));
@@ -235,6 +285,8 @@ static void process(void)
 int main(void)
 {
     memory();
+    remapped();
+    many_views();
     others_memory();
     futexes();
     process();
