@@ -177,7 +177,7 @@ static int get_descriptor(const struct usb_dev *d, const uint8_t *setup, uint8_t
 
 static int feature(struct usb_dev *d, const uint8_t *setup, bool on)
 {
-    uint8_t bit = (uint8_t)(1u << (setup[4] & 7));
+    uint8_t bit = setup[4] & USB_DIR_IN ? (uint8_t)(1u << (setup[4] & 7)) : 0;
 
     if (!(setup[0] & 3) && setup[2] == FEATURE_DEVICE_REMOTE_WAKEUP)
         d->remote_wakeup = on;
