@@ -2,7 +2,7 @@
  * wrong, and rings made of noise. proves: F-USB-03, F-USB-04, F-DEV-03 */
 #include "hw/pci_bare.h"
 
-#include "hw/usb/usb.h"
+#include "hw/usb/xhci_int.h"
 #include "ui/ui.h"
 
 enum {
@@ -80,7 +80,7 @@ struct rig {
     struct bare *b;
     struct pci_dev *d;
     unsigned cmd, event, slot, put[32]; /* put: TRBs in the ring of each endpoint */
-    unsigned patience; /* turns of the loop that an event may take */
+    unsigned patience;                  /* turns of the loop that an event may take */
     bool ccs, pcs;
     uint64_t ev_param;
     uint32_t ev_status, ev_control;
@@ -460,8 +460,9 @@ static void bulk_data_moves_and_is_told(void **state)
     put(&r, 4, RINGS + 0x4100, 0, T(6)); /* the rest of the TD lies elsewhere */
     trb(&r, RINGS + 0x4100, DATA + 1000, 2000, T(1) | CH | IOC | 1);
     trb(&r, RINGS + 0x4110, DATA + 3000, 96, T(1) | CH | 1);
-    trb(&r, RINGS + 0x4120, 0x77, 0, T(7) | IOC | 1);
-    trb(&r, RINGS + 0x4130, UINT64_C(0x0807060504030201), 5, T(1) | IDT | IOC | 1);
+    trb(&r, RINGS + 0x4120, 0x77, 0, T(7) | IOC | CH | 1);
+    trb(&r, RINGS + 0x4130, UINT64_C(0x0807060504030201), 5, T(1) | IDT | IOC | CH | 1);
+    trb(&r, RINGS + 0x4140, 0x88, 0, T(7) | IOC | 1);
     bell(&r, 1, 4);
     assert_int_equal(done(&r, &left), 1);
     assert_int_equal(r.ev_param, RINGS + 0x4100);
@@ -470,6 +471,8 @@ static void bulk_data_moves_and_is_told(void **state)
     assert_true(r.ev_param == 0x77 && (r.ev_control & 4));
     assert_int_equal(done(&r, &left), 1);
     assert_int_equal(left, 0);
+    assert_int_equal(done(&r, &left), 1);
+    assert_true(r.ev_param == 0x88 && left == 5);
     /* 3101 bytes come back: 1024 and 2000 full, the rest short of 1024 and of what follows it */
     put(&r, 3, DATA + 0x2000, 1024, T(1) | CH | ISP);
     put(&r, 3, DATA + 0x2400, 2000, T(1) | CH | ISP | IOC);
@@ -489,16 +492,16 @@ static void bulk_data_moves_and_is_told(void **state)
     assert_memory_equal(m + DATA + 0x2bd0 + 72, "\1\2\3\4\5", 5);
     assert_int_equal(event(&r), 0);
     /* what goes out wakes the one that waits */
-    trb(&r, RINGS + 0x4140, DATA, 64, T(1) | 1);
+    trb(&r, RINGS + 0x4150, DATA, 64, T(1) | 1);
     bell(&r, 1, 4);
     assert_int_equal(done(&r, &left), 1);
     assert_int_equal(left, 0);
     /* the device has no room: the error is told without having been asked for */
     for (unsigned i = 0; i < 4; i++)
-        trb(&r, RINGS + 0x4150 + 16 * i, DATA, 4000, T(1) | 1);
+        trb(&r, RINGS + 0x4160 + 16 * i, DATA, 4000, T(1) | 1);
     bell(&r, 1, 4);
     assert_int_equal(done(&r, &left), 6);
-    assert_int_equal(r.ev_param, RINGS + 0x4170);
+    assert_int_equal(r.ev_param, RINGS + 0x4180);
     assert_int_equal(left, 4000);
     stop(&r);
 }
@@ -547,6 +550,13 @@ static void ports_tell_of_plugs_resets_and_sleep(void **state)
     put(&r, 3, DATA, 8, T(1) | IOC);
     bell(&r, 1, 3);
     assert_int_equal(done(&r, NULL), 4);
+    wr(&r, PORTSC + 32, 0xfe0210);
+    while (event(&r))
+        ;
+    assert_int_equal(rd(&r, PORTSC + 32) & 3, 3);
+    assert_int_equal(slot_command(&r, 14, 1, 3, 0), 1);
+    bell(&r, 1, 3); /* the new one is not at the old one's address */
+    assert_int_equal(done(&r, NULL), 4);
     /* the whole controller may go, with what is on it */
     dev_remove(&r.d->dev);
     stop(&r);
@@ -574,6 +584,65 @@ static void a_full_event_ring_makes_commands_wait(void **state)
     assert_true(seen >= 100);
     assert_int_equal(rd(&r, OPER + 4) & 0x1005, 0); /* it runs on */
     assert_int_equal(command(&r, 0, 0, T(23)), 1);
+    stop(&r);
+}
+
+/* More packets than one call may take: the timer goes on, and what waits for it is saved and loaded like the rest. */
+static void long_transfers_go_on_by_timer(void **state)
+{
+    struct rig r;
+    struct echo *e;
+    uint32_t left = 0;
+
+    start(&r, "qemu-xhci,id=x");
+    bare_device(r.b, "test-usb-echo");
+    e = container_of(container_of(r.d, struct xhci, pci)->bus.port[0], struct echo, usb);
+    go(&r);
+    assert_int_equal(address(&r, 1, 512), 1);
+    assert_int_equal(control(&r, 1, 0, 9, 1, 0, 0, NULL), 1);
+    assert_int_equal(configure(&r, 1, 4, 2, 1), 1);
+    put(&r, 4, DATA, 3000, T(1) | IOC);
+    bell(&r, 1, 4);
+    assert_int_equal(e->len, 1024);
+    assert_int_equal(done(&r, &left), 1);
+    assert_int_equal(e->len, 3000);
+    /* the guest makes a TD shorter than what has moved of it */
+    e->len = 0;
+    put(&r, 4, DATA, 3000, T(1) | IOC);
+    bell(&r, 1, 4);
+    put_le32(r.b->mem + RINGS + 0x4018, 5);
+    assert_int_equal(done(&r, &left), 1);
+    /* for ever, without an event: each turn does its part, the guest can stop it */
+    for (unsigned i = 0; i < 8; i++)
+        trb(&r, RINGS + 0x4100 + 16 * i, DATA, 0, T(8) | 1);
+    trb(&r, RINGS + 0x4180, RINGS + 0x4100, 0, T(6) | 1);
+    trb(&r, RINGS + 0x4020, RINGS + 0x4100, 0, T(6) | 1);
+    bell(&r, 1, 4);
+    bare_turns(r.b, 10);
+    assert_int_equal(event(&r), 0);
+    assert_int_equal(slot_command(&r, 15, 1, 4, 0), 1);
+    bare_turns(r.b, 3);
+    assert_int_equal(event(&r), 0);
+    stop(&r);
+}
+
+/* Data for the controller's own doorbells, from the timer: nothing is rung while rings are worked on. */
+static void its_own_registers_are_no_place_for_data(void **state)
+{
+    struct rig r;
+
+    start(&r, "qemu-xhci,id=x");
+    bare_device(r.b, "usb-tablet");
+    go(&r);
+    assert_int_equal(address(&r, 5, 64), 1);
+    assert_int_equal(control(&r, 1, 0, 9, 1, 0, 0, NULL), 1);
+    assert_int_equal(configure(&r, 1, 3, 7, 8), 1);
+    put(&r, 3, BARE_MMIO + OPER, 8, T(1) | IOC);
+    bell(&r, 1, 3);
+    ui_send_abs(r.b->m, 0x0202, 0); /* would be a reset of the controller */
+    ui_send_sync(r.b->m);
+    assert_int_equal(done(&r, NULL), 13);
+    assert_int_equal(rd(&r, OPER), 5);
     stop(&r);
 }
 
@@ -773,8 +842,57 @@ static void noise_is_survived(void **state)
     stop(&r);
 }
 
+/* Slots come back as they were; records made of noise are refused or do no harm. */
+static void slots_are_saved(void **state)
+{
+    static struct xhci_slot was[XHCI_SLOTS + 1];
+    const struct state_desc *d;
+    struct rig r;
+    struct xhci *x;
+    unsigned taken = 0;
+
+    start(&r, "qemu-xhci,id=x");
+    bare_device(r.b, "usb-tablet,port=1");
+    bare_device(r.b, "test-usb-echo,port=2");
+    bare_device(r.b, "usb-kbd,port=3");
+    go(&r);
+    x = container_of(r.d, struct xhci, pci);
+    d = dev_class(&r.d->dev)->state_desc;
+    set_up(&r);
+    for (unsigned i = 1; i < 4; i++) {
+        put(&r, 3, DATA, i == 2 ? 128 : 64, T(1) | IOC);
+        bell(&r, i, 3);
+    }
+    put(&r, 4, DATA, 128, T(1));
+    bell(&r, 2, 4);
+    bare_turns(r.b, 2);
+    assert_int_equal(container_of(r.d, struct xhci, pci)->slot[2].ep[3].done, 64);
+    assert_true(x->slot[1].ep[3].asleep && x->slot[2].ep[4].state == EP_RUNNING);
+    memcpy(was, x->slot, sizeof was);
+    assert_true(d->pre_save(x, NULL));
+    memset(x->slot, 0x5a, sizeof x->slot);
+    assert_true(d->post_load(x, NULL));
+    assert_memory_equal(was, x->slot, sizeof was);
+    for (unsigned i = 0; i < 20000; i++) {
+        memcpy(x->slot, was, sizeof was);
+        assert_true(d->pre_save(x, NULL));
+        if (rnd() & 1)
+            x->saved_len = (uint32_t)(rnd() % (x->saved_len + 1));
+        for (unsigned k = rnd() % 3; k && x->saved_len; k--)
+            x->saved[rnd() % x->saved_len] = (uint8_t)rnd();
+        taken += d->post_load(x, NULL);
+        for (unsigned k = 1; k < 5; k++)
+            bell(&r, k, 1 + rnd() % 4);
+        if (!xhci_running(x))
+            enable(&r);
+    }
+    assert_true(taken > 100 && taken < 19000);
+    stop(&r);
+}
+
 UNIT_MAIN(cmocka_unit_test(registers_say_what_it_is), cmocka_unit_test(a_tablet_is_enumerated_and_speaks),
           cmocka_unit_test(stalls_and_bad_commands_have_their_codes), cmocka_unit_test(bulk_data_moves_and_is_told),
           cmocka_unit_test(ports_tell_of_plugs_resets_and_sleep),
-          cmocka_unit_test(a_full_event_ring_makes_commands_wait), cmocka_unit_test(rings_that_go_wrong_end),
-          cmocka_unit_test(noise_is_survived))
+          cmocka_unit_test(a_full_event_ring_makes_commands_wait), cmocka_unit_test(long_transfers_go_on_by_timer),
+          cmocka_unit_test(its_own_registers_are_no_place_for_data), cmocka_unit_test(rings_that_go_wrong_end),
+          cmocka_unit_test(slots_are_saved), cmocka_unit_test(noise_is_survived))
