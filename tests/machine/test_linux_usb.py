@@ -105,7 +105,7 @@ def controller(g, ident):
 
 
 @pytest.mark.limit(300)
-@pytest.mark.proves('F-USB-03', 'F-USB-04', 'F-DEV-03', 'F-DEV-04', 'F-USB-08', 'S244', 'S245', 'S246', 'S247', 'S254', 'S258')
+@pytest.mark.proves('F-USB-03', 'F-USB-04', 'F-DEV-03', 'F-DEV-04', 'F-USB-08', 'S244', 'S245', 'S258')
 @pytest.mark.parametrize('args,ident,messages', [
     pytest.param(['-M', 'pc', '-device', 'qemu-xhci,id=xhci'], '0x1b360x000d', True, id='qemu-xhci'),
     pytest.param(['-M', 'q35', '-device', 'nec-usb-xhci,id=xhci'], '0x10330x0194', True, id='nec'),
