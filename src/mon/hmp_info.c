@@ -314,7 +314,7 @@ static void show_usb(struct dev *d, void *opaque)
     if (!obj_class_is(d->obj.cls, "usb-device"))
         return;
     mon_printf(opaque, "  Device %s.%u, Port %u, Speed %s Mb/s, Product %s%s%s\n", strrchr(d->bus->name, '.') + 1,
-               u->addr, u->nr + 1, mbit[usb_class(u)->speed], usb_class(u)->strings[usb_class(u)->device_desc[15] - 1],
+               u->addr, u->nr + 1, mbit[u->speed], usb_class(u)->strings[usb_class(u)->device_desc[15] - 1],
                d->id ? ", ID: " : "", d->id ? d->id : "");
 }
 

@@ -7,6 +7,7 @@ struct ui_input {
     const struct ui_input_ops *ops;
     void *opaque;
     unsigned index; /* stable number for `info mice` */
+    bool told;      /* of something since the last sync */
 };
 
 struct ui_input *ui_input_add(void *machine_ctx, const struct ui_input_ops *ops, void *opaque)
@@ -41,6 +42,15 @@ static struct ui_input *find(void *machine_ctx, unsigned kinds)
     return NULL;
 }
 
+static struct ui_input *find_to_tell(void *machine_ctx, unsigned kinds)
+{
+    struct ui_input *i = find(machine_ctx, kinds);
+
+    if (i)
+        i->told = true;
+    return i;
+}
+
 void ui_input_each(void *machine_ctx, ui_input_fn *fn, void *opaque)
 {
     struct ui_state *s = ui_state_of(machine_ctx);
@@ -68,7 +78,7 @@ bool ui_input_select(void *machine_ctx, unsigned index)
 
 void ui_send_key(void *machine_ctx, unsigned key, bool down)
 {
-    struct ui_input *i = find(machine_ctx, UI_KEYBOARD);
+    struct ui_input *i = find_to_tell(machine_ctx, UI_KEYBOARD);
 
     if (i && i->ops->key)
         i->ops->key(i->opaque, key, down);
@@ -76,7 +86,7 @@ void ui_send_key(void *machine_ctx, unsigned key, bool down)
 
 void ui_send_rel(void *machine_ctx, int dx, int dy)
 {
-    struct ui_input *i = find(machine_ctx, UI_POINTER_REL);
+    struct ui_input *i = find_to_tell(machine_ctx, UI_POINTER_REL);
 
     if (i && i->ops->rel)
         i->ops->rel(i->opaque, dx, dy);
@@ -84,7 +94,7 @@ void ui_send_rel(void *machine_ctx, int dx, int dy)
 
 void ui_send_abs(void *machine_ctx, int x, int y)
 {
-    struct ui_input *i = find(machine_ctx, UI_POINTER_ABS);
+    struct ui_input *i = find_to_tell(machine_ctx, UI_POINTER_ABS);
 
     if (i && i->ops->abs)
         i->ops->abs(i->opaque,
@@ -98,20 +108,23 @@ void ui_send_abs(void *machine_ctx, int x, int y)
 
 void ui_send_button(void *machine_ctx, enum ui_button b, bool down)
 {
-    struct ui_input *i = find(machine_ctx, UI_POINTER_REL | UI_POINTER_ABS);
+    struct ui_input *i = find_to_tell(machine_ctx, UI_POINTER_REL | UI_POINTER_ABS);
 
     if (i && i->ops->button)
         i->ops->button(i->opaque, b, down);
 }
 
+/* To all that were told: a pointer that is not the first one may have had what the first does not understand. */
 void ui_send_sync(void *machine_ctx)
 {
-    struct ui_input *p = find(machine_ctx, UI_POINTER_REL | UI_POINTER_ABS), *k = find(machine_ctx, UI_KEYBOARD);
+    struct ui_state *s = ui_state_of(machine_ctx);
+    struct ui_input *i;
 
-    if (p && p->ops->sync)
-        p->ops->sync(p->opaque);
-    if (k && k != p && k->ops->sync)
-        k->ops->sync(k->opaque);
+    list_each (i, &s->inputs, link) {
+        if (i->told && i->ops->sync)
+            i->ops->sync(i->opaque);
+        i->told = false;
+    }
 }
 
 bool ui_has_abs(void *machine_ctx)

@@ -1,13 +1,18 @@
 """USB input devices from inside Linux: found on the board's controller, and what they send arrives as typed and pointed."""
+import re
 import struct
+import subprocess
 import time
 
 import pytest
 
+from conftest import program
 from linux import Linux
 from rfb import Rfb
+from run import PROMPT
 
 MODULES = ('uhci_hcd', 'usbhid', 'hid_generic', 'evdev')
+USB3 = ('xhci_pci', 'usbhid', 'hid_generic', 'evdev')
 
 
 def listed(g):
@@ -89,4 +94,95 @@ def test_keyboard_and_mouse():
             g.qmp.call('input-send-event', events=[{'type': 'rel', 'data': {'axis': 'x', 'value': 300}}, {'type': 'rel', 'data': {'axis': 'y', 'value': -20}}])
         seen = events(g, event_node(g, 'QEMU QEMU USB Mouse'), move)
         assert sum(e[2] for e in seen if e[:2] == (2, 0)) == 300 and sum(e[2] for e in seen if e[:2] == (2, 1)) == -20
+        g.poweroff()
+
+
+def controller(g, ident):
+    """What /sys says of the PCI function with these ids: its folder, and how its interrupts come."""
+    where = g.sh(f'for d in /sys/bus/pci/devices/*; do [ "$(cat $d/vendor $d/device | tr -d "\\n")" = {ident} ] && echo $d; done; true').strip()
+    assert where, 'no such controller'
+    return where, len(g.sh(f'ls {where}/msi_irqs 2>/dev/null; true').split()), g.sh(f'cat {where}/class').strip()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USB-03', 'F-USB-04', 'F-DEV-03', 'F-DEV-04', 'F-USB-08', 'S244', 'S245', 'S258')
+@pytest.mark.parametrize('args,ident,messages', [
+    pytest.param(['-M', 'pc', '-device', 'qemu-xhci,id=xhci'], '0x1b360x000d', True, id='qemu-xhci'),
+    pytest.param(['-M', 'q35', '-device', 'nec-usb-xhci,id=xhci'], '0x10330x0194', True, id='nec'),
+    pytest.param(['-M', 'q35', '-smp', '2', '-device', 'usb-xhci,id=xhci,msix=off,msi=on,p2=8,p3=1'], '0x1b360x000d', True, id='msi'),
+    pytest.param(['-M', 'pc', '-device', 'nec-usb-xhci,id=xhci,msix=off,msi=off,p3=2'], '0x10330x0194', False, id='intx'),
+])
+def test_the_usb_3_controller_and_what_is_behind_it(args, ident, messages):
+    """Both root hubs, tablet, keyboard and mouse at high speed, and what each of them says."""
+    with Linux([*args, '-device', 'usb-mouse,bus=xhci.0', '-device', 'usb-kbd,bus=xhci.0,port=3', '-device', 'usb-tablet,bus=xhci.0'], USB3) as g:
+        found = listed(g)
+        assert [x for x in ('Tablet', 'Keyboard', 'Mouse') if f'0627 0001 480 QEMU USB {x}' not in found] == [], found
+        where, vectors, cls = controller(g, ident)
+        assert bool(vectors) == messages and cls == '0x0c0330'
+        assert '1d6b 0003 5000 xHCI Host Controller' in found and '1d6b 0002 480 xHCI Host Controller' in found
+
+        def point():
+            g.qmp.call('input-send-event', events=[{'type': 'abs', 'data': {'axis': 'x', 'value': 1000}},
+                                                   {'type': 'abs', 'data': {'axis': 'y', 'value': 32767}}])
+            g.qmp.call('input-send-event', events=[{'type': 'btn', 'data': {'button': 'left', 'down': True}}])
+            g.qmp.call('input-send-event', events=[{'type': 'btn', 'data': {'button': 'left', 'down': False}}])
+        seen = events(g, event_node(g, 'QEMU QEMU USB Tablet'), point)
+        assert (3, 0, 1000) in seen and (3, 1, 32767) in seen
+        assert [e[2] for e in seen if e[:2] == (1, 0x110)] == [1, 0]
+        seen = events(g, event_node(g, 'QEMU QEMU USB Keyboard'), lambda: g.qmp.call('human-monitor-command', command_line='sendkey shift-a'))
+        assert [e[1:] for e in seen if e[0] == 1] == [(42, 1), (30, 1), (30, 0), (42, 0)]
+        seen = events(g, event_node(g, 'QEMU QEMU USB Mouse'), lambda: g.qmp.call('human-monitor-command', command_line='mouse_move 300 -20'))
+        assert sum(e[2] for e in seen if e[:2] == (2, 0)) == 300 and sum(e[2] for e in seen if e[:2] == (2, 1)) == -20
+        usb = g.qmp.call('human-monitor-command', command_line='info usb')
+        assert re.search(r'Port 3, Speed 480 Mb/s, Product QEMU USB Keyboard', usb), usb
+        assert 'xhci' not in g.sh('dmesg -l err,warn; true')
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USB-04', 'F-DEV-03', 'S258')
+def test_devices_come_and_go_on_the_usb_3_controller():
+    with Linux(['-M', 'q35', '-device', 'qemu-xhci,id=xhci'], USB3) as g:
+        listed(g)
+        for turn in range(3):
+            g.qmp.call('device_add', driver='usb-mouse', id='m', bus='xhci.0', port=str(turn + 1))
+            assert 'QEMU USB Mouse' in listed(g)
+
+            def move():
+                for _ in range(100):
+                    g.qmp.call('input-send-event', events=[{'type': 'rel', 'data': {'axis': 'x', 'value': 3}}, {'type': 'rel', 'data': {'axis': 'y', 'value': -2}}])
+            seen = events(g, event_node(g, 'QEMU QEMU USB Mouse'), move)
+            assert sum(e[2] for e in seen if e[:2] == (2, 0)) == 300 and sum(e[2] for e in seen if e[:2] == (2, 1)) == -200
+            g.qmp.call('device_del', id='m')
+            g.sh('for i in $(seq 40); do grep -q Mouse /proc/bus/input/devices || break; sleep 0.5; done; ! grep -q Mouse /proc/bus/input/devices')
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USB-04')
+def test_the_usb_3_controller_is_saved_and_comes_back(tmp_path):
+    """A snapshot with the guest's transfers waiting: after going back to it the same transfers are answered."""
+    disk = tmp_path / 'd.qcow2'
+    subprocess.run([program('qemu-img'), 'create', '-q', '-f', 'qcow2', str(disk), '8M'], check=True)
+    with Linux(['-M', 'q35', '-drive', f'file={disk},if=virtio', '-device', 'qemu-xhci,id=xhci', '-device', 'usb-kbd,bus=xhci.0',
+                '-device', 'usb-tablet,bus=xhci.0'], USB3, no_reboot=False) as g:
+        listed(g)
+
+        def hmp(line):
+            out = g.qmp.call('human-monitor-command', command_line=line)
+            assert 'rror' not in out, out
+
+        def press():
+            hmp('sendkey b')
+        node = event_node(g, 'QEMU QEMU USB Keyboard')
+        keys = [(48, 1), (48, 0)]
+        assert [e[1:] for e in events(g, node, press) if e[0] == 1] == keys
+        hmp('savevm one')
+        assert [e[1:] for e in events(g, node, press) if e[0] == 1] == keys
+        hmp('loadvm one')
+        for _ in range(3):
+            assert [e[1:] for e in events(g, node, press) if e[0] == 1] == keys
+        g.qmp.call('system_reset')
+        g.s.expect(PROMPT, 240, 'boot again')
+        assert 'QEMU USB Keyboard' in listed(g)
         g.poweroff()

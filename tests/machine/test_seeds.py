@@ -203,6 +203,19 @@ VIRTIO = [
     Row('S270', 'S270', {'info status': ['VM status']}),
     Row('S271', 'S271', {'info qtree': ['dev: virtio-rng-pci']}),
 ]
+USB = [
+    Row('S244 F-USB-03 F-DEV-03', 'S244', {'info qtree': ['dev: nec-usb-xhci', r'bus: usb-bus\.0'], 'info pci': ['PCI device 1033:0194']}),
+    Row('S245 F-USB-04 F-DEV-03', 'S245', {'info qtree': ['dev: qemu-xhci', r'bus: usb-bus\.0'], 'info pci': ['PCI device 1b36:000d']}),
+    Row('S246 F-USB-13 F-DEV-04 N-80', 'S246', {'info qtree': ['dev: qemu-xhci', 'dev: usb-mouse', 'dev: usb-tablet'],
+                                                'info usb': ['Port 1, Speed 480 Mb/s, Product QEMU USB Mouse', 'Port 2, Speed 480 Mb/s, Product QEMU USB Tablet']}),
+    Row('S246', 'S246', {'info qtree': ['!xhci'], 'info usb': ['Port 1, Speed 12 Mb/s, Product QEMU USB Mouse']}, corrected=True),
+    Row('S247 F-USB-13 F-DEV-04 N-80', 'S247', {'info usb': ['Port 1, Speed 480 Mb/s, Product QEMU USB Keyboard']}),
+    Row('S258', 'S258', {'info qtree': ['dev: qemu-xhci, id "xhci"', r'bus: xhci\.0'], 'info usb': ['Product QEMU USB Mouse']}, also=['-device', 'usb-mouse,bus=xhci.0']),
+    Row('F-USB-13', 'S246', {'info qtree': ['dev: nec-usb-xhci', '!qemu-xhci'], 'info usb': ['Product QEMU USB Mouse', 'Product QEMU USB Tablet']},
+        also=['-device', 'nec-usb-xhci'], name='-later'),
+    Row('F-USB-12', 'S258', {'info usb': ['Port 3, Speed 480 Mb/s, Product QEMU USB Tablet', 'Port 1, Speed 480 Mb/s, Product QEMU USB Mouse']},
+        also=['-device', 'usb-tablet,bus=xhci.0,port=3', '-device', 'usb-mouse'], name='-port'),
+]
 EVERYDAY = [
     Row('S358', 'S358', {'info kvm': ['kvm support: disabled'], 'info status': ['accelerator tcg']}, accel='', also=['-S']),
     Row('S359', 'S359', {'info kvm': ['kvm support: disabled'], 'info status': ['accelerator tcg']}, accel='', also=['-S']),
@@ -211,7 +224,7 @@ EVERYDAY = [
 ]
 
 
-@pytest.mark.parametrize('row', [r.param() for r in (*MACHINE, *CPU, *MEMORY, *BLOCK, *NETWORK, *DISPLAY, *VIRTIO, *EVERYDAY)])
+@pytest.mark.parametrize('row', [r.param() for r in (*MACHINE, *CPU, *MEMORY, *BLOCK, *NETWORK, *DISPLAY, *VIRTIO, *USB, *EVERYDAY)])
 def test_the_line_gives_the_machine(row, yard, net):
     check(row, yard, net)
 

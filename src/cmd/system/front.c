@@ -254,6 +254,45 @@ static bool opts_names_later_bus(struct sys *s, unsigned at, const char *bus, un
     return false;
 }
 
+static bool device_item(struct sys *s, unsigned i, struct err **errp);
+
+static const struct dev_class *dev_class_of(const struct opts *p)
+{
+    const char *driver = opts_peek(p, "driver");
+    const struct obj_class *c = driver ? obj_class_find(driver) : NULL;
+
+    return c && obj_class_is(c, "device") ? (const struct dev_class *)c : NULL;
+}
+
+/* A USB device that finds no bus with a free port: a controller from a later -device comes first, or one is added. When
+ * that cannot be, the device itself will say what it lacks. */
+static bool usb_controller(struct sys *s, unsigned at, const struct opts *p, struct err **errp)
+{
+    const struct dev_class *c = dev_class_of(p);
+    struct opts *x;
+
+    if (!c || !c->bus_type || strcmp(c->bus_type, "USB") || opts_peek(p, "bus") || bus_find(s->m, NULL, "USB", NULL))
+        return true;
+    for (unsigned i = at + 1; i < s->nr_items; i++) {
+        struct opts *o;
+        bool hit;
+
+        if (s->items[i].done || s->items[i].o->fn != on_device)
+            continue;
+        o = opts_parse(s->items[i].val, "driver", NULL);
+        c = o ? dev_class_of(o) : NULL;
+        hit = c && c->category == DEV_CAT_USB;
+        opts_free(o);
+        if (hit)
+            return device_item(s, i, errp);
+    }
+    x = opts_new();
+    opts_set(x, "driver", "qemu-xhci");
+    dev_create(s->m, x, NULL);
+    opts_free(x);
+    return true;
+}
+
 static bool device_item(struct sys *s, unsigned i, struct err **errp)
 {
     struct item *it = &s->items[i];
@@ -264,6 +303,10 @@ static bool device_item(struct sys *s, unsigned i, struct err **errp)
     it->done = true;
     if (ok && opts_peek(p, "bus") && opts_names_later_bus(s, i, opts_peek(p, "bus"), &later) &&
         !device_item(s, later, errp)) {
+        opts_free(p);
+        return false;
+    }
+    if (ok && !usb_controller(s, i, p, errp)) {
         opts_free(p);
         return false;
     }

@@ -1,4 +1,5 @@
-/* "usb-tablet", "usb-mouse", "usb-kbd": input devices of class HID at full speed, one interrupt endpoint each.
+/* "usb-tablet", "usb-mouse", "usb-kbd": input devices of class HID at full or high speed, one interrupt
+ * endpoint each.
  *
  * Device Class Definition for HID 1.11; HID Usage Tables 1.12 (keyboard page 10). The keyboard and the mouse speak the
  * boot protocol, whose reports are also those of their report descriptors. Left out: idle repetition (an unchanged
@@ -438,10 +439,10 @@ static const uint8_t keyboard_report[] = {0x05, 0x01, 0x09, 0x06, 0xa1, 0x01, 0x
                                           0x02, 0x95, 0x01, 0x75, 0x03, 0x91, 0x01, 0x05, 0x07, 0x19, 0x00, 0x29, 0xff,
                                           0x15, 0x00, 0x26, 0xff, 0x00, 0x95, 0x06, 0x75, 0x08, 0x81, 0x00, 0xc0};
 
-/* Device 0627:0001, full speed, 8-byte control packets; string 2 is the product. */
-#define DEVICE(product)                                                                                                \
+/* Device 0627:0001, control packets of 8 bytes at full and 64 at high speed; the string is the product. */
+#define DEVICE(product, packet)                                                                                        \
     {                                                                                                                  \
-        18, 1, 0x00, 0x02, 0, 0, 0, 8, 0x27, 0x06, 0x01, 0x00, 0x00, 0x00, 1, product, 5, 1                            \
+        18, 1, 0x00, 0x02, 0, 0, 0, packet, 0x27, 0x06, 0x01, 0x00, 0x00, 0x00, 1, product, 5, 1                       \
     }
 /* One configuration (bus powered, remote wake-up), one interface, one interrupt endpoint. */
 #define CONFIG(subclass, protocol, report_len, size, interval)                                                         \
@@ -449,10 +450,15 @@ static const uint8_t keyboard_report[] = {0x05, 0x01, 0x09, 0x06, 0xa1, 0x01, 0x
         9, 2, 34, 0, 1, 1, 0, 0xa0, 50, 9, 4, 0, 0, 1, 3, subclass, protocol, 0, 9, DESC_HID, 0x11, 0x01, 0, 1,        \
             DESC_REPORT, report_len, 0, 7, 5, 0x80 | POLL_EP, 3, size, 0, interval                                     \
     }
-static const uint8_t tablet_dev[] = DEVICE(2), mouse_dev[] = DEVICE(3), keyboard_dev[] = DEVICE(4);
+static const uint8_t tablet_dev[] = DEVICE(2, 8), mouse_dev[] = DEVICE(3, 8), keyboard_dev[] = DEVICE(4, 8);
+static const uint8_t tablet_hs_dev[] = DEVICE(2, 64), mouse_hs_dev[] = DEVICE(3, 64), keyboard_hs_dev[] = DEVICE(4, 64);
 static const uint8_t tablet_config[] = CONFIG(0, 0, sizeof tablet_report, 8, 4);
 static const uint8_t mouse_config[] = CONFIG(1, 2, sizeof mouse_report, 4, 10);
 static const uint8_t keyboard_config[] = CONFIG(1, 1, sizeof keyboard_report, 8, 10);
+/* At high speed the interval is a power of two of microframes: 1 ms and 8 ms. */
+static const uint8_t tablet_hs_config[] = CONFIG(0, 0, sizeof tablet_report, 8, 4);
+static const uint8_t mouse_hs_config[] = CONFIG(1, 2, sizeof mouse_report, 4, 7);
+static const uint8_t keyboard_hs_config[] = CONFIG(1, 1, sizeof keyboard_report, 8, 7);
 static const char *const strings[] = {"QEMU", "QEMU USB Tablet", "QEMU USB Mouse", "QEMU USB Keyboard", "42", NULL};
 
 static const struct ui_input_ops tablet_ops = {
@@ -461,11 +467,15 @@ static const struct ui_input_ops mouse_ops = {
     .name = "QEMU HID Mouse", .kinds = UI_POINTER_REL, .rel = on_rel, .button = on_button, .sync = on_sync};
 static const struct ui_input_ops keyboard_ops = {.name = "QEMU HID Keyboard", .kinds = UI_KEYBOARD, .key = on_key};
 
+static const struct prop hid_props[] = {PROP("usb_version", u32, struct usb_dev, usb_version, .dflt = "2", .min = 1,
+                                             .max = 2, .help = "1: full speed also where the port has high speed"),
+                                        PROP_END};
 #define HID_CLASS(id, text, kind_, what, len)                                                                          \
     static const struct hid_class what##_class = {.name = id,                                                          \
                                                   .parent = "usb-device",                                              \
                                                   .desc = text,                                                        \
                                                   .size = sizeof(struct hid),                                          \
+                                                  .props = hid_props,                                                  \
                                                   .more_props = usb_props,                                             \
                                                   .bus_type = "USB",                                                   \
                                                   .category = DEV_CAT_INPUT,                                           \
@@ -477,6 +487,8 @@ static const struct ui_input_ops keyboard_ops = {.name = "QEMU HID Keyboard", .k
                                                   .state_desc = &hid_state,                                            \
                                                   .device_desc = what##_dev,                                           \
                                                   .config_desc = what##_config,                                        \
+                                                  .hs_device_desc = what##_hs_dev,                                     \
+                                                  .hs_config_desc = what##_hs_config,                                  \
                                                   .strings = strings,                                                  \
                                                   .speed = USB_FULL,                                                   \
                                                   .control = hid_control,                                              \

@@ -260,7 +260,7 @@ static void port_changed(void *opaque, unsigned n)
 
     u->port[n] &= ~(PORT_CCS | PORT_LSDA | PORT_PE | PORT_SUSP);
     if (d)
-        u->port[n] |= PORT_CCS | (usb_class(d)->speed == USB_LOW ? PORT_LSDA : 0);
+        u->port[n] |= PORT_CCS | (d->speed == USB_LOW ? PORT_LSDA : 0);
     u->port[n] |= PORT_CSC | (old & PORT_PE ? PORT_PEC : 0);
     if (u->cmd & CMD_EGSM || !(u->cmd & CMD_RS))
         u->sts |= STS_RD;

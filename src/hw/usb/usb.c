@@ -1,6 +1,6 @@
 /* The USB bus: ports, the control endpoint, standard requests. Source: USB 2.0, 8.5.3 (control transfers), 9.4.
  *
- * Not modelled: hubs (as many devices as the controller has ports), OUT endpoints other than 0, alternate settings. */
+ * Not modelled: hubs (as many devices as the controller has ports), alternate settings, halting OUT endpoints. */
 #include "hw/usb/usb.h"
 
 #include "base/bytes.h"
@@ -46,6 +46,17 @@ void usb_bus_fini(struct usb_bus *b)
     bus_fini(&b->bus);
 }
 
+/* Can the port take the device, and at which speed? */
+static bool fits(const struct usb_bus *b, unsigned n, const struct usb_dev *d, enum usb_speed *speed)
+{
+    unsigned can = b->speeds[n] ? b->speeds[n] : 1u << USB_LOW | 1u << USB_FULL;
+
+    *speed = usb_class(d)->speed;
+    if (usb_class(d)->hs_config_desc && d->usb_version != 1 && (can >> USB_HIGH & 1))
+        *speed = USB_HIGH;
+    return can >> *speed & 1;
+}
+
 bool usb_bus_plug(struct bus *bus, struct dev *dev, struct err **errp)
 {
     struct usb_bus *b = container_of(bus, struct usb_bus, bus);
@@ -64,11 +75,14 @@ bool usb_bus_plug(struct bus *bus, struct dev *dev, struct err **errp)
         n = (unsigned)v - 1;
         if (b->port[n])
             return err_set(errp, "usb port %s (bus %s) is in use", d->port, bus->name);
+        if (!fits(b, n, d, &d->speed))
+            return err_set(errp, "usb port %s (bus %s) is not of the speed of %s", d->port, bus->name,
+                           dev->obj.cls->name);
     }
-    while (n < b->nr_ports && b->port[n])
+    while (n < b->nr_ports && (b->port[n] || !fits(b, n, d, &d->speed)))
         n++;
     if (n >= b->nr_ports) {
-        err_set(errp, "no free port on the USB bus %s", bus->name);
+        err_set(errp, "no free port for the device on the USB bus %s", bus->name);
         err_hint(errp, "add a controller: -device qemu-xhci");
         return false;
     }
@@ -147,23 +161,23 @@ static int get_string(const struct usb_dev *d, unsigned index, uint8_t *data, un
 
 static int get_descriptor(const struct usb_dev *d, const uint8_t *setup, uint8_t *data, unsigned len)
 {
-    const struct usb_dev_class *c = usb_class(d);
+    const uint8_t *desc = setup[3] == DESC_DEVICE ? usb_device_desc(d) : usb_config_desc(d);
 
     switch (setup[3]) {
     case DESC_DEVICE:
-        return reply(data, len, c->device_desc, c->device_desc[0]);
+        return reply(data, len, desc, desc[0]);
     case DESC_CONFIGURATION:
-        return setup[2] ? USB_STALL : reply(data, len, c->config_desc, get_le16(c->config_desc + 2));
+        return setup[2] ? USB_STALL : reply(data, len, desc, get_le16(desc + 2));
     case DESC_STRING:
         return get_string(d, setup[2], data, len);
     default:
-        return USB_STALL; /* a full-speed device has no qualifier, USB 2.0 9.6.2 */
+        return USB_STALL; /* no qualifier (USB 2.0 9.6.2): the other speed is not to be had at this port */
     }
 }
 
 static int feature(struct usb_dev *d, const uint8_t *setup, bool on)
 {
-    uint8_t bit = (uint8_t)(1u << (setup[4] & 7));
+    uint8_t bit = setup[4] & USB_DIR_IN ? (uint8_t)(1u << (setup[4] & 7)) : 0;
 
     if (!(setup[0] & 3) && setup[2] == FEATURE_DEVICE_REMOTE_WAKEUP)
         d->remote_wakeup = on;
@@ -179,7 +193,7 @@ static int get_status(const struct usb_dev *d, const uint8_t *setup, uint8_t *da
     uint8_t st[2] = {0, 0};
 
     if (!(setup[0] & 3))
-        st[0] = (uint8_t)(d->remote_wakeup << 1 | (usb_class(d)->config_desc[7] >> 6 & 1));
+        st[0] = (uint8_t)(d->remote_wakeup << 1 | (usb_config_desc(d)[7] >> 6 & 1));
     else if ((setup[0] & 3) == USB_RCPT_ENDPOINT)
         st[0] = d->halted >> (setup[4] & 7) & 1;
     return reply(data, len, st, 2);
@@ -207,7 +221,7 @@ int usb_control(struct usb_dev *d, const uint8_t setup[8], uint8_t *data, unsign
     case GET_CONFIGURATION:
         return reply(data, len, &d->config, 1);
     case SET_CONFIGURATION:
-        if (setup[2] && setup[2] != usb_class(d)->config_desc[5])
+        if (setup[2] && setup[2] != usb_config_desc(d)[5])
             return USB_STALL;
         d->config = setup[2];
         d->halted = 0;
@@ -284,9 +298,11 @@ int usb_packet(struct usb_dev *d, enum usb_pid pid, unsigned ep, uint8_t *buf, u
         return ep || len != 8 ? USB_STALL : begin_control(d, buf);
     if (!ep)
         return pid == USB_IN ? control_in(d, buf, len) : control_out(d, buf, len);
-    if (pid != USB_IN || !d->config || (d->halted >> (ep & 7) & 1))
+    if (!d->config)
         return USB_STALL;
-    return usb_class(d)->in(d, ep, buf, len);
+    if (pid == USB_OUT)
+        return usb_class(d)->out ? usb_class(d)->out(d, ep, buf, len) : USB_STALL;
+    return d->halted >> (ep & 7) & 1 ? USB_STALL : usb_class(d)->in(d, ep, buf, len);
 }
 
 /* ---- what all devices share ---- */

@@ -19,20 +19,24 @@ struct usb_bus;
 
 struct usb_dev_class {
     struct dev_class;
-    const uint8_t *device_desc, *config_desc; /* as the bus carries them, the configuration with all below it */
-    const char *const *strings;               /* from index 1 on, NULL-terminated */
-    enum usb_speed speed;
+    const uint8_t *device_desc, *config_desc;       /* as the bus carries them, the configuration with all below it */
+    const uint8_t *hs_device_desc, *hs_config_desc; /* the same at high speed; NULL when it has one speed only */
+    const char *const *strings;                     /* from index 1 on, NULL-terminated */
+    enum usb_speed speed;                           /* the one it has, or the lower of two */
     /* Requests that chapter 9 leaves to the class: data holds len bytes to the device, or takes up to len from it.
      * Returns how many, or USB_STALL. */
     int (*control)(struct usb_dev *d, const uint8_t setup[8], uint8_t *data, unsigned len);
     int (*in)(struct usb_dev *d, unsigned ep, uint8_t *data, unsigned len);
-    void (*usb_reset)(struct usb_dev *d); /* bus reset; may be NULL */
+    int (*out)(struct usb_dev *d, unsigned ep, const uint8_t *data, unsigned len); /* NULL: no OUT endpoints but 0 */
+    void (*usb_reset)(struct usb_dev *d);                                          /* bus reset; may be NULL */
 };
 
 struct usb_dev {
     struct dev dev;                              /* first */
     char *port;                                  /* property: number of the port, NULL = first free */
+    uint32_t usb_version;                        /* property of devices with two speeds: 1 keeps to the lower */
     unsigned nr;                                 /* port it sits on, from 0 */
+    enum usb_speed speed;                        /* at that port */
     uint8_t addr, config, remote_wakeup, halted; /* halted: bit per IN endpoint */
     /* The control transfer under way. */
     uint8_t setup[8], data[USB_CONTROL_MAX];
@@ -43,6 +47,17 @@ static inline const struct usb_dev_class *usb_class(const struct usb_dev *d)
 {
     return (const struct usb_dev_class *)d->dev.obj.cls;
 }
+/* The descriptors that hold at its speed. */
+static inline const uint8_t *usb_device_desc(const struct usb_dev *d)
+{
+    return d->speed == USB_HIGH && usb_class(d)->hs_device_desc ? usb_class(d)->hs_device_desc
+                                                                : usb_class(d)->device_desc;
+}
+static inline const uint8_t *usb_config_desc(const struct usb_dev *d)
+{
+    return d->speed == USB_HIGH && usb_class(d)->hs_config_desc ? usb_class(d)->hs_config_desc
+                                                                : usb_class(d)->config_desc;
+}
 extern const struct prop usb_props[]; /* port, serial: .more_props of every USB class */
 extern const struct state_desc usb_dev_state;
 #define USB_REGISTER(cls_) OBJ_REGISTER_AS(cls_, usb)
@@ -51,6 +66,7 @@ struct usb_bus {
     struct bus bus; /* first; type "USB" */
     unsigned nr_ports;
     struct usb_dev *port[USB_MAX_PORTS];                          /* borrowed */
+    uint8_t speeds[USB_MAX_PORTS];                                /* bit per usb_speed of a port; 0 = low and full */
     void (*changed)(void *opaque, unsigned port);                 /* a device came or went; port[] is up to date */
     void (*wakeup)(void *opaque, struct usb_dev *d, unsigned ep); /* an IN endpoint that had nothing has something */
     void *opaque;

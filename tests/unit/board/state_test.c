@@ -252,6 +252,8 @@ static struct full *full_new(void)
     assert_non_null(pci_create(f->r->m, f->r->north.bus, -1, "piix3-usb-uhci", NULL, &e));
     add(f, "usb-tablet");
     add(f, "usb-kbd");
+    add(f, "qemu-xhci,id=x");
+    add(f, "usb-mouse,bus=x.0");
     add(f, "ide-hd,drive=d0");
     add(f, "ide-cd,drive=cd,bus=ide.1");
     add(f, "VGA");
