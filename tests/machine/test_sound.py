@@ -1,0 +1,171 @@
+"""Sound on the command line and through the test channel: a tone is played by a device's registers and found in a WAV file."""
+import signal
+import struct
+import time
+import wave
+
+import pytest
+from lyre import Machine, run
+
+pytestmark = pytest.mark.limit(60)
+
+LIST, DATA = 0x100000, 0x110000
+SHAPE = [round(8000 * (x if x < 25 else 50 - x if x < 75 else x - 100) / 25) for x in range(100)]
+
+
+def samples(path):
+    """(rate, frames of left and right) of a file that a player accepts; the header tells the length that is there."""
+    with wave.open(str(path)) as w:
+        assert (w.getnchannels(), w.getsampwidth()) == (2, 2)
+        data = w.readframes(w.getnframes())
+        assert len(data) == w.getnframes() * 4 and path.stat().st_size == 44 + len(data)
+        v = struct.unpack(f'<{len(data) // 2}h', data)
+        return w.getframerate(), list(zip(v[::2], v[1::2]))
+
+
+def tone(frames, channels=2, sample='h'):
+    """Frames of SHAPE (480 Hz at 48000), the right side upside down."""
+    left = [SHAPE[i % 100] for i in range(frames)]
+    return struct.pack(f'<{frames * channels}{sample}', *[v if c == 0 else -v for v in left for c in range(channels)])
+
+
+def is_tone(frames, period=100, skip=0):
+    left = [f[0] for f in frames[skip:]]
+    ups = [i for i in range(1, len(left)) if left[i - 1] < 0 <= left[i]]
+    gaps = {b - a for a, b in zip(ups, ups[1:])}
+    assert gaps and max(abs(g - period) for g in gaps) <= 1 and all(abs(a + b) <= 1 for a, b in frames)
+
+
+class Ac97:
+    """The card with its ports mapped, codec at 0 dB."""
+    nam, bm = 0xd000, 0xd400
+
+    def __init__(self, m):
+        self.q = m.qt
+        dev, fn = self.q.pci_find(0x8086, 0x2415)
+        self.q.pci_write(dev, 0x10, self.nam, fn=fn)
+        self.q.pci_write(dev, 0x14, self.bm, fn=fn)
+        self.q.pci_write(dev, 4, 5, size=2, fn=fn)
+        self.q.outl(self.bm + 0x2c, 2)
+        self.q.outw(self.nam + 2, 0)
+        self.q.outw(self.nam + 0x18, 0x0808)
+
+    def play(self, frames):
+        """A list of 32 buffers with the tone, and go."""
+        each = frames // 32
+        self.q.write(DATA, tone(frames))
+        self.q.write(LIST, b''.join(struct.pack('<II', DATA + i * each * 4, 1 << 31 | each * 2) for i in range(32)))
+        self.q.outl(self.bm + 0x10, LIST)
+        self.q.outb(self.bm + 0x15, 31)
+        self.q.outb(self.bm + 0x1b, 0x11)
+
+
+@pytest.mark.proves('F-AUD-01', 'F-AUD-11', 'F-DEV-07', 'S228', 'S240')
+@pytest.mark.parametrize('rate,machine', [(48000, 'pc'), (44100, 'q35')])
+def test_a_tone_played_by_the_ac97_is_in_the_file(tmp_path, rate, machine):
+    wav = tmp_path / 'a.wav'
+    with Machine('-M', machine, '-device', 'AC97,audiodev=snd0', '-audiodev', f'wav,id=snd0,path={wav},out.frequency={rate}', qtest=True) as m:
+        card = Ac97(m)
+        card.play(3200)
+        m.qt.clock_step(50_000_000)
+        assert m.qt.inb(card.bm + 0x14) == 24 and m.qt.inw(card.bm + 0x18) == 200
+        m.qt.clock_step(50_000_000)
+        assert m.qt.inw(card.bm + 0x16) == 0xf
+        assert m.quit() == 0
+    got, frames = samples(wav)
+    assert got == rate and abs(len(frames) - 3200 * rate // 48000) <= 2
+    is_tone(frames, round(100 * rate / 48000), skip=2)
+    if rate == 48000:
+        assert [f[0] for f in frames] == [SHAPE[i % 100] for i in range(3200)]
+
+
+@pytest.mark.proves('F-AUD-11')
+@pytest.mark.parametrize('end', ['quit', 'term', 'kill'])
+def test_the_file_is_whole_however_it_ends(tmp_path, end):
+    wav = tmp_path / 'a.wav'
+    with Machine('-device', 'AC97,audiodev=s', '-audiodev', f'wav,id=s,path={wav},out.frequency=48000', qtest=True) as m:
+        card = Ac97(m)
+        card.play(32 * 1500)
+        m.qt.clock_step(960_000_000)
+        if end == 'quit':
+            assert m.quit() == 0
+        elif end == 'term':
+            m.proc.send_signal(signal.SIGTERM)
+            assert m.wait() == 0
+        else:
+            m.kill()
+    if end == 'kill':  # what the header says is there, and it is not far behind
+        with wave.open(str(wav)) as w:
+            assert w.getnframes() >= 16000 and len(w.readframes(48000)) == w.getnframes() * 4
+    else:
+        assert abs(len(samples(wav)[1]) - 46080) <= 480
+
+
+@pytest.mark.proves('F-AUD-13', 'S228')
+@pytest.mark.parametrize('args', [[], ['-audiodev', 'none,id=x']])
+def test_without_a_named_back_end_the_card_works_in_silence(args):
+    with Machine('-device', 'ac97', *args, qtest=True) as m:
+        card = Ac97(m)
+        card.play(3200)
+        m.qt.clock_step(1_000_000_000)
+        assert m.qt.inw(card.bm + 0x16) == 0xf
+        assert m.stderr() == ''
+
+
+@pytest.mark.proves('F-AUD-13')
+def test_the_one_back_end_there_is_is_taken(tmp_path):
+    wav = tmp_path / 'a.wav'
+    with Machine('-device', 'ac97', '-audiodev', f'driver=wav,id=x,path={wav}', qtest=True) as m:
+        Ac97(m).play(3200)
+        m.qt.clock_step(100_000_000)
+        m.quit()
+    assert len(samples(wav)[1]) > 2900
+
+
+@pytest.mark.proves('F-AUD-14', 'S236')
+def test_back_ends_are_listed():
+    r = run('-audiodev', 'help')
+    assert r.returncode == 0 and {'none', 'wav'} <= set(r.stdout.split('\n'))
+    r = run('-audiodev', 'wav,help')
+    assert r.returncode == 0 and '  path\n' in r.stdout and '  out.frequency\n' in r.stdout
+    assert run('-audiodev', 'nosuch,help').returncode == 1
+
+
+@pytest.mark.proves('F-AUD-14', 'S238')
+def test_devices_are_listed():
+    out = run('-device', 'help').stdout
+    assert 'Sound devices:' in out and 'name "AC97", bus PCI, alias "ac97"' in out
+
+
+@pytest.mark.parametrize('args,said', [
+    (['-audiodev', 'alsa,id=s'], "audio driver 'alsa' is not built into this program"),
+    (['-audiodev', 'pa,id=s,server=unix:/run/user/1/pulse/native'], "audio driver 'pa' is not built into this program"),
+    (['-audiodev', 'nosuch,id=s'], "unknown audio driver 'nosuch'"),
+    (['-audiodev', 'wav'], 'id= is missing'),
+    (['-audiodev', 'none,id=a', '-audiodev', 'none,id=a'], "audio back end with id 'a' already"),
+    (['-audiodev', 'none,id=a', '-device', 'AC97,audiodev=b'], "no audio back end with id 'b'"),
+    (['-audiodev', '{"driver":"none","id":"a","out":{"frequency":1}}'], 'out.frequency=1 is out of range'),
+])
+def test_refusals_are_one_line(args, said):
+    r = run(*args)
+    assert r.returncode == 1 and said in r.stderr and len(r.stderr.splitlines()) == 1
+
+
+@pytest.mark.proves('F-AUD-01')
+def test_a_snapshot_goes_on_where_it_was(tmp_path):
+    """Played halfway, saved, played on, loaded: from there on the same samples come again."""
+    disk, wav = tmp_path / 'd.qcow2', tmp_path / 'a.wav'
+    assert run('create', '-f', 'qcow2', str(disk), '16M', prog='qemu-img').returncode == 0
+    with Machine('-device', 'AC97,audiodev=s', '-audiodev', f'wav,id=s,path={wav},out.frequency=48000', '-drive', f'if=none,file={disk},id=d', qtest=True) as m:
+        card = Ac97(m)
+        card.play(3200)
+        m.qt.clock_step(33_000_000)
+        m.hmp('savevm a')
+        was = m.qt.inb(card.bm + 0x14), m.qt.inw(card.bm + 0x18)
+        m.qt.clock_step(100_000_000)
+        assert m.hmp('loadvm a').strip() == ''
+        assert (m.qt.inb(card.bm + 0x14), m.qt.inw(card.bm + 0x18)) == was
+        m.qt.clock_step(100_000_000)
+        m.quit()
+    frames = [f[0] for f in samples(wav)[1]]
+    assert len(frames) > 3200 and frames[3200:] == [SHAPE[i % 100] for i in range(3200)][-(len(frames) - 3200):]
