@@ -135,6 +135,8 @@ def test_back_ends_are_listed():
 def test_devices_are_listed():
     out = run('-device', 'help').stdout
     assert 'Sound devices:' in out and 'name "AC97", bus PCI, alias "ac97"' in out
+    for name, bus in (('intel-hda', 'PCI'), ('ich9-intel-hda', 'PCI'), ('hda-output', 'HDA'), ('hda-duplex', 'HDA'), ('hda-micro', 'HDA')):
+        assert f'name "{name}", bus {bus}' in out
 
 
 @pytest.mark.parametrize('args,said', [
@@ -144,6 +146,8 @@ def test_devices_are_listed():
     (['-audiodev', 'wav'], 'id= is missing'),
     (['-audiodev', 'none,id=a', '-audiodev', 'none,id=a'], "audio back end with id 'a' already"),
     (['-audiodev', 'none,id=a', '-device', 'AC97,audiodev=b'], "no audio back end with id 'b'"),
+    (['-device', 'hda-duplex'], "no 'HDA' bus found"),
+    (['-device', 'intel-hda', '-device', 'hda-duplex,cad=16'], 'cad= goes from 0 to 14'),
     (['-audiodev', '{"driver":"none","id":"a","out":{"frequency":1}}'], 'out.frequency=1 is out of range'),
 ])
 def test_refusals_are_one_line(args, said):
@@ -169,3 +173,95 @@ def test_a_snapshot_goes_on_where_it_was(tmp_path):
         m.quit()
     frames = [f[0] for f in samples(wav)[1]]
     assert len(frames) > 3200 and frames[3200:] == [SHAPE[i % 100] for i in range(3200)][-(len(frames) - 3200):]
+
+
+class Hda:
+    """The controller with its registers mapped and out of reset; commands go by the immediate registers."""
+    base = 0xfeb00000
+
+    def __init__(self, m, device):
+        self.q = m.qt
+        dev, fn = self.q.pci_find(0x8086, device)
+        self.q.pci_write(dev, 0x10, self.base, fn=fn)
+        self.q.pci_write(dev, 4, 6, size=2, fn=fn)
+        self.q.writel(self.base + 8, 1)
+
+    def ask(self, nid, verb, cad=0):
+        self.q.writew(self.base + 0x68, 2)
+        self.q.writel(self.base + 0x60, cad << 28 | nid << 20 | verb)
+        self.q.writew(self.base + 0x68, 1)
+        assert self.q.readw(self.base + 0x68) == 2
+        return self.q.readl(self.base + 0x64)
+
+    def play(self, data, fmt, buffers=4, tag=1):
+        """A ring of these bytes on the first output stream, heard by the codec's DAC."""
+        sd, each = self.base + 0x100, len(data) // buffers
+        self.q.write(DATA, data)
+        self.q.write(LIST, b''.join(struct.pack('<QII', DATA + i * each, each, 1) for i in range(buffers)))
+        self.ask(2, 0x70600 | tag << 4)
+        self.ask(2, 0x20000 | fmt)
+        self.q.writel(sd + 0x18, LIST)
+        self.q.writel(sd + 8, len(data))
+        self.q.writew(sd + 0xc, buffers - 1)
+        self.q.writew(sd + 0x12, fmt)
+        self.q.writel(sd, tag << 20 | 6)
+
+    def position(self):
+        return self.q.readl(self.base + 0x104)
+
+
+@pytest.mark.parametrize('controller,device,codec,rate', [
+    pytest.param('intel-hda', 0x2668, 'hda-duplex', 48000, marks=pytest.mark.proves('F-AUD-02', 'F-AUD-04', 'F-AUD-11', 'F-DEV-07', 'S227')),
+    pytest.param('intel-hda', 0x2668, 'hda-micro', 44100, marks=pytest.mark.proves('F-AUD-02', 'F-AUD-05', 'S229')),
+    pytest.param('ich9-intel-hda', 0x293e, 'hda-output', 48000, marks=pytest.mark.proves('F-AUD-03', 'F-AUD-06', 'S230', 'S239')),
+])
+def test_a_tone_played_by_hd_audio_is_in_the_file(tmp_path, controller, device, codec, rate):
+    wav = tmp_path / 'a.wav'
+    with Machine('-device', controller, '-device', f'{codec},audiodev=snd0', '-audiodev', f'wav,id=snd0,path={wav},out.frequency=48000', qtest=True) as m:
+        card = Hda(m, device)
+        assert m.qt.readw(card.base + 0xe) == 1
+        card.play(tone(4800), 0x4011 if rate == 44100 else 0x0011)
+        for ms in range(1, 50):  # right to the frame, however often one looks
+            m.qt.clock_step(1_000_000)
+            assert card.position() == rate * ms // 1000 * 4
+        m.qt.clock_step(51_000_000)
+        m.qt.writeb(card.base + 0x100, 0)
+        assert m.quit() == 0
+    got, frames = samples(wav)
+    assert got == 48000 and abs(len(frames) - 4800) <= 2
+    is_tone(frames, round(100 * 48000 / rate), skip=2)
+    if rate == 48000:
+        assert [f[0] for f in frames] == [SHAPE[i % 100] for i in range(4800)]
+
+
+@pytest.mark.proves('F-AUD-13', 'S227')
+def test_hd_audio_works_in_silence_without_a_back_end():
+    with Machine('-M', 'q35', '-device', 'intel-hda', '-device', 'hda-duplex', qtest=True) as m:
+        card = Hda(m, 0x2668)
+        card.play(tone(4800), 0x11)
+        m.qt.clock_step(1_025_000_000)
+        assert card.position() == 1200 * 4 and m.stderr() == ''
+
+
+@pytest.mark.proves('F-AUD-03')
+def test_a_snapshot_of_hd_audio_goes_on_where_it_was(tmp_path):
+    disk, wav = tmp_path / 'd.qcow2', tmp_path / 'a.wav'
+    assert run('create', '-f', 'qcow2', str(disk), '16M', prog='qemu-img').returncode == 0
+    with Machine('-device', 'ich9-intel-hda', '-device', 'hda-duplex,audiodev=s', '-audiodev', f'wav,id=s,path={wav},out.frequency=48000', '-drive',
+                 f'if=none,file={disk},id=d', qtest=True) as m:
+        card = Hda(m, 0x293e)
+        card.play(tone(4800), 0x11)
+        card.ask(3, 0x71c77)
+        m.qt.clock_step(33_000_000)
+        m.hmp('savevm a')
+        was = card.position()
+        m.qt.clock_step(100_000_000)
+        card.ask(3, 0x71c00)
+        m.qt.writel(card.base + 8, 0)
+        assert m.hmp('loadvm a').strip() == ''
+        assert card.position() == was == 33 * 192 and card.ask(3, 0xf1c00) & 0xff == 0x77
+        m.qt.clock_step(50_000_000)
+        m.quit()
+    frames = [f[0] for f in samples(wav)[1]]
+    end = frames[6384:]  # 133 ms, then again from 33 ms on
+    assert len(end) > 2000 and end == [SHAPE[(1584 + i) % 100] for i in range(len(end))]

@@ -76,6 +76,7 @@ struct ac97 {
     struct pci_dev pci; /* first */
     struct mem_region nam, nabm;
     struct clk_timer timer;
+    struct machine_hook stop;
     struct aud_dev *audiodev; /* property */
     struct bm bm[NR_BM];
     uint32_t glob_cnt, glob_sta;
@@ -351,6 +352,7 @@ static void run_all(struct ac97 *s)
     update_irq(s);
 }
 
+/* Also when the machine stops or starts: what was due by then is in memory and heard before it is saved. */
 static void tick(void *opaque)
 {
     run_all(opaque);
@@ -516,6 +518,8 @@ static bool ac97_realize(struct dev *d, struct err **errp)
         }
     }
     clk_timer_init(&s->timer, dev_vclk(d), tick, s);
+    s->stop = (struct machine_hook){.fn = tick, .opaque = s};
+    machine_on_state(dev_machine(d), &s->stop);
     mem_region_init_io(&s->nam, dev_machine(d)->mem_sys, &nam_ops, s, "ac97-nam", NAM_SIZE);
     mem_region_init_io(&s->nabm, dev_machine(d)->mem_sys, &nabm_ops, s, "ac97-nabm", NABM_SIZE);
     pci_add_bar(&s->pci, 0, PCI_BAR_IO, &s->nam);
@@ -529,6 +533,7 @@ static void ac97_unrealize(struct dev *d)
     struct ac97 *s = container_of(d, struct ac97, pci.dev);
 
     clk_timer_cancel(&s->timer);
+    machine_hook_del(&s->stop);
     close_voices(s);
     mem_region_free(&s->nam);
     mem_region_free(&s->nabm);

@@ -11,7 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PERIOD = 1024, BUFFER = 4096, SHAPE = 100, LOUD = 2000 };
+/* Three hundred milliseconds and more: a host that is busy for a while must not be heard. */
+enum { PERIOD = 2048, BUFFER = 16384, SHAPE = 100, LOUD = 2000 };
 
 static double now(void)
 {
@@ -123,7 +124,7 @@ static void play(unsigned rate, unsigned channels, unsigned seconds)
             xruns++;
             ioctl(fd, SNDRV_PCM_IOCTL_PREPARE);
         }
-        if (at == 8 * PERIOD) /* twenty looks, 500 us apart: a position that follows the clock moves between most */
+        if (at == 10 * PERIOD) /* twenty looks, 500 us apart: a position that follows the clock moves between most */
             for (unsigned i = 0; i < 20; i++) {
                 snd_pcm_sframes_t d = 0;
 
