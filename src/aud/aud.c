@@ -113,8 +113,8 @@ const char *aud_dev_id(const struct aud_dev *d)
 
 static const struct aud_driver *find_driver(const char *name, struct err **errp)
 {
-    static const char *const others[] = {"alsa", "coreaudio", "dbus", "dsound", "jack", "oss",
-                                         "pa",   "pipewire",  "sdl",  "sndio",  "spice"};
+    static const char *const others[] = {"coreaudio", "dbus",     "dsound", "jack",  "oss",
+                                         "pa",        "pipewire", "sdl",    "sndio", "spice"};
     const struct aud_driver *d = NULL;
     struct strbuf all = {0};
     bool known = false;
@@ -210,6 +210,13 @@ static struct aud_dev *new_dev(struct aud_set *s, const char *id, const struct a
     return d;
 }
 
+static void drop(struct aud_dev *d)
+{
+    free(d->mix);
+    free(d->id);
+    free(d);
+}
+
 struct aud_dev *aud_create(struct aud_set *s, struct opts *o, struct err **errp)
 {
     const char *driver = opts_get(o, "driver"), *id = opts_get(o, "id");
@@ -245,9 +252,7 @@ struct aud_dev *aud_create(struct aud_set *s, struct opts *o, struct err **errp)
     list_add(&s->devs, &d->link);
     return d;
 fail:
-    free(d->mix);
-    free(d->id);
-    free(d);
+    drop(d);
     return NULL;
 }
 
@@ -264,14 +269,40 @@ void aud_dev_free(struct aud_dev *d)
     list_del(&d->link);
     if (d->drv->close)
         d->drv->close(d);
-    free(d->mix);
-    free(d->id);
-    free(d);
+    drop(d);
 }
 
 static const struct aud_driver none_driver = {.name = "none",
                                               .desc = "no sound: the guest's devices work all the same"};
 AUD_REGISTER(none_driver)
+
+/* Opens a driver as it is without options; NULL when it cannot. */
+static struct aud_dev *open_plain(struct aud_set *s, const struct aud_driver *drv)
+{
+    struct aud_dev *d = new_dev(s, drv->name, drv);
+    struct opts *o = opts_new();
+    bool ok = !drv->open || drv->open(d, o, NULL);
+
+    opts_free(o);
+    if (!ok) {
+        drop(d);
+        return NULL;
+    }
+    list_add(&s->devs, &d->link);
+    return d;
+}
+
+/* Nobody asked for a back end: what the host has, or none. */
+static struct aud_dev *automatic(struct aud_set *s)
+{
+    const struct aud_driver *drv = NULL;
+    struct aud_dev *d = NULL;
+
+    while (!d && (drv = aud_driver_next(drv)))
+        if (drv->automatic)
+            d = open_plain(s, drv);
+    return d ? d : open_plain(s, &none_driver);
+}
 
 struct aud_voice *aud_open(struct aud_dev *dev, void *machine_ctx, enum aud_dir dir, struct err **errp)
 {
@@ -284,10 +315,8 @@ struct aud_voice *aud_open(struct aud_dev *dev, void *machine_ctx, enum aud_dir 
     }
     if (!dev)
         dev = list_first(&s->devs, struct aud_dev, link);
-    if (!dev) {
-        dev = new_dev(s, "none", &none_driver);
-        list_add(&s->devs, &dev->link);
-    }
+    if (!dev)
+        dev = automatic(s);
     v = xnew(struct aud_voice);
     v->dev = dev;
     v->dir = dir;

@@ -47,7 +47,8 @@ extern const struct prop_type aud_prop; /* "audiodev" by id; field is struct aud
 /* A stream of one device in one direction. The device owns it and closes it in unrealize. */
 struct aud_voice;
 enum aud_dir { AUD_OUT, AUD_IN };
-/* dev NULL: the first audiodev there is, else a silent one that is made for the purpose. NULL and an error when the
+/* dev NULL: the first audiodev there is, else one that is made for the purpose: an automatic driver that
+ * opens, or none. NULL and an error when the
  * machine has no sound at all. */
 struct aud_voice *aud_open(struct aud_dev *dev, void *machine_ctx, enum aud_dir dir, struct err **errp);
 void aud_close(struct aud_voice *v); /* NULL is allowed */
@@ -81,6 +82,7 @@ int64_t aud_pace_when(const struct aud_pace *p, uint32_t rate, uint32_t nr);
 struct aud_driver {
     const char *name, *desc;
     const char *const *keys; /* options of its own, NULL-terminated; may be NULL */
+    bool automatic;          /* tried when no audiodev was asked for; a failure is kept quiet */
     /* d->fmt is what was asked for; the driver may change what it cannot do. priv is the driver's. May be NULL. */
     bool (*open)(struct aud_dev *d, struct opts *o, struct err **errp);
     void (*close)(struct aud_dev *d);

@@ -46,7 +46,7 @@ const struct option sys_options[] = {
     {"mem-prealloc", NULL, NULL, G_CPU, ST_MACHINE, on_flag, NULL, "allocate all guest memory at the start"},
     {"k", NULL, "language", G_DISPLAY, ST_EARLY, on_string, NULL,
      "keyboard layout of remote displays, such as fr or en-us"},
-    {"audiodev", NULL, "[driver=]driver,id=id[,prop=value] | JSON", G_DEVICE, ST_EARLY, on_audiodev, help_audiodev,
+    {"audiodev", NULL, "[driver=]driver,id=id[,prop=value] | JSON", G_DEVICE, ST_CHARDEV, on_audiodev, help_audiodev,
      "define an audio back end ('-audiodev help' lists the drivers)"},
     {"audio", NULL, "[driver=]driver[,model=name]", G_DEVICE, ST_EARLY, NOT_BUILT, NULL,
      "audio back end and card in one"},
