@@ -113,8 +113,8 @@ const char *aud_dev_id(const struct aud_dev *d)
 
 static const struct aud_driver *find_driver(const char *name, struct err **errp)
 {
-    static const char *const others[] = {"coreaudio", "dbus",     "dsound", "jack",  "oss",
-                                         "pa",        "pipewire", "sdl",    "sndio", "spice"};
+    static const char *const others[] = {"coreaudio", "dbus", "dsound", "jack", "oss",
+                                         "pipewire",  "sdl",  "sndio",  "spice"};
     const struct aud_driver *d = NULL;
     struct strbuf all = {0};
     bool known = false;
@@ -295,12 +295,12 @@ static struct aud_dev *open_plain(struct aud_set *s, const struct aud_driver *dr
 /* Nobody asked for a back end: what the host has, or none. */
 static struct aud_dev *automatic(struct aud_set *s)
 {
-    const struct aud_driver *drv = NULL;
     struct aud_dev *d = NULL;
 
-    while (!d && (drv = aud_driver_next(drv)))
-        if (drv->automatic)
-            d = open_plain(s, drv);
+    for (unsigned rank = 2; !d && rank; rank--)
+        for (const struct aud_driver *drv = NULL; !d && (drv = aud_driver_next(drv));)
+            if (drv->rank == rank && (!drv->present || drv->present()))
+                d = open_plain(s, drv);
     return d ? d : open_plain(s, &none_driver);
 }
 

@@ -82,7 +82,10 @@ int64_t aud_pace_when(const struct aud_pace *p, uint32_t rate, uint32_t nr);
 struct aud_driver {
     const char *name, *desc;
     const char *const *keys; /* options of its own, NULL-terminated; may be NULL */
-    bool automatic;          /* tried when no audiodev was asked for; a failure is kept quiet */
+    /* Tried when no audiodev was asked for: the largest first, 0 never. A failure is kept quiet. present may be NULL.
+     */
+    unsigned rank;
+    bool (*present)(void);
     /* d->fmt is what was asked for; the driver may change what it cannot do. priv is the driver's. May be NULL. */
     bool (*open)(struct aud_dev *d, struct opts *o, struct err **errp);
     void (*close)(struct aud_dev *d);

@@ -157,7 +157,7 @@ static const char *const alsa_keys[] = {"out.dev",           "in.dev",          
 static const struct aud_driver alsa_driver = {.name = "alsa",
                                               .desc = "a sound device of the host, through ALSA",
                                               .keys = alsa_keys,
-                                              .automatic = true,
+                                              .rank = 1,
                                               .open = alsa_open,
                                               .close = alsa_close,
                                               .play = alsa_play};

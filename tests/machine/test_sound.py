@@ -1,7 +1,10 @@
 """Sound on the command line and through the test channel: a tone is played by a device's registers and found in a WAV file."""
 import glob
+import os
+import shutil
 import signal
 import struct
+import subprocess
 import time
 import wave
 
@@ -144,7 +147,7 @@ def test_devices_are_listed():
     (['-audiodev', 'jack,id=s'], "audio driver 'jack' is not built into this program"),
     (['-audiodev', 'alsa,id=s,out.dev=nosuch'], "alsa: cannot open the sound device 'nosuch'"),
     (['-audiodev', 'alsa,id=s,out.period-length=x'], 'out.period-length'),
-    (['-audiodev', 'pa,id=s,server=unix:/run/user/1/pulse/native'], "audio driver 'pa' is not built into this program"),
+    (['-audiodev', 'pipewire,id=s'], "audio driver 'pipewire' is not built into this program"),
     (['-audiodev', 'nosuch,id=s'], "unknown audio driver 'nosuch'"),
     (['-audiodev', 'wav'], 'id= is missing'),
     (['-audiodev', 'none,id=a', '-audiodev', 'none,id=a'], "audio back end with id 'a' already"),
@@ -304,3 +307,72 @@ def test_a_tone_goes_to_the_hosts_sound_device(alsa, args, name):
     got, frames = samples(wav.with_name(name))
     assert got == 44100 and abs(len(frames) - 8820) <= 0.003 * 8820
     is_tone(frames, 92, skip=2)
+
+
+@pytest.fixture
+def pulse(tmp_path):
+    """A PulseAudio server of our own with a sink that goes nowhere, and a recording of what it gets: (its address, environment, samples())."""
+    for tool in ('pulseaudio', 'parec'):
+        if not shutil.which(tool):
+            pytest.skip(f'{tool} is not installed')
+    sock, raw = tmp_path / 'native', tmp_path / 'heard'
+    env = {**os.environ, 'HOME': str(tmp_path), 'XDG_RUNTIME_DIR': str(tmp_path), 'PULSE_RUNTIME_PATH': str(tmp_path / 'p')}
+    env.pop('PULSE_SERVER', None)
+    server = subprocess.Popen(['pulseaudio', '-n', '--daemonize=no', '--exit-idle-time=-1', '--disable-shm=yes', '-L',
+                               f'module-native-protocol-unix auth-anonymous=1 socket={sock}', '-L', 'module-null-sink sink_name=n rate=44100'],
+                              env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            if sock.exists():
+                break
+            time.sleep(0.05)
+        with open(raw, 'wb') as f:
+            rec = subprocess.Popen(['parec', '-s', f'unix:{sock}', '-d', 'n.monitor', '--raw', '--rate=44100', '--latency-msec=20'], stdout=f, env=env)
+        for _ in range(100):
+            if raw.stat().st_size:
+                break
+            time.sleep(0.05)
+
+        def heard():
+            data = raw.read_bytes()
+            v = struct.unpack(f'<{len(data) // 4 * 2}h', data[:len(data) // 4 * 4])
+            frames = list(zip(v[::2], v[1::2]))
+            loud = [i for i, f in enumerate(frames) if f[0]]
+            return frames[loud[0]:loud[-1] + 1] if loud else []
+        yield f'unix:{sock}', env, heard
+        rec.kill()
+        rec.wait()
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize('args', [
+    pytest.param(['-device', 'ac97,audiodev=sd1', '-audiodev', 'pa,id=sd1,server=SERVER'], marks=pytest.mark.proves('F-AUD-09', 'S234')),
+    pytest.param(['-device', 'intel-hda', '-device', 'hda-micro,audiodev=sd1', '-audiodev', 'pa,id=sd1,server=SERVER'],
+                 marks=pytest.mark.proves('F-AUD-09', 'S235')),
+    pytest.param(['-device', 'ac97'], marks=pytest.mark.proves('F-AUD-13')),
+])
+def test_a_tone_goes_to_a_sound_server(pulse, args):
+    server, env, heard = pulse
+    if '-audiodev' not in args:
+        env = {**env, 'PULSE_SERVER': server}
+    with Machine(*[a.replace('SERVER', server) for a in args], qtest=True, env=env) as m:
+        if 'intel-hda' in args:
+            Hda(m, 0x2668).play(tone(4800), 0x11)
+        else:
+            Ac97(m).play(9600)
+        m.qt.clock_step(200_000_000)
+        time.sleep(0.6)
+        assert m.quit() == 0 and m.stderr() == ''
+    frames = heard()
+    assert 8000 < len(frames) < 8900
+    is_tone(frames, 92, skip=2)
+
+
+@pytest.mark.proves('F-AUD-09', 'S237')
+def test_no_sound_server_is_said_in_one_line(tmp_path):
+    if not glob.glob('/usr/lib/*/libpulse-simple.so.0'):
+        pytest.skip('libpulse0 is not installed')
+    r = run('-audiodev', f'pa,id=snd0,server=unix:{tmp_path}/none', env={'HOME': str(tmp_path)})
+    assert r.returncode == 1 and f'no sound server at unix:{tmp_path}/none' in r.stderr and len(r.stderr.splitlines()) == 1
