@@ -376,3 +376,55 @@ def test_no_sound_server_is_said_in_one_line(tmp_path):
         pytest.skip('libpulse0 is not installed')
     r = run('-audiodev', f'pa,id=snd0,server=unix:{tmp_path}/none', env={'HOME': str(tmp_path)})
     assert r.returncode == 1 and f'no sound server at unix:{tmp_path}/none' in r.stderr and len(r.stderr.splitlines()) == 1
+
+
+def beep(q, count=2712):
+    """Timer 2 makes a square wave of this many ticks (440 Hz) and the speaker is on."""
+    q.outb(0x43, 0xb6)
+    q.outb(0x42, count & 0xff)
+    q.outb(0x42, count >> 8)
+    q.outb(0x61, 3)
+
+
+@pytest.mark.parametrize('machine', ['pc', 'q35', 'isapc'])
+def test_the_speaker_beeps_where_the_machine_says(tmp_path, machine):
+    """300 ms of 440 Hz, a pause that is left out, 100 ms of 880 Hz, and what no ear hears."""
+    wav = tmp_path / 'a.wav'
+    with Machine('-M', f'{machine},pcspk-audiodev=s', '-audiodev', f'wav,id=s,path={wav}', qtest=True) as m:
+        beep(m.qt)
+        m.qt.clock_step(300_000_000)
+        m.qt.outb(0x61, 0)
+        m.qt.clock_step(1_000_000_000)
+        beep(m.qt, 1356)
+        m.qt.clock_step(100_000_000)
+        m.qt.outb(0x61, 1)
+        beep(m.qt, 20)
+        m.qt.clock_step(100_000_000)
+        m.quit()
+    frames = [f[0] for f in samples(wav)[1]]
+    assert abs(len(frames) - 22050) <= 3 and set(frames) == {-8000, 0, 8000} and not any(frames[17650:])
+    for part, hz in ((frames[:13220], 440), (frames[13240:17630], 880)):
+        ups = [i for i in range(1, len(part)) if part[i - 1] < part[i]]
+        assert abs((ups[-1] - ups[0]) / (len(ups) - 1) - 44100 / hz) < 0.1
+
+
+def test_the_speaker_goes_on_after_a_snapshot(tmp_path):
+    disk, wav = tmp_path / 'd.qcow2', tmp_path / 'a.wav'
+    assert run('create', '-f', 'qcow2', str(disk), '16M', prog='qemu-img').returncode == 0
+    with Machine('-M', 'pc,pcspk-audiodev=s', '-audiodev', f'wav,id=s,path={wav}', '-drive', f'if=none,file={disk},id=d', qtest=True) as m:
+        beep(m.qt)
+        m.qt.clock_step(50_000_000)
+        m.hmp('savevm a')
+        m.qt.outb(0x61, 0)
+        m.qt.clock_step(50_000_000)
+        assert m.hmp('loadvm a').strip() == ''
+        m.qt.clock_step(100_000_000)
+        m.quit()
+    assert abs(len(samples(wav)[1]) - 6615) <= 3
+
+
+@pytest.mark.parametrize('args,said', [(['-M', 'pc,pcspk-audiodev=s'], 'no audio back end with this id'),
+                                       (['-M', 'pc,pit=off,pcspk-audiodev=s', '-audiodev', 'none,id=s'], 'the speaker needs pit=on')])
+def test_a_speaker_that_cannot_be_is_refused(args, said):
+    r = run(*args)
+    assert r.returncode == 1 and said in r.stderr and len(r.stderr.splitlines()) == 1
