@@ -29,7 +29,7 @@ def build(clang):
         subprocess.run(['meson', 'setup', folder, *options, *(['-Dfuzzer=true'] if clang else [])], cwd=ROOT, check=True, env=env,
                        stdout=subprocess.DEVNULL)
     with open(os.path.join(ROOT, 'tests/fuzz/meson.build'), encoding='utf-8') as f:
-        formats = re.findall(r"'([\w]+)'", re.search(r'fuzz_formats = \[(.*?)\]', f.read())[1]) + ['nbd', 'nbdserver', 'vhost', 'part']
+        formats = re.findall(r"'([\w]+)'", re.search(r'fuzz_formats = \[(.*?)\]', f.read())[1]) + ['nbd', 'nbdserver', 'vhost', 'part', 'ac97', 'hda']
     subprocess.run(['ninja', '-C', folder, f'-j{os.cpu_count() or 1}', *(f'tests/fuzz/fuzz-{n}' for n in formats)], cwd=ROOT, check=True,
                    stdout=subprocess.DEVNULL)
     return folder, formats

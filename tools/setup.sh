@@ -8,7 +8,7 @@ run="seabios ipxe-qemu e2fsprogs dpkg apt"
 check="git python3-pytest clang-format mmdebstrap uidmap acpica-tools ovmf mtools dosfstools grub-common grub-pc-bin grub-efi-amd64-bin
        xorriso qemu-utils qemu-system-x86 pciutils socat genisoimage fdisk qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross binutils-aarch64-linux-gnu
        gcc-riscv64-linux-gnu libc6-dev-riscv64-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross binutils-arm-linux-gnueabihf
-       gdb-multiarch gcc-12-multilib libc6-dev-i386 gdb util-linux strace libvmdk-utils libqcow-utils libvhdi-utils python3-libluksde fuse netcat-openbsd ncat iproute2 debootstrap btrfs-progs dmsetup"
+       gdb-multiarch gcc-12-multilib libc6-dev-i386 gdb util-linux strace libvmdk-utils libqcow-utils libvhdi-utils python3-libluksde fuse netcat-openbsd ncat iproute2 pulseaudio pulseaudio-utils debootstrap btrfs-progs dmsetup"
 case "${1:-}" in
 build) want=$build ;;
 run) want=$run ;;

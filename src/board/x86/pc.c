@@ -5,7 +5,9 @@
 #include "accel/accel.h"
 #include "board/x86/pc_int.h"
 
+#include "aud/aud.h"
 #include "base/str.h"
+#include "hw/timer/i8254.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -153,6 +155,23 @@ static void pc_reset(void *opaque)
     pc_reset_boot_once(p);
 }
 
+static bool pc_set_speaker(struct pc *p, struct err **errp)
+{
+    struct aud_set *s = aud_set_of(p->m);
+    struct aud_dev *d = p->pcspk_audiodev && s ? aud_find(s, p->pcspk_audiodev) : NULL;
+
+    if (!p->pcspk_audiodev)
+        return true;
+    if (!d) {
+        err_set(errp, "-machine pcspk-audiodev=%s: no audio back end with this id", p->pcspk_audiodev);
+        err_hint(errp, "define it with -audiodev DRIVER,id=%s", p->pcspk_audiodev);
+        return false;
+    }
+    if (!p->south.spk || !p->south.pit)
+        return err_set(errp, "-machine pcspk-audiodev=%s: the speaker needs pit=on", p->pcspk_audiodev);
+    return pcspk_set_audio(p->south.spk, d, errp);
+}
+
 /* The bridge comes before the CPUs: an accelerator wants to know what a CPU sees in SMM when it takes the CPU over. */
 static bool pc_build(struct pc *p, struct err **errp)
 {
@@ -160,7 +179,7 @@ static bool pc_build(struct pc *p, struct err **errp)
         return false;
     if (p->has_smm && p->north.smram_root)
         p->smm_as = mem_space_new(p->m->mem_sys, "SMM", p->north.smram_root);
-    if (!pc_create_cpus(p, errp) || !pc_create_rom(p, errp) || !pc_create_south(p, errp))
+    if (!pc_create_cpus(p, errp) || !pc_create_rom(p, errp) || !pc_create_south(p, errp) || !pc_set_speaker(p, errp))
         return false;
     p->fw = fw_cfg_create_io(p->m, errp);
     if (!p->fw || !pc_create_io(p, errp))
@@ -236,6 +255,7 @@ static void pc_free(struct obj *o)
          .help = "include guest memory in core dumps"),                                                                \
         PROP("mem-merge", bool, struct pc, mem_merge, .dflt = "on", .help = "let the host merge equal pages"),         \
         PROP("graphics", bool, struct pc, graphics, .dflt = "on", .help = "firmware may use the display"),             \
+        PROP("pcspk-audiodev", str, struct pc, pcspk_audiodev, .help = "audio back end of the PC speaker"),            \
         PROP("usb", bool, struct pc, usb, .help = "add the machine's USB controller"),                                 \
         PROP("firmware", str, struct pc, firmware, .help = "as -bios"),                                                \
         PROP("kernel", str, struct pc, kernel, .help = "as -kernel"),                                                  \

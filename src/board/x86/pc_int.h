@@ -31,7 +31,7 @@ struct pc {
     bool hpet, pit, i8042, sata, smbus, usb, graphics, fd_bootchk, dump_guest_core, mem_merge, suppress_vmdesc, nvdimm;
     uint64_t max_ram_below_4g, max_fw_size;
     int smbios_ep; /* index into pc_smbios_ep_names */
-    char *oem_id, *oem_table_id, *firmware, *kernel, *initrd, *append, *kernel_irqchip;
+    char *oem_id, *oem_table_id, *firmware, *kernel, *initrd, *append, *kernel_irqchip, *pcspk_audiodev;
 
     /* Memory. */
     uint64_t below_4g, above_4g;

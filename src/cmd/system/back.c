@@ -270,6 +270,17 @@ bool on_netdev(struct sys *s, const struct option *o, const char *val, struct er
     return ok;
 }
 
+/* Sound. */
+
+bool on_audiodev(struct sys *s, const struct option *o, const char *val, struct err **errp)
+{
+    struct opts *p = opts_parse(val, "driver", errp);
+    bool ok = p && aud_create(s->auds, p, errp);
+
+    opts_free(p);
+    return ok;
+}
+
 static bool take_mac(struct opts *p, const char *key, struct mac *out, struct err **errp)
 {
     const char *v = opts_get(p, key);

@@ -173,6 +173,32 @@ void help_netdev(struct sys *s, const char *what)
     }
 }
 
+void help_audiodev(struct sys *s, const char *what)
+{
+    const struct aud_driver *d = NULL;
+    bool found = false;
+
+    if (!what)
+        printf("Available audio drivers:\n");
+    while ((d = aud_driver_next(d))) {
+        if (!what) {
+            printf("%s\n", d->name);
+        } else if (!strcmp(what, d->name)) {
+            found = true;
+            printf("%s options (%s):\n", d->name, d->desc);
+            for (unsigned i = 0; aud_common_keys[i]; i++)
+                printf("  %s\n", aud_common_keys[i]);
+            for (unsigned i = 0; d->keys && d->keys[i]; i++)
+                printf("  %s\n", d->keys[i]);
+        }
+    }
+    if (what && !found) {
+        fprintf(stderr, "%s: audio driver '%s' is not built into this program\n-audiodev help lists what is\n", s->prog,
+                what);
+        sys_exit(1);
+    }
+}
+
 void help_nic(struct sys *s, const char *what)
 {
     printf("Supported NIC models:\n");

@@ -35,6 +35,8 @@ void sys_exit(int code)
         s->qtest = NULL;
         for (struct vnc *v; s->m && (v = vnc_find(s->m, NULL));)
             vnc_free(v);
+        aud_set_free(s->auds);
+        s->auds = NULL;
         if (s->blks)
             blk_drain_all(s->blks);
         blk_set_free(s->blks);
@@ -170,9 +172,11 @@ static void create_core(struct sys *s)
     s->m->quit = machine_quit;
     s->chrs = chr_set_new(s->run, s->m->root);
     s->nets = net_set_new(s->run);
+    s->auds = aud_set_new(s->run);
     s->blks = blk_set_new(s->run);
     chr_set_bind(s->chrs, s->m);
     net_set_bind(s->nets, s->m);
+    aud_set_bind(s->auds, s->m);
     blk_set_bind(s->blks, s->m);
     blk_set_objects(s->blks, s->m->objects);
     ui_bind(s->m, s->run);

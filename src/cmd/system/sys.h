@@ -6,6 +6,7 @@
 #define CMD_SYSTEM_SYS_H
 
 #include "accel/accel.h"
+#include "aud/aud.h"
 #include "base/str.h"
 #include "board/board.h"
 #include "mon/mon.h"
@@ -66,6 +67,7 @@ struct sys {
     struct machine *m;
     struct chr_set *chrs;
     struct net_set *nets;
+    struct aud_set *auds;
     struct blk_set *blks;
     struct mon_set *mons;
     struct state_move *move;
@@ -149,6 +151,7 @@ H(on_blockdev);
 H(on_drive);
 H(on_disk);
 H(on_pflash);
+H(on_audiodev);
 H(on_netdev);
 H(on_nic);
 H(on_net);
@@ -181,6 +184,7 @@ L(help_machine);
 L(help_device);
 L(help_object);
 L(help_chardev);
+L(help_audiodev);
 L(help_netdev);
 L(help_cpu);
 L(help_accel);

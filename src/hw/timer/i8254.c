@@ -51,13 +51,11 @@ static int64_t elapsed(struct pit *p, const struct pit_chan *c)
     return to_ticks(now(p) - c->start);
 }
 
-static bool out(struct pit *p, const struct pit_chan *c)
+/* The output after d ticks. */
+static bool out_after(const struct pit_chan *c, int64_t d)
 {
-    int64_t d;
-
     if (!c->armed)
         return c->mode != 0;
-    d = elapsed(p, c);
     switch (c->mode) {
     case 0:
     case 1:
@@ -69,6 +67,11 @@ static bool out(struct pit *p, const struct pit_chan *c)
     default:
         return d != c->count;
     }
+}
+
+static bool out(struct pit *p, const struct pit_chan *c)
+{
+    return out_after(c, elapsed(p, c));
 }
 
 static uint16_t bcd_of(uint32_t v)
@@ -276,6 +279,20 @@ bool pit_get_out(struct dev *d, unsigned channel)
     struct pit *p = container_of(d, struct pit, dev);
 
     return out(p, &p->ch[channel]);
+}
+
+bool pit_get_wave(struct dev *d, unsigned channel, int64_t t)
+{
+    const struct pit_chan *c = &container_of(d, struct pit, dev)->ch[channel];
+
+    return out_after(c, t > c->start ? to_ticks(t - c->start) : 0);
+}
+
+uint32_t pit_get_period(struct dev *d, unsigned channel)
+{
+    const struct pit_chan *c = &container_of(d, struct pit, dev)->ch[channel];
+
+    return c->armed && c->gate && !one_shot(c) ? c->count : 0;
 }
 
 /* ---- life ---- */

@@ -4,6 +4,7 @@
 
 #include "unit.h"
 
+#include "aud/aud.h"
 #include "base/bytes.h"
 #include "blk/blk.h"
 #include "chr/chr.h"
@@ -36,6 +37,7 @@ struct bare {
     uint8_t *mem;
     struct pci_bus *bus;
     struct net_set *net;
+    struct aud_set *aud;
     struct blk_set *blk;
     struct chr_set *chr; /* goes with the machine's tree */
     int irq;             /* level of the router's input */
@@ -61,6 +63,8 @@ static UNUSED struct bare *bare_new(void)
     b->mem = mem_region_ptr(&b->ram);
     b->net = net_set_new(b->run);
     net_set_bind(b->net, b->m);
+    b->aud = aud_set_new(b->run);
+    aud_set_bind(b->aud, b->m);
     b->blk = blk_set_new(b->run);
     blk_set_bind(b->blk, b->m);
     b->chr = chr_set_new(b->run, b->m->root);
@@ -78,6 +82,7 @@ static UNUSED void bare_free(struct bare *b)
     b->m->state = RS_PAUSED;
     machine_free(b->m);
     net_set_free(b->net);
+    aud_set_free(b->aud);
     blk_set_free(b->blk);
     run_free(b->run);
     free(b);
