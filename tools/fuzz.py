@@ -32,7 +32,8 @@ FULL = '''-nic none -netdev user,id=n0,restrict=on -netdev hubport,id=n1,hubid=0
 -device ahci,id=a0 -device ide-hd,drive=b3,bus=a0.0 -device ide-cd,drive=b4,bus=a0.1 -device virtio-blk-pci-transitional,drive=b5
 -device virtio-rng-pci -device virtio-balloon-pci -device virtio-serial-pci,id=v0 -chardev ringbuf,id=c0 -chardev ringbuf,id=c1
 -device virtserialport,chardev=c0,bus=v0.0,name=p -device virtconsole,chardev=c1,bus=v0.0 -device secondary-vga -device bochs-display
--usb -device usb-tablet -device usb-kbd -device qemu-xhci,id=x0 -device usb-tablet,bus=x0.0 -device usb-kbd,bus=x0.0 -device nec-usb-xhci -device pci-serial -device pvpanic-pci -device pci-bridge,chassis_nr=9,id=br0 -device pvpanic -debugcon null -parallel null
+-usb -device usb-tablet -device usb-kbd -device qemu-xhci,id=x0 -device usb-tablet,bus=x0.0 -device usb-kbd,bus=x0.0 -device nec-usb-xhci
+-blockdev {n}b9 -device usb-storage,drive=b9,bus=x0.0 -device pci-serial -device pvpanic-pci -device pci-bridge,chassis_nr=9,id=br0 -device pvpanic -debugcon null -parallel null
 -drive file=null-co://,format=raw,index=0 -blockdev {n}b7 -device nvme,drive=b7,serial=f'''.format(n=NULL).split()
 FULL_PCIE = ['-device', 'pcie-root-port,id=rp0,chassis=7', '-device', 'virtio-blk-pci,bus=rp0,drive=b6', '-blockdev', NULL + 'b6', '-device', 'isa-fdc']
 FLOPPY = ['-device', 'floppy,unit=1,drive=b8', '-blockdev', NULL + 'b8']

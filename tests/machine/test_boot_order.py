@@ -80,6 +80,14 @@ def test_an_nvme_disk_is_started(name, board, media, tmp_path):
     assert boots(media, tmp_path, '-M', board, '-drive', f'file={media}/disk2.img,format=raw,if=none,id=n', *devices) == 'disk2'
 
 
+@pytest.mark.proves('F-USB-04', 'F-FW-10')
+@pytest.mark.parametrize('controller', ['qemu-xhci', 'nec-usb-xhci,p3=0', 'ich9-usb-uhci1'])
+@pytest.mark.parametrize('board', ['pc', 'q35'])
+def test_a_disk_on_usb_is_started(board, controller, media, tmp_path):
+    assert boots(media, tmp_path, '-M', board, '-drive', f'file={media}/disk2.img,format=raw,if=none,id=n', '-device', f'{controller},id=c', '-device',
+                 'usb-storage,drive=n,bus=c.0,port=2,bootindex=0') == 'disk2'
+
+
 @pytest.mark.parametrize('args', [
     pytest.param(('-M', 'pc', '-fda', '{}'), id='fda', marks=pytest.mark.proves('F-FW-09', 'F-MCH-02', 'S059')),
     pytest.param(('-M', 'pc', '-drive', 'file={},if=floppy,format=raw,index=0'), id='drive', marks=pytest.mark.proves('F-FW-09', 'F-MCH-02')),

@@ -1,4 +1,6 @@
 """USB input devices from inside Linux: found on the board's controller, and what they send arrives as typed and pointed."""
+import hashlib
+import random
 import re
 import struct
 import subprocess
@@ -186,3 +188,30 @@ def test_the_usb_3_controller_is_saved_and_comes_back(tmp_path):
         g.s.expect(PROMPT, 240, 'boot again')
         assert 'QEMU USB Keyboard' in listed(g)
         g.poweroff()
+
+
+@pytest.mark.limit(300)
+@pytest.mark.proves('F-USB-04', 'F-DEV-03')
+@pytest.mark.parametrize('args,speed,megabytes', [
+    pytest.param(['-device', 'qemu-xhci', '-device', 'usb-storage,drive=u,id=s'], 5000, 24, id='super'),
+    pytest.param(['-device', 'nec-usb-xhci,p3=0', '-device', 'usb-storage,drive=u,id=s,removable=on'], 480, 24, id='high'),
+    pytest.param(['-usb', '-device', 'usb-storage,drive=u,id=s'], 12, 1, id='full'),
+])
+def test_a_disk_on_usb(args, speed, megabytes, tmp_path):
+    """What is on the disk is read, what is written is on it, through every kind of controller; then it is pulled out."""
+    disk = tmp_path / 'u.raw'
+    data = bytes(random.Random(7).randbytes(megabytes << 20))
+    disk.write_bytes(data)
+    with Linux(['-M', 'q35', '-drive', f'if=none,id=u,format=raw,file={disk}', *args], ('xhci_pci', 'uhci_hcd', 'usb_storage', 'sd_mod')) as g:
+        g.sh('for i in $(seq 60); do [ -b /dev/sda ] && break; sleep 0.5; done; [ -b /dev/sda ]')
+        assert f'46f4 0001 {speed} QEMU USB HARDDRIVE' in g.sh('for d in /sys/bus/usb/devices/*; do [ -e $d/product ] && echo $(cat $d/idVendor $d/idProduct $d/speed $d/product); done; true')
+        assert int(g.sh('cat /sys/block/sda/size')) == megabytes << 11
+        assert g.sh('md5sum </dev/sda', 120).split()[0] == hashlib.md5(data).hexdigest()
+        g.sh('dd if=/dev/sda of=/tmp/a bs=64k count=8 2>/dev/null; dd if=/tmp/a of=/dev/sda bs=64k seek=8 conv=fsync 2>/dev/null', 120)
+        assert int(g.sh('cat /sys/block/sda/removable')) == ('removable=on' in args[-1])
+        assert not re.search(r'reset (full|high|Super)|I/O error|unable to get BOS|Set SEL', g.sh('dmesg'))
+        g.qmp.call('device_del', id='s')
+        g.sh('for i in $(seq 40); do [ -b /dev/sda ] || break; sleep 0.5; done; [ ! -b /dev/sda ]')
+        g.poweroff()
+    now = disk.read_bytes()
+    assert now[:512 << 10] == data[:512 << 10] == now[512 << 10:1024 << 10] and now[1024 << 10:] == data[1024 << 10:]

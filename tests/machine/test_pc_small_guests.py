@@ -288,3 +288,40 @@ def test_secure_boot_refuses_an_unsigned_program(form, tmp_path):
         subprocess.run([program('qemu-img'), 'check', '-q', tmp_path / var], check=True)
         subprocess.run([program('qemu-img'), 'convert', '-f', form, '-O', 'raw', tmp_path / var, tmp_path / 'raw'], check=True)
         assert (tmp_path / 'raw').stat().st_size == os.path.getsize(images[var]) and (tmp_path / 'raw').read_bytes() != open(images[var], 'rb').read()
+
+
+@pytest.mark.limit(200)
+@pytest.mark.proves('F-USB-04', 'F-DEV-03', 'F-DEV-04')
+@pytest.mark.parametrize('controller', ['qemu-xhci', 'nec-usb-xhci'])
+def test_seabios_takes_keys_from_a_usb_3_keyboard(controller, tmp_path):
+    """No PS/2 port: the key that opens the boot menu can only come by way of the controller."""
+    log = tmp_path / 'log'
+
+    def told(text):
+        for _ in range(600):
+            if log.exists() and text in log.read_text(errors='replace'):
+                return True
+            time.sleep(0.1)
+        return False
+    with Machine('-M', 'pc,i8042=off', *ACCEL, '-device', controller, '-device', 'usb-kbd', '-device', 'usb-mouse', '-boot', 'menu=on,splash-time=20000',
+                 '-debugcon', f'file:{log}', '-global', 'isa-debugcon.iobase=0x402') as m:
+        assert told('USB keyboard initialized') and told('USB mouse initialized'), log.read_text(errors='replace')
+        assert told('Press ESC for boot menu')
+        m.hmp('sendkey esc')
+        assert told('Select boot device'), log.read_text(errors='replace')
+
+
+@pytest.mark.limit(400)
+@pytest.mark.proves('F-USB-04', 'F-DEV-03', 'F-MCH-07')
+def test_ovmf_takes_keys_from_a_usb_3_keyboard(tmp_path):
+    for path in (CODE, VARS):
+        if not os.path.exists(path):
+            pytest.skip('OVMF is missing (package ovmf)')
+    shutil.copy(VARS, tmp_path / 'vars')
+    with Machine(*seeds.words('S005')[1], *ACCEL, '-drive', f'if=pflash,format=raw,readonly=on,file={CODE}', '-drive',
+                 f'if=pflash,format=raw,file={tmp_path}/vars', '-device', 'qemu-xhci', '-device', 'usb-kbd', serial=True) as m:
+        m.serial.expect(rb'Shell> ', 150)
+        for key in 'e c h o spc l y r e ret'.split():
+            m.hmp(f'sendkey {key}')
+            time.sleep(0.3)
+        m.serial.expect(rb'\nlyre', 60)

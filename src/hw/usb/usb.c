@@ -14,10 +14,12 @@ enum {
     GET_CONFIGURATION = 8,
     SET_CONFIGURATION = 9,
     GET_INTERFACE = 10,
-    SET_INTERFACE = 11
+    SET_INTERFACE = 11,
+    SET_SEL = 48, /* USB 3.2, 9.4 */
+    SET_ISOCH_DELAY = 49
 };
-enum { DESC_DEVICE = 1, DESC_CONFIGURATION = 2, DESC_STRING = 3 };
-enum { FEATURE_ENDPOINT_HALT = 0, FEATURE_DEVICE_REMOTE_WAKEUP = 1 };
+enum { DESC_DEVICE = 1, DESC_CONFIGURATION = 2, DESC_STRING = 3, DESC_BOS = 15 };
+enum { FEATURE_ENDPOINT_HALT = 0, FEATURE_DEVICE_REMOTE_WAKEUP = 1, FEATURE_U1 = 48, FEATURE_U2 = 49 };
 enum { PHASE_IDLE, PHASE_IN, PHASE_OUT, PHASE_STALLED };
 
 /* ---- ports ---- */
@@ -52,7 +54,9 @@ static bool fits(const struct usb_bus *b, unsigned n, const struct usb_dev *d, e
     unsigned can = b->speeds[n] ? b->speeds[n] : 1u << USB_LOW | 1u << USB_FULL;
 
     *speed = usb_class(d)->speed;
-    if (usb_class(d)->hs_config_desc && d->usb_version != 1 && (can >> USB_HIGH & 1))
+    if (usb_class(d)->ss_config_desc && d->usb_version > 2 && (can >> USB_SUPER & 1))
+        *speed = USB_SUPER;
+    else if (usb_class(d)->hs_config_desc && d->usb_version > 1 && (can >> USB_HIGH & 1))
         *speed = USB_HIGH;
     return can >> *speed & 1;
 }
@@ -111,6 +115,13 @@ void usb_bus_unplug(struct bus *bus, struct dev *dev)
     b->changed(b->opaque, d->nr);
 }
 
+char *usb_bus_fw_path(struct dev *dev)
+{
+    struct usb_dev *d = container_of(dev, struct usb_dev, dev);
+
+    return xasprintf("%s@%x", usb_class(d)->fw_name ? usb_class(d)->fw_name : "device", d->nr + 1);
+}
+
 void usb_bus_reset_port(struct usb_bus *b, unsigned port)
 {
     struct usb_dev *d = b->port[port];
@@ -132,6 +143,24 @@ void usb_wakeup(struct usb_dev *d, unsigned ep)
 }
 
 /* ---- standard requests ---- */
+
+const uint8_t *usb_device_desc(const struct usb_dev *d)
+{
+    const struct usb_dev_class *c = usb_class(d);
+
+    return d->speed == USB_SUPER && c->ss_device_desc  ? c->ss_device_desc
+           : d->speed == USB_HIGH && c->hs_device_desc ? c->hs_device_desc
+                                                       : c->device_desc;
+}
+
+const uint8_t *usb_config_desc(const struct usb_dev *d)
+{
+    const struct usb_dev_class *c = usb_class(d);
+
+    return d->speed == USB_SUPER && c->ss_config_desc  ? c->ss_config_desc
+           : d->speed == USB_HIGH && c->hs_config_desc ? c->hs_config_desc
+                                                       : c->config_desc;
+}
 
 static int reply(uint8_t *data, unsigned len, const void *src, unsigned n)
 {
@@ -168,6 +197,9 @@ static int get_descriptor(const struct usb_dev *d, const uint8_t *setup, uint8_t
         return reply(data, len, desc, desc[0]);
     case DESC_CONFIGURATION:
         return setup[2] ? USB_STALL : reply(data, len, desc, get_le16(desc + 2));
+    case DESC_BOS:
+        desc = usb_class(d)->bos_desc;
+        return desc ? reply(data, len, desc, get_le16(desc + 2)) : USB_STALL;
     case DESC_STRING:
         return get_string(d, setup[2], data, len);
     default:
@@ -183,8 +215,8 @@ static int feature(struct usb_dev *d, const uint8_t *setup, bool on)
         d->remote_wakeup = on;
     else if ((setup[0] & 3) == USB_RCPT_ENDPOINT && setup[2] == FEATURE_ENDPOINT_HALT)
         d->halted = on ? d->halted | bit : d->halted & (uint8_t)~bit;
-    else
-        return USB_STALL;
+    else if ((setup[0] & 3) || d->speed != USB_SUPER || (setup[2] != FEATURE_U1 && setup[2] != FEATURE_U2))
+        return USB_STALL; /* its link has no such states: enabling them changes nothing */
     return 0;
 }
 
@@ -230,6 +262,9 @@ int usb_control(struct usb_dev *d, const uint8_t setup[8], uint8_t *data, unsign
         return reply(data, len, &none, 1);
     case SET_INTERFACE:
         return setup[2] ? USB_STALL : 0;
+    case SET_SEL:
+    case SET_ISOCH_DELAY:
+        return d->speed == USB_SUPER ? 0 : USB_STALL;
     default:
         return USB_STALL;
     }

@@ -327,15 +327,17 @@ static void kick_port(struct xhci *x, unsigned n)
 static void wakeup(void *opaque, struct usb_dev *d, unsigned ep)
 {
     struct xhci *x = opaque;
-    unsigned root = root_of(x, d), dci = 2 * ep + 1;
+    unsigned root = root_of(x, d);
 
     if ((x->portsc[root] & PORT_PED) && pls(x, root) == PLS_U3 && d->remote_wakeup) {
         set_pls(x, root, PLS_RESUME);
         port_change(x, root, PORT_PLC);
     }
-    for (unsigned i = 1; i <= x->slots && dci < XHCI_EPS; i++)
-        if (x->slot[i].state >= SLOT_ADDRESSED && x->slot[i].port == d->nr && x->slot[i].ep[dci].state == EP_RUNNING)
-            x->slot[i].kick |= 1u << dci;
+    for (unsigned i = 1; i <= x->slots; i++)
+        for (unsigned dci = 2 * ep; dci < 2 * ep + 2 && dci < XHCI_EPS; dci++)
+            if (x->slot[i].state >= SLOT_ADDRESSED && x->slot[i].port == d->nr &&
+                x->slot[i].ep[dci].state == EP_RUNNING)
+                x->slot[i].kick |= 1u << dci;
     later(x, 0);
 }
 

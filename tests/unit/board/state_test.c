@@ -243,6 +243,7 @@ static struct full *full_new(void)
     drive(f, "d0", "");
     drive(f, "d1", "");
     drive(f, "d2", "");
+    drive(f, "d3", "");
     drive(f, "cd", ",readonly=on");
 #ifdef FUZZ_Q35
     assert_non_null(pci_create(f->r->m, f->r->north.bus, PCI_DEVFN(31, 2), "ich9-ahci", NULL, &e));
@@ -254,6 +255,7 @@ static struct full *full_new(void)
     add(f, "usb-kbd");
     add(f, "qemu-xhci,id=x");
     add(f, "usb-mouse,bus=x.0");
+    add(f, "usb-storage,bus=x.0,drive=d3");
     add(f, "ide-hd,drive=d0");
     add(f, "ide-cd,drive=cd,bus=ide.1");
     add(f, "VGA");
