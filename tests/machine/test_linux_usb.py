@@ -161,6 +161,20 @@ def test_devices_come_and_go_on_the_usb_3_controller():
 
 
 @pytest.mark.limit(300)
+@pytest.mark.proves('F-USB-04', 'F-DEV-03')
+def test_the_controller_itself_comes_and_goes():
+    with Linux(['-M', 'pc'], USB3) as g:
+        g.qmp.call('device_add', driver='qemu-xhci', id='h')
+        g.qmp.call('device_add', driver='usb-mouse', id='m', bus='h.0')
+        assert 'QEMU USB Mouse' in listed(g)
+        g.qmp.call('device_del', id='h')
+        g.qmp.wait_event('DEVICE_DELETED')
+        g.sh('for i in $(seq 40); do grep -q Mouse /proc/bus/input/devices || break; sleep 0.5; done; ! grep -q Mouse /proc/bus/input/devices')
+        assert 'not enabled' in g.qmp.call('human-monitor-command', command_line='info usb')
+        g.poweroff()
+
+
+@pytest.mark.limit(300)
 @pytest.mark.proves('F-USB-04')
 def test_the_usb_3_controller_is_saved_and_comes_back(tmp_path):
     """A snapshot with the guest's transfers waiting: after going back to it the same transfers are answered."""
