@@ -380,7 +380,12 @@ void lx_siginfo_out(uint8_t out[128], const siginfo_t *i, unsigned word)
         memcpy(out + 16, h + 24, 8);
         return;
     }
-    memcpy(out + 12, h + 16, 8); /* pid, uid; or timer id, overrun; or band in the low part */
+    if (code == SI_SIGIO || (code > 0 && code <= POLL_HUP && i->si_signo != SIGCHLD)) {
+        memcpy(out + 12, h + 16, 4); /* band, descriptor */
+        memcpy(out + 16, h + 24, 4);
+        return;
+    }
+    memcpy(out + 12, h + 16, 8); /* pid, uid; or timer id, overrun */
     if (i->si_signo == SIGCHLD && code > 0) {
         memcpy(out + 20, h + 24, 4); /* status */
         memcpy(out + 24, h + 32, 4); /* utime, stime */

@@ -97,6 +97,66 @@ PAIRS(mq_timedsend, 4, -1, 1)
 PAIRS(mq_timedreceive, 4, -1, 1)
 PAIRS(semtimedop, 3, -1, 1)
 
+/* ---- times of 64 bits: above the 32 bits of nanoseconds is padding, which the kernel does not look at ---- */
+
+static bool get_times64(uint64_t at, int64_t *v, unsigned n)
+{
+    if (!lx_get(v, at, n * 16))
+        return false;
+    for (unsigned i = 0; i < n; i++)
+        v[2 * i + 1] &= 0xffffffff;
+    return true;
+}
+
+/* A call whose argument `in` is n of them, to read. */
+static int64_t with_times64(struct lx_thread *t, long nr, const uint64_t *a, unsigned in, unsigned n)
+{
+    uint64_t arg[6];
+    int64_t v[4];
+
+    memcpy(arg, a, sizeof arg);
+    if (a[in]) {
+        if (!get_times64(a[in], v, n))
+            return -EFAULT;
+        arg[in] = (uintptr_t)v;
+    }
+    return lx_safe_syscall(t, nr, arg);
+}
+
+#define TIMES64(name, as, in, n)                                                                                       \
+    int64_t lx_sys32_##name(struct lx_thread *t, const uint64_t *a)                                                    \
+    {                                                                                                                  \
+        return with_times64(t, SYS_##as, a, in, n);                                                                    \
+    }
+TIMES64(clock_nanosleep_time64, clock_nanosleep, 2, 1)
+TIMES64(clock_settime64, clock_settime, 1, 1)
+TIMES64(futex_waitv, futex_waitv, 3, 1)
+TIMES64(mq_timedreceive_time64, mq_timedreceive, 4, 1)
+TIMES64(mq_timedsend_time64, mq_timedsend, 4, 1)
+TIMES64(semtimedop_time64, semtimedop, 3, 1)
+TIMES64(timer_settime64, timer_settime, 2, 2)
+TIMES64(timerfd_settime64, timerfd_settime, 2, 2)
+TIMES64(utimensat_time64, utimensat, 2, 2)
+
+int64_t lx_sys32_ppoll_time64(struct lx_thread *t, const uint64_t *a)
+{
+    uint64_t arg[6];
+    int64_t v[2], r;
+
+    memcpy(arg, a, sizeof arg);
+    if (a[2]) {
+        if (!get_times64(a[2], v, 1))
+            return -EFAULT;
+        arg[2] = (uintptr_t)v;
+    }
+    r = lx_safe_syscall(t, SYS_ppoll, arg);
+    if (a[2] && (r >= 0 || r == -EINTR))
+        (void)lx_put(a[2], v, sizeof v); /* what is left */
+    return r;
+}
+
+/* ---- the time of day ---- */
+
 int64_t lx_sys32_gettimeofday(struct lx_thread *t, const uint64_t *a)
 {
     struct timeval tv;
@@ -139,14 +199,22 @@ int64_t lx_sys32_times(struct lx_thread *t, const uint64_t *a)
     return a[0] && !lx_put(a[0], v, sizeof v) ? -EFAULT : (int32_t)r & 0x7fffffff;
 }
 
-int64_t lx_sys32_futex(struct lx_thread *t, const uint64_t *a)
+static bool futex_times(const uint64_t *a)
 {
     unsigned op = (unsigned)a[1] & FUTEX_CMD_MASK;
 
-    if (op == FUTEX_WAIT || op == FUTEX_LOCK_PI || op == FUTEX_WAIT_BITSET || op == FUTEX_WAIT_REQUEUE_PI ||
-        op == 13 /* LOCK_PI2 */)
-        return with_pairs(t, SYS_futex, a, 3, -1, 1);
-    return lx_safe_syscall(t, SYS_futex, a);
+    return op == FUTEX_WAIT || op == FUTEX_LOCK_PI || op == FUTEX_WAIT_BITSET || op == FUTEX_WAIT_REQUEUE_PI ||
+           op == 13 /* LOCK_PI2 */;
+}
+
+int64_t lx_sys32_futex(struct lx_thread *t, const uint64_t *a)
+{
+    return futex_times(a) ? with_pairs(t, SYS_futex, a, 3, -1, 1) : lx_safe_syscall(t, SYS_futex, a);
+}
+
+int64_t lx_sys32_futex_time64(struct lx_thread *t, const uint64_t *a)
+{
+    return futex_times(a) ? with_times64(t, SYS_futex, a, 3, 1) : lx_safe_syscall(t, SYS_futex, a);
 }
 
 int64_t lx_sys32_rt_sigtimedwait(struct lx_thread *t, const uint64_t *a)
@@ -157,6 +225,20 @@ int64_t lx_sys32_rt_sigtimedwait(struct lx_thread *t, const uint64_t *a)
     memcpy(arg, a, sizeof arg);
     if (a[2]) {
         if (!get_pair(a[2], v))
+            return -EFAULT;
+        arg[2] = (uintptr_t)v;
+    }
+    return lx_sys_rt_sigtimedwait(t, arg);
+}
+
+int64_t lx_sys32_rt_sigtimedwait_time64(struct lx_thread *t, const uint64_t *a)
+{
+    int64_t v[2];
+    uint64_t arg[6];
+
+    memcpy(arg, a, sizeof arg);
+    if (a[2]) {
+        if (!get_times64(a[2], v, 1))
             return -EFAULT;
         arg[2] = (uintptr_t)v;
     }
@@ -223,7 +305,7 @@ static int64_t psel(struct lx_thread *t, const uint64_t *a, bool time64)
     uint32_t w[2];
     int64_t ts[2], r;
 
-    if (a[4] && !(time64 ? lx_get(ts, a[4], 16) : get_pair(a[4], ts)))
+    if (a[4] && !(time64 ? get_times64(a[4], ts, 1) : get_pair(a[4], ts)))
         return -EFAULT;
     if (a[5]) {
         if (!lx_get(w, a[5], 8))
