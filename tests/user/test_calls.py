@@ -119,3 +119,10 @@ def test_requests_handed_on_are_the_kernels(tmp_path):
         theirs = requests_of(tmp_path, arch)
         assert {n for n in here if theirs[n][0] != here[n][0]} == set(other.split()), arch
         assert [v[1:] for v in theirs.values()] == [v[1:] for v in here.values()]
+
+
+@pytest.mark.proves('F-USR-07', 'F-USR-08')
+@pytest.mark.parametrize('arch', ['i386', 'arm'])
+def test_a_full_address_space_says_so(tmp_path, arch):
+    cc, flags = CROSS[arch]
+    assert run([translator(arch), build(tmp_path, 'full', '-static', *flags, cc=cc)]) == (0, b'1\n' * 6, b'')

@@ -142,7 +142,7 @@ static int64_t mmap32(uint64_t addr, uint64_t len, int prot, int flags, int fd, 
         lx_map_add(at, at + PAGE, PROT_NONE, false, LX_MAP_PLAIN); /* the host's own: do not try there again */
         addr = 0;
     }
-    return r;
+    return -ENOMEM;
 }
 
 /* A library, or the room the dynamic linker reserves for one, goes where it went the last time (kept.h). */
