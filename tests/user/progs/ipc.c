@@ -102,7 +102,7 @@ static void shared(void)
     struct shminfo limits = {0};
     struct shm_info used = {0};
     struct shmid_ds ds;
-    char *p = shmat(id, NULL, 0), *q;
+    char *p = shmat(id, NULL, 0), *q, *part[3];
 
     SAY_IF(p != (void *)-1);
     strcpy(p, "shared");
@@ -121,6 +121,18 @@ static void shared(void)
     printf("shmid_ds: %lu %lu %d\n", (unsigned long)ds.shm_segsz, (unsigned long)ds.shm_nattch,
            ds.shm_cpid == getpid());
     SAY(shmdt(q));
+    SAY(shmdt(q));
+    for (int i = 0; i < 3; i++) /* beside each other, perhaps */
+        SAY_IF((part[i] = shmat(id, NULL, 0)) != (void *)-1);
+    SAY(shmdt(part[2]));
+    SAY_IF((part[2] = shmat(id, NULL, 0)) != (void *)-1);
+    SAY(shmdt(part[1]));
+    SAY_IF((part[1] = shmat(id, NULL, 0)) != (void *)-1);
+    SAY_IF((q = shmat(id, NULL, 0)) != (void *)-1);
+    for (int i = 0; i < 3; i++) {
+        printf("%s\n", part[i]);
+        SAY(shmdt(part[i]));
+    }
     SAY(shmdt(q));
     SAY(shmctl(id, IPC_RMID, NULL));
     p[8999] = 1;
