@@ -142,7 +142,7 @@ static int64_t mmap32(uint64_t addr, uint64_t len, int prot, int flags, int fd, 
         lx_map_add(at, at + PAGE, PROT_NONE, false, LX_MAP_PLAIN); /* the host's own: do not try there again */
         addr = 0;
     }
-    return r;
+    return -ENOMEM;
 }
 
 /* A library, or the room the dynamic linker reserves for one, goes where it went the last time (kept.h). */
@@ -378,6 +378,31 @@ out:
     return (int64_t)p->brk;
 }
 
+/* What shmat has put where: neighbours are one mapping in map.h, and shmdt does not say how long its is. */
+static struct shm_place {
+    uint64_t at, len;
+} * attached; /* owned; under lx_proc.space */
+static size_t nr_attached;
+
+static struct shm_place *attached_at(uint64_t at)
+{
+    for (size_t i = 0; i < nr_attached; i++)
+        if (attached[i].at == at)
+            return &attached[i];
+    return NULL;
+}
+
+static void note_attached(uint64_t at, uint64_t len)
+{
+    struct shm_place *p = attached_at(at);
+
+    if (!p) {
+        attached = xrealloc(attached, (nr_attached + 1) * sizeof *attached);
+        p = &attached[nr_attached++];
+    }
+    *p = (struct shm_place){at, len};
+}
+
 static int64_t shmat_held(const uint64_t *a)
 {
     struct shmid_ds ds;
@@ -408,18 +433,20 @@ static int64_t shmat_held(const uint64_t *a)
     }
     lx_map_add((uintptr_t)p, (uintptr_t)p + len, flags & SHM_RDONLY ? PROT_READ : PROT_READ | PROT_WRITE, true,
                LX_MAP_PLAIN);
+    note_attached((uintptr_t)p, len);
     return (int64_t)(uintptr_t)p;
 }
 
 static int64_t shmdt_held(const uint64_t *a)
 {
-    struct lx_map m;
-    bool known = lx_map_next(a[0], &m) && m.start == a[0];
+    struct shm_place *p = attached_at(a[0]);
 
     if (shmdt((void *)(uintptr_t)a[0]) < 0)
         return -errno;
-    if (known)
-        lx_map_del(m.start, m.end);
+    if (p) {
+        lx_map_del(p->at, p->at + p->len);
+        *p = attached[--nr_attached];
+    }
     return 0;
 }
 

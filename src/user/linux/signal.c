@@ -319,15 +319,16 @@ void lx_signals_deliver(struct lx_thread *t)
     }
 }
 
+/* As the kernel: what is blocked or ignored is neither from now on, so that a tracer sees it before the end. */
 static void force(struct lx_thread *t, const siginfo_t *info)
 {
     int sig = info->si_signo;
 
-    if (t->mask & BIT(sig) || t->act->a[sig].handler == 1) {
-        if (lx_proc.opt.strace)
-            lx_strace_signal(t, sig, info);
-        lx_die_by(sig);
-    }
+    pthread_mutex_lock(&t->act->lock);
+    if (t->mask & BIT(sig) || t->act->a[sig].handler == 1)
+        t->act->a[sig].handler = 0;
+    pthread_mutex_unlock(&t->act->lock);
+    t->mask &= ~BIT(sig);
     take(t, sig, info, true);
     lx_host_mask(t);
 }

@@ -707,7 +707,15 @@ int64_t lx_sys32_shmctl(struct lx_thread *t, const uint64_t *a)
     r = shmctl((int)a[0], cmd, &ds);
     if (r < 0)
         return -errno;
-    if (cmd != IPC_STAT && cmd != SHM_STAT)
+    if (cmd == IPC_INFO || cmd == SHM_INFO) {
+        const uint64_t *h = (const uint64_t *)&ds; /* all longs but the first of SHM_INFO */
+        unsigned n = cmd == IPC_INFO ? 9 : 6;
+
+        for (unsigned i = 0; i < n; i++)
+            v[i] = (uint32_t)min_u64(h[i], cmd == IPC_INFO ? INT32_MAX : UINT32_MAX);
+        return lx_put(a[2], v, n * 4) ? r : -EFAULT;
+    }
+    if (cmd != IPC_STAT && cmd != SHM_STAT && cmd != SHM_STAT_ANY)
         return r;
     put_perm(v, &ds.shm_perm);
     v[9] = (uint32_t)ds.shm_segsz;
@@ -736,7 +744,9 @@ int64_t lx_sys32_msgctl(struct lx_thread *t, const uint64_t *a)
     r = msgctl((int)a[0], cmd, &ds);
     if (r < 0)
         return -errno;
-    if (cmd != IPC_STAT && cmd != MSG_STAT)
+    if (cmd == IPC_INFO || cmd == MSG_INFO)
+        return lx_put(a[2], &ds, sizeof(struct msginfo)) ? r : -EFAULT;
+    if (cmd != IPC_STAT && cmd != MSG_STAT && cmd != MSG_STAT_ANY)
         return r;
     put_perm(v, &ds.msg_perm);
     v[9] = (uint32_t)ds.msg_stime;
@@ -757,7 +767,7 @@ int64_t lx_sys32_semctl(struct lx_thread *t, const uint64_t *a)
     uint32_t v[16] = {0};
     int64_t r;
 
-    if (cmd != IPC_STAT && cmd != IPC_SET && cmd != SEM_STAT) {
+    if (cmd != IPC_STAT && cmd != IPC_SET && cmd != SEM_STAT && cmd != SEM_STAT_ANY) {
         uint64_t arg[6] = {a[0], a[1], (uint64_t)cmd, a[3]};
 
         return lx_safe_syscall(t, SYS_semctl, arg);

@@ -23,8 +23,14 @@ union semun {
     struct seminfo *info;
 };
 
+#define SLOT(id) ((id)&0x7fff) /* where the kernel has it, for SEM_STAT and its like */
+
 static void semaphores(void)
 {
+    struct {
+        struct semid_ds ds;
+        unsigned guard;
+    } any;
     int id = semget(IPC_PRIVATE, 3, 0640), status;
     unsigned short all[3] = {4, 5, 6};
     struct sembuf op[2] = {{0, 2, 0}, {1, -1, SEM_UNDO}}, wait0 = {2, -9, IPC_NOWAIT};
@@ -52,6 +58,9 @@ static void semaphores(void)
     SAY(semctl(id, 1, GETNCNT));
     SAY(semctl(id, 9, GETVAL));
     SAY(semctl(0, 0, IPC_INFO, (union semun){.info = &info}) >= 0 && info.semmsl > 0);
+    any.guard = 4660;
+    SAY(semctl(SLOT(id), 0, SEM_STAT_ANY, (union semun){.buf = &any.ds}) == id);
+    printf("%lu %x\n", (unsigned long)any.ds.sem_nsems, any.guard);
     SAY(semctl(id, 0, IPC_RMID));
     SAY(semop(id, op, 1));
 }
@@ -64,12 +73,16 @@ static void messages(void)
     } m = {7, "seven"}, got;
     int id = msgget(IPC_PRIVATE, 0600);
     struct msqid_ds ds;
+    struct msginfo info = {0};
 
     SAY(msgsnd(id, &m, 6, 0));
     m.type = 3;
     strcpy(m.text, "three");
     SAY(msgsnd(id, &m, 6, IPC_NOWAIT));
     SAY(msgctl(id, IPC_STAT, &ds));
+    SAY(msgctl(0, IPC_INFO, (struct msqid_ds *)&info) >= 0 && info.msgmax > 0 && info.msgmnb > 0);
+    memset(&ds, 0, sizeof ds);
+    SAY(msgctl(SLOT(id), MSG_STAT_ANY, &ds) == id && ds.msg_qnum == 2);
     printf("msqid_ds: %lu %d %o\n", (unsigned long)ds.msg_qnum, ds.msg_lspid == getpid(), ds.msg_perm.mode);
     memset(&got, 0, sizeof got);
     SAY(msgrcv(id, &got, 32, -5, 0));
@@ -86,8 +99,10 @@ static void messages(void)
 static void shared(void)
 {
     int id = shmget(IPC_PRIVATE, 9000, 0600);
+    struct shminfo limits = {0};
+    struct shm_info used = {0};
     struct shmid_ds ds;
-    char *p = shmat(id, NULL, 0), *q;
+    char *p = shmat(id, NULL, 0), *q, *part[3];
 
     SAY_IF(p != (void *)-1);
     strcpy(p, "shared");
@@ -99,9 +114,25 @@ static void shared(void)
     q = shmat(id, NULL, SHM_RDONLY);
     printf("%s %d\n", q, q != p);
     SAY(shmctl(id, IPC_STAT, &ds));
+    SAY(shmctl(0, IPC_INFO, (struct shmid_ds *)&limits) >= 0 && limits.shmmax > 4096 && limits.shmmni > 0);
+    SAY(shmctl(0, SHM_INFO, (struct shmid_ds *)&used) >= 0 && used.used_ids > 0 && used.shm_tot > 2);
+    memset(&ds, 0, sizeof ds);
+    SAY(shmctl(SLOT(id), SHM_STAT_ANY, &ds) == id && ds.shm_segsz == 9000);
     printf("shmid_ds: %lu %lu %d\n", (unsigned long)ds.shm_segsz, (unsigned long)ds.shm_nattch,
            ds.shm_cpid == getpid());
     SAY(shmdt(q));
+    SAY(shmdt(q));
+    for (int i = 0; i < 3; i++) /* beside each other, perhaps */
+        SAY_IF((part[i] = shmat(id, NULL, 0)) != (void *)-1);
+    SAY(shmdt(part[2]));
+    SAY_IF((part[2] = shmat(id, NULL, 0)) != (void *)-1);
+    SAY(shmdt(part[1]));
+    SAY_IF((part[1] = shmat(id, NULL, 0)) != (void *)-1);
+    SAY_IF((q = shmat(id, NULL, 0)) != (void *)-1);
+    for (int i = 0; i < 3; i++) {
+        printf("%s\n", part[i]);
+        SAY(shmdt(part[i]));
+    }
     SAY(shmdt(q));
     SAY(shmctl(id, IPC_RMID, NULL));
     p[8999] = 1;

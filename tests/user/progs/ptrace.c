@@ -74,6 +74,15 @@ static void one_call(void)
     syscall(SYS_getpgid, 0);
 }
 
+static void blocked_fault(void)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    *(volatile int *)16 = 0;
+}
+
 static void forks(void)
 {
     if (!fork())
@@ -245,6 +254,10 @@ int main(void)
     printf("info %d code %d\n", info.si_signo, info.si_code);
     show("usr2", next(p, PTRACE_CONT, SIGUSR1)); /* delivered */
     show("end", next(p, PTRACE_CONT, 0));        /* not delivered */
+
+    p = start(blocked_fault);
+    show("fault", next(p, PTRACE_CONT, 0));
+    show("end", next(p, PTRACE_CONT, SIGSEGV));
 
     float_registers();
     p = start(one_call);
