@@ -153,6 +153,9 @@ def test_devices_are_listed():
     (['-audiodev', 'none,id=a', '-audiodev', 'none,id=a'], "audio back end with id 'a' already"),
     (['-audiodev', 'none,id=a', '-device', 'AC97,audiodev=b'], "no audio back end with id 'b'"),
     (['-device', 'hda-duplex'], "no 'HDA' bus found"),
+    (['-audio', 'none'], 'model= is missing'),
+    (['-audio', 'none,model=sb16'], "no sound card 'sb16'"),
+    (['-audio', 'nosuch,model=hda'], "unknown audio driver 'nosuch'"),
     (['-device', 'intel-hda', '-device', 'hda-duplex,cad=16'], 'cad= goes from 0 to 14'),
     (['-audiodev', '{"driver":"none","id":"a","out":{"frequency":1}}'], 'out.frequency=1 is out of range'),
 ])
@@ -428,3 +431,24 @@ def test_the_speaker_goes_on_after_a_snapshot(tmp_path):
 def test_a_speaker_that_cannot_be_is_refused(args, said):
     r = run(*args)
     assert r.returncode == 1 and said in r.stderr and len(r.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('model', ['ac97', 'hda', 'pcspk'])
+def test_back_end_and_card_in_one_option(tmp_path, model):
+    wav = tmp_path / 'a.wav'
+    with Machine('-M', 'pc', '-audio', f'wav,model={model},path={wav}', qtest=True) as m:
+        if model == 'ac97':
+            Ac97(m).play(3200)
+        elif model == 'hda':
+            Hda(m, 0x2668).play(tone(4800), 0x11)
+        else:
+            beep(m.qt)
+        m.qt.clock_step(60_000_000)
+        m.quit()
+    assert len(samples(wav)[1]) > 2000
+
+
+def test_the_cards_of_the_one_option_are_listed():
+    for args in (['help'], ['none,model=help']):
+        r = run('-audio', *args)
+        assert r.returncode == 0 and {'ac97', 'hda', 'pcspk'} <= set(r.stdout.split())

@@ -281,6 +281,70 @@ bool on_audiodev(struct sys *s, const struct option *o, const char *val, struct 
     return ok;
 }
 
+/* -audio: the card comes as -device would bring it, or is the machine's speaker. */
+static const struct {
+    const char *model, *desc, *devices[2];
+} cards[] = {{"ac97", "Intel 82801AA AC97 Audio", {"AC97"}},
+             {"hda", "Intel HD Audio", {"intel-hda", "hda-duplex"}},
+             {"pcspk", "PC speaker", {NULL}}};
+
+static bool add_card(struct sys *s, const char *model, const char *id, struct err **errp)
+{
+    struct strbuf all = {0};
+
+    for (unsigned i = 0; i < ARRAY_LEN(cards); i++) {
+        str_addf(&all, "%s%s", i ? ", " : "", cards[i].model);
+        if (strcmp(cards[i].model, model))
+            continue;
+        str_free(&all);
+        if (!cards[i].devices[0])
+            opts_set(s->cfg.machine_opts, "pcspk-audiodev", id);
+        for (unsigned k = 0; k < 2 && cards[i].devices[k]; k++) {
+            bool codec = k + 1 == ARRAY_LEN(cards[i].devices) || !cards[i].devices[k + 1];
+            AUTOFREE char *d = xasprintf(codec ? "%s,audiodev=%s" : "%s", cards[i].devices[k], id);
+
+            if (!options_add(s, option_find("device"), d, errp))
+                return false;
+        }
+        return true;
+    }
+    err_set(errp, "there is no sound card '%s'", model);
+    err_hint(errp, "model= is one of %s", all.s);
+    str_free(&all);
+    return false;
+}
+
+bool on_audio(struct sys *s, const struct option *o, const char *val, struct err **errp)
+{
+    struct opts *p = opts_parse(val, "driver", errp);
+    const char *model = p ? opts_get(p, "model") : NULL;
+    struct aud_dev *d;
+    bool ok = false;
+
+    if (model && !strcmp(model, "help")) {
+        help_audio(s, NULL);
+        sys_exit(0);
+    }
+    if (p && !model) {
+        err_set(errp, "model= is missing");
+        err_hint(errp, "-audio DRIVER,model=help lists the cards; for a back end alone there is -audiodev");
+    } else if (p) {
+        if (!opts_peek(p, "id"))
+            opts_set(p, "id", "audio0");
+        d = aud_create(s->auds, p, errp);
+        ok = d && add_card(s, model, aud_dev_id(d), errp);
+    }
+    opts_free(p);
+    return ok;
+}
+
+void help_audio(struct sys *s, const char *what)
+{
+    printf("Sound cards:\n");
+    for (unsigned i = 0; i < ARRAY_LEN(cards); i++)
+        printf("%-11s %s\n", cards[i].model, cards[i].desc);
+}
+
 static bool take_mac(struct opts *p, const char *key, struct mac *out, struct err **errp)
 {
     const char *v = opts_get(p, key);
