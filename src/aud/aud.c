@@ -213,6 +213,7 @@ static struct aud_dev *new_dev(struct aud_set *s, const char *id, const struct a
 static void drop(struct aud_dev *d)
 {
     free(d->mix);
+    free(d->rec);
     free(d->id);
     free(d);
 }

@@ -90,6 +90,10 @@ struct aud_driver {
     bool (*open)(struct aud_dev *d, struct opts *o, struct err **errp);
     void (*close)(struct aud_dev *d);
     void (*play)(struct aud_dev *d, const void *frames, size_t nr); /* NULL: nobody hears it */
+    /* The first voice that records has started, or the last has stopped. Both NULL: there is nothing to record. A host
+     * that gives no sound is not an error: record gives silence. */
+    void (*listen)(struct aud_dev *d, bool on);
+    void (*record)(struct aud_dev *d, void *frames, size_t nr); /* exactly nr, in d->fmt */
 };
 struct aud_driver_reg {
     const struct aud_driver *drv;

@@ -21,7 +21,10 @@ struct aud_dev {
     struct aud_fmt fmt; /* what the driver gets */
     uint64_t played;    /* frames given to the driver since the start */
     int32_t (*mix)[2];  /* owned: MIX_RING frames of sums, 24 bits each; frame n lies at n % MIX_RING */
-    void *priv;         /* the driver's */
+    int32_t (*rec)[2];  /* owned: as mix, of what was recorded; NULL until something records */
+    uint64_t recorded;  /* frames of it so far */
+    bool listening;
+    void *priv; /* the driver's */
 };
 
 struct aud_voice {
@@ -34,6 +37,7 @@ struct aud_voice {
     uint64_t pos;    /* where its next frame goes in the audiodev's time */
     uint64_t at;     /* resampling: place between prev and the next frame, 32 bits behind the point */
     int32_t prev[2]; /* the last frame */
+    int32_t next[2]; /* recording: the one after it */
 };
 
 void aud_dev_free(struct aud_dev *d);

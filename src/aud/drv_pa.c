@@ -1,7 +1,7 @@
-/* -audiodev pa,server=ADDRESS,out.name=SINK: plays through a PulseAudio server, or PipeWire's in its place, by the
- * simple interface of its library, which is loaded on demand. Without server= it is the user's own. Two channels of 16
- * bits; nothing is recorded. out.latency or out.buffer-length (in microseconds) is how much the server holds; the ring
- * before it (sink.h) holds as much. */
+/* -audiodev pa,server=ADDRESS,out.name=SINK,in.name=SOURCE: plays through a PulseAudio server, or PipeWire's in its
+ * place, and records while the guest does, by the simple interface of its library, which is loaded on demand. Without
+ * server= it is the user's own. Two channels of 16 bits. out.latency or out.buffer-length (in microseconds) is how much
+ * the server holds; the ring before it (sink.h) holds as much. */
 #include "aud/aud_int.h"
 #include "aud/sink.h"
 
@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { PLAYBACK = 1, S16LE = 3, DEFAULT_US = 40000, MIN_US = 5000, MAX_US = 200000 };
+enum { PLAYBACK = 1, RECORD = 2, S16LE = 3, DEFAULT_US = 40000, MIN_US = 5000, MAX_US = 200000 };
 
 /* As libpulse's binary interface has them. */
 struct pa_spec {
@@ -22,11 +22,16 @@ struct pa_attr {
 };
 struct pa {
     void *lib, *stream;
-    struct aud_sink *sink; /* owned */
+    struct aud_sink *sink;  /* owned */
+    char *server, *in_name; /* owned, may be NULL */
+    unsigned rate, us;
+    void *in_stream; /* while the guest records */
+    struct aud_mic mic;
     void *(*open)(const char *server, const char *name, int direction, const char *device, const char *stream,
                   const struct pa_spec *spec, const void *map, const struct pa_attr *attr, int *error);
     void (*close)(void *stream);
     int (*write)(void *stream, const void *data, size_t bytes, int *error);
+    int (*read)(void *stream, void *data, size_t bytes, int *error);
     const char *(*strerror)(int error);
 };
 
@@ -38,6 +43,7 @@ static bool load(struct pa *p, struct err **errp)
     } syms[] = {{"pa_simple_new", offsetof(struct pa, open)},
                 {"pa_simple_free", offsetof(struct pa, close)},
                 {"pa_simple_write", offsetof(struct pa, write)},
+                {"pa_simple_read", offsetof(struct pa, read)},
                 {"pa_strerror", offsetof(struct pa, strerror)}};
 
     p->lib = dlopen("libpulse-simple.so.0", RTLD_NOW | RTLD_NODELETE);
@@ -67,6 +73,47 @@ static bool pa_write(void *priv, const int16_t *frames, size_t nr)
     return false;
 }
 
+/* ---- recording ---- */
+
+static bool mic_read(void *priv, int16_t *frames, size_t nr)
+{
+    struct pa *p = priv;
+    int e = 0;
+
+    return p->read(p->in_stream, frames, nr * 4, &e) >= 0;
+}
+
+static bool mic_open(void *priv, struct err **errp)
+{
+    struct pa *p = priv;
+    struct pa_spec spec = {S16LE, p->rate, 2};
+    struct pa_attr attr = {UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX, 0};
+    int e = 0;
+
+    attr.fragsize = (uint32_t)((uint64_t)p->rate * p->us / 1000000 * 4);
+    p->in_stream = p->open(p->server, err_program(), RECORD, p->in_name, "record", &spec, NULL, &attr, &e);
+    return p->in_stream || err_set(errp, "the server gives nothing to record: %s", p->strerror(e));
+}
+
+static void mic_close(void *priv)
+{
+    struct pa *p = priv;
+
+    p->close(p->in_stream);
+}
+
+static void pa_listen(struct aud_dev *d, bool on)
+{
+    aud_mic_listen(&((struct pa *)d->priv)->mic, on);
+}
+
+static void pa_record(struct aud_dev *d, void *frames, size_t nr)
+{
+    aud_mic_record(&((struct pa *)d->priv)->mic, frames, nr);
+}
+
+/* ---- playing, and life ---- */
+
 static void pa_play(struct aud_dev *d, const void *frames, size_t nr)
 {
     aud_sink_push(((struct pa *)d->priv)->sink, frames, nr);
@@ -74,12 +121,15 @@ static void pa_play(struct aud_dev *d, const void *frames, size_t nr)
 
 static void release(struct pa *p)
 {
-    if (p->sink && !aud_sink_free(p->sink))
+    aud_mic_listen(&p->mic, false);
+    if ((p->sink && !aud_sink_free(p->sink)) || p->mic.hangs)
         return; /* the server does not answer: what its thread uses stays */
     if (p->stream)
         p->close(p->stream);
     if (p->lib)
         dlclose(p->lib);
+    free(p->server);
+    free(p->in_name);
     free(p);
 }
 
@@ -92,7 +142,6 @@ static bool options(struct opts *o, uint64_t *us, struct err **errp)
 {
     uint64_t n = 0;
 
-    opts_get(o, "in.name");
     opts_get(o, "in.stream-name");
     return opts_u64(o, "in.latency", &n, errp) && opts_u64(o, "out.buffer-length", us, errp) &&
            opts_u64(o, "out.latency", us, errp);
@@ -104,10 +153,13 @@ static bool pa_open(struct aud_dev *d, struct opts *o, struct err **errp)
                *stream = opts_get(o, "out.stream-name");
     struct pa_spec spec = {S16LE, d->fmt.rate, 2};
     struct pa_attr attr = {UINT32_MAX, 0, UINT32_MAX, UINT32_MAX, UINT32_MAX};
+    const char *in = opts_get(o, "in.name");
     struct pa *p = xnew(struct pa);
     uint64_t us = DEFAULT_US;
     int e = 0;
 
+    p->server = server ? xstrdup(server) : NULL;
+    p->in_name = in ? xstrdup(in) : NULL;
     d->fmt.channels = 2;
     d->fmt.sample = AUD_S16;
     if (!options(o, &us, errp) || !load(p, errp))
@@ -122,6 +174,15 @@ static bool pa_open(struct aud_dev *d, struct opts *o, struct err **errp)
                  (unsigned)getuid());
         goto fail;
     }
+    p->rate = d->fmt.rate;
+    p->us = (unsigned)us;
+    p->mic = (struct aud_mic){.driver = "pa",
+                              .rate = p->rate,
+                              .latency_ms = p->us / 1000,
+                              .open = mic_open,
+                              .close = mic_close,
+                              .read = mic_read,
+                              .priv = p};
     p->sink = aud_sink_new(d->fmt.rate, (unsigned)us / 1000, pa_write, p, errp);
     if (!p->sink)
         goto fail;
@@ -152,5 +213,7 @@ static const struct aud_driver pa_driver = {.name = "pa",
                                             .present = pa_present,
                                             .open = pa_open,
                                             .close = pa_close,
-                                            .play = pa_play};
+                                            .play = pa_play,
+                                            .listen = pa_listen,
+                                            .record = pa_record};
 AUD_REGISTER(pa_driver)

@@ -7,7 +7,13 @@
 #include "aud/aud_int.h"
 #include "base/bytes.h"
 
-enum { MIX_BITS = 24, MIX_MAX = (1 << (MIX_BITS - 1)) - 1, MIX_MIN = -(1 << (MIX_BITS - 1)), CHUNK = 512 };
+enum {
+    MIX_BITS = 24,
+    MIX_MAX = (1 << (MIX_BITS - 1)) - 1,
+    MIX_MIN = -(1 << (MIX_BITS - 1)),
+    CHUNK = 512,
+    READ_AT_ONCE = 16
+};
 
 unsigned aud_sample_bytes(enum aud_sample s)
 {
@@ -177,13 +183,83 @@ void aud_write(struct aud_voice *v, const void *frames, size_t nr)
     play_ready(v->dev);
 }
 
-/* No driver records yet. */
+/* ---- recording: frame n of what the driver gave lies at n % MIX_RING ---- */
+
+_Static_assert((uint64_t)READ_AT_ONCE *(AUD_MAX_RATE / AUD_MIN_RATE) < MIX_RING, "what is asked for fits the ring");
+
+/* Makes the frames before `end` known. */
+static void record(struct aud_dev *d, uint64_t end)
+{
+    uint8_t in[CHUNK * 2 * 4];
+    unsigned size = aud_sample_bytes(d->fmt.sample), second = d->fmt.channels > 1 ? size : 0;
+
+    while (d->recorded < end) {
+        size_t n = min_u64(end - d->recorded, CHUNK);
+        const uint8_t *p = in;
+
+        d->drv->record(d, in, n);
+        for (size_t i = 0; i < n; i++, p += size + second) {
+            int32_t *f = d->rec[d->recorded++ % MIX_RING];
+
+            f[0] = get_sample(p, d->fmt.sample);
+            f[1] = get_sample(p + second, d->fmt.sample);
+        }
+    }
+}
+
+static void next_recorded(struct aud_voice *v)
+{
+    struct aud_dev *d = v->dev;
+
+    if (d->recorded - v->pos > MIX_RING) /* it is too far behind the others */
+        v->pos = d->recorded;
+    v->prev[0] = v->next[0];
+    v->prev[1] = v->next[1];
+    memcpy(v->next, d->rec[v->pos++ % MIX_RING], sizeof v->next);
+}
+
+static void read_frame(struct aud_voice *v, int32_t f[2], uint64_t step)
+{
+    for (unsigned i = 0; i < 2; i++)
+        f[i] = v->prev[i] + (int32_t)(((int64_t)v->next[i] - v->prev[i]) * (int64_t)(v->at >> 16) / 65536);
+    for (v->at += step; v->at >> 32; v->at -= UINT64_C(1) << 32)
+        next_recorded(v);
+}
+
 void aud_read(struct aud_voice *v, void *frames, size_t nr)
 {
     unsigned size = aud_sample_bytes(v->fmt.sample);
+    bool heard = v->running && v->dev && v->dev->listening;
+    uint64_t step = heard ? ((uint64_t)v->dev->fmt.rate << 32) / v->fmt.rate : 0;
+    uint8_t *p = frames;
 
-    for (uint8_t *p = frames, *end = p + nr * aud_frame_bytes(&v->fmt); p < end; p += size)
-        put_sample(p, v->fmt.sample, 0);
+    for (size_t k = 0; k < nr; k++) {
+        int32_t f[2] = {0};
+
+        if (heard) {
+            if (k % READ_AT_ONCE == 0) /* at the largest step that is less than the ring holds */
+                record(v->dev, v->pos + ((v->at + step * min_u64(nr - k, READ_AT_ONCE)) >> 32));
+            read_frame(v, f, step);
+        }
+        for (unsigned c = 0; c < v->fmt.channels; c++, p += size)
+            put_sample(p, v->fmt.sample, c < 2 ? f[c] : 0);
+    }
+}
+
+/* Whether anybody records has changed. */
+static void set_listening(struct aud_dev *d)
+{
+    struct aud_voice *v;
+    bool on = false;
+
+    list_each (v, &d->voices, link)
+        on |= v->dir == AUD_IN && v->running;
+    if (!d->drv->listen || on == d->listening)
+        return;
+    if (!d->rec)
+        d->rec = xcalloc(MIX_RING, sizeof *d->rec);
+    d->drv->listen(d, on);
+    d->listening = on;
 }
 
 void aud_start(struct aud_voice *v, const struct aud_fmt *f)
@@ -196,10 +272,12 @@ void aud_start(struct aud_voice *v, const struct aud_fmt *f)
         return;
     v->fmt = in;
     v->at = 0;
-    v->prev[0] = v->prev[1] = 0;
+    v->prev[0] = v->prev[1] = v->next[0] = v->next[1] = 0;
     if (!v->running && v->dev)
-        v->pos = v->dev->played;
+        v->pos = v->dir == AUD_OUT ? v->dev->played : v->dev->recorded;
     v->running = true;
+    if (v->dev && v->dir == AUD_IN)
+        set_listening(v->dev);
 }
 
 void aud_stop(struct aud_voice *v)
@@ -207,7 +285,9 @@ void aud_stop(struct aud_voice *v)
     if (!v->running)
         return;
     v->running = false;
-    if (v->dev)
+    if (v->dev && v->dir == AUD_IN)
+        set_listening(v->dev);
+    else if (v->dev)
         play_ready(v->dev);
 }
 

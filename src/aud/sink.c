@@ -27,9 +27,9 @@ struct aud_sink {
     void *priv;         /* borrowed */
 };
 
-static void deadline(struct timespec *t, unsigned ms)
+static void deadline(struct timespec *t, clockid_t clock, unsigned ms)
 {
-    clock_gettime(CLOCK_MONOTONIC, t);
+    clock_gettime(clock, t);
     t->tv_nsec += (long)ms % 1000 * 1000000;
     t->tv_sec += ms / 1000 + t->tv_nsec / 1000000000;
     t->tv_nsec %= 1000000000;
@@ -42,7 +42,7 @@ static void wait_primed(struct aud_sink *s)
 
     while (!s->quit && !s->fill)
         pthread_cond_wait(&s->more, &s->lock);
-    deadline(&t, s->latency_ms);
+    deadline(&t, CLOCK_MONOTONIC, s->latency_ms);
     while (!s->quit && s->fill < s->target && !pthread_cond_timedwait(&s->more, &s->lock, &t))
         ;
     s->primed = true;
@@ -164,9 +164,11 @@ bool aud_sink_free(struct aud_sink *s)
     s->quit = true;
     pthread_cond_signal(&s->more);
     pthread_mutex_unlock(&s->lock);
-    deadline(&t, 500);
-    if (pthread_clockjoin_np(s->thread, NULL, CLOCK_MONOTONIC, &t))
+    deadline(&t, CLOCK_REALTIME, 500);
+    if (pthread_timedjoin_np(s->thread, NULL, &t)) { /* known to thread sanitizers, its sibling with a clock is not */
+        pthread_detach(s->thread);
         return false;
+    }
     pthread_cond_destroy(&s->more);
     pthread_mutex_destroy(&s->lock);
     free(s->ring);

@@ -373,6 +373,46 @@ def test_a_tone_goes_to_a_sound_server(pulse, args):
     is_tone(frames, 92, skip=2)
 
 
+@pytest.mark.parametrize('card', ['ac97', 'hda'])
+@pytest.mark.proves('F-AUD-09', 'F-AUD-04', 'F-AUD-01')
+def test_the_guest_records_what_a_sound_server_hears(pulse, tmp_path, card):
+    """A tone is played into the server; the guest records its monitor, in step with the clock on the wall, for half a second."""
+    server, env, _ = pulse
+    (tmp_path / 'tone').write_bytes(tone(44100 * 3))
+    devices = ['-device', 'ac97,audiodev=s'] if card == 'ac97' else ['-device', 'intel-hda', '-device', 'hda-duplex,audiodev=s']
+    player = subprocess.Popen(['pacat', '-p', '-s', server, '-d', 'n', '--raw', '--rate=44100', str(tmp_path / 'tone')], env=env)
+    try:
+        with Machine(*devices, '-audiodev', f'pa,id=s,server={server},in.name=n.monitor', qtest=True, env=env) as m:
+            if card == 'ac97':
+                c = Ac97(m)
+                m.qt.write(LIST, b''.join(struct.pack('<II', DATA + i * 4000, 2000) for i in range(32)))
+                m.qt.outl(c.bm, LIST)
+                m.qt.outb(c.bm + 5, 31)
+                m.qt.outb(c.bm + 0xb, 1)
+            else:
+                c = Hda(m, 0x2668)
+                m.qt.write(LIST, struct.pack('<QII', DATA, 128000, 0) * 2)
+                c.ask(4, 0x70610)
+                for off, size, v in ((0x18, 'l', LIST), (8, 'l', 256000), (0xc, 'w', 1), (0x12, 'w', 0x11), (0, 'l', 0x100002)):
+                    getattr(m.qt, 'write' + size)(c.base + 0x80 + off, v)
+            start = done = time.monotonic()
+            while done < start + 0.55:
+                time.sleep(0.01)
+                now = time.monotonic()
+                m.qt.clock_step(int((now - done) * 1e9))
+                done = now
+            data = m.qt.read(DATA, 24000 * 4)
+            assert m.quit() == 0 and m.stderr() == ''
+    finally:
+        player.kill()
+        player.wait()
+    v = struct.unpack('<48000h', data)
+    left = v[::2]
+    ups = [i for i in range(1, len(left)) if left[i - 1] < 0 <= left[i]]
+    gaps = [b - a for a, b in zip(ups, ups[1:])]
+    assert len(gaps) > 100 and sum(abs(g - 109) <= 2 for g in gaps) > 0.9 * len(gaps), gaps  # 441 Hz at 48000
+
+
 @pytest.mark.proves('F-AUD-09', 'S237')
 def test_no_sound_server_is_said_in_one_line(tmp_path):
     if not glob.glob('/usr/lib/*/libpulse-simple.so.0'):
@@ -452,3 +492,21 @@ def test_the_cards_of_the_one_option_are_listed():
     for args in (['help'], ['none,model=help']):
         r = run('-audio', *args)
         assert r.returncode == 0 and {'ac97', 'hda', 'pcspk'} <= set(r.stdout.split())
+
+
+@pytest.mark.proves('F-AUD-08')
+def test_no_microphone_is_said_once_and_is_silence(alsa):
+    env, _ = alsa
+    with Machine('-device', 'ac97,audiodev=s', '-audiodev', 'alsa,id=s,in.dev=nosuch', qtest=True, env=env) as m:
+        card = Ac97(m)
+        m.qt.write(LIST, struct.pack('<II', DATA, 2000) * 32)
+        m.qt.write(DATA, b'x' * 4000)
+        for _ in range(3):
+            m.qt.outl(card.bm, LIST)
+            m.qt.outb(card.bm + 5, 31)
+            m.qt.outb(card.bm + 0xb, 1)
+            m.qt.clock_step(50_000_000)
+            m.qt.outb(card.bm + 0xb, 0)
+            m.qt.outb(card.bm + 0xb, 2)
+        assert not any(m.qt.read(DATA, 4000)) and m.quit() == 0
+        assert len(m.stderr().splitlines()) == 1 and "cannot open 'nosuch' to record" in m.stderr()

@@ -320,6 +320,83 @@ static void attenuation_is_in_decibels(void **state)
     assert_int_equal(aud_attenuate(1000, 150), 0);
 }
 
+/* A driver that records a ramp. */
+static int listening;
+static uint16_t ramp;
+static void ramp_listen(struct aud_dev *d, bool on)
+{
+    listening += on ? 1 : -1;
+}
+static void ramp_record(struct aud_dev *d, void *frames, size_t nr)
+{
+    uint8_t *p = frames;
+
+    for (size_t i = 0; i < nr; i++, p += 4) {
+        put_le16(p, ramp);
+        put_le16(p + 2, (uint16_t)-ramp);
+        ramp++;
+    }
+}
+static const struct aud_driver ramp_driver = {.name = "test-ramp", .listen = ramp_listen, .record = ramp_record};
+AUD_REGISTER(ramp_driver)
+
+static void what_is_recorded_reaches_every_voice_at_its_rate(void **state)
+{
+    struct rig *r = rig_new(NULL);
+    struct aud_dev *d = make(r, "test-ramp,id=r", NULL);
+    struct aud_voice *v = aud_open(d, r->root, AUD_IN, NULL), *w = aud_open(d, r->root, AUD_IN, NULL);
+    struct aud_fmt same = {44100, 2, AUD_S16}, half = {22050, 1, AUD_S32};
+    uint8_t a[4000], b[2000];
+    size_t len;
+
+    ramp = 0;
+    aud_read(v, a, 100);
+    assert_int_equal(listening, 0); /* it has not started */
+    aud_start(v, &same);
+    aud_start(w, &half);
+    assert_int_equal(listening, 1);
+    for (unsigned k = 0; k < 30; k++) {
+        aud_read(v, a, 1000);
+        aud_read(w, b, 500);
+        for (unsigned i = k ? 0 : 4; i < 1000; i++) { /* two frames late */
+            assert_int_equal(get_le16(a + i * 4), (uint16_t)(k * 1000 + i - 2));
+            assert_int_equal(get_le16(a + i * 4 + 2), (uint16_t) - (k * 1000 + i - 2));
+        }
+        for (unsigned i = k ? 0 : 2; i < 500; i++)
+            assert_int_equal(get_le32(b + i * 4) >> 16, k * 1000 + 2 * i - 2);
+    }
+    assert_in_range(ramp, 30000, 30002);
+    aud_stop(v);
+    assert_int_equal(listening, 1);
+    aud_close(w);
+    assert_int_equal(listening, 0);
+    aud_close(v);
+    free(finish(r, &len));
+}
+
+static void the_slowest_voice_records_from_the_fastest_driver(void **state)
+{
+    struct rig *r = rig_new(NULL);
+    struct aud_dev *d = make(r, "test-ramp,id=r,out.frequency=384000", NULL);
+    struct aud_voice *v = aud_open(d, r->root, AUD_IN, NULL), *w = aud_open(d, r->root, AUD_IN, NULL);
+    struct aud_fmt slow = {1, 1, AUD_S16}, fast = {1000000, 16, AUD_S32};
+    static uint8_t buf[64 * 2000];
+    size_t len;
+
+    ramp = 0;
+    aud_start(v, &slow); /* 1000 */
+    aud_read(v, buf, 1000);
+    for (unsigned i = 2; i < 1000; i++)
+        assert_int_equal((uint16_t)(get_le16(buf + 2 * i) - get_le16(buf + 2 * i - 2)), 384);
+    aud_start(w, &fast);
+    aud_read(w, buf, 2000);
+    aud_read(v, buf, 1000);
+    aud_read(w, buf, 2000); /* far behind by now */
+    aud_close(v);
+    aud_close(w);
+    free(finish(r, &len));
+}
+
 UNIT_MAIN(cmocka_unit_test(what_is_played_is_in_the_file_sample_by_sample),
           cmocka_unit_test(two_voices_are_added_and_loud_ones_are_cut),
           cmocka_unit_test(who_says_nothing_is_not_waited_for),
@@ -327,4 +404,6 @@ UNIT_MAIN(cmocka_unit_test(what_is_played_is_in_the_file_sample_by_sample),
           cmocka_unit_test(the_file_has_the_format_that_was_asked_for),
           cmocka_unit_test(without_a_back_end_a_voice_is_silent), cmocka_unit_test(bad_options_are_refused_by_name),
           cmocka_unit_test(the_pace_loses_no_frame_in_an_hour), cmocka_unit_test(who_comes_late_is_let_off),
-          cmocka_unit_test(attenuation_is_in_decibels))
+          cmocka_unit_test(attenuation_is_in_decibels),
+          cmocka_unit_test(what_is_recorded_reaches_every_voice_at_its_rate),
+          cmocka_unit_test(the_slowest_voice_records_from_the_fastest_driver))

@@ -89,6 +89,105 @@ static void a_host_that_takes_nothing_stops_nobody(void **state)
     usleep(100000);
 }
 
+/* ---- the other way ---- */
+
+struct voice {
+    atomic_uint frames;
+    atomic_bool hold;
+    int16_t at;
+    int opens, closes;
+    bool refuse;
+};
+static bool mic_open(void *priv, struct err **errp)
+{
+    struct voice *v = priv;
+
+    v->opens++;
+    return !v->refuse || err_set(errp, "this is what a test wants to see");
+}
+static void mic_close(void *priv)
+{
+    ((struct voice *)priv)->closes++;
+}
+static bool mic_read(void *priv, int16_t *frames, size_t nr)
+{
+    struct voice *v = priv;
+
+    while (v->hold)
+        usleep(1000);
+    for (size_t i = 0; i < nr; i++)
+        frames[2 * i] = frames[2 * i + 1] = ++v->at;
+    v->frames += (unsigned)nr;
+    usleep((unsigned)(nr * 1000000 / RATE));
+    return true;
+}
+static struct aud_mic mic_new(struct voice *v)
+{
+    return (struct aud_mic){.driver = "test",
+                            .rate = RATE,
+                            .latency_ms = LATENCY,
+                            .open = mic_open,
+                            .close = mic_close,
+                            .read = mic_read,
+                            .priv = v};
+}
+
+static void what_the_host_records_arrives_in_order(void **state)
+{
+    struct voice v = {0};
+    struct aud_mic m = mic_new(&v);
+    int16_t f[2 * BLOCK], last = 0;
+    unsigned got = 0;
+
+    aud_mic_record(&m, f, BLOCK);
+    assert_int_equal(f[0], 0); /* nobody listens yet */
+    aud_mic_listen(&m, true);
+    for (unsigned i = 0; i < 60; i++) {
+        aud_mic_record(&m, f, BLOCK);
+        for (unsigned k = 0; k < BLOCK; k++)
+            if (f[2 * k]) {
+                assert_true(f[2 * k] > last && f[2 * k] == f[2 * k + 1]);
+                last = f[2 * k];
+                got++;
+            }
+        usleep(BLOCK * 1000000 / RATE);
+    }
+    aud_mic_listen(&m, false);
+    assert_in_range(got, 20 * BLOCK, 60 * BLOCK);
+    assert_int_equal(v.opens, 1);
+    assert_int_equal(v.closes, 1);
+}
+
+static void a_microphone_that_is_not_there_or_hangs_is_silence(void **state)
+{
+    static struct voice v; /* both outlive the test, as the thread does */
+    static struct aud_mic m;
+    int16_t f[2 * BLOCK] = {1};
+
+    m = mic_new(&v);
+    v.refuse = true;
+    for (unsigned i = 0; i < 3; i++) { /* asked once */
+        aud_mic_listen(&m, true);
+        aud_mic_record(&m, f, BLOCK);
+        aud_mic_listen(&m, false);
+    }
+    assert_int_equal(f[0], 0);
+    assert_int_equal(v.opens, 1);
+    assert_int_equal(v.closes, 0);
+    m = mic_new(&v);
+    v.refuse = false;
+    v.hold = true;
+    aud_mic_listen(&m, true);
+    aud_mic_record(&m, f, BLOCK);
+    aud_mic_listen(&m, false);
+    assert_true(m.hangs);
+    assert_int_equal(v.closes, 0);
+    v.hold = false;
+    usleep(100000);
+}
+
 UNIT_MAIN(cmocka_unit_test(what_is_pushed_is_written_to_the_end),
           cmocka_unit_test(a_short_sound_is_heard_without_more_to_come),
-          cmocka_unit_test(a_host_that_takes_nothing_stops_nobody))
+          cmocka_unit_test(a_host_that_takes_nothing_stops_nobody),
+          cmocka_unit_test(what_the_host_records_arrives_in_order),
+          cmocka_unit_test(a_microphone_that_is_not_there_or_hangs_is_silence))
