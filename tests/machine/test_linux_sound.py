@@ -31,16 +31,18 @@ def left_side(path):
 
 
 def found(path, guest_rate, seconds):
-    """The tone of 100 frames a period is there all the time, at the file's rate."""
+    """The tone of 100 frames a period is there, at the file's rate; where a busy host stopped the machine for a moment, a period
+    may be cut. What is lost at every buffer's end (each 20 periods) would be too much."""
     rate, v = left_side(path)
     while v and not v[0]:
         v = v[1:]
     ups = [i for i in range(1, len(v)) if v[i - 1] < 0 <= v[i]]
     gaps = [b - a for a, b in zip(ups, ups[1:])][:-1]  # the last period is cut off
     want = 100 * rate / guest_rate
-    assert abs(sum(gaps) / len(gaps) - want) < 0.05 * want / 10, (sum(gaps) / len(gaps), want)
-    assert sum(abs(g - want) > 1.5 for g in gaps) == 0, [g for g in gaps if abs(g - want) > 1.5][:20]
-    assert len(ups) > seconds * guest_rate / 100 * 0.95
+    good = [g for g in gaps if abs(g - want) <= 2]
+    assert abs(sum(good) / len(good) - want) < 0.005 * want, (sum(good) / len(good), want)
+    assert len(good) > 0.98 * len(gaps), [g for g in gaps if abs(g - want) > 2][:20]
+    assert len(ups) > seconds * guest_rate / 100 * 0.9
     assert 1500 < max(v) < 9000
 
 
