@@ -53,6 +53,18 @@ def test_gdb_breaks_steps_and_shows(tmp_path):
 
 
 @pytest.mark.proves('F-USR-01')
+def test_gdb_watches_while_threads_come_and_go(tmp_path):
+    """A signal of the tracer's may meet a tracee that has just gone on from a stop: that stop is not shown again."""
+    gdb = need('gdb')
+    exe = build(tmp_path, 'watched', '-g', '-O1')
+    script = tmp_path / 's'
+    script.write_text('set pagination off\nset debuginfod enabled off\nbreak main\nrun\nwatch hits\ncont 30\ndelete\ncont\n')
+    for _ in range(4):
+        r = run([translator('x86_64'), gdb, '-q', '-batch', '-nx', '-x', str(script), exe], timeout=60)
+        assert b'hits 72' in r[1] and r[1].count(b'[New Thread') == 24 and b'exited normally' in r[1], r[1].decode() + r[2].decode()
+
+
+@pytest.mark.proves('F-USR-01')
 @pytest.mark.parametrize('arch', ['x86_64', 'i386', 'aarch64'])
 def test_debug_registers_stop_where_they_say(tmp_path, arch):
     native = run([build(tmp_path, 'hwpoint', '-static')])

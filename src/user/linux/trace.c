@@ -39,7 +39,7 @@
 #define MAGIC_A   UINT64_C(0x4c79726562697264)
 #define MAGIC_B   UINT64_C(0x7472616365207331)
 #define MAGIC_SIG 0x4c590000 /* in si_errno, with a signal number or a command below */
-enum { CMD_ATTACH = 0x100, CMD_SEIZE, CMD_INTERRUPT, MAX_TRACEES = 256 };
+enum { CMD_ATTACH = 0x100, CMD_SEIZE, CMD_INTERRUPT, CMD_STOP /* stop_here */, MAX_TRACEES = 256 };
 enum { GETVFPREGS = 27, SETVFPREGS }; /* Arm's */
 enum { SIG_EVENT_STOP = PTRACE_EVENT_STOP << 8 };
 
@@ -122,17 +122,20 @@ static void regs_in(struct lx_thread *t)
 
 /* ---- the tracee ---- */
 
-/* Stops in the kernel until the tracer lets us go on; the words are what settle() looks for. */
+/* Stops in the kernel until the tracer lets us go on; the words are what settle() looks for, and si_errno: the words
+ * stay in the registers for a while, where a signal of somebody else's may find them. */
 static void stop_here(struct lx_trace *tr, int sig)
 {
+    const siginfo_t info = {.si_signo = sig, .si_code = SI_QUEUE, .si_errno = MAGIC_SIG | CMD_STOP};
     register uint64_t r12 __asm__("r12") = MAGIC_A;
     register uint64_t r13 __asm__("r13") = (uintptr_t)tr;
     register uint64_t r14 __asm__("r14") = MAGIC_B;
-    long r = SYS_tgkill, pid = getpid(), tid = gettid(), s = sig;
+    long r = SYS_rt_tgsigqueueinfo, pid = getpid(), tid = gettid(), s = sig;
+    register const siginfo_t *r10 __asm__("r10") = &info; /* behind the calls */
 
     __asm__ volatile("syscall"
                      : "+a"(r)
-                     : "D"(pid), "S"(tid), "d"(s), "r"(r12), "r"(r13), "r"(r14)
+                     : "D"(pid), "S"(tid), "d"(s), "r"(r10), "r"(r12), "r"(r13), "r"(r14)
                      : "rcx", "r11", "memory");
 }
 
@@ -353,10 +356,10 @@ int lx_trace_arrived(struct lx_thread *t, siginfo_t *info)
 {
     int what = info->si_errno & 0xffff;
 
-    if (t->trace.in_stop && info->si_signo == SIGTRAP && info->si_code == SI_TKILL)
-        return -1; /* our own: the tracer went away before it let us go on */
     if ((info->si_errno & ~0xffff) != MAGIC_SIG)
         return 0;
+    if (what == CMD_STOP)
+        return -1; /* our own: the tracer went away before it let us go on */
     info->si_errno = 0;
     if (what == CMD_ATTACH || what == CMD_SEIZE) {
         lx_direct_off();
@@ -448,6 +451,8 @@ static void pass_signal(pid_t tid, int sig, bool first)
     }
     if (sig == SIGTRAP && first && i.si_code <= 0 && !i.si_errno)
         sig = 0; /* the first exec of one that asked to be traced */
+    if (sig == SIGSTOP && first && i.si_code == SI_USER && !i.si_pid)
+        sig = 0; /* the kernel's, at the birth of one whose parent has not told of it yet */
     if (sig && sig != SIGSEGV && sig != SIGBUS && sig != SIGFPE && sig != SIGILL && sig != SIGTRAP) {
         i.si_errno = MAGIC_SIG | sig;
         i.si_signo = sig = SIGTRAP;
@@ -476,12 +481,13 @@ static void pass_event(pid_t tid, unsigned event)
     host(PTRACE_CONT, tid, 0, NULL);
 }
 
-/* The tracee stopped itself. The words stay in its registers for a while: another signal may find them. */
+/* The tracee stopped itself. */
 static bool own_stop(pid_t tid, const struct user_regs_struct *r)
 {
     siginfo_t i;
 
-    return r->r12 == MAGIC_A && r->r14 == MAGIC_B && !host(PTRACE_GETSIGINFO, tid, 0, &i) && i.si_code == SI_TKILL;
+    return r->r12 == MAGIC_A && r->r14 == MAGIC_B && !host(PTRACE_GETSIGINFO, tid, 0, &i) &&
+           i.si_errno == (MAGIC_SIG | CMD_STOP);
 }
 
 /* A stop of the host's: true when the guest is to see it, as *status; else the tracee runs again. */
