@@ -70,28 +70,15 @@ void aud_set_free(struct aud_set *s)
     obj_unref(&s->obj);
 }
 
-/* The set hangs in the tree beside the machine, where aud_set_of finds it. */
-static struct obj *home_of(void *machine_ctx)
-{
-    struct obj *m = machine_ctx;
-
-    return m && m->parent ? m->parent : m;
-}
-
 void aud_set_bind(struct aud_set *s, void *machine_ctx)
 {
     s->obj.ctx = machine_ctx;
-    if (!home_of(machine_ctx) || s->obj.parent)
-        return;
-    obj_ref(&s->obj);
-    obj_add_child(home_of(machine_ctx), "audiodevs", &s->obj);
+    obj_put_beside(machine_ctx, "audiodevs", &s->obj);
 }
 
 struct aud_set *aud_set_of(void *machine_ctx)
 {
-    struct obj *home = home_of(machine_ctx), *o = home ? obj_child(home, "audiodevs") : NULL;
-
-    return o && o->cls == &aud_set_class ? (struct aud_set *)o : NULL;
+    return (struct aud_set *)obj_beside(machine_ctx, "audiodevs", &aud_set_class);
 }
 
 struct aud_dev *aud_find(struct aud_set *s, const char *id)

@@ -93,28 +93,15 @@ void net_set_free(struct net_set *s)
     obj_unref(&s->obj);
 }
 
-/* The set hangs in the tree beside the machine, where net_set_of finds it. */
-static struct obj *home_of(void *machine_ctx)
-{
-    struct obj *m = machine_ctx;
-
-    return m && m->parent ? m->parent : m;
-}
-
 void net_set_bind(struct net_set *s, void *machine_ctx)
 {
     s->obj.ctx = machine_ctx;
-    if (!home_of(machine_ctx) || s->obj.parent)
-        return;
-    obj_ref(&s->obj);
-    obj_add_child(home_of(machine_ctx), "netdevs", &s->obj);
+    obj_put_beside(machine_ctx, "netdevs", &s->obj);
 }
 
 struct net_set *net_set_of(void *machine_ctx)
 {
-    struct obj *home = home_of(machine_ctx), *o = home ? obj_child(home, "netdevs") : NULL;
-
-    return o && o->cls == &net_set_class ? (struct net_set *)o : NULL;
+    return (struct net_set *)obj_beside(machine_ctx, "netdevs", &net_set_class);
 }
 
 struct net_peer *net_find(struct net_set *s, const char *id)

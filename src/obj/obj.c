@@ -351,6 +351,28 @@ void obj_unparent(struct obj *o)
     obj_unref(o);
 }
 
+static struct obj *home_of(void *machine_ctx)
+{
+    struct obj *m = machine_ctx;
+
+    return m && m->parent ? m->parent : m;
+}
+
+void obj_put_beside(void *machine_ctx, const char *name, struct obj *o)
+{
+    if (!home_of(machine_ctx) || o->parent)
+        return;
+    obj_ref(o);
+    obj_add_child(home_of(machine_ctx), name, o);
+}
+
+struct obj *obj_beside(void *machine_ctx, const char *name, const struct obj_class *cls)
+{
+    struct obj *home = home_of(machine_ctx), *o = home ? obj_child(home, name) : NULL;
+
+    return o && o->cls == cls ? o : NULL;
+}
+
 static struct obj *resolve_parts(struct obj *o, const char *path)
 {
     while (o && *path) {

@@ -126,6 +126,11 @@ void obj_global_unused(void (*fn)(const char *driver, const char *prop, const ch
 /* Tree. obj_add_child takes over the caller's reference; name "x[*]" picks the first free index. */
 void obj_add_child(struct obj *parent, const char *name, struct obj *child);
 void obj_unparent(struct obj *o); /* drops the parent's reference */
+/* What belongs to a machine but is none of its devices (sets of back ends) hangs in the tree beside it, where whoever
+ * has the machine finds it by name and class; NULL: it is not there, or machine_ctx is NULL. The first call takes a
+ * reference of its own; it does nothing where o hangs somewhere already. */
+void obj_put_beside(void *machine_ctx, const char *name, struct obj *o);
+struct obj *obj_beside(void *machine_ctx, const char *name, const struct obj_class *cls);
 struct obj *obj_child(struct obj *parent, const char *name);
 struct obj *obj_resolve(struct obj *root, const char *path);     /* absolute, or a unique trailing part */
 char *obj_path(const struct obj *o);                             /* caller frees */

@@ -290,10 +290,9 @@ static void cold_hot(struct rw *r, const struct cold *c)
     jit_call(r->b, r->env->stubs->exit_link);
 }
 
-/* A call by pointer goes elsewhere; T1 = RCX, the return address is stored. */
-static void cold_other(struct rw *r, const struct cold *c)
+/* T1 = RCX, which has its value again behind it. */
+static void elsewhere(struct rw *r, const struct cold *c)
 {
-    uint8_t *miss, *call;
     bool count;
 
     (void)rw_way(r, rw_pc(r, c->link), &count);
@@ -301,6 +300,14 @@ static void cold_other(struct rw *r, const struct cold *c)
         rw_count_way(r, c->link, c->link);
     else
         jit_mov_rr(r->b, JR_RCX, T1);
+}
+
+/* A call by pointer goes elsewhere; T1 = RCX, the return address is stored. */
+static void cold_other(struct rw *r, const struct cold *c)
+{
+    uint8_t *miss, *call;
+
+    elsewhere(r, c);
     jit_lea(r->b, HSP, JIT_BASE(HSP, -8));
     miss = rw_look_up(r);
     jit_op_mem(r->b, 0, 0xff, 2, JIT_GSX(T1, 8, X86_CTX(jc_host)), 0);
@@ -321,13 +328,7 @@ static void cold_other(struct rw *r, const struct cold *c)
 /* So does a jump. */
 static void cold_jump(struct rw *r, const struct cold *c)
 {
-    bool count;
-
-    (void)rw_way(r, rw_pc(r, c->link), &count);
-    if (count)
-        rw_count_way(r, c->link, c->link);
-    else
-        jit_mov_rr(r->b, JR_RCX, T1);
+    elsewhere(r, c);
     rw_jump_t0(r);
 }
 
