@@ -52,8 +52,8 @@ enum { JIT_DEAD_BYTE = 0x100 };
  * where it was not made for; `target` is where that jump lies, `inner` 1 where it is a conditional one. */
 enum { JIT_HOT = 0x8000 };
 /* The stub of a link that is a CALL: one for all (jit_cache.call_out), which finds its place by where it would return.
- * A stub of the block is JIT_STUB_LEN bytes where it is a CALL for that reason. */
-enum { JIT_STUB_CALL = 0xffff, JIT_STUB_LEN = 5 };
+ * A stub of the block ends with a CALL for that reason. */
+enum { JIT_STUB_CALL = 0xffff };
 enum jit_link_kind { JIT_LINK_JMP, JIT_LINK_CALL, JIT_LINK_CONT /* runs after a return */, JIT_LINK_JCC };
 struct jit_link_out {
     uint32_t at;   /* offset of the rel32 field from the block's start */
