@@ -4,9 +4,9 @@
  * beep); then it writes until the ring is empty. That is where a guest that stopped playing and one that came late
  * meet: both begin with a filled ring again. */
 #include "aud/sink.h"
+#include "base/thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 enum { PIECE = 256, ONE = 1 << 16, MOST_SHIFT = ONE / 500, MEAN_OF = 32 };
@@ -84,7 +84,6 @@ struct aud_sink *aud_sink_new(uint32_t rate, unsigned latency_ms, aud_sink_fn *w
 {
     struct aud_sink *s = xnew(struct aud_sink);
     pthread_condattr_t a;
-    sigset_t all, old;
     int r;
 
     s->cap = rate / 2 + 1;
@@ -99,10 +98,7 @@ struct aud_sink *aud_sink_new(uint32_t rate, unsigned latency_ms, aud_sink_fn *w
     pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
     pthread_cond_init(&s->more, &a);
     pthread_condattr_destroy(&a);
-    sigfillset(&all); /* signals stay with the threads that asked for them */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&s->thread, NULL, sink_main, s);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    r = thread_start(&s->thread, sink_main, s);
     if (!r)
         return s;
     err_set_errno(errp, r, "cannot start a thread");

@@ -1,9 +1,9 @@
 /* The ring and the thread of what the host records (sink.h). Taking begins when the ring holds what the latency says,
  * and again so after it ran empty; with four times as much in it, it is cut back to that. Nothing is stretched. */
 #include "aud/sink.h"
+#include "base/thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <time.h>
 
 enum { PIECE = 256, TOO_FULL = 4 };
@@ -50,7 +50,6 @@ static void *source_main(void *opaque)
 static struct aud_source *source_new(const struct aud_mic *m, struct err **errp)
 {
     struct aud_source *s = xnew(struct aud_source);
-    sigset_t all, old;
     int r;
 
     s->target = (uint32_t)max_u64((uint64_t)m->rate * m->latency_ms / 1000, PIECE);
@@ -58,10 +57,7 @@ static struct aud_source *source_new(const struct aud_mic *m, struct err **errp)
     s->mic = m;
     s->ring = xcalloc(s->cap, sizeof *s->ring);
     pthread_mutex_init(&s->lock, NULL);
-    sigfillset(&all); /* signals stay with the threads that asked for them */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&s->thread, NULL, source_main, s);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    r = thread_start(&s->thread, source_main, s);
     if (!r)
         return s;
     err_set_errno(errp, r, "cannot start a thread");

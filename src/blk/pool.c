@@ -3,9 +3,9 @@
  * Threads are made on demand up to POOL_MAX and end with the pool. One queue, first come first served. Calls of one
  * lane run one after the other, on the worker that has begun with the lane as long as there are any: for what the
  * kernel lets only one thread do at a time anyway. */
+#include "base/thread.h"
 #include "blk/blk_int.h"
 #include <pthread.h>
-#include <signal.h>
 
 enum { POOL_MAX = 32 };
 
@@ -99,16 +99,11 @@ void blk_pool_free(struct blk_pool *p)
     free(p);
 }
 
-/* Called with the lock held. Signals stay with the threads that asked for them. */
+/* Called with the lock held. */
 static void pool_grow(struct blk_pool *p)
 {
-    sigset_t all, old;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    if (!pthread_create(&p->thr[p->nr], NULL, worker, p))
+    if (!thread_start(&p->thr[p->nr], worker, p))
         p->nr++;
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 int blk_pool_run(struct blk_pool *p, struct ev_loop *l, struct blk_lane *lane, int (*fn)(void *), void *opaque)

@@ -1,7 +1,7 @@
 /* See iothread.h. The current I/O thread is a thread-local variable: it belongs to the thread, not to a machine. */
 #include "run/iothread.h"
+#include "base/thread.h"
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -40,7 +40,6 @@ static void *iothread_main(void *opaque)
 bool iothread_start(struct iothread *t, const char *name, struct err **errp)
 {
     pthread_mutexattr_t a;
-    sigset_t all, old;
     int r;
 
     snprintf(t->name, sizeof t->name, "IO %s", name);
@@ -50,10 +49,7 @@ bool iothread_start(struct iothread *t, const char *name, struct err **errp)
     pthread_mutexattr_destroy(&a);
     t->loop = ev_loop_new();
     ev_loop_set_wait_hooks(t->loop, before_wait, after_wait, t);
-    sigfillset(&all); /* signals stay with the threads that asked for them */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&t->thr, NULL, iothread_main, t);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    r = thread_start(&t->thr, iothread_main, t);
     if (r) {
         ev_loop_free(t->loop);
         t->loop = NULL;

@@ -9,6 +9,7 @@
  * and then, throw each other out; the TLB is one table for all (DBT_MANY_SLOTS). */
 #include "accel/dbt/dbt_int.h"
 #include "base/str.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -141,7 +142,6 @@ bool dbt_tier_start(struct dbt *d, struct err **errp)
 {
     struct dbt_tier *t = xnew(struct dbt_tier);
     pthread_condattr_t attr;
-    sigset_t all, old;
     int e;
 
     t->d = d;
@@ -150,10 +150,7 @@ bool dbt_tier_start(struct dbt *d, struct err **errp)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&t->cond, &attr);
     pthread_condattr_destroy(&attr);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    e = pthread_create(&t->thread, NULL, look, t);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    e = thread_start(&t->thread, look, t);
     if (e) {
         free(t);
         return err_set_errno(errp, e, "translator: cannot start the thread of its second tier");
